@@ -16,6 +16,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from broker.queue.results import NO_RECORD, CancelRecord
+from broker.redis.server_clock import ServerClock
 from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.group_barriers import GroupBarriers
@@ -174,6 +175,7 @@ class Facilities:
     alerts: AlertGroups
     pools: PoolReports
     groups: GroupBarriers | None = None
+    clock: ServerClock | None = None
 
 
 def attach(broker: Broker, facilities: Facilities) -> None:

@@ -17,8 +17,8 @@ class AgeLimits(Middleware):
     """Middleware that ends a message as ``expired`` when it is older than its ``max_age`` (ms) at its start.
 
     Option of an actor and of a message, whose own goes first; 0 is none. The age counts from the message's creation
-    on, through delays and retries, by the clocks of sender and worker. That of a message that a person requeued counts
-    from the requeue on.
+    on, through delays and retries, by the clock of the yard (:mod:`broker.clock`). That of a message that a person
+    requeued counts from the requeue on.
     """
 
     option_rules: ClassVar = (rule_of_both("max_age", lambda value: _of_max_age(value)),)

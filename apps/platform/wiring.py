@@ -47,6 +47,7 @@ from middleware.alerts import Alerts
 from middleware.arguments import Arguments
 from middleware.async_actors import AsyncActors
 from middleware.cancellation import Cancellation
+from middleware.clock_comparison import compare_clocks
 from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
@@ -102,7 +103,9 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         build: Callable[..., Broker] = build_rabbit_yard
     else:
         build = build_yard
-    return build(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
+    broker = build(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
+    compare_clocks(broker)
+    return broker
 
 
 def build_yard(

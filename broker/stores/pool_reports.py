@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from broker.keys.keys import Keys
@@ -34,6 +34,7 @@ class PoolReport:
         restarts: Reason -> children restarted since the supervisor started.
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``draining``, or ``paused`` while the broker's keyspace is not the one it knew.
+        clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
     """
 
     pool: str
@@ -49,6 +50,7 @@ class PoolReport:
     restarts: dict[str, int] = field(default_factory=dict)
     metrics_port: int = 0
     release: str = ""
+    clock_ahead_ms: int | None = None
 
     @property
     def member(self) -> str:
@@ -195,9 +197,14 @@ class PoolReports:
         return found
 
 
+_FIELDS = frozenset(one.name for one in fields(PoolReport))
+
+
 def _read(data: bytes) -> PoolReport | None:
     try:
-        return PoolReport(**json.loads(data))
-    except (TypeError, ValueError) as error:  # of another release, while pools are replaced one by one
+        found = json.loads(data)
+        # A newer release may report more, while the hosts are updated one by one.
+        return PoolReport(**{name: value for name, value in found.items() if name in _FIELDS})
+    except (AttributeError, TypeError, ValueError) as error:  # of a release that reported less, or written by hand
         logger.warning("a pool's report cannot be read: %s", error)
         return None

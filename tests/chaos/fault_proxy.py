@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that does to a connection what networks do, switched while it runs.
+"""A TCP proxy that does to a connection what networks do, switched while it runs.
 
 It works in a thread of its own. Every verb takes effect at once, for connections that are open and for those to come,
 and returns when it has taken effect.
@@ -47,7 +47,7 @@ class Fault:
 
 
 class FaultProxy:
-    """Listen on a free loopback port and forward to ``127.0.0.1:server_port``.
+    """Listen on a free port and forward to ``127.0.0.1:server_port``.
 
     ``with FaultProxy(port) as proxy: connect(proxy.url)``. While the server is away, connections are accepted and
     closed at once.
@@ -55,10 +55,11 @@ class FaultProxy:
     Args:
         server_port: Where the server listens.
         seed: Of the jitter.
+        host: Address of this machine to listen on.
     """
 
-    def __init__(self, server_port: int, *, seed: int = 0) -> None:
-        self.server_port = server_port
+    def __init__(self, server_port: int, *, seed: int = 0, host: str = "127.0.0.1") -> None:
+        self.server_port, self.host = server_port, host
         self.port = 0
         self.accepted_count = 0  # connections ever
         self.faults_met_count = 0  # replies dropped or cut
@@ -78,7 +79,7 @@ class FaultProxy:
     @property
     def url(self) -> str:
         """Address for clients."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     @property
     def open_count(self) -> int:
@@ -199,7 +200,7 @@ class FaultProxy:
         for direction in BOTH:
             self._open[direction] = asyncio.Event()
             self._open[direction].set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:

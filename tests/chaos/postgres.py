@@ -26,9 +26,12 @@ class PostgresUnderTest:
     """A server on loopback with an empty database. Port and data stay over :meth:`stop` and :meth:`start`.
 
     It ends with the thread that starts it.
+
+    Args:
+        network: Addresses whose clients it admits as well, as ``10.0.0.0/8``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: str = "") -> None:
         self._programs = provide()
         self._folder = Path(tempfile.mkdtemp(prefix="switchyard-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,6 +45,10 @@ class PostgresUnderTest:
             [self._programs / "initdb", "-D", self._folder / "data", "-U", "yard", "-A", "trust", "--no-sync"],
             capture_output=True, check=True, cwd=self._folder, **self._as,
         )  # fmt: skip
+        self._listens = "*" if network else "localhost"
+        if network:
+            with (self._folder / "data/pg_hba.conf").open("a") as file:
+                file.write(f"host all all {network} trust\n")
 
     @property
     def url(self) -> str:
@@ -57,7 +64,8 @@ class PostgresUnderTest:
         with (self._folder / "log").open("a") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port),
-                 "-c", f"unix_socket_directories={self._folder}", "-c", "fsync=off"],
+                 "-c", f"unix_socket_directories={self._folder}", "-c", "fsync=off",
+                 "-c", f"listen_addresses={self._listens}"],
                 stdout=log, stderr=log, cwd=self._folder, preexec_fn=die_with_parent(signal.SIGQUIT), **self._as,
             )  # fmt: skip
         wait_for(self._answers, 30, what="PostgreSQL")

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.db import transaction
 from django.urls import NoReverseMatch, reverse
-from django.utils import timezone
 from django.utils.http import urlencode
 
 from apps.platform.alerts.models import Alert, Delivery
@@ -16,6 +15,7 @@ from apps.platform.alerts.notice import Notice
 from apps.platform.alerts.silences import in_force
 from apps.platform.conf import switchyard_settings
 from apps.platform.database_text import storable
+from broker import clock
 from broker.clock import datetime_of
 from broker.stores.alert_groups import AlertGroup
 
@@ -36,7 +36,7 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     Raises:
         django.db.DatabaseError: nothing was written.
     """
-    now = timezone.now()
+    now = clock.utc_now()
     with transaction.atomic():
         alert, created = Alert.objects.select_for_update().get_or_create(
             fingerprint=group.fingerprint[:128], first_at=datetime_of(group.first_at), defaults=_columns(group)

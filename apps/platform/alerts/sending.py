@@ -11,7 +11,6 @@ from datetime import timedelta
 
 import structlog
 from django.db.models import F, QuerySet
-from django.utils import timezone
 
 from apps.platform.alerts.channels import Channel
 from apps.platform.alerts.errors import ChannelFailed
@@ -19,6 +18,7 @@ from apps.platform.alerts.intake import notice_of
 from apps.platform.alerts.models import Delivery
 from apps.platform.alerts.notice import Notice
 from apps.platform.alerts.silences import in_force
+from broker import clock
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ def send_due(channels: Sequence[Channel]) -> int:
 
 
 def _claim_due(names: Sequence[str]) -> list[Delivery]:
-    now = timezone.now()
+    now = clock.utc_now()
     pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
@@ -123,7 +123,7 @@ def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:
     no_answer = next((failure for failure in failures if not failure.answered), None)
     accepted = 0
     for delivery, item in zip(deliveries, batch.notices, strict=True):
-        now = timezone.now()
+        now = clock.utc_now()
         if item.id in batch.results and batch.results[item.id] is None:
             delivery.state, delivery.sent_at, delivery.error = Delivery.State.SENT, now, ""
             accepted += 1
@@ -143,7 +143,7 @@ def _record_failure(delivery: Delivery, failure: ChannelFailed) -> None:
             "alert given up", channel=delivery.channel, alert=delivery.alert_id, tries=delivery.tries, why=failure.fact
         )
         return
-    delivery.next_try_at = timezone.now() + timedelta(seconds=BACKOFF_S[delivery.tries - 1])
+    delivery.next_try_at = clock.utc_now() + timedelta(seconds=BACKOFF_S[delivery.tries - 1])
     log.warning(
         "alert not sent", channel=delivery.channel, alert=delivery.alert_id, tries=delivery.tries, why=failure.fact
     )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db.models import F
-from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from apps.platform.api.models import UsedAllowance
 from apps.platform.api.problems import Problem
 from apps.platform.api.request_jobs import current_request, is_repeated_request
+from broker import clock
 
 PURGE_EVERY = 100
 PURGE_AT_ONCE = 1_000
@@ -43,7 +43,7 @@ class Allowance:
             0 when it is allowed, otherwise the seconds until the window ends, at least 1.
         """
         key = salted_hmac(f"switchyard allowance {self.name}", subject, algorithm="sha256").hexdigest()
-        now = timezone.now()
+        now = clock.utc_now()
         used = UsedAllowance.objects.filter(key=key)
         current = used.filter(began_at__gt=now - self.window)
         # Single statements: of concurrent requests no more than the limit are counted.
@@ -87,6 +87,6 @@ class Allowance:
 
 def purge() -> int:
     """Delete counts of windows that ended a day ago or more, a bounded number at once; return how many."""
-    old = UsedAllowance.objects.filter(began_at__lt=timezone.now() - timedelta(days=2)).order_by("began_at")
+    old = UsedAllowance.objects.filter(began_at__lt=clock.utc_now() - timedelta(days=2)).order_by("began_at")
     doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
     return UsedAllowance.objects.filter(pk__in=doomed).delete()[0]

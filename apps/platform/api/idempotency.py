@@ -24,13 +24,13 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 
 from apps.platform.api.auth import token_of
 from apps.platform.api.exception_handlers import answer
 from apps.platform.api.models import IdempotentRequest, Token
 from apps.platform.api.problems import Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, RequestJobs, request_jobs
+from broker import clock
 
 KEPT = timedelta(hours=24)
 # A request that runs for longer has lost its process; a repetition takes its key over.
@@ -113,7 +113,7 @@ def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
     # Reading first saves repetitions the database's write lock.
     if (found := kept.first()) is not None:
         return _known(found, fingerprint)
-    now = timezone.now()
+    now = clock.utc_now()
     try:
         with transaction.atomic():
             made = IdempotentRequest.objects.create(token=token, key=key, fingerprint=fingerprint, claimed_at=now)
@@ -144,7 +144,7 @@ def settle(run: IdempotentRequest, response: HttpResponseBase, *, refused: bool 
 
 def purge() -> int:
     """Delete stored requests older than a day, a bounded number at once; return the count."""
-    old = IdempotentRequest.objects.filter(claimed_at__lt=timezone.now() - KEPT).order_by("claimed_at")
+    old = IdempotentRequest.objects.filter(claimed_at__lt=clock.utc_now() - KEPT).order_by("claimed_at")
     doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
     return IdempotentRequest.objects.filter(pk__in=doomed).delete()[0]
 
@@ -163,7 +163,7 @@ def fingerprint(request: HttpRequest) -> str:
 
 
 def _known(found: IdempotentRequest, fingerprint: str) -> Claim | HttpResponse:
-    now = timezone.now()
+    now = clock.utc_now()
     if now - found.claimed_at >= KEPT:
         return _take_over(found, fingerprint, claimed_at=now, repeated_at=None)
     if found.fingerprint != fingerprint:

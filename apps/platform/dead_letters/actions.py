@@ -23,6 +23,7 @@ from apps.platform.database_text import storable
 from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
+from broker import clock
 from broker.errors import BrokerError, NoSuchDeadLetter, QueueFull
 from broker.interface import Arguments, facilities
 from broker.queue.dead_letter_json import encode
@@ -176,7 +177,7 @@ def _move(
 
 
 def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:
-    stale = row.claim_at is not None and row.claim_at < timezone.now() - timedelta(seconds=CLAIM_S)
+    stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
     if stale and not row.claim_token.startswith(BULK_CLAIM):
         settle_claim(row)
     with transaction.atomic():
@@ -189,7 +190,7 @@ def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> 
             return ActionResult(now, False, already_message(now))
         now.claim_token = uuid.uuid4().hex
         now.claim_act, now.claim_by, now.claim_note = action, name_of(by), storable(reason)[:500]
-        now.claim_at, now.claim_user = timezone.now(), _user(by)
+        now.claim_at, now.claim_user = clock.utc_now(), _user(by)
         now.save()
     return now
 

@@ -14,6 +14,7 @@ from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.actions import CLAIM_S, settle_claim
 from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
+from broker import clock
 from broker.clock import datetime_of
 from broker.interface import facilities
 from broker.shapes import DeadLetter as Letter
@@ -131,7 +132,7 @@ def _reopen(row: DeadLetter) -> int:
 
 
 def _settle_stale() -> int:
-    before = timezone.now() - timedelta(seconds=CLAIM_S)
+    before = clock.utc_now() - timedelta(seconds=CLAIM_S)
     claimed = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="")
     stale = claimed.exclude(claim_token__startswith=BULK_CLAIM).order_by("claim_at")[:PAGE]
     names = {queue.name for queue in declared_yard().queues}

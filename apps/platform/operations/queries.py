@@ -198,6 +198,8 @@ def _read(yard: Yard, found: Facilities) -> YardState:
     server = read_server_state(found.records.calls, found.records.keys)
     stats = tuple(found.transport.stats(queue.name) for queue in yard.queues if queue.name not in server.away.queues)
     reports = found.pools.read_all() if server.pools_known else []
+    if found.clock is not None:  # the server answers
+        found.clock.compare()
     silent = found.pools.read_silent(reports, now_ms()) if server.pools_known else []
     scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
     pools = {pool.name: pool_state(pool, reports, silent) for pool in yard.pools}

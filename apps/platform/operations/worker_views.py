@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,7 +22,7 @@ from django.views.decorators.http import require_POST, require_safe
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations import stack_pages
 from apps.platform.operations.queries import WORKERS_AWAY, reported_workers
-from broker.clock import datetime_of
+from broker.clock import datetime_of, now_ms
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.pool_reports import PoolReport
@@ -122,7 +121,7 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
     found = _supervisors()
     if found is None or member not in {supervisor.member for supervisor in found}:
         raise Http404("No such supervisor reports; it has ended, or the broker does not answer.")
-    name = f"{int(time.time())}-{secrets.token_urlsafe(16)}"
+    name = f"{now_ms() // 1_000}-{secrets.token_urlsafe(16)}"
     facilities(dramatiq.get_broker()).pools.ask_for_stacks(member, name)
     logger.info("stacks of %s requested by user %s", member, request.user.pk)
     return redirect(reverse("switchyard-operations-stacks", args=[member, name]))
@@ -140,7 +139,7 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     except BrokerError:
         answered = None
     may_see_jobs = request.user.has_perm("switchyard_jobs.view_job")
-    late = time.time() - int(name.partition("-")[0]) > PATIENCE_S
+    late = now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S
     context = {
         "title": f"Stacks of {member}",
         "member": member,

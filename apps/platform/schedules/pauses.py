@@ -6,7 +6,6 @@ import datetime
 import itertools
 
 from django.db.models import F
-from django.utils import timezone
 
 from apps.platform.audit.services import Who, act
 from apps.platform.database_text import storable
@@ -15,6 +14,7 @@ from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule
 from apps.platform.schedules.services import find, load_state
 from apps.platform.schedules.ticks import minute_of, ticks_back
+from broker import clock
 
 # A schedule of every minute that was paused for two months; more are counted as so many.
 MOST_COUNTED = 100_000
@@ -29,7 +29,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
         UnknownSchedule: no periodic actor has that name.
         django.db.DatabaseError: the database did not answer; nothing is paused.
     """
-    now = timezone.now()
+    now = clock.utc_now()
     detail = {} if until is None else {"until": until.isoformat()}
     with act("schedule.pause", who=who, target=name, reason=reason, detail=detail) as entry:
         schedule = find(name)
@@ -54,7 +54,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
         UnknownSchedule: no periodic actor has that name.
         django.db.DatabaseError: the database did not answer; nothing is resumed.
     """
-    now = timezone.now()
+    now = clock.utc_now()
     with act("schedule.resume", who=who, target=name, reason=reason) as entry:
         schedule = find(name)
         state = ScheduleState.objects.filter(actor=name).first()

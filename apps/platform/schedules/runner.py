@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from django.db import close_old_connections
-from django.utils import timezone
 from dramatiq.broker import Broker
 
 from apps.platform.leadership import LEASE_S, RENEW_S, Leadership
 from apps.platform.log_throttle import LogThrottle
 from apps.platform.schedules import maintenance, pauses, services, ticks
 from apps.platform.schedules.registry import Schedule, schedules
+from broker import clock
 from broker.interface import facilities
 
 POLL_S = 1.0
@@ -28,7 +28,7 @@ class Scheduler:
     Args:
         broker: Broker of the periodic actors; Dramatiq's global one by default.
         maintenance_tasks: Tasks the leader runs beside the ticks.
-        now: Wall clock, in UTC.
+        now: Wall clock, in UTC; by default the yard's, which is the server's where this host's is wrong.
         lease_s: Seconds until another scheduler takes over; see ``Leadership``.
         renew_s: Seconds between renewals of the lease; see ``Leadership``.
         poll_s: Seconds between two checks of the lease and of due ticks.
@@ -39,7 +39,7 @@ class Scheduler:
         broker: Broker | None = None,
         *,
         maintenance_tasks: Sequence[maintenance.MaintenanceTask] = (),
-        now: Callable[[], datetime.datetime] = timezone.now,
+        now: Callable[[], datetime.datetime] = clock.utc_now,
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
         poll_s: float = POLL_S,
@@ -47,6 +47,7 @@ class Scheduler:
         records = facilities(broker).records
         self.leadership = Leadership(records.calls, records.keys, lease_s=lease_s, renew_s=renew_s)
         self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
+        self._clock = facilities(broker).clock
         self._throttles: dict[str, LogThrottle] = {}
         self._lease_throttle = LogThrottle("lease")
         self._was_leading = False
@@ -76,6 +77,8 @@ class Scheduler:
             self._lease_throttle.failed(error)
             return
         self._lease_throttle.succeeded()
+        if self._clock is not None:
+            self._clock.compare()
         self._log_leadership(leading)
         if leading:
             self._send_due()

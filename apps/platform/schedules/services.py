@@ -8,13 +8,13 @@ import uuid
 
 import structlog
 from django.db import DatabaseError
-from django.utils import timezone
 
 from apps.platform.audit.services import Who, act
 from apps.platform.jobs.services import submit
 from apps.platform.schedules import history
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule, schedules
+from broker import clock
 from broker.errors import SwitchyardError
 from broker.interface import facilities
 from middleware.origin import FixedSender, sent_by
@@ -57,7 +57,7 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
         with sent_by(FixedSender(schedule=name, user=who.name)):
             job_id = submit(find(name).actor, kwargs={})
         try:
-            history.note_run(name, timezone.now(), job_id, who.name)
+            history.note_run(name, clock.utc_now(), job_id, who.name)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
         entry.count, entry.detail = 1, {"job": job_id}

@@ -17,6 +17,7 @@ from apps.platform.testing.commits import run_callbacks
 from apps.platform.testing.messages import SentMessage, StoredMessage
 from apps.platform.testing.running import MOST_ATTEMPTS, EndlessRun, Runner
 from apps.platform.testing.switch import active
+from broker import clock
 from middleware.outcomes import outcome_of
 
 
@@ -90,7 +91,7 @@ def redelivered(*, ignore: Iterable[str] = ()) -> list[str]:
         raise TypeError(f"ignore is a text; write ignore=[{ignore!r}]")
     redelivery = _Redelivery(yard.broker, yard.runner, frozenset(ignore))
     moment = timezone.now()
-    with mock.patch.object(timezone, "now", lambda: moment):
+    with mock.patch.object(timezone, "now", lambda: moment), mock.patch.object(clock, "utc_now", lambda: moment):
         return redelivery.run()
 
 

@@ -28,6 +28,7 @@ from broker.stores.kept_results import RecordResults
 from broker.stores.pool_reports import PoolReports
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
+from middleware.clock_comparison import ClockComparison
 from middleware.foreign_calls import explain_foreign_calls
 from middleware.options import refuse_unknown
 
@@ -100,4 +101,5 @@ def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:
     if not hasattr(real, "switchyard"):
         return ours
     by_type = {type(entry): entry for entry in ours}
-    return [by_type.get(type(entry), entry) for entry in real.middleware if not isinstance(entry, WatchedTask)]
+    needs_server = (WatchedTask, ClockComparison)
+    return [by_type.get(type(entry), entry) for entry in real.middleware if not isinstance(entry, needs_server)]

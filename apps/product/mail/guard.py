@@ -18,6 +18,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.product.mail.models import MailState, SentMail
+from broker import clock
 
 # Longer than any run: the actors' soft limit of 12 s and one socket operation of EMAIL_TIMEOUT (8 s) on top.
 CLAIM_S = 30
@@ -34,7 +35,7 @@ def claim(key: str, to: str) -> SentMail | None:
     Returns:
         The claimed row, or ``None`` when it was sent or another run holds the claim, see :func:`find`.
     """
-    now = timezone.now()
+    now = clock.utc_now()
     job_id, _, template = key.partition(":")
     message_id = f"<{job_id}@{_domain()}>"
     mail, _ = SentMail.objects.get_or_create(

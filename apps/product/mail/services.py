@@ -7,12 +7,12 @@ import uuid
 import structlog
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.utils import timezone
 
 from apps.product.mail import guard, messages, smtp
 from apps.product.mail.errors import MailNotSent, MailRefused
 from apps.product.mail.messages import Issue
 from apps.product.mail.models import MailState, SentMail, Template
+from broker import clock
 from middleware.errors import PermanentFailure, RetryLater
 
 # A server that answers 4xx (greylisting, mailbox busy) repeats it within the next seconds.
@@ -84,5 +84,5 @@ def _nothing_to_do(mail: SentMail) -> bool:
     if mail.state == MailState.SENT:
         logger.info("mail_was_sent_before", template=mail.template)
         return False
-    left_s = (mail.claimed_until - timezone.now()).total_seconds() if mail.claimed_until else 0.0
+    left_s = (mail.claimed_until - clock.utc_now()).total_seconds() if mail.claimed_until else 0.0
     raise RetryLater(max(left_s, 0.0) + 1.0, "mail: another run of this job sends it; retried when its claim expires")

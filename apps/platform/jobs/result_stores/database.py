@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Final
 
 from django.db import close_old_connections
-from django.utils import timezone
+
+from broker import clock
 
 EVERY_S: Final = 60.0
 BATCH: Final = 500
@@ -25,7 +26,7 @@ class DatabaseResults:
 
         close_old_connections()
         try:
-            expires_at = timezone.now() + timedelta(milliseconds=keep_ms)
+            expires_at = clock.utc_now() + timedelta(milliseconds=keep_ms)
             StoredResult.objects.update_or_create(job_id=job_id, defaults={"text": text, "expires_at": expires_at})
             self._remove_expired()
         finally:
@@ -38,7 +39,7 @@ class DatabaseResults:
 
         close_old_connections()
         try:
-            found = StoredResult.objects.filter(job_id=job_id, expires_at__gt=timezone.now())
+            found = StoredResult.objects.filter(job_id=job_id, expires_at__gt=clock.utc_now())
             text: str | None = found.values_list("text", flat=True).first()
             return text
         finally:
@@ -50,5 +51,5 @@ class DatabaseResults:
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + EVERY_S
-        expired = StoredResult.objects.filter(expires_at__lte=timezone.now()).values_list("pk", flat=True)
+        expired = StoredResult.objects.filter(expires_at__lte=clock.utc_now()).values_list("pk", flat=True)
         StoredResult.objects.filter(pk__in=list(expired[:BATCH])).delete()

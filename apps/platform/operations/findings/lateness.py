@@ -18,6 +18,7 @@ from apps.platform.operations.findings.facts import YardFacts, flood_of
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup, Severity
 from apps.platform.operations.rows import BAD_RATIO, Row
 from broker.admin.browse import look as look_into
+from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.topology import Queue, Yard
 
@@ -210,7 +211,7 @@ def _more_slots(row: Row) -> str:
 def _silent_ms(queue: Queue, facts: YardFacts) -> int:
     beats = [facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name)]
     known = [beat for beat in beats if beat is not None]
-    return int(time.time() * 1_000) - max(known) if known else 0
+    return now_ms() - max(known) if known else 0
 
 
 def _just_late(row: Row) -> Finding:

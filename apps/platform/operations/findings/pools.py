@@ -65,12 +65,12 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         if "SIGKILL" in crashes:
             cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"
         yield GROUP.warning("restarts", seen, cause, "manage.py deadletters list", pool.name, LOOK_AT_WORKERS)
-    ahead_s = (report.beat_at - now_ms) / 1000
-    # A report is at most 2 s old, 5 s while the broker was unavailable.
+    # Without a comparison by the supervisor itself: a report is at most 2 s old, 5 s while the broker was unavailable.
+    ahead_s = (report.beat_at - now_ms if report.clock_ahead_ms is None else report.clock_ahead_ms) / 1000
     if ahead_s > CLOCK_S or ahead_s < -CLOCK_S - 5:
         seen = (
             f"the clock of {report.host} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the broker's"
         )
-        cause = "It is not synchronised, or its supervisor is stopped; times that it writes are wrong"
+        cause = "It is not synchronised, or its supervisor is stopped; what jobs there ask for the time is wrong"
         step = f"timedatectl, on {report.host}"
         yield GROUP.warning("clock_off", seen, cause, step, pool.name, LOOK_AT_WORKERS)

@@ -11,11 +11,12 @@ from typing import Any
 from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.child_state import ChildState
 from apps.platform.workers.shared.fork import resident_bytes
-from broker.clock import now_ms
+from broker.clock import CLOCK, now_ms
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.redis.access import calls_on
 from broker.redis.connections import connect
+from broker.redis.server_clock import ServerClock
 from broker.stores.pool_reports import ChildStacks, PoolReport, PoolReports
 from broker.topology import Pool
 
@@ -38,7 +39,7 @@ class Reporter:
         self._stacks_request = ""
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
-        self._reports = PoolReports(calls, Keys())
+        self._reports, self._clock = PoolReports(calls, Keys()), ServerClock(calls)
 
     def build(
         self,
@@ -68,6 +69,7 @@ class Reporter:
             restarts=dict(restarts),
             metrics_port=metrics_port,
             release=switchyard_settings().release,
+            clock_ahead_ms=CLOCK.ahead_ms,
         )
 
     def write(self, report: PoolReport) -> float:
@@ -86,6 +88,7 @@ class Reporter:
         if self._away:
             logger.info("pool %s: the broker accepts reports again", self._pool.name)
         self._away = False
+        self._clock.compare()
         return EVERY_S
 
     def take_stacks_request(self) -> str:

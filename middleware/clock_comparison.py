@@ -1,0 +1,44 @@
+"""Comparison of a process's clock with the server's while it sends or runs messages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware
+from dramatiq.worker import Worker
+
+from broker.interface import attach, facilities
+from broker.redis.server_clock import ServerClock
+
+
+class ClockComparison(Middleware):
+    """Middleware that compares the clocks when a worker boots, and then every 10 s before a message.
+
+    Listed first: the others stamp messages and judge their age by :mod:`broker.clock`.
+    """
+
+    def __init__(self, *, clock: ServerClock) -> None:
+        self._clock = clock
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Compare before the first message."""
+        self._clock.compare()
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Compare where that is due."""
+        self._clock.compare()
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Likewise."""
+        self._clock.compare()
+
+
+def compare_clocks(broker: Broker) -> None:
+    """Have the processes of a broker reckon with the server's time where their own clock is wrong."""
+    found = facilities(broker)
+    clock = ServerClock(getattr(broker, "calls", found.records.calls))  # of a connection that is in use
+    attach(broker, replace(found, clock=clock))
+    broker.add_middleware(ClockComparison(clock=clock), before=type(broker.middleware[0]))

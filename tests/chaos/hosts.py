@@ -1,0 +1,204 @@
+"""Two "hosts" on this machine: processes that share nothing but the addresses of broker and database.
+
+As root each host has a network, a host name, process ids and a ``/dev/shm`` of its own (Linux namespaces), and its
+cable can be pulled. Without that right a host is an address of its own on loopback, behind proxies that swallow all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from apps.platform.workers.shared.parent_death import die_with_parent
+from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.ledger import Ledger
+from tests.chaos.pools import ROOT, RunningPool
+from tests.processes import is_alive
+from tests.waiting import wait_for
+
+SETTINGS: Final = "tests.chaos.hosts_yard.settings"
+UNSHARE: Final = ("unshare", "--net", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c")
+# The first process of a host: all others end with it.
+FIRST: Final = """
+mount -t tmpfs none /dev/shm && echo $0 > /proc/sys/kernel/hostname && ip link set lo up && exec sleep infinity
+"""
+
+
+@functools.cache
+def has_namespaces() -> bool:
+    """Return whether this account may make networks and host names."""
+    tried = subprocess.run([*UNSHARE, "ip link add a type veth peer name b"], capture_output=True)
+    return tried.returncode == 0
+
+
+class Host:
+    """A host, with a folder and a ledger of its own.
+
+    Args:
+        number: Unlike those of the test's other hosts; from 1.
+        database_port: 0 for an SQLite file of its own.
+        clock_s: Seconds that its clock is ahead.
+        past_proxy: Connect to the database itself, which must listen there: a proxy would outlive a cut.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        *,
+        broker_port: int,
+        database_port: int = 0,
+        clock_s: int = 0,
+        past_proxy: bool = False,
+    ) -> None:
+        self.name = f"host-{number}"
+        self.folder = folder / self.name
+        self.folder.mkdir()
+        self.ledger = Ledger(self.folder / "ledger")
+        self.clock_s = clock_s
+        self._own = number
+        self._started: list[RunningPool] = []
+        self._first: subprocess.Popen[bytes] | None = None
+        self._first_pid = 0
+        self._link = f"sy{os.getpid() % 1_000_000}-{number}"
+        address = f"127.0.0.{number + 1}"
+        if has_namespaces():
+            address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{number * 4}")
+        self.broker = FaultProxy(broker_port, host=address).__enter__()
+        self.database = None
+        if database_port and not past_proxy:
+            self.database = FaultProxy(database_port, host=address).__enter__()
+            database_port = self.database.port
+        self._database_url = f"sqlite:///{self.folder / 'db.sqlite3'}"
+        if database_port:
+            self._database_url = f"postgresql://yard@{address}:{database_port}/postgres"
+
+    def start(self, *arguments: str, release: str = "", ready: str = "") -> RunningPool:
+        """Start ``manage.py`` there with arguments.
+
+        Args:
+            release: ``new`` for code that has one more actor.
+            ready: Wait until something that matches was printed.
+        """
+        log = self.folder / f"{len(self._started)}-{arguments[0]}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*self._inside(), sys.executable, str(ROOT / "manage.py"), *arguments],
+                cwd=self.folder, env=self._environment(release), stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        self._started.append(RunningPool(process, log))
+        if ready:
+            self._started[-1].wait_for_log(ready, 90)
+        return self._started[-1]
+
+    def start_pool(self, name: str, *, release: str = "") -> RunningPool:
+        """Start a pool there and wait until it is ready."""
+        return self.start("runpool", name, release=release, ready=f"pool {name}: ready")
+
+    def terminate(self, started: RunningPool) -> None:
+        """Have a process end in peace, and wait for it."""
+        parent = psutil.Process(started.pid)
+        [found] = parent.children() if self._first else [parent]
+        found.terminate()
+        started.process.wait(60)
+
+    def cut(self) -> None:
+        """Cut the host off from everything."""
+        if self._first:
+            _run("ip", "link", "set", self._link, "down")
+        else:
+            for proxy in self._proxies():
+                proxy.blackhole()
+
+    def heal(self) -> None:
+        """Connect it again."""
+        if self._first:
+            _run("ip", "link", "set", self._link, "up")
+        else:
+            for proxy in self._proxies():
+                proxy.pass_()
+
+    def kill(self) -> None:
+        """Kill all its processes at once."""
+        if self._first:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._first_pid, signal.SIGKILL)
+            self._first.wait(10)
+        below = [pid for started in self._started for pid in started.children().values()]
+        for started in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+            started.process.wait(10)
+        wait_for(lambda: not any(is_alive(pid) for pid in below), 10, what=f"end of {self.name}")
+
+    def log(self) -> str:
+        """Return the end of what its processes printed."""
+        return "\n".join(f"--- {self.name} {one.log_path.name}\n{one.log()[-3_000:]}" for one in self._started)
+
+    def close(self) -> None:
+        """Kill it, and remove what it had."""
+        self.kill()
+        for proxy in self._proxies():
+            proxy.close()
+        self.ledger.close()
+        if self._first:
+            wait_for(lambda: not Path(f"/sys/class/net/{self._link}").exists(), 10, what=f"end of {self._link}")
+
+    def _proxies(self) -> Iterator[FaultProxy]:
+        yield self.broker
+        if self.database is not None:
+            yield self.database
+
+    def _make_network(self, net: str) -> str:
+        start, _, last = net.rpartition(".")
+        outside, inside = f"{start}.{int(last) + 1}", f"{start}.{int(last) + 2}"
+        self._first = subprocess.Popen([*UNSHARE, FIRST, self.name], preexec_fn=die_with_parent(signal.SIGKILL))
+        self._first_pid = wait_for(self._find_first, 10, what=f"first process of {self.name}")
+        _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(self._first_pid))
+        _run("ip", "address", "add", f"{outside}/30", "dev", self._link)
+        _run("ip", "link", "set", self._link, "up")
+        _run("nsenter", "--target", str(self._first_pid), "--net", "sh", "-c",
+             f"ip address add {inside}/30 dev eth0 && ip link set eth0 up")  # fmt: skip
+        return outside
+
+    def _find_first(self) -> int:
+        """Return the process once it waits: then its host name is set."""
+        assert self._first is not None
+        waiting = [one.pid for one in psutil.Process(self._first.pid).children() if one.name() == "sleep"]
+        return waiting[0] if waiting else 0
+
+    def _inside(self) -> Sequence[str]:
+        if not self._first:
+            return ()
+        entered = ("nsenter", "--target", str(self._first_pid), "--net", "--uts", "--pid", "--mount")
+        return (*entered, "sh", "-c", 'cd "$0" && exec "$@"', str(self.folder))
+
+    def _environment(self, release: str) -> dict[str, str]:
+        own = {
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "SWITCHYARD_BROKER_URL": self.broker.url,
+            "SWITCHYARD_STATE_DIR": str(self.folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
+            "DATABASE_URL": self._database_url,
+            "CHAOS_LEDGER": str(self.ledger.path),
+            "CHAOS_RELEASE": release,
+            "CHAOS_CLOCK_S": str(self.clock_s),
+        }
+        return {**os.environ, **own}
+
+
+def _run(*command: str) -> None:
+    program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/sbin")
+    done = subprocess.run([program or command[0], *command[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

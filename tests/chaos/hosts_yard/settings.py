@@ -1,0 +1,26 @@
+"""The project without its products, on the yard of :mod:`tests.chaos.hosts_yard.yard`.
+
+``CHAOS_CLOCK_S`` is how far the clock of the host is ahead, for all Python code. libfaketime 0.9.10 would set it for C
+as well, but ``time.sleep`` of Python 3.11 fails with it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import time_machine
+
+from project.settings import *  # noqa: F403
+from project.settings import INSTALLED_APPS as PROJECT_APPS
+from project.settings import SWITCHYARD as OTHER_SWITCHYARD
+from tests.chaos.hosts_yard.yard import YARD as YARD
+
+if AHEAD_S := int(os.environ.get("CHAOS_CLOCK_S", "0")):
+    time_machine.travel(datetime.now(UTC) + timedelta(seconds=AHEAD_S), tick=True).start()
+
+INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.hosts_yard"]
+DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+ROOT_URLCONF = "tests.chaos.yard.urls"
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

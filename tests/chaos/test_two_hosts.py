@@ -1,0 +1,338 @@
+"""Two hosts that share nothing but servers: one is cut off, killed, or has a wrong clock, and no job is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dramatiq.message import Message
+
+from apps.platform.wiring import build_yard
+from broker.interface import facilities
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.redis_broker import RedisBroker
+from broker.stores.pool_reports import PoolReport
+from tests.chaos.databases import environment, manage
+from tests.chaos.hosts import SETTINGS, Host, has_namespaces
+from tests.chaos.hosts_yard.yard import PACED, PACED_PER_S, YARD
+from tests.chaos.ledger import Account, Ledger, account
+from tests.chaos.load import FIRST, QUEUE, Producers, declare_job, enqueue, let_pass, wait_until_drained
+from tests.chaos.postgres import PostgresUnderTest
+from tests.environment import SERVER
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(400)]
+long = pytest.mark.long
+FAULTS = ("cut", "killed", "ahead", "behind")
+WRONG_S = {"ahead": 61, "behind": -61}
+CUT_S = 25.0
+# A lease, a sweep, and a pool that is busy with what waited.
+TAKEN_OVER_S = 25.0
+
+
+class TwoHosts:
+    """Two hosts on one yard, a broker to send with, and the ledgers of all three."""
+
+    def __init__(self, folder: Path, database_port: int) -> None:
+        self._folder, self.ledger, self._database_port = folder, Ledger(folder / "ledger"), database_port
+        self.broker: RedisBroker = build_yard(YARD, connect(SERVER.url), Keys())
+        declare_job(self.broker, self.ledger, QUEUE)
+        self.hosts: list[Host] = []
+
+    def add(self, *, clock_s: int = 0) -> Host:
+        """Start a host."""
+        ports = {"broker_port": SERVER.port, "database_port": self._database_port}
+        self.hosts.append(Host(self._folder, len(self.hosts) + 1, clock_s=clock_s, **ports))
+        return self.hosts[-1]
+
+    def account(self) -> Account:
+        """Return the account over all ledgers, and check what no fault may do."""
+        ledgers = (self.ledger, *(host.ledger for host in self.hosts))
+        found = account(entry for ledger in ledgers for entry in ledger.entries())
+        logs = "\n".join(host.log() for host in self.hosts)
+        assert (found.lost, found.unexpected, found.dead) == ((), (), ()), f"{found}\n{logs}"
+        return found
+
+    def completed(self) -> set[str]:
+        """Return the jobs that completed on any host."""
+        return {job for host in self.hosts for job in host.ledger.jobs("completed")}
+
+    def send(self, actor: str, job: str, *, queue: str = QUEUE, delay_ms: int | None = None, **options: Any) -> None:
+        """Enqueue a job of an actor."""
+        message: Message[Any] = Message(queue, actor, (job,), {}, options, job)
+        self.ledger.note("attempted", job)
+        self.broker.enqueue(message, delay=delay_ms)
+        self.ledger.note("accepted", job)
+
+    def reports(self) -> list[PoolReport]:
+        """Return what the supervisors report."""
+        return facilities(self.broker).pools.read_all()
+
+    def close(self) -> None:
+        """End the hosts."""
+        for host in self.hosts:
+            host.close()
+        self.broker.close()
+        self.broker.client.close()
+        self.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresUnderTest]:
+    """A PostgreSQL with the platform's tables."""
+    folder = tmp_path_factory.mktemp("migrating")
+    with PostgresUnderTest() as server:
+        ledger = Ledger(folder / "ledger")
+        own = environment(folder, ledger, valkey_url, server.url) | {"DJANGO_SETTINGS_MODULE": SETTINGS}
+        manage(own, "migrate", "--verbosity=0")
+        ledger.close()
+        yield server
+
+
+@pytest.fixture
+def without_database(tmp_path: Path) -> Iterator[TwoHosts]:
+    """Hosts whose jobs need no database."""
+    two = TwoHosts(tmp_path, 0)
+    yield two
+    two.close()
+
+
+@pytest.fixture
+def two(tmp_path: Path, postgres: PostgresUnderTest) -> Iterator[TwoHosts]:
+    """Hosts on one PostgreSQL."""
+    two = TwoHosts(tmp_path, postgres.port)
+    yield two
+    two.close()
+
+
+def test_a_host_whose_clock_is_wrong_works_beside_another(without_database: TwoHosts) -> None:
+    two = without_database
+    wrong, right = two.add(clock_s=61), two.add()
+    started = [host.start("runpool", "work") for host in (wrong, right)]
+    for pool in started:
+        pool.wait_for_log("pool work: ready", 60)
+
+    for number in range(40):
+        enqueue(two.broker, two.ledger, f"short-{number}.", 20, max_age=30_000)
+    wait_for(lambda: len(two.completed()) == 40, 15, what="40 jobs completed, none too old")
+    reports = wait_for(lambda: all(one.clock_ahead_ms is not None for one in two.reports()) and two.reports())
+
+    assert all(host.ledger.jobs("completed") for host in two.hosts), "both work"
+    assert two.account().duplicated == ()
+    assert len({one.member for one in reports}) == 2
+    ahead_ms = sorted(one.clock_ahead_ms or 0 for one in reports)
+    assert abs(ahead_ms[0]) < 1_000 and abs(ahead_ms[1] - 61_000) < 1_000
+    server_ms = int(float(two.broker.client.time()[0]) * 1_000)
+    assert all(abs(one.beat_at - server_ms) < 10_000 for one in reports), "reports bear the server's time"
+
+
+def harm(fault: str, host: Host) -> None:
+    """Cut a host off for longer than a lease, or kill it; one with a wrong clock is killed as well."""
+    if fault == "cut":
+        host.cut()
+        let_pass(CUT_S)
+        host.heal()
+    else:
+        host.kill()
+
+
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
+    harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
+    harmed.start_pool("work")
+    taken = [f"long-{number}." for number in range(4)]
+    for job in taken:
+        enqueue(two.broker, two.ledger, job, 1_500, FIRST)
+    wait_for(lambda: set(taken) <= set(harmed.ledger.jobs("started")), 20, what="the jobs run on the first host")
+    # What waits there when it is harmed is half of what is sent.
+    other.start_pool("work")
+    for number in range(8):
+        enqueue(two.broker, two.ledger, f"held-{number}.", 4_000, FIRST)
+    for number in range(20):
+        enqueue(two.broker, two.ledger, f"later-{number}.", 5, delay_ms=8_000, max_age=60_000)
+    producers = Producers(two.broker, two.ledger, per_s=100, threads=2, ms=20, plain=True)
+    producers.start()
+    producers.wait_for_accepted(300)
+
+    running = running_on(harmed)
+    harmed_s = time.monotonic()
+    harm(fault, harmed)
+    producers.wait_for_accepted(200)
+    held = {f"held-{number}." for number in range(8)}
+    wait_for(lambda: held | set(taken) <= two.completed(), 120, what="what ran there was done elsewhere")
+    producers.stop()
+    wait_until_drained(two.broker, 40)
+
+    found = two.account()
+    moved_s = sorted(at_s - harmed_s for job in running if (at_s := begun_at(other, job)))
+    print(
+        f"{fault}: {len(found.accepted)} accepted, lost {len(found.lost)}, twice {len(set(found.duplicated))}; "
+        f"{len(moved_s)} of {len(running)} that ran there began on the other host after {moved_s[0]:.1f} to "
+        f"{moved_s[-1]:.1f} s"
+    )
+    assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
+    assert moved_s[0] <= TAKEN_OVER_S
+
+
+def running_on(host: Host) -> set[str]:
+    """Return the jobs that run on a host."""
+    return set(host.ledger.jobs("started")) - set(host.ledger.jobs("completed"))
+
+
+def begun_at(host: Host, job: str) -> float:
+    """Return when a job began on a host; 0 before."""
+    found = host.ledger.of("started", job)
+    return found[0].at_s if found else 0.0
+
+
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_rate_limit_holds_over_both_hosts(two: TwoHosts, fault: str) -> None:
+    harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
+    for host in (harmed, other):
+        host.start_pool("work")
+    count = 40 * PACED_PER_S
+    for number in range(count):
+        two.send("paced_job", f"paced-{number:03d}.", queue=PACED)
+    wait_for(lambda: len(two.completed()) >= 5 * PACED_PER_S, 30, what="the first jobs")
+    shared = [len(host.ledger.jobs("completed")) for host in two.hosts]
+
+    harm(fault, harmed)
+    wait_for(lambda: len(two.completed()) == count, 120, what=f"{count} jobs")
+    wait_until_drained(two.broker, 40)
+
+    starts = sorted(entry.at_s for host in two.hosts for entry in host.ledger.entries() if entry.phase == "started")
+    windows = [end - begin for begin, end in zip(starts, starts[PACED_PER_S:], strict=False)]
+    print(f"{fault}: {count} jobs in {starts[-1] - starts[0]:.1f} s, closest {PACED_PER_S} starts {min(windows):.2f} s")
+    assert min(shared) > 0, "both hosts took some"
+    assert set(two.account().duplicated) <= set(harmed.ledger.jobs("started"))
+    # A start is noted a little after its slot was reserved.
+    assert min(windows) > 0.7
+    assert (starts[-1] - starts[0]) >= (count / PACED_PER_S - 1) * 0.95
+
+
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_message_for_newer_code_waits_for_the_host_that_has_it(two: TwoHosts, fault: str) -> None:
+    harmed, new = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
+    harmed.start_pool("work")
+    jobs = [f"new-{number}." for number in range(20)]
+    for job in jobs:
+        two.send("new_job", job)
+    wait_for(lambda: facilities(two.broker).transport.stats(QUEUE).parked == len(jobs), 30, what="20 parked messages")
+
+    new.start("runpool", "work", release="new")
+    harm(fault, harmed)
+    wait_for(lambda: set(jobs) <= set(new.ledger.jobs("completed")), 60, what="the new host runs them")
+    wait_until_drained(two.broker, 40)
+
+    assert two.account().duplicated == ()
+
+
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_pools_come_and_go_under_load(two: TwoHosts, fault: str) -> None:
+    harmed, scaled = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
+    harmed.start_pool("work")
+    base = scaled.start_pool("work")
+    producers = Producers(two.broker, two.ledger, per_s=100, threads=2, ms=20, plain=True)
+    producers.start()
+
+    for turn in range(3):
+        extra = [scaled.start_pool("work"), *([harmed.start_pool("work")] if turn == 0 else [])]
+        producers.wait_for_accepted(100)
+        assert len({one.member for one in two.reports()}) >= 2
+        scaled.terminate(extra[0])
+        if turn == 0:
+            harm(fault, harmed)
+    producers.stop()
+    wait_until_drained(two.broker, 40)
+
+    found = two.account()
+    print(f"{fault}: {len(found.accepted)} accepted, lost {len(found.lost)}, twice {len(found.duplicated)}")
+    assert set(found.duplicated) <= set(harmed.ledger.jobs("started"))
+    wait_for(lambda: all(one.state == "up" for one in two.reports()), 30)
+    assert base.process.poll() is None
+
+
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_minute_has_one_tick_whichever_host_leads(two: TwoHosts, postgres: PostgresUnderTest, fault: str) -> None:
+    postgres.execute("TRUNCATE switchyard_schedules_scheduletick, switchyard_schedules_schedulestate")
+    harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
+    led = harmed.start("runscheduler", ready="leading")
+    other.start_pool("ticks")
+    other.start("runscheduler", ready="scheduler started")
+    began = datetime.now(UTC).replace(second=0, microsecond=0)
+
+    # Minutes pass under the first leader, during the change, and under the other one.
+    until(began + timedelta(seconds=60 + 45))
+    if fault in WRONG_S:
+        harmed.terminate(led)
+    elif fault == "cut":
+        harmed.cut()
+    else:
+        harmed.kill()
+    until(began + timedelta(seconds=2 * 60 + 20))
+    if fault == "cut":
+        harmed.heal()
+    until(began + timedelta(seconds=3 * 60 + 10))
+
+    rows = ticks_of(postgres)
+    wait_for(lambda: set(rows.values()) <= set(other.ledger.jobs("completed")), 10, what="the ticks' jobs")
+    to_wall_s = time.time() - time.monotonic()
+    late_s = [other.ledger.of("started", job)[0].at_s + to_wall_s - due.timestamp() for due, job in rows.items()]
+    print(f"{fault}: {len(rows)} ticks, started after {', '.join(f'{late:.1f}' for late in late_s)} s\n{led.log()}")
+    first, last = min(rows), began + timedelta(minutes=3)
+    minutes = round((last - first).total_seconds() / 60) + 1
+    assert list(rows) == [first + timedelta(minutes=n) for n in range(minutes)], "one a minute, none of a later one"
+    assert sorted(other.ledger.jobs("completed")) == sorted(rows.values()), "each ran once"
+    assert min(late_s) > -0.1, "none early"
+    assert max(late_s[1:]) < 30, "none later than the change of leaders takes"
+
+
+def until(moment: datetime) -> None:
+    """Wait until a moment has come."""
+    let_pass(max((moment - datetime.now(UTC)).total_seconds(), 0))
+
+
+def ticks_of(postgres: PostgresUnderTest) -> dict[datetime, str]:
+    """Return the minute -> job of all ticks that were sent, oldest first."""
+    sent = "SELECT due_at, job_id FROM switchyard_schedules_scheduletick WHERE outcome = 'sent' ORDER BY due_at"
+    return {due.astimezone(UTC): job for due, job in postgres.execute(sent)}
+
+
+HOLDS_A_LOCK = """
+import time
+from django.db import connection, transaction
+with transaction.atomic(), connection.cursor() as cursor:
+    cursor.execute("LOCK TABLE held")
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@long
+@pytest.mark.skipif(not has_namespaces(), reason="needs the right to make a network: only its cable can be pulled")
+def test_a_host_that_is_cut_off_in_a_transaction_loses_its_locks(tmp_path: Path) -> None:
+    with PostgresUnderTest("10.0.0.0/8") as server:
+        server.execute("CREATE TABLE held ()")
+        host = Host(tmp_path, 1, broker_port=SERVER.port, database_port=server.port, past_proxy=True)
+        try:
+            host.start("shell", "--no-imports", "-c", HOLDS_A_LOCK, ready="locked")
+            host.cut()
+            cut_s = time.monotonic()
+            server.execute("SET lock_timeout = '60s'; INSERT INTO held DEFAULT VALUES")
+            freed_s = time.monotonic() - cut_s
+        finally:
+            print(host.log())
+            host.close()
+
+    print(f"the lock of a host that was cut off was free after {freed_s:.1f} s")
+    assert 1 < freed_s < 30

@@ -1,0 +1,70 @@
+"""The yard's clock: this process's own while it is right, the server's otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
+
+from broker.clock import CLOCK, EPOCH, now_ms, utc_now
+from middleware.envelope import Envelope
+
+MINUTE_S = 61
+
+
+@pytest.fixture(autouse=True)
+def unmeasured() -> Iterator[None]:
+    CLOCK.forget()
+    yield
+    CLOCK.forget()
+
+
+@pytest.mark.parametrize("off_s", [0, 0.9, -0.9])
+def test_a_clock_that_is_about_right_is_kept(off_s: float) -> None:
+    CLOCK.measured(time.time_ns() + int(off_s * 1e9))
+
+    assert not CLOCK.wrong
+    assert abs(now_ms() - time.time() * 1_000) < 100
+    assert abs(utc_now() - datetime.now(UTC)) < timedelta(seconds=0.1)
+
+
+@pytest.mark.parametrize("off_s", [MINUTE_S, -MINUTE_S])
+def test_a_wrong_clock_gives_way_to_the_servers(off_s: int) -> None:
+    server_ns = time.time_ns()
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=off_s), tick=True):
+        CLOCK.measured(server_ns)
+
+        assert CLOCK.wrong
+        assert abs((CLOCK.ahead_ms or 0) - off_s * 1_000) < 100
+        assert abs(now_ms() - server_ns // 1_000_000) < 100
+        assert abs(utc_now() - (EPOCH + timedelta(microseconds=server_ns // 1_000))) < timedelta(seconds=0.1)
+
+
+def test_a_wrong_clock_that_is_set_changes_nothing_before_the_next_measurement() -> None:
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True) as clock:
+        server_ns = time.time_ns() - 3_600 * 10**9
+        CLOCK.measured(server_ns)
+        clock.shift(timedelta(hours=-1))
+
+        assert abs(now_ms() - server_ns // 1_000_000) < 100
+
+        CLOCK.measured(time.time_ns())
+        assert not CLOCK.wrong
+
+
+@pytest.mark.parametrize("off_s", [MINUTE_S, -MINUTE_S])
+def test_a_message_of_a_host_with_a_wrong_clock_bears_the_servers_time_once(off_s: int) -> None:
+    server_ms, envelope = int(time.time() * 1_000), Envelope()
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=off_s), tick=True):
+        CLOCK.measured(server_ms * 1_000_000)
+        message = Message("work", "job", (), {}, {})
+        envelope.before_enqueue(StubBroker(), message, None)
+        envelope.before_enqueue(StubBroker(), message, None)  # sent again, as after an outage
+
+    assert abs(message.message_timestamp - server_ms) < 100
+    assert abs(message.options["enqueued_at"] - server_ms) < 100
