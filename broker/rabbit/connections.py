@@ -133,9 +133,9 @@ class Publishers:
 
         Raises:
             BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s; the message may be there.
-            BrokerRefused: the server refused the message, or has a queue of that name with other arguments.
+            BrokerRefused: the server has a queue of that name with other arguments.
         """
-        give_up_s = time.monotonic() + PUBLISH_S
+        give_up_s, outcome = time.monotonic() + PUBLISH_S, "refused"
         while True:
             try:
                 with self.channel() as channel:
@@ -145,12 +145,15 @@ class Publishers:
                         declare(channel)
                         channel.basic_publish("", queue, body, properties, mandatory=True)
                     return
-            except NackError as error:
-                raise BrokerRefused("a publish", f"queue {queue} rejected the message") from error
+            except NackError as error:  # of a server that starts, or is busy; it is an AMQPError as well
+                if time.monotonic() >= give_up_s:
+                    fact = f"queue {queue} rejected the message"
+                    raise BrokerUnavailable("a publish", fact, outcome=outcome, remedy=REMEDY) from error
             except AWAY as error:
                 if time.monotonic() >= give_up_s:
                     raise unavailable("a publish", error) from error
-                time.sleep(0.05)
+                outcome = "unknown"
+            time.sleep(0.05)
 
     @contextmanager
     def channel(self, *, within_s: float = 0.0) -> Iterator[Any]:
@@ -166,6 +169,9 @@ class Publishers:
         try:
             with answers_within(line.connection, within_s or self.answer_s):
                 yield line.channel
+        except NackError:  # it is an answer
+            self._keep(line)
+            raise
         except ChannelClosedByBroker as error:
             disconnect(line.connection)
             if error.reply_code == PRECONDITION_FAILED:
@@ -174,6 +180,9 @@ class Publishers:
         except BaseException:
             disconnect(line.connection)
             raise
+        self._keep(line)
+
+    def _keep(self, line: _Line) -> None:
         line.used_s = time.monotonic()
         with self._lock:
             self._idle.append(line)

@@ -112,17 +112,26 @@ class Producers:
     Args:
         per_s: Jobs a second, all threads together; 0 for as many as go.
         plain: No job fails, and none is delayed.
+        first: Number in the name of the first job.
     """
 
     def __init__(
-        self, broker: Broker, ledger: Ledger, *, per_s: float, threads: int, ms: int, plain: bool = False
+        self,
+        broker: Broker,
+        ledger: Ledger,
+        *,
+        per_s: float,
+        threads: int,
+        ms: int,
+        plain: bool = False,
+        first: int = 0,
     ) -> None:
         self._broker, self._ledger, self._ms = broker, ledger, ms
         self._end = "." if plain else ""
         self._pause_s = threads / per_s if per_s else 0.0
         self._stop = threading.Event()
         self._counting = threading.Lock()
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(first)
         self._threads = [threading.Thread(target=self._produce, daemon=True) for _ in range(threads)]
         self.accepted_count = 0
         self.refused_after_s: list[float] = []  # how long each one that was not accepted took
@@ -176,10 +185,17 @@ class Producers:
 
 @contextlib.contextmanager
 def load(
-    broker: Broker, ledger: Ledger, *, per_s: float = 200, threads: int = 2, ms: int = 5, plain: bool = False
+    broker: Broker,
+    ledger: Ledger,
+    *,
+    per_s: float = 200,
+    threads: int = 2,
+    ms: int = 5,
+    plain: bool = False,
+    first: int = 0,
 ) -> Iterator[Producers]:
     """Keep a broker under load for the time of the block."""
-    producers = Producers(broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain)
+    producers = Producers(broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain, first=first)
     producers.start()
     try:
         yield producers

@@ -12,12 +12,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from apps.platform.wiring import build_yard
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
 from broker.stores.pool_reports import PoolReports
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import declare_job
@@ -83,9 +83,21 @@ class Pools:
     def __init__(self, folder: Path, ledger: Ledger, url: str, yard: str) -> None:
         self._folder, self._ledger, self._url, self._yard = folder, ledger, url, yard
         self._started: list[RunningPool] = []
-        self.broker: RedisBroker = build_yard(YARDS[yard], connect(url), Keys())
+        self.broker: Any = self.build()
         for queue in YARDS[yard].queues:
             declare_job(self.broker, ledger, queue.name)
+
+    def build(self) -> Any:
+        """Return a broker of this process."""
+        return build_yard(YARDS[self._yard], connect(self._url), Keys())
+
+    def addresses(self, url: str) -> dict[str, str]:
+        """Return the environment variables that name the servers.
+
+        Args:
+            url: Instead of the address of the server of the messages.
+        """
+        return {"SWITCHYARD_BROKER_URL": url or self._url}
 
     def start(
         self, *arguments: str, url: str = "", settings: str = "tests.chaos.yard.settings", ready: bool = True
@@ -100,7 +112,7 @@ class Pools:
         environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": settings,
-            "SWITCHYARD_BROKER_URL": url or self._url,
+            **self.addresses(url),
             "SWITCHYARD_STATE_DIR": str(folder),
             "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
             "CHAOS_LEDGER": str(self._ledger.path),

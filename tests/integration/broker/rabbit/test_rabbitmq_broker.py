@@ -179,6 +179,7 @@ def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
         proxy.blackhole()
         go_on.set()
         wait_for(lambda: not any(message.source.outgoing.unacked for message in held))
+        proxy.reset()
         proxy.pass_()
         wait_for(lambda: all(message.source.closed for message in held), 15)
         last = job.send(3).message_id
@@ -204,3 +205,35 @@ def test_a_send_to_a_server_that_does_not_answer_ends(rabbit_yard: Build, proxy:
 
     assert refused.value.outcome == "unknown"
     assert took_s < 5
+
+
+def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
+    rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pika
+
+    from broker.rabbit.connections import Publishers, parameters_of
+
+    publishers, full = Publishers(parameters_of(rabbitmq_server.url)), "full of one"
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare(full, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+
+        def publish(body: bytes) -> None:
+            publishers.publish(full, body, pika.BasicProperties(), declare=lambda channel: None)
+
+        publish(b"first")
+        sending = threading.Thread(target=publish, args=(b"second",))
+        sending.start()
+        assert channel.basic_get(full, auto_ack=True)[2] == b"first"
+        sending.join(10)
+        assert wait_for(lambda: channel.basic_get(full, auto_ack=True)[2]) == b"second"
+
+        publish(b"third")
+        monkeypatch.setattr("broker.rabbit.connections.PUBLISH_S", 0.1)
+        with pytest.raises(BrokerUnavailable, match="queue full of one rejected the message") as refused:
+            publish(b"fourth")
+        channel.queue_delete(full)
+    publishers.close()
+
+    assert refused.value.outcome == "refused"
