@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from apps.platform.files.errors import ExtraMissing, StorageUnavailable
 CONNECT_S: Final = 2.0
 READ_S: Final = 30.0
 ATTEMPTS: Final = 3
+# After the last answer to an upload's end was an error, the object may still appear for so long.
+COMPLETED_S: Final = 10.0
+LOOK_EVERY_S: Final = 1.0
 MISSING: Final = ("404", "NoSuchKey", "NotFound")
 
 
@@ -112,7 +116,7 @@ class S3Storage(BucketStorage):
                 for part in parts:
                     if part:
                         sent.append(self._part(where, upload, len(sent) + 1, part))
-                self.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": sent})
+                self._complete(where, upload, sent, sha256)
             except BaseException:
                 # A time limit or a shutdown as well. What a killed process leaves is for the bucket's lifecycle rule.
                 with contextlib.suppress(Exception):
@@ -151,6 +155,25 @@ class S3Storage(BucketStorage):
         answer = self.client.upload_part(**where, UploadId=upload, PartNumber=number, Body=part, **checksum)
         return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
 
+    def _complete(self, where: dict[str, str], upload: str, sent: list[dict[str, Any]], sha256: str) -> None:
+        """Make one object of the parts.
+
+        A large object takes the server seconds. A request that is repeated after its time limit finds no such upload,
+        or an error, where the first one has succeeded or still works: what counts is the object.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": sent})
+        except (BotoCoreError, ClientError) as error:
+            if isinstance(error, ClientError) and not _may_have_succeeded(error.response):
+                raise
+            ends_s = time.monotonic() + COMPLETED_S
+            while (stored := self.look(where["Key"])) is None or stored.sha256 != sha256:
+                if time.monotonic() >= ends_s:
+                    raise
+                time.sleep(LOOK_EVERY_S)
+
     def _checksum(self, part: bytes) -> dict[str, str]:
         if not self.address.checksums:
             return {}
@@ -178,6 +201,12 @@ class S3Storage(BucketStorage):
                 region_name=self.address.region or os.environ.get("AWS_REGION") or None,
                 config=config,
             )
+
+
+def _may_have_succeeded(answer: Any) -> bool:
+    """Return whether an error may be the answer to a repetition of what has succeeded."""
+    status, code = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), answer.get("Error", {}).get("Code")
+    return code == "NoSuchUpload" or status >= 500
 
 
 class _Content:

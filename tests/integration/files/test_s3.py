@@ -15,6 +15,7 @@ import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.base import ContentFile, File
 
@@ -123,6 +124,21 @@ def test_an_upload_that_fails_leaves_neither_file_nor_parts(storage: S3Storage) 
 
     assert storage.listdir("") == ([], [])
     assert "Uploads" not in storage.client.list_multipart_uploads(Bucket=storage.address.bucket)
+
+
+def test_an_upload_whose_last_answer_was_lost_is_kept(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete = storage.client.complete_multipart_upload
+
+    def repeated(**asked: Any) -> Any:  # as boto3 does after a time limit
+        complete(**asked)
+        error = {"Error": {"Code": "NoSuchUpload", "Message": "gone"}}
+        raise ClientError(error, "CompleteMultipartUpload")
+
+    monkeypatch.setattr(storage.client, "complete_multipart_upload", repeated)
+    name = storage.save("a.bin", ContentFile(b"x" * (PART_BYTES + 1)))
+
+    with storage.open(name) as file:
+        assert len(file.read()) == PART_BYTES + 1
 
 
 def test_no_file_is_public(storage: S3Storage) -> None:
