@@ -75,6 +75,7 @@ def _job(ended: EndedJob, queue: str, message: dict[str, Any], options: dict[str
         "schedule": _text(origin.get("schedule"), 255),
         "tags": json.dumps(_tags(options)),
         "result": storable(ended.result) if ended.result and len(ended.result) <= LARGEST_RESULT_BYTES else "",
+        "kept_in": _text(ended.kept_in, 255) or None,
     }
 
 

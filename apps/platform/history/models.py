@@ -52,6 +52,8 @@ class JobRow(models.Model):
     arguments = models.TextField(blank=True)
     # JSON text of at most 1 KiB; empty where none is kept or it is longer.
     result = models.TextField(blank=True)
+    # Place of a result that a store keeps; NULL for all others, so that adding the column rewrote no row.
+    kept_in = models.CharField(max_length=255, null=True, blank=True)
 
     class Meta:
         ordering = ("-finished_at", "-id")

@@ -62,7 +62,7 @@ def find_known(job_id: str) -> JobRecord | None:
 
     Raises:
         BrokerUnavailable: the broker did not answer.
-        ResultStoreUnavailable: the store that has its result did not answer.
+        ResultStoreUnavailable: the store that has its result did not answer. Also of a job that the history keeps.
         django.db.DatabaseError: the broker has no record, and the database did not answer.
     """
     found = with_result(find_job(job_id))
@@ -70,11 +70,11 @@ def find_known(job_id: str) -> JobRecord | None:
         return found
     row = find(job_id)
     # One that is to be retried has not ended: the broker would know it.
-    return None if row is None or row.state not in ENDED else record_of_row(row)
+    return None if row is None or row.state not in ENDED else with_result(record_of_row(row))
 
 
 def record_of_row(row: JobRow) -> JobRecord:
-    """Return what a row of the history says as a record."""
+    """Return what a row of the history says as a record; ``with_result`` adds a result that a store keeps."""
     return JobRecord(
         id=row.job_id,
         actor=row.actor,
@@ -91,6 +91,7 @@ def record_of_row(row: JobRow) -> JobRecord:
         error=error_of(row) if row.state == "dead" else None,
         owner=row.owner or "",
         cancel_requested=False,
+        kept_in=row.kept_in or "",
     )
 
 

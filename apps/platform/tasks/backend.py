@@ -139,9 +139,9 @@ class SwitchyardBackend(BaseTaskBackend):
         job_id = str(result_id).lower()
         record = with_result(find_job(job_id))
         if record is None and is_job_id(job_id) and (row := find(job_id)) is not None and row.state in ENDED:
-            if row.state == "succeeded" and not row.result:
+            record = with_result(record_of_row(row))
+            if row.state == "succeeded" and not row.result and (record is None or record.result is None):
                 raise TaskResultDoesNotExist(f"{result_id}: it succeeded, its return value is not kept any more")
-            record = record_of_row(row)
         task = None if record is None else task_at(record.actor)
         if record is None or task is None:
             raise TaskResultDoesNotExist(result_id)

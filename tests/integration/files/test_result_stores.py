@@ -15,7 +15,9 @@ from django.db import connection
 
 from apps.platform.files.addresses import StorageAddress
 from apps.platform.files.result_addresses import results_of
+from apps.platform.history.writer import HistoryWriter
 from apps.platform.jobs.models import StoredResult
+from apps.platform.jobs.queries import find_known
 from apps.platform.jobs.result_stores.chosen import result_stores
 from broker.errors import ResultStoreUnavailable
 from broker.interface import facilities as facilities_of
@@ -95,6 +97,33 @@ def test_small_and_large_results_are_found_in_each_store(
     record = facilities_of(broker).records.read(large.message_id)
     assert record is not None
     assert record.kept_in
+    _close(stores)
+
+
+def test_a_result_is_found_after_the_record_has_left_the_broker(
+    stores: Any, yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard(), results=stores)
+    for module in ("apps.platform.jobs.queries", "apps.platform.history.writer"):
+        monkeypatch.setattr(f"{module}.facilities", lambda: facilities_of(broker))
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns(count: int) -> str:
+        return "ä" * count
+
+    small, large = returns.send(3), returns.send(LARGE_BYTES)
+    records = facilities_of(broker).records
+    with run_worker(broker=broker):
+        wait_for(lambda: all((found := records.read(one.message_id)) and found.ended for one in (small, large)), 20)
+    HistoryWriter(poll_s=0.01, pause_s=0.02).step()
+    monkeypatch.setattr(type(records), "read", lambda self, job_id: None)
+
+    found = [find_known(one.message_id) for one in (small, large)]
+
+    assert [job.result for job in found if job is not None] == ["ä" * 3, "ä" * LARGE_BYTES]
+    StoredResult.objects.update(expires_at="2020-01-01T00:00:00Z")
+    if stores.kinds() == {"database"}:  # it keeps a result as long as result_ttl says; the history has the job
+        assert [job.result for job in map(find_known, (small.message_id, large.message_id)) if job] == [None, None]
     _close(stores)
 
 

@@ -17,7 +17,7 @@ from apps.platform.history import queries as history
 from apps.platform.history.models import AttemptRow, JobRow
 from apps.platform.jobs.passport.attempts import Attempt, attempts_of, worker_of
 from apps.platform.jobs.presentation import public_result
-from apps.platform.jobs.queries import find_job, with_result
+from apps.platform.jobs.queries import find_job, record_of_row, with_result
 from apps.platform.jobs.running import limit_of
 from apps.platform.jobs.shown_arguments import shown_arguments, stored_arguments
 from broker.clock import datetime_of
@@ -202,7 +202,7 @@ def _arguments(record: JobRecord | None, row: JobRow | None, letter: DeadLetter 
 
 
 def _result(record: JobRecord | None, row: JobRow | None) -> str:
-    found = record.result if record is not None else None
+    found = record.result if record is not None else _stored_result(row)
     if found is None and row is not None and row.result:
         try:
             found = json.loads(row.result)
@@ -210,6 +210,16 @@ def _result(record: JobRecord | None, row: JobRow | None) -> str:
             return row.result
     found = public_result(found)
     return "" if found is None else json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def _stored_result(row: JobRow | None) -> Any:
+    """Return the result that a store keeps for a job that has left the broker."""
+    if row is None or not row.kept_in:
+        return None
+    with contextlib.suppress(ResultStoreUnavailable):
+        known = with_result(record_of_row(row))
+        return None if known is None else known.result
+    return None
 
 
 def _origin(record: JobRecord | None, row: JobRow | None) -> dict[str, str]:
