@@ -20,6 +20,7 @@ APPS = (
     "operations",
     "queues",
     "schedules",
+    "retention",
     "actors",
     "frame",
     "doctor",

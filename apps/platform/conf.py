@@ -15,7 +15,7 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.platform.declared_yard import yard_of
+from apps.platform.declared_yard import on_cores, yard_of
 from apps.platform.default_topology import DEFAULT_YARD
 from apps.platform.files.result_addresses import ResultsAddress, results_of
 from apps.platform.setting_values import (
@@ -24,6 +24,7 @@ from apps.platform.setting_values import (
     addresses_of,
     broker_url_of,
     choice_of,
+    days_of,
     git_release,
     number_of,
     public_url_of,
@@ -55,13 +56,14 @@ KEYS: dict[str, str | None] = {
     "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
     "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
     "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
+    "RETENTION_DAYS": "SWITCHYARD_RETENTION_DAYS",
     "CONFIGURE_LOGGING": None,
     "VARIABLES": None,
     "BASE_DIR": None,
     "DEBUG": None,
 }
 
-MOST_CORES, HISTORY_DAYS = 1_024, 30
+HISTORY_DAYS = 30
 QUEUE_TYPES = ("quorum", "classic")
 DEFAULT_LIMITS = RecordLimits()
 LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40  # less holds the records of a few seconds
@@ -88,6 +90,7 @@ class SwitchyardSettings:
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
         results: Store of results.
         history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
+        retention_days: Days for which each kind of data is kept; a kind that is not named is kept for good.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_url: Address of the Redis or Valkey server, which is the broker or stands beside RabbitMQ.
         broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
@@ -110,6 +113,7 @@ class SwitchyardSettings:
     debug: bool
     history_days: int = HISTORY_DAYS
     history_rows: int = 0
+    retention_days: Mapping[str, int] = field(default_factory=dict)
     results: ResultsAddress = field(default_factory=ResultsAddress)
     broker_named_by: str = ""
     rabbitmq_url: str = field(default="", repr=False)
@@ -207,7 +211,7 @@ def read(
     rabbitmq_url = rabbitmq_url_of(*given.text("BROKER_URL"), debug=debug)
     redis_name, redis_url = given.text("REDIS_URL" if rabbitmq_url else "BROKER_URL")
     return SwitchyardSettings(
-        topology=_on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
+        topology=on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
         broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
         public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
@@ -229,6 +233,7 @@ def read(
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
+        retention_days=days_of(*given.value("RETENTION_DAYS", "")),
         results=results_of(*given.text("RESULTS_URL")),
         record_limits=RecordLimits(
             number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
@@ -289,12 +294,3 @@ class _Given:
 def _known(key: object) -> str:
     close = get_close_matches(str(key).upper(), KEYS, n=1)
     return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(KEYS)}"
-
-
-def _on_cores(yard: Yard, name: str, value: Any) -> Yard:
-    if value == "":
-        return yard
-    cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-    if type(cores) is not int or not 1 <= cores <= MOST_CORES:
-        raise InvalidSetting(name, f"{value!r} is no number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out")
-    return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard

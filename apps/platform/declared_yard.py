@@ -19,6 +19,8 @@ DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
 # Python's own words for a misspelt option of one of them.
 MISSPELT = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
+MOST_CORES = 1_024
+
 
 def yard_of(name: str, value: Any) -> Yard:
     """Return the yard that a setting holds, or names by its dotted path.
@@ -36,6 +38,20 @@ def yard_of(name: str, value: Any) -> Yard:
             name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
         )
     return value
+
+
+def on_cores(yard: Yard, name: str, value: Any) -> Yard:
+    """Return a yard in which ``processes="cores"`` stands for a number; "" leaves that to the machine.
+
+    Raises:
+        InvalidSetting: the value is no number of cores.
+    """
+    if value == "":
+        return yard
+    cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(cores) is not int or not 1 <= cores <= MOST_CORES:
+        raise InvalidSetting(name, f"{value!r} is no number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out")
+    return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard
 
 
 def _imported(name: str, path: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,6 +69,29 @@ def number_of(name: str, value: Any, *, least: int, most: int) -> int:
             name, f"{value!r} is no number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
         )
     return number
+
+
+def days_of(name: str, value: Any) -> dict[str, int]:
+    """Return days by name, from a mapping or from text such as ``reports=365 exports=30``; 0 days are left out.
+
+    Raises:
+        InvalidSetting: no such pairs, a name twice, or a number of days that is not within 0 and 36,500.
+    """
+    remedy = "write for example pictures=90 exports=30"
+    if isinstance(value, str):
+        pairs = [tuple(pair.split("=", 1)) for pair in value.replace(",", " ").split()]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        raise InvalidSetting(name, f"is a {type(value).__name__}, not days by name", remedy)
+    found: dict[str, int] = {}
+    for pair in pairs:
+        if len(pair) != 2 or not isinstance(pair[0], str) or not pair[0].isidentifier():
+            raise InvalidSetting(name, f"{'='.join(map(str, pair))!r:.60} is no name with its days", remedy)
+        if pair[0] in found:
+            raise InvalidSetting(name, f"names {pair[0]} twice", remedy)
+        found[pair[0]] = number_of(f"{name}, {pair[0]}", pair[1], least=0, most=36_500)
+    return {kind: days for kind, days in found.items() if days}
 
 
 def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:

@@ -33,6 +33,7 @@ def main() -> None:
         _answer()
         return
     products.make()
+    products.count_kept()
     acts.make()
     _say("prepared")
     sent = jobs.send_waiting()

@@ -57,6 +57,7 @@ SHOTS = (
     Shot("silence", f"{ALERT}silences/new/"),
     Shot("bulk-acts", "/admin/operations/bulk/"),
     Shot("audit-log", "/admin/operations/audit/"),
+    Shot("retention", "/admin/operations/retention/"),
     Shot("find", "/admin/operations/find/?q=price"),
     Shot("api", "/api/v1/docs", ways=("light",)),
     Shot("first-day", "/admin/operations/", "^The yard is up", BOTH, FIRST_DAY),

@@ -34,6 +34,15 @@ class Stored:
     modified_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a listing, by its name in the storage."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime
+
+
 class Body(Protocol):
     """Stream of an object's content."""
 
@@ -85,6 +94,10 @@ class BucketStorage(Storage):
     def names_below(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return folders and files directly below a prefix, without it."""
 
+    @abstractmethod
+    def objects_below(self, prefix: str, after: str) -> Iterator[FileEntry]:
+        """Yield every object below a prefix by its key, in the order of keys, from the one behind ``after`` on."""
+
     def close(self) -> None:
         """Close the connections of this process; the next request opens others."""
 
@@ -125,6 +138,12 @@ class BucketStorage(Storage):
         folder = path.strip("/")
         parts = [part for part in (self.address.prefix, folder if folder != "." else "") if part]
         return self.names_below("".join(f"{part}/" for part in parts))
+
+    def files_below(self, folder: str, *, after: str = "") -> Iterator[FileEntry]:
+        """Yield every file below a folder, also those in folders of it, in the order of their names."""
+        start = len(self.address.prefix) + 1 if self.address.prefix else 0
+        for found in self.objects_below(f"{self.key_of(folder)}/", self.key_of(after) if after else ""):
+            yield FileEntry(found.name[start:], found.size_bytes, found.modified_at)
 
     def url(self, name: str | None) -> str:
         """Return a short-lived link, or "" where downloads go through the web: no object is public."""

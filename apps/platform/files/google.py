@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from apps.platform.files.addresses import StorageAddress
-from apps.platform.files.bucket import DIGEST, PART_BYTES, Body, BucketStorage, Stored
+from apps.platform.files.bucket import DIGEST, PART_BYTES, Body, BucketStorage, FileEntry, Stored
 from apps.platform.files.errors import ExtraMissing, StorageUnavailable
 
 DEADLINE_S: Final = 30.0
@@ -78,6 +78,14 @@ class GoogleStorage(BucketStorage):
             files = [name for blob in found if (name := blob.name[len(prefix) :])]
             folders = sorted(name[len(prefix) :].rstrip("/") for name in found.prefixes)
         return folders, files
+
+    def objects_below(self, prefix: str, after: str) -> Iterator[FileEntry]:
+        """Yield every object below a prefix, a thousand for each request."""
+        asked: dict[str, Any] = {"prefix": prefix} | ({"start_offset": after} if after else {})
+        with _translated(f"list {prefix}"):
+            for blob in self.bucket.client.list_blobs(self.bucket, **asked, **self._limits()):
+                if blob.name > after:  # Google's offset includes the name itself
+                    yield FileEntry(blob.name, int(blob.size), blob.updated)
 
     def _limits(self) -> dict[str, Any]:
         """Return the limits of one call: of a request, and of all its repetitions."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from django.utils.http import content_disposition_header
 
 from apps.platform.files.addresses import StorageAddress
-from apps.platform.files.bucket import DIGEST, Body, BucketStorage, Stored
+from apps.platform.files.bucket import DIGEST, Body, BucketStorage, FileEntry, Stored
 from apps.platform.files.errors import ExtraMissing, StorageUnavailable
 
 CONNECT_S: Final = 2.0
@@ -137,6 +137,14 @@ class S3Storage(BucketStorage):
                 folders += [found["Prefix"][len(prefix) :].rstrip("/") for found in page.get("CommonPrefixes", ())]
                 files += [name for found in page.get("Contents", ()) if (name := found["Key"][len(prefix) :])]
         return folders, files
+
+    def objects_below(self, prefix: str, after: str) -> Iterator[FileEntry]:
+        """Yield every object below a prefix, a thousand for each request."""
+        asked = {"Bucket": self.address.bucket, "Prefix": prefix} | ({"StartAfter": after} if after else {})
+        with _translated(f"list {prefix}"):
+            for page in self.client.get_paginator("list_objects_v2").paginate(**asked):
+                for found in page.get("Contents", ()):
+                    yield FileEntry(found["Key"], found["Size"], found["LastModified"])
 
     def signed(self, key: str, *, filename: str, content_type: str) -> str:
         """Return a link to one object, signed here without a request: always an attachment."""

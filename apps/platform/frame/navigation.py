@@ -29,7 +29,7 @@ SETTINGS_WORDS = {
 }
 SETTINGS_APPS = frozenset({"switchyard_api", "auth"})
 # Settings in this order, by the words of the menu; others follow by name.
-SETTINGS_ORDER = ("API tokens", "Audit log", "Users", "Groups")
+SETTINGS_ORDER = ("API tokens", "Audit log", "Retention", "Users", "Groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,10 @@ ROOM = (
     RoomPage("Alerts", "admin:switchyard_alerts_alert_changelist", "alerts", "l", "switchyard_alerts.view_alert"),
     RoomPage("Bulk acts", "switchyard-bulk-acts", "bulk", "", "switchyard_bulk.view_bulkact"),
 )
-SETTINGS = (RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),)
+SETTINGS = (
+    RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),
+    RoomPage("Retention", "switchyard-retention", "retention", "", "switchyard_operations.view_operations"),
+)
 
 
 def menu(request: HttpRequest, known: list[dict[str, Any]] | None = None) -> tuple[MenuGroup, ...]:

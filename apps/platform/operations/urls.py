@@ -37,5 +37,6 @@ urlpatterns = [
     path("", include("apps.platform.actors.urls")),
     path("", include("apps.platform.audit.urls")),
     path("", include("apps.platform.bulk.urls")),
+    path("", include("apps.platform.retention.urls")),
     path("", include("apps.platform.frame.urls")),
 ]

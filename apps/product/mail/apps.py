@@ -9,6 +9,9 @@ class MailConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from apps.platform.retention.kinds import register
         from apps.product.mail.checks import check_reset_retries
+        from apps.product.mail.retention import KIND
 
         checks.register(check_reset_retries, "switchyard")
+        register(KIND)

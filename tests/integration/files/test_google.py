@@ -6,15 +6,27 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.files.addresses import StorageAddress, address_of
 from apps.platform.files.bucket import PART_BYTES
+from apps.platform.files.declared import storage_of
 from apps.platform.files.errors import FileDamaged, StorageUnavailable
 from apps.platform.files.google import GoogleStorage
+from apps.platform.retention import services as retention
+from apps.product.exports import services as exports
+from apps.product.exports.models import Export
+from tests.factories.shop import make_customer
+from tests.integration.files.test_products_on_s3 import answer_of
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +69,37 @@ def test_names_are_listed_and_removed(storage: GoogleStorage) -> None:
     assert not storage.exists("top.txt")
     with pytest.raises(FileNotFoundError):
         storage.open("top.txt")
+
+
+def test_every_file_below_a_folder_is_listed_from_any_name_on(storage: GoogleStorage) -> None:
+    names = [storage.save(f"results/{name}", ContentFile(b"xy")) for name in ("a/1.txt", "a-b/1.txt", "b.txt")]
+    storage.save("other/c.txt", ContentFile(b"x"))
+
+    found = list(storage.files_below("results"))
+
+    assert sorted((file.name, file.size_bytes) for file in found) == sorted((name, 2) for name in names)
+    assert [file.name for file in storage.files_below("results", after=found[0].name)] == [found[1].name, found[2].name]
+
+
+@pytest.mark.django_db
+def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(
+    storage: GoogleStorage, settings: Any, admin_client: Client
+) -> None:
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(storage.address)}
+    settings.MEDIA_ROOT = "/nonexistent"
+    settings.SWITCHYARD = replace(switchyard_settings(), retention_days={"exports": 1})
+    make_customer(name="Ada")
+    exports.export("customers", "csv", job_id="j1")
+    export = Export.objects.get()
+    address = reverse("admin:exports_export_download", args=[export.pk])
+
+    answer, content = answer_of(address, cookies=admin_client.cookies)
+    Export.objects.update(created_at=timezone.now() - timedelta(days=2))
+    retention.work(1, for_s=60)
+
+    assert (answer.status_code, b'"Ada"' in content) == (200, True)
+    assert not Export.objects.exists()
+    assert not storage.exists(export.file)
 
 
 def test_a_file_that_changed_is_not_handed_out(storage: GoogleStorage) -> None:

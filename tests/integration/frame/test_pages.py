@@ -21,7 +21,14 @@ PAGES = [
     reverse(name)
     for name in (
         *("switchyard-operations", "switchyard-queues", "switchyard-actors", "switchyard-operations-workers"),
-        *("switchyard-schedules", "switchyard-audit", "switchyard-bulk-acts", "switchyard-find", "switchyard-keys"),
+        *(
+            "switchyard-schedules",
+            "switchyard-audit",
+            "switchyard-retention",
+            "switchyard-bulk-acts",
+            "switchyard-find",
+            "switchyard-keys",
+        ),
         *("admin:switchyard_dead_letters_quarantine", "admin:index", "admin:password_change"),
     )
 ]
@@ -38,14 +45,14 @@ def test_the_menu_begins_with_the_room_and_ends_with_settings(admin_client: Clie
 
     found = entries(page)
     assert found[:8] == ["Overview", "Queues", "Actors", "Workers", "Jobs", "Schedules", "Dead letters", "Alerts"]
-    assert found[-5:] == ["API tokens", "Audit log", "Users", "Groups", "Idempotency keys"]
+    assert found[-6:] == ["API tokens", "Audit log", "Retention", "Users", "Groups", "Idempotency keys"]
     assert "Tasks" not in found and "Schedule states" not in found
     assert text_of(page).index("Product") < text_of(page).index("Customers") < text_of(page).index("Settings")
     assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
 
 
 def test_the_menu_has_what_the_user_may_see(watcher: Client) -> None:
-    assert entries(watcher.get(QUEUES).content.decode()) == ["Overview", "Queues", "Actors", "Workers"]
+    assert entries(watcher.get(QUEUES).content.decode()) == ["Overview", "Queues", "Actors", "Workers", "Retention"]
 
 
 def test_the_skip_link_is_first_and_leads_to_the_content(admin_client: Client) -> None:

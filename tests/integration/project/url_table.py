@@ -147,6 +147,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post(ACTOR + "send/", *ACTS, act="job.send"),
     ),
     "admin/operations/audit/": (get("/admin/operations/audit/", *READERS),),
+    "admin/operations/retention/": (get("/admin/operations/retention/", *READERS),),
     # Jobs, dead letters, alerts.
     "admin/switchyard_jobs/job/": (get("/admin/switchyard_jobs/job/", *READERS),),
     "admin/switchyard_jobs/job/live/": (get("/admin/switchyard_jobs/job/live/?shown_at=0", *READERS),),

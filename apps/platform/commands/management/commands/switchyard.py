@@ -31,6 +31,7 @@ MODULES = {
     "schedules": "apps.platform.schedules.commands.schedules",
     "alerts": "apps.platform.alerts.commands.alerts",
     "audit": "apps.platform.audit.commands.audit",
+    "retention": "apps.platform.retention.commands.retention",
     "topology": "apps.platform.deployment.commands.topology",
     "broker": "apps.platform.operations.commands.broker",
     "check_backlog": "apps.platform.operations.commands.check_backlog",

@@ -1,0 +1,56 @@
+"""Kinds of kept data. An app registers its own in ``AppConfig.ready``; this app knows result files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Model, Q
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionKind:
+    """One kind of kept data: rows with their files, or the files of a folder that no row names.
+
+    Args:
+        name: Name in the setting ``RETENTION_DAYS``.
+        title: Name for people.
+        content: What belongs to it, for people.
+        model: Model of the rows; ``None`` for files alone.
+        age: Column with the time from which their age counts.
+        ended: Condition of the rows that may be removed: nothing is still to be done with them.
+        size: Function that returns the bytes of the files of all rows; ``None`` for rows without files.
+        files: Function that returns the names in the storage of the files of some rows.
+        named: Function that returns those of some names in the storage that rows of this kind have.
+        folder: Folder of the storage whose files without a row are removed at the same age; "" for none.
+    """
+
+    name: str
+    title: str
+    content: str
+    model: type[Model] | None = None
+    age: str = "created_at"
+    ended: Q = field(default_factory=Q)
+    size: Callable[[], int] | None = None
+    files: Callable[[Sequence[Any]], Iterable[str]] | None = None
+    named: Callable[[Sequence[str]], Iterable[str]] | None = None
+    folder: str = ""
+
+
+_kinds: dict[str, RetentionKind] = {}
+
+
+def register(kind: RetentionKind) -> None:
+    """Register a kind under its name."""
+    _kinds[kind.name] = kind
+
+
+def kinds() -> list[RetentionKind]:
+    """Return the registered kinds: rows first, so that the files which they name are known to be theirs."""
+    return sorted(_kinds.values(), key=lambda kind: (kind.model is None, kind.title))
+
+
+def named_by_rows(names: Sequence[str]) -> set[str]:
+    """Return those of some names in the storage that a row of any kind has."""
+    return {name for kind in _kinds.values() if kind.named is not None for name in kind.named(names)}

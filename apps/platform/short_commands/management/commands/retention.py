@@ -1,0 +1,3 @@
+"""The command ``retention`` under its short name."""
+
+from apps.platform.retention.commands.retention import Command as Command

@@ -1,0 +1,101 @@
+"""The page and the command of the retention, before and after a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.platform.conf import switchyard_settings
+from apps.platform.retention import services
+from apps.platform.retention.actors import apply_retention
+from apps.platform.retention.checks import check_retention_days
+from apps.platform.retention.models import FileRemoval, KindState
+from apps.platform.schedules.services import find
+from apps.product.mail.models import MailState, SentMail, Template
+from broker.interface import Facilities
+from tests.conftest import RunWorker
+from tests.integration.operations.test_overview import text_of
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.django_db]
+
+
+@pytest.fixture(autouse=True)
+def own_files(settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    settings.SWITCHYARD = replace(switchyard_settings(), retention_days={"mails": 30, "reports": 1})
+
+
+def shown(client: Client) -> str:
+    return text_of(client.get(reverse("switchyard-retention")).content.decode())
+
+
+def printed(*words: str) -> str:
+    out = io.StringIO()
+    call_command("retention", *words, stdout=out)
+    return out.getvalue()
+
+
+def test_before_the_first_run_the_page_says_where_figures_come_from(admin_client: Client) -> None:
+    page = shown(admin_client)
+
+    assert "No figures yet" in page
+    assert "Its schedule" in page
+    assert "30 days" in page
+    assert "mails            kept for 30 days, no run has ended yet" in printed()
+    assert {kind["count"] for kind in json.loads(printed("--json"))["kinds"]} == {None}
+
+
+def test_figures_are_those_of_the_last_run(admin_client: Client) -> None:
+    SentMail.objects.create(key="1", job_id="j", template=Template.WELCOME, to="a@b.example", state=MailState.SENT)
+    FileRemoval.objects.create(name="results/2026/01/x/a.csv")
+    services.work(1, for_s=60)
+    SentMail.objects.create(key="2", job_id="j", template=Template.WELCOME, to="a@b.example", state=MailState.SENT)
+    KindState.objects.filter(name="exports").update(error="the storage did not list results/: 403")
+
+    page, lines = shown(admin_client), printed()
+    (mails,) = (kind for kind in json.loads(printed("--json"))["kinds"] if kind["name"] == "mails")
+
+    assert "No figures yet" not in page
+    assert "the storage did not list results/: 403" in page
+    assert (mails["count"], mails["size_bytes"], mails["days"], mails["removed"]) == (1, None, 30, 0)
+    assert f"mails            1, oldest {timezone.now():%Y-%m-%d}" in lines
+    assert "failed: the storage did not list" in lines
+
+
+def test_files_that_are_still_to_be_removed_are_told(admin_client: Client) -> None:
+    FileRemoval.objects.create(name="results/2026/01/x/a.csv")
+
+    assert "1 file is still to be removed" in shown(admin_client)
+    assert "1 file still to be removed" in printed()
+
+
+def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings: Any) -> None:
+    settings.SWITCHYARD = replace(switchyard_settings(), retention_days={"report": 1, "zzz": 2})
+
+    near, far = check_retention_days(None)
+
+    assert (near.id, near.hint) == ("switchyard.E054", "did you mean reports?")
+    assert "exports, mails, payment_events, pictures, reports, results" in str(far.hint)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_job_is_scheduled_and_runs_to_its_end(
+    facilities: Facilities, run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.retention.actors.AT_A_TIME_S", 0.0)  # each job makes one step
+
+    apply_retention.send()
+    with run_worker("default"):
+        wait_for(lambda: KindState.objects.filter(done=True, ended_at__isnull=False).count() == 6, 20)
+
+    assert str(find("apply_retention").spec)
