@@ -46,7 +46,12 @@ def _environment() -> dict[str, str]:
         "DJANGO_ALLOWED_HOSTS": required("DJANGO_ALLOWED_HOSTS") + " web",
         "DATABASE_URL": f"postgres://switchyard:{required('POSTGRES_PASSWORD')}@postgres:5432/switchyard",
         "SWITCHYARD_BROKER_URL": f"redis://default:{required('VALKEY_PASSWORD')}@valkey:6379/0",
-        "SWITCHYARD_STORAGE_URL": "file:///srv/media",
+        # The volume of web and pools; with s3:// they share a bucket, and the volume stays empty.
+        "SWITCHYARD_STORAGE_URL": "${SWITCHYARD_STORAGE_URL:-file:///srv/media}",
+        "SWITCHYARD_RESULTS_URL": "${SWITCHYARD_RESULTS_URL:-}",
+        "AWS_ACCESS_KEY_ID": "${AWS_ACCESS_KEY_ID:-}",
+        "AWS_SECRET_ACCESS_KEY": "${AWS_SECRET_ACCESS_KEY:-}",
+        "SWITCHYARD_RETENTION_DAYS": "${SWITCHYARD_RETENTION_DAYS:-}",
         "SWITCHYARD_STATE_DIR": "/tmp/switchyard",  # noqa: S108 - in the container: memory, its own
         "SWITCHYARD_SMTP_URL": required("SWITCHYARD_SMTP_URL"),
         "SWITCHYARD_PAYMENT_SECRET": required("SWITCHYARD_PAYMENT_SECRET"),

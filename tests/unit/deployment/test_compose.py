@@ -21,6 +21,10 @@ from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 SERVICES = compose.project(settings.SWITCHYARD.topology)["services"]
 OWN = [name for name, service in SERVICES.items() if "build" in service]
+ROOT = settings.BASE_DIR
+DEV_LOCK = (ROOT / "requirements-dev.txt").read_text()
+# What boto3 needs beside the packages of requirements.txt.
+CLIENT = ("boto3", "botocore", "jmespath", "s3transfer")
 VALUES = {
     "DJANGO_ALLOWED_HOSTS": "yard.example.com",
     "SWITCHYARD_SMTP_URL": "smtps://user:word@mail.example.com:465",
@@ -33,7 +37,7 @@ def filled_in(value: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name, default = match["name"], match["default"]
-        return default if default is not None else VALUES.get(name, "s3cret-" * 8)
+        return VALUES.get(name, "s3cret-" * 8 if default is None else default)
 
     return re.sub(r"\$\{(?P<name>\w+)(?::\?[^}]*|:-(?P<default>[^}]*))?\}", fill, value)
 
@@ -92,6 +96,28 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
     assert config.debug is False
     assert config.library.broker_url.startswith("redis://default:")
     assert config.storage.path == "/srv/media"
+    assert config.library.results.kind == "broker"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_files_and_results_may_lie_in_a_bucket(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "s3://yard-files/production?region=eu-central-1"
+    for variable in ("SWITCHYARD_STORAGE_URL", "SWITCHYARD_RESULTS_URL"):
+        monkeypatch.setitem(VALUES, variable, address)
+    monkeypatch.setitem(VALUES, "SWITCHYARD_RETENTION_DAYS", "exports=30")
+
+    config = load({key: filled_in(value) for key, value in SERVICES[name]["environment"].items()})
+
+    assert (config.storage.scheme, config.library.results.kind) == ("s3", "s3")
+    assert config.library.retention_days == {"exports": 30}
+
+
+def test_image_has_the_client_of_s3_as_it_is_tested() -> None:
+    pinned = [re.findall(rf"^{name}==[\s\S]*?(?=^\S)", DEV_LOCK + "\nend", re.MULTILINE) for name in CLIENT]
+
+    assert (ROOT / "ops" / "requirements-s3.txt").read_text().partition("\n")[2] == "".join(one for [one] in pinned)
+    assert "-r requirements-s3.txt" in (ROOT / "ops" / "Dockerfile").read_text()
+    assert "!ops/requirements-s3.txt" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files() -> None:
