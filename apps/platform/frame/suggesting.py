@@ -1,19 +1,23 @@
-"""Suggestions while a person types in the search: pages and names that are known without asking a server.
+"""Suggestions while a person types in the search: pages and names of the code, and what ended jobs are found by.
 
-The search itself finds more: what lies in the broker and in the database.
+The search itself finds more: what lies in the broker, and whatever has the text inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Final
 
 import dramatiq
+import structlog
+from django.db import DatabaseError
 from django.urls import NoReverseMatch, reverse
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
+from apps.platform.frame import suggesting_rows
 from apps.platform.frame.finding import OPERATIONS, User
 from apps.platform.frame.navigation import ROOM, SETTINGS
 from apps.platform.history.search_values import searched_names
@@ -23,6 +27,10 @@ from broker.stores.job_records import STEPS
 
 LEAST: Final = 2
 MOST: Final = 8
+# Places that names of the code leave to values of jobs.
+MOST_VALUES: Final = 4
+ARGUMENT: Final = "argument"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +54,26 @@ def suggestions(user: User, asked: str) -> tuple[Suggestion, ...]:
     if is_job_id(job_id):
         return (Suggestion("job", job_id, job_url(job_id)),) if _may(user, "switchyard_jobs.view_job") else ()
     wanted = asked.lower()
-    found = [one for one in _known(user, asked) if one.address and wanted in one.name.lower()]
+    found = [one for one in _known(user, asked) if one.address and (wanted in one.name.lower() or one.kind == ARGUMENT)]
     found.sort(key=lambda one: not one.name.lower().startswith(wanted))
-    return tuple(found[:MOST])
+    values = [one for one in _values(user, asked) if one not in found][:MOST_VALUES]
+    return (*found[: MOST - len(values)], *values)
+
+
+def _values(user: User, asked: str) -> list[Suggestion]:
+    """Return what jobs have that begins with a text; nothing while the database does not answer."""
+    if not _may(user, "switchyard_jobs.view_job"):
+        return []
+    kinds = [suggesting_rows.owners, suggesting_rows.tags]
+    if _may(user, "switchyard_jobs.view_arguments"):
+        kinds.append(suggesting_rows.arguments)
+    try:
+        each = [[Suggestion(*one) for one in islice(kind(asked), MOST_VALUES)] for kind in kinds]
+    except DatabaseError as error:
+        log.warning("suggestions lack what jobs have: the database does not answer", error=type(error).__name__)
+        return []
+    # One of each kind before the second of any.
+    return [one for row in zip_longest(*each) for one in row if one is not None]
 
 
 def _known(user: User, asked: str) -> Iterator[Suggestion]:
@@ -76,7 +101,7 @@ def _pages(user: User) -> Iterable[Suggestion]:
 def _arguments(asked: str) -> Iterator[Suggestion]:
     name, equals, value = (part.strip() for part in asked.partition("="))
     if equals and value and any(name in searched_names(actor) for actor in dramatiq.get_broker().actors):
-        yield Suggestion("jobs by argument", asked, jobs_url(argument=f"{name}={value}"))
+        yield Suggestion(ARGUMENT, f"{name}={value}", jobs_url(argument=f"{name}={value}"))
 
 
 def _may(user: User, right: str) -> bool:

@@ -38,7 +38,7 @@ def find(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def suggest(request: HttpRequest) -> JsonResponse:
-    """Return what the text of a search may mean; asks neither the broker nor the jobs' tables."""
+    """Return what the text of a search may mean; asks the indexes of the history, never the broker."""
     found = suggestions(request.user, _asked(request))
     return JsonResponse({"suggestions": [asdict(one) for one in found]})
 
