@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from broker.errors import QueueFull
 from broker.keys.queue_keys import ALL_LANES, Lane
@@ -15,6 +16,9 @@ from broker.queue.operations import QueueOperations, lane_of
 from broker.queue.results import NO_RECORD, NORMAL, CancelRecord, Lease, MovingMessage
 from broker.redis.calls import Word
 from broker.redis.scripts import script
+
+# Answer of a script that was called with other owners than the queue has.
+OWNERS_CHANGED: Final = -3
 
 
 def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: str = "") -> bool:
@@ -68,6 +72,25 @@ def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: b
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
     return int(family.calls.call(script("due_now"), keys, [message_id, as_read, body]))
+
+
+def amend(
+    family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes, due_at_ms: int | None = None
+) -> int:
+    """Replace the body of a message that waits or is scheduled, and the due time of a scheduled one.
+
+    Returns:
+        1: it is amended, also by an earlier call; 0: it is leased; -1: it is not here; -2: its body has changed; -4: it
+        waits, and has no due time to change.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES), k.leases]
+    while True:
+        owners = family.owners()
+        words = [message_id, as_read, body, "" if due_at_ms is None else due_at_ms, *owners]
+        answer = int(family.calls.call(script("amend"), keys + [k.hold(owner) for owner in owners], words))
+        if answer != OWNERS_CHANGED:
+            return answer
 
 
 def requeue(

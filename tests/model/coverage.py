@@ -57,7 +57,7 @@ HAPPENINGS = frozenset(
     {
         "repeated call", "repeated fetch", "stale token", "wrong owner", "late repeat", "lost lease", "paused",
         "rearmed", "unique key", "queue full", "server full", "server unsafe", "server killed", "scripts flushed",
-        "counted lapse", "due early",
+        "counted lapse", "due early", "amended",
         "crash limit", "heir gone", "asked to stop", "asked when taken", "hard limit", "missing body", "malformed body",
     }
 )  # fmt: skip

@@ -133,6 +133,13 @@ DEFECTS = (
         'if false and redis.call("HEXISTS"',
     ),
     lua("a body that changed is overwritten", "queue/due_now", "body ~= ARGV[2]", "false"),
+    lua(
+        "an amended body overwrites one that changed",
+        "queue/amend",
+        "body ~= ARGV[2] then return -2",
+        "false then return -2",
+    ),
+    lua("a message is amended that has started", "queue/amend", 'redis.call("HEXISTS", KEYS[i], id) == 1', "false"),
     lua("discard leaves the id in the dead list", "queue/discard", 'redis.call("LREM", KEYS[2], -1, id)\n'),
     lua(
         "a pause is not minded",

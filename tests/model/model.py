@@ -424,6 +424,23 @@ class Model:
             message.body, message.due_ms = body, self.now_ms
         return 1
 
+    def amend(self, message_id: str, as_read: bytes, body: bytes, due_ms: int | None) -> int:
+        message = self.messages.get(message_id)
+        if message is None or message.body is None or message.place not in UNFINISHED:
+            return -1
+        if message.body == body and as_read != body:
+            return 1
+        if message.place == ACTIVE:
+            return 0
+        if message.body != as_read:
+            return -2
+        if due_ms is not None and message.place != SCHEDULED:
+            return -4
+        message.body = body
+        if due_ms is not None:
+            message.due_ms = due_ms
+        return 1
+
     def pause(self) -> bool:
         was, self.paused = self.paused, True
         return not was

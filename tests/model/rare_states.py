@@ -14,7 +14,11 @@ from tests.model.keyspace import NOWHERE
 from tests.model.steps import Reclaim, Steps
 
 CRASH_LIMIT = 3
-ON_SCHEDULED = ("cancel", "cancel", "due now", "due now, read before a change")
+ON_SCHEDULED = (
+    *("cancel", "cancel", "due now", "due now, read before a change"),
+    *("amend", "put off", "bring forward", "amend, read before a change"),
+)
+LATER_MS = {"put off": 9_000, "bring forward": 100}
 
 
 class RareStates(Steps):
@@ -119,5 +123,8 @@ class RareStates(Steps):
             self._enqueue([Entry(id_, self._body(False))], "live", delay_ms=delay_ms)
             if act == "cancel":
                 self._cancel(id_, again=again)
-        if act != "cancel":
+        if "due now" in act:
             self._due_now(id_, as_read=act == "due now", again=again)
+        elif act != "cancel":
+            as_read = "read before" not in act
+            self._amend(id_, as_read=as_read, later_ms=LATER_MS.get(act), again=again)

@@ -289,6 +289,21 @@ class Steps:
             changes=later and as_read,
         )
 
+    def _amend(self, id_: str, *, as_read: bool, later_ms: int | None, again: bool) -> None:
+        before = self.model.messages.get(id_)
+        known = before.body if before is not None and before.body is not None and as_read else b"{}"
+        body, due_ms = self._body(False), None if later_ms is None else self.model.now_ms + later_ms
+        expected = self.model.amend(id_, known, body, due_ms)
+        if expected == 1:
+            self._happened("amended")
+        self._step(
+            "amend",
+            expected,
+            lambda: administration.amend(self.family, id_, as_read=known, body=body, due_at_ms=due_ms),
+            again=again,
+            changes=expected == 1,
+        )
+
     def _requeue(self, id_: str, *, as_read: bool, level: int, nonce: str, again: bool) -> None:
         dead = self.model.place(id_) == DEAD
         letter = self.model.messages[id_].letter if dead and as_read else b"{}"

@@ -9,6 +9,7 @@ ACTS: dict[str, str] = {
     "queue.purge_undo": "Undo a purge",
     "queue.relocate": "Relocate an actor's messages",
     "job.cancel": "Cancel a job",
+    "job.edit": "Edit a job",
     "job.run_again": "Run a job again",
     "job.run_now": "Run a scheduled job now",
     "job.send": "Send a job",

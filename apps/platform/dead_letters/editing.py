@@ -1,4 +1,4 @@
-"""Changed arguments for the requeue of one dead letter: shown without secrets, validated as those of a new job."""
+"""Changed arguments of a message, such as a dead letter: shown without secrets, validated as those of a new job."""
 
 from __future__ import annotations
 
@@ -46,8 +46,13 @@ def editable(row: DeadLetter) -> str:
         BrokerUnavailable: the broker did not answer.
     """
     letter = _letter(row)
-    actor = dramatiq.get_broker().actors.get(letter.actor)
-    return json.dumps(_masked(by_name(actor, redacted(actor, letter.message))), indent=2, ensure_ascii=False)
+    return shown_text(letter.actor, letter.message)
+
+
+def shown_text(actor_name: str, message: dict[str, Any]) -> str:
+    """Return the arguments of a message by name, as JSON text to edit; ``[redacted]`` replaces what is hidden."""
+    actor = dramatiq.get_broker().actors.get(actor_name)
+    return json.dumps(_masked(by_name(actor, redacted(actor, message))), indent=2, ensure_ascii=False)
 
 
 def parse(row: DeadLetter, text: str) -> EditedArguments:
@@ -58,29 +63,38 @@ def parse(row: DeadLetter, text: str) -> EditedArguments:
         UnknownDeadLetter, BrokerUnavailable: as for ``editable``.
     """
     letter = _letter(row)
-    actor = dramatiq.get_broker().actors.get(letter.actor)
+    return parse_text(letter.actor, letter.message, text, otherwise="requeue it unchanged")
+
+
+def parse_text(actor_name: str, message: dict[str, Any], text: str, *, otherwise: str) -> EditedArguments:
+    """Return the arguments in an edited text of a message.
+
+    Args:
+        message: With ``actor_name``, ``args``, ``kwargs`` and ``options``, as it is.
+        otherwise: Remedy where this release has no such actor.
+
+    Raises:
+        ArgumentsRefused: as for ``parse``.
+    """
+    actor = dramatiq.get_broker().actors.get(actor_name)
     if actor is None:
-        raise ArgumentsRefused(
-            f"this release has no actor {letter.actor}, so they cannot be checked; requeue it unchanged"
-        )
+        raise ArgumentsRefused(f"this release has no actor {actor_name}, so they cannot be checked; {otherwise}")
     if len(text.encode("utf-8", "surrogatepass")) > json_body.LIMIT_BYTES:
         raise ArgumentsRefused(f"they are larger than the {json_body.LIMIT_BYTES:,} bytes of a message")
-    old = letter.message
-    before = by_name(actor, old)
+    before = by_name(actor, message)
     values = {name: _unmasked(value, before.get(name, ABSENT), name) for name, value in _parsed(text).items()}
-    args, kwargs = _placed(actor, values, len(old["args"]))
+    args, kwargs = _placed(actor, values, len(message["args"]))
     if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:
-        raise ArgumentsRefused(f"{wrong}; the actor is declared as {letter.actor}{signature_of(actor.fn)}")
+        raise ArgumentsRefused(f"{wrong}; the actor is declared as {actor_name}{signature_of(actor.fn)}")
     try:
         argument_types(actor.fn).received(args, kwargs)
     except Misfit as wrong:
         raise ArgumentsRefused(str(wrong)) from None
     try:
-        json_body.encode({"actor": letter.actor, "args": args, "kwargs": kwargs, "options": old["options"]})
+        json_body.encode({"actor": actor_name, "args": args, "kwargs": kwargs, "options": message["options"]})
     except (PayloadTooLarge, UnencodablePayload) as error:
         raise ArgumentsRefused(str(error)) from error
-    new = {**old, "args": args, "kwargs": kwargs}
-    return EditedArguments((args, kwargs), _changes(actor, old, new))
+    return EditedArguments((args, kwargs), _changes(actor, message, {**message, "args": args, "kwargs": kwargs}))
 
 
 def _letter(row: DeadLetter) -> Letter:

@@ -15,6 +15,7 @@ from apps.platform.jobs.listing import views as listing
 from apps.platform.jobs.listing.stream import list_events
 from apps.platform.jobs.models import Job
 from apps.platform.jobs.passport import act_views as acts
+from apps.platform.jobs.passport import edit_views
 from apps.platform.jobs.passport import views as passport
 from apps.platform.jobs.passport.stream import job_events
 
@@ -36,5 +37,6 @@ class JobAdmin(ReadOnly, ModelAdmin):
             path("<str:job_id>/events/", events_view(view, job_events), name="switchyard_jobs_job_events"),
             path("<str:job_id>/cancel/", view(acts.cancel), name="switchyard_jobs_job_cancel"),
             path("<str:job_id>/run-now/", view(acts.run_now), name="switchyard_jobs_job_run_now"),
+            path("<str:job_id>/edit/", view(edit_views.edit), name="switchyard_jobs_job_edit"),
             path("<str:job_id>/again/", view(acts.again), name="switchyard_jobs_job_again"),
         ]

@@ -6,6 +6,7 @@ A new URL needs an entry in ``ROUTES``, a new model of the admin one in ``MODELS
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 # A logged-in user with a token of the scopes that their rights cover; the last has a token of their own alone.
@@ -56,6 +57,7 @@ ONLY_POST_ALLOWED = (302, 403, 405, 405, 302)
 ACTS = (302, 403, 302, 302, 302)
 
 NO_ARGUMENTS = "{{}}"
+IN_AN_HOUR = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
 ACTOR = "/admin/operations/actors/{schedule}/"
@@ -159,6 +161,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
         get(JOB + "cancel/", *OPERATORS),
         post(JOB + "cancel/", *ACTS, act="job.cancel"),
+    ),
+    "admin/switchyard_jobs/job/<str:job_id>/edit/": (
+        get(JOB + "edit/", *OPERATORS),
+        post(JOB + "edit/", *ACTS, act="job.edit", due=IN_AN_HOUR),
     ),
     "admin/switchyard_jobs/job/<str:job_id>/again/": (
         get(JOB + "again/", *OPERATORS),

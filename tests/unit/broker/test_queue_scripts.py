@@ -176,6 +176,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     dead_moves.discard(family, [letter], nonce="n")
     administration.cancel(family, "a")
     administration.due_now(family, "a", as_read=b"{}", body=b"{}")
+    administration.amend(family, "a", as_read=b"{}", body=b"{}", due_at_ms=1)
     cancel_many(family, {"a": b""}, nonce="n")
     administration.pause(family)
     administration.resume(family)

@@ -1,4 +1,4 @@
-"""``manage.py jobs``: list, show, cancel, run now, run again."""
+"""``manage.py jobs``: list, show, cancel, edit, run now, run again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from apps.platform.bulk import services as bulk
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import DATABASE_REMEDY, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.dead_letters.errors import ArgumentsRefused
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.search_values import why_none_found
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.calls.arguments import read_json
+from apps.platform.jobs.calls.errors import InvalidCall
 from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.jobs.listing.printing import print_page
 from apps.platform.jobs.passport.again import run_again
+from apps.platform.jobs.passport.editing import CannotEdit, due_time, edit_job, editable_job, words_of
 from apps.platform.jobs.passport.reading import passport_of
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_known, find_untracked, is_message_id
@@ -48,6 +51,7 @@ EXAMPLES = """examples:
   manage.py jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
   manage.py jobs cancel --filter actor=export_invoices --filter state=queued
   manage.py jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
+  manage.py jobs edit 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"' --due 2h    before it starts
   manage.py jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
 MOST_LISTED = 1_000
@@ -64,7 +68,7 @@ HELP = {
 
 
 class Command(BaseCommand):
-    help = "List, show and cancel jobs, run them now or again."
+    help = "List, show, edit and cancel jobs, run them now or again."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -91,17 +95,23 @@ class Command(BaseCommand):
             help="another value for an argument, as JSON; repeatable",
         )  # fmt: skip
         now = actions.add_parser("run-now", help="start a scheduled job, or one that waits for its retry, at once")
-        for action in (show, now, again):
+        edit = actions.add_parser("edit", help="change arguments or due time of a job that has not started")
+        edit.add_argument(
+            "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
+            help="another value for an argument, as JSON; repeatable",
+        )  # fmt: skip
+        edit.add_argument("--due", default="", metavar="TIME", help="another due time: 30m, 2h or 1d from now, or ISO")
+        for action in (show, now, edit, again):
             action.add_argument("id", metavar="ID")
         cancel.add_argument("id", metavar="ID", nargs="?", default="")
-        for action in (cancel, now, again):
+        for action in (cancel, now, edit, again):
             action.add_argument("--reason", default="", help="reason, for the audit log")
-        for action in (listing, show, cancel, now, again):
+        for action in (listing, show, cancel, now, edit, again):
             action.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool = False, **options: Any) -> None:
         acts = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-now": self._run_now}
-        act = acts.get(action, self._run_again)
+        act = {**acts, "edit": self._edit}.get(action, self._run_again)
         job_id = options.get("id")
         with as_command_error(f"job {job_id}" if job_id else "jobs"):
             act(options, as_json)
@@ -189,6 +199,26 @@ class Command(BaseCommand):
         self.stdout.write(
             json.dumps({"id": job_id, "answer": answer}) if as_json else f"job {job_id}: {RUN_NOW_ANSWERS[answer]}"
         )
+
+    def _edit(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id, text = options["id"], None
+        if not is_message_id(job_id):
+            raise _unknown(job_id)
+        try:
+            job = editable_job(job_id)
+            changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
+            if changes:
+                text = json.dumps({**json.loads(job.text), **changes})
+            due_at = due_time(options["due"]) if options["due"] else None
+            if due_at is not None and job.due_at is None:
+                raise CannotEdit(job_id, f"it is {job.state}, so it has no time to change")
+            done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
+        except ValueError as error:
+            raise CommandError(f"job {job_id}: {error}") from error
+        except (ArgumentsRefused, InvalidCall, CannotEdit) as error:
+            raise CommandError(str(error)) from error
+        body = {"id": job_id, "changes": done}
+        self.stdout.write(json.dumps(body) if as_json else f"job {job_id}: changed {words_of(done)}")
 
     def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]

@@ -69,6 +69,7 @@ def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:
         "tones": TONES,
         "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job"),
         "may_run_again": may(request, "run_job"),
+        "may_edit": _can_edit(request, job),
         "may_run_now": _can_run_now(job) and may(request, "run_job"),
     }
 
@@ -77,3 +78,10 @@ def _can_run_now(job: Passport) -> bool:
     """Return whether a job waits for a time that an operator can bring forward."""
     waits = job.state in ("scheduled", "retrying") and job.due_at is not None and job.due_at > now_ms()
     return waits and job.reason not in HELD and facilities().transport.finds_waiting
+
+
+def _can_edit(request: HttpRequest, job: Passport) -> bool:
+    """Return whether a user may change a job that has not started: its arguments, or when it is due."""
+    has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
+    has_right = may(request, "run_job") and (may(request, "view_arguments") or job.state == "scheduled")
+    return has_not_started and has_right and facilities().transport.finds_waiting
