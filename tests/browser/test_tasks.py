@@ -121,6 +121,14 @@ def test_edit_a_scheduled_job(hand: Hand, yard: RoomYard) -> None:
     wait_for_more(yard, "job.edit", before)
 
 
+def test_see_the_slowest_jobs(hand: Hand) -> None:
+    hand.menu("Jobs")
+
+    hand.act("link", "^Ran$")
+
+    shown(hand, "The longest run first")
+
+
 def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
     made = yard.make("letters", 1)
     before = len(yard.make("acts", "letter.requeue"))

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from apps.platform.actors import ended_jobs, failures, judgement, metrics, queries, services
+from apps.platform.actors import ended_jobs, failures, judgement, metrics, queries, services, sorting
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.forms import SendForm
 from apps.platform.audit.services import Who, act
@@ -44,7 +44,9 @@ def actors(request: HttpRequest) -> HttpResponse:
     _require(request, VIEW)
     ran = metrics.all_of_this_machine()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
-    return _render(request, "list.html", {"title": "Actors", "actors": rows})
+    sort = request.GET.get("sort", "")
+    context = {"title": "Actors", "actors": sorting.in_order(rows, sort), "heads": sorting.heads(sort)}
+    return _render(request, "list.html", context)
 
 
 @require_safe

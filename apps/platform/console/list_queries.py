@@ -39,6 +39,8 @@ class CheckedQuery(ModelAdmin):
 
     # Columns that links to the list compare, besides the primary key and the filters' columns.
     linked_fields: Sequence[str] = ()
+    # The list's own class, instead of Django's.
+    list_class: type[ChangeList] | None = None
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Return whether a filter, the date hierarchy or a link uses the lookup."""
@@ -48,7 +50,7 @@ class CheckedQuery(ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
         """Return the list's class."""
-        return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
+        return _checked(self.list_class or super().get_changelist(request, **options))  # type: ignore[arg-type]
 
     def _compared(self, request: HttpRequest | None) -> Iterator[str]:
         yield from ("pk", self.model._meta.pk.name, *self.linked_fields)

@@ -20,6 +20,7 @@ from apps.platform.dead_letters import letter_filter, queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.pages import listing
+from apps.platform.dead_letters.pages.letter_list import LetterList
 from apps.platform.dead_letters.pages.tracebacks import marked
 from apps.platform.dead_letters.presentation import why_given_up
 from apps.platform.dead_letters.views import ActionViews
@@ -34,6 +35,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
     list_filter = (StateFilter, QueueFilter, ReasonFilter, ActorFilter, "died_at")
     linked_fields = ("fingerprint",)
     change_list_template = LIST_PAGE  # type: ignore[assignment]
+    list_class = LetterList
     list_per_page = 50
     show_full_result_count = False
     search_fields = ("message_id", "exception", "error", "actor", "fingerprint")
@@ -76,11 +78,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
         context |= listing.context_of(request) | (extra_context or {})
         if request.method in ("GET", "HEAD") and not listing.asks(request):
             return TemplateResponse(request, LIST_PAGE, {**self.admin_site.each_context(request), **context})
-        response = super().changelist_view(request, context)
-        shown = getattr(response, "context_data", None) or {}
-        if "cl" in shown:
-            shown |= listing.links_of(shown["cl"])
-        return response
+        return super().changelist_view(request, context)
 
     @staticmethod
     def _matching(request: HttpRequest) -> dict[str, Any] | None:

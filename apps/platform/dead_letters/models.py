@@ -68,6 +68,8 @@ class DeadLetter(models.Model):
         indexes = (
             models.Index(fields=("is_open", "fingerprint", "state", "died_at", "id"), name="dead_letter_groups"),
             models.Index(fields=("is_open", "died_at", "id"), name="dead_letter_newest"),
+            # Counts and lists of the letters of one state.
+            models.Index(fields=("state", "died_at", "id"), name="dead_letter_states"),
         )
 
     def __str__(self) -> str:

@@ -83,6 +83,12 @@ def open_count() -> int:
     return DeadLetter.objects.filter(is_open=1).count()
 
 
+def count_up_to(most: int, *, state: str = "") -> int:
+    """Return the number of letters of a state, or of all that are kept; ``most + 1`` where there are more."""
+    rows = DeadLetter.objects.filter(state=state) if state else DeadLetter.objects.all()
+    return rows.order_by()[: most + 1].count()
+
+
 def groups(
     *,
     since: datetime | None = None,

@@ -64,23 +64,23 @@ def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -
     conditions and the state ``retrying`` find them.
     """
     place = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
-    values = _values(wanted)
+    values = searched_values(wanted)
     if values:
         return _search_by_value(wanted, values, place, after, limit)
-    chosen, place = _chosen(wanted, place)
-    rows = _between(JobRow.objects.filter(chosen), place, wanted, after)
-    rest = _conditions(wanted)
+    picked, place = chosen(wanted, place)
+    rows = between(JobRow.objects.filter(picked), place, wanted, after)
+    rest = conditions(wanted)
     if not rest:
         return _page(rows, place, limit)
     bound = rows.values_list(place, "pk")[LOOKED_THROUGH - 1 : LOOKED_THROUGH].first()
     if bound is not None:
         at, row = bound
         rows = rows.filter(Q(**{f"{place}__gt": at}) | Q(**{place: at}, pk__gte=row), **{f"{place}__gte": at})
-    page = _page(_matching(rows, rest), place, limit)
+    page = _page(matching(rows, rest), place, limit)
     return page if page.after or bound is None else HistoryPage(page.rows, Cursor(*bound))
 
 
-def _chosen(wanted: Filter, place: str) -> tuple[Q, str]:
+def chosen(wanted: Filter, place: str) -> tuple[Q, str]:
     """Return the condition whose index is used, and the column of that index that orders the list."""
     if wanted.fingerprint:
         return Q(fingerprint=wanted.fingerprint, failed_at__isnull=False), "failed_at"
@@ -92,7 +92,7 @@ def _chosen(wanted: Filter, place: str) -> tuple[Q, str]:
     return Q(**{name: getattr(wanted, name)}) if name else Q(), "finished_at"
 
 
-def _conditions(wanted: Filter) -> list[Q]:
+def conditions(wanted: Filter) -> list[Q]:
     """Return all conditions but time and searched values, none of which an index fits.
 
     They include the one whose index is used: it is true for all of its rows.
@@ -116,12 +116,13 @@ class _Plain(Func):
     output_field: ClassVar[CharField[Any, Any]] = CharField()
 
 
-def _matching(rows: QuerySet[JobRow], conditions: list[Q]) -> QuerySet[JobRow]:
+def matching(rows: QuerySet[JobRow], wanted: list[Q]) -> QuerySet[JobRow]:
+    """Return the rows for which all of :func:`conditions` hold."""
     names = (*INDEXED, "fingerprint", "state")
-    return rows.alias(**{f"plain_{name}": _Plain(name) for name in names}).filter(*conditions)
+    return rows.alias(**{f"plain_{name}": _Plain(name) for name in names}).filter(*wanted)
 
 
-def _between(rows: QuerySet[JobRow], place: str, wanted: Filter, after: Cursor | None) -> QuerySet[JobRow]:
+def between(rows: QuerySet[JobRow], place: str, wanted: Filter, after: Cursor | None) -> QuerySet[JobRow]:
     """Return the rows of a filter's time that follow a place in the list, in the list's order."""
     if (since := wanted.since_ms) is not None:
         rows = rows.filter(**{f"{place}__gte": since})
@@ -143,7 +144,8 @@ def _cut(found: list[JobRow], place: str, limit: int) -> HistoryPage:
     return HistoryPage(found[:limit], Cursor(getattr(found[limit - 1], place), found[limit - 1].pk))
 
 
-def _values(wanted: Filter) -> list[tuple[str, str]]:
+def searched_values(wanted: Filter) -> list[tuple[str, str]]:
+    """Return the names and values of a filter that jobs are found by: an argument, a tag."""
     found = [(name, search_text(value) or "") for name, value in [wanted.argument or ("", "")] if name]
     return [*found, (TAG, search_text(wanted.tag) or "")] if wanted.tag else found
 
@@ -163,7 +165,7 @@ def _search_by_value(
         having = having.filter(finished_at__gte=since)
     ids = list(having.order_by("-finished_at", "-job_id").values_list("job_id", "finished_at")[:LOOKED_THROUGH])
     ids, bound = _whole_milliseconds(ids)
-    conditions = [*_conditions(wanted), Q(**{f"{place}__isnull": False})]
+    rest = [*conditions(wanted), Q(**{f"{place}__isnull": False})]
     found: list[JobRow] = []
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
@@ -171,8 +173,8 @@ def _search_by_value(
         for other_name, other_value in others:
             both = SearchValue.objects.filter(job_id__in=names, name=other_name, value=other_value)
             names = list(both.values_list("job_id", flat=True))
-        rows = _between(JobRow.objects.filter(job_id__in=names), place, wanted, after)
-        found += _matching(rows, conditions)
+        rows = between(JobRow.objects.filter(job_id__in=names), place, wanted, after)
+        found += matching(rows, rest)
         # Jobs of the chunk's last millisecond may follow in the next one.
         if place == "finished_at" and sum(row.finished_at > chunk[-1][1] for row in found) > limit:
             break

@@ -19,9 +19,11 @@ from apps.platform.api.responses import accepted, job_url
 from apps.platform.api.schemas import Accepted
 from apps.platform.audit.services import Who
 from apps.platform.history.filters import Filter
+from apps.platform.history.sorted_search import SORTS, sort_of
 from apps.platform.jobs import live
 from apps.platform.jobs.downloads import LINK_HEADERS
-from apps.platform.jobs.listing.pages import LIMIT, find_jobs
+from apps.platform.jobs.listing.jobs_page import LIMIT
+from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.jobs.presentation import job_body, result_file
 from apps.platform.jobs.queries import visible_job, visible_untracked
 from apps.platform.jobs.results import open_result, result_link
@@ -86,6 +88,11 @@ LIST_DOC: dict[str, Any] = {
             ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time.", {"type": "string"}),
             ("until", "As `since`; the time itself is left out.", {"type": "string"}),
             ("failures", "1: jobs with a failed attempt, also those that were retried.", {"type": "string"}),
+            (
+                "sort",
+                "Order of jobs that ended: `-run` is the longest run first.",
+                {"type": "string", "enum": list(SORTS)},
+            ),
             ("after", "Cursor of the page before.", {"type": "string"}),
             ("limit", "Jobs of a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
         )
@@ -110,11 +117,13 @@ RESULT_DOC: dict[str, Any] = {
 def list_jobs(request: HttpRequest) -> dict[str, Any]:
     """List jobs, newest first: unfinished ones by the time they were enqueued, ended ones by their end.
 
-    Of what has not ended the first 10,000 messages of each queue are looked through.
+    Of what has not ended the first 10,000 messages of each queue are looked through. Jobs of the state `scheduled`
+    alone are listed in the order of their due time, the next first, however many there are.
     """
     owner, operator = _caller(request)
     try:
-        wanted = Filter.from_query(request.GET)
+        wanted = Filter.from_query(request.GET, ignore=("after", "limit", "sort"))
+        sort = sort_of(request.GET.get("sort", ""))
         limit = _limit(request.GET.get("limit", ""))
     except ValueError as error:
         raise Problem(422, str(error)) from error
@@ -126,7 +135,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
             raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
         wanted = replace(wanted, owner=owner)
     try:
-        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, arguments=arguments)
+        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, arguments=arguments, sort=sort)
     except ValueError as error:
         raise Problem(422, str(error)) from error
     if page.broker_away:

@@ -18,6 +18,7 @@ from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.yard.state_words import shown_rows
 from apps.platform.queues import queries
 from apps.platform.queues.facts import all_queues_sentence
+from apps.platform.queues.sorting import ORDERS, heads, in_order
 from broker.shapes import QueueStats
 from broker.topology import Queue
 
@@ -36,7 +37,11 @@ def queues(request: HttpRequest) -> TemplateResponse:
         for found in [stats.get(row.name)]
     ]
     sentence = all_queues_sentence([row for row, *_ in rows], away=state is None)
-    context = {"title": "Queues", "rows": rows, "sentence": sentence, "away": state is None, "at": timezone.now()}
+    sort = request.GET.get("sort", "")
+    context = {
+        "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
+        "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
+    }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
         return TemplateResponse(request, "switchyard_queues/queues_live.html", context)
     return TemplateResponse(request, "switchyard_queues/queues.html", {**admin.site.each_context(request), **context})

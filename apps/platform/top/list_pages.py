@@ -120,18 +120,19 @@ def workers_page(place: TextPlace) -> TextPage:
 
 
 def jobs_page(place: TextPlace) -> TextPage:
-    """List jobs, newest first; ``place.of`` are conditions as pairs of name and value."""
+    """List jobs, newest first or in the order of their due time; ``place.of`` has names and values of conditions."""
     conditions = dict(zip(place.of[::2], place.of[1::2], strict=True))
     page = find_jobs(Filter.from_query(cast(Any, conditions)), after=place.cursor, limit=LISTED, arguments=True)
     columns = (
-        *(TextColumn("time (UTC)"), TextColumn("state"), TextColumn("actor"), TextColumn("queue")),
+        TextColumn("due (UTC)" if page.by_due_time else "time (UTC)"),
+        *(TextColumn("state"), TextColumn("actor"), TextColumn("queue")),
         *(TextColumn("ran", right=True), TextColumn("job"), TextColumn("detail", from_width=104)),
     )
     levels = {"dead": "bad", "retrying": "warn", "succeeded": "ok"}
     rows = [
         TextRow(
             (
-                f"{line.shown_at:%m-%d %H:%M:%S}",
+                f"{(line.due if page.by_due_time and line.due else line.shown_at):%m-%d %H:%M:%S}",
                 TextCell(line.state, levels.get(line.state, "")),
                 line.actor,
                 line.queue,

@@ -19,6 +19,7 @@ from apps.platform.history.filters import Filter
 from apps.platform.history.models import JobRow, SearchValue
 from apps.platform.history.queries import search
 from apps.platform.history.retention import delete_oldest
+from apps.platform.history.sorted_search import search_sorted
 from apps.platform.history.writer import HistoryWriter
 from apps.platform.jobs.listing.pages import find_jobs
 from broker.clock import datetime_of
@@ -42,7 +43,8 @@ JOB = """INSERT INTO {table} (job_id, sequence, state, reason, actor, queue, lan
  error_message, fingerprint, parent, request_id, "user", schedule, tags, arguments, result)
 SELECT '00000000-0000-4000-8000-' || n, 12, s, '', 'actor_' || (n % 40), 'queue_' || (n % 8), 'queue_' || (n % 8),
  'default', 'host/1', '1.' || (n % 5), CASE WHEN n % 2 = 0 THEN 'owner_' || (n % 100) END, 1, 0, t - 100, t - 50, t,
- CASE WHEN s <> 'succeeded' THEN t END, 50, 50, CASE WHEN s = 'dead' OR n % 33 = 0 THEN t END,
+ CASE WHEN s <> 'succeeded' THEN t END, (n * 7907) % 9000, (n * 7919) % 60000,
+ CASE WHEN s = 'dead' OR n % 33 = 0 THEN t END,
  CASE WHEN n % 33 = 0 THEN 'KeyError' ELSE '' END, '', CASE WHEN n % 33 = 0 THEN 'fp' || (n % 50) END, NULL, '', '', '',
  '[]', '{{"customer_id": ' || (n % {customers}) || ', "note": "a text as arguments have them"}}', ''
 FROM (SELECT n, {base} - ({count} - n) * {step} / {count} AS t,
@@ -74,6 +76,16 @@ QUERIES: dict[str, tuple[dict[str, str], int]] = {
     "argument": ({"argument": "customer_id=4242"}, ARGUMENT_MS),
     "argument and state": ({"argument": "customer_id=4200", "state": "dead"}, ARGUMENT_MS),
     "no such argument": ({"argument": "customer_id=x"}, ARGUMENT_MS),
+}
+SORTED = {
+    "slowest": ({}, "-run"),
+    "slowest of an actor": ({"actor": "actor_7"}, "-run"),
+    "quickest dead": ({"state": "dead"}, "run"),
+    "longest wait of a queue": ({"queue": "queue_3"}, "-wait"),
+    "slowest failure": ({"failures": "1"}, "-run"),
+    "oldest": ({}, "end"),
+    "oldest of an actor": ({"actor": "actor_10", "state": "dead"}, "end"),
+    "slowest of a customer": ({"argument": "customer_id=4242"}, "-run"),
 }
 # Lists with what waits; the first is also looked at in a browser.
 WITH_WAITING = ("all", "one state", "argument")
@@ -128,6 +140,13 @@ def test_lists_of_millions_of_jobs_are_quick(
             ms, after = took_ms(wanted, after)
             times.append(ms)
         found[name] = (statistics.median(times), most_ms)
+    for name, (query, sort) in SORTED.items():
+        wanted, place, times = Filter.from_query(query), "", []
+        for _ in range(RUNS):
+            started_s = time.perf_counter()
+            place = search_sorted(wanted, sort, after=place, limit=50).after
+            times.append((time.perf_counter() - started_s) * 1000)
+        found[name] = statistics.median(times), LIST_MS
     wait_in_broker(WAITING)
     for name in WITH_WAITING:
         wanted, most_ms = Filter.from_query(QUERIES[name][0]), QUERIES[name][1]

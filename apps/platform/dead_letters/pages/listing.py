@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import dramatiq
-from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, ChangeList
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
@@ -21,6 +21,7 @@ from apps.platform.dead_letters.presentation import why_given_up
 
 DISCARDED = DeadLetter.State.DISCARDED.value
 TABS = (("Open", ""), ("Requeued", DeadLetter.State.REPLAYED.value), ("Discarded", DISCARDED), ("All", "all"))
+COUNTED = 10_000
 # Actions on the letters that are ticked: name, button, style of the button.
 CHOSEN = (
     ("requeue", "requeue_chosen", "Requeue chosen…", ""),
@@ -55,7 +56,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "filter": filter,
         "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),
-        "tabs": [(text, f"?state={value}" if value else reverse(_LIST), value == state) for text, value in TABS],
+        "tabs": list(_tabs(state, letters)),
         "fields": list(_fields(given)),
         "chosen_acts": [
             (name, text, style)
@@ -73,16 +74,15 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     return found
 
 
-def links_of(shown: ChangeList) -> dict[str, str]:
-    """Return the addresses of the pages of letters before and after the one that is shown."""
-    pages, number = shown.paginator.num_pages, shown.page_num
-    return {
-        "newer_link": shown.get_query_string({PAGE_VAR: str(number - 1)}) if number > 1 else "",
-        "older_link": shown.get_query_string({PAGE_VAR: str(number + 1)}) if number < pages else "",
-    }
-
-
 _LIST = "admin:switchyard_dead_letters_deadletter_changelist"
+
+
+def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
+    """Yield text, address, whether it is shown, and count; of many letters no more than 10,000 are counted."""
+    for text, state in TABS:
+        count = queries.count_up_to(COUNTED, state="" if state == "all" else state) if state else open_letters
+        counted = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
+        yield text, f"?state={state}" if state else reverse(_LIST), state == shown, counted
 
 
 def _sentence(letters: int, bugs: int, state: str) -> str:

@@ -18,6 +18,7 @@ from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.dead_letters.errors import ArgumentsRefused
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.search_values import why_none_found
+from apps.platform.history.sorted_search import SORTS
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.calls.arguments import read_json
 from apps.platform.jobs.calls.errors import InvalidCall
@@ -73,7 +74,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
-        listing = actions.add_parser("list", help="jobs that match all conditions, newest first")
+        listing = actions.add_parser("list", help="jobs that match all conditions, newest first; scheduled by due time")
         listing.add_argument("--state", action="append", help="state, repeatable or with commas: queued, running, dead")
         for name in TEXTS:
             listing.add_argument(f"--{name}", help=HELP[name])
@@ -81,6 +82,7 @@ class Command(BaseCommand):
         listing.add_argument("--since", help="30m, 1h or 7d ago, or an ISO time (UTC)")
         listing.add_argument("--until", help="as --since; the time itself is left out")
         listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
+        listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
         listing.add_argument("--after", default="", help="where the page before ended")
         listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {MOST_LISTED}")
         show = actions.add_parser("show", help="print the state of a job")
@@ -121,7 +123,7 @@ class Command(BaseCommand):
         try:
             wanted = Filter.from_query({name: options[name] for name in names})
             limit = min(max(options["limit"], 1), MOST_LISTED)
-            page = find_jobs(wanted, after=options["after"], limit=limit, arguments=True)
+            page = find_jobs(wanted, after=options["after"], limit=limit, arguments=True, sort=options["sort"])
         except ValueError as error:
             raise CommandError(str(error)) from error
         if as_json:

@@ -13,8 +13,9 @@ from django.db import DatabaseError
 
 from apps.platform.history.filters import Filter
 from apps.platform.history.models import JobRow
+from apps.platform.jobs.listing.jobs_page import LIMIT, JobsPage
 from apps.platform.jobs.listing.lines import JobLine, line_of_record, line_of_row
-from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
+from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.jobs.running import records_of
 from broker.errors import BrokerError
 

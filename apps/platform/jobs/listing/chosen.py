@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods
 from apps.platform.audit.services import Who
 from apps.platform.jobs.admin_pages import check, render
 from apps.platform.jobs.listing.chosen_acts import ACTS, ChosenAct, ChosenJob, chosen_jobs
-from apps.platform.jobs.listing.pages import LIMIT
+from apps.platform.jobs.listing.jobs_page import LIMIT
 from apps.platform.jobs.listing.views import without_broker
 from apps.platform.jobs.queries import is_message_id
 from broker.errors import BrokerError

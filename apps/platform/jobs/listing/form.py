@@ -10,7 +10,9 @@ import dramatiq
 from django.http import HttpRequest
 
 from apps.platform.conf import declared_yard
+from apps.platform.console.sort_heads import SortColumn, SortHead, heads_of
 from apps.platform.history.filters import Filter
+from apps.platform.jobs.listing.unfinished import wanted_of_history
 from broker.stores.job_records import STEPS
 
 PERIODS: Final = (
@@ -29,8 +31,20 @@ PRESETS: Final = (
     ("Given up in the last 24 h", {"state": "dead", "since": "1d"}),
     ("Cancelled or expired", {"state": "cancelled,expired"}),
 )
+SORT_COLUMNS: Final = (
+    SortColumn("end", "Time (UTC)", ("", "end")),
+    SortColumn("wait", "Waited", ("-wait", "wait")),
+    SortColumn("run", "Ran", ("-run", "run")),
+)
+SORTED: Final = {
+    "end": "The oldest end first",
+    "-run": "The longest run first",
+    "run": "The shortest run first",
+    "-wait": "The longest wait first",
+    "wait": "The shortest wait first",
+}
 # Names in the address that are no filter.
-PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at")
+PAGE_NAMES: Final = ("after", "limit", "sort", "q", "id", "shown", "shown_at")
 
 
 def filter_of(request: HttpRequest) -> Filter:
@@ -67,6 +81,11 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
             query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "until")
         ),
     }
+
+
+def sort_heads(wanted: Filter, sort: str) -> dict[str, SortHead]:
+    """Return the headings by which a list is sorted; none where no job that has ended can match."""
+    return {} if wanted_of_history(wanted) is None else heads_of(SORT_COLUMNS, wanted.to_query(), sort)
 
 
 def searched(text: str) -> Filter:

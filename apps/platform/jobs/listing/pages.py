@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import islice
-from typing import Final
 
 import structlog
 from django.db import DatabaseError
@@ -16,53 +14,40 @@ from apps.platform.history.filters import Filter
 from apps.platform.history.models import JobRow
 from apps.platform.history.queries import search
 from apps.platform.jobs.listing.cursors import ListCursor
-from apps.platform.jobs.listing.lines import JobLine, line_of_row
+from apps.platform.jobs.listing.jobs_page import LIMIT, JobsPage
+from apps.platform.jobs.listing.lines import line_of_row
+from apps.platform.jobs.listing.scheduled import is_by_due_time, scheduled_jobs
+from apps.platform.jobs.listing.sorted_jobs import sorted_jobs
 from apps.platform.jobs.listing.unfinished import (
-    UNFINISHED,
     Unfinished,
     UnfinishedJobs,
     lines_of,
     unfinished_jobs,
+    wanted_of_history,
     wants_unfinished,
 )
 from broker.errors import BrokerError
 
-LIMIT: Final = 50
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class JobsPage:
-    """A page of the list.
-
-    Args:
-        after: Cursor of the next page; "" at the end of the list.
-        cut: Queues that hold more messages than were looked through.
-        away: Queues on a node of a cluster that does not answer: what has not ended there is missing.
-        broker_away: What has not ended is missing, because the broker did not answer.
-        history_away: What has ended is missing, because the database did not answer.
-        broker_error: The broker's error, with its remedy; "" without one.
-    """
-
-    lines: tuple[JobLine, ...]
-    after: str
-    cut: tuple[str, ...] = ()
-    away: tuple[str, ...] = ()
-    broker_away: bool = False
-    history_away: bool = False
-    broker_error: str = ""
-
-
-def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments: bool = False) -> JobsPage:
-    """Return a page of the jobs that match a filter.
+def find_jobs(
+    wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments: bool = False, sort: str = ""
+) -> JobsPage:
+    """Return a page of the jobs that match a filter, newest first; of scheduled jobs alone the next to be due first.
 
     Args:
         after: Cursor of the page before.
         arguments: Whether the lines show the jobs' arguments.
+        sort: Another order, of jobs that have ended: one of ``SORTS``.
 
     Raises:
-        ValueError: the cursor is none.
+        ValueError: the cursor is none of such a list, or nothing that can match is ordered so.
     """
+    if sort:
+        return sorted_jobs(wanted, sort, after=after, limit=limit, arguments=arguments)
+    if is_by_due_time(wanted):
+        return scheduled_jobs(wanted, after=after, limit=limit, arguments=arguments)
     place = ListCursor.parse(after)
     rows, ended_to, history_away = _ended(wanted, place, limit)
     live, broker_error = UnfinishedJobs([], [], set()), ""
@@ -109,7 +94,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
 
 def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, bool]:
     """Return rows of the history, where it goes on, and whether it did not answer."""
-    ended = _of_history(wanted)
+    ended = wanted_of_history(wanted)
     if place.ended_over or ended is None:
         return [], None, False
     try:
@@ -121,14 +106,6 @@ def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow],
 
 def _time_of(entry: tuple[int, Unfinished | JobRow]) -> int:
     return entry[0]
-
-
-def _of_history(wanted: Filter) -> Filter | None:
-    """Return the filter of what has ended; ``None`` when nothing of it can match."""
-    if wanted.failures or wanted.error or wanted.fingerprint or not wanted.states:
-        return wanted
-    ended = tuple(state for state in wanted.states if state not in UNFINISHED)
-    return replace(wanted, states=ended) if ended else None
 
 
 def _place_after(

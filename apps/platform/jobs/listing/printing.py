@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from apps.platform.console.formatting import duration
+from apps.platform.jobs.listing.jobs_page import JobsPage
 from apps.platform.jobs.listing.lines import JobLine
-from apps.platform.jobs.listing.pages import JobsPage
 from broker.admin.look_through import MOST
 from middleware.logs import printable
 
 LONGEST_DETAIL = 60
-HEADINGS = ("time (UTC)", "state", "actor", "queue", "waited", "ran", "owner", "job", "detail")
+HEADINGS = ("state", "actor", "queue", "waited", "ran", "owner", "job", "detail")
 
 
 def print_page(page: JobsPage, out: OutputWrapper) -> None:
@@ -25,10 +25,10 @@ def print_page(page: JobsPage, out: OutputWrapper) -> None:
     if not page.lines:
         console.print("none of the jobs looked through matches" if page.after else "no job matches")
     else:
-        table = Table(*HEADINGS, box=None)
+        table = Table("due (UTC)" if page.by_due_time else "time (UTC)", *HEADINGS, box=None)
         for line in page.lines:
             # Names in a message may contain terminal escape codes and markup.
-            table.add_row(*(Text(printable(cell)) for cell in _cells(line)))
+            table.add_row(*(Text(printable(cell)) for cell in _cells(line, by_due_time=page.by_due_time)))
         console.print(table)
     for queue in page.away:
         console.print(Text(f"{queue}: its node of the cluster does not answer; what has not ended there is missing"))
@@ -38,10 +38,10 @@ def print_page(page: JobsPage, out: OutputWrapper) -> None:
         console.print(Text(f"more: --after {page.after}"))
 
 
-def _cells(line: JobLine) -> tuple[str, ...]:
+def _cells(line: JobLine, *, by_due_time: bool) -> tuple[str, ...]:
     detail = line.error or line.reason.replace("_", " ") or line.excerpt
     return (
-        f"{line.shown_at:%Y-%m-%d %H:%M:%S}",
+        f"{(line.due if by_due_time and line.due else line.shown_at):%Y-%m-%d %H:%M:%S}",
         line.state,
         line.actor,
         line.queue,

@@ -66,10 +66,38 @@ class UnfinishedJobs(NamedTuple):
     away: tuple[str, ...] = ()
 
 
+class Comparison:
+    """Comparison of messages with a filter, but for their states. True when there is anything to compare."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self._wanted = wanted
+        self._since, self._until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
+        self._compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
+        self._is_any = not self._compares and not wanted.since and not wanted.until
+
+    def __bool__(self) -> bool:
+        return not self._is_any
+
+    def time_of(self, seen: SeenMessage) -> int | None:
+        """Return when a message that matches was enqueued; ``None`` for one that does not, or is no message."""
+        fields = compared_fields_of(seen.body)
+        if fields is None or not self._since <= (at := fields.enqueued_at) < self._until:
+            return None
+        return None if self._compares and not _matches(fields, self._wanted) else at
+
+
 def wants_unfinished(wanted: Filter) -> bool:
     """Return whether jobs that have not ended can match a filter: they have no release and no last failure."""
     ended = wanted.failures or wanted.error or wanted.fingerprint or wanted.release
     return not ended and (not wanted.states or not UNFINISHED.isdisjoint(wanted.states))
+
+
+def wanted_of_history(wanted: Filter) -> Filter | None:
+    """Return the filter of what has ended; ``None`` when nothing of it can match."""
+    if wanted.failures or wanted.error or wanted.fingerprint or not wanted.states:
+        return wanted
+    ended = tuple(state for state in wanted.states if state not in UNFINISHED)
+    return replace(wanted, states=ended) if ended else None
 
 
 def unfinished_jobs(
@@ -93,16 +121,12 @@ def unfinished_jobs(
     looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
-    since, until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
-    compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
+    comparison = Comparison(wanted)
     found: list[SeenMessage] = []
     times: list[int] = []
     also: set[str] = set()
     for seen in looked.messages:
-        fields = compared_fields_of(seen.body)
-        if fields is None or not since <= (at := fields.enqueued_at) < until or _state(seen, known) not in states:
-            continue
-        if compares and not _matches(fields, wanted):
+        if (at := comparison.time_of(seen)) is None or _state(seen, known) not in states:
             continue
         if seen.id in among:
             also.add(seen.id)

@@ -17,20 +17,23 @@ from django.views.decorators.http import require_safe
 from apps.platform.console.links import job_url
 from apps.platform.history.filters import Filter
 from apps.platform.history.search_values import why_none_found
+from apps.platform.history.sorted_search import sort_of
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.admin_pages import AWAY, check, may, render
 from apps.platform.jobs.admin_streams import can_stream
 from apps.platform.jobs.bulk.run_now import STATES as DUE_LATER
 from apps.platform.jobs.listing.changes import changes_of
 from apps.platform.jobs.listing.chosen_acts import ACTS
-from apps.platform.jobs.listing.form import context_of, filter_of, searched
-from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
+from apps.platform.jobs.listing.form import SORTED, context_of, filter_of, searched, sort_heads
+from apps.platform.jobs.listing.jobs_page import LIMIT, JobsPage
+from apps.platform.jobs.listing.pages import find_jobs
+from apps.platform.jobs.listing.scheduled import is_by_due_time
 from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.passport.reading import TONES, passport_of
 from apps.platform.jobs.queries import find_untracked, is_job_id, is_message_id, written_id
 from apps.platform.jobs.running import answering_families, families
 from broker.admin.state_counts import state_counts
-from broker.clock import now_ms
+from broker.clock import datetime_of, now_ms
 from broker.errors import BrokerError
 from broker.interface import facilities
 
@@ -72,7 +75,8 @@ def live(request: HttpRequest) -> HttpResponse:
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
     found = changes_of(wanted, shown, shown_at=int(at), arguments=may(request, "view_arguments"))
-    return TemplateResponse(request, "switchyard_jobs/list_live.html", {"changes": found, "tones": TONES})
+    context = {"changes": found, "tones": TONES, "by_due_time": is_by_due_time(wanted)}
+    return TemplateResponse(request, "switchyard_jobs/list_live.html", context)
 
 
 def without_job(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -110,21 +114,28 @@ def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpRespons
 
 
 def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> HttpResponse:
-    wanted, wrong, page, shown_at = Filter(), "", JobsPage((), ""), now_ms()
+    wanted, wrong, page, shown_at, sort = Filter(), "", JobsPage((), ""), now_ms(), ""
     try:
-        wanted = _wanted(request)
-        page = find_jobs(wanted, after=request.GET.get("after", ""), arguments=may(request, "view_arguments"))
+        wanted, sort = _wanted(request), sort_of(request.GET.get("sort", ""))
+        after, arguments = request.GET.get("after", ""), may(request, "view_arguments")
+        page = find_jobs(wanted, after=after, arguments=arguments, sort=sort)
     except ValueError as error:
         wrong, status = str(error), 400
     query = wanted.to_query()
+    ordered = query | ({"sort": sort} if sort else {})
     is_later = "after" in request.GET
-    is_live = not (is_later or wrong or asked_id)
+    is_live = not (is_later or wrong or asked_id or sort)
     context = {
         "title": "Jobs",
         "live_url": _live_url(query, page, shown_at) if is_live else "",
         "has_events": is_live and can_stream(request) and bool(families()),
         "is_fullwidth": "1",
         "page": page,
+        "by_due_time": page.by_due_time,
+        "sort": sort,
+        "sorted": SORTED.get(sort, ""),
+        "sorted_from": None if page.sorted_from is None else datetime_of(page.sorted_from),
+        "heads": sort_heads(wanted, sort),
         "wrong": wrong,
         "form": context_of(wanted, _counts()),
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
@@ -138,9 +149,9 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
         "missing": "" if page.broker_away or page.history_away else why_missing(),
-        "newest": f"?{urlencode(query)}",
+        "newest": f"?{urlencode(ordered)}",
         "bulk_links": _bulk_links(request, wanted),
-        "older": f"?{urlencode(query | {'after': page.after})}",
+        "older": f"?{urlencode(ordered | {'after': page.after})}",
     }
     return render(request, "switchyard_jobs/list.html", context, status)
 

@@ -38,6 +38,13 @@ def test_a_token_lists_the_jobs_of_its_owner_alone(api: Client, ada: User, opera
     assert api.get(LIST, {"owner": "user:999"}).status_code == 403
 
 
+def test_the_list_is_sorted_on_demand(operator: Client) -> None:
+    quick, slow = (job_row(run_ms=run_ms).job_id for run_ms in (1, 900))
+
+    assert ids(operator, sort="-run") == [slow, quick]
+    assert ids(operator, sort="run", limit="1") == [quick]
+
+
 def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
     rows = {job_row().job_id for _ in range(3)}
 
@@ -49,7 +56,16 @@ def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"state": "lost"}, {"colour": "x"}, {"limit": "0"}, {"limit": "x"}, {"after": "x"}, {"since": "soon"}]
+    "query",
+    [
+        {"state": "lost"},
+        {"colour": "x"},
+        {"limit": "0"},
+        {"limit": "x"},
+        {"after": "x"},
+        {"sort": "size"},
+        {"since": "soon"},
+    ],
 )
 def test_a_query_that_is_unusable_is_refused(operator: Client, query: dict[str, str]) -> None:
     answer = operator.get(LIST, query)

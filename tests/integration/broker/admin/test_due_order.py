@@ -1,0 +1,98 @@
+"""The walk over scheduled messages of many queues in the order of their due time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dramatiq
+import pytest
+
+from broker.admin import due_order
+from broker.admin.due_order import next_due
+from broker.clock import now_ms
+from broker.queue.operations import QueueOperations
+from broker.redis_broker import RedisBroker
+from broker.topology import Pool, Queue, Yard
+
+HOUR_MS = 3_600_000
+NAMES = ("first", "second", "third")
+
+
+@pytest.fixture
+def broker(yard_broker: Callable[..., RedisBroker]) -> RedisBroker:
+    queues = tuple(Queue(name, 1_000, 5_000, 10_000) for name in NAMES)
+    broker = yard_broker(Yard(queues=queues, pools=(Pool("work", "threads", NAMES, processes=1, slots=4),)))
+    for name in NAMES:
+        dramatiq.actor(lambda number: None, actor_name=f"job_{name}", queue_name=name, broker=broker)
+    return broker
+
+
+def families_of(broker: RedisBroker) -> list[QueueOperations]:
+    return [broker.lane(name)[0] for name in NAMES]
+
+
+def schedule(broker: RedisBroker, due: Sequence[int]) -> list[str]:
+    """Send messages to the queues in turn, due at given times; return their ids in the order in which they are due."""
+    families, sent = families_of(broker), []
+    for number, due_at in enumerate(due):
+        family = families[number % len(families)]
+        message = broker.actors[f"job_{family.keys.queue}"].send_with_options(args=(number,), delay=HOUR_MS)
+        family.calls.command("ZADD", family.keys.due("live"), "XX", due_at, message.message_id)
+        sent.append((due_at, message.message_id))
+    return [id_ for _, id_ in sorted(sent)]
+
+
+def walked(pages: Iterator[list[Any]]) -> list[str]:
+    return [seen.id for page in pages for seen in page]
+
+
+def test_messages_of_all_queues_come_in_the_order_of_their_due_time(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due_order, "AT_ONCE", 3)
+    now = now_ms()
+    # Most are due in the same millisecond, as those for midnight are.
+    due = [now + HOUR_MS] * 20 + [now + shift * 60_000 for shift in range(12)] + [now + HOUR_MS] * 9
+    ordered = schedule(broker, due)
+
+    pages = list(next_due(families_of(broker), after=None, count=4))
+
+    assert walked(iter(pages)) == ordered
+    assert [message.due_at for page in pages for message in page] == sorted(due)
+    assert {message.queue for page in pages for message in page} == set(NAMES)
+    for place in (0, 5, 11, 12, 30, len(due) - 1):
+        after = (sorted(due)[place], ordered[place])
+        assert walked(next_due(families_of(broker), after=after, count=7)) == ordered[place + 1 :]
+
+
+def test_what_starts_between_two_pages_moves_no_other_past_the_reader(broker: RedisBroker) -> None:
+    now = now_ms()
+    ordered = schedule(broker, [now + shift * 60_000 for shift in range(9)])
+    first = next(next_due(families_of(broker), after=None, count=3))
+    for family in families_of(broker):
+        family.calls.command("ZREM", family.keys.due("live"), *ordered[:3])
+
+    rest = walked(next_due(families_of(broker), after=(first[-1].due_at or 0, first[-1].id), count=3))
+
+    assert [seen.id for seen in first] + rest == ordered
+
+
+def test_a_page_of_a_long_schedule_costs_few_calls(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = families_of(broker)[0]
+    due_at = now_ms() + HOUR_MS
+    ids = [f"{number:06}" for number in range(20_000)]
+    for start in range(0, len(ids), 1_000):
+        chunk = ids[start : start + 1_000]
+        family.calls.command("ZADD", family.keys.due("live"), *(word for id_ in chunk for word in (due_at, id_)))
+        family.calls.command("HSET", family.keys.bodies, *(word for id_ in chunk for word in (id_, "{}")))
+    asked: list[Any] = []
+    whole, single = family.calls.pipeline, family.calls.command
+    monkeypatch.setattr(family.calls, "pipeline", lambda commands: asked.append(commands) or whole(commands))
+    monkeypatch.setattr(family.calls, "command", lambda *words: asked.append(words) or single(*words))
+
+    page = next(next_due(families_of(broker), after=(due_at, ids[14_999]), count=50))
+
+    assert [seen.id for seen in page] == ids[15_000:15_050]
+    # A search by halves among 20,000 of one millisecond, one read of every schedule, one of the bodies.
+    assert len(asked) <= 18

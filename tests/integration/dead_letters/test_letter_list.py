@@ -1,0 +1,135 @@
+"""The list of dead letters: orders, pages that miss and repeat none while letters arrive, and bounded counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.pages import letter_list, listing
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:switchyard_dead_letters_deadletter_changelist")
+NOW = timezone.now()
+
+
+@pytest.fixture
+def client(operator: User) -> Client:
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.platform.dead_letters.admin.DeadLetterAdmin.list_per_page", 3)
+
+
+def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "new", **columns: Any) -> DeadLetter:
+    at = NOW - timedelta(minutes=100 - minute)
+    known: dict[str, Any] = {
+        "message_id": f"letter-{DeadLetter.objects.count()}", "queue": "default", "actor": actor, "reason": "exhausted",
+        "exception": "KeyError", "error": "no", "traceback": "", "attempts": attempts, "payload": {"arguments": {}},
+        "fingerprint": "beef", "enqueued_at": at, "died_at": at, "duration_ms": 1, "state": state, "state_at": at,
+    }  # fmt: skip
+    return DeadLetter.objects.create(**known | columns)
+
+
+def walk(client: Client, query: dict[str, str], between: Callable[[], object] = lambda: None) -> list[list[DeadLetter]]:
+    """Return the letters of each page; ``between`` runs after the first one."""
+    page = client.get(LIST, query)
+    pages = [list(page.context["cl"].result_list)]
+    between()
+    while link := page.context["cl"].after_link:
+        page = client.get(LIST + link)
+        pages.append(list(page.context["cl"].result_list))
+    return pages
+
+
+def test_the_next_page_goes_on_behind_the_last_letter(client: Client) -> None:
+    rows = [row(minute) for minute in (1, 2, 3, 3, 3, 4, 5)]
+
+    newest = walk(client, {"state": "open"}, between=lambda: row(60))
+    oldest = walk(client, {"state": "open", "sort": "died"})
+
+    assert [one for page in newest for one in page] == rows[::-1]
+    assert [len(page) for page in newest] == [3, 3, 1]
+    assert [one for page in oldest for one in page][:7] == rows
+
+
+@pytest.mark.parametrize("sort", ["actor", "-actor", "attempts", "-attempts"])
+def test_each_order_lists_each_letter_once(client: Client, sort: str) -> None:
+    rows = [row(n, actor="abc"[n % 3], attempts=n % 4) for n in range(8)]
+
+    pages = walk(
+        client, {"state": "open", "sort": sort}, between=lambda: row(1, actor="b", attempts=2, state="discarded")
+    )
+
+    listed = [one for page in pages for one in page]
+    assert {one.pk for one in listed} == {one.pk for one in rows} and len(listed) == len(rows)
+    keys = [(getattr(one, sort.lstrip("-")), one.pk) for one in listed]
+    assert keys == sorted(keys, reverse=sort.startswith("-"))
+
+
+def test_of_many_letters_the_newest_are_sorted_and_the_page_says_so(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letter_list, "LOOKED_THROUGH", 4)
+    row(0, attempts=99)
+    rows = [row(n, attempts=n) for n in range(1, 6)]
+
+    page = client.get(LIST, {"state": "open", "sort": "-attempts"})
+    text = " ".join(re.sub(r"<[^>]+>", " ", page.content.decode()).split())
+
+    assert list(page.context["cl"].result_list) == rows[:-4:-1]
+    assert "Most attempts first. Sorted among the newest 10,000 , back to" in text
+    assert "More than 4 letters match" in text
+    assert 'aria-sort="descending"' in page.content.decode()
+
+
+def test_tabs_have_counts_and_count_no_more_than_they_must(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "COUNTED", 4)
+    for number in range(3):
+        row(number)
+    for number in range(4):
+        row(number, state="discarded")
+    row(9, state="replayed")
+
+    page = client.get(LIST).content.decode()
+
+    tabs = re.findall(r'">(\w+) <span class="sy-chip-count">([^<]+)<', page)
+    assert tabs == [("Open", "3"), ("Requeued", "1"), ("Discarded", "4"), ("All", "4+")]
+
+
+@pytest.mark.sqlite
+def test_lists_and_counts_of_a_state_use_its_index(client: Client) -> None:
+    def plan(sql: str) -> str:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+            return " ".join(str(step[3]) for step in cursor.fetchall())
+
+    table, discarded = DeadLetter._meta.db_table, "WHERE state = 'discarded'"
+
+    assert "dead_letter_states" in plan(f"SELECT COUNT(*) FROM (SELECT 1 FROM {table} {discarded} LIMIT 10001)")
+    listed = plan(f"SELECT * FROM {table} {discarded} ORDER BY died_at DESC, id DESC LIMIT 51")
+    assert "dead_letter_states" in listed and "TEMP B-TREE" not in listed
+
+
+@pytest.mark.parametrize("after", ["x", "-~1~yesterday", "-~1~2026-11-22", "a~b~c", "~~"])
+@pytest.mark.parametrize("sort", ["", "-attempts"])
+def test_a_place_that_is_none_leads_to_the_list(client: Client, after: str, sort: str) -> None:
+    row(1)
+
+    answer = client.get(LIST, {"state": "open", "after": after, "sort": sort})
+
+    assert (answer.status_code, answer["Location"]) == (302, f"{LIST}?e=1")
