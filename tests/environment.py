@@ -10,6 +10,7 @@ import atexit
 import importlib
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ def _clean_up() -> None:
 
 
 atexit.register(_clean_up)
+
+# A shell that runs this in the background ignores SIGINT, and what tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for variable in [name for name in os.environ if name.startswith(("SWITCHYARD_", "DJANGO_", "DATABASE_"))]:
     if variable != "DJANGO_SETTINGS_MODULE":

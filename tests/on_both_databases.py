@@ -1,6 +1,7 @@
 """Tests that rely on the database's own behaviour: locks, constraints, upserts, ordering, text, aggregates.
 
-They carry the marker ``database``, by which ``bin/test`` runs them on PostgreSQL as well as on SQLite.
+They carry the marker ``database``, by which ``bin/test`` runs them on PostgreSQL as well as on SQLite. As a module it
+prints them for that.
 """
 
 from __future__ import annotations
@@ -23,3 +24,6 @@ PATHS = (
     "unit/api/test_idempotency.py",
     "unit/api/test_tokens.py",
 )
+
+if __name__ == "__main__":
+    print(*(f"tests/{path}" for path in PATHS), sep="\n")

@@ -23,7 +23,8 @@ COPIED = ("apps", "broker", "middleware", "project")
 COPIED_FILES = (
     "manage.py",
     "pyproject.toml",
-    *(f"tests/{name}.py" for name in ("__init__", "conftest", "environment", "on_both_databases", "waiting")),
+    *(f"tests/{name}.py" for name in ("__init__", "baseline", "conftest", "environment")),
+    *(f"tests/{name}.py" for name in ("on_both_databases", "waiting")),
     "tests/integration/__init__.py",
 )
 TUTORIAL = "docs/tutorial/first-actor.md"
@@ -34,8 +35,9 @@ TESTING = "docs/how-to/test-an-actor.md"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, with what README and tutorial tell the reader to write."""
     copy = tmp_path_factory.mktemp("clone")
+    # With what Python compiled, but for what it is just writing.
     for folder in COPIED:
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for file in COPIED_FILES:
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, copy / file)

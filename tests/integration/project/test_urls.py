@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from http.cookies import SimpleCookie
 from typing import Any
 
 import dramatiq
@@ -16,6 +18,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 from django.utils import timezone
+from pytest_django.plugin import DjangoDbBlocker
 
 from apps.platform.alerts.models import Alert, Silence
 from apps.platform.api.models import SCOPES
@@ -26,6 +29,7 @@ from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters.queries import find
 from apps.platform.jobs.services import submit
 from broker.interface import Facilities
+from broker.redis.connections import connect
 from tests.factories.letters import keep, letter
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
@@ -87,9 +91,8 @@ class Sample:
     member: str = "unknown"
 
 
-@pytest.fixture
-def clients() -> dict[str, Client]:
-    """One client a role: a session, and a token with the scopes that the user's rights cover."""
+def made_clients() -> dict[str, Client]:
+    """Return one client a role: a session, and a token with the scopes that the user's rights cover."""
     made = {role: Client() for role in ROLES}
     for role, group in (("read-only", READ_ONLY), ("operator", OPERATOR), ("admin", "")):
         user = User.objects.create_user(role, is_staff=True, is_superuser=not group)
@@ -104,7 +107,7 @@ def clients() -> dict[str, Client]:
 
 def bear(client: Client, user: User, scopes: list[str]) -> None:
     token, plain = create_token(owner=user, scopes=scopes, name="test")
-    token.last_used_at = timezone.now()  # noted once a minute
+    token.last_used_at = timezone.now() + timedelta(hours=1)  # it is noted once a minute
     token.save()
     client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {plain}"
 
@@ -118,8 +121,7 @@ def kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.platform.jobs.api.free_database", leave_open)
 
 
-def make_sample(valkey: redis.Redis) -> Sample:
-    valkey.flushdb()
+def make_sample() -> Sample:
     owner = User.objects.create_user("owner", is_staff=True)
     token, _ = create_token(owner=owner, scopes=["read"], name="owner's")
     actor = dramatiq.get_broker().get_actor(SCHEDULE)
@@ -140,6 +142,34 @@ def make_sample(valkey: redis.Redis) -> Sample:
         group=Group.objects.get(name=READ_ONLY).pk,
         bulk=BulkAct.objects.create(kind="letter.requeue", filter={}, total=1, created_at=now, touched_at=now).pk,
     )
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A yard with one of each thing, for every row of the table.
+
+    Args:
+        cookies: Of each role's client; a request may change the client's own.
+        state: Every key of the broker.
+    """
+
+    sample: Sample
+    clients: dict[str, Client]
+    cookies: dict[str, dict[str, str]]
+    state: dict[bytes, bytes]
+
+
+@pytest.fixture(scope="module")
+def filled(django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey_url: str) -> Iterator[Filled]:
+    """The yard, in a transaction around those of the tests."""
+    with django_db_blocker.unblock(), contextlib.closing(connect(valkey_url)) as valkey, transaction.atomic():
+        valkey.flushdb()
+        clients, sample = made_clients(), make_sample()
+        cookies = {
+            role: {name: each.value for name, each in client.cookies.items()} for role, client in clients.items()
+        }
+        yield Filled(sample, clients, cookies, broker_state(valkey))
+        transaction.set_rollback(True)
 
 
 def broker_state(valkey: redis.Redis) -> dict[bytes, bytes]:
@@ -163,21 +193,22 @@ def changed_rows() -> int:
 
 
 @pytest.mark.parametrize(("route", "row"), REQUESTS, ids=named)
-def test_answer_of_each_role(
-    route: str, row: Row, clients: dict[str, Client], facilities: Facilities, valkey: redis.Redis
-) -> None:
-    sample = vars(make_sample(valkey))
+def test_answer_of_each_role(route: str, row: Row, filled: Filled, facilities: Facilities, valkey: redis.Redis) -> None:
+    sample, keys = vars(filled.sample), filled.state
+    restore(valkey, keys)
     path = row.path.format(**sample)
     request: dict[str, Any] = {"data": {name: text.format(**sample) for name, text in row.data.items()}}
     if path.startswith("/api/") and row.method != "GET":
         request["content_type"] = "application/json"
-    keys, answers, problems = broker_state(valkey), [], []
+    answers, problems = [], []
     assert _short(resolve(path.partition("?")[0]).route) == route, f"{path} belongs to another row"
     for role in ROLES:
         with transaction.atomic():
             rows, before = changed_rows(), _newest_act()
 
-            answer = getattr(clients[role], row.method.lower())(path, **request)
+            client = filled.clients[role]
+            client.cookies = SimpleCookie(filled.cookies[role])
+            answer = getattr(client, row.method.lower())(path, **request)
 
             answers.append(answer.status_code)
             rows, now = changed_rows() - rows, broker_state(valkey)

@@ -20,6 +20,7 @@ OWN_VARIABLES = (
     "PIP_",
     "UV_",
     "VIRTUAL_ENV",
+    "PYTHONDONTWRITEBYTECODE",  # each start would compile every package again: the installers leave that to the first
 )
 
 

@@ -23,7 +23,7 @@ from tests.waiting import wait_for
 
 VALUES = st.fixed_dictionaries({name: KINDS[annotation] for name, annotation in NAMES.items()})
 BATCH = 5
-EXAMPLES = 60
+EXAMPLES = 12  # tests/unit/broker/queue/arguments has hundreds for each type
 
 
 @pytest.fixture(scope="module")
