@@ -8,6 +8,7 @@ ACTS: dict[str, str] = {
     "queue.purge": "Purge a queue",
     "queue.purge_undo": "Undo a purge",
     "queue.relocate": "Relocate an actor's messages",
+    "queue.import": "Import a queue's messages",
     "job.cancel": "Cancel a job",
     "job.edit": "Edit a job",
     "job.run_again": "Run a job again",

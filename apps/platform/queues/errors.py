@@ -24,3 +24,10 @@ class NotRelocated(SwitchyardError):
 
     def __init__(self, queue: str) -> None:
         super().__init__(f"relocate: {queue!r} is both the old and the new queue; name another one")
+
+
+class NotImported(SwitchyardError):
+    """Messages of stock Dramatiq cannot be imported: the address cannot be used, or its server does not answer."""
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"import: {fact}")

@@ -17,9 +17,11 @@ from apps.platform.operations.findings.facts import facts_of
 from apps.platform.operations.yard.state_words import shown_rows
 from apps.platform.queues.facts import QueueView, all_queues_sentence
 from apps.platform.queues.queries import yard_state
+from apps.platform.queues.stock import Imported
 from middleware.logs import printable
 
 COUNTED = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "quarantined")
+REFUSALS_SHOWN = 5
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
@@ -90,3 +92,20 @@ def _paused(queue: queries.QueueState) -> str:
     if until is None:
         return " (paused)"
     return f" (paused until {datetime.fromtimestamp(until / 1000, UTC):%H:%M:%S} UTC)"
+
+
+def import_lines(found: Imported) -> list[str]:
+    """Return the result of the import of a queue as lines."""
+    lines = [f"{found.queue}: {found.moved:,} messages imported"]
+    if found.unreadable:
+        lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay where they are")
+    lines += [f"{found.queue}: refused, it stays where it is: {refusal}" for refusal in found.refused[:REFUSALS_SHOWN]]
+    if (more := len(found.refused) - REFUSALS_SHOWN) > 0:
+        lines.append(f"{found.queue}: {more:,} more were refused")
+    held = (found.left or 0) - found.unreadable - len(found.refused)
+    if held > 0:
+        lines.append(
+            f"{found.queue}: {held:,} are held by workers of stock Dramatiq, or were by one that was killed: "
+            "stop all of them, and run this again after a minute"
+        )
+    return lines

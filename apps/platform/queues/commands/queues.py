@@ -1,4 +1,4 @@
-"""``manage.py queues``: list queues, pause, resume, purge, show messages, relocate messages."""
+"""``manage.py queues``: list queues, pause, resume, purge, show messages, relocate and import messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,10 +20,10 @@ from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
-from apps.platform.queues import services
-from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
+from apps.platform.queues import services, stock
+from apps.platform.queues.errors import ForeignBroker, NotImported, NotRelocated, PurgeEnded
 from apps.platform.queues.facts import waiting_and_scheduled
-from apps.platform.queues.printing import print_queues, print_sentences, status_lines
+from apps.platform.queues.printing import import_lines, print_queues, print_sentences, status_lines
 from apps.platform.queues.queries import view_of
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.stats import family_stats
@@ -40,7 +41,8 @@ EXAMPLES = """examples:
   manage.py queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
   manage.py queues purge slow --undo                      within a minute: put it back
   manage.py queues show webhook --lane retry --place scheduled --limit 20
-  manage.py queues relocate render_report --from default --to slow"""
+  manage.py queues relocate render_report --from default --to slow
+  manage.py queues import redis://old:6379/0           what stock Dramatiq left in the queues of these names"""
 
 
 class Command(BaseCommand):
@@ -52,7 +54,7 @@ class Command(BaseCommand):
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         acts = parser.add_subparsers(
-            dest="act", metavar="status|pause|resume|purge|show|relocate", parser_class=ActionParser
+            dest="act", metavar="status|pause|resume|purge|show|relocate|import", parser_class=ActionParser
         )
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
@@ -84,6 +86,11 @@ class Command(BaseCommand):
         move.add_argument("--to", dest="target", metavar="QUEUE", required=True)
         move.add_argument("--reason", default="", help="kept in the audit log")
         move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        take = acts.add_parser("import", help="move what stock Dramatiq left into queues of the same names")
+        take.add_argument("url", metavar="URL", help="its server: redis://, rediss://, unix://, amqp:// or amqps://")
+        take.add_argument("queues", metavar="QUEUE", nargs="*", help="only these queues")
+        take.add_argument("--namespace", default="dramatiq", help="of its keys on Redis (default dramatiq)")
+        take.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with as_command_error("queues"):
@@ -100,6 +107,8 @@ class Command(BaseCommand):
                     self._status(options)
                 case "relocate":
                     self._relocate(options)
+                case "import":
+                    self._import(options)
                 case _:
                     self._list(as_json=options["json"])
 
@@ -203,6 +212,16 @@ class Command(BaseCommand):
         else:
             self.stdout.write(f"{actor}: nothing of it waited in {source}; see manage.py queues show {source}")
 
+    def _import(self, options: dict[str, Any]) -> None:
+        names = options["queues"] or [queue.name for queue in declared_yard().queues]
+        with _as_wrong_argument():
+            source = stock.stock_broker(options["url"], namespace=options["namespace"])
+            found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
+        if options["json"]:
+            self.stdout.write(json.dumps([asdict(queue) for queue in found]))
+            return
+        self.stdout.write("\n".join(printable(line) for queue in found for line in import_lines(queue)))
+
     def _list(self, *, as_json: bool) -> None:
         state = queries.yard_state()
         # A program that reads the table or the JSON gets nothing else.
@@ -226,7 +245,14 @@ class Command(BaseCommand):
 def _as_wrong_argument() -> Iterator[None]:
     try:
         yield
-    except (UnknownQueue, ForeignBroker, InvalidTime, PurgeEnded, NotRelocated) as error:
+    except (
+        UnknownQueue,
+        ForeignBroker,
+        InvalidTime,
+        PurgeEnded,
+        NotRelocated,
+        NotImported,
+    ) as error:
         raise CommandError(f"queues: {error}") from error
 
 

@@ -1,0 +1,146 @@
+"""Import of messages that stock Dramatiq left in its queues, on Redis or on RabbitMQ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.brokers.redis import MAINTENANCE_SCALE, RedisBroker
+from dramatiq.common import current_millis, dq_name
+from dramatiq.errors import ConnectionClosed, DecodeError
+from dramatiq.message import Message
+from redis.exceptions import RedisError
+
+from apps.platform.audit.services import act
+from apps.platform.audit.who import Who
+from apps.platform.conf import declared_yard
+from apps.platform.queues.errors import NotImported
+from broker.errors import BrokerError, QueueFull, SwitchyardError
+
+PREFETCH: Final = 100
+# How long a RabbitMQ server may take to deliver the first message.
+IDLE_MS: Final = 1_000
+NOT_FOUND: Final = 404
+# Options by which stock Dramatiq's brokers and middleware note where a message is and how often it failed.
+OF_STOCK: Final = frozenset({"redis_message_id", "requeue_timestamp", "eta", "retries", "traceback", "broker_priority"})
+
+
+@dataclass(slots=True)
+class Imported:
+    """Result of the import of one queue.
+
+    Args:
+        moved: Messages that are in the yard's queue now.
+        unreadable: Messages that are none; they stay where they are.
+        refused: Messages that the yard refused, with the reason; they stay where they are.
+        left: Messages that are still in stock Dramatiq's queue; ``None`` where the server does not tell.
+    """
+
+    queue: str
+    moved: int = 0
+    unreadable: int = 0
+    refused: list[str] = field(default_factory=list)
+    left: int | None = None
+
+
+def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
+    """Return stock Dramatiq's broker at an address.
+
+    Raises:
+        NotImported: the address is of no broker that stock Dramatiq has, or pika is not installed.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in ("redis", "rediss", "unix"):
+        # Each fetch first returns what workers held that have not been heard of for a minute.
+        return RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)
+    if scheme not in ("amqp", "amqps"):
+        raise NotImported(
+            f"the address begins with {scheme!r}; write redis://, rediss://, unix://, amqp:// or amqps://"
+        )
+    try:
+        from dramatiq.brokers.rabbitmq import RabbitmqBroker  # pika is installed where it is used
+    except ModuleNotFoundError as error:
+        raise NotImported(f"{error}; install the extra: pip install 'switchyard[rabbitmq]'") from error
+    return RabbitmqBroker(url=url, middleware=[])
+
+
+def import_queue(source: Broker, queue: str, *, who: Who) -> Imported:
+    """Move what waits in a queue of stock Dramatiq, delayed messages included, into the yard's queue of that name.
+
+    A message is enqueued first and then acknowledged: an import that is killed loses nothing. Enqueued again under the
+    same id, it stays one message on Redis, and is two on RabbitMQ.
+
+    Raises:
+        UnknownQueue: the yard has no such queue.
+        NotImported: the server of stock Dramatiq does not answer.
+        QueueFull: the yard's queue is full.
+    """
+    found = Imported(declared_yard().queue_of(queue).name)
+    with act("queue.import", who=who, target=found.queue) as entry:
+        entry.count = 0
+        try:
+            for name in (found.queue, dq_name(found.queue)):
+                _import(source, name, found)
+                entry.count = found.moved
+        except BrokerError:  # of the yard; it is a ConnectionClosed as well
+            raise
+        except (ConnectionClosed, RedisError, OSError) as error:
+            cause = str(error) or type(error).__name__
+            fact = f"the server with stock Dramatiq's messages does not answer after {found.moved}: {cause}; try again"
+            raise NotImported(fact) from error
+    if isinstance(source, RedisBroker):
+        keys = [f"{source.namespace}:{name}.msgs" for name in (found.queue, dq_name(found.queue))]
+        found.left = sum(int(source.client.hlen(key)) for key in keys)
+    return found
+
+
+def _import(source: Broker, name: str, into: Imported) -> None:
+    target: Broker = dramatiq.get_broker()
+    consumer: Any = source.consumer_class(source, name, PREFETCH, IDLE_MS)  # type: ignore[attr-defined]
+    try:
+        for message in _messages(consumer, into):
+            delay_ms = max(int(message.options.get("eta", 0)) - current_millis(), 0)
+            try:
+                target.enqueue(_of_yard(message, into.queue), delay=delay_ms or None)
+            except (BrokerError, QueueFull):
+                raise
+            except SwitchyardError as error:
+                into.refused.append(f"{message.message_id}: {error}")
+                continue
+            consumer.ack(message)
+            into.moved += 1
+    finally:
+        consumer.close()
+
+
+def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
+    """Yield messages until nothing is left to fetch."""
+    while True:
+        try:
+            message = next(consumer)
+        except DecodeError:
+            into.unreadable += 1
+            continue
+        except ConnectionClosed as error:
+            if getattr(error.args[0], "reply_code", None) == NOT_FOUND:  # no such queue
+                return
+            raise
+        if message is None:
+            return
+        yield message
+
+
+def _of_yard(message: MessageProxy, queue: str) -> Message[Any]:
+    return Message(
+        queue_name=queue,
+        actor_name=message.actor_name,
+        args=message.args,
+        kwargs=message.kwargs,
+        options={name: value for name, value in message.options.items() if name not in OF_STOCK},
+        message_id=message.message_id,
+        message_timestamp=message.message_timestamp,
+    )

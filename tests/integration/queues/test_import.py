@@ -1,0 +1,110 @@
+"""``manage.py queues import``: messages of stock Dramatiq go on as this yard's, on Redis and on RabbitMQ."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.message import Message
+
+from apps.platform.audit.models import AuditEntry
+from broker.interface import Facilities
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def stock(request: pytest.FixtureRequest, facilities: Facilities, valkey_url: str) -> Iterator[tuple[Any, str]]:
+    """Stock Dramatiq's broker, and its address."""
+    if request.param == "redis":
+        yield RedisBroker(url=valkey_url, middleware=[]), valkey_url
+        return
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+    url = request.getfixturevalue("rabbitmq_server").url
+    broker = RabbitmqBroker(url=url, middleware=[])
+    broker.declare_queue("default", ensure=True)
+    broker.flush("default")
+    yield broker, url
+    broker.close()
+
+
+@pytest.fixture
+def ran() -> Iterator[list[int]]:
+    """Numbers of the jobs that ran."""
+    ran: list[int] = []
+    dramatiq.actor(ran.append, actor_name="moves", queue_name="default")
+    yield ran
+    del dramatiq.get_broker().actors["moves"]
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("queues", "import", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def message(number: int, **options: Any) -> Message[Any]:
+    return Message("default", "moves", (number,), {}, options)
+
+
+def test_what_stock_dramatiq_left_runs_here_under_its_ids(
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    broker, url = stock
+    broker.declare_queue("default")
+    ids = [broker.enqueue(message(number, retries=2, traceback="gone")).message_id for number in range(120)]
+    late = broker.enqueue(message(120), delay=600_000).message_id
+
+    printed = run(url, "default")
+    live = facilities.transport.stats("default").live
+    again = run(url, "default", "--json")
+    with run_worker("default"):
+        wait_for(lambda: len(ran) == 120)
+
+    assert printed == "default: 121 messages imported\n"
+    assert (live.waiting, live.scheduled) == (120, 1)
+    assert json.loads(again)[0]["moved"] == 0
+    assert sorted(ran) == list(range(120))
+    assert {facilities.records.read(id_).state for id_ in ids} == {"succeeded"}
+    assert facilities.records.read(late).state == "scheduled"
+    newest = AuditEntry.objects.filter(act="queue.import").latest("pk")
+    assert (newest.target, newest.count, newest.outcome) == ("default", 0, "done")
+
+
+def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[int], facilities: Facilities) -> None:
+    broker = RedisBroker(url=valkey_url, middleware=[])
+    broker.declare_queue("default")
+    held = broker.enqueue(message(1)).message_id
+    consumer = broker.consume("default", prefetch=1, timeout=100)
+    assert next(consumer).message_id == held
+    refused = broker.enqueue(message(2, no_such_option=1)).message_id
+
+    lines = run(valkey_url, "default").splitlines()
+
+    assert lines[0] == "default: 0 messages imported"
+    assert f"refused, it stays where it is: {refused}: " in lines[1] and "no_such_option" in lines[1]
+    assert lines[2].startswith("default: 1 are held by workers of stock Dramatiq")
+    assert broker.client.hlen("dramatiq:default.msgs") == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("http://127.0.0.1", "begins with 'http'"), ("redis://127.0.0.1:1/0", "does not answer after 0")],
+)
+def test_an_address_that_cannot_be_used_is_refused(url: str, says: str, facilities: Facilities) -> None:
+    with pytest.raises(CommandError, match=says):
+        run(url, "default")
+
+
+def test_a_queue_that_the_yard_lacks_is_refused(valkey_url: str, facilities: Facilities) -> None:
+    with pytest.raises(CommandError, match="nowhere"):
+        run(valkey_url, "nowhere")
