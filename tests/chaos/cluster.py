@@ -158,6 +158,10 @@ class ClusterUnderTest:
                     return next(one for one in self.nodes if one.port == master[1])
         raise LookupError(f"no node holds {key}")
 
+    def replica_of(self, master: Node) -> Node:
+        """Return a node that follows a master."""
+        return next(node for node in self.nodes if f"myself,slave {master.id} ".encode() in _own_line(node))
+
     def another(self, than: Node) -> Node:
         """Return another master."""
         return next(node for node in self.masters if node is not than and node.answers())
@@ -213,6 +217,11 @@ class ClusterUnderTest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _own_line(node: Node) -> bytes:
+    lines = node.ask("CLUSTER", "NODES").splitlines() if node.answers() else []
+    return next((line for line in lines if b"myself" in line), b"")
 
 
 def _two_free_ports() -> tuple[int, int]:

@@ -176,3 +176,26 @@ def test_a_master_that_dies_stops_its_own_queues_only(run: Any, tmp_path: Path) 
     assert max(pauses_s["a"], pauses_s["b"]) <= 1.0
     assert pauses_s["c"] <= 10.0
     assert len(load.lost()) <= RATE / len(QUEUES)  # of one second
+
+
+@pytest.mark.long
+def test_a_planned_failover_loses_nothing_and_stops_its_own_queues_for_a_moment(run: Any, tmp_path: Path) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
+        running = run(cluster)
+        with running as load:
+            load.wait_for_more("c")
+            began_s = time.monotonic()
+            for _ in range(2):  # and back
+                former = cluster.owner("{c}")
+                replica = cluster.replica_of(former)
+                replica.ask("CLUSTER", "FAILOVER")
+                wait_for(lambda replica=replica: cluster.owner("{c}") is replica, 20, what="the replica is the master")
+                load.wait_for_more("c")
+                wait_for(lambda former=former: b"master_link_status:up" in former.ask("INFO", "replication"), 20)
+            load.wait_for_more("c")
+
+    pauses_s = {queue: load.longest_pause_s(queue, began_s) for queue in QUEUES}
+    twice = [id_ for id_, times in load.runs.items() if len(times) > 1]
+    print(f"planned: {sum(map(len, load.sent.values()))} sent, longest pauses {pauses_s}, {len(twice)} ran twice")
+    assert load.lost() == []
+    assert max(pauses_s.values()) <= ALLOWED_S

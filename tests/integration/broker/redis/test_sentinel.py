@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from typing import Any
 import pytest
 import redis
 
-from apps.platform.conf import switchyard_settings
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.jobs import job_events
+from apps.platform.operations.findings import server
+from apps.platform.operations.findings.failures import run_checks
 from broker.errors import BrokerUnavailable
+from broker.health.watch import Watch
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis.scripts import Script
@@ -192,3 +196,21 @@ def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settle
         calls.close()
 
     assert took_s < 3
+
+
+def test_an_emptied_new_master_is_told_as_what_it_is(settled: Watched, settings: Any) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, broker_url=settled.url)
+    keys, queues = declared_yard().keys, [queue.name for queue in declared_yard().queues]
+    watch = Watch(RedisCalls(connect(settled.url, profile="quick")), keys, queues, production=True)
+    watch.generation.prepare()
+    assert watch.look().findings == ()
+
+    settled.fail_over()
+    wait_for(lambda: settled.master.admin.info("replication")["role"] == "master", 20)  # type: ignore[index]
+    settled.master.admin.flushall()
+    pause = wait_for(lambda: watch.look().pause, 10, what="the watch says it")
+    watch.close()
+    told = {found.code for found in run_checks(server.GROUP, server.look, 20.0) if found.severity == "error"}
+
+    assert "emptied" in pause
+    assert told == {"keyspace"}
