@@ -79,6 +79,7 @@ _LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
     """Yield text, address, whether it is shown, and count; of many letters no more than 10,000 are counted."""
+    shown = "" if shown == "open" else shown
     for text, state in TABS:
         count = queries.count_up_to(COUNTED, state="" if state == "all" else state) if state else open_letters
         counted = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
