@@ -64,7 +64,11 @@ def test_python_without_venv_gets_the_one_command_that_helps(clone: Path) -> Non
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
-    [(["--help"], 0, "--without NAME"), (["--without"], 2, "--without needs a name")],
+    [
+        (["--help"], 0, "--without NAME"),
+        (["--without"], 2, "--without needs a name"),
+        (["--part", "some"], 2, "--part needs the name of a part"),
+    ],
 )
 def test_call_of_bin_test_explains_itself(arguments: list[str], code: int, words: str) -> None:
     command = [str(settings.BASE_DIR / "bin/test"), *arguments]
