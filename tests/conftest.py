@@ -34,7 +34,7 @@ from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from tests.baseline import Baseline
 from tests.environment import PGBOUNCER, POSTGRES, SERVER
-from tests.on_both_databases import PATHS
+from tests.on_both_databases import HISTORY, PATHS
 
 if TYPE_CHECKING:
     from tests.rabbit import RabbitServer
@@ -57,7 +57,7 @@ def pytest_collection(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest applies -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of :mod:`tests.on_both_databases`, and leave out those about another database."""
-    paths = [TESTS / path for path in PATHS]
+    paths = [TESTS / path for path in (*PATHS, *(HISTORY if PGBOUNCER else ()))]
     for item in items:
         if any(item.path == path or path in item.path.parents for path in paths):
             item.add_marker(pytest.mark.database)

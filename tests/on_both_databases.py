@@ -7,7 +7,8 @@ prints them for that.
 from __future__ import annotations
 
 # Paths below tests/: a folder stands for all of its files.
-# Those of the history have a fixture `database` and run on both in every run.
+# Those of the history have a fixture `database` and run on both in every run; they are marked behind a bouncer only.
+HISTORY = ("integration/history",)
 PATHS = (
     "integration/alerts/test_counts.py",
     "integration/alerts/test_resolution.py",

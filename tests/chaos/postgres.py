@@ -21,6 +21,9 @@ from apps.platform.workers.shared.parent_death import die_with_parent
 from benchmarks.postgres import postgres_account, provide
 from tests.waiting import wait_for
 
+# Of the default 100 the slots of the webhooks' two pools alone take 96. All processes of the yard may open 314.
+CONNECTIONS = 340
+
 
 class PostgresUnderTest:
     """A server on loopback with an empty database. Port and data stay over :meth:`stop` and :meth:`start`.
@@ -29,9 +32,11 @@ class PostgresUnderTest:
 
     Args:
         network: Addresses whose clients it admits as well, as ``10.0.0.0/8``.
+        connections: Its ``max_connections``; PostgreSQL's own default is 100.
     """
 
-    def __init__(self, network: str = "") -> None:
+    def __init__(self, network: str = "", *, connections: int = CONNECTIONS) -> None:
+        self._connections = connections
         self._programs = provide()
         self._folder = Path(tempfile.mkdtemp(prefix="switchyard-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +70,7 @@ class PostgresUnderTest:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port),
                  "-c", f"unix_socket_directories={self._folder}", "-c", "fsync=off",
-                 "-c", f"listen_addresses={self._listens}"],
+                 "-c", f"listen_addresses={self._listens}", "-c", f"max_connections={self._connections}"],
                 stdout=log, stderr=log, cwd=self._folder, preexec_fn=die_with_parent(signal.SIGQUIT), **self._as,
             )  # fmt: skip
         wait_for(self._answers, 30, what="PostgreSQL")

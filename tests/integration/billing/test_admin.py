@@ -55,9 +55,11 @@ def test_a_list_needs_as_many_queries_for_ten_rows_as_for_two(page, admin_client
     admin_client.get(address)
     with django_assert_max_num_queries(40) as few:
         admin_client.get(address)
+    most = len(few.captured_queries)
     grow(8)
+    admin_client.get(address)  # reads the verdict anew, which a page keeps for 5 s
 
-    with django_assert_max_num_queries(len(few.captured_queries)):
+    with django_assert_max_num_queries(most):
         assert admin_client.get(address).status_code == 200
 
 

@@ -19,6 +19,7 @@ from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows
 from tests.chaos.postgres import PostgresUnderTest
+from tests.environment import POSTGRES
 from tests.integration.history.rows import BASE_MS
 
 Ended = Callable[..., EndedJob]
@@ -104,9 +105,13 @@ def on_postgres(postgres: PostgresUnderTest, django_db_setup: None, django_db_bl
             connections[DEFAULT_DB_ALIAS] = sqlite
 
 
-@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True)), "postgres"])
+# The run's own database; beside SQLite a PostgreSQL as well.
+OWN = pytest.param("postgres" if POSTGRES else "sqlite", marks=pytest.mark.django_db(transaction=True))
+
+
+@pytest.fixture(params=[OWN] if POSTGRES else [OWN, "postgres"])
 def database(request: pytest.FixtureRequest) -> str:
     """A database with the tables of the history."""
-    if request.param == "postgres":
+    if request.param == "postgres" and not POSTGRES:
         request.getfixturevalue("on_postgres")
     return str(request.param)

@@ -24,6 +24,7 @@ from tests.waiting import wait_for
 APP, TABLE = "switchyard_history", SearchValue._meta.db_table
 INDEX = models.Index(fields=["finished_at"], name="tried_index")
 WRITE = f"INSERT INTO {TABLE} (name, value, job_id, finished_at) VALUES ('n', %s, 'job', 1)"
+READ = f"SELECT job_id FROM {TABLE} LIMIT 1"
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('tried_index')"
 
 pytestmark = pytest.mark.usefixtures("on_postgres")
@@ -99,21 +100,25 @@ def test_an_index_is_dropped_online_and_needs_no_transaction(state: ProjectState
     assert postgres.execute(VALID) == []
 
 
-class Writer:
-    """Writes a row a time, and notes the longest time that one took."""
+class User:
+    """Runs a statement again and again, and notes the longest time that one took.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        values: Of the statement.
+    """
+
+    def __init__(self, url: str, statement: str, *values: str) -> None:
         self._stop, self.longest_ms = threading.Event(), 0.0
-        self._thread = threading.Thread(target=self._write, args=(url,))
+        self._thread = threading.Thread(target=self._run, args=(url, statement, values))
 
-    def _write(self, url: str) -> None:
+    def _run(self, url: str, statement: str, values: tuple[str, ...]) -> None:
         with psycopg.connect(url, autocommit=True) as client:
             while not self._stop.wait(0.002):
                 started_s = time.monotonic()
-                client.execute(WRITE, ["written"])
+                client.execute(statement, values)
                 self.longest_ms = max(self.longest_ms, (time.monotonic() - started_s) * 1000)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> User:
         self._thread.start()
         return self
 
@@ -124,7 +129,7 @@ class Writer:
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_what_each_operation_costs_the_writers_of_five_million_rows(
+def test_what_each_operation_costs_the_users_of_five_million_rows(
     state: ProjectState, postgres: PostgresUnderTest
 ) -> None:
     test_large.fill("postgres")
@@ -141,12 +146,15 @@ def test_what_each_operation_costs_the_writers_of_five_million_rows(
     found = {}
     for name, operation, first in operations:
         before = migrate(first, state, atomic=True) if first else state
-        with Writer(postgres.url) as writer:
+        with User(postgres.url, WRITE, "written") as writer, User(postgres.url, READ) as reader:
             started_s = time.monotonic()
             migrate(operation, before, atomic=not isinstance(operation, AddIndexOnline))
             took_s = time.monotonic() - started_s
         found[name] = writer.longest_ms
-        print(f"{name}: {took_s:.2f} s, longest write {writer.longest_ms:.0f} ms")
+        print(
+            f"{name}: {took_s:.2f} s; the longest write took {writer.longest_ms:.0f} ms, "
+            f"the longest read {reader.longest_ms:.0f} ms"
+        )
         with connection.cursor() as cursor:
             cursor.execute("DROP INDEX IF EXISTS tried_index")
             cursor.execute(f"ALTER TABLE {TABLE} DROP COLUMN IF EXISTS tried")

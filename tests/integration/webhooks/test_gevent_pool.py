@@ -37,12 +37,12 @@ def test_fifty_endpoints_that_drip_do_not_delay_a_healthy_one(
                 start_new_session=True,
             )
         try:
-            wait_for(lambda: b"ready" in (tmp_path / "pool.log").read_bytes(), 30, what="the pool")
+            wait_for(lambda: b"ready" in (tmp_path / "pool.log").read_bytes(), 60, what="the pool")
             publishing.redeliver(delivery.pk for delivery in hanging)
-            wait_for(lambda: slow.accepted == HANGING, what="every slow delivery to hang")
+            wait_for(lambda: slow.accepted == HANGING, 30, what="every slow delivery to hang")
             publishing.redeliver(delivery.pk for delivery in healthy)
             succeeded = Delivery.objects.filter(state=DeliveryState.SUCCEEDED)
-            wait_for(lambda: succeeded.count() == HEALTHY, what="the healthy deliveries")
+            wait_for(lambda: succeeded.count() == HEALTHY, 30, what="the healthy deliveries")
             none_given_up = not Attempt.objects.filter(delivery__in=hanging).exists()
         finally:
             os.killpg(pool.pid, signal.SIGKILL)
