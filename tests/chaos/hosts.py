@@ -37,7 +37,7 @@ mount -t tmpfs none /dev/shm && echo $0 > /proc/sys/kernel/hostname && ip link s
 @functools.cache
 def has_namespaces() -> bool:
     """Return whether this account may make networks and host names."""
-    tried = subprocess.run([*UNSHARE, "ip link add a type veth peer name b"], capture_output=True)
+    tried = subprocess.run([*UNSHARE, "ip link add veth0 type veth peer name veth1"], capture_output=True)
     return tried.returncode == 0
 
 
@@ -130,7 +130,7 @@ class Host:
                 proxy.pass_()
 
     def kill(self) -> None:
-        """Kill all its processes at once."""
+        """Kill all its processes at once. Its cable stays."""
         if self._first:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._first_pid, signal.SIGKILL)
@@ -148,12 +148,12 @@ class Host:
 
     def close(self) -> None:
         """Kill it, and remove what it had."""
+        if self._first and Path(f"/sys/class/net/{self._link}").exists():
+            _run("ip", "link", "delete", self._link)  # connections that nobody answers would keep it
         self.kill()
         for proxy in self._proxies():
             proxy.close()
         self.ledger.close()
-        if self._first:
-            wait_for(lambda: not Path(f"/sys/class/net/{self._link}").exists(), 10, what=f"end of {self._link}")
 
     def _proxies(self) -> Iterator[FaultProxy]:
         yield self.broker
@@ -163,7 +163,9 @@ class Host:
     def _make_network(self, net: str) -> str:
         start, _, last = net.rpartition(".")
         outside, inside = f"{start}.{int(last) + 1}", f"{start}.{int(last) + 2}"
-        self._first = subprocess.Popen([*UNSHARE, FIRST, self.name], preexec_fn=die_with_parent(signal.SIGKILL))
+        self._first = subprocess.Popen(
+            [*UNSHARE, FIRST, self.name], stderr=subprocess.DEVNULL, preexec_fn=die_with_parent(signal.SIGKILL)
+        )
         self._first_pid = wait_for(self._find_first, 10, what=f"first process of {self.name}")
         _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(self._first_pid))
         _run("ip", "address", "add", f"{outside}/30", "dev", self._link)
