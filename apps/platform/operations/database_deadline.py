@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from django.db import OperationalError, connection
@@ -21,6 +22,10 @@ def _open() -> None:
 
 # Connecting takes up to connect_timeout, whole seconds, so it is tried in a thread of its own first.
 _OPENING = TimedCall("database", _open)
+
+
+# Limit of the code that runs, in whichever thread a request goes on.
+_LIMIT: ContextVar[_Limit | None] = ContextVar("limit of the database's answers", default=None)
 
 
 @contextlib.contextmanager
@@ -47,26 +52,67 @@ def answers_within(timeout_s: float) -> Iterator[None]:
             raise OperationalError(str(error)) from error
         connection.ensure_connection()
     client: Any = connection.connection
-    waits, limit = client.wait, _Limit(timeout_s)
-
-    def wait(answer: Any, *args: Any, **options: Any) -> Any:
-        return waits(limit.of(answer), *args, **options)
-
-    client.wait = wait  # which every statement calls
+    binds = "wait" not in vars(client)
+    if binds:
+        _bind(client)
+    limit = _Limit(timeout_s, of_block=True)
+    token = _LIMIT.set(limit)
     try:
         yield
     finally:
-        del client.wait
+        _LIMIT.reset(token)
+        if binds:
+            vars(client).pop("wait", None)
         if limit.passed:
             connection.close()  # its answer is still to come
 
 
-class _Limit:
-    """Deadline of a block. ``passed`` says whether an answer was given up."""
+@contextlib.contextmanager
+def each_statement_within(timeout_s: float) -> Iterator[None]:
+    """Limit the time that each statement of the block waits for a PostgreSQL, in every thread that it goes on in.
 
-    def __init__(self, timeout_s: float) -> None:
+    After the limit the client is closed, so that the statements that follow fail at once. A connection that the block
+    opens has its own limit, ``connect_timeout``.
+
+    Args:
+        timeout_s: Seconds for one statement.
+    """
+    token = _LIMIT.set(_Limit(timeout_s))
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
+
+def limit_connection(sender: Any, connection: Any, **options: Any) -> None:
+    """Have the statements of a new connection keep the limits; for Django's signal ``connection_created``."""
+    if connection.vendor == "postgresql" and "wait" not in vars(connection.connection):
+        _bind(connection.connection)
+
+
+def _bind(client: Any) -> None:
+    """Replace the function that every statement of a client waits with."""
+    waits = client.wait
+
+    def wait(answer: Any, *args: Any, **options: Any) -> Any:
+        limit = _LIMIT.get()
+        if limit is None:
+            return waits(answer, *args, **options)
+        try:
+            return waits(limit.of(answer), *args, **options)
+        finally:
+            if limit.passed:
+                client.close()
+
+    client.wait = wait
+
+
+class _Limit:
+    """Deadline of a block, or of each of its statements. ``passed`` says whether an answer was given up."""
+
+    def __init__(self, timeout_s: float, *, of_block: bool = False) -> None:
         self._timeout_s = timeout_s
-        self._deadline_s = time.monotonic() + timeout_s
+        self._deadline_s = time.monotonic() + timeout_s if of_block else None
         self.passed = False
 
     def of(self, answer: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -75,11 +121,12 @@ class _Limit:
         Raises:
             OperationalError: the answer did not come before it.
         """
+        deadline_s = self._deadline_s if self._deadline_s is not None else time.monotonic() + self._timeout_s
         try:
             awaited = next(answer)
             while True:
                 ready = yield awaited
-                if not ready and time.monotonic() >= self._deadline_s:
+                if not ready and time.monotonic() >= deadline_s:
                     self.passed = True
                     raise OperationalError(f"database: no answer within {self._timeout_s:g} s")
                 awaited = answer.send(ready)

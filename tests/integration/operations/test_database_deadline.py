@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 from django.db.utils import ConnectionHandler
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 
+from apps.platform.frame import silent_database
+from apps.platform.frame.silent_database import SilentDatabase
 from apps.platform.operations import database_deadline
 from apps.platform.operations.database_deadline import answers_within
 from tests.chaos.postgres import PostgresUnderTest
@@ -79,7 +83,58 @@ def test_a_slow_statement_of_postgres_ends_and_the_next_one_has_a_new_connection
     assert refused_after(connection, "SELECT 42 FROM pg_sleep(60)") < LONGEST_S
 
     assert ask(connection) == 42
-    assert "wait" not in vars(connection.connection)
+    assert database_deadline._LIMIT.get() is None
+
+
+@pytest.fixture
+def middleware(connection: Any, monkeypatch: pytest.MonkeyPatch) -> SilentDatabase:
+    """The middleware of pages before a view that asks that PostgreSQL."""
+    monkeypatch.setattr(silent_database, "connection", connection)
+    monkeypatch.setattr(silent_database, "READ_S", LIMIT_S)
+
+    def view(request: HttpRequest) -> HttpResponse:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(request.GET["ask"])
+                return HttpResponse(str(cursor.fetchone()[0]))
+        except Exception as error:  # as Django's handler does
+            found = made.process_exception(request, error)
+            if found is None:
+                raise
+            return found
+
+    made = SilentDatabase(view)
+    return made
+
+
+def test_a_page_of_a_postgres_that_stands_still_names_it_in_time(
+    middleware: SilentDatabase, connection: Any, postgres: PostgresUnderTest
+) -> None:
+    ask_page = RequestFactory().get("/admin/operations/", {"ask": "SELECT 42"})
+    before: Any = middleware(ask_page)
+
+    with postgres.standing_still():
+        began_s = time.monotonic()
+        silent: Any = middleware(ask_page)
+        took_s = time.monotonic() - began_s
+    connection.close()  # as Django does at the end of a request whose connection failed
+    after: Any = middleware(ask_page)
+
+    assert (before.status_code, before.content) == (after.status_code, after.content) == (200, b"42")
+    assert silent.status_code == 503 and silent["Retry-After"] == "10"
+    assert "The database does not answer" in silent.content.decode()
+    assert LIMIT_S <= took_s < LONGEST_S
+
+
+def test_other_errors_of_a_page_stay_as_they_are(middleware: SilentDatabase) -> None:
+    with pytest.raises(Exception, match="division by zero"):
+        middleware(RequestFactory().get("/", {"ask": "SELECT 1 / 0"}))
+
+
+def test_a_statement_within_its_own_limit_is_answered_however_long_the_page_takes(middleware: SilentDatabase) -> None:
+    slow: Any = middleware(RequestFactory().post("/?ask=SELECT+42+FROM+pg_sleep(0.6)"))
+
+    assert slow.content == b"42", "an act has more time than a page"
 
 
 def test_errors_of_postgres_pass_and_leave_the_connection_open(connection: Any) -> None:
