@@ -67,6 +67,14 @@ class Keys:
         """String: the requested stacks as JSON. Expires after a minute."""
         return f"{self.prefix}:{{pools}}:stacks:{request}"
 
+    def pool_instruction(self, member: str) -> str:
+        """String: an operator's last instruction to a supervisor, as JSON. Expires after a minute."""
+        return f"{self.prefix}:{{pools}}:instruction:{member}"
+
+    def pool_quieted(self, member: str) -> str:
+        """String: the instruction that a quieted supervisor obeyed, as JSON. Expires with its report."""
+        return f"{self.prefix}:{{pools}}:quieted:{member}"
+
     def generation(self) -> str:
         """Hash: the keyspace id. ``id``, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost keyspaces."""
         return f"{self.prefix}:generation"

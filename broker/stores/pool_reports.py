@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple
 
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -18,10 +18,42 @@ ON_PURPOSE = ("recycled", "cancelled")
 ANSWER_TTL_MS = 60_000
 # Supervisors that were killed are remembered so long.
 SILENT_KEPT_MS = 3_600_000
+# A supervisor that has not read an instruction by then never obeys it.
+INSTRUCTION_TTL_MS = 60_000
 # Form of a request for stacks. Others were written by hand and are ignored.
 REQUEST = re.compile(rb"[\w-]{1,64}")
 
+Verb = Literal["quiet", "resume", "stop"]
+VERBS: Final[tuple[Verb, ...]] = ("quiet", "resume", "stop")
+QUIETED = "quieted"
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An operator's instruction to one supervisor.
+
+    Args:
+        id: A supervisor obeys the same one once, however often it reads it.
+        verb: ``quiet``: fetch and start nothing, what runs ends; ``resume``: fetch again; ``stop``: drain and end.
+        started_at: Start of the supervisor that is meant, ms: a successor with its name and pid does not obey.
+        at: Time at which it was given, ms since the epoch.
+    """
+
+    id: str
+    verb: str
+    started_at: int
+    at: int
+    by: str = ""
+    reason: str = ""
+
+
+class Notices(NamedTuple):
+    """Requests that a supervisor finds with its report: one for stacks, or "", and an instruction."""
+
+    stacks: str
+    instruction: Instruction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +62,12 @@ class PoolReport:
 
     Args:
         slots: Messages its children can run at once; ``busy``: run now.
-        children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``.
+        children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``, and ``quiet``
+            (it fetches and starts nothing), which supervisors of older releases leave out.
         restarts: Reason -> children restarted since the supervisor started.
         started_at, beat_at: Milliseconds since the epoch.
-        state: ``starting``, ``up``, ``draining``, or ``paused`` while the broker's keyspace is not the one it knew.
+        state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
+            is not the one it knew.
         clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
     """
 
@@ -56,6 +90,11 @@ class PoolReport:
     def member(self) -> str:
         """The supervisor's name: no other one has it at the same time."""
         return f"{self.pool}:{self.host}:{self.pid}"
+
+    @property
+    def obeys(self) -> bool:
+        """Whether it obeys instructions. False as well while it has no child: that is not known then."""
+        return any("quiet" in child for child in self.children)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +133,49 @@ class ChildStacks:
 
 
 class PoolReports:
-    """Write and read reports, ask a supervisor for its children's stacks, and answer."""
+    """Write and read reports, instruct a supervisor, ask it for its children's stacks, and answer."""
 
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
         self._calls = calls
         self._keys = keys
 
-    def write(self, report: PoolReport) -> str:
-        """Write a report, which expires after 15 s; return the last request for stacks, or "".
+    def write(self, report: PoolReport, quieted: Instruction | None = None) -> Notices:
+        """Write a report, which expires after 15 s; return the last requests to its supervisor.
 
         A request is returned again for as long as it lasts, so that it survives an answer that was lost.
+
+        Args:
+            quieted: The instruction by which the supervisor is quieted.
         """
         member = report.member
-        *_, request = self._calls.pipeline(
+        note = (
+            [] if quieted is None else [("SET", self._keys.pool_quieted(member), _dumped(quieted), "PX", REPORT_TTL_MS)]
+        )
+        *_, request, instruction = self._calls.pipeline(
             [
+                *note,
                 ("SET", self._keys.pool_report(member), json.dumps(asdict(report)), "PX", REPORT_TTL_MS),
                 ("SADD", self._keys.pool_reports(), member),
                 ("HSET", self._keys.pool_beats(), member, report.beat_at),
                 ("GET", self._keys.stacks_asked(member)),
+                ("GET", self._keys.pool_instruction(member)),
             ]
         )
-        return str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
+        stacks = str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
+        return Notices(stacks, None if instruction is None else _read_instruction(instruction))
+
+    def instruct(self, member: str, instruction: Instruction) -> None:
+        """Give a supervisor an instruction, in place of one that it has not read; it looks with its next report."""
+        self._calls.command("SET", self._keys.pool_instruction(member), _dumped(instruction), "PX", INSTRUCTION_TTL_MS)
+
+    def read_quieted(self, reports: Sequence[PoolReport]) -> dict[str, Instruction]:
+        """Return, by member, the instructions by which supervisors are quieted, as far as they are known."""
+        members = [report.member for report in reports if report.state == QUIETED]
+        if not members:
+            return {}
+        found = self._calls.command("MGET", *(self._keys.pool_quieted(member) for member in members))
+        read = {member: _read_instruction(data) for member, data in zip(members, found, strict=True) if data}
+        return {member: instruction for member, instruction in read.items() if instruction is not None}
 
     def ask_for_stacks(self, member: str, request: str) -> None:
         """Ask a supervisor for its children's stacks; it looks with its next report.
@@ -142,6 +203,7 @@ class PoolReports:
         self._calls.pipeline(
             [
                 ("DEL", self._keys.pool_report(member)),
+                ("DEL", self._keys.pool_quieted(member)),
                 ("SREM", self._keys.pool_reports(), member),
                 ("HDEL", self._keys.pool_beats(), member),
             ]
@@ -207,4 +269,16 @@ def _read(data: bytes) -> PoolReport | None:
         return PoolReport(**{name: value for name, value in found.items() if name in _FIELDS})
     except (AttributeError, TypeError, ValueError) as error:  # of a release that reported less, or written by hand
         logger.warning("a pool's report cannot be read: %s", error)
+        return None
+
+
+def _dumped(instruction: Instruction) -> str:
+    return json.dumps(asdict(instruction))
+
+
+def _read_instruction(data: bytes) -> Instruction | None:
+    try:
+        return Instruction(**json.loads(data))
+    except (TypeError, ValueError) as error:  # of another release, or written by hand
+        logger.warning("an instruction to a supervisor cannot be read: %s", error)
         return None

@@ -24,6 +24,7 @@ IS_FOCUSED = "node => node === document.activeElement"
 IN_MAIN = "() => document.activeElement !== null && document.querySelector('main').contains(document.activeElement)"
 IN_ROW = "node => node.closest('main tbody tr') !== null"
 IS_IN_FOCUSED_ROW = "node => node.closest('main tbody tr').contains(document.activeElement)"
+IS_BEFORE_THE_FOCUS = "node => (document.activeElement.compareDocumentPosition(node) & 2) !== 0"
 IS_BUTTON_AND_HEIGHT = "node => [node.matches('button, .sy-button'), node.offsetHeight]"
 # A line of 2 px around it, nothing on top of it.
 FOCUS_IS_SEEN = """node => {
@@ -56,6 +57,9 @@ class Hand(Protocol):
 
     def choose(self, label: str, option: str) -> None:
         """Choose an option of the field of a label."""
+
+    def tick(self, name: str) -> None:
+        """Tick the row of a name."""
 
 
 class Mouse:
@@ -94,6 +98,10 @@ class Mouse:
     def choose(self, label: str, option: str) -> None:
         """Choose an option of the field of a label."""
         field_of(self.page, label).select_option(label=option)
+
+    def tick(self, name: str) -> None:
+        """Tick the row of a name."""
+        box_of(self.page, name).check()
 
     def _follow(self, found: Locator) -> None:
         self.acts += 1
@@ -174,6 +182,13 @@ class Keys:
         self.page.keyboard.type(option)
         expect(found.locator("option:checked")).to_have_text(option)
 
+    def tick(self, name: str) -> None:
+        """Go to the row of a name, and press ``x``."""
+        box = box_of(self.page, name)
+        self._press_until("j", box, IS_IN_FOCUSED_ROW, MOST_ROWS)
+        self.page.keyboard.press("x")
+        expect(box).to_be_checked()
+
     def _enter(self) -> None:
         self.acts += 1
         with self.page.expect_navigation(wait_until="domcontentloaded"):
@@ -187,7 +202,8 @@ class Keys:
             self.page.keyboard.press("Tab")
             expect(self.page.get_by_role("link", name="Skip to the content")).to_be_focused()
             self.page.keyboard.press("Enter")
-        self._press_until("Tab", wanted, IS_FOCUSED, MOST_TABS)
+        back = ask(wanted, IS_BEFORE_THE_FOCUS)
+        self._press_until("Shift+Tab" if back else "Tab", wanted, IS_FOCUSED, MOST_TABS)
         assert ask(wanted, FOCUS_IS_SEEN), f"the focus on {wanted} cannot be seen"
 
     def _press_until(self, key: str, wanted: Locator, is_there: str, most: int) -> None:
@@ -228,3 +244,8 @@ def control(page: Page, role: str, name: str) -> Locator:
 def field_of(page: Page, label: str) -> Locator:
     """Return the field of the content whose label begins so."""
     return page.get_by_role("main").get_by_label(re.compile(f"^{label}")).first
+
+
+def box_of(page: Page, name: str) -> Locator:
+    """Return the tick of the row of a name."""
+    return page.get_by_role("main").get_by_role("checkbox", name=f"Choose {name}", exact=True)

@@ -200,6 +200,26 @@ def test_pause_and_resume_a_queue(hand: Hand, yard: RoomYard) -> None:
     expect(hand.page.get_by_role("link", name=re.compile("^Pause slow"))).to_be_visible()
 
 
+def test_pause_and_resume_several_queues(hand: Hand, yard: RoomYard) -> None:
+    hand.menu("Queues")
+    hand.tick("default")
+    hand.tick("images")
+    hand.act("button", "^Pause chosen…$")
+    hand.write("Reason", reason_of(hand))
+    hand.act("button", "^Pause 2 queues$")
+    shown(hand, "2 queues are paused")
+    assert newest(yard, "queue.pause", reason_of(hand))[0] == "done"
+    assert hand.acts <= MOST_ACTS
+
+    hand.begin()
+    hand.menu("Queues")
+    hand.tick("default")
+    hand.tick("images")
+    hand.act("button", "^Resume chosen…$")
+    hand.act("button", "^Resume 2 queues$")
+    shown(hand, "2 queues are resumed")
+
+
 def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
     hand.menu("Jobs")
     hand.act("link", "^Last hour.s failures")

@@ -64,6 +64,8 @@ def target_url(entry: AuditEntry) -> str:
     match thing:
         case "queue":
             return links.queue_url(target)
+        case "worker":
+            return links.worker_url(target)
         case "job":
             return links.job_url(target)
         case "schedule":

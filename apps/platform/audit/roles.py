@@ -27,6 +27,7 @@ OPERATOR_RIGHTS = (
     "switchyard_operations.dump_stacks",
     "switchyard_operations.pause_queue",
     "switchyard_operations.purge_queue",
+    "switchyard_operations.instruct_workers",
     "switchyard_dead_letters.acknowledge_deadletter",
     "switchyard_dead_letters.requeue_deadletter",
     "switchyard_dead_letters.discard_deadletter",

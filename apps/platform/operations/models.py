@@ -16,6 +16,7 @@ class OperationsRoom(models.Model):
             ("dump_stacks", "Can see where the threads of workers stand"),
             ("pause_queue", "Can pause and resume queues, and move waiting messages"),
             ("purge_queue", "Can purge queues"),
+            ("instruct_workers", "Can quiet and stop workers, and let them take work again"),
             ("change_settings", "Can change settings"),
         )
         verbose_name_plural = "operations room"

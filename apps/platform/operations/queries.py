@@ -16,10 +16,9 @@ from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.interface import Facilities, facilities
 from broker.shapes import QueuePause, QueueStats
-from broker.stores.pool_reports import PoolReport, SilentSupervisor
+from broker.stores.pool_reports import QUIETED, Instruction, PoolReport, SilentSupervisor
 from broker.topology import Pool, Yard
 
-WORKERS_AWAY = "Unknown while the broker is unavailable. Workers go on with what they run and try again every second."
 # A supervisor that could not report tries again after 5 s.
 GRACE_S = 8.0
 
@@ -89,7 +88,9 @@ class PoolState:
     Args:
         up: A supervisor that has been ready reports.
         ready: A child accepts work now.
+        slots: Of a quieted supervisor those that are busy still count.
         silent: Supervisors that were killed, stopped or cut off within the last hour.
+        supervisors: Number of those that are up; ``quieted`` of them take no new work, by ``instructions``.
     """
 
     pool: Pool
@@ -102,6 +103,14 @@ class PoolState:
     beat_at: int | None
     restarts: dict[str, int]
     silent: tuple[SilentSupervisor, ...] = ()
+    supervisors: int = 1
+    quieted: int = 0
+    instructions: tuple[Instruction, ...] = ()
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether a supervisor is up that is not quieted."""
+        return self.up and self.quieted < self.supervisors
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,56 +133,6 @@ class YardState:
     returned_s: float | None = None
     hosts: frozenset[str] = frozenset()
     rates: Mapping[str, Rates] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ReportedWorkers:
-    """The supervisors that report, in the order of the yard, with the sentences of their page and command.
-
-    Args:
-        missing: Pools without one.
-    """
-
-    reports: tuple[PoolReport, ...]
-    missing: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """The sentence that judges."""
-        if not self.reports:
-            return "No worker reports"
-        if not self.missing:
-            return "Every pool has its workers"
-        pools = "1 pool" if len(self.missing) == 1 else f"{len(self.missing)} pools"
-        return f"{pools} without a worker: {', '.join(self.missing)}"
-
-    @property
-    def lead(self) -> str:
-        """Sentence of what they do, and of what starts those that are missing."""
-        if not self.reports:
-            return (
-                "No supervisor reports. `manage.py runpools` starts all pools on this machine; each appears here "
-                "within 2 s."
-            )
-        busy, slots = (sum(getattr(report, name) for report in self.reports) for name in ("busy", "slots"))
-        text = f"{busy:,} of {slots:,} slots run a job."
-        if not self.missing:
-            return text
-        them, more = ("it", "") if len(self.missing) == 1 else ("them", ", and so on")
-        return f"{text} Start {them} with `manage.py runpool {self.missing[0]}`{more}."
-
-
-def reported_workers() -> ReportedWorkers:
-    """Read the supervisors that report.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
-    names = [pool.name for pool in declared_yard().pools]
-    order = {name: place for place, name in enumerate(names)}
-    reports = sorted(facilities().pools.read_all(), key=lambda it: (order.get(it.pool, len(order)), it.host, it.pid))
-    reported = {report.pool for report in reports}
-    return ReportedWorkers(tuple(reports), tuple(name for name in names if name not in reported))
 
 
 def yard_state() -> YardState:
@@ -202,7 +161,8 @@ def _read(yard: Yard, found: Facilities) -> YardState:
         found.clock.compare()
     silent = found.pools.read_silent(reports, now_ms()) if server.pools_known else []
     scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
-    pools = {pool.name: pool_state(pool, reports, silent) for pool in yard.pools}
+    quieted = found.pools.read_quieted(reports)
+    pools = {pool.name: pool_state(pool, reports, silent, quieted) for pool in yard.pools}
     hosts = frozenset(report.host for report in reports)
     return YardState(stats, pools, scheduler_up, server, _returned_s(server), hosts, measure(stats))
 
@@ -254,10 +214,21 @@ def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
     )
 
 
-def pool_state(pool: Pool, reports: Sequence[PoolReport], silent: Sequence[SilentSupervisor] = ()) -> PoolState:
-    """Return the state of a pool from the reports of all supervisors."""
+def pool_state(
+    pool: Pool,
+    reports: Sequence[PoolReport],
+    silent: Sequence[SilentSupervisor] = (),
+    instructions: Mapping[str, Instruction] | None = None,
+) -> PoolState:
+    """Return the state of a pool from the reports of all supervisors.
+
+    Args:
+        instructions: By member, those by which supervisors are quieted.
+    """
     mine = [report for report in reports if report.pool == pool.name]
     up = [report for report in mine if report.state != "starting"]
+    quieted = [report for report in up if report.state == QUIETED]
+    taking = [report for report in up if report.state != QUIETED]
     restarts: dict[str, int] = {}
     for report in mine:
         for reason, count in report.restarts.items():
@@ -265,14 +236,17 @@ def pool_state(pool: Pool, reports: Sequence[PoolReport], silent: Sequence[Silen
     return PoolState(
         pool=pool,
         up=bool(up),
-        ready=any(child.get("ready") for report in up if report.state != "paused" for child in report.children),
-        state=up[0].state if up else mine[0].state if mine else "down",
-        slots=sum(report.slots for report in up),
+        ready=any(child.get("ready") for report in taking if report.state != "paused" for child in report.children),
+        state=next((report.state for report in (*taking, *up, *mine)), "down"),
+        slots=sum(report.slots for report in taking) + sum(report.busy for report in quieted),
         busy=sum(report.busy for report in up),
         memory_bytes=sum(int(child.get("rss_bytes", 0)) for report in mine for child in report.children),
         beat_at=max((report.beat_at for report in mine), default=None),
         restarts=restarts,
         silent=tuple(one for one in silent if one.pool == pool.name),
+        supervisors=len(up),
+        quieted=len(quieted),
+        instructions=tuple(found for each in quieted if (found := (instructions or {}).get(each.member))),
     )
 
 

@@ -25,6 +25,8 @@ class RowStatus:
     detail: str = ""
 
 
+# Word of a queue whose pools an operator has quieted; "Quiet" is one without work.
+QUIETED = "Quieted"
 UNKNOWN = RowStatus("Unknown", "calm", "broker away")
 AWAY = RowStatus("Away", "bad", "its node does not answer")
 
@@ -122,7 +124,7 @@ def _queue(
         retrying=None if own_track else _count(stats.retry),
         dead=None if own_track else stats.dead,
         own_track=own_track,
-        signal=_signal(up=up, paused=stats.paused),
+        signal=_signal(up=up, paused=stats.paused or _quieted(pools)),
         state=_word(stats, ratio, done_ratio, pools, up=up),
         retries=retries,
         slots_known=known,
@@ -145,7 +147,7 @@ def _lane(stats: QueueStats, pools: list[PoolState], retries: str, *, known: boo
         retrying=None,
         dead=stats.dead,
         own_track=False,
-        signal=_signal(up=up, paused=False),
+        signal=_signal(up=up, paused=_quieted(pools)),
         state=_flow(pools, "", waiting=_count(stats.retry), up=up),
         slots_known=known,
     )
@@ -177,7 +179,7 @@ def _shared(yard: Yard, state: YardState | None) -> list[Row]:
                 retrying=None,
                 dead=None,
                 own_track=False,
-                signal=_signal(up=now.up or not known, paused=False),
+                signal=_signal(up=now.up or not known, paused=_quieted([now])),
                 state=_flow(
                     [now], "pool, no queue", waiting=sum(_count(lane) for lane in stats), up=now.up or not known
                 ),
@@ -197,6 +199,8 @@ def _word(
     live = stats.live
     if not up:
         return _no_pool(pools, waiting=live.waiting + live.scheduled)
+    if _quieted(pools):
+        return RowStatus(QUIETED, "bad" if live.waiting else "warn", "its pool takes no new work")
     if stats.paused:
         return RowStatus("Paused", "warn", f"{live.waiting:,} wait")
     if ratio is not None and ratio > 1:
@@ -213,12 +217,19 @@ def _word(
 def _flow(pools: list[PoolState], detail: str, *, waiting: int, up: bool) -> RowStatus:
     if not up:
         return _no_pool(pools, waiting=waiting)
+    if _quieted(pools):
+        return RowStatus(QUIETED, "bad" if waiting else "warn", "its pool takes no new work")
     return RowStatus("Flowing", "ok", detail) if waiting else RowStatus("Quiet", "calm", detail)
 
 
 def _no_pool(pools: list[PoolState], *, waiting: int) -> RowStatus:
     detail = "starting" if any(pool.state == "starting" for pool in pools) else "no supervisor reports"
     return RowStatus("No pool", "bad" if waiting and detail != "starting" else "warn", detail)
+
+
+def _quieted(pools: list[PoolState]) -> bool:
+    """Return whether pools are up, and operators quieted every supervisor of them."""
+    return any(pool.up for pool in pools) and not any(pool.takes_work for pool in pools)
 
 
 def _signal(*, up: bool, paused: bool) -> Signal:

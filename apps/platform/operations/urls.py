@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from apps.platform.operations import overview_views, views, worker_views
+from apps.platform.operations.instructions import views as instruction_views
 
 urlpatterns = [
     path("metrics", views.metrics, name="switchyard-metrics"),
@@ -31,8 +32,14 @@ urlpatterns = [
         admin.site.admin_view(worker_views.stacks),
         name="switchyard-operations-stacks",
     ),
-    path("admin/operations/queues/", include("apps.platform.queues.urls")),
+    # Beside the workers, whose names may be any word.
+    path(
+        "admin/operations/instructions/<str:verb>/",
+        admin.site.admin_view(instruction_views.instruct),
+        name="switchyard-operations-instruct",
+    ),
     # Named, not imported: the apps of some of these pages stand above this one.
+    path("", include("apps.platform.queues.urls")),
     path("", include("apps.platform.schedules.urls")),
     path("", include("apps.platform.actors.urls")),
     path("", include("apps.platform.audit.urls")),

@@ -21,11 +21,11 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations import stack_pages
-from apps.platform.operations.queries import WORKERS_AWAY, reported_workers
+from apps.platform.operations.yard.reported_workers import WORKERS_AWAY, reported_workers
 from broker.clock import datetime_of, now_ms
 from broker.errors import BrokerError
 from broker.interface import facilities
-from broker.stores.pool_reports import PoolReport
+from broker.stores.pool_reports import Instruction, PoolReport
 
 # A supervisor polls for requests every 2 s, and its children have 0.5 s to answer.
 PATIENCE_S = 10.0
@@ -53,6 +53,7 @@ class ShownSupervisor:
     Args:
         running: What its children run, the longest first; ``None`` where that is not known.
         restarts: Reasons with the number of children that were replaced since it started.
+        quieted: The instruction by which it takes no new work, where that is known.
     """
 
     report: PoolReport
@@ -61,6 +62,7 @@ class ShownSupervisor:
     beat: datetime
     memory_bytes: int
     restarts: tuple[tuple[str, int], ...]
+    quieted: Instruction | None = None
 
     @property
     def by_actor(self) -> list[tuple[str, int, RunningJob]]:
@@ -97,12 +99,12 @@ def _content() -> dict[str, Any]:
     running = running_or_none()
     return {
         "workers": workers,
-        "supervisors": [_shown(report, running) for report in workers.reports],
+        "supervisors": [_shown(report, running, workers.instructions.get(report.member)) for report in workers.reports],
         "running": running,
     }
 
 
-def _shown(report: PoolReport, running: list[RunningJob] | None) -> ShownSupervisor:
+def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instruction | None) -> ShownSupervisor:
     jobs = None if running is None else [job for job in running if job.holder.member == report.member]
     return ShownSupervisor(
         report=report,
@@ -111,6 +113,7 @@ def _shown(report: PoolReport, running: list[RunningJob] | None) -> ShownSupervi
         beat=datetime_of(report.beat_at),
         memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
         restarts=tuple(sorted(report.restarts.items())),
+        quieted=quieted,
     )
 
 

@@ -11,7 +11,7 @@ from apps.platform.console.formatting import ago, duration, promise, retries_tex
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.findings.facts import HeldGroup
 from apps.platform.operations.findings.lateness import jobs_text
-from apps.platform.operations.rows import AWAY, Row
+from apps.platform.operations.rows import AWAY, QUIETED, Row
 from apps.platform.operations.yard.rates import Rates
 from apps.platform.queues.queue_line import QueueLine
 from apps.platform.queues.slot_picture import SlotPicture
@@ -165,6 +165,8 @@ class QueueView:
             return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
         if not row.waiting:
             return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."
+        if row.state.word == QUIETED:
+            return f"Nothing starts: its pool takes no new work. {jobs_text(row.waiting)}."
         if not row.slots:
             return f"Nothing starts: no pool serves it. {jobs_text(row.waiting)}."
         oldest = "" if row.oldest_age_ms is None else f", the oldest for {duration(row.oldest_age_ms)}"

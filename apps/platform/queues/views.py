@@ -41,6 +41,7 @@ def queues(request: HttpRequest) -> TemplateResponse:
     context = {
         "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
         "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
+        "may_choose": state is not None and request.user.has_perm("switchyard_operations.pause_queue"),
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
         return TemplateResponse(request, "switchyard_queues/queues_live.html", context)

@@ -19,6 +19,7 @@ from apps.platform.history.filters import Filter
 from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.operations import queries
 from apps.platform.operations.findings.facts import facts_of
+from apps.platform.operations.yard.reported_workers import reported_workers
 from apps.platform.operations.yard.state_words import shown_rows
 from apps.platform.queues.facts import all_queues_sentence
 from apps.platform.schedules import queries as schedules
@@ -92,7 +93,7 @@ def actors_page(place: TextPlace) -> TextPage:
 
 def workers_page(place: TextPlace) -> TextPage:
     """List the supervisors."""
-    found = queries.reported_workers()
+    found = reported_workers()
     columns = (
         *(TextColumn("pool"), TextColumn("host"), TextColumn("pid", right=True), TextColumn("state")),
         *(TextColumn("busy/slots", right=True), TextColumn("memory", right=True), TextColumn("heartbeat")),

@@ -25,7 +25,7 @@ from broker.stores.job_records import FINISHED_TTL_MS
 from broker.stores.job_steps import LiveJob, ended_step, live_step
 from broker.stores.limit_counts import LimitCounts
 from broker.stores.locks import Lock
-from broker.stores.pool_reports import PoolReport
+from broker.stores.pool_reports import Instruction, PoolReport
 from docs import make_keys
 from tests.unit.documentation.pages import code_blocks, read
 
@@ -98,7 +98,9 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     records.progress("held", {"done": 1, "total": 2, "note": ""})
     facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)
     facilities.alerts.raise_(AlertFact("a-fingerprint", "dead", "title", "text", "webhook", "an_actor", 1))
-    facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
+    quiet = Instruction("an-id", "quiet", started_at=1, at=1)
+    facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"), quiet)
+    facilities.pools.instruct("webhook:host:4711", quiet)
     facilities.pools.ask_for_stacks("webhook:host:4711", "a-request")
     facilities.pools.answer_stacks("a-request", [])
     Lock(RedisCalls(valkey), keys, "a-name", lease_ms=60_000).acquire()

@@ -95,14 +95,14 @@ def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
 ) -> None:
     asked = looker.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
     waiting = looker.get(asked["Location"]).content.decode()
-    request = facilities.pools.write(slow_pool)
+    request = facilities.pools.write(slow_pool).stacks
     facilities.pools.answer_stacks(request, [ChildStacks(2, [Stack("thread", ["actors.py:7 <lambda>"])])])
 
     shown = looker.get(asked["Location"]).content.decode()
 
     assert 'http-equiv="refresh"' in waiting
     assert request == asked["Location"].rstrip("/").rpartition("/")[2]
-    assert facilities.pools.write(slow_pool) == request, "the supervisor may not have had the answer"
+    assert facilities.pools.write(slow_pool).stacks == request, "the supervisor may not have had the answer"
     assert "actors.py:7 &lt;lambda&gt;" in shown
     assert 'http-equiv="refresh"' not in shown
 
@@ -115,7 +115,7 @@ def test_request_that_somebody_wrote_by_hand_stops_no_supervisor(
 ) -> None:
     valkey.set(Keys().stacks_asked(slow_pool.member), written)
 
-    assert facilities.pools.write(slow_pool) == ""
+    assert facilities.pools.write(slow_pool).stacks == ""
 
 
 def test_name_of_a_supervisor_that_is_no_text_hides_no_other(

@@ -28,8 +28,12 @@ from apps.platform.audit.roles import OPERATOR, READ_ONLY
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters.queries import find
 from apps.platform.jobs.services import submit
+from broker.clock import now_ms
 from broker.interface import Facilities
+from broker.interface import facilities as facilities_of
+from broker.keys.keys import Keys
 from broker.redis.connections import connect
+from broker.stores.pool_reports import PoolReport
 from tests.factories.letters import keep, letter
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
@@ -85,6 +89,8 @@ class Sample:
     user: int
     group: int
     bulk: int
+    worker: str
+    quieted: str
     queue: str = "default"
     schedule: str = SCHEDULE
     fingerprint: str = FINGERPRINT
@@ -141,6 +147,8 @@ def make_sample() -> Sample:
         user=owner.pk,
         group=Group.objects.get(name=READ_ONLY).pk,
         bulk=BulkAct.objects.create(kind="letter.requeue", filter={}, total=1, created_at=now, touched_at=now).pk,
+        worker=report("up"),
+        quieted=report("quieted"),
     )
 
 
@@ -170,6 +178,18 @@ def filled(django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey_url
         }
         yield Filled(sample, clients, cookies, broker_state(valkey))
         transaction.set_rollback(True)
+
+
+def report(state: str) -> str:
+    """Write the report of a supervisor, and return its name with its start, as the page of workers gives it."""
+    written = PoolReport(
+        pool="slow", host=state, pid=1, kind="threads", slots=1, busy=0, started_at=1, beat_at=now_ms(), state=state,
+        children=[{"pid": 2, "ready": True, "busy": 0, "done": 0, "rss_bytes": 1, "quiet": state == "quieted"}],
+    )  # fmt: skip
+    found = facilities_of()
+    found.pools.write(written)
+    found.records.calls.command("PERSIST", Keys().pool_report(written.member))  # it lasts for all rows of the table
+    return f"{written.member}@1"
 
 
 def broker_state(valkey: redis.Redis) -> dict[bytes, bytes]:

@@ -14,9 +14,10 @@ from apps.platform.operations.findings.finding import Finding
 from apps.platform.operations.findings.lateness import holders_text, slot_holders
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.server_state import REFUSALS, ServerState
+from broker.clock import now_ms
 from broker.health.server import ServerFinding
 from broker.shapes import QueuePause
-from broker.stores.pool_reports import SilentSupervisor
+from broker.stores.pool_reports import Instruction, SilentSupervisor
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")
@@ -192,6 +193,24 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
         "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
     )
     assert flooded.step == "manage.py jobs list --state queued --queue mail --owner acme"
+
+
+def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> None:
+    by_ada = Instruction("1", "quiet", 1, now_ms() - 65_000, "ada", "leaks")
+    quieted = pool("mail", slots=0, quieted=1, instructions=(by_ada,))
+    waits, idle = verdict(state(LATE, quieted)), verdict(state(None, quieted))
+    half = verdict(state(None, pool("mail", supervisors=2, quieted=1)))
+
+    assert (waits.level, waits.label) == ("bad", "Quieted")
+    assert waits.sentence == (
+        "mail starts nothing, because ada quieted its only supervisor 1 min 05 s ago (leaks); 64 jobs wait."
+    )
+    assert (waits.action, waits.href) == (
+        "Let 1 supervisor of mail take work again…", "/admin/operations/instructions/resume/?pool=mail",
+    )  # fmt: skip
+    assert waits.step == "manage.py workers resume --pool mail"
+    assert idle.level == "warn" and "nothing waits there yet" in idle.sentence
+    assert half.sentence == "1 of 2 supervisors of mail takes no new work: an operator quieted it."
 
 
 def test_pools_that_were_never_started_are_told_in_one_sentence() -> None:

@@ -36,6 +36,9 @@ def test_rows_are_queues_their_own_retry_lanes_and_the_shared_pool_in_order() ->
         (state(lane("mail", scheduled=3), down("mail")), "No pool", "bad", "cross"),
         (state(None, down("mail")), "No pool", "warn", "cross"),
         (state(lane("mail", 3), down("mail", "starting")), "No pool", "warn", "cross"),
+        (state(lane("mail", 3, age_ms=41_000), pool("mail", quieted=1)), "Quieted", "bad", "paused"),
+        (state(None, pool("mail", quieted=1)), "Quieted", "warn", "paused"),
+        (state(lane("mail", 3, age_ms=9), pool("mail", supervisors=2, quieted=1)), "On time", "ok", "open"),
         (None, "Unknown", "calm", "unknown"),
     ],
 )

@@ -1,17 +1,18 @@
-"""Pools without a supervisor that reports: stopped, killed, cut off, gone with their host, or not yet back."""
+"""Pools that take no work: no supervisor reports (stopped, killed, gone, not yet back), or operators quieted it."""
 
 from __future__ import annotations
 
 import socket
 from collections import defaultdict
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import psutil
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted, duration
 from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Finding, FindingGroup
+from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup
 from apps.platform.operations.queries import PoolState
 from broker.clock import now_ms
 from broker.shapes import LaneStats
@@ -40,6 +41,9 @@ def look(facts: YardFacts) -> Iterator[Finding]:
         missing = [pool for pool in missing if pool not in idle]
     for pool in missing:
         yield _down(pool, facts)
+    for pool in facts.state.pools.values():
+        if pool.quieted:
+            yield _quieted(pool, facts)
     if facts.state.returned_s is None:
         yield from _hosts_gone(facts)
 
@@ -74,6 +78,42 @@ def _down(pool: PoolState, facts: YardFacts) -> Finding:
     seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
     return GROUP.finding(
         "error", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS, factor=float(waiting)
+    )
+
+
+def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
+    """Return who keeps a pool's supervisors from taking work, and what waits for them."""
+    name = pool.pool.name
+    served = declared_yard().served_by(pool.pool)
+    lanes = (lane for stats in facts.state.queues for lane in (stats.live, stats.retry))
+    waiting = sum(lane.waiting for lane in lanes if lane.name in served)
+    last = max(pool.instructions, key=lambda one: one.at, default=None)
+    who, when, why = "an operator", "", ""
+    if last is not None:
+        who = last.by or who
+        when = f" {duration(max(now_ms() - last.at, 0))} ago"
+        why = f" ({last.reason})" if last.reason else ""
+    those = "its only supervisor" if pool.supervisors == 1 else f"all its {pool.supervisors} supervisors"
+    if pool.takes_work:
+        takes, it = ("takes", "it") if pool.quieted == 1 else ("take", "them")
+        seen = f"{pool.quieted} of {pool.supervisors} supervisors of {name} {takes} no new work: {who} quieted {it}"
+        seen += f"{when}{why}"
+    elif waiting:
+        jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
+        seen = f"{name} starts nothing, because {who} quieted {those}{when}{why}; {jobs}"
+    else:
+        seen = f"{name} takes no new work, because {who} quieted {those}{when}{why}; nothing waits there yet"
+    button = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…"
+    return GROUP.finding(
+        "error" if waiting and not pool.takes_work else "warning",
+        "quieted",
+        seen,
+        "A person quieted it, and has not let it take work again or stopped it yet",
+        f"manage.py workers resume --pool {name}",
+        name,
+        then="Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well.",
+        act=Act(button, "switchyard-operations-instruct", "resume", f"?{urlencode({'pool': name})}"),
+        factor=float(waiting),
     )
 
 

@@ -79,7 +79,9 @@ def facts_of(state: YardState) -> YardFacts:
 def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
     """Return the facts that the doctor judges."""
     yard = declared_yard()
-    pools = {pool.name: pool_state(pool, snapshot.reports, snapshot.silent) for pool in yard.pools}
+    pools = {
+        pool.name: pool_state(pool, snapshot.reports, snapshot.silent, snapshot.instructions) for pool in yard.pools
+    }
     stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues if queue.name in snapshot.queues)
     hosts = frozenset(report.host for report in snapshot.reports)
     server = ServerState(away=snapshot.away, pools_known=snapshot.pools_known)

@@ -62,6 +62,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("database.unmigrated", "Not migrated", says="The database: {seen}.", explains=("history.*", "actors.*")),
     # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
     Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.quieted", "Quieted", explains=(*LATE, "queues.lapsed"), same=True),
     Rank("pools.paused", "Pool paused", says="The pool {seen}."),
     Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
     Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),

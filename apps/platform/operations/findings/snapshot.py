@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import redis
@@ -22,7 +22,7 @@ from broker.redis.calls import RedisCalls
 from broker.redis.cluster_client import each_server
 from broker.redis.connections import connect
 from broker.shapes import QueueStats
-from broker.stores.pool_reports import PoolReport, PoolReports, SilentSupervisor
+from broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
 
 CRASH_NOTES = 1_000
 PARKED_SHOWN = 100
@@ -61,6 +61,7 @@ class Snapshot:
         now_ms: Time of the server's clock.
         queues: Without those on a node of a cluster that does not answer.
         away: Part of a cluster that does not answer.
+        instructions: By member, those by which supervisors are quieted.
     """
 
     now_ms: int
@@ -68,6 +69,7 @@ class Snapshot:
     reports: list[PoolReport]
     silent: list[SilentSupervisor]
     away: AwayPart = NOTHING_AWAY
+    instructions: dict[str, Instruction] = field(default_factory=dict)
 
     @property
     def pools_known(self) -> bool:
@@ -106,6 +108,7 @@ def read() -> Snapshot:
             reports=reports,
             silent=[] if away.keys else pools.read_silent(reports, now_ms),
             away=away,
+            instructions=pools.read_quieted(reports),
         )
 
 

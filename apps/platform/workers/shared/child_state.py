@@ -15,6 +15,7 @@ class ChildState:
         taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
         progress_ns: Monotonic time of the first heartbeat after it last started or ended a message.
         works: Whether the child is up and its leases are valid.
+        quiet: Whether it fetches and starts nothing.
     """
 
     ready: bool
@@ -24,6 +25,7 @@ class ChildState:
     busy: int
     progress_ns: int = 0
     works: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class ChildRow:
         cells = self._cells
         taken, done = self._counts()
         busy, ready = max(taken - done, 0), bool(cells[READY])
-        return ChildState(ready, cells[BEAT], taken, done, busy, cells[PROGRESS], ready and self.leased)
+        return ChildState(ready, cells[BEAT], taken, done, busy, cells[PROGRESS], ready and self.leased, self.quiet)
 
     def clear(self) -> None:
         """Clear the row for another child."""

@@ -52,6 +52,7 @@ class ChildManager:
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
         self.quiet = False
+        self.quieted = False
         self.exclusive: Process | None = None
         spare = SUCCESSORS + pool.most_isolated
         self._table = ChildTable.create(pool.children + spare, pool.slots)
@@ -161,10 +162,18 @@ class ChildManager:
                 self.rows[process.index].set_quiet()
 
     def end_quiet(self) -> None:
-        """Have the children fetch again after :meth:`begin_quiet`."""
-        self.quiet, self.exclusive = False, None
+        """Have the children fetch again after :meth:`begin_quiet`, unless an operator quieted the supervisor."""
+        self.quiet, self.exclusive = self.quieted, None
         for process in self.own:
-            self.rows[process.index].set_quiet(False)
+            self.rows[process.index].set_quiet(self.quiet)
+
+    def set_quieted(self, quieted: bool) -> None:
+        """Have the children fetch and start nothing until this is taken back; no quiet period begins meanwhile."""
+        self.quieted = quieted
+        if quieted:
+            self.begin_quiet()
+        else:
+            self.end_quiet()
 
     def start_exclusive(self) -> None:
         """Start the isolated child that runs lapse suspects, quiet as well, unless isolated children still run."""

@@ -52,7 +52,7 @@ class QuietPeriods:
     def work(self) -> float:
         """Take the next step when it is due; return the seconds until the next call is due."""
         children, now_s = self._children, time.monotonic()
-        if children.stopping or children.paused:
+        if children.stopping or children.paused or children.quieted:
             if self._step != "closed":
                 self._close(now_s)
             return math.inf

@@ -17,11 +17,12 @@ from broker.keys.keys import Keys
 from broker.redis.access import calls_on
 from broker.redis.connections import connect
 from broker.redis.server_clock import ServerClock
-from broker.stores.pool_reports import ChildStacks, PoolReport, PoolReports
+from broker.stores.pool_reports import ChildStacks, Instruction, Notices, PoolReport, PoolReports
 from broker.topology import Pool
 
 EVERY_S = 2.0
 AFTER_FAILURE_S = 5.0
+NOTHING_ASKED = Notices("", None)
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -32,11 +33,11 @@ class Reporter:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._host = socket.gethostname()
-        self._started_at = now_ms()
+        self.started_at = now_ms()
         self._last: PoolReport | None = None
         self._away = False
         self._forgot_silent = False
-        self._stacks_request = ""
+        self._notices = NOTHING_ASKED
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports, self._clock = PoolReports(calls, Keys()), ServerClock(calls)
@@ -62,7 +63,7 @@ class Reporter:
             kind=self._pool.kind,
             slots=self._pool.total_slots,
             busy=sum(child["busy"] for child in reported),
-            started_at=self._started_at,
+            started_at=self.started_at,
             beat_at=now_ms(),
             state=state,
             children=reported,
@@ -72,11 +73,15 @@ class Reporter:
             clock_ahead_ms=CLOCK.ahead_ms,
         )
 
-    def write(self, report: PoolReport) -> float:
-        """Write a report and return the seconds until the next one is due. An outage is logged once."""
+    def write(self, report: PoolReport, quieted: Instruction | None = None) -> float:
+        """Write a report and return the seconds until the next one is due. An outage is logged once.
+
+        Args:
+            quieted: The instruction by which the supervisor is quieted.
+        """
         self._last = report
         try:
-            self._stacks_request = self._reports.write(report)
+            self._notices = self._reports.write(report, quieted)
             if not self._forgot_silent:
                 self._reports.forget_silent(report.beat_at)
                 self._forgot_silent = True
@@ -91,10 +96,10 @@ class Reporter:
         self._clock.compare()
         return EVERY_S
 
-    def take_stacks_request(self) -> str:
-        """Return and clear the request for stacks that the last report found; empty without one."""
-        request, self._stacks_request = self._stacks_request, ""
-        return request
+    def take_notices(self) -> Notices:
+        """Return and clear what the last report found: a request for stacks, an instruction."""
+        notices, self._notices = self._notices, NOTHING_ASKED
+        return notices
 
     def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
         """Answer a request for the children's stacks. After a failure the next report finds the request again."""
@@ -120,4 +125,5 @@ def _child(pid: int, state: ChildState) -> dict[str, Any]:
         "busy": state.busy,
         "done": state.done,
         "rss_bytes": resident_bytes(pid),
+        "quiet": state.quiet,
     }

@@ -27,13 +27,14 @@ from apps.platform.workers.supervisor.children import ChildManager
 from apps.platform.workers.supervisor.connect_leases import connect_leases
 from apps.platform.workers.supervisor.exit_cause import ExitCause
 from apps.platform.workers.supervisor.health import PoolHealth
+from apps.platform.workers.supervisor.instructions import Instructions
 from apps.platform.workers.supervisor.limits import Limits
 from apps.platform.workers.supervisor.quiet_periods import QuietPeriods
 from apps.platform.workers.supervisor.recycling import Recycling
 from apps.platform.workers.supervisor.report import Reporter
 from apps.platform.workers.supervisor.stack_requests import StackRequests
 from apps.platform.workers.supervisor.stuck import replace_stuck
-from broker.stores.pool_reports import PoolReport
+from broker.stores.pool_reports import QUIETED, PoolReport
 from broker.topology import Pool
 
 GRACE_S = 25.0
@@ -105,6 +106,7 @@ class Supervisor:
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
+        self._instructions = Instructions(self._children, started_at=self._reporter.started_at, stop=self._drain)
 
     def run(self) -> int:
         """Supervise; return 0 after a drain, 70 when children had to be killed for it."""
@@ -254,16 +256,20 @@ class Supervisor:
 
     def _report(self) -> None:
         if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:
-            self._report_at_s = time.monotonic() + self._reporter.write(self._build_report())
-            if request := self._reporter.take_stacks_request():
-                self._stacks.begin(request, self._children.process_set.pids)
+            wait_s = self._reporter.write(self._build_report(), self._instructions.quieted)
+            self._report_at_s = time.monotonic() + wait_s
+            stacks, instruction = self._reporter.take_notices()
+            if stacks:
+                self._stacks.begin(stacks, self._children.process_set.pids)
+            if instruction is not None and self._instructions.obey(instruction):
+                self._report_at_s = 0.0
         self._stacks.finish()
 
     def _build_report(self) -> PoolReport:
         return self._reporter.build(
             self._children.states(),
             restarts=self._children.restarts,
-            state=self._state,
+            state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
             metrics_port=self._listener.port,
         )
 

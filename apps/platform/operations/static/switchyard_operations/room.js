@@ -19,9 +19,13 @@
   let pressed = 0;
 
   // A link by its address, a button by that of its form; a page names the same address more than once.
+  const boxOf = ({ name, value }) => `input[name="${CSS.escape(name)}"][value="${CSS.escape(value)}"]`;
   function selectorOf(element) {
+    if (element.matches("input")) return boxOf(element);
     const link = element.getAttribute("href");
     if (link) return `a[href="${CSS.escape(link)}"]`;
+    const press = element.getAttribute("formaction");
+    if (press) return `[formaction="${CSS.escape(press)}"]`;
     const form = element.closest("form")?.getAttribute("action");
     return form ? `form[action="${CSS.escape(form)}"] button` : null;
   }
@@ -38,7 +42,12 @@
     const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
     if (!next || !next.dataset.verdict) throw new Error("no part of the page in the answer");
     const focused = part.contains(document.activeElement) ? placeOf(document.activeElement) : null;
+    const ticked = [...part.querySelectorAll("input[type=checkbox]:checked")].map(boxOf);
     part.replaceChildren(next);
+    for (const selector of ticked) {
+      const box = part.querySelector(selector);
+      if (box) box.checked = true;
+    }
     if (focused) focus(focused);
     if (next.dataset.verdict !== verdict) {
       verdict = next.dataset.verdict;

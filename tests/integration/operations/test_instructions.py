@@ -1,0 +1,167 @@
+"""Supervisors are quieted, let take work again and stopped: from their page and by command."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.operations.commands import workers as command
+from broker.clock import now_ms
+from broker.interface import Facilities
+from broker.keys.keys import Keys
+from broker.stores.pool_reports import INSTRUCTION_TTL_MS, Instruction, PoolReport
+from tests.integration.operations.test_workers import client_with
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAGE = reverse("switchyard-operations-workers")
+QUIET, RESUME, STOP = (reverse("switchyard-operations-instruct", args=[verb]) for verb in ("quiet", "resume", "stop"))
+
+
+def text_of(page: Any) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    return client_with("view_operations", "instruct_workers")
+
+
+@pytest.fixture
+def supervisor(facilities: Facilities, slow_pool: PoolReport) -> PoolReport:
+    """The slow pool's only supervisor, of a release that obeys."""
+    report = replace(slow_pool, children=[{**child, "quiet": False} for child in slow_pool.children])
+    facilities.pools.write(report)
+    return report
+
+
+def chosen(report: PoolReport) -> str:
+    return f"{report.member}@{report.started_at}"
+
+
+def read(facilities: Facilities, report: PoolReport) -> Instruction:
+    found = facilities.pools.write(report).instruction
+    assert found is not None
+    return found
+
+
+def test_a_ticked_supervisor_is_quieted_after_a_question(
+    operator: Client, facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis
+) -> None:
+    listed = operator.get(PAGE).content.decode()
+    asked = text_of(operator.get(QUIET, {"member": chosen(supervisor)}))
+    assert facilities.pools.write(supervisor).instruction is None, "nothing changes on GET"
+    told = text_of(operator.post(QUIET, {"member": chosen(supervisor), "reason": "leaks"}, follow=True))
+
+    assert f'name="member" value="{chosen(supervisor)}"' in listed and f'formaction="{STOP}"' in listed
+    assert "Quiet 1 supervisor?" in asked and "The 1 job that runs there ends within its own limits" in asked
+    assert "Nothing of slow" in asked and "no other supervisor of slow takes work" in asked
+    assert "1 supervisor is told to take no new work" in told
+    instruction = read(facilities, supervisor)
+    assert (instruction.verb, instruction.started_at, instruction.reason) == ("quiet", supervisor.started_at, "leaks")
+    assert 0 < int(valkey.pttl(Keys().pool_instruction(supervisor.member))) <= INSTRUCTION_TTL_MS
+    row = AuditEntry.objects.get()
+    assert (row.act, row.target, row.reason, row.count) == ("worker.quiet", supervisor.member, "leaks", 1)
+
+
+def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(
+    operator: Client, facilities: Facilities, supervisor: PoolReport
+) -> None:
+    by_ada = Instruction("1", "quiet", supervisor.started_at, now_ms() - 65_000, "ada", "leaks")
+    facilities.pools.write(replace(supervisor, state="quieted"), by_ada)
+
+    page, overview = operator.get(PAGE), operator.get(reverse("switchyard-operations"))
+
+    assert "1 pool takes no new work: slow" in text_of(page) or "without a worker" in text_of(page)
+    assert "quieted by ada: leaks" in text_of(page)
+    assert "slow takes no new work, because ada quieted its only supervisor" in text_of(overview)
+    assert f'href="{RESUME}?pool=slow"' in overview.content.decode()
+    assert "Let 1 supervisor take work again?" in text_of(operator.get(RESUME, {"pool": "slow"}))
+
+
+def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
+    operator: Client, facilities: Facilities, supervisor: PoolReport
+) -> None:
+    facilities.pools.write(replace(supervisor, state="quieted"))
+
+    row = re.search(r'value="slow".*?</tr>', client_with("view_operations", "pause_queue").get(
+        reverse("switchyard-queues")).content.decode(), re.DOTALL)  # fmt: skip
+
+    assert row is not None and "Quieted" in row[0] and "its pool takes no new work" in row[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"children": [{"pid": 2, "ready": True, "busy": 1, "done": 3, "rss_bytes": 1}], "release": "v1"},
+         "it takes no instructions: its release v1 is older, or no child of it is up yet; on h: kill -TERM 1"),
+        ({"state": "draining"}, "it is stopping already"),
+    ],
+)  # fmt: skip
+def test_a_supervisor_that_would_not_obey_is_left_out_in_words(
+    operator: Client, facilities: Facilities, supervisor: PoolReport, changes: dict[str, Any], why: str
+) -> None:
+    facilities.pools.write(replace(supervisor, **changes))
+
+    page = operator.post(STOP, {"member": chosen(supervisor), "reason": "x"})
+
+    assert why in text_of(page) and "Nothing to do" in text_of(page)
+    assert facilities.pools.write(supervisor).instruction is None
+
+
+def test_a_successor_with_the_name_of_the_chosen_one_is_left_alone(
+    operator: Client, facilities: Facilities, supervisor: PoolReport
+) -> None:
+    facilities.pools.write(replace(supervisor, started_at=supervisor.started_at + 5))
+
+    page = operator.post(STOP, {"member": chosen(supervisor), "reason": "x"})
+
+    assert "another process of this name has started since" in text_of(page)
+    assert facilities.pools.write(supervisor).instruction is None
+
+
+def test_without_a_reason_nothing_is_stopped(operator: Client, facilities: Facilities, supervisor: PoolReport) -> None:
+    page = operator.post(STOP, {"member": chosen(supervisor)})
+
+    assert page.status_code == 422 and "Write a reason. Nothing was done." in text_of(page)
+    assert "started again at once: this is a restart" in text_of(page)
+    assert facilities.pools.write(supervisor).instruction is None and not AuditEntry.objects.exists()
+
+
+@pytest.mark.parametrize("written", [b"\xff", b"{}", b"[1]", b'{"id": 1}'])
+def test_an_instruction_that_somebody_wrote_by_hand_stops_no_supervisor(
+    facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis, written: bytes
+) -> None:
+    valkey.set(Keys().pool_instruction(supervisor.member), written)
+
+    assert facilities.pools.write(supervisor).instruction is None
+
+
+@pytest.mark.usefixtures("broker_away")
+def test_the_page_says_that_the_broker_is_away(operator: Client) -> None:
+    assert "Unknown while the broker is unavailable" in text_of(operator.get(QUIET, {"pool": "slow"}))
+
+
+def test_command_says_who_has_not_obeyed(
+    facilities: Facilities, supervisor: PoolReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PATIENCE_S", 0.0)
+    out = io.StringIO()
+
+    with pytest.raises(CommandError, match="0 of 1 supervisors obeyed quiet"):
+        call_command("workers", "quiet", "--pool", "slow", "--reason", "x", "--json", stdout=out)
+    with pytest.raises(CommandError, match="no supervisor reports"):
+        call_command("workers", "stop", "--member", "slow:nowhere:1", stdout=io.StringIO())
+
+    assert json.loads(out.getvalue())["not_obeyed"] == [supervisor.member]
+    assert AuditEntry.objects.get().via == "command"
