@@ -16,7 +16,7 @@ FAILED: Final = frozenset({"dead", "retried", "expired"})
 COLUMNS: Final = (
     SortColumn("name", "Actor", ("", "-name"), own=ASCENDING),
     SortColumn("ended", "Ended", ("-ended", "ended")),
-    SortColumn("failed", "Failures", ("-failed", "failed")),
+    SortColumn("failed", "How, by failures", ("-failed", "failed")),
     SortColumn("run", "Ran, 95 %", ("-run", "run")),
 )
 

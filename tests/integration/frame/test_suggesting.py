@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from apps.platform.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
 from apps.platform.frame import suggesting_rows
-from apps.platform.history.models import SearchValue
+from apps.platform.history.models import JobRow, SearchValue
 from apps.platform.history.search_values import TAG, searched_names
 from apps.platform.schedules.registry import schedules
 from tests.factories.brokers import broker_without_server
@@ -122,3 +122,14 @@ def test_a_text_costs_few_queries_and_without_a_database_names_are_offered(
 
 def _broken(text: str) -> Iterator[suggesting_rows.FoundValue]:
     raise OperationalError("the database is locked")
+
+
+@pytest.mark.sqlite
+def test_each_step_reads_along_an_index() -> None:
+    named = JobRow.objects.filter(owner__isnull=False, owner__gte="u")
+    owners = named.order_by("owner").values_list("owner", flat=True)
+    values = SearchValue.objects.filter(name=TAG, value__gt="4").order_by("value").values_list("value", flat=True)
+
+    for rows, index in ((owners, "history_owner"), (values, "history_value")):
+        plan = rows[:1].explain()
+        assert f"USING COVERING INDEX {index}" in plan and "TEMP B-TREE" not in plan, plan
