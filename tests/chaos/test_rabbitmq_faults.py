@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from tests.chaos.rabbit_pools import RabbitPools
     from tests.rabbit import RabbitServer
 
-pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.long, pytest.mark.timeout(900)]
+# A login that times out leaves pika's socket to the garbage collection.
+SOCKET_LEFT = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+pytestmark = [
+    pytest.mark.usefixtures("valkey"),
+    pytest.mark.long,
+    pytest.mark.filterwarnings(SOCKET_LEFT),
+    pytest.mark.timeout(900),
+]
 
 PER_S, THREADS, MS = 200, 4, 10
 # The server ends a silent connection after two to three heartbeats of 15 s.
