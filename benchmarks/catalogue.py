@@ -15,6 +15,7 @@ from benchmarks import (
     idle,
     later,
     pages,
+    rabbitmq,
     recovery,
     steady,
     storm,
@@ -41,5 +42,6 @@ _MODULES = (
     group,
     concurrency,
     supervised,
+    rabbitmq,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

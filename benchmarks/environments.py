@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -75,7 +77,23 @@ class Environments:
         with postgres.temporary() as url:
             yield url
 
+    @contextlib.contextmanager
+    def rabbitmq(self, peer: Peer) -> Iterator[str]:
+        """Run the RabbitMQ server that a peer needs, and yield its URL; "" when it needs none."""
+        if peer.needs != "rabbitmq":
+            yield ""
+            return
+        from tests.rabbit import RabbitServer  # needs pika
+
+        server = RabbitServer(Path(tempfile.mkdtemp(prefix="switchyard-bench-rabbitmq-"))).start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
     def _prepare(self, peer: Peer) -> None:
+        if peer.needs == "rabbitmq" and not _has_rabbitmq():
+            raise CannotPrepare("RabbitMQ or pika is not here; run bin/test once, or: sudo apt install rabbitmq-server")
         if peer.needs == "postgres":
             postgres.provide()
         if peer.needs == "node":
@@ -121,6 +139,14 @@ class Environments:
 
 def _lock(peer: Peer) -> Path:
     return LOCKS / f"{peer.adapter}.txt"
+
+
+def _has_rabbitmq() -> bool:
+    if importlib.util.find_spec("pika") is None:
+        return False
+    from tests.rabbit import INSTALLED
+
+    return INSTALLED.exists() or shutil.which("rabbitmq-server-unpacked") is not None
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:

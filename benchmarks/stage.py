@@ -58,6 +58,7 @@ class Stage:
             self.records_path.touch()
             self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
             self._database_url = stack.enter_context(self._environments.database(self.peer))
+            self._rabbitmq_url = stack.enter_context(self._environments.rabbitmq(self.peer))
             self.url = self.server.url if self._away_ms == 0 else self._proxy(stack)
             if self.peer.keeps_history:
                 self._start_history(stack)
@@ -180,6 +181,7 @@ class Stage:
     def _variables(self) -> dict[str, str]:
         return {
             "BENCH_URL": self.url,
+            "BENCH_RABBITMQ_URL": self._rabbitmq_url,
             "BENCH_RECORDS": str(self.records_path),
             "BENCH_WORKER": "0",
             "DJANGO_SETTINGS_MODULE": "project.settings",

@@ -36,7 +36,7 @@ class Peer:
     keeps_work: bool = True
     bulk: bool = False
     language: Literal["python", "node"] = "python"
-    needs: Literal["", "postgres", "node", "streams-checkout"] = ""
+    needs: Literal["", "postgres", "node", "streams-checkout", "rabbitmq"] = ""
     whole_stack: bool = False
     keeps_history: bool = False
 
@@ -48,7 +48,7 @@ class Peer:
     @property
     def on_server(self) -> bool:
         """Whether its tasks wait on the Redis or Valkey server, so that the server's statistics include their cost."""
-        return self.needs != "postgres"
+        return self.needs not in ("postgres", "rabbitmq")
 
 
 STACK = Peer(
@@ -96,7 +96,23 @@ OTHERS = (
     Peer("streams", "streams", "dramatiq-redis-streams", backlog=15_000, needs="streams-checkout"),
     Peer("bullmq", "bullmq", "BullMQ", backlog=20_000, bulk=True, language="node", needs="node"),
 )
+# On RabbitMQ: ours, and stock Dramatiq configured alike (quorum queues, confirms) and with its defaults.
+ON_RABBITMQ = (
+    Peer("switchyard-rabbitmq", "switchyard", "Switchyard, Dramatiq's default middleware", needs="rabbitmq"),
+    Peer(
+        "switchyard-stack-rabbitmq",
+        "switchyard",
+        "Switchyard, whole stack",
+        {"BENCH_STACK": "1"},
+        needs="rabbitmq",
+        whole_stack=True,
+    ),
+    Peer(
+        "dramatiq-rabbitmq", "dramatiq_rabbitmq", "Dramatiq, configured alike", {"BENCH_QUORUM": "1"}, needs="rabbitmq"
+    ),
+    Peer("dramatiq-rabbitmq-default", "dramatiq_rabbitmq", "Dramatiq, its defaults", needs="rabbitmq"),
+)
 # Not a peer, but their common basis: shows the machine's share of a wait.
 RAW_MOVE = Peer("raw-move", "raw_move", "a raw blocking move")
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
-PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, HISTORY, RAW_MOVE)}
+PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, HISTORY, *ON_RABBITMQ, RAW_MOVE)}

@@ -6,14 +6,18 @@ import logging
 import os
 from typing import Any
 
+from dramatiq.broker import Broker
 from dramatiq.middleware import default_middleware
 
 from benchmarks.peers.on_dramatiq import LANES, OnDramatiq
 from broker.batch import messages
 from broker.keys.keys import Keys
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.topology import RETRY_SUFFIX, Pool, Queue, Yard
+
+RABBITMQ_URL = os.environ.get("BENCH_RABBITMQ_URL", "")
 
 
 def plain() -> RedisBroker:
@@ -22,19 +26,33 @@ def plain() -> RedisBroker:
     return RedisBroker(connect(os.environ["BENCH_URL"]), Keys("bench"), middleware=middleware)
 
 
-def whole_stack() -> RedisBroker:
+def plain_on_rabbitmq() -> Any:
+    """Return the broker on RabbitMQ as stock Dramatiq would use it."""
+    from broker.rabbit.broker import RabbitBroker
+
+    calls = calls_on(connect(os.environ["BENCH_URL"]))
+    broker = RabbitBroker(RABBITMQ_URL, calls, Keys("bench"))
+    for entry in default_middleware:
+        broker.add_middleware(entry())
+    return broker
+
+
+def whole_stack() -> Broker:
     """Return the broker as a yard uses it: metrics, records of jobs, limits, retries, logs from warnings on."""
     import django
 
     django.setup()
-    from apps.platform.wiring import build_yard
+    from apps.platform.wiring import build_rabbit_yard, build_yard
     from middleware import logs
 
     logs.configure("json", level=logging.WARNING)
     names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]
     queues = tuple(Queue(name, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for name in names)
     pool = Pool("bench", "threads", LANES, processes=1, slots=8)
-    return build_yard(Yard(queues, (pool,)), connect(os.environ["BENCH_URL"]), Keys("bench"))
+    yard, client = Yard(queues, (pool,)), connect(os.environ["BENCH_URL"])
+    if RABBITMQ_URL:
+        return build_rabbit_yard(yard, client, Keys("bench"), url=RABBITMQ_URL)
+    return build_yard(yard, client, Keys("bench"))
 
 
 class OnSwitchyard(OnDramatiq):
@@ -54,4 +72,10 @@ class OnSwitchyard(OnDramatiq):
         return super().worker_command(slots)
 
 
-adapter = OnSwitchyard(whole_stack() if os.environ.get("BENCH_STACK") else plain(), "switchyard")
+def _broker() -> Broker:
+    if os.environ.get("BENCH_STACK"):
+        return whole_stack()
+    return plain_on_rabbitmq() if RABBITMQ_URL else plain()
+
+
+adapter = OnSwitchyard(_broker(), "switchyard")
