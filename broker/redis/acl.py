@@ -68,11 +68,14 @@ def _reachable(name: str) -> str:
     return reached
 
 
-def roles() -> dict[str, Role]:
+def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
     """Return each role by its name.
 
     A ``producer`` sends, follows jobs, and counts limits. A ``worker`` is a pool: bulk acts of people are jobs there.
     The ``scheduler`` also writes history and sends alerts. The ``room`` is a web with API, pages and commands.
+
+    Args:
+        beside_rabbitmq: The server holds no messages: whoever sends one writes its record.
     """
     sends = frozenset({
         "queue/enqueue", "queue/notify", "job_read", "limit_change", "lock_take", "lock_release", "window_reserve",
@@ -81,7 +84,7 @@ def roles() -> dict[str, Role]:
     schedules = sends | {"alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep"}
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
-    own = (("lock:*", "del"), ("{*}:refused", "del"))
+    own: tuple[tuple[str, str], ...] = (("lock:*", "del"), ("{*}:refused", "del"))
     lists = (
         "lrange",
         "zrange",
@@ -109,12 +112,17 @@ def roles() -> dict[str, Role]:
         "zrangebylex",
         "lindex",
     )
-    scheduled = (("{alerts}:*", "del"), ("{*}:job:ended*", "unlink"))
+    recorded = ("{*}:job:ended*", "unlink")
+    scheduled = (("{alerts}:*", "del"), recorded)
+    if beside_rabbitmq:
+        sends, own = sends | {"job_write"}, (*own, recorded)
     room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
     return {
         "producer": Role(sends, RECORDS, own),
         "scheduler": Role(
-            schedules, (*RECORDS, *lists, "hset", "hdel", "hincrby", "srem", "expire", "pttl"), (*own, *scheduled)
+            schedules,
+            (*RECORDS, *lists, "hset", "hdel", "hincrby", "srem", "expire", "pttl"),
+            tuple(dict.fromkeys((*own, *scheduled))),
         ),
         "worker": Role(works, works_plain),
         "room": Role(every_script(), (*works_plain, *room_plain)),
@@ -133,6 +141,10 @@ def line(name: str, role: Role, *, prefix: str = "switchyard", user: str = "") -
     return f"user {user or f'{prefix}-{name}'} off resetchannels ~{prefix}:* -@all {allowed}{only}"
 
 
-def render() -> str:
-    """Return an ACL file with a user for each role. It leaves the default user as the server makes it: open."""
-    return "".join(f"{line(name, role)}\n" for name, role in roles().items())
+def render(*, beside_rabbitmq: bool = False) -> str:
+    """Return an ACL file with a user for each role. It leaves the default user as the server makes it: open.
+
+    Args:
+        beside_rabbitmq: See :func:`roles`.
+    """
+    return "".join(f"{line(name, role)}\n" for name, role in roles(beside_rabbitmq=beside_rabbitmq).items())

@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.deployment import compose, prometheus
 from apps.platform.deployment.sizes import RENDERED_CORES
+from apps.platform.setting_values import RABBITMQ_SCHEMES
 from broker.redis import acl
 from broker.topology import Yard
 
@@ -47,7 +50,8 @@ def render(target: str, yard: Yard, cores: int = RENDERED_CORES) -> dict[str, st
         KeyError: there is no such target.
     """
     if target == "acl":
-        return {"ops/users.acl": acl.render()}
+        scheme = urlsplit(switchyard_settings().broker_url).scheme
+        return {"ops/users.acl": acl.render(beside_rabbitmq=scheme in RABBITMQ_SCHEMES)}
     return {path: _document(target, content) for path, content in _TARGETS[target](yard.with_cores(cores)).items()}
 
 
