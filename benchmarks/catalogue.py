@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks import (
     backlog,
+    cluster,
     concurrency,
     distance,
     drain,
@@ -43,5 +44,6 @@ _MODULES = (
     concurrency,
     supervised,
     rabbitmq,
+    cluster,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

@@ -1,0 +1,90 @@
+"""Benchmark of a cluster: processor time of the servers and of the client for each message, beside one server."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench, Benchmark, Figures
+from benchmarks.memory_cluster import MemoryCluster
+from benchmarks.peers import OURS, Peer
+from benchmarks.server import MemoryServer
+from benchmarks.stage import MEMORY_DIR
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.access import calls_on
+from broker.redis.connections import connect
+
+# On all of three masters that share the slots alike: first, second, third, third.
+QUEUES = ("b", "c", "a", "d")
+# Name in figures -> masters; none is one server outside of a cluster, under a plain address.
+SERVERS = {"alone": 0, "of_1": 1, "of_3": 3}
+# Slices are short, so that other work on the machine slows all servers down alike; their medians are compared.
+SLICES, LEAST_SLICES, SLICE, AT_ONCE = 60, 10, 320, 8
+BODY = b"x" * 400
+OWNER = "bench.1/live"
+
+
+class Side:
+    """One kind of server with its client, and the processor time of its slices, in microseconds for each message."""
+
+    def __init__(self, folder: Path, masters: int) -> None:
+        self.server: Any = MemoryCluster(folder, masters) if masters else MemoryServer(folder)
+        self.server_us: list[float] = []
+        self.client_us: list[float] = []
+        self._held: list[Any] = [() for _ in QUEUES]
+        self._number = 0
+
+    def connect(self) -> None:
+        """Connect to the running server."""
+        self.calls = calls_on(connect(self.server.url))
+        self._families = [QueueOperations(self.calls, Keys("bench").queue(queue)) for queue in QUEUES]
+        for family in self._families:
+            family.join(OWNER)
+
+    def run_slice(self) -> None:
+        """Send messages one by one to each queue in turn, fetch them in batches, acknowledge with the next fetch."""
+        before, client_s = self.server.usage(), time.thread_time()
+        for _ in range(SLICE // (AT_ONCE * len(QUEUES))):
+            for at, family in enumerate(self._families):
+                for _ in range(AT_ONCE):
+                    family.enqueue([Entry(f"m-{self._number}", BODY)])
+                    self._number += 1
+                found = family.fetch(OWNER, AT_ONCE, request=self._number, acked=self._held[at])
+                self._held[at] = [grant.lease for grant in found.grants]
+        client_s = time.thread_time() - client_s
+        self.client_us.append(client_s * 1e6 / SLICE)
+        self.server_us.append(self.server.usage().since(before).cpu_s * 1e6 / SLICE)
+
+
+def measure(bench: Bench, peer: Peer) -> Figures:
+    """Send, fetch and acknowledge the same messages on each kind of server, in slices by turns."""
+    folder = Path(tempfile.mkdtemp(prefix="switchyard-bench-", dir=MEMORY_DIR if MEMORY_DIR.is_dir() else None))
+    sides = {name: Side(folder / name, masters) for name, masters in SERVERS.items()}
+    figures: Figures = {}
+    try:
+        with contextlib.ExitStack() as stack:
+            for side in sides.values():
+                stack.enter_context(side.server)
+                side.connect()
+                stack.callback(side.calls.close)
+            for _ in range(bench.count(SLICES, least=LEAST_SLICES)):
+                for name in random.sample(list(sides), len(sides)):
+                    sides[name].run_slice()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, side in sides.items():
+        figures[f"cluster_{name}_server_us"] = statistics.median(side.server_us[1:])
+        figures[f"cluster_{name}_client_us"] = statistics.median(side.client_us[1:])
+    figures["cluster_client_us"] = figures["cluster_of_1_client_us"] - figures["cluster_alone_client_us"]
+    return figures
+
+
+BENCHMARK = Benchmark("cluster", "What does a cluster cost for each message, beside one server?", measure, OURS[:1])
