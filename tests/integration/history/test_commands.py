@@ -23,6 +23,7 @@ from broker.interface import Facilities
 from broker.keys.keys import Keys
 from project.config import BASE_DIR
 from tests.chaos.postgres import PostgresUnderTest
+from tests.environment import POSTGRES
 from tests.integration.history.conftest import Put, ended_job
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.processes import titles_below
@@ -71,7 +72,7 @@ def test_a_killed_writer_loses_no_row_and_writes_none_twice(
     tmp_path: Path,
 ) -> None:
     environment = dict(process_environment)
-    if database == "postgres":
+    if database == "postgres" and not POSTGRES:
         environment["DATABASE_URL"] = request.getfixturevalue("postgres").url
     rng = random.Random(3)
     total = 5_000
