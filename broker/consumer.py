@@ -43,14 +43,13 @@ class Consumer(DramatiqConsumer):
                            this is the only consumer (its credit is reserved)
         otherwise          fetch                                                    lane empty, or not
 
-    Holdings are unknown while the answer to a fetch may be unread: at the start, and after a wake-up was abandoned.
+    Holdings are unknown while the answer to a fetch may be unread: at the start, and after a wake-up was abandoned. So
+    they are once another server took over: it may lack acknowledgements that the former one answered.
     """
 
     def __init__(self, broker: ConsumingBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
-        self._broker = broker
-        self._family = family
-        self._owner = owner
-        self._lane = lane_of(owner)
+        self._broker, self._family = broker, family
+        self._owner, self._lane = owner, lane_of(owner)
         self._lane_name = family.keys.lane_name(self._lane)
         self._timeout_s = timeout_ms / 1000
         self.closed = False
@@ -60,7 +59,7 @@ class Consumer(DramatiqConsumer):
         self._requests = itertools.count(time.time_ns())
         self._ready: deque[HeldMessage] = deque()
         self._wakeup = Wakeup(family.calls, family.keys.wakeup(self._lane))
-        self._request = self._reserved_credit = 0
+        self._request = self._reserved_credit = self._server_changes = 0
         self._share_requested = self._holdings_known = self._lane_empty = False
         self._sharing = threading.Lock()
         self._due_at_s: float | None = None
@@ -281,9 +280,10 @@ class Consumer(DramatiqConsumer):
             self._credit.release(credit)
 
     def _learn_holdings(self) -> None:
-        if not self._holdings_known:
+        changes = self._family.calls.server_changes
+        if not self._holdings_known or changes != self._server_changes:
             self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
-            self._holdings_known = True
+            self._holdings_known, self._server_changes = True, changes
 
     def _abandon_wakeup(self) -> None:
         """End a pending wait. The fetch that was sent ahead may be run until the server has closed the connection."""

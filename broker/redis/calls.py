@@ -33,6 +33,7 @@ from broker.redis.exchange import Word as Word
 from broker.redis.exchange import ask, connect_within, evaluate, left_s, sent_ahead
 from broker.redis.pace import PACE
 from broker.redis.scripts import Script
+from broker.redis.sentinel import Sentinels
 from broker.redis.server_errors import is_away, named, unanswered
 
 T = TypeVar("T")
@@ -73,8 +74,14 @@ class RedisCalls:
         self.budget_s, self.refused_s = budget_s, refused_s
         self.client = client
         self._pool: ConnectionPool = client.connection_pool
+        self._sentinels: Sentinels | None = self._pool.connection_kwargs.get("sentinels")
         self._idle: list[Any] = []
         self._pid = os.getpid()
+
+    @property
+    def server_changes(self) -> int:
+        """How often another server took over, which may lack what the former one answered."""
+        return self._sentinels.changes if self._sentinels else 0
 
     def call(
         self,

@@ -49,12 +49,16 @@ class Sentinels:
 
     It holds no lock and no connection: threads, greenlets and forked processes may share it.
 
+    Attributes:
+        changes: How often another master than before was named.
+
     Args:
         options: Of a connection of redis-py to a sentinel, without host, port and timeouts.
     """
 
     def __init__(self, url: SentinelUrl, options: dict[str, Any]) -> None:
         self.master: tuple[str, int] | None = None
+        self.changes = 0
         self._epoch = -1
         self._ask_at_s = 0.0
         self.url = url
@@ -110,7 +114,8 @@ class Sentinels:
         self._places = [*(other for other in places if other != place), place]
 
     def _learn(self, answer: Answer) -> tuple[str, int]:
-        self._epoch, self.master = answer.epoch, (answer.host, answer.port)
+        former, self._epoch, self.master = self.master, answer.epoch, (answer.host, answer.port)
+        self.changes += former not in (None, self.master)
         self._ask_at_s = time.monotonic() + EVERY_S
         return self.master
 

@@ -99,6 +99,32 @@ def test_a_planned_failover_with_writes_held_back_loses_nothing(
     assert max(back_s) < WORST_S
 
 
+@pytest.mark.long
+def test_what_the_former_master_acknowledged_after_a_switch_runs_again_at_once(
+    watched: Watched, pools_on: PoolsOn, ledger: Ledger
+) -> None:
+    pools = pools_on("threads", watched.url)
+    pools.start("runpool", "work")
+    switched_at_s = []
+
+    with load(pools.broker, ledger, per_s=200, plain=True) as producers:
+        for _ in range(3):
+            producers.wait_for_accepted(200)
+            switched_at_s.append(ledger.entries()[-1].at_s)
+            watched.fail_over()
+            seconds_until_new_work_completes(ledger)
+            watched.wait_until_settled()
+        producers.wait_for_accepted(200)
+        producers.stop()
+        wait_until_drained(pools.broker, 10)
+
+    found = ledger.account()
+    late = [job for job in found.lost if not _accepted_just_before(ledger, job, switched_at_s)]
+    print(f"of {len(found.accepted)} accepted jobs {len(found.lost)} were lost and {len(found.duplicated)} ran twice")
+    assert found.unexpected == ()
+    assert late == [], "what was lost is what the former master had answered after the switch"
+
+
 def longest_silence_s(ledger: Ledger) -> float:
     """Return the longest time in which no job completed."""
     ends = sorted(entry.at_s for entry in ledger.entries() if entry.phase == "completed")

@@ -17,6 +17,7 @@ from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from broker.queue import codec
 from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
 from broker.redis_broker import RedisBroker
 from broker.worker.wakeup import Wakeup
 from tests.factories.yards import small_yard
@@ -56,6 +57,25 @@ def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroke
 
     assert found is not None
     assert found.message_id == "retry-1"
+
+
+def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
+    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    consumer = broker.consume("work", prefetch=4)
+    put(broker, "held")
+    put(broker, "forgotten")
+    held, forgotten = next(consumer), next(consumer)
+    assert held is not None
+    assert forgotten is not None
+    del broker.in_flight["forgotten"]  # its acknowledgement went to the former server
+    put(broker, "next")
+
+    monkeypatch.setattr(RedisCalls, "server_changes", 1)
+    found = [next(consumer), next(consumer)]
+
+    assert [message.message_id for message in found if message] == ["forgotten", "next"]
 
 
 def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -> None:
