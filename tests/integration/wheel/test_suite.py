@@ -21,8 +21,9 @@ pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, 
 PYTEST_INI = """
 [pytest]
 DJANGO_SETTINGS_MODULE = host_settings
-addopts = -q --strict-markers -p no:cacheprovider -p tests.environment --timeout=180
+addopts = -q --strict-markers -m "not long" -p no:cacheprovider -p tests.environment --timeout=180
 filterwarnings = error
+markers = long: as in this repository
 """
 
 

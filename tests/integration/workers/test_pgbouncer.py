@@ -41,8 +41,8 @@ print(len(set(counts)), len(counts))
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresUnderTest]:
-    """A PostgreSQL with nothing in it."""
-    with PostgresUnderTest() as server:
+    """A PostgreSQL with nothing in it, and with fewer connections than the project's own yard may open."""
+    with PostgresUnderTest(connections=100) as server:
         yield server
 
 
