@@ -104,7 +104,7 @@ AXES_IPWARE_META_PRECEDENCE_ORDER = ["REMOTE_ADDR"]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": FOLDERS,  # every page of the admin stands in the room's frame
+        "DIRS": [*FOLDERS, BASE_DIR / "project" / "templates"],  # every page stands in the frame, 403 and 404 too
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

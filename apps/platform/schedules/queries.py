@@ -113,7 +113,10 @@ def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
         return "No schedule is sent"
     if late:
         return f"{counted(late, 'schedule')} {'was' if late == 1 else 'were'} sent late"
-    return f"{counted(len(rows), 'schedule')}, sent on time" if rows else "No schedules"
+    if not rows:
+        return "No schedules"
+    came = any(row.last_tick is not None for row in rows)
+    return f"{counted(len(rows), 'schedule')}, {'sent on time' if came else 'no tick yet'}"
 
 
 def paused(now: datetime.datetime) -> list[ScheduleRow]:

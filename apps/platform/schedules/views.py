@@ -70,7 +70,7 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
     leads = queries.scheduler_leads()
     context = {
         "title": "Schedules", "rows": rows, "leads": leads, "picture": next_hour.draw(schedules(), found, now),
-        "headline": queries.headline(found, leads), "at": now,
+        "headline": queries.headline(found, leads), "at": now, "drawn": any(strip.bars for _, strip, _ in rows),
         "paused": sum(row.paused_at is not None for row in found),
     }  # fmt: skip
     return _render(request, "list.html", context)

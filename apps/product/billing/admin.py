@@ -63,6 +63,10 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
         """Return whether the user may start a reconciliation, the same permission."""
         return self.has_run_permission(request)
 
+    def get_fields(self, request: HttpRequest, obj: Reconciliation | None = None) -> Any:
+        """Return the fields; a new month has no results yet."""
+        return super().get_fields(request, obj) if obj else ["month"]
+
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may start a reconciliation."""
         return request.user.has_perm("billing.add_reconciliation")

@@ -108,7 +108,7 @@ def test_silence_is_made_shown_with_who_until_why_and_ended(alert: Alert) -> Non
     assert refused.status_code == 400
     for address in (LIST, reverse("admin:switchyard_alerts_alert_change", args=[alert.pk])):
         page = client.get(address).content.decode()
-        assert "a.lind" in page and "&lt;b&gt;provider" in page and f"{silence.until:%Y-%m-%d %H:%M}" in page
+        assert "a.lind" in page and "&lt;b&gt;provider" in page and f"{silence.until:%-d %b %Y %H:%M}" in page
     client.post(reverse("admin:switchyard_alerts_unsilence", args=[silence.pk]))
     silence.refresh_from_db()
     assert silence.ended_by == "a.lind"

@@ -177,3 +177,30 @@ def test_deletion_is_asked_with_a_way_back_that_needs_no_script(admin_client: Cl
     assert f'href="{reverse("admin:auth_user_changelist")}">Back</a>' in many
     assert "Delete user</button>" in one and "Delete 1 user</button>" in many
     assert 'href="#"' not in one + many
+
+
+def test_refused_page_names_the_missing_right_and_stands_in_the_frame(watcher: Client) -> None:
+    answer = watcher.get(reverse("switchyard-queue-pause", args=["default"]))
+
+    page = answer.content.decode()
+    assert answer.status_code == 403
+    assert "The missing right is switchyard_operations.pause_queue." in page
+    assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
+
+
+def test_address_that_leads_nowhere_says_so_in_the_frame(watcher: Client) -> None:
+    unknown = watcher.get("/admin/no/<b>such</b>/page/")
+    gone = watcher.get(reverse("switchyard-queue", args=["no-such"]))
+
+    assert unknown.status_code == gone.status_code == 404
+    page = unknown.content.decode()
+    assert "/admin/no/%3Cb%3Esuch%3C/b%3E/page/" in page and 'id="menu"' in page and "Http404" not in page
+    assert "The topology has no queue no-such." in gone.content.decode()
+
+
+def test_stranger_sees_no_menu_on_a_page_that_is_not_there(client: Client) -> None:
+    answer = client.get("/no/such/page/")
+
+    page = answer.content.decode()
+    assert answer.status_code == 404
+    assert "There is nothing at this address" in page and 'id="menu"' not in page and "Resolver404" not in page
