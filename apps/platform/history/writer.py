@@ -112,15 +112,18 @@ class HistoryWriter:
             return self._poll_s if leading else self._renew_s
         if self._burst_since is None:
             self._burst_since = started
-        return REST_PER_WORK * (time.monotonic() - started) if self._in_burst() else 0.0
+        # On a busy machine a round may take seconds: the rest ends with the burst, and in time for the lease.
+        return min(REST_PER_WORK * (time.monotonic() - started), self._burst_left_s(), self._renew_s)
 
-    def _in_burst(self) -> bool:
-        """Whether rows began to come so shortly ago that the workers come first."""
-        return self._burst_since is None or time.monotonic() - self._burst_since < self._burst_s
+    def _burst_left_s(self) -> float:
+        """Return for how much longer the workers come first, as rows began to come shortly ago."""
+        if self._burst_since is None:
+            return self._burst_s
+        return max(self._burst_since + self._burst_s - time.monotonic(), 0.0)
 
     def _move(self) -> int:
         """Move the oldest entries of every family; return how many there were."""
-        entries = self.streams.read(limit=BURST_READ_LIMIT if self._in_burst() else READ_LIMIT)
+        entries = self.streams.read(limit=BURST_READ_LIMIT if self._burst_left_s() else READ_LIMIT)
         for batch in _batches(entries):
             if not self.leadership.acquire_or_renew():
                 break

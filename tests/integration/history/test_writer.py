@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -13,6 +14,7 @@ import structlog
 from prometheus_client import generate_latest
 
 from apps.platform.history import queries
+from apps.platform.history import writer as history_writer
 from apps.platform.history.filters import Filter
 from apps.platform.history.metrics import history_metrics
 from apps.platform.history.models import AttemptRow, JobRow, SearchValue
@@ -165,6 +167,24 @@ def test_the_writer_rests_in_a_burst_and_no_more_once_it_lasts(put: Put) -> None
     wait_for(lambda: not rests_after_a_row(), 20)
 
     assert writer.step() == 7.0, "nothing was left to move"
+
+
+def test_the_writer_rests_no_longer_than_the_burst_and_its_lease_after_a_round_that_took_long(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+
+    def write_slowly(rows: Any) -> None:  # as on a machine that leaves it no processor
+        nonlocal now_s
+        now_s += 3.0
+
+    monkeypatch.setattr(history_writer, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(history_writer.upserts, "write", write_slowly)
+    put(ended_job(1))
+    assert HistoryWriter(burst_s=5.0).step() == 2.0, "then the burst is over"
+
+    put(ended_job(2))
+    assert HistoryWriter(burst_s=60.0, renew_s=5.0).step() == 5.0, "then its lease is to be renewed"
 
 
 def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
