@@ -24,10 +24,12 @@ from broker.stores.history_streams import HistoryEntry, HistoryStreams
 LOGGER: Final = "switchyard.history"
 log = structlog.get_logger(LOGGER)
 
-# Entries that are read of each family at once, each with the rows of one acknowledged batch; and rows of one
-# transaction: it holds SQLite's only write lock for tens of milliseconds.
+# Entries that are read of each family at once, each with the rows of one acknowledged batch.
 READ_LIMIT: Final = 100
+# Rows of one transaction. On SQLite it holds the only write lock: 500 rows take tens of milliseconds of a processor,
+# and at nice 19 seconds while others use every core.
 BATCH_ROWS: Final = 500
+SQLITE_BATCH_ROWS: Final = 100
 POLL_S: Final = 0.5
 PAUSE_S: Final = 2.0
 # A burst is written beside its workers in small rounds for a sixteenth of the time, and without a rest once it lasts
@@ -124,7 +126,7 @@ class HistoryWriter:
     def _move(self) -> int:
         """Move the oldest entries of every family; return how many there were."""
         entries = self.streams.read(limit=BURST_READ_LIMIT if self._burst_left_s() else READ_LIMIT)
-        for batch in _batches(entries):
+        for batch in _batches(entries, SQLITE_BATCH_ROWS if connection.vendor == "sqlite" else BATCH_ROWS):
             if not self.leadership.acquire_or_renew():
                 break
             skipped = batch.skipped + self._write(batch.rows)
@@ -157,15 +159,15 @@ class HistoryWriter:
             log.warning("the lease was not released, it expires by itself", error=str(error))
 
 
-def _batches(entries: Sequence[HistoryEntry]) -> Iterator[_Batch]:
-    """Yield entries with their rows, about ``BATCH_ROWS`` at a time; what cannot be read is counted."""
+def _batches(entries: Sequence[HistoryEntry], most: int) -> Iterator[_Batch]:
+    """Yield entries with their rows, about ``most`` rows at a time; what cannot be read is counted."""
     batch = _Batch()
     for entry in entries:
         rows, skipped = _read(entry)
         batch.entries.append(entry)
         batch.rows += rows
         batch.skipped += skipped
-        if len(batch.rows) >= BATCH_ROWS:
+        if len(batch.rows) >= most:
             yield batch
             batch = _Batch()
     if batch.entries:
