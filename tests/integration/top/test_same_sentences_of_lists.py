@@ -6,6 +6,7 @@ import html
 import io
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 import dramatiq
 import pytest
@@ -88,8 +89,9 @@ def test_an_alert_that_is_silenced(facilities: Facilities, client: Client) -> No
     assert headline.strip() == "alerts: 1 open alert." and plain("1 open alert") in shown
     [title] = re.findall(r"UTC  (.*) \(3 times\)$", first)
     assert title == row.title and plain(title) in shown and plain("3 times") in shown
-    until, by = re.findall(r", (until .* UTC), (by .*)$", silence)[0]
-    assert plain(f"Silenced {until} {by}") in detail
+    until, by = re.findall(r", until (.*) UTC, (by .*)$", silence)[0]
+    end = datetime.fromisoformat(until)  # a page has names of months
+    assert plain(f"Silenced until {end.day} {end:%b %Y %H:%M} UTC {by}") in detail
 
 
 def test_a_broker_that_would_evict_messages(facilities: Facilities, client: Client) -> None:

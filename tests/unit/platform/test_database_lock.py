@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from apps.platform.database_lock import command_of, sqlite_writer
+from tests.waiting import wait_for
 
 WAL = "3: POSIX  ADVISORY  WRITE {pid} fe:01:{inode} 120 120\n"
 RESERVED = "4: POSIX  ADVISORY  WRITE {pid} 00:2f:{inode} 1073741825 1073741825\n"
@@ -40,7 +41,8 @@ def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:
 def test_passwords_of_a_command_line_are_not_told() -> None:
     words = ("postgres://ada:opensesame@db/x", "--password=opensesame", "--api-token", "opensesame", "file.sql")
     with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as process:
-        shown = command_of(process.pid)
+        # Until it has executed the command, the new process has this one's command line or none.
+        shown = wait_for(lambda: (line := command_of(process.pid)).endswith("file.sql") and line)
         process.communicate(b"\n")
 
     assert "opensesame" not in shown
