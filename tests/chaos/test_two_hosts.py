@@ -151,7 +151,7 @@ def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
     for job in taken:
         enqueue(two.broker, two.ledger, job, 1_500, FIRST)
     wait_for(lambda: set(taken) <= set(harmed.ledger.jobs("started")), 20, what="the jobs run on the first host")
-    # What waits there when it is harmed is half of what is sent.
+    # Half of the messages wait there when it is harmed.
     other.start_pool("work")
     for number in range(8):
         enqueue(two.broker, two.ledger, f"held-{number}.", 4_000, FIRST)

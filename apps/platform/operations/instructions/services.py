@@ -15,7 +15,7 @@ from broker.stores.pool_reports import QUIETED, Instruction, PoolReport, Verb
 
 LONGEST_REASON: Final = 500
 POLL_S: Final = 0.2
-# What each is told, after "1 supervisor is told to".
+# Instructions in words, after "1 supervisor is told to".
 TOLD: Final[dict[str, str]] = {
     "quiet": "take no new work; what runs there ends",
     "resume": "take work again",
