@@ -23,7 +23,7 @@ SERVICES = compose.project(settings.SWITCHYARD.topology)["services"]
 OWN = [name for name, service in SERVICES.items() if "build" in service]
 ROOT = settings.BASE_DIR
 DEV_LOCK = (ROOT / "requirements-dev.txt").read_text()
-# What boto3 needs beside the packages of requirements.txt.
+# Packages that boto3 needs beside those of requirements.txt.
 CLIENT = ("boto3", "botocore", "jmespath", "s3transfer")
 VALUES = {
     "DJANGO_ALLOWED_HOSTS": "yard.example.com",
