@@ -6,7 +6,6 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from heapq import nlargest
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -122,19 +121,19 @@ def unfinished_jobs(
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
     comparison = Comparison(wanted)
-    found: list[SeenMessage] = []
-    times: list[int] = []
+    found: list[tuple[int, str, int]] = []
     also: set[str] = set()
-    for seen in looked.messages:
+    for place, seen in enumerate(looked.messages):
         if (at := comparison.time_of(seen)) is None or _state(seen, known) not in states:
             continue
         if seen.id in among:
             also.add(seen.id)
         if before is None or (at, seen.id) < before:
-            found.append(seen)
-            times.append(at)
-    newest = nlargest(limit, range(len(found)), key=lambda place: (times[place], found[place].id))
-    jobs = [Unfinished(times[at], found[at].id, _state(found[at], known), found[at]) for at in newest]
+            found.append((at, seen.id, place))
+    # Most are in order as they come, which sorting uses.
+    found.sort(reverse=True)
+    newest = [(at, looked.messages[place]) for at, _, place in found[:limit]]
+    jobs = [Unfinished(at, seen.id, _state(seen, known), seen) for at, seen in newest]
     return UnfinishedJobs(jobs, looked.cut, also, away)
 
 
