@@ -15,6 +15,7 @@ from benchmarks import (
     history,
     idle,
     later,
+    long_drain,
     pages,
     rabbitmq,
     recovery,
@@ -28,6 +29,7 @@ from benchmarks.bench import Benchmark
 _MODULES = (
     enqueue,
     drain,
+    long_drain,
     idle,
     steady,
     recovery,
