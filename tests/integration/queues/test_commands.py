@@ -90,6 +90,25 @@ def test_acts_are_told_as_json_before_and_after_the_acts_name(actors: Any) -> No
     }
 
 
+def test_several_queues_are_paused_and_resumed_by_one_command() -> None:
+    told = run("pause", "slow", "default", "slow", "--reason", "disk is full", "--until", "2h")
+    paused = {queue["queue"]: queue["pause"] for queue in json.loads(run("--json")) if queue["paused"]}
+    again = json.loads(run("resume", "default", "slow", "--json"))
+
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["slow", "default"]
+    assert {name: pause["reason"] for name, pause in paused.items()} == dict.fromkeys(
+        ("default", "slow"), "disk is full"
+    )
+    assert again == [{"queue": name, "paused": False, "changed": True} for name in ("default", "slow")]
+
+
+def test_an_unknown_queue_among_several_is_refused_before_any_is_paused() -> None:
+    with pytest.raises(CommandError, match="slwo"):
+        run("pause", "default", "slwo")
+
+    assert not any(queue["paused"] for queue in json.loads(run("--json")))
+
+
 def test_an_actor_of_which_nothing_waits_is_not_said_to_have_moved(actors: Any) -> None:
     assert "nothing of it waited in default" in run("relocate", "moevs", "--from", "default", "--to", "slow")
 

@@ -37,7 +37,7 @@ EXAMPLES = """examples:
   manage.py queues                                        list every queue
   manage.py queues status slow                            what waits, who holds its slots, what helps
   manage.py queues pause slow --until 2h --reason "disk is full"    start nothing of slow; running messages continue
-  manage.py queues resume slow
+  manage.py queues resume slow default                    several at once, one after the other
   manage.py queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
   manage.py queues purge slow --undo                      within a minute: put it back
   manage.py queues show webhook --lane retry --place scheduled --limit 20
@@ -58,7 +58,7 @@ class Command(BaseCommand):
         )
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
-            turn.add_argument("queue", metavar="QUEUE")
+            turn.add_argument("queues", metavar="QUEUE", nargs="+")
             if act == "pause":
                 text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
                 turn.add_argument("--until", metavar="T", default="", help=text)
@@ -113,30 +113,36 @@ class Command(BaseCommand):
                     self._list(as_json=options["json"])
 
     def _pause(self, options: dict[str, Any]) -> None:
-        queue, who, until = options["queue"], Who.of_command(), None
+        until = None
         with _as_wrong_argument():
             if options["until"]:
                 until = parse_until(options["until"], now=timezone.now())
-            changed = services.pause(queue, who=who, reason=options["reason"], until=until)
-        if options["json"]:
-            facts = {"queue": queue, "paused": True, "changed": changed}
-            if until is not None:
-                facts["until"] = until.isoformat()
-            self.stdout.write(json.dumps(facts))
-            return
-        text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
-        self.stdout.write(
-            f"{queue}: {text}" + (f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "")
-        )
+        found: list[dict[str, Any]] = []
+        for queue in _known(options["queues"]):
+            with _as_wrong_argument():
+                changed = services.pause(queue, who=Who.of_command(), reason=options["reason"], until=until)
+            end = {} if until is None else {"until": until.isoformat()}
+            found.append({"queue": queue, "paused": True, "changed": changed, **end})
+            if not options["json"]:
+                text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
+                end_text = "" if until is None else f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC"
+                self.stdout.write(f"{queue}: {text}{end_text}")
+        self._print_turned(found, options)
 
     def _resume(self, options: dict[str, Any]) -> None:
-        queue = options["queue"]
-        with _as_wrong_argument():
-            changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
+        found: list[dict[str, Any]] = []
+        for queue in _known(options["queues"]):
+            with _as_wrong_argument():
+                changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
+            found.append({"queue": queue, "paused": False, "changed": changed})
+            if not options["json"]:
+                self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
+        self._print_turned(found, options)
+
+    def _print_turned(self, found: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        # One queue is an object, as it was before the command took several.
         if options["json"]:
-            self.stdout.write(json.dumps({"queue": queue, "paused": False, "changed": changed}))
-            return
-        self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
+            self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
 
     def _purge(self, options: dict[str, Any]) -> None:
         queue = options["queue"]
@@ -254,6 +260,12 @@ def _as_wrong_argument() -> Iterator[None]:
         NotImported,
     ) as error:
         raise CommandError(f"queues: {error}") from error
+
+
+def _known(names: list[str]) -> list[str]:
+    """Return each name once; a name that the topology does not have is refused before anything is done."""
+    with _as_wrong_argument():
+        return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
 
 
 def _family(queue: str) -> QueueOperations:
