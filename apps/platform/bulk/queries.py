@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django.utils import timezone
 
@@ -12,6 +12,8 @@ from apps.platform.bulk.kinds import KindTexts, kind_of
 from apps.platform.bulk.models import BulkAct
 
 PAGE = 50
+# A rate of less time says more about the clock than about the act.
+LEAST_S: Final = 1.0
 # An act of a kind that no installed app has any more.
 UNKNOWN_TEXTS = KindTexts("Do", "item", "items", effect="", undo="", left="as they are")
 
@@ -22,8 +24,9 @@ class Progress:
 
     Args:
         share: Of the items, 0 to 1.
-        rate: Items a second since its start; ``None`` before the first step.
+        rate: Items a second since its start; ``None`` before the first step, and of less than a second.
         left_s: Seconds until its end at that rate.
+        took_s: Seconds from its start to its end; ``None`` before either.
     """
 
     act: BulkAct
@@ -31,6 +34,7 @@ class Progress:
     share: float
     rate: float | None
     left_s: float | None
+    took_s: float | None
     address: str
 
     @property
@@ -64,13 +68,15 @@ def progress_of(act: BulkAct) -> Progress:
     else:
         texts, address = kind.texts, kind.address(act.filter)
     reached = act.done + act.skipped
-    rate = left_s = None
-    if act.started_at is not None and reached:
+    rate = left_s = took_s = None
+    if act.started_at is not None:
         until = act.ended_at or (timezone.now() if act.unfinished else act.touched_at)
-        rate = reached / max((until - act.started_at).total_seconds(), 0.001)
-        left_s = max(0, act.total - reached) / rate if act.unfinished else None
+        ran_s = max((until - act.started_at).total_seconds(), 0.0)
+        took_s = None if act.unfinished else ran_s
+        rate = reached / ran_s if reached and ran_s >= LEAST_S else None
+        left_s = max(0, act.total - reached) / rate if rate and act.unfinished else None
     share = 1.0 if act.state == BulkAct.State.DONE else min(1.0, reached / act.total if act.total else 0.0)
-    return Progress(act, texts, share, rate, left_s, address)
+    return Progress(act, texts, share, rate, left_s, took_s, address)
 
 
 def find(number: int) -> Progress | None:
@@ -105,6 +111,7 @@ def summary(progress: Progress) -> dict[str, Any]:
         "skipped": act.skipped,
         "skips": act.skips,
         "rate_per_s": None if progress.rate is None else round(progress.rate, 1),
+        "took_s": None if progress.took_s is None else round(progress.took_s, 3),
         "left_s": None if progress.left_s is None else round(progress.left_s, 1),
         "who": act.who,
         "reason": act.reason,

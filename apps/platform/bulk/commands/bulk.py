@@ -13,6 +13,7 @@ from apps.platform.bulk import queries, services
 from apps.platform.bulk.errors import UnknownBulkAct
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.formatting import duration
 from middleware.logs import printable
 
 EXAMPLES = """examples:
@@ -90,7 +91,8 @@ class Command(BaseCommand):
 
 def _line(one: queries.Progress) -> str:
     act = one.act
-    rate = "" if one.rate is None else f", {one.rate:,.0f}/s"
+    took = "" if one.took_s is None else f", in {duration(one.took_s * 1_000)}"
+    rate = took if one.rate is None else f", {one.rate:,.{0 if one.rate >= 9.95 else 1}f}/s"
     left = "" if one.left_s is None else f", {one.left_s:,.0f} s left"
     skipped = f", {act.skipped:,} skipped" if act.skipped else ""
     state = "stopping" if act.unfinished and act.stop_asked_at else act.state
