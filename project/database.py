@@ -10,7 +10,13 @@ import dj_database_url
 
 # Commands that change or read the schema: they connect past a bouncer, to DATABASE_DIRECT_URL.
 DIRECT_COMMANDS = frozenset(("migrate", "sqlmigrate", "showmigrations", "dbshell", "inspectdb"))
-SESSION = ("lock_timeout=5s", "tcp_keepalives_idle=10", "tcp_keepalives_interval=3", "tcp_keepalives_count=3")
+SESSION = (
+    "lock_timeout=5s",
+    "tcp_keepalives_idle=10",
+    "tcp_keepalives_interval=3",
+    "tcp_keepalives_count=3",
+    "tcp_user_timeout=20s",  # while an answer is on its way, no keepalive is sent, and the system repeats it for 15 min
+)
 POOL = {
     "min_size": 0,  # opened on demand: a process that uses no database opens none
     "timeout": 5.0,  # as connect_timeout: a job that gets no connection is retried later

@@ -315,18 +315,21 @@ from django.db import connection, transaction
 with transaction.atomic(), connection.cursor() as cursor:
     cursor.execute("LOCK TABLE held")
     print("locked", flush=True)
+    cursor.execute("{then}")
     time.sleep(600)
 """
+THEN = {"silent": "SELECT 1", "an answer on its way": "SELECT pg_sleep(3), repeat('x', 100000)"}
 
 
 @long
+@pytest.mark.parametrize("then", THEN.values(), ids=THEN)
 @pytest.mark.skipif(not has_namespaces(), reason="needs the right to make a network: only its cable can be pulled")
-def test_a_host_that_is_cut_off_in_a_transaction_loses_its_locks(tmp_path: Path) -> None:
+def test_a_host_that_is_cut_off_in_a_transaction_loses_its_locks(tmp_path: Path, then: str) -> None:
     with PostgresUnderTest("10.0.0.0/8") as server:
         server.execute("CREATE TABLE held ()")
         host = Host(tmp_path, 1, broker_port=SERVER.port, database_port=server.port, past_proxy=True)
         try:
-            host.start("shell", "--no-imports", "-c", HOLDS_A_LOCK, ready="locked")
+            host.start("shell", "--no-imports", "-c", HOLDS_A_LOCK.format(then=then), ready="locked")
             host.cut()
             cut_s = time.monotonic()
             server.execute("SET lock_timeout = '60s'; INSERT INTO held DEFAULT VALUES")

@@ -17,6 +17,7 @@ def test_a_server_has_a_timeout_for_locks_and_no_pool() -> None:
 
     assert entry["OPTIONS"]["options"] == (
         "-c lock_timeout=5s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
+        " -c tcp_user_timeout=20s"
     )
     assert "pool" not in entry["OPTIONS"]
     assert not entry["DISABLE_SERVER_SIDE_CURSORS"]
