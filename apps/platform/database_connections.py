@@ -21,19 +21,33 @@ ASYNC_CONNECTIONS = 1
 
 # Of the web, whose requests each use one, and of scheduler, history writer, commands and shells.
 WEB_CONNECTIONS, SPARE_CONNECTIONS = 40, 10
+# Connections that PostgreSQL keeps for superusers, by default.
+RESERVED_CONNECTIONS = 3
+# Size of a pool of psycopg whose settings name none.
+POOL_SIZE = 4
 
 
-def planned_connections(yard: Yard, *, pooled: bool = False) -> int:
+def planned_connections(yard: Yard, *, pool_size: int | None = None) -> int:
     """Return the connections that all processes of a yard may open.
 
     Each pool counts its children, those for isolated messages and a successor.
 
     Args:
-        pooled: Whether a child has Django's pool, with room for async actors.
+        pool_size: Size of Django's pool, which the web does not exceed, and beside which a child has room for async
+            actors; ``None`` without one.
     """
-    extra = ASYNC_CONNECTIONS if pooled else 0
+    extra = 0 if pool_size is None else ASYNC_CONNECTIONS
     pools = sum(pool.most_connections + pool.most_children * extra for pool in yard.pools)
-    return pools + WEB_CONNECTIONS + SPARE_CONNECTIONS
+    return pools + (WEB_CONNECTIONS if pool_size is None else pool_size) + SPARE_CONNECTIONS
+
+
+def pool_size(alias: str) -> int | None:
+    """Return how many connections Django's pool keeps for a process at most, or ``None`` without a pool."""
+    declared = connections[alias].settings_dict.get("OPTIONS", {}).get("pool")
+    if not declared:
+        return None
+    sizes = {} if declared is True else declared
+    return int(sizes.get("max_size") or sizes.get("min_size", POOL_SIZE))
 
 
 def is_pooled(alias: str) -> bool:

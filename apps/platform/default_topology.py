@@ -7,8 +7,10 @@ from broker.topology import Pool, Queue, Yard
 SECOND = 1_000
 # Full queues take 200 MB of the broker with jobs of 1 KB; 550 bytes is what a job with short arguments takes.
 MAX_DEPTH = 100_000
-# An idle child has about 100 MB, most of it the project's code. A container needs six times the limit and 160 MB.
+# An idle child has about 100 MB, most of it the project's code. A container needs four times the limit and 160 MB.
 CHILD_BYTES = 500_000_000
+# With the web and to spare the yard then opens 88 connections at most: PostgreSQL gives 97 by default.
+ISOLATED = 2
 # A slow leak ends here.
 RECYCLE_AFTER = 100_000
 
@@ -41,6 +43,7 @@ DEFAULT_YARD = Yard(
             processes=1,
             slots=4,
             prefetch=4,
+            isolated=ISOLATED,
             recycle_after=RECYCLE_AFTER,
             memory_limit_bytes=CHILD_BYTES,
         ),
@@ -50,6 +53,7 @@ DEFAULT_YARD = Yard(
             ("default",),
             processes=1,
             slots=8,
+            isolated=ISOLATED,
             recycle_after=RECYCLE_AFTER,
             memory_limit_bytes=CHILD_BYTES,
         ),
@@ -60,6 +64,7 @@ DEFAULT_YARD = Yard(
             processes=1,
             slots=4,
             shared_retries=True,
+            isolated=ISOLATED,
             recycle_after=RECYCLE_AFTER,
             memory_limit_bytes=CHILD_BYTES,
         ),

@@ -13,11 +13,11 @@ from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted
-from apps.platform.database_connections import is_pooled, planned_connections
+from apps.platform.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
 from apps.platform.database_lock import LockHolder, sqlite_writer
 from apps.platform.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Finding, FindingGroup
 from apps.platform.workers.checks.bounced import is_bounced
-from apps.platform.workers.checks.database import RESERVED, connections_allowed, made_before, undeclared_bouncer
+from apps.platform.workers.checks.database import connections_allowed, made_before, undeclared_bouncer
 
 GROUP = FindingGroup("database")
 SLOW_MS = 50.0
@@ -145,7 +145,7 @@ def _connections() -> Iterator[Finding]:
     allowed = connections_allowed(connection)
     [(used,)] = _rows("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
     bounced = is_bounced(connection.alias)
-    needed = planned_connections(declared_yard(), pooled=is_pooled(connection.alias))
+    needed = planned_connections(declared_yard(), pool_size=pool_size(connection.alias))
     isolated = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)
     seen = (
         f"{used} of {counted(allowed, 'connection')} {'is' if used == 1 else 'are'} open; all processes may open "
@@ -161,8 +161,8 @@ def _connections() -> Iterator[Finding]:
     elif needed > allowed and not bounced:
         cause = "max_connections was not raised with the pools"
         step = (
-            f"Set max_connections to {needed + RESERVED} or more and restart the server, reduce the slots of pools, or "
-            "put PgBouncer before it"
+            f"Set max_connections to {needed + RESERVED_CONNECTIONS} or more and restart the server, reduce the slots "
+            "of pools, or put PgBouncer before it"
         )
         yield GROUP.warning("connections_few", seen, cause, step)
     else:

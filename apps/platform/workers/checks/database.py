@@ -14,12 +14,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from apps.platform.conf import declared_yard
-from apps.platform.database_connections import is_pooled, planned_connections
+from apps.platform.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
 from apps.platform.workers.checks.bounced import is_bounced
 
 T = TypeVar("T")
-# Connections that PostgreSQL keeps for superusers, by default.
-RESERVED = 3
 # Migrations of the time when tables had names without "switchyard_"; a project's own apps have none of these names.
 REPLACED = frozenset(
     {
@@ -72,14 +70,14 @@ def too_few_connections(alias: str) -> list[CheckMessage]:
     if connection.vendor != "postgresql" or is_bounced(alias):
         return []
     allowed = _asked(connections_allowed, connection)
-    planned = planned_connections(declared_yard(), pooled=is_pooled(alias))
+    planned = planned_connections(declared_yard(), pool_size=pool_size(alias))
     if allowed is None or planned <= allowed:
         return []
     return [
         Warning(
             f"allows {allowed} connections, and all processes may open {planned}",
-            hint=f"Set max_connections to {planned + RESERVED} or more and restart the server, reduce the slots of "
-            "pools, or put PgBouncer before it.",
+            hint=f"Set max_connections to {planned + RESERVED_CONNECTIONS} or more and restart the server, reduce the "
+            "slots of pools, or put PgBouncer before it.",
             obj=f"database {alias}",
             id="switchyard.W010",
         )
