@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.platform.database_connections import planned_connections
+from apps.platform.database_connections import RESERVED_CONNECTIONS, planned_connections
 from apps.platform.deployment.containers import hardened, healthcheck, required
 from apps.platform.deployment.sizes import BROKER_DATA_MIB, BROKER_MIB, DATABASE_MIB
 from broker.topology import Yard
@@ -43,7 +43,7 @@ def _postgres(yard: Yard) -> dict[str, Any]:
     return {
         "image": "postgres:17.6-alpine",
         "user": "70:70",
-        "command": ["postgres", "-c", f"max_connections={planned_connections(yard)}"],
+        "command": ["postgres", "-c", f"max_connections={planned_connections(yard) + RESERVED_CONNECTIONS}"],
         "environment": {
             "POSTGRES_USER": "switchyard",
             "POSTGRES_DB": "switchyard",

@@ -10,7 +10,12 @@ import pytest
 import yaml
 from django.conf import settings
 
-from apps.platform.database_connections import SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections
+from apps.platform.database_connections import (
+    RESERVED_CONNECTIONS,
+    SPARE_CONNECTIONS,
+    WEB_CONNECTIONS,
+    planned_connections,
+)
 from apps.platform.default_topology import DEFAULT_YARD
 from apps.platform.deployment import compose, sizes
 from apps.platform.deployment.rendered_files import COMPOSE_FILE, render
@@ -157,6 +162,9 @@ def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
     vans = VANS.total_slots + VANS.slots + MOST_ALONE["processes"]
     assert planned_connections(YARD) == vans + 2 + spare
     assert SPARE.database_connections == 2
+    # Else the doctor warns of the shipped files from the first day: PostgreSQL keeps some of its connections back.
+    limit = int(compose.project(YARD)["services"]["postgres"]["command"][-1].partition("=")[2])
+    assert limit == planned_connections(YARD) + RESERVED_CONNECTIONS
 
 
 def test_server_never_evicts_and_keeps_an_append_only_file() -> None:
