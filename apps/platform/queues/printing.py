@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from apps.platform.console.formatting import duration, promise
+from apps.platform.console.formatting import counted, duration, promise
 from apps.platform.operations import queries
 from apps.platform.operations.diagnosis import judged_now
 from apps.platform.operations.findings.facts import facts_of
@@ -96,9 +96,9 @@ def _paused(queue: queries.QueueState) -> str:
 
 def import_lines(found: Imported) -> list[str]:
     """Return the result of the import of a queue as lines."""
-    lines = [f"{found.queue}: {found.moved:,} messages imported"]
+    lines = [f"{found.queue}: {counted(found.moved, 'message')} imported"]
     if found.unreadable:
-        lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay where they are")
+        lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay on its server")
     lines += [f"{found.queue}: refused, it stays where it is: {refusal}" for refusal in found.refused[:REFUSALS_SHOWN]]
     if (more := len(found.refused) - REFUSALS_SHOWN) > 0:
         lines.append(f"{found.queue}: {more:,} more were refused")

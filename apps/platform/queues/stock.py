@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +23,7 @@ from apps.platform.queues.errors import NotImported
 from broker.errors import BrokerError, QueueFull, SwitchyardError
 
 PREFETCH: Final = 100
-# How long a RabbitMQ server may take to deliver the first message.
+# How long a RabbitMQ server may take to deliver the first message; a consumer that ends earlier rejected one.
 IDLE_MS: Final = 1_000
 NOT_FOUND: Final = 404
 # Options by which stock Dramatiq's brokers and middleware note where a message is and how often it failed.
@@ -35,7 +36,7 @@ class Imported:
 
     Args:
         moved: Messages that are in the yard's queue now.
-        unreadable: Messages that are none; they stay where they are.
+        unreadable: Messages that are none; they stay where they are, on RabbitMQ with the rejected ones (``.XQ``).
         refused: Messages that the yard refused, with the reason; they stay where they are.
         left: Messages that are still in stock Dramatiq's queue; ``None`` where the server does not tell.
     """
@@ -64,7 +65,7 @@ def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
     try:
         from dramatiq.brokers.rabbitmq import RabbitmqBroker  # pika is installed where it is used
     except ModuleNotFoundError as error:
-        raise NotImported(f"{error}; install the extra: pip install 'switchyard[rabbitmq]'") from error
+        raise NotImported(f"{error}; install the client: pip install 'pika>=1.4,<1.5'") from error
     return RabbitmqBroker(url=url, middleware=[])
 
 
@@ -98,9 +99,14 @@ def import_queue(source: Broker, queue: str, *, who: Who) -> Imported:
     return found
 
 
+class _QueueMissing(Exception):
+    """The old server has no such queue, and has closed the channel on which it was asked for."""
+
+
 def _import(source: Broker, name: str, into: Imported) -> None:
     target: Broker = dramatiq.get_broker()
     consumer: Any = source.consumer_class(source, name, PREFETCH, IDLE_MS)  # type: ignore[attr-defined]
+    close = consumer.close
     try:
         for message in _messages(consumer, into):
             delay_ms = max(int(message.options.get("eta", 0)) - current_millis(), 0)
@@ -113,25 +119,35 @@ def _import(source: Broker, name: str, into: Imported) -> None:
                 continue
             consumer.ack(message)
             into.moved += 1
+    except _QueueMissing:
+        close = consumer.connection.close  # closing the consumer fails, because its channel is closed
     finally:
-        consumer.close()
+        close()
 
 
 def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
-    """Yield messages until nothing is left to fetch."""
+    """Yield messages until nothing is left to fetch.
+
+    Raises:
+        _QueueMissing: the old RabbitMQ has no such queue.
+    """
     while True:
+        asked_s = time.monotonic()
         try:
             message = next(consumer)
         except DecodeError:
             into.unreadable += 1
             continue
         except ConnectionClosed as error:
-            if getattr(error.args[0], "reply_code", None) == NOT_FOUND:  # no such queue
-                return
+            if getattr(error.args[0], "reply_code", None) == NOT_FOUND:
+                raise _QueueMissing from error
             raise
-        if message is None:
+        if message is not None:
+            yield message
+        elif hasattr(consumer, "channel") and time.monotonic() - asked_s < 0.9 * IDLE_MS / 1000:
+            into.unreadable += 1  # RabbitMQ's consumer rejects it, and returns as it does when nothing is left
+        else:
             return
-        yield message
 
 
 def _of_yard(message: MessageProxy, queue: str) -> Message[Any]:

@@ -10,11 +10,14 @@ from typing import Any
 import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 
 from apps.platform.audit.models import AuditEntry
+from apps.platform.conf import declared_yard
 from broker.interface import Facilities
+from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,8 +29,6 @@ def stock(request: pytest.FixtureRequest, facilities: Facilities, valkey_url: st
     if request.param == "redis":
         yield RedisBroker(url=valkey_url, middleware=[]), valkey_url
         return
-    from dramatiq.brokers.rabbitmq import RabbitmqBroker
-
     url = request.getfixturevalue("rabbitmq_server").url
     broker = RabbitmqBroker(url=url, middleware=[])
     broker.declare_queue("default", ensure=True)
@@ -78,6 +79,40 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
     assert facilities.records.read(late).state == "scheduled"
     newest = AuditEntry.objects.filter(act="queue.import").latest("pk")
     assert (newest.target, newest.count, newest.outcome) == ("default", 0, "done")
+
+
+def test_queues_that_the_old_server_lacks_are_left_out(
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    broker, url = stock
+    broker.declare_queue("default")
+    broker.enqueue(message(1))
+
+    lines = run(url).splitlines()
+
+    others = [queue.name for queue in declared_yard().queues if queue.name != "default"]
+    assert others and set(lines) == {
+        "default: 1 message imported",
+        *(f"{name}: 0 messages imported" for name in others),
+    }
+    assert facilities.transport.stats("default").live.waiting == 1
+
+
+def test_what_is_no_message_does_not_end_the_import_from_rabbitmq(
+    ran: list[int], facilities: Facilities, rabbitmq_server: RabbitServer
+) -> None:
+    broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
+    broker.declare_queue("default", ensure=True)
+    broker.flush("default")
+    broker.channel.basic_publish("", "default", b"no message")
+    broker.enqueue(message(1))
+
+    lines = run(rabbitmq_server.url, "default").splitlines()
+    broker.close()
+
+    assert lines[0] == "default: 1 message imported"
+    assert "1 are no messages of Dramatiq; they stay on its server" in lines[1]
 
 
 def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[int], facilities: Facilities) -> None:
