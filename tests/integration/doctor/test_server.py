@@ -19,6 +19,7 @@ from project.topology import YARD
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure, of
+from tests.rabbit import RabbitServer
 
 
 def look() -> list[Finding]:
@@ -45,6 +46,30 @@ def test_an_evicting_policy_is_an_error_with_the_command_that_mends_it(own_serve
 
     assert "allkeys-lru" in found.seen and "cache" in found.cause
     assert found.next.startswith('valkey-cli -u "$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy noeviction')
+
+
+def test_the_command_for_the_server_beside_rabbitmq_names_its_own_variable(
+    own_server: ServerUnderTest, configure: Configure
+) -> None:
+    own_server.config_set("maxmemory-policy", "allkeys-lru")
+    configure(rabbitmq_url="amqp://127.0.0.1:1/")
+
+    assert of(look(), "error")["evicting"].next.startswith('valkey-cli -u "$SWITCHYARD_REDIS_URL" CONFIG SET')
+
+
+def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(
+    rabbitmq_server: RabbitServer, configure: Configure
+) -> None:
+    def found_at(url: str) -> list[Finding]:
+        configure(rabbitmq_url=url)
+        return run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 20.0)
+
+    assert found_at("") == []
+    assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["rabbitmq"].seen
+    away = of(found_at("amqp://guest:guest@127.0.0.1:1/"), "error")["away"]
+    refused = of(found_at(rabbitmq_server.url.replace("guest@", "wrong@")), "error")["away"]
+    assert away.seen.startswith("RabbitMQ does not take a connection (")
+    assert "Authentication" in refused.seen and "password" in refused.cause
 
 
 def test_a_production_server_without_persistence_is_an_error(own_server: ServerUnderTest, configure: Configure) -> None:

@@ -246,6 +246,7 @@ def checks() -> tuple[Check, ...]:
         Check(disk.STORAGE, disk.look_at_storage, SELDOM_S),
         Check(server.GROUP, server.look, SELDOM_S),
         Check(server.GROUP, server.look_at_sentinels, SELDOM_S),
+        Check(server.GROUP, server.look_at_rabbitmq, SELDOM_S),
         Check(pools.GROUP, _pools_and_queues, SOON_S, needs=server.GROUP),
         Check(queues.GROUP, queues.look_at_undeclared, SELDOM_S, needs=server.GROUP),
         Check(queues.GROUP, held.look_at_purges, SOON_S, needs=server.GROUP),

@@ -75,8 +75,8 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
 
 def copyable(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
-    url = switchyard_settings().broker_url
-    parts = urlsplit(url)
+    own = switchyard_settings()
+    url, parts = own.broker_url, urlsplit(own.broker_url)
     if parts.scheme == "unix":
         address = f"-s {parts.path}"
     elif is_cluster(url):
@@ -85,7 +85,7 @@ def copyable(found: Finding) -> Finding:
     elif is_sentinel_url(url):  # valkey-cli knows no such address
         address = "-h MASTER -p PORT"
     else:
-        address = '-u "$SWITCHYARD_BROKER_URL"'
+        address = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"'
     return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}"))
 
 

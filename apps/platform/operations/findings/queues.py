@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-from apps.platform.conf import declared_yard
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import counted, duration
 from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot, undeclared_queues
@@ -28,6 +28,9 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 
 def on_time(snapshot: Snapshot) -> Finding:
     """Return the finding for queues without a defect."""
+    if switchyard_settings().rabbitmq_url:
+        seen = f"{counted(len(snapshot.queues), 'queue')} on RabbitMQ, which tells no ages: lateness is not known"
+        return GROUP.ok("on_time", f"{seen}; `manage.py queues` counts what waits")
     waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
     waits = f"{counted(waiting, 'message')} {'waits' if waiting == 1 else 'wait'}"
     return GROUP.ok("on_time", f"{counted(len(snapshot.queues), 'queue')}, {waits}, all on time")

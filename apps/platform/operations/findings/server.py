@@ -15,6 +15,7 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import read_server_state
+from broker.errors import BrokerUnavailable
 from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
 from broker.health.nodes import NodeState, away_part, by_code, places_of, read_nodes
@@ -31,7 +32,7 @@ from broker.redis.sentinel_url import is_sentinel_url, parse
 GROUP = FindingGroup("broker")
 PINGS = 20
 SLOW_PING_MS = 5.0
-CLOCK_S = 1.0
+CLOCK_S, RABBITMQ_S = 1.0, 2.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
 # The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
@@ -112,6 +113,27 @@ def look_at_sentinels() -> Iterator[Finding]:
         yield GROUP.ok("sentinels", seen)
     for item in found:
         yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], item.remedy)
+
+
+def look_at_rabbitmq() -> Iterator[Finding]:
+    """Connect to the RabbitMQ that takes the messages, where it does: :func:`look` checks the server beside it."""
+    own = switchyard_settings()
+    if not own.rabbitmq_url:
+        return
+    from broker.rabbit import connections  # pika is installed where it is used
+
+    parameters = connections.parameters_of(own.rabbitmq_url)
+    parameters.socket_timeout = parameters.stack_timeout = RABBITMQ_S
+    started = time.perf_counter()
+    try:
+        connections.disconnect(connections.connect(parameters))
+    except BrokerUnavailable as error:
+        seen = f"RabbitMQ does not take a connection ({type(error.__cause__).__name__})"
+        cause = "It is down, the address is wrong, or it refuses user, password or virtual host"
+        yield GROUP.error("away", seen, cause, "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status")
+        return
+    took_ms = (time.perf_counter() - started) * 1000
+    yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")
 
 
 def _replication(url: str) -> dict[str, Any] | None:
