@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from broker.redis.tls_errors import tls_remedy
 SERVERS = ("broker", "database")
 # Errors that a busy server or machine may cause once.
 PASSING = ("away", "hangs", "locked")
+NODE = re.compile(r"node (\S+):(\d+): ")
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
@@ -79,6 +81,8 @@ def copyable(found: Finding) -> Finding:
     url, parts = own.broker_url, urlsplit(own.broker_url)
     if parts.scheme == "unix":
         address = f"-s {parts.path}"
+    elif node := NODE.match(found.seen):  # a setting is that node's alone
+        address = f"-h {node[1]} -p {node[2]}"
     elif is_cluster(url):
         host, port = split_cluster_url(url)[1][0]
         address = f"-c -h {host} -p {port}"
