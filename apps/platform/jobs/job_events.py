@@ -260,6 +260,7 @@ async def _client(address: str = "") -> redis.asyncio.Redis:
         node_url(url, address) if address else await sync_to_async(server_url, thread_sensitive=False)(url),
         retry=Retry(NoBackoff(), 0),
         single_connection_client=True,
+        driver_info=None,  # its name and version, which no user of the ACL file may tell
         protocol=2,
         socket_timeout=None,
         socket_connect_timeout=2.0,
