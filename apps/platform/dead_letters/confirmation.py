@@ -61,6 +61,11 @@ class Confirmation:
         return self.action == "discard"
 
     @property
+    def needs_broker(self) -> bool:
+        """Return whether the action moves letters; a mark is only in the database."""
+        return self.action != "acknowledge"
+
+    @property
     def typed(self) -> bool:
         """Return whether the operator must type the count."""
         return self.count > self.TYPED_ABOVE

@@ -17,6 +17,7 @@ from django.urls import reverse
 
 from apps.platform.audit.services import Who
 from apps.platform.bulk.services import AT_ONCE
+from apps.platform.console.broker_away import not_answered
 from apps.platform.dead_letters import acts, editing, letter_filter, queries
 from apps.platform.dead_letters.acts import ACTIONS
 from apps.platform.dead_letters.bulk import MOST_AT_ONCE, BulkResult
@@ -62,8 +63,7 @@ class ActionViews(ModelAdmin):
             return self._ask(request, of_rows(action, [row], back=page))
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        self._apply(request, action, [row])
-        return HttpResponseRedirect(page)
+        return self._apply(request, action, [row], page)
 
     def restore_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Restore a discarded letter."""
@@ -74,8 +74,7 @@ class ActionViews(ModelAdmin):
         row = _row(pk)
         reason = request.POST.get("reason", "").strip()
         outcome = acts.restore([row], who=Who.of_request(request), by=cast(User, request.user), reason=reason)
-        self._tell(request, "Restored", outcome)
-        return HttpResponseRedirect(_page(pk))
+        return self._told(request, "Restored", outcome, _page(pk))
 
     def note_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Append a note to a letter's history."""
@@ -95,7 +94,7 @@ class ActionViews(ModelAdmin):
         if not request.user.has_perm(ARGUMENTS):
             raise PermissionDenied(f"The missing right is {ARGUMENTS}.")
         row = _row(pk)
-        text, wrong = request.POST.get("arguments", ""), ""
+        text, wrong, status = request.POST.get("arguments", ""), "", 400
         try:
             if request.method == "POST":
                 user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
@@ -110,12 +109,12 @@ class ActionViews(ModelAdmin):
             messages.warning(request, "Its arguments cannot be edited: the broker's dead list no longer holds it.")
             return HttpResponseRedirect(_page(pk))
         except BrokerError:
-            wrong = "The broker does not answer, and holds the arguments. Reload the page when it is back."
+            wrong, status = "The broker does not answer, and holds the arguments. Reload the page when it is back.", 503
         context = {
             **self.admin_site.each_context(request), "title": "Edit and requeue", "row": row, "text": text,
             "wrong": wrong, "back": _page(pk), "reason": request.POST.get("reason", ""),
         }  # fmt: skip
-        return TemplateResponse(request, "switchyard_dead_letters/edit.html", context, status=400 if wrong else 200)
+        return TemplateResponse(request, "switchyard_dead_letters/edit.html", context, status=status if wrong else 200)
 
     def group_view(self, request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
         """Ask whether to apply an action to a group's open letters, or to restore its discarded ones."""
@@ -141,8 +140,7 @@ class ActionViews(ModelAdmin):
         rows = DeadLetter.objects.filter(pk__in=ids[:MOST_AT_ONCE]).order_by("died_at", "id")
         if not rows or not self._confirmed(request, action, len(rows)):
             return self.confirm_rows(request, action, rows)
-        self._apply(request, action, rows)
-        return HttpResponseRedirect(reverse(LIST))
+        return self._apply(request, action, rows, reverse(LIST))
 
     def confirm_rows(self, request: HttpRequest, action: str, rows: QuerySet[DeadLetter]) -> HttpResponseBase:
         """Ask whether to apply an action to the rows selected in the list; all that match its filter are a bulk act."""
@@ -184,17 +182,18 @@ class ActionViews(ModelAdmin):
             return False
         return True
 
-    def _apply(self, request: HttpRequest, action: str, rows: Iterable[DeadLetter]) -> None:
+    def _apply(self, request: HttpRequest, action: str, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
         user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
         who, chosen = Who.of_request(request), list(rows)
         if action == RESTORE:
             outcome = acts.restore(chosen, who=who, by=user, reason=reason)
         else:
             outcome = acts.apply(action, chosen, who=who, by=user, reason=reason)
-        self._tell(request, PAST[action], outcome)
+        return self._told(request, PAST[action], outcome, back)
 
     @staticmethod
-    def _tell(request: HttpRequest, past: str, outcome: BulkResult) -> None:
+    def _told(request: HttpRequest, past: str, outcome: BulkResult, back: str) -> HttpResponseBase:
+        """Say what became of letters on the page that asked; where the broker did not answer, on one of its own."""
         if outcome.done:
             messages.success(request, f"{past} {letters(len(outcome.done))}.")
         for sentence in outcome.skipped[:MOST_MESSAGES]:
@@ -202,7 +201,8 @@ class ActionViews(ModelAdmin):
         if len(outcome.skipped) > MOST_MESSAGES:
             messages.warning(request, f"{len(outcome.skipped) - MOST_MESSAGES} more were skipped.")
         if outcome.stopped:
-            messages.error(request, f"{outcome.stopped} Letters not named here were not moved.")
+            return not_answered(request, f"{outcome.stopped} Letters not named here were not moved.", back=back)
+        return HttpResponseRedirect(back)
 
     def _ask(self, request: HttpRequest, confirmation: Confirmation) -> HttpResponseBase:
         context = {**self.admin_site.each_context(request), "title": confirmation.title, "ask": confirmation}

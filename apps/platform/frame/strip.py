@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
 
+from apps.platform.console.broker_away import SWITCHED_OFF
 from apps.platform.operations import overview
 from apps.platform.operations.diagnosis import Verdict
 
@@ -21,10 +22,22 @@ OLD_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class KeptVerdict:
-    """A verdict with the time at which the yard was read."""
+    """A verdict with the time at which the yard was read.
+
+    Args:
+        away: Whether the broker did not answer.
+        quarantined: Messages that nobody can read; ``None`` where that is not known.
+    """
 
     verdict: Verdict
     at: datetime
+    away: bool = False
+    quarantined: int | None = None
+
+    @property
+    def switched_off(self) -> str:
+        """Reason for which acts that need the broker are switched off; "" while it answers."""
+        return SWITCHED_OFF if self.away else ""
 
 
 class VerdictStrip:
@@ -60,7 +73,7 @@ class VerdictStrip:
 
     def _read(self) -> KeptVerdict:
         room = overview.overview()
-        found = KeptVerdict(room.verdict, room.at)
+        found = KeptVerdict(room.verdict, room.at, away=room.away, quarantined=room.quarantined)
         self._kept = found, self._clock()
         return found
 

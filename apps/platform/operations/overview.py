@@ -60,7 +60,7 @@ class Room:
 
     ``alerts`` is ``None`` while the database is unavailable, ``running`` while the broker is. ``unwritten`` says why
     ended jobs are missing in the history; "" when none is. While the broker is away ``old_rows`` have the last figures
-    that this process has read, at ``old_at``.
+    that this process has read, at ``old_at``. ``quarantined`` messages are those that nobody can read.
     """
 
     verdict: Verdict
@@ -76,6 +76,7 @@ class Room:
     running: list[RunningJob] | None
     unwritten: str
     pools_known: bool
+    quarantined: int | None = None
     old_rows: tuple[tuple[Row, Drawing], ...] = ()
     old_at: datetime | None = None
 
@@ -133,6 +134,7 @@ def overview() -> Room:
         at=timezone.now(),
         away=state is None,
         pools_known=state is not None and state.server.pools_known,
+        quarantined=None if state is None else sum(stats.quarantined for stats in state.queues),
         running=facts.running if facts else None,
         unwritten=why_missing() if state and not away and not told else "",
         old_rows=tuple((row, draw(row)) for row in old.rows) if old else (),

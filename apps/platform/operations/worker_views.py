@@ -19,6 +19,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from apps.platform.console.broker_away import SWITCHED_OFF, not_answered
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations import stack_pages
 from apps.platform.operations.yard.reported_workers import WORKERS_AWAY, reported_workers
@@ -95,12 +96,14 @@ def _content() -> dict[str, Any]:
     try:
         workers = reported_workers()
     except BrokerError:
-        return {"supervisors": None, "running": None, "away": WORKERS_AWAY}
+        return {"supervisors": None, "running": None, "away": WORKERS_AWAY, "off": SWITCHED_OFF}
     running = running_or_none()
+    shown = [_shown(report, running, workers.instructions.get(report.member)) for report in workers.reports]
     return {
         "workers": workers,
-        "supervisors": [_shown(report, running, workers.instructions.get(report.member)) for report in workers.reports],
+        "supervisors": shown,
         "running": running,
+        "off": "",
     }
 
 
@@ -121,11 +124,13 @@ def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instru
 def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
     """Request the stacks of a supervisor's children, and redirect to the page that shows them."""
     _check(request, "dump_stacks")
-    found = _supervisors()
-    if found is None or member not in {supervisor.member for supervisor in found}:
-        raise Http404("No such supervisor reports; it has ended, or the broker does not answer.")
-    name = f"{now_ms() // 1_000}-{secrets.token_urlsafe(16)}"
-    facilities(dramatiq.get_broker()).pools.ask_for_stacks(member, name)
+    pools, name = facilities(dramatiq.get_broker()).pools, f"{now_ms() // 1_000}-{secrets.token_urlsafe(16)}"
+    try:
+        if member not in {supervisor.member for supervisor in pools.read_all()}:
+            raise Http404("No such supervisor reports; it has ended.")
+        pools.ask_for_stacks(member, name)
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-operations-workers"))
     logger.info("stacks of %s requested by user %s", member, request.user.pk)
     return redirect(reverse("switchyard-operations-stacks", args=[member, name]))
 
@@ -154,14 +159,6 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     return TemplateResponse(
         request, "switchyard_operations/stacks.html", {**admin.site.each_context(request), **context}
     )
-
-
-def _supervisors() -> list[PoolReport] | None:
-    """Return the reports of all supervisors, or ``None`` while the broker is unavailable."""
-    try:
-        return facilities(dramatiq.get_broker()).pools.read_all()
-    except BrokerError:
-        return None
 
 
 def _check(request: HttpRequest, right: str) -> None:

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
+from apps.platform.console.broker_away import not_answered
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.queues import queries, services
 from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
@@ -34,13 +35,13 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     check(request, "pause_queue")
     queue = queue_of(name)
     given, reason = request.POST.get("until", "").strip(), _reason(request)
-    refused = ""
+    refused: str | Exception = ""
     if request.method == "POST":
         try:
             until = parse_until(given, now=timezone.now()) if given else None
             changed = services.pause(queue.name, who=Who.of_request(request), reason=reason, until=until)
         except (InvalidTime, ForeignBroker, BrokerError) as error:
-            refused = str(error)
+            refused = error
         else:
             text = f"{name} is paused: nothing starts, running jobs continue."
             messages.success(request, text if changed else f"{name} was paused already; nothing is changed.")
@@ -54,12 +55,12 @@ def resume(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask, and resume a queue."""
     check(request, "pause_queue")
     queue = queue_of(name)
-    refused = ""
+    refused: str | Exception = ""
     if request.method == "POST":
         try:
             changed = services.resume(queue.name, who=Who.of_request(request), reason=_reason(request))
         except (ForeignBroker, BrokerError) as error:
-            refused = str(error)
+            refused = error
         else:
             messages.success(request, f"{name} is resumed." if changed else f"{name} was not paused.")
             return _back(name)
@@ -72,7 +73,7 @@ def purge(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
     check(request, "purge_queue")
     queue = queue_of(name)
-    refused = ""
+    refused: str | Exception = ""
     if request.method == "POST":
         shown, typed = request.POST.get("shown", ""), request.POST.get("typed", "")
         if _over(shown, TYPED_ABOVE) and re.sub(r"[\s,.]", "", typed) != shown:
@@ -83,7 +84,7 @@ def purge(request: HttpRequest, name: str) -> HttpResponseBase:
             try:
                 done = services.purge(queue.name, who=Who.of_request(request), reason=_reason(request))
             except (ForeignBroker, BrokerError) as error:
-                refused = str(error)
+                refused = error
             else:
                 text = (
                     f"{done.count:,} messages are set aside; you can undo it for a minute." if done else NOTHING_WAITS
@@ -100,7 +101,9 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
     queue = queue_of(name)
     try:
         undone = services.undo_purge(queue.name, purge_id, who=Who.of_request(request))
-    except (PurgeEnded, ForeignBroker, BrokerError) as error:
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-queue", args=[name]))
+    except (PurgeEnded, ForeignBroker) as error:
         messages.error(request, str(error))
     else:
         text = f"{undone.put_back:,} messages are put back, before those that were sent since."
@@ -115,12 +118,12 @@ def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     check(request, "pause_queue")
     queue = queue_of(name)
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("actor", "to")}
-    refused = ""
+    refused: str | Exception = ""
     if request.method == "POST":
         try:
             refused, moved = _relocate(request, queue.name, **given)
         except (ForeignBroker, NotRelocated, UnknownQueue, BrokerError) as error:
-            refused = str(error)
+            refused = error
         if not refused:
             messages.success(request, f"{moved:,} messages of {given['actor']} wait in {given['to']} now.")
             return _back(name)
@@ -144,15 +147,17 @@ def _over(text: str, most: int) -> bool:
     return not text.isdecimal() or int(text[:18]) > most
 
 
-def _ask(request: HttpRequest, act: str, name: str, refused: str, **given: Any) -> TemplateResponse:
+def _ask(request: HttpRequest, act: str, name: str, refused: str | Exception, **given: Any) -> TemplateResponse:
+    seen = queries.view_of(queue_of(name))
     context = {
         **admin.site.each_context(request),
         **given,
         "title": f"{act.capitalize()} {name}",
-        "seen": queries.view_of(queue_of(name)),
-        "refused": refused,
+        "seen": seen,
+        "off": seen.switched_off,
+        "refused": str(refused),
     }
-    status = 422 if refused else 200
+    status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
     return TemplateResponse(request, f"switchyard_queues/{act}.html", context, status=status)
 
 

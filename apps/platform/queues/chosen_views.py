@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods
 
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
+from apps.platform.console.broker_away import SWITCHED_OFF
 from apps.platform.console.formatting import counted
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations.rows import Row, yard_rows
@@ -47,7 +48,7 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
     names = set(given.getlist("queue"))
     queues = [queue.name for queue in declared_yard().queues if queue.name in names]
     reason, until = given.get("reason", "").strip()[: services.LONGEST_REASON], given.get("until", "").strip()
-    refused = ""
+    refused: str | Exception = ""
     if request.method == "POST" and queues:
         refused = _refusal(verb, reason) or _do(request, verb, queues, reason, until)
         if not refused:
@@ -55,18 +56,19 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
     context = {
         **admin.site.each_context(request),
         **_context(verb, queues),
-        "refused": refused,
+        "refused": str(refused),
         "reason": reason,
         "until": until,
     }
-    return TemplateResponse(request, "switchyard_queues/chosen.html", context, status=422 if refused else 200)
+    status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
+    return TemplateResponse(request, "switchyard_queues/chosen.html", context, status=status)
 
 
 def _refusal(verb: str, reason: str) -> str:
     return "Write a reason. Nothing was paused." if verb == "pause" and not reason else ""
 
 
-def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, until: str) -> str:
+def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, until: str) -> str | Exception:
     """Do the act to one queue after the other; return why it is refused before the first one, or ""."""
     who, done, unchanged = Who.of_request(request), 0, 0
     try:
@@ -79,7 +81,7 @@ def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, unt
             done, unchanged = done + changed, unchanged + (not changed)
     except (InvalidTime, ForeignBroker, BrokerError) as error:
         if not done + unchanged:
-            return str(error)
+            return error
         messages.error(request, f"{_text(verb, done, unchanged)} Then it ended: {error}. The others are as they were.")
     else:
         messages.success(request, _text(verb, done, unchanged))
@@ -110,7 +112,7 @@ def _context(verb: str, names: Sequence[str]) -> dict[str, Any]:
         "queues": hit,
         "left": [each for each in found if each not in hit],
         "waiting": sum(each.row.waiting or 0 for each in hit),
-        "away": state is None,
+        "off": SWITCHED_OFF if state is None else "",
         "paused_already": sum(each.pause is not None for each in hit) if verb == "pause" else 0,
         "counted": counted(len(hit), "queue"),
     }

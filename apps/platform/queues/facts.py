@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from apps.platform.conf import declared_yard
+from apps.platform.console.broker_away import SWITCHED_OFF
 from apps.platform.console.formatting import ago, duration, promise, retries_text, whole_duration
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.findings.facts import HeldGroup
@@ -185,6 +186,16 @@ class QueueView:
             return ""
         first, others = self.held[0], ", and others" if len(self.held) > 1 else ""
         return f"{first.count:,} of {first.actor} ({first.reason}), the first due {ago(first.due)}{others}"
+
+    @property
+    def switched_off(self) -> str:
+        """Reason for which acts on the queue are switched off; "" while the broker answers."""
+        return SWITCHED_OFF if self.stats is None else ""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether moving what waits is the act that helps."""
+        return self.row.state.word in ("Late", "Blocked")
 
     @property
     def depth(self) -> int:

@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.platform.conf import declared_yard
+from apps.platform.console.broker_away import SWITCHED_OFF
 from apps.platform.operations.findings.facts import facts_of
 from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.yard.state_words import shown_rows
@@ -41,7 +42,8 @@ def queues(request: HttpRequest) -> TemplateResponse:
     context = {
         "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
         "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
-        "may_choose": state is not None and request.user.has_perm("switchyard_operations.pause_queue"),
+        "may_choose": request.user.has_perm("switchyard_operations.pause_queue"),
+        "off": SWITCHED_OFF if state is None else "",
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
         return TemplateResponse(request, "switchyard_queues/queues_live.html", context)

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.views.decorators.cache import never_cache
@@ -18,6 +19,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.middleware import MiddlewareError
 
 from apps.platform.audit.services import Who
+from apps.platform.console.broker_away import not_answered
 from apps.platform.console.links import job_url
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.schedules import history, next_hour, pauses, queries, services, strips
@@ -91,7 +93,9 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
     _find(name)
     try:
         job_id = services.run_now(name, who=Who.of_request(request))
-    except (BrokerError, MiddlewareError) as error:
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-schedule", args=[name]))
+    except MiddlewareError as error:
         messages.error(request, f"Not sent: {error}")
     else:
         link = format_html('{} runs now as job <a class="sy-link" href="{}">{}</a>.', name, job_url(job_id), job_id)

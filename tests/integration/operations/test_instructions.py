@@ -149,7 +149,9 @@ def test_an_instruction_that_somebody_wrote_by_hand_stops_no_supervisor(
 
 @pytest.mark.usefixtures("broker_away")
 def test_the_page_says_that_the_broker_is_away(operator: Client) -> None:
-    assert "Unknown while the broker is unavailable" in text_of(operator.get(QUIET, {"pool": "slow"}))
+    page = operator.get(QUIET, {"pool": "slow"})
+
+    assert page.status_code == 503 and "Unknown while the broker is unavailable" in text_of(page)
 
 
 def test_command_says_who_has_not_obeyed(

@@ -30,7 +30,7 @@ class Yard:
         self.reads += 1
         verdict = Verdict("ok", "Healthy", f"Read {self.reads}.")
         assert self.may_end.wait(10)
-        return SimpleNamespace(verdict=verdict, at=datetime.now(UTC))
+        return SimpleNamespace(verdict=verdict, at=datetime.now(UTC), away=False, quarantined=0)
 
 
 @pytest.fixture

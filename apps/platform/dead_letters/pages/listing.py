@@ -22,12 +22,12 @@ from apps.platform.dead_letters.presentation import why_given_up
 DISCARDED = DeadLetter.State.DISCARDED.value
 TABS = (("Open", ""), ("Requeued", DeadLetter.State.REPLAYED.value), ("Discarded", DISCARDED), ("All", "all"))
 COUNTED = 10_000
-# Actions on the letters that are ticked: name, button, style of the button.
+# Actions on the letters that are ticked: right, name, button, whether it needs the broker. Discarding stands last.
 CHOSEN = (
-    ("requeue", "requeue_chosen", "Requeue chosen…", ""),
-    ("acknowledge", "acknowledge_chosen", "Acknowledge chosen…", ""),
-    ("discard", "discard_chosen", "Discard chosen…", "bad"),
+    ("requeue", "requeue_chosen", "Requeue chosen…", True),
+    ("acknowledge", "acknowledge_chosen", "Acknowledge chosen…", False),
 )
+CHOSEN_LAST = (("discard", "discard_chosen", "Discard chosen…"),)
 
 
 def asks(request: HttpRequest) -> bool:
@@ -58,11 +58,11 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "search": given.get("q", ""),
         "tabs": list(_tabs(state, letters)),
         "fields": list(_fields(given)),
-        "chosen_acts": [
-            (name, text, style)
-            for act, name, text, style in CHOSEN
-            if request.user.has_perm(f"switchyard_dead_letters.{act}_deadletter")
-        ],
+        "chosen_acts": [(name, text, needs) for act, name, text, needs in CHOSEN if _may(request, act)],
+        "chosen_last": [(name, text) for act, name, text in CHOSEN_LAST if _may(request, act)],
+        "may_choose": any(_may(request, act) for act, *_ in (*CHOSEN, *CHOSEN_LAST)),
+        "all_requeue": _bulk_address("letter.requeue", filter),
+        "all_discard": _bulk_address("letter.discard", filter),
     }
     if filter.keys() == {"fingerprint"} and groups:
         newest = queries.listing(fingerprint=fingerprint).first()
@@ -72,6 +72,14 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
                 "alerts_link": _alerts_of(request, fingerprint), "title": newest.exception,
             }  # fmt: skip
     return found
+
+
+def _may(request: HttpRequest, act: str) -> bool:
+    return request.user.has_perm(f"switchyard_dead_letters.{act}_deadletter")
+
+
+def _bulk_address(kind: str, filter: dict[str, str]) -> str:
+    return f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(filter)}"
 
 
 _LIST = "admin:switchyard_dead_letters_deadletter_changelist"

@@ -37,6 +37,16 @@ class Frame:
     where: str
     at: datetime
 
+    @property
+    def switched_off(self) -> str:
+        """Reason for which acts that need the broker are switched off; "" while it answers."""
+        return STRIP.verdict(PAGE_S).switched_off
+
+    @property
+    def quarantined(self) -> int | None:
+        """Messages that nobody can read, as of some seconds ago; ``None`` while the broker is away."""
+        return STRIP.verdict(PAGE_S).quarantined
+
 
 @register.simple_tag(takes_context=True)
 def room_frame(context: Mapping[str, Any]) -> Frame:

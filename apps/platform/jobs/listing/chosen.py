@@ -11,10 +11,12 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from apps.platform.audit.services import Who
+from apps.platform.console.broker_away import not_answered
 from apps.platform.jobs.admin_pages import check, render
 from apps.platform.jobs.listing.chosen_acts import ACTS, ChosenAct, ChosenJob, chosen_jobs
 from apps.platform.jobs.listing.jobs_page import LIMIT
@@ -59,19 +61,22 @@ def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[ChosenJob]) -> Htt
 def _do(request: HttpRequest, act: ChosenAct, ids: Sequence[str]) -> HttpResponse:
     """Do the act to one job after the other. An error ends it: the answer says how many were reached before."""
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-    form_id, answers, wrong = request.POST.get("form_id", ""), Counter[str](), ""
+    form_id, answers, wrong, is_away = request.POST.get("form_id", ""), Counter[str](), "", False
     try:
         for id_ in ids:
             answers[act.apply(id_, who, reason, form_id)] += 1
     except BrokerError:
-        wrong = "The broker does not answer"
+        wrong, is_away = "The broker does not answer", True
     except DatabaseError:
         wrong = "The database does not answer, so that the audit log cannot be written"
     if answers:
         level = messages.SUCCESS if sum(answers[name] for name in act.good) == len(ids) else messages.WARNING
         messages.add_message(request, level, act.text_of(answers))
-    if wrong:
-        messages.error(request, f"{wrong}: {left_text(len(ids) - answers.total(), act)}")
+    fact = f"{wrong}: {left_text(len(ids) - answers.total(), act)}" if wrong else ""
+    if is_away:
+        return not_answered(request, fact, back=reverse("admin:switchyard_jobs_job_changelist"))
+    if fact:
+        messages.error(request, fact)
     return redirect("admin:switchyard_jobs_job_changelist")
 
 

@@ -192,22 +192,23 @@ def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, b
     ]
 
 
-def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str]]:
-    """Return the acts on all jobs that match, with their addresses; none without a filter."""
+def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bool]]:
+    """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
     links = []
-    if wanted and wants_unfinished(wanted) and may(request, "cancel_job"):
-        states = tuple(state for state in wanted.states if state in UNFINISHED)
-        links.append(("Cancel all that have not ended…", "job.cancel", states))
     later = tuple(state for state in wanted.states if state in DUE_LATER)
     if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job"):
         links.append(("Run all that wait for a time now…", "job.run_now", later))
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
     if wanted and (ended or not wanted.states) and may(request, "run_job"):
         links.append(("Run all again that have ended…", "job.run_again", ended))
+    if wanted and wants_unfinished(wanted) and may(request, "cancel_job"):
+        states = tuple(state for state in wanted.states if state in UNFINISHED)
+        links.append(("Cancel all that have not ended…", "job.cancel", states))
     return [
         (
             text,
             f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(replace(wanted, states=of).to_query())}",
+            kind == "job.cancel",
         )
         for text, kind, of in links
     ]

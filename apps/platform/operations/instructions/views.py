@@ -42,7 +42,7 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     if verb not in VERBS:
         raise Http404(f"no instruction is named {verb}")
     given = request.POST if request.method == "POST" else request.GET
-    reason, refused = given.get("reason", "").strip()[: services.LONGEST_REASON], ""
+    reason, refused, status = given.get("reason", "").strip()[: services.LONGEST_REASON], "", 200
     hit: list[PoolReport] = []
     left: list[RefusedWorker] = []
     workers = None
@@ -51,18 +51,18 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
         hit, left = _chosen(workers, verb, given.getlist("member"), given.getlist("pool"))
         if request.method == "POST" and hit:
             if not reason and verb != "resume":
-                refused = "Write a reason. Nothing was done."
+                refused, status = "Write a reason. Nothing was done.", 422
             else:
                 return _do(request, verb, hit, reason)
     except BrokerError as error:
-        refused = str(error) if request.method == "POST" else WORKERS_AWAY
+        refused, status = str(error) if request.method == "POST" else WORKERS_AWAY, 503
     context = {
         **admin.site.each_context(request),
         **_context(verb, hit, left, workers),
         "refused": refused,
         "reason": reason,
     }
-    return TemplateResponse(request, "switchyard_operations/instruct.html", context, status=422 if refused else 200)
+    return TemplateResponse(request, "switchyard_operations/instruct.html", context, status=status)
 
 
 def _chosen(

@@ -46,6 +46,20 @@ def first_of(items: Sequence[Any], count: int) -> Sequence[Any]:
     return items[:count]
 
 
+@register.simple_tag
+def needs_broker(off: str, address: str = "") -> SafeString:
+    """Return the attributes of a button, or of a link with an address, that does nothing while the broker is away.
+
+    Args:
+        off: Reason for which it is switched off; "" while the broker answers. Scripts of an open page switch it back.
+    """
+    if address:
+        if off:
+            return format_html('data-broker="{}" role="link" aria-disabled="true" title="{}"', address, off)
+        return format_html('data-broker="{}" href="{}"', address, address)
+    return format_html('data-broker disabled title="{}"', off) if off else mark_safe("data-broker")
+
+
 @register.filter
 def clock(value: str) -> str:
     """Return an ISO 8601 time as pages write it, ``22 Nov 2026 03:11:47``; any other text is returned unchanged."""

@@ -26,6 +26,25 @@
     }, 1000);
   }
 
+  // Buttons and links that need the broker, while it is away; a part that is live is made anew by the server.
+  function switchOff(why) {
+    for (const each of document.querySelectorAll("main [data-broker]")) {
+      if (each.closest("#sy-live") || Boolean(why) === (each.disabled ?? each.ariaDisabled === "true")) continue;
+      if (each.matches("button")) each.disabled = Boolean(why);
+      else if (why) {
+        each.removeAttribute("href");
+        each.setAttribute("role", "link");
+        each.ariaDisabled = "true";
+      } else {
+        each.href = each.dataset.broker;
+        each.removeAttribute("role");
+        each.ariaDisabled = null;
+      }
+      each.title = why;
+    }
+    for (const each of document.querySelectorAll("main .sy-off")) if (!each.closest("#sy-live")) each.textContent = why;
+  }
+
   // The strip: fetched while the page is seen and its updates are not paused.
   let answered = Date.now();
   async function fetchStrip() {
@@ -39,6 +58,7 @@
       const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("sy-strip");
       if (!next) throw new Error("no strip in the answer");
       answered = Date.now();
+      switchOff(next.dataset.off);
       if (next.textContent === strip.textContent && !strip.classList.contains("sy-strip-stale")) return;
       const focused = strip.contains(document.activeElement);
       strip.replaceWith(next);
