@@ -30,6 +30,11 @@ SIDEWAYS = """() => {
         node => node.getBoundingClientRect().right > window.innerWidth + 1 && !node.firstElementChild);
     return `${wide} px: ${over.slice(0, 3).map(node => node.outerHTML.slice(0, 80))}`;
 }"""
+# Acts that destroy, before another act of their group; the question before an act has one answer and a way back.
+ORDER = """() => [...document.querySelectorAll("main .sy-button-bad")].filter(node => node.getClientRects().length)
+    .flatMap(bad => [...bad.closest(".sy-acts, td, main").querySelectorAll(".sy-button:not(.sy-button-bad)")]
+        .filter(other => other.getClientRects().length && bad.compareDocumentPosition(other) & 4)
+        .map(other => `${bad.textContent.trim()} stands before ${other.textContent.trim()}`)).slice(0, 3)"""
 
 
 # Pages that somebody sees who is not, or may not.
@@ -87,11 +92,12 @@ def faults(page: Page, address: str) -> list[str]:
     found = policy_faults(answer)
     page.evaluate(AXE_SCRIPT)
     found += [f"light: {rule}" for rule in page.evaluate(AXE, None)]
-    found += _sideways(page, "1440 px")
+    found += _sideways(page, "1440 px") + page.evaluate(ORDER)
     page.emulate_media(color_scheme="dark")
     found += [f"dark: {rule}" for rule in page.evaluate(AXE, ["color-contrast"])]
     page.set_viewport_size(PHONE)
     found += [f"390 px: {rule}" for rule in page.evaluate(AXE, NARROW)]
+    found += [f"390 px: {wrong}" for wrong in page.evaluate(ORDER)]
     return found + _sideways(page, "390 px")
 
 

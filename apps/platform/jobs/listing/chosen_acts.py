@@ -123,28 +123,6 @@ def _run_again(job_id: str, who: Who, reason: str, form_id: str) -> str:
 GONE: Final = ("is not known any longer", "are not known any longer")
 ENDED_BEFORE: Final = ("had ended already", "had ended already")
 ACTS: Final = {
-    "cancel": ChosenAct(
-        verb="Cancel",
-        when="",
-        button="Cancel chosen…",
-        right="cancel_job",
-        effect=(
-            "What waits or is scheduled never starts; what runs stops within 10 seconds.",
-            "What they have done stays done; nobody is told.",
-        ),
-        undo="Run them again, from their pages.",
-        done="cancelled",
-        states=frozenset({"", "queued", "scheduled", "running", "retrying"}),
-        danger=True,
-        apply=_cancel,
-        answers={
-            "cancelled": ("was cancelled and will not start", "were cancelled and will not start"),
-            "asked": ("runs and stops within 10 seconds", "run and stop within 10 seconds"),
-            "ended": ENDED_BEFORE,
-            "unknown": GONE,
-        },
-        good=("cancelled", "asked"),
-    ),
     "run-now": ChosenAct(
         verb="Run",
         when=" now",
@@ -197,5 +175,27 @@ ACTS: Final = {
             "unknown": GONE,
         },
         good=("sent",),
+    ),
+    "cancel": ChosenAct(
+        verb="Cancel",
+        when="",
+        button="Cancel chosen…",
+        right="cancel_job",
+        effect=(
+            "What waits or is scheduled never starts; what runs stops within 10 seconds.",
+            "What they have done stays done; nobody is told.",
+        ),
+        undo="Run them again, from their pages.",
+        done="cancelled",
+        states=frozenset({"", "queued", "scheduled", "running", "retrying"}),
+        danger=True,
+        apply=_cancel,
+        answers={
+            "cancelled": ("was cancelled and will not start", "were cancelled and will not start"),
+            "asked": ("runs and stops within 10 seconds", "run and stop within 10 seconds"),
+            "ended": ENDED_BEFORE,
+            "unknown": GONE,
+        },
+        good=("cancelled", "asked"),
     ),
 }
