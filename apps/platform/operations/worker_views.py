@@ -7,6 +7,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 import dramatiq
@@ -22,11 +23,12 @@ from django.views.decorators.http import require_POST, require_safe
 from apps.platform.console.broker_away import SWITCHED_OFF, not_answered
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations import stack_pages
+from apps.platform.operations.instructions.services import refusal
 from apps.platform.operations.yard.reported_workers import WORKERS_AWAY, reported_workers
 from broker.clock import datetime_of, now_ms
 from broker.errors import BrokerError
 from broker.interface import facilities
-from broker.stores.pool_reports import Instruction, PoolReport
+from broker.stores.pool_reports import VERBS, Instruction, PoolReport, Verb
 
 # A supervisor polls for requests every 2 s, and its children have 0.5 s to answer.
 PATIENCE_S = 10.0
@@ -74,6 +76,34 @@ class ShownSupervisor:
         return sorted(((actor, len(of), of[0]) for actor, of in jobs.items()), key=lambda found: (-found[1], found[0]))
 
 
+@dataclass(frozen=True, slots=True)
+class PoolAct:
+    """An instruction to those supervisors of a pool that do not do so already; ``is_all``: to all of several."""
+
+    verb: Verb
+    count: int
+    is_all: bool
+
+    @property
+    def number(self) -> str:
+        """The number on its button: ``all 2``, or ``1``."""
+        return f"{'all ' if self.is_all else ''}{self.count:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPool:
+    """The supervisors of a pool with the instructions to all of them."""
+
+    name: str
+    supervisors: tuple[ShownSupervisor, ...]
+    acts: tuple[PoolAct, ...]
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the pool has a line of its own, above its supervisors."""
+        return len(self.supervisors) > 1
+
+
 @require_safe
 @never_cache
 def workers(request: HttpRequest) -> TemplateResponse:
@@ -102,9 +132,16 @@ def _content() -> dict[str, Any]:
     return {
         "workers": workers,
         "supervisors": shown,
+        "pools": [_pool(name, list(of)) for name, of in groupby(shown, key=lambda each: each.report.pool)],
         "running": running,
         "off": "",
     }
+
+
+def _pool(name: str, shown: list[ShownSupervisor]) -> ShownPool:
+    hit = ((verb, sum(not refusal(each.report, verb) for each in shown)) for verb in VERBS)
+    acts = tuple(PoolAct(verb, count, is_all=1 < count == len(shown)) for verb, count in hit if count)
+    return ShownPool(name, tuple(shown), acts)
 
 
 def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instruction | None) -> ShownSupervisor:

@@ -74,6 +74,44 @@ def test_a_ticked_supervisor_is_quieted_after_a_question(
     assert (row.act, row.target, row.reason, row.count) == ("worker.quiet", supervisor.member, "leaks", 1)
 
 
+def test_all_supervisors_of_a_pool_are_quieted_together(
+    operator: Client, facilities: Facilities, supervisor: PoolReport
+) -> None:
+    second = replace(supervisor, host="h2", pid=7)
+    facilities.pools.write(second)
+    page = operator.get(PAGE).content.decode()
+    asked = text_of(operator.get(QUIET, {"pool": "slow"}))
+    told = text_of(
+        operator.post(QUIET, {"member": [chosen(supervisor), chosen(second)], "reason": "deploy"}, follow=True)
+    )
+
+    assert f'href="{QUIET}?pool=slow">Quiet all 2…' in page and f'href="{STOP}?pool=slow">Stop all 2…' in page
+    assert f'href="{RESUME}?pool=slow"' not in page, "none is quieted"
+    assert page.count('id="pool-slow"') == 1 and "2 supervisors" in page
+    assert "Quiet 2 supervisors?" in asked and "no other supervisor of slow takes work" in asked
+    assert "2 supervisors are told to take no new work" in told
+    rows = AuditEntry.objects.values_list("act", "target", "reason")
+    assert set(rows) == {("worker.quiet", each.member, "deploy") for each in (supervisor, second)}
+
+
+def test_an_act_on_a_pool_counts_those_that_it_changes(
+    operator: Client, facilities: Facilities, supervisor: PoolReport
+) -> None:
+    facilities.pools.write(replace(supervisor, host="h2", pid=7, state="quieted"))
+    facilities.pools.write(replace(supervisor, host="h3", pid=8, state="draining"))
+
+    page = text_of(operator.get(PAGE))
+
+    assert "slow 3 supervisors Quiet 1… of pool slow Take work again: 1… of pool slow Stop 2… of pool slow" in page
+    assert "of pool slow" not in text_of(client_with("view_operations").get(PAGE))
+
+
+def test_a_pool_of_one_supervisor_has_its_acts_beside_it(operator: Client, supervisor: PoolReport) -> None:
+    page = text_of(operator.get(PAGE))
+
+    assert "1 supervisor " not in page and "1 by memory Quiet 1… of pool slow Stop 1… of pool slow" in page
+
+
 def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(
     operator: Client, facilities: Facilities, supervisor: PoolReport
 ) -> None:
