@@ -142,6 +142,17 @@ def supervisor_stopped(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
+def quieted(yard: WatchedYard) -> Iterator[None]:
+    """Tell a pool to take no new work, by its command, and send jobs."""
+    yard.manage("workers", "quiet", "--pool", "hooks", "--reason", "bank API is away")
+    try:
+        yard.send("ping_hook", "hooks", 1, count=10)
+        yield
+    finally:
+        yard.manage("workers", "resume", "--pool", "hooks")
+
+
+@contextmanager
 def elsewhere(yard: WatchedYard, host: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a second pool of urgent on another machine."""
     process = yard.launch(host, "runpool", "urgent", VERDICT_HOST=host, **environment)

@@ -206,6 +206,15 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
     ),
+    "quieted": (
+        Situation(
+            "a pool that a person quieted",
+            causes.quieted,
+            r"^hooks starts nothing, because \S+ quieted its only supervisor .* ago \(bank API is away\); 10 jobs wait",
+            r"Let 1 supervisor of hooks take work again…",
+            then=r"It fetches again within 2 s once it may",
+        ),
+    ),
     "ended": (
         Situation(
             "a fault that has ended",
