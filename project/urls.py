@@ -38,6 +38,9 @@ def old_admin_page(request: HttpRequest, label: str, page: str) -> HttpResponseR
 check_foreign_lists(admin.site)
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
+handler400 = "project.error_pages.bad_request"
+handler500 = "project.error_pages.server_error"
+
 # Admin pages before the app labels began with "switchyard_", as alerts that were sent and bookmarks link them.
 OLD_ADMIN_PAGES = r"^admin/(?P<label>alerts|api|dead_letters|jobs|schedules)/(?P<page>.*)$"
 

@@ -15,6 +15,8 @@ from django.utils.decorators import sync_and_async_middleware
 from middleware.origin import sent_by
 
 HEADER = "X-Request-ID"
+# In the request's META; no header of a client leads there.
+KEPT = "switchyard.request_id"
 USABLE_ID = re.compile(r"[\w.:+/=@-]{1,64}")
 
 
@@ -25,6 +27,7 @@ class RequestSender:
         self._request = request
         given = request.headers.get(HEADER, "")
         self.id = given if USABLE_ID.fullmatch(given) else secrets.token_hex(8)
+        request.META[KEPT] = self.id
 
     def origin(self) -> dict[str, str]:
         """Return the id of the request, and its user or the name of its token."""
@@ -37,6 +40,11 @@ class RequestSender:
             return f"token {token.name}"
         user: Any = getattr(self._request, "_cached_user", None)
         return str(user.get_username()) if user is not None and user.is_authenticated else ""
+
+
+def request_id(request: HttpRequest) -> str:
+    """Return the id of a request; "" where it failed before it had one."""
+    return str(request.META.get(KEPT, ""))
 
 
 @sync_and_async_middleware

@@ -1,0 +1,48 @@
+"""Pages of requests that fail: 400 and 500. Neither asks the database, the broker or the session, which may be why."""
+
+from __future__ import annotations
+
+import sys
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from django.http import HttpRequest, HttpResponse
+from django.template import loader
+from django.utils import timezone
+
+from apps.platform.frame.theme import THEME_COOKIE, THEMES
+from apps.platform.jobs.request_origin import request_id
+
+log = structlog.get_logger(__name__)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that cannot be read."""
+    return _page(request, "400.html", HTTPStatus.BAD_REQUEST)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer a request that an error of the program ended; log its id beside the traceback that Django logs."""
+    error = sys.exc_info()[0]
+    log.error(
+        "a page was not shown: the program failed",
+        request_id=request_id(request),
+        method=request.method,
+        path=request.path[:200],
+        exception=getattr(error, "__name__", ""),
+    )
+    return _page(request, "500.html", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _page(request: HttpRequest, template: str, status: HTTPStatus) -> HttpResponse:
+    theme = request.COOKIES.get(THEME_COOKIE, "")
+    context: dict[str, Any] = {
+        "theme": theme if theme in THEMES else "",
+        "request_id": request_id(request),
+        "reads": request.method in ("GET", "HEAD"),
+        "at": timezone.now(),
+    }
+    # Without the request: context processors ask the database for its user.
+    page = loader.get_template(template).render(context)
+    return HttpResponse(page, status=status, headers={"Cache-Control": "no-store"})
