@@ -53,6 +53,8 @@ class TokenAdmin(ModelAdmin):
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
     list_filter = ("revoked_at", "created_at")
     search_fields = ("name", "prefix", "owner__username")
+    search_help_text = "Name, beginning of the token or owner"
+    badge = "shown_state"
     list_select_related = ("owner",)
     autocomplete_fields = ("owner",)
     actions = ("revoke",)
@@ -150,6 +152,8 @@ class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
     deletable = True
     list_display = ("key", "token", "shown_status", "claimed_at")
     search_fields = ("=key", "token__prefix", "token__name")
+    search_help_text = "Key, or the token's name or beginning"
+    code_fields = ("key", "fingerprint")
     list_select_related = ("token",)
     fields = ("token", "key", "fingerprint", "shown_status", "claimed_at")
 

@@ -16,7 +16,7 @@ from apps.platform.console.links import job_url
 from apps.platform.console.list_queries import CheckedQuery
 from apps.platform.console.page_templates import Framed
 
-__all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display", "job_link"]
+__all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display", "job_link", "label_of"]
 
 # Variants of a label, and the class of the same meaning in room.css.
 LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "info": "sy-calm"}
@@ -79,9 +79,14 @@ def _labelled(column: Callable[..., Any], variants: Mapping[Any, str]) -> Callab
     def shown(*args: Any) -> str:
         result = column(*args)
         value, text = result if isinstance(result, tuple) else (result, result)
-        return format_html('<span class="sy-word {}">{}</span>', LABEL_CLASSES.get(variants.get(value, ""), ""), text)
+        return label_of(value, text, variants)
 
     return shown
+
+
+def label_of(value: Any, text: str, variants: Mapping[Any, str]) -> str:
+    """Return a state as the room's pages show it: a word with the shape and the colour of its variant."""
+    return format_html('<span class="sy-word {}">{}</span>', LABEL_CLASSES.get(variants.get(value, ""), ""), text)
 
 
 def job_link(job_id: str) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import Field
 from django.http import HttpRequest
 from django.template.backends.django import DjangoTemplates, Template
 
+from apps.platform.console.formatting import zone
+from apps.platform.console.object_pages import ObjectPage
 from apps.platform.console.page_folders import FOLDERS
 
 BACKEND = "django.template.backends.django.DjangoTemplates"
@@ -39,14 +40,15 @@ SCRIPTS = {
 }
 
 
-class Framed(admin.ModelAdmin):
+class Framed(ObjectPage):
     """Django's pages in the room's frame. Stands before another admin class in the list of base classes."""
 
     def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **options: Any) -> Any:
-        """Return the form's field; of a time, which are two, each says what it is."""
+        """Return the form's field; of a time, which are two, each says what it is, and the label its time zone."""
         field = super().formfield_for_dbfield(db_field, request, **options)
         widget = getattr(field, "widget", None)
         if field is not None and isinstance(widget, AdminSplitDateTime):
+            field.label = f"{field.label} ({zone()})"
             for part, word in zip(widget.widgets, ("date", "time"), strict=True):
                 part.attrs.setdefault("aria-label", f"{field.label}, {word}")
         return field

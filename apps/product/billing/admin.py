@@ -14,7 +14,9 @@ from django.utils.html import format_html
 from dramatiq.actor import Actor
 
 from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.formatting import ago
 from apps.platform.console.read_only import ReadOnly
+from apps.platform.jobs.passport.of_row import RowOfJob, actor_link
 from apps.platform.jobs.services import submit
 from apps.product.billing.actors import apply_payment_event, reconcile_month
 from apps.product.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
@@ -56,8 +58,10 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
     list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
     list_per_page = 50
     search_fields = ["month"]
+    search_help_text = "Month (2026-10)"
     readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
     actions = ["reconcile_again"]
+    main_act = "reconcile_again"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may start a reconciliation, the same permission."""
@@ -65,7 +69,22 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Reconciliation | None = None) -> Any:
         """Return the fields; a new month has no results yet."""
-        return super().get_fields(request, obj) if obj else ["month"]
+        return [*super().get_fields(request, obj), "invoices", "made_by"] if obj else ["month"]
+
+    def heading(self, row: Reconciliation) -> str:
+        """Return the page's heading."""
+        return f"Reconciliation of {row.month}"
+
+    def facts(self, row: Reconciliation) -> list[tuple[str, str]]:
+        """Return the invoices by outcome, and how long ago the last run ended."""
+        ended = ago(row.finished_at) if row.finished_at else "Not yet"
+        found = (row.matched, "paid exactly"), (row.unmatched, "not paid exactly"), (row.corrected, "corrected")
+        return [*((f"{count:,}", f"invoices {how}") for count, how in found), (ended, "last run ended")]
+
+    @display(description="actor")
+    def made_by(self, reconciliation: Reconciliation) -> str:
+        """Link the actor that reconciles a month."""
+        return actor_link(reconcile_month.actor_name)
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may start a reconciliation."""
@@ -85,7 +104,9 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
     def invoices(self, reconciliation: Reconciliation) -> str:
         """Link to the month's entries."""
         address = reverse("admin:billing_reconciliationentry_changelist")
-        return format_html('<a href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk)
+        return format_html(
+            '<a class="sy-link" href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk
+        )
 
     def _enqueue(self, request: HttpRequest, months: list[str]) -> None:
         send_each(self, request, reconcile_month, [{"month": month} for month in months], "reconciling")
@@ -101,6 +122,16 @@ class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
     list_filter = ["outcome", "corrected_from", "reconciliation"]
     list_select_related = ["invoice", "reconciliation"]
     search_fields = ["invoice__number", "invoice__customer__name", "invoice__customer__company"]
+    search_help_text = "Invoice number, customer or company"
+    badge = "shown_outcome"
+
+    def heading(self, row: ReconciliationEntry) -> str:
+        """Return the page's heading."""
+        return f"{row.invoice} in {row.reconciliation}"
+
+    def facts(self, row: ReconciliationEntry) -> list[tuple[str, str]]:
+        """Return what was due and what was paid."""
+        return [(f"{row.expected:,} {row.invoice.currency}", "expected"), (f"{row.paid:,}", "paid")]
 
     @display(description="Outcome", ordering="outcome", label=OUTCOME_COLOURS)
     def shown_outcome(self, entry: ReconciliationEntry) -> tuple[str, str]:
@@ -109,7 +140,7 @@ class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
 
 
 @admin.register(PaymentEvent)
-class PaymentEventAdmin(ReadOnly, ModelAdmin):
+class PaymentEventAdmin(ReadOnly, RowOfJob):
     """Received payment events."""
 
     list_display = ["external_id", "shown_state", "payment", "received_at", "applied_at"]
@@ -117,8 +148,12 @@ class PaymentEventAdmin(ReadOnly, ModelAdmin):
     list_filter = ["state", "received_at"]
     list_select_related = ["payment"]
     search_fields = ["external_id", "payment__external_id", "job_id"]
+    search_help_text = "Id of the event or payment, or job id"
     date_hierarchy = "received_at"
     actions = ["apply_again"]
+    badge = "shown_state"
+    main_act = "apply_again"
+    code_fields = ["external_id"]
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may apply events."""

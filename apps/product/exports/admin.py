@@ -15,16 +15,18 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
 
-from apps.platform.console.admin_base import ModelAdmin, display, job_link
+from apps.platform.console.admin_base import display
+from apps.platform.console.formatting import ago
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
+from apps.platform.jobs.passport.of_row import RowOfJob
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.exports.actors import export_dataset
 from apps.product.exports.models import Export
 
 
 @admin.register(Export)
-class ExportAdmin(ReadOnly, ModelAdmin):
+class ExportAdmin(ReadOnly, RowOfJob):
     """Completed exports."""
 
     deletable = True
@@ -33,21 +35,23 @@ class ExportAdmin(ReadOnly, ModelAdmin):
     search_fields = ("filename", "=job_id")
     search_help_text = "File name or job id"
     actions = ("export_again",)
+    main_act = "export_again"
+    fields = (
+        "download_link", "job_id", "dataset", "format", "row_count", "filename", "content_type", "size_bytes", "file",
+        "sha256", "created_at",
+    )  # fmt: skip
+    code_fields = ("file", "sha256", "content_type")
     list_per_page = 50
+
+    def facts(self, row: Export) -> list[tuple[str, str]]:
+        """Return the rows, the size and the age of the file."""
+        size = filesizeformat(row.size_bytes)
+        return [(f"{row.row_count:,}", "rows"), (size, row.get_format_display()), (ago(row.created_at), "exported")]
 
     def get_urls(self) -> list[Any]:
         """Add the URL of the download."""
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name="exports_export_download"), *super().get_urls()]
-
-    def get_fields(self, request: HttpRequest, obj: Export | None = None) -> list[Any]:
-        """Return the fields of the page, with the job as a link."""
-        return ["shown_job" if name == "job_id" else name for name in super().get_fields(request, obj)]
-
-    @display(description="Job")
-    def shown_job(self, export: Export) -> str:
-        """Link the job that made it."""
-        return job_link(export.job_id)
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may export."""

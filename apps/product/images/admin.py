@@ -11,10 +11,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
-from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, job_link
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, label_of
+from apps.platform.console.formatting import ago, counted
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.files.errors import StorageUnavailable
 from apps.platform.jobs.downloads import unavailable
+from apps.platform.jobs.passport.of_row import RowOfJob
 from apps.platform.jobs.results import open_result
 from apps.product.images import requests
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
@@ -28,7 +30,7 @@ PREVIEW = (640, 480)
 
 
 @admin.register(Thumbnail)
-class ThumbnailAdmin(ReadOnly, ModelAdmin):
+class ThumbnailAdmin(ReadOnly, RowOfJob):
     """Thumbnails with previews."""
 
     list_display = ("small_preview", "source", "box", "shown_state", "refusal", "created_at", "finished_at")
@@ -38,9 +40,11 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
     search_fields = ("=job_id", "picture__source_url", "picture__sent_name")
     search_help_text = "Job id, URL or file name"
     fields = readonly_fields = (
-        "preview", "source", "box", "size", "state", "refusal", "shown_job", "created_at", "finished_at",
+        "preview", "picture", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
     actions = ("make_again",)
+    badge = "shown_state"
+    main_act = "make_again"
     list_per_page = 50
 
     def get_urls(self) -> list[Any]:
@@ -99,11 +103,6 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
             return "–"
         return f"{made['width']} × {made['height']}, {made['size_bytes']} bytes, {made['content_type']}"
 
-    @display(description="Job")
-    def shown_job(self, thumbnail: Thumbnail) -> str:
-        """Link the job that makes it, or did last."""
-        return job_link(thumbnail.job_id)
-
     @display(description="State", ordering="state", label=STATE_COLOURS)
     def shown_state(self, thumbnail: Thumbnail) -> tuple[str, str]:
         """Return the state, coloured."""
@@ -127,7 +126,17 @@ class ThumbnailInline(ReadOnly, TabularInline):
     extra = 0
     show_change_link = True
     hide_title = True
-    fields = readonly_fields = ("width", "height", "state", "refusal", "finished_at")
+    fields = readonly_fields = ("size", "shown_state", "refusal", "finished_at")
+
+    @display(description="At most")
+    def size(self, thumbnail: Thumbnail) -> str:
+        """Return the requested size."""
+        return f"{thumbnail.width} × {thumbnail.height}"
+
+    @display(description="State")
+    def shown_state(self, thumbnail: Thumbnail) -> str:
+        """Return the state, coloured."""
+        return label_of(thumbnail.state, thumbnail.get_state_display(), STATE_COLOURS)
 
 
 @admin.register(Picture)
@@ -137,11 +146,24 @@ class PictureAdmin(ReadOnly, ModelAdmin):
     list_display = ("__str__", "format", "width", "height", "size_bytes", "owner_key", "created_at")
     list_filter = ("format", "created_at")
     search_fields = ("source_url", "sent_name", "=owner_key")
+    search_help_text = "URL, file name or owner"
     fields = readonly_fields = (
-        "shown_source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
+        "source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
     )  # fmt: skip
     inlines = (ThumbnailInline,)
+    code_fields = ("owner_key", "sent_type")
     list_per_page = 50
+
+    def facts(self, row: Picture) -> list[tuple[str, str]]:
+        """Return the size in pixels, the thumbnails and the age."""
+        pixels = (f"{row.width:,} × {row.height:,}", "pixels") if row.width and row.height else ("Unknown", "size")
+        thumbnails = counted(row.thumbnails.count(), "thumbnail")
+        return [pixels, (thumbnails, "made of it or asked for"), (ago(row.created_at), "received")]
+
+    @display(description="Source")
+    def source(self, picture: Picture) -> str:
+        """Return the origin of the picture."""
+        return picture.shown_source
 
 
 def _image(thumbnail: Thumbnail, box: tuple[int, int]) -> str:

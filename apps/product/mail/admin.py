@@ -12,8 +12,10 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 
-from apps.platform.console.admin_base import ModelAdmin, display, job_link
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.formatting import ago, counted
 from apps.platform.console.read_only import ReadOnly
+from apps.platform.jobs.passport.of_row import RowOfJob
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.mail import mailbox
 from apps.product.mail.actors import ACTORS, send_password_reset
@@ -24,7 +26,7 @@ MAX_PAGE = 10_000
 
 
 @admin.register(SentMail)
-class SentMailAdmin(ReadOnly, ModelAdmin):
+class SentMailAdmin(ReadOnly, RowOfJob):
     """Mails of all jobs, with actions that send to the same address again."""
 
     menu_title = "Sent mail"
@@ -34,7 +36,18 @@ class SentMailAdmin(ReadOnly, ModelAdmin):
     search_fields = ("to", "=job_id", "=message_id")
     search_help_text = "Address, job id or Message-ID"
     actions = ("send_reset_mail_again", "send_again")
+    badge = "shown_state"
+    code_fields = ("key", "message_id", "reply")
     list_per_page = 50
+
+    def facts(self, row: SentMail) -> list[tuple[str, str]]:
+        """Return how old the mail is and how often a worker set out to send it."""
+        sent = (ago(row.sent_at), "sent") if row.sent_at else ("Not yet", "sent")
+        return [
+            (ago(row.created_at), "created"),
+            sent,
+            (counted(row.runs, "run"), "set out to send it"),
+        ]
 
     @display(
         description="state",
@@ -44,15 +57,6 @@ class SentMailAdmin(ReadOnly, ModelAdmin):
     def shown_state(self, mail: SentMail) -> tuple[str, str]:
         """Return the state, coloured."""
         return mail.state, mail.get_state_display()
-
-    def get_fields(self, request: HttpRequest, obj: SentMail | None = None) -> list[Any]:
-        """Return the fields of the page, with the job as a link."""
-        return ["shown_job" if name == "job_id" else name for name in super().get_fields(request, obj)]
-
-    @display(description="Job")
-    def shown_job(self, mail: SentMail) -> str:
-        """Link the job that sends it."""
-        return job_link(mail.job_id)
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may send mails from here."""

@@ -16,8 +16,10 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.formatting import ago
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
+from apps.platform.jobs.passport.of_row import actor_link
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.reports.actors import generate_report
 from apps.product.reports.models import Report
@@ -35,7 +37,26 @@ class ReportAdmin(ReadOnly, ModelAdmin):
     search_fields = ("customer__name", "customer__company", "customer__email", "=month")
     search_help_text = "Customer or month (2026-10)"
     actions = ("regenerate",)
+    main_act = "regenerate"
+    fields = (
+        "download_link", "customer", "month", "made_by", "filename", "content_type", "size_bytes", "file", "sha256",
+        "checksum", "generated_at",
+    )  # fmt: skip
+    code_fields = ("file", "sha256", "checksum", "content_type")
     list_per_page = 50
+
+    def heading(self, row: Report) -> str:
+        """Return the page's heading."""
+        return f"Statement {row.month} for {row.customer}"
+
+    def facts(self, row: Report) -> list[tuple[str, str]]:
+        """Return the month, the size and the age of the file."""
+        return [(row.month, "month"), (filesizeformat(row.size_bytes), "PDF"), (ago(row.generated_at), "written")]
+
+    @display(description="actor")
+    def made_by(self, report: Report) -> str:
+        """Link the actor that writes statements."""
+        return actor_link(generate_report.actor_name)
 
     def get_urls(self) -> list[Any]:
         """Add the URL of the download."""

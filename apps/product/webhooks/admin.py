@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -13,10 +12,10 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, job_link
-from apps.platform.console.formatting import duration
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, label_of
+from apps.platform.console.formatting import ago, counted, duration
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.passport.of_row import RowOfJob
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
 from broker.errors import BrokerError
@@ -36,12 +35,7 @@ class AttemptInline(ReadOnly, TabularInline):
     model = Attempt
     extra = 0
     hide_title = True
-    fields = readonly_fields = ("number", "when", "status_code", "duration_ms", "error", "response_excerpt")
-
-    @display(description="At (UTC)")
-    def when(self, attempt: Attempt) -> str:
-        """Return when it ended, with seconds."""
-        return f"{attempt.at:%Y-%m-%d %H:%M:%S}"
+    fields = readonly_fields = ("number", "at", "status_code", "duration_ms", "error", "response_excerpt")
 
 
 class DeliveryInline(ReadOnly, TabularInline):
@@ -51,7 +45,12 @@ class DeliveryInline(ReadOnly, TabularInline):
     extra = 0
     hide_title = True
     show_change_link = True
-    fields = readonly_fields = ("endpoint", "state", "attempts_count", "last_status_code", "last_attempt_at")
+    fields = readonly_fields = ("webhook_id", "endpoint", "shown_state", "attempts_count", "last_status_code")
+
+    @display(description="State")
+    def shown_state(self, delivery: Delivery) -> str:
+        """Return the state, coloured."""
+        return label_of(delivery.state, delivery.get_state_display(), STATE_COLOURS)
 
 
 @admin.register(Endpoint)
@@ -62,11 +61,18 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
     list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
     list_filter = ("active", "created_at")
     search_fields = ("url", "=owner_key")
+    search_help_text = "URL or owner"
+    badge = "shown_active"
+    code_fields = ("id", "owner_key")
     fields = readonly_fields = (
         "id", "owner_key", "shown_url", "shown_events", "active", "disabled_reason", "shown_secret", "created_at",
     )  # fmt: skip
     actions = ("enable", "disable", "rotate_secret")
     list_per_page = 50
+
+    def heading(self, row: Endpoint) -> str:
+        """Return the page's heading."""
+        return row.shown_url
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may enable, disable and rotate."""
@@ -136,6 +142,8 @@ class EventAdmin(ReadOnly, ModelAdmin):
     list_display = ("type", "owner_key", "created_at")
     list_filter = ("type", "created_at")
     search_fields = ("=type", "=owner_key")
+    search_help_text = "Type of event or owner"
+    code_fields = ("id", "owner_key")
     fields = readonly_fields = ("id", "type", "owner_key", "created_at", "shown_payload")
     inlines = (DeliveryInline,)
     list_per_page = 50
@@ -143,11 +151,12 @@ class EventAdmin(ReadOnly, ModelAdmin):
     @display(description="Payload")
     def shown_payload(self, event: Event) -> str:
         """Return the payload, indented."""
-        return json.dumps(json.loads(event.payload), indent=2, ensure_ascii=False)
+        text = json.dumps(json.loads(event.payload), indent=2, ensure_ascii=False)
+        return format_html('<pre class="sy-pre sy-wrap" tabindex="0">{}</pre>', text)
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ReadOnly, ModelAdmin):
+class DeliveryAdmin(ReadOnly, RowOfJob):
     """Deliveries with their attempts, and an action that redelivers."""
 
     list_display = (
@@ -159,12 +168,24 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
     search_fields = ("=job_id", "endpoint__url", "=event__type")
     search_help_text = "Job id, URL or type of event"
     fields = readonly_fields = (
-        "webhook_id", "event", "shown_endpoint", "state", "attempts_count", "created_at", "last_attempt_at",
-        "finished_at", "shown_job", "job",
+        "webhook_id", "event", "endpoint", "state", "attempts_count", "created_at", "last_attempt_at", "finished_at",
+        "job_id",
     )  # fmt: skip
     inlines = (AttemptInline,)
     actions = ("redeliver",)
+    badge = "shown_state"
+    main_act = "redeliver"
     list_per_page = 50
+
+    def heading(self, row: Delivery) -> str:
+        """Return the page's heading."""
+        return f"{row.event.type} to {row.endpoint.shown_url}"
+
+    def facts(self, row: Delivery) -> list[tuple[str, str]]:
+        """Return the attempts, the last answer and the ages."""
+        tried = (ago(row.last_attempt_at) if row.last_attempt_at else "None yet", "last attempt")
+        answer = (str(row.last_status_code or "None"), "last status")
+        return [(counted(row.attempts_count, "attempt"), "so far"), answer, tried, (ago(row.created_at), "created")]
 
     def has_redeliver_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may redeliver."""
@@ -184,25 +205,6 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
     def shown_state(self, delivery: Delivery) -> tuple[str, str]:
         """Return the state, coloured."""
         return delivery.state, delivery.get_state_display()
-
-    @display(description="Job")
-    def shown_job(self, delivery: Delivery) -> str:
-        """Link the job that delivers it, or did last."""
-        return job_link(delivery.job_id)
-
-    @display(description="Job now")
-    def job(self, delivery: Delivery) -> str:
-        """Return the state of the delivery's job in the broker, and the time of its next attempt."""
-        try:
-            found = find_job(delivery.job_id)
-        except BrokerError:
-            return "The broker does not answer."
-        if found is None:
-            return "No longer known."
-        shown = f"{found.state} on {found.queue}" + (f" ({found.reason})" if found.reason else "")
-        if found.next_attempt_at is not None and not found.ended:
-            shown += f", next attempt at {datetime.fromtimestamp(found.next_attempt_at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
-        return shown
 
     @admin.action(description="Redeliver", permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
@@ -225,8 +227,18 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
     list_select_related = ("delivery__event", "delivery__endpoint")
     search_fields = ("error", "=delivery__job_id")
     search_help_text = "Error or job id"
+    fields = ("delivery", "number", "at", "status_code", "duration_ms", "error", "response_excerpt")
     list_per_page = 50
     ordering = ("-at",)
+
+    def heading(self, row: Attempt) -> str:
+        """Return the page's heading."""
+        return f"Attempt {row.number} of {row.delivery.event.type} to {row.delivery.endpoint.shown_url}"
+
+    def facts(self, row: Attempt) -> list[tuple[str, str]]:
+        """Return the status, the duration and the age."""
+        answer = (str(row.status_code), "status") if row.status_code else ("None", "no answer arrived")
+        return [answer, (duration(row.duration_ms), "until the answer or the error"), (ago(row.at), "ended")]
 
     @display(description="At (UTC)", ordering="at")
     def when(self, attempt: Attempt) -> str:

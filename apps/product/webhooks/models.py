@@ -62,7 +62,7 @@ class Event(models.Model):
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
-        return f"{self.type} {self.created_at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.type} {self.created_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class DeliveryState(models.TextChoices):

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 
 from apps.platform.frame.navigation import MenuEntry, MenuGroup, current, menu
+from apps.platform.frame.row_facts import worded
 from apps.platform.frame.strip import PAGE_S, STRIP, KeptVerdict
 from apps.platform.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
 
@@ -76,8 +77,8 @@ def room_strip(context: Mapping[str, Any]) -> KeptVerdict:
 
 @register.filter
 def with_labels(cells: Sequence[SafeString], headers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
-    """Return the cells of a row of Django's list, each with the name of its column as ``data-label``."""
-    return [_labelled(cell, header) for cell, header in zip(cells, headers, strict=False)]
+    """Return the cells of a row of Django's list: the name of its column as ``data-label``, a truth as a word."""
+    return [_labelled(worded(cell), header) for cell, header in zip(cells, headers, strict=False)]
 
 
 def _labelled(cell: SafeString, header: Mapping[str, Any]) -> SafeString:

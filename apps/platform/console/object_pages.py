@@ -1,0 +1,91 @@
+"""Page of one row in the admin: its heading, its state, its facts, and the acts of its list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.helpers import ActionForm
+from django.db.models import Model
+from django.forms import ChoiceField
+from django.http import HttpRequest, HttpResponse
+
+NO_ACT = [("", "Choose an act …")]
+DELETION = "delete_selected"
+
+
+class ActForm(ActionForm):
+    """Choice of an act above a list."""
+
+    action = ChoiceField(label="Act:")
+
+
+class ObjectPage(admin.ModelAdmin):
+    """Django's page of a row, with what the room's pages have at their top.
+
+    ``badge`` names the column that shows the row's state beside the heading; "" for none. ``main_act`` names the act
+    of the list that has the primary button. ``code_fields`` are columns whose value is no prose: names, checksums.
+    """
+
+    action_form = ActForm
+    empty_value_display = "–"
+    badge: str = ""
+    main_act: str = ""
+    code_fields: Sequence[str] = ()
+
+    def heading(self, row: Any) -> str:
+        """Return the page's heading."""
+        return str(row)
+
+    def facts(self, row: Any) -> Sequence[tuple[str, str]]:
+        """Return the figures below the heading: each a number and its meaning."""
+        return ()
+
+    def get_action_choices(
+        self,
+        request: HttpRequest,
+        default_choices: list[tuple[str, str]] = NO_ACT,  # type: ignore[override]
+    ) -> list[tuple[str, str]]:
+        """Return the acts of the list, after a line that asks to choose one."""
+        return super().get_action_choices(request, default_choices)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Return the parts of the form; without declared ones, what cannot be changed stands below what can."""
+        found = super().get_fieldsets(request, obj)
+        if obj is None or self.fieldsets or not self.has_change_permission(request, obj):
+            return found
+        fixed = set(self.get_readonly_fields(request, obj))
+        fields = list(self.get_fields(request, obj))
+        facts = [each for each in fields if isinstance(each, str) and each in fixed]
+        parts = (None, [each for each in fields if each not in facts]), ("Facts", facts)
+        return [(name, {"fields": some}) for name, some in parts if some]
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Model | None = None,
+    ) -> HttpResponse:
+        """Show the page, of an existing row with its heading, state, figures and acts."""
+        if obj is not None:
+            heading = self.heading(obj)
+            context = context | {
+                "crumb": heading,
+                "heading": heading,
+                "badge": getattr(self, self.badge)(obj) if self.badge else "",
+                "facts": self.facts(obj),
+                "acts": [choice for choice in self.get_action_choices(request, []) if choice[0] != DELETION],
+                "main_act": self.main_act,
+                "changes": bool(
+                    self.has_change_permission(request, obj)
+                    or any(
+                        inline.has_change_permission or inline.has_add_permission
+                        for inline in context.get("inline_admin_formsets", ())
+                    )
+                ),
+            }
+        return super().render_change_form(request, context, add, change, form_url, obj)
