@@ -70,7 +70,7 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the alerts of now and the silences in force; with a filter the alerts that match."""
         if not self.has_view_permission(request):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is switchyard_alerts.view_alert.")
         context = {
             "title": "Alerts",
             "may_acknowledge": self.has_acknowledge_permission(request),

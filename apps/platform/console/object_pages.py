@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ActionForm
+from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.forms import ChoiceField
 from django.http import HttpRequest, HttpResponse
@@ -22,7 +25,7 @@ class ActForm(ActionForm):
 
 
 class ObjectPage(admin.ModelAdmin):
-    """Django's page of a row, with what the room's pages have at their top.
+    """Django's page of a row, with what the room's pages have at their top; refusals name the missing right.
 
     ``badge`` names the column that shows the row's state beside the heading; "" for none. ``main_act`` names the act
     of the list that has the primary button. ``code_fields`` are columns whose value is no prose: names, checksums.
@@ -33,6 +36,49 @@ class ObjectPage(admin.ModelAdmin):
     badge: str = ""
     main_act: str = ""
     code_fields: Sequence[str] = ()
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list."""
+        with self._refusals_named(request, "view"):
+            return super().changelist_view(request, extra_context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save a row."""
+        acts = ("add",) if object_id is None else ("view", "change") if request.method == "POST" else ("view",)
+        with self._refusals_named(request, *acts):
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Ask before a row is deleted, or delete it."""
+        with self._refusals_named(request, "view", "delete"):
+            return super().delete_view(request, object_id, extra_context)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the changes of a row."""
+        with self._refusals_named(request, "view"):
+            return super().history_view(request, object_id, extra_context)
+
+    @contextmanager
+    def _refusals_named(self, request: HttpRequest, *acts: str) -> Iterator[None]:
+        """Name the first right for some acts that the user lacks, where Django refuses without a word."""
+        try:
+            yield
+        except PermissionDenied as error:
+            rights = [f"{self.opts.app_label}.{get_permission_codename(act, self.opts)}" for act in acts]
+            lacking = [right for right in rights if not request.user.has_perm(right)]
+            if error.args or not lacking:
+                raise
+            raise PermissionDenied(f"The missing right is {lacking[0]}.") from error
 
     def heading(self, row: Any) -> str:
         """Return the page's heading."""

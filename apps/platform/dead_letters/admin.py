@@ -73,7 +73,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
         if not self.has_view_permission(request):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is switchyard_dead_letters.view_deadletter.")
         context = {"title": "Dead letters", "rights": self.rights(request), "matching": self._matching(request)}
         context |= listing.context_of(request) | (extra_context or {})
         if request.method in ("GET", "HEAD") and not listing.asks(request):
@@ -98,7 +98,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         if not self.has_view_permission(request, row):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is switchyard_dead_letters.view_deadletter.")
         context = {
             **self.admin_site.each_context(request),
             "title": row.exception,

@@ -83,7 +83,7 @@ class ExportAdmin(ReadOnly, RowOfJob):
         """Serve the file."""
         export = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, export):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is exports.view_export.")
         answer = export and download(export.file, filename=export.filename, content_type=export.content_type)
         if not answer:
             raise Http404("no such export, or its file was removed; export again")

@@ -59,7 +59,7 @@ class ThumbnailAdmin(ReadOnly, RowOfJob):
     def serve_preview(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Serve a thumbnail: always an image that we encoded, never the received picture."""
         if not self.has_view_permission(request):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is images.view_thumbnail.")
         thumbnail = Thumbnail.objects.filter(pk=pk, state=ThumbnailState.MADE).first()
         result = thumbnail.result if thumbnail and thumbnail.result else {}
         try:

@@ -133,7 +133,7 @@ class MailboxAdmin(ReadOnly, ModelAdmin):
     def _check(self, request: HttpRequest) -> None:
         # Reset links are readable here, so being staff is not enough.
         if not self.has_view_permission(request):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is mail.view_mailbox.")
 
     def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         return TemplateResponse(

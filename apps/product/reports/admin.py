@@ -92,7 +92,7 @@ class ReportAdmin(ReadOnly, ModelAdmin):
         """Serve the PDF."""
         report = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, report):
-            raise PermissionDenied
+            raise PermissionDenied("The missing right is reports.view_report.")
         answer = report and download(report.file, filename=report.filename, content_type=report.content_type)
         if not answer:
             raise Http404("no such report, or its file was removed; regenerate it")

@@ -129,6 +129,19 @@ def test_acts_need_their_right(mail: SentMail) -> None:
     assert ">History</a>" in page
 
 
+@pytest.mark.usefixtures("facilities")
+def test_refused_pages_of_rows_name_the_missing_right(mail: SentMail) -> None:
+    names, nobody = "admin:mail_sentmail", staff()
+    list_page, row_page = reverse(f"{names}_changelist"), reverse(f"{names}_change", args=[mail.pk])
+
+    refused = [nobody.get(list_page), nobody.get(row_page), nobody.get(reverse(f"{names}_delete", args=[mail.pk]))]
+    adding = nobody.get(reverse("admin:shop_customer_add"))
+
+    assert {answer.status_code for answer in (*refused, adding)} == {403}
+    assert all("The missing right is mail.view_sentmail." in answer.content.decode() for answer in refused)
+    assert "The missing right is shop.add_customer." in adding.content.decode()
+
+
 def test_what_cannot_be_changed_stands_below_what_can(admin_client: Client) -> None:
     token = Token.objects.create(name="shop", owner=User.objects.create_user("ida"), scopes=["read"], prefix="abc")
 

@@ -45,8 +45,8 @@ def find_of(job_id: str) -> FoundJob:
         record, detail = None, "the broker does not answer"
     if record is not None:
         next_at = None if record.ended else record.next_attempt_at
-        detail = f"next attempt {datetime_of(next_at):%d %b %Y %H:%M:%S} UTC" if next_at else record.reason or ""
-        return FoundJob(record.state, record.actor, record.queue, detail.replace("_", " "), letter)
+        detail = (record.reason or "").replace("_", " ") if next_at is None else f"next attempt {_clock(next_at)}"
+        return FoundJob(record.state, record.actor, record.queue, detail, letter)
     row = history.find(job_id)
     if row is None:
         return FoundJob(detail=detail, letter=letter)
@@ -94,10 +94,16 @@ class RowOfJob(ModelAdmin):
         return NOTHING if letter is None else _link(letter_url(letter), f"Letter {letter}")
 
     def _job(self, row: Any) -> FoundJob:
-        found: FoundJob | None = vars(row).get("_found_job")
+        # Three columns ask for it: once for each row.
+        found: FoundJob | None = vars(row).get("found_job")
         if found is None:
-            found = row._found_job = find_of(row.job_id)
+            found = row.found_job = find_of(row.job_id)
         return found
+
+
+def _clock(at_ms: int) -> str:
+    at = datetime_of(at_ms)
+    return f"{at.day} {at:%b %Y %H:%M:%S} UTC"
 
 
 def _link(address: str, name: str) -> SafeString:
