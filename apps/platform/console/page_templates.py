@@ -13,8 +13,8 @@ from django.http import HttpRequest
 from django.template.backends.django import DjangoTemplates, Template
 
 from apps.platform.console.formatting import zone
-from apps.platform.console.object_pages import ObjectPage
 from apps.platform.console.page_folders import FOLDERS
+from apps.platform.console.row_pages import RowPage
 
 BACKEND = "django.template.backends.django.DjangoTemplates"
 
@@ -40,7 +40,7 @@ SCRIPTS = {
 }
 
 
-class Framed(ObjectPage):
+class Framed(RowPage):
     """Django's pages in the room's frame. Stands before another admin class in the list of base classes."""
 
     def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **options: Any) -> Any:

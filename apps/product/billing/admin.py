@@ -16,7 +16,7 @@ from dramatiq.actor import Actor
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.formatting import ago
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.jobs.passport.of_row import RowOfJob, actor_link
+from apps.platform.jobs.passport.row_jobs import JobLinks, actor_link
 from apps.platform.jobs.services import submit
 from apps.product.billing.actors import apply_payment_event, reconcile_month
 from apps.product.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
@@ -140,7 +140,7 @@ class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
 
 
 @admin.register(PaymentEvent)
-class PaymentEventAdmin(ReadOnly, RowOfJob):
+class PaymentEventAdmin(ReadOnly, JobLinks):
     """Received payment events."""
 
     list_display = ["external_id", "shown_state", "payment", "received_at", "applied_at"]

@@ -19,14 +19,14 @@ from apps.platform.console.admin_base import display
 from apps.platform.console.formatting import ago
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
-from apps.platform.jobs.passport.of_row import RowOfJob
+from apps.platform.jobs.passport.row_jobs import JobLinks
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.exports.actors import export_dataset
 from apps.product.exports.models import Export
 
 
 @admin.register(Export)
-class ExportAdmin(ReadOnly, RowOfJob):
+class ExportAdmin(ReadOnly, JobLinks):
     """Completed exports."""
 
     deletable = True

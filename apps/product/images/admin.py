@@ -16,7 +16,7 @@ from apps.platform.console.formatting import ago, counted
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.files.errors import StorageUnavailable
 from apps.platform.jobs.downloads import unavailable
-from apps.platform.jobs.passport.of_row import RowOfJob
+from apps.platform.jobs.passport.row_jobs import JobLinks
 from apps.platform.jobs.results import open_result
 from apps.product.images import requests
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
@@ -30,7 +30,7 @@ PREVIEW = (640, 480)
 
 
 @admin.register(Thumbnail)
-class ThumbnailAdmin(ReadOnly, RowOfJob):
+class ThumbnailAdmin(ReadOnly, JobLinks):
     """Thumbnails with previews."""
 
     list_display = ("small_preview", "source", "box", "shown_state", "refusal", "created_at", "finished_at")

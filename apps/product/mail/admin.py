@@ -15,7 +15,7 @@ from django.urls import path
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.formatting import ago, counted
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.jobs.passport.of_row import RowOfJob
+from apps.platform.jobs.passport.row_jobs import JobLinks
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.mail import mailbox
 from apps.product.mail.actors import ACTORS, send_password_reset
@@ -26,7 +26,7 @@ MAX_PAGE = 10_000
 
 
 @admin.register(SentMail)
-class SentMailAdmin(ReadOnly, RowOfJob):
+class SentMailAdmin(ReadOnly, JobLinks):
     """Mails of all jobs, with actions that send to the same address again."""
 
     menu_title = "Sent mail"

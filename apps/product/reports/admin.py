@@ -19,7 +19,7 @@ from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.formatting import ago
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
-from apps.platform.jobs.passport.of_row import actor_link
+from apps.platform.jobs.passport.row_jobs import actor_link
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.reports.actors import generate_report
 from apps.product.reports.models import Report

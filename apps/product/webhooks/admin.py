@@ -15,7 +15,7 @@ from django.utils.text import Truncator
 from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, label_of
 from apps.platform.console.formatting import ago, counted, duration
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.jobs.passport.of_row import RowOfJob
+from apps.platform.jobs.passport.row_jobs import JobLinks
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
 from broker.errors import BrokerError
@@ -156,7 +156,7 @@ class EventAdmin(ReadOnly, ModelAdmin):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ReadOnly, RowOfJob):
+class DeliveryAdmin(ReadOnly, JobLinks):
     """Deliveries with their attempts, and an action that redelivers."""
 
     list_display = (

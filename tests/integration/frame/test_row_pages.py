@@ -102,7 +102,7 @@ def test_a_job_that_nobody_knows_and_a_broker_that_is_away_are_said(
     def away(job_id: str) -> None:
         raise BrokerUnavailable("read", "refused")
 
-    monkeypatch.setattr("apps.platform.jobs.passport.of_row.find_job", away)
+    monkeypatch.setattr("apps.platform.jobs.passport.row_jobs.find_job", away)
 
     assert "the broker does not answer" in facts_of(page_of(admin_client, mail))["Job"]
 

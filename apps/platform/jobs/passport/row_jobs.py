@@ -58,7 +58,7 @@ def actor_link(name: str) -> str:
     return _link(actor_url(name), name) if name else NOTHING
 
 
-class RowOfJob(ModelAdmin):
+class JobLinks(ModelAdmin):
     """Page of a row with a column ``job_id``: the job with its state, its actor and its dead letter, as links."""
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:

@@ -24,7 +24,7 @@ class ActForm(ActionForm):
     action = ChoiceField(label="Act:")
 
 
-class ObjectPage(admin.ModelAdmin):
+class RowPage(admin.ModelAdmin):
     """Django's page of a row, with what the room's pages have at their top; refusals name the missing right.
 
     ``badge`` names the column that shows the row's state beside the heading; "" for none. ``main_act`` names the act
