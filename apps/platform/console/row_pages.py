@@ -91,7 +91,7 @@ class RowPage(admin.ModelAdmin):
     def get_action_choices(
         self,
         request: HttpRequest,
-        default_choices: list[tuple[str, str]] = NO_ACT,  # type: ignore[override]
+        default_choices: list[tuple[str, str]] = NO_ACT,
     ) -> list[tuple[str, str]]:
         """Return the acts of the list, after a line that asks to choose one."""
         return super().get_action_choices(request, default_choices)

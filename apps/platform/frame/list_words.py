@@ -51,5 +51,5 @@ def _name(model: type[Model], path: str) -> str:
         except FieldDoesNotExist:
             break
         words.append(str(getattr(field, "verbose_name", part)))
-        of = field.related_model  # type: ignore[union-attr,assignment]
+        of = field.related_model
     return " ".join(words)

@@ -38,7 +38,7 @@ def shown(field: AdminReadonlyField) -> SafeString:
     if isinstance(column, DateTimeField):
         return moment(value)
     badge = getattr(page, getattr(page, "badge", "") or "_", None)
-    if column.choices and getattr(badge, "admin_order_field", None) == name:
+    if badge is not None and column.choices and getattr(badge, "admin_order_field", None) == name:
         return format_html("{}", badge(row))
     if isinstance(column, JSONField):
         return format_html(

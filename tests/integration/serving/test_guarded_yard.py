@@ -78,6 +78,7 @@ def rows() -> list[Row]:
     return sorted(found, key=lambda row: row.method != "GET")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("server", "writes_history"), WRITERS)
 def test_no_process_needs_more_than_the_rights_of_its_role(
