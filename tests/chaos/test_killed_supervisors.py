@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from apps.platform.workers.supervisor.quiet_periods import PATIENCE_S
+from broker.queue.operations import LEASE_MS
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, enqueue, load, wait_until_drained
@@ -37,12 +39,18 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
         wait_for(lambda: not any(is_alive(pid) for pid in below), 5)
         gone_s = time.monotonic() - killed_s
         pools.start("runpool", "work")
+        ready_s = time.monotonic() - killed_s
         producers.stop()
     again_s = [started(ledger, job, 2, 60).at_s - killed_s for job in jobs]
     wait_until_drained(pools.broker, 30)
 
-    print(f"no process left after {gone_s:.2f} s, started again after {min(again_s):.1f} to {max(again_s):.1f} s")
+    print(
+        f"no process left after {gone_s:.2f} s, the next pool ready after {ready_s:.1f} s, "
+        f"started again after {min(again_s):.1f} to {max(again_s):.1f} s"
+    )
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert len(found.duplicated) <= 2
-    assert min(again_s) <= 20, "the others follow one after the other: what ran in a lapsed lease runs alone"
+    # The others follow one after the other: what ran in a lapsed lease runs alone. Where the child for that takes long
+    # to start and other work waits, its time is put off once.
+    assert min(again_s) <= max(ready_s, LEASE_MS / 1_000) + 5 + PATIENCE_S
