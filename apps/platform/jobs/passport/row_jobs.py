@@ -24,7 +24,7 @@ COLUMNS = ("shown_job", "shown_actor", "shown_letter")
 
 @dataclass(frozen=True, slots=True)
 class FoundJob:
-    """What broker, history and dead letters know of a job."""
+    """State of a job as broker, history and dead letters know it."""
 
     state: str = ""
     actor: str = ""
