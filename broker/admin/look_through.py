@@ -12,8 +12,8 @@ from broker.queue.operations import QueueOperations
 
 # Waiting and scheduled messages of a queue that are looked through.
 MOST: Final = 10_000
-# Bodies of one call, and of one round trip. A script that joined ids and bodies took the server five times as long as
-# these plain calls do.
+# Bodies of one call, and of one round trip. With a script that joined ids and bodies a list of jobs took more than
+# twice as long: docs/performance.md.
 AT_ONCE: Final = 500
 A_TRIP: Final = 2_000
 PLACES: Final = ("waiting", "scheduled", "leased")
@@ -207,9 +207,9 @@ def _places_of(family: QueueOperations, places: Container[str]) -> Iterator[_Pla
 
 def _chunks(place: _Place, answer: list[bytes], size: int) -> Iterator[_Chunk]:
     ids = answer[::2] if place.is_sorted else answer
-    due = [int(float(score)) for score in answer[1::2]] if place.is_sorted else [None] * len(ids)
+    due: list[int | None] = [int(float(score)) for score in answer[1::2]] if place.is_sorted else [None] * len(ids)
     for first in range(0, len(ids), size):
-        yield _Chunk(place, ids[first : first + size], list(due[first : first + size]))
+        yield _Chunk(place, ids[first : first + size], due[first : first + size])
 
 
 def _trips(chunks: Sequence[_Chunk], size: int) -> Iterator[list[_Chunk]]:
