@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 
 # In the order of INSTALLED_APPS: the broker is built first, because actors are declared with it.
 APPS = (
@@ -34,7 +33,8 @@ APPS = (
 def apps(installed: Iterable[str] = ()) -> list[str]:
     """Return the apps to add to a project's ``INSTALLED_APPS``: ``INSTALLED_APPS += apps()``.
 
-    The list includes django-dramatiq, and django-ninja where it is installed.
+    The list includes django-dramatiq. django-ninja needs no entry: its app is templates and files of pages that the
+    API has its own of, and every worker would load it.
 
     Args:
         installed: Apps to leave out because the project has them: ``INSTALLED_APPS += apps(INSTALLED_APPS)``. A
@@ -42,6 +42,4 @@ def apps(installed: Iterable[str] = ()) -> list[str]:
     """
     has = set(installed)
     wanted = [f"{__name__}.{app}" for app in APPS if app != APPS[0] or "django_dramatiq" not in has]
-    if find_spec("ninja") is not None:
-        wanted.append("ninja")
     return [app for app in wanted if app not in has]

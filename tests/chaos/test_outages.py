@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ OUTAGE_MIN = 20
 # A start of the pools of retries may wait for those before it: the machine is slower than the hurried clock.
 SLACK_S = 8.0
 BUSIEST_SHARE = 0.25
+# Few jobs may come together by chance, with a full jitter as well.
+DEVIATIONS = 3
 LIVE_WAIT_MS = 1_000
 
 long = pytest.mark.long
@@ -75,7 +78,8 @@ def outlast(yard: OutageYard, queue: str, jobs: list[str], come_back: Callable[[
     assert {record.state for record in records.values()} == {"succeeded"}
     assert [failure for failure in yard.failures() if failure.at_s > back_at + SLACK_S] == [], "failed after the return"
     assert late_s < SLACK_S, "later than the next retry after the return"
-    assert busiest < BUSIEST_SHARE, "the retries came together"
+    deviation = math.sqrt(BUSIEST_SHARE * (1 - BUSIEST_SHARE) / len(jobs))
+    assert busiest < BUSIEST_SHARE + DEVIATIONS * deviation, "the retries came together"
     assert waits_ms[-1] < LIVE_WAIT_MS
 
 

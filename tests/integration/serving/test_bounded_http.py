@@ -273,13 +273,13 @@ def test_slow_readers_of_a_file_hold_no_place_of_a_request(web: WebProcess) -> N
             client.connect(("127.0.0.1", web.port))
             client.sendall(LARGE_FILE)
             answers.register(client, select.POLLIN)
-        wait_for(lambda: len(answers.poll(0)) >= 32, 20, what="the answers to begin")
+        wait_for(lambda: len(answers.poll(0)) >= 32, 60, what="the answers to begin")
 
         statuses = [web.request("GET", "/api/v1/queues", headers=web.bearer)[0] for _ in range(5)]
 
-        wait_for(lambda: len(answers.poll(0)) == 100, 20, what="all answers to begin")
+        wait_for(lambda: len(answers.poll(0)) == 100, 60, what="all answers to begin")
         # Of 64: socket and file.
-        wait_for(lambda: web.ps.num_fds() - descriptors_before < 150, 10, what="those who read nothing to be cut")
+        wait_for(lambda: web.ps.num_fds() - descriptors_before < 150, 60, what="those who read nothing to be cut")
 
     assert statuses == [200] * 5
 
