@@ -65,11 +65,6 @@ class ComparedFields(msgspec.Struct, frozen=True, gc=False):
     kwargs: msgspec.Raw = msgspec.Raw(b"{}")
     options: ComparedOptions = ComparedOptions()
 
-    @property
-    def enqueued_at(self) -> int:
-        """Time of enqueueing, ms since the epoch."""
-        return self.options.enqueued_at or self.sent_at
-
 
 _FIELDS: Final = msgspec.json.Decoder(SentFields)
 _COMPARED: Final = msgspec.json.Decoder(ComparedFields)

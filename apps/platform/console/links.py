@@ -5,10 +5,12 @@ A project may leave a page out of its URLs. The address is "" then, and template
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from django.urls import NoReverseMatch, reverse
+from django.conf import settings
+from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
 
 
 def job_url(job_id: str) -> str:
@@ -83,7 +85,13 @@ def steps_url(heading: str) -> str:
 
 
 def _address(name: str, *args: Any) -> str:
+    return _found(name, args, get_urlconf() or settings.ROOT_URLCONF, get_script_prefix())
+
+
+@lru_cache(maxsize=1_000)
+def _found(name: str, args: tuple[Any, ...], urls: Any, prefix: str) -> str:
+    # A list names the same queues and actors in each row. What an address depends on is part of the cache's key.
     try:
-        return reverse(name, args=args)
+        return reverse(name, urls, args=args)
     except NoReverseMatch:
         return ""

@@ -80,9 +80,12 @@ class Comparison:
     def time_of(self, seen: SeenMessage) -> int | None:
         """Return when a message that matches was enqueued; ``None`` for one that does not, or is no message."""
         fields = compared_fields_of(seen.body)
-        if fields is None or not self._since <= (at := fields.enqueued_at) < self._until:
+        if fields is None:
             return None
-        return None if self._compares and not _matches(fields, self._wanted) else at
+        at = fields.options.enqueued_at or fields.sent_at
+        if not self._since <= at < self._until or (self._compares and not _matches(fields, self._wanted)):
+            return None
+        return at
 
 
 def wants_unfinished(wanted: Filter) -> bool:
@@ -120,11 +123,11 @@ def unfinished_jobs(
     looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
-    comparison = Comparison(wanted)
+    comparison, any_state = Comparison(wanted), states == UNFINISHED
     found: list[tuple[int, str, int]] = []
     also: set[str] = set()
     for place, seen in enumerate(looked.messages):
-        if (at := comparison.time_of(seen)) is None or _state(seen, known) not in states:
+        if (at := comparison.time_of(seen)) is None or not (any_state or _state(seen, known) in states):
             continue
         if seen.id in among:
             also.add(seen.id)

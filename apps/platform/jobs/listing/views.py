@@ -75,7 +75,13 @@ def live(request: HttpRequest) -> HttpResponse:
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
     found = changes_of(wanted, shown, shown_at=int(at), arguments=may(request, "view_arguments"))
-    context = {"changes": found, "tones": TONES, "by_due_time": is_by_due_time(wanted)}
+    context = {
+        "changes": found,
+        "tones": TONES,
+        "by_due_time": is_by_due_time(wanted),
+        "may_cancel": may(request, "cancel_job"),
+        "may_run": may(request, "run_job"),
+    }
     return TemplateResponse(request, "switchyard_jobs/list_live.html", context)
 
 
@@ -144,7 +150,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
         "may_cancel": may(request, "cancel_job"),
-        "may_choose": may(request, "cancel_job") or may(request, "run_job"),
+        "may_run": may(request, "run_job"),
         "chosen_acts": _chosen_acts(request, page),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
