@@ -1,12 +1,14 @@
-"""Pages of requests that fail: 400 and 500. Neither asks the database, the broker or the session, which may be why."""
+"""Pages of requests that fail. None asks the database, the broker or the session, which may be why."""
 
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template import loader
 from django.utils import timezone
@@ -35,13 +37,24 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return _page(request, "500.html", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _page(request: HttpRequest, template: str, status: HTTPStatus) -> HttpResponse:
+def login_paused(
+    request: HttpRequest, response: HttpResponse | None, credentials: dict[str, Any] | None
+) -> HttpResponse:
+    """Answer a login that had too many failures, of one user name from one address; the password is not checked."""
+    pause: timedelta = settings.AXES_COOLOFF_TIME
+    page = _page(request, "429.html", HTTPStatus.TOO_MANY_REQUESTS, minutes=pause // timedelta(minutes=1))
+    page["Retry-After"] = str(int(pause.total_seconds()))
+    return page
+
+
+def _page(request: HttpRequest, template: str, status: HTTPStatus, **more: Any) -> HttpResponse:
     theme = request.COOKIES.get(THEME_COOKIE, "")
     context: dict[str, Any] = {
         "theme": theme if theme in THEMES else "",
         "request_id": request_id(request),
         "reads": request.method in ("GET", "HEAD"),
         "at": timezone.now(),
+        **more,
     }
     # Without the request: context processors ask the database for its user.
     page = loader.get_template(template).render(context)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
 from apps import platform
 from apps.platform.console.page_folders import FOLDERS
 from apps.platform.files.declared import storage_of
 from broker.errors import SwitchyardError
-from project import database, login_lockout
+from project import database
 from project.config import BASE_DIR, load
 
 EX_CONFIG = 78
@@ -88,10 +89,10 @@ if _CONFIG.has_development_keys:
 
 # Failed logins count by user name and address together: nobody locks the owner out from elsewhere.
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
-AXES_FAILURE_LIMIT = login_lockout.FAILURES
-AXES_COOLOFF_TIME = login_lockout.PAUSE
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_LOCKOUT_CALLABLE = "project.login_lockout.refuse"
+AXES_LOCKOUT_CALLABLE = "project.error_pages.login_paused"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_DISABLE_ACCESS_LOG = True  # a row for each login would never be removed

@@ -170,7 +170,7 @@ def build_rabbit_yard(
         from broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
         from broker.rabbit.transport import RabbitTransport
     except ModuleNotFoundError as error:
-        raise ImproperlyConfigured(f"{error}; install the extra: pip install 'switchyard[rabbitmq]'") from error
+        raise ImproperlyConfigured(f"{error}: install pika, or Switchyard with its extra rabbitmq") from error
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
     records.results = results or records.results

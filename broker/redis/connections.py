@@ -26,11 +26,13 @@ def options(profile: Profile) -> dict[str, Any]:
     server's connections, and gives up after 3 s on a server that hangs. ``blocking`` waits as long as the command
     says and never repeats it.
     """
+    # A connection that tells its library asks for rights that it does not need, and costs a round trip more.
+    common = {"protocol": 2, "driver_info": None}
     if profile == "quick":
-        return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "protocol": 2}
+        return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, **common}
     if profile == "normal":
-        return {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "protocol": 2, "health_check_interval": 30}
-    return {"socket_timeout": None, "socket_connect_timeout": 2.0, "protocol": 2}
+        return {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30, **common}
+    return {"socket_timeout": None, "socket_connect_timeout": 2.0, **common}
 
 
 @dataclass(frozen=True, slots=True)

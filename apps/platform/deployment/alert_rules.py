@@ -208,6 +208,17 @@ YARD_RULES = (
         next_step="/readyz and `manage.py queues` say which, and what to do. What was accepted is not lost.",
     ),
     Rule(
+        name="SwitchyardQueueAway",
+        steps="Node away",
+        expression="max by (queue) (switchyard_queue_away) == 1",
+        hold_s=30,
+        severity="page",
+        where="queue",
+        summary="{{ $labels.queue }}: the node of the cluster that holds it does not answer",
+        cause="A master is down or cut off, and no replica has taken over.",
+        next_step="`manage.py broker` names the node: start it, or promote its replica. The other queues go on.",
+    ),
+    Rule(
         name="SwitchyardSchedulerMissing",
         steps="No scheduler",
         expression="max(switchyard_scheduler_up) == 0",

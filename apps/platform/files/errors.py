@@ -35,4 +35,4 @@ class ExtraMissing(SwitchyardError):
     """The package of a storage is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'switchyard[{extra}]'")
+        super().__init__(f"{package} is not installed: install it, or the extra {extra} of Switchyard")

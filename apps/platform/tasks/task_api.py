@@ -39,7 +39,7 @@ else:
         from django_tasks.utils import normalize_json
     except ModuleNotFoundError as error:
         if error.name == "django_tasks":
-            error.add_note("Django before 6 has no task API: pip install 'switchyard[tasks]'")
+            error.add_note("Django before 6 has no task API: install django-tasks, or the extra tasks")
         raise
 
 __all__ = [

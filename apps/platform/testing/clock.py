@@ -14,7 +14,7 @@ class TimeMachineMissing(RuntimeError):
     """Time cannot be moved without the package ``time-machine``."""
 
     def __init__(self) -> None:
-        super().__init__("advance() needs the package time-machine: pip install 'switchyard[testing]'")
+        super().__init__("advance() needs time-machine: install it, or Switchyard with its extra testing")
 
 
 class Clock:

@@ -10,7 +10,7 @@ from axes.models import AccessAttempt
 from django.contrib.auth.models import User
 from django.test import Client
 
-from project.login_lockout import FAILURES
+from project.settings import AXES_FAILURE_LIMIT as FAILURES
 
 LOGIN = "/admin/login/?next=/admin/"
 pytestmark = pytest.mark.django_db
@@ -34,6 +34,12 @@ def log_in(password: str, *, address: str = "192.0.2.1", username: str = "ada", 
     return answer.status_code, answer.get("Retry-After", "")
 
 
+def page_of_login() -> str:
+    """Return the page that a login shows now."""
+    data = {"username": "ada", "password": "any", "next": "/admin/"}
+    return Client(REMOTE_ADDR="192.0.2.1").post(LOGIN, data).content.decode()
+
+
 def test_thirty_wrong_passwords_are_not_answered(ada: User, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         statuses = [log_in(f"wrong {number}")[0] for number in range(30)]
@@ -41,6 +47,7 @@ def test_thirty_wrong_passwords_are_not_answered(ada: User, caplog: pytest.LogCa
     assert statuses.count(200) == FAILURES - 1
     assert statuses[FAILURES:] == [429] * (30 - FAILURES)
     assert log_in("correct horse") == (429, "900")
+    assert "Try again in 15 minutes" in page_of_login()
     assert any("ada" in record.getMessage() and "192.0.2.1" in record.getMessage() for record in caplog.records)
     assert not any("wrong" in record.getMessage() for record in caplog.records)
 

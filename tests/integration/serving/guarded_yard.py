@@ -88,13 +88,9 @@ class GuardedYard:
         return self.folder / f"{name}.log"
 
     def refused(self) -> list[tuple[Any, Any, Any]]:
-        """Return user, command or key, and context of all that the server refused.
-
-        Clients that the doctor opens by themselves tell their name (``CLIENT SETINFO``), and ignore the refusal.
-        """
+        """Return user, command or key, and context of all that the server refused."""
         with connect(self.server.url()) as admin:
-            found = [(row["username"], row["object"], row["context"]) for row in admin.acl_log()]
-        return [refusal for refusal in found if refusal[1] != "client|setinfo"]
+            return [(row["username"], row["object"], row["context"]) for row in admin.acl_log()]
 
     def close(self) -> None:
         """End every process, then the server."""

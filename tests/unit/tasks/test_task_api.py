@@ -68,7 +68,7 @@ def test_django_6_has_the_names_under_a_path_of_its_own() -> None:
 
 
 def test_a_project_without_the_task_api_starts_and_is_told_what_to_install() -> None:
-    assert _run(WITHOUT) == "Django before 6 has no task API: pip install 'switchyard[tasks]'\n"
+    assert _run(WITHOUT) == "Django before 6 has no task API: install django-tasks, or the extra tasks\n"
 
 
 @pytest.mark.parametrize("name", task_api.__all__)
