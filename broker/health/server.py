@@ -140,10 +140,11 @@ def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
 def away(error: BrokerError) -> ServerFinding:
     """Return the finding for a server that does not answer. Never its own words: they hold its address."""
     remedy = error.remedy or "check SWITCHYARD_BROKER_URL and that the server is up"
+    fact = "refuses the login" if error.kind == "AuthenticationError" else f"does not answer ({error.kind})"
     return ServerFinding(
         "away",
         "warning",
-        f"the server does not answer ({error.kind}); eviction and persistence were not checked",
+        f"the server {fact}; eviction and persistence were not checked",
         f"{remedy[0].upper()}{remedy[1:]}.",
     )
 

@@ -36,6 +36,9 @@ CODES: dict[type[Exception], str] = {
 # a master that became a replica while a call was blocked on it.
 NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
+# A login that is refused is a lost connection to redis-py.
+LOGIN_REMEDY = "check the user and the password in SWITCHYARD_BROKER_URL; the server is up"
+
 
 def is_away(error: Exception) -> bool:
     """Whether an error of redis-py means that the server cannot serve now."""
@@ -65,7 +68,7 @@ def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, 
     if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
         outcome = "unknown" if sent else "refused"
         return BrokerUnavailable(operation, str(error), outcome=outcome, remedy=tls_remedy(error))
-    if remedy := tls_remedy(error):
+    if remedy := LOGIN_REMEDY if isinstance(error, redis.AuthenticationError) else tls_remedy(error):
         return BrokerUnavailable(operation, str(error), outcome="refused", remedy=remedy)
     absence: Absence = getattr(client, "absence", None) or Absence()
     return BrokerUnavailable(operation, absence.fact or str(error), outcome="refused", remedy=absence.remedy)

@@ -79,6 +79,13 @@ def test_a_replica_is_refused(server: EmbeddedServer, admin: redis.Redis) -> Non
         admin.execute_command("REPLICAOF", "NO", "ONE")
 
 
+def test_a_wrong_password_is_told_as_one(server: EmbeddedServer) -> None:
+    [message] = unsafe_server(f"redis://:wrong@127.0.0.1:{server.port}/0", debug=True)
+
+    assert message.msg == "the server refuses the login; eviction and persistence were not checked"
+    assert message.hint == "Check the user and the password in SWITCHYARD_BROKER_URL; the server is up."
+
+
 def test_every_finding_of_a_server_has_a_check() -> None:
     source = "".join((settings.BASE_DIR / f"broker/health/{name}.py").read_text() for name in ("server", "nodes"))
 
