@@ -19,7 +19,6 @@ from broker.shapes import LaneStats
 
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
 LETTERS_PAGE = "admin:switchyard_dead_letters_deadletter_changelist"
-ON_TIME = "Every queue is on time"
 # Findings judged from the present state: the last examination is seconds old, and may say what has ended since.
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
@@ -123,11 +122,11 @@ def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
 
 def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> Verdict:
     if not found:
-        return Verdict("ok", "Healthy", f"{ON_TIME}.", figures)
+        return Verdict("ok", "Healthy", f"{lateness.none_late()}.", figures)
     first = found[0]
     sentence = first.sentence
     if first.level == "ok":
-        sentence = f"{ON_TIME}; {first.clause}"
+        sentence = f"{lateness.none_late()}; {first.clause}"
     return Verdict(
         first.level,
         first.label,

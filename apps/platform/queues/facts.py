@@ -11,7 +11,7 @@ from apps.platform.console.broker_away import SWITCHED_OFF
 from apps.platform.console.formatting import ago, duration, promise, retries_text, whole_duration
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.findings.facts import HeldGroup
-from apps.platform.operations.findings.lateness import jobs_text
+from apps.platform.operations.findings.lateness import jobs_text, none_late
 from apps.platform.operations.rows import AWAY, QUIETED, Row
 from apps.platform.operations.yard.rates import Rates
 from apps.platform.queues.queue_line import QueueLine
@@ -216,6 +216,6 @@ def all_queues_sentence(rows: Sequence[Row], *, away: bool) -> str:
     if not named:
         waiting = sum(row.waiting or 0 for row in rows)
         counted = jobs_text(waiting) if waiting else "nothing waits"
-        return f"Every queue is on time; {counted}"
+        return f"{none_late()}; {counted}"
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return ", ".join(named[:MOST_NAMED]).replace("is no pool", "has no pool") + more

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from apps.platform.operations.findings.finding import Finding
 from apps.platform.operations.findings.lateness import holders_text, slot_holders
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.server_state import REFUSALS, ServerState
+from apps.platform.queues.facts import all_queues_sentence
 from broker.clock import now_ms
 from broker.health.server import ServerFinding
 from broker.shapes import QueuePause
@@ -41,6 +43,13 @@ def test_quiet_yard_is_on_time() -> None:
 
     assert (found.level, found.label, found.sentence) == ("ok", "Healthy", "Every queue is on time.")
     assert found.facts[1] == ("108 of 108", "slots idle")
+
+
+def test_queues_on_rabbitmq_are_not_said_to_be_on_time(settings: Any) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, rabbitmq_url="amqp://127.0.0.1/")
+
+    assert verdict(state()).sentence == "Whether a queue is late is not known, as RabbitMQ tells no ages."
+    assert all_queues_sentence([], away=False).startswith("Whether a queue is late is not known")
 
 
 def test_a_yard_is_not_called_healthy_before_everything_was_checked() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import dramatiq
 
-from apps.platform.conf import declared_yard
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import counted, duration, times, whole_duration
 from apps.platform.jobs.running import RunningJob, families
 from apps.platform.operations.findings.facts import YardFacts, flood_of
@@ -100,6 +100,13 @@ def holders_text(counts: Counter[str]) -> str:
     others = counts.total() - sum(count for _, count in first)
     named = [f"{count:,} × {actor}" for actor, count in first]
     return ", ".join([*named, f"{others:,} × others"] if others else named)
+
+
+def none_late() -> str:
+    """Return what is said of queues of which none is late. RabbitMQ does not tell for how long a message has waited."""
+    if switchyard_settings().rabbitmq_url:
+        return "Whether a queue is late is not known, as RabbitMQ tells no ages"
+    return "Every queue is on time"
 
 
 def jobs_text(count: int) -> str:
