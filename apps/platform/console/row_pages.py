@@ -28,13 +28,15 @@ class RowPage(admin.ModelAdmin):
     """Django's page of a row, with what the room's pages have at their top; refusals name the missing right.
 
     ``badge`` names the column that shows the row's state beside the heading; "" for none. ``main_act`` names the act
-    of the list that has the primary button. ``code_fields`` are columns whose value is no prose: names, checksums.
+    of the list that has the primary button. ``sending_acts`` are those that enqueue jobs: they are switched off while
+    the broker is away. ``code_fields`` are columns whose value is no prose: names, checksums.
     """
 
     action_form = ActForm
     empty_value_display = "–"
     badge: str = ""
     main_act: str = ""
+    sending_acts: Sequence[str] = ()
     code_fields: Sequence[str] = ()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -126,6 +128,7 @@ class RowPage(admin.ModelAdmin):
                 "facts": self.facts(obj),
                 "acts": [choice for choice in self.get_action_choices(request, []) if choice[0] != DELETION],
                 "main_act": self.main_act,
+                "sending_acts": self.sending_acts,
                 "changes": bool(
                     self.has_change_permission(request, obj)
                     or any(

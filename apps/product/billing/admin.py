@@ -61,6 +61,7 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
     search_help_text = "Month (2026-10)"
     readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
     actions = ["reconcile_again"]
+    sending_acts = ("reconcile_again",)
     main_act = "reconcile_again"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -151,6 +152,7 @@ class PaymentEventAdmin(ReadOnly, JobLinks):
     search_help_text = "Id of the event or payment, or job id"
     date_hierarchy = "received_at"
     actions = ["apply_again"]
+    sending_acts = ("apply_again",)
     badge = "shown_state"
     main_act = "apply_again"
     code_fields = ["external_id"]

@@ -35,6 +35,7 @@ class ExportAdmin(ReadOnly, JobLinks):
     search_fields = ("filename", "=job_id")
     search_help_text = "File name or job id"
     actions = ("export_again",)
+    sending_acts = ("export_again",)
     main_act = "export_again"
     fields = (
         "download_link", "job_id", "dataset", "format", "row_count", "filename", "content_type", "size_bytes", "file",

@@ -43,6 +43,7 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
         "preview", "picture", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
     actions = ("make_again",)
+    sending_acts = ("make_again",)
     badge = "shown_state"
     main_act = "make_again"
     list_per_page = 50

@@ -36,6 +36,7 @@ class SentMailAdmin(ReadOnly, JobLinks):
     search_fields = ("to", "=job_id", "=message_id")
     search_help_text = "Address, job id or Message-ID"
     actions = ("send_reset_mail_again", "send_again")
+    sending_acts = ("send_reset_mail_again", "send_again")
     badge = "shown_state"
     code_fields = ("key", "message_id", "reply")
     list_per_page = 50

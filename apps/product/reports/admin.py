@@ -37,6 +37,7 @@ class ReportAdmin(ReadOnly, ModelAdmin):
     search_fields = ("customer__name", "customer__company", "customer__email", "=month")
     search_help_text = "Customer or month (2026-10)"
     actions = ("regenerate",)
+    sending_acts = ("regenerate",)
     main_act = "regenerate"
     fields = (
         "download_link", "customer", "month", "made_by", "filename", "content_type", "size_bytes", "file", "sha256",

@@ -173,6 +173,7 @@ class DeliveryAdmin(ReadOnly, JobLinks):
     )  # fmt: skip
     inlines = (AttemptInline,)
     actions = ("redeliver",)
+    sending_acts = ("redeliver",)
     badge = "shown_state"
     main_act = "redeliver"
     list_per_page = 50

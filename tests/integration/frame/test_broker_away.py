@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from apps.platform.console.broker_away import SWITCHED_OFF
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.frame.strip import STRIP
 from apps.platform.operations.yard import kept_rows
+from apps.product.mail.models import MailState, SentMail, Template
 from broker.interface import Facilities
 from broker.redis_broker import RedisBroker
 from broker.stores.quarantine import Quarantine
@@ -76,6 +78,14 @@ def is_off(tag: str) -> bool:
     return is_dead and f'title="{OFF}"' in tag
 
 
+def mail() -> SentMail:
+    """Add a mail of a product."""
+    return SentMail.objects.create(
+        key="m-1:welcome", job_id=uuid.UUID(int=7), template=Template.WELCOME, to="grace@example.com", runs=1,
+        state=MailState.REFUSED,
+    )  # fmt: skip
+
+
 def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
     """Return the pages with acts on the broker, each with the number of these acts at least."""
     row = {"args": [letter.pk]}
@@ -98,6 +108,7 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
         "discard": (reverse(f"{LETTERS}one", args=[letter.pk, "discard"]), 1),
         "requeue a group": (reverse(f"{LETTERS}group", args=["f00d", "requeue"]), 1),
         "jobs": ("/admin/switchyard_jobs/job/?state=succeeded", 2),
+        "a mail": (reverse("admin:mail_sentmail_change", args=[mail().pk]), 2),
     }
 
 
