@@ -130,8 +130,17 @@ class Watched:
     def fail_over(self) -> None:
         """Have the sentinels make the replica the master, and wait until all of them say so."""
         before = self.master_port()
-        self.sentinels[0].admin.execute_command("SENTINEL", "FAILOVER", NAME)
+        wait_for(self._begin_failover, 60, what="a replica that the first sentinel finds suitable")
         wait_for(lambda: all(int(s.state().get("port", before)) != before for s in self.sentinels), 20)
+
+    def _begin_failover(self) -> bool:
+        try:
+            self.sentinels[0].admin.execute_command("SENTINEL", "FAILOVER", NAME)
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGOODSLAVE"):  # its last answer is too old, on a busy machine
+                raise
+            return False
+        return True
 
     def wait_until_settled(self) -> None:
         """Wait until each sentinel knows a master that is up, its replica in step, and the other sentinels."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.redis import sentinel_url
 from broker.redis.cluster_client import is_cluster, split_cluster_url
+from broker.redis.host_list import split_hosts
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
 RABBITMQ_SCHEMES = ("amqp", "amqps")
@@ -100,9 +101,9 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     Raises:
         InvalidSetting: its port is no number, or it has no password in production.
     """
-    parts = urlsplit(value)
-    if parts.scheme not in RABBITMQ_SCHEMES:
+    if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
         return ""
+    parts = urlsplit(value)
     with_valid_port(name, value)
     if not debug and parts.hostname not in LOOPBACK and not parts.password:
         remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
@@ -120,7 +121,7 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         if not debug:
             raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
         return f"unix://{state_dir / 'valkey.sock'}"
-    parts = urlsplit(value)
+    parts, _ = split_hosts(value)
     if parts.scheme not in BROKER_SCHEMES:
         known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"

@@ -12,6 +12,7 @@ from redis.exceptions import AskError
 from broker.errors import UnusableAddress
 from broker.redis.connections import Absence, Client, Profile, client_of, lone_connection
 from broker.redis.hash_slots import Address, HashSlots, key_of, text_of
+from broker.redis.host_list import split_hosts
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379
@@ -31,9 +32,9 @@ def split_cluster_url(url: str) -> tuple[str, list[Address]]:
         UnusableAddress: a node has no name or no valid port, or a database is named: a cluster has one. It shows
             no node, since what looks like one may be a part of a password.
     """
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    seeds = [_seed(host) for host in hosts.split(",")]
+    parts, hosts = split_hosts(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    seeds = [_seed(host) for host in hosts]
     if parts.path.strip("/") not in ("", "0"):
         raise UnusableAddress(f"names database {parts.path.strip('/')}, and a cluster has database 0 only", REMEDY)
     host, port = seeds[0]

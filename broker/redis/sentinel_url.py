@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from broker.errors import UnusableAddress
+from broker.redis.host_list import split_hosts
 
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 PORT: Final = 26379
@@ -59,9 +60,9 @@ def parse(url: str) -> SentinelUrl:
     Raises:
         UnusableAddress: a part is missing or wrong. A password is not in the message.
     """
-    parts = urlsplit(url)
-    login, at, places = parts.netloc.rpartition("@")
-    sentinels = tuple(_place(place) for place in places.split(","))
+    parts, places = split_hosts(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    sentinels = tuple(_place(place) for place in places)
     name, _, database = unquote(parts.path).strip("/").partition("/")
     if not name or "@" in name:  # no name has one: it is the rest of a password
         raise UnusableAddress("names no master after the sentinels", f"append the master's name: {EXAMPLE}")

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -50,7 +49,7 @@ def render(target: str, yard: Yard, cores: int = RENDERED_CORES) -> dict[str, st
         KeyError: there is no such target.
     """
     if target == "acl":
-        scheme = urlsplit(switchyard_settings().broker_url).scheme
+        scheme = switchyard_settings().broker_url.partition("://")[0].lower()
         return {"ops/users.acl": acl.render(beside_rabbitmq=scheme in RABBITMQ_SCHEMES)}
     return {path: _document(target, content) for path, content in _TARGETS[target](yard.with_cores(cores)).items()}
 

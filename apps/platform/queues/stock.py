@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
@@ -54,7 +53,7 @@ def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
     Raises:
         NotImported: the address is of no broker that stock Dramatiq has, or pika is not installed.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0].lower()
     if scheme in ("redis", "rediss", "unix"):
         # Each fetch first returns what workers held that have not been heard of for a minute.
         return RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import ERROR, CheckMessage
@@ -13,6 +12,7 @@ from django.db import connection
 from apps.platform.conf import switchyard_settings
 from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
+from broker.redis.host_list import split_hosts
 
 GROUP = FindingGroup("configuration")
 # Checks of the broker's server: it has a group of its own.
@@ -60,7 +60,7 @@ def _unsafe_defaults() -> Iterator[Finding]:
     config = switchyard_settings()
     if settings.DEBUG:
         hosts = {
-            "SWITCHYARD_BROKER_URL": urlsplit(config.broker_url).hostname,
+            "SWITCHYARD_BROKER_URL": split_hosts(config.broker_url)[0].hostname,
             "DATABASE_URL": settings.DATABASES["default"].get("HOST"),  # a path is a socket's folder
         }
         remote = [name for name, host in hosts.items() if host and host not in LOOPBACK and not host.startswith("/")]

@@ -78,9 +78,9 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
 def copyable(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
     own = switchyard_settings()
-    url, parts = own.broker_url, urlsplit(own.broker_url)
-    if parts.scheme == "unix":
-        address = f"-s {parts.path}"
+    url = own.broker_url
+    if url.startswith("unix:"):
+        address = f"-s {urlsplit(url).path}"
     elif node := NODE.match(found.seen):  # a setting is that node's alone
         address = f"-h {node[1]} -p {node[2]}"
     elif is_cluster(url):
