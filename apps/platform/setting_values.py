@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.redis import sentinel_url
+from broker.redis.addresses import split_hosts
 from broker.redis.cluster_client import is_cluster, split_cluster_url
-from broker.redis.host_list import split_hosts
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
 RABBITMQ_SCHEMES = ("amqp", "amqps")

@@ -10,9 +10,9 @@ import redis
 from redis.exceptions import AskError
 
 from broker.errors import UnusableAddress
+from broker.redis.addresses import split_hosts
 from broker.redis.connections import Absence, Client, Profile, client_of, lone_connection
 from broker.redis.hash_slots import Address, HashSlots, key_of, text_of
-from broker.redis.host_list import split_hosts
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from broker.errors import UnusableAddress
-from broker.redis.host_list import split_hosts
+from broker.redis.addresses import split_hosts
 
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 PORT: Final = 26379

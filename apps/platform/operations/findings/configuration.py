@@ -12,7 +12,7 @@ from django.db import connection
 from apps.platform.conf import switchyard_settings
 from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
-from broker.redis.host_list import split_hosts
+from broker.redis.addresses import split_hosts
 
 GROUP = FindingGroup("configuration")
 # Checks of the broker's server: it has a group of its own.
