@@ -163,7 +163,7 @@ class FaultProxy:
         """Have the next ``n`` commands done and their replies lost, each with its connection.
 
         Args:
-            of: Only of commands that hold these bytes. Health checks and greetings of a client are commands too.
+            of: Only of commands that hold these bytes. Health checks of a client are commands too.
         """
         self._do(lambda: self._faults.append(Fault("drop", n, of)))
 

@@ -166,7 +166,9 @@ def test_a_removed_queue_is_found_among_any_number_of_keys(enqueue: Any, monkeyp
 
     found = [search.look() for _ in range(40)]
 
-    assert 0 < len(found[0]) < len(found[2]) < len(names)
+    # The server's order of keys is random: a part may hold none of them.
+    counts = [len(each) for each in found]
+    assert counts == sorted(counts) and len(set(counts)) > 2 and counts[0] < len(names)
     assert found[-1] == dict.fromkeys(names, 1)
     administration.flush(broker)
     assert names[-1] not in {name for name, count in search.look().items() if count}
