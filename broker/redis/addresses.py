@@ -20,7 +20,7 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     """
     found = PARTS.match(url)
     if found is None:
-        return urlsplit(url), []
+        return urlsplit(url), [""]
     scheme, login, hosts, rest = found.groups()
     each = hosts.split(",")
     return urlsplit(f"{scheme}{login}{each[0]}{rest}"), each

@@ -37,7 +37,7 @@ CODES: dict[type[Exception], str] = {
 NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
 # A login that is refused is a lost connection to redis-py.
-LOGIN_REMEDY = "check the user and the password in SWITCHYARD_BROKER_URL; the server is up"
+LOGIN_REMEDY = "check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL"
 
 
 def is_away(error: Exception) -> bool:
