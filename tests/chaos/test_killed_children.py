@@ -21,9 +21,10 @@ pytestmark = pytest.mark.usefixtures("valkey")
 EVERY_S = 2.0
 
 
-# The figures are for a machine that does nothing else, and for more kills than the short runs have.
+# The figures are for a machine that does nothing else, and for more kills than the short runs have: beside other tests
+# a short run tells a restart at once from one after the lease (15 s).
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("kills", "slack"), [(3, 4), pytest.param(30, 1, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("kills", "most_twice", "slack"), [(3, 6, 20), pytest.param(30, 15, 1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("yard", "median_s", "worst_s", "whole_s"),
     [("threads", 0.1, 0.5, 3), pytest.param("greenlets", 0.1, 2.0, 10, marks=pytest.mark.long)],
@@ -37,6 +38,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     worst_s: float,
     whole_s: float,
     kills: int,
+    most_twice: int,
     slack: float,
 ) -> None:
     pools = pools_on(yard, valkey_url)
@@ -72,7 +74,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     assert (found.lost, found.unexpected, interrupted) == ((), (), 0)
     assert facilities(pools.broker).transport.stats(QUEUE).dead == 0
     wait_for(lambda: restarts(pools, "work") == {"SIGKILL": kills})
-    assert len(found.duplicated) <= 0.5 * slack * kills
+    assert len(found.duplicated) <= most_twice
     assert statistics.median(again_s) <= median_s * slack
     assert again_s[-1] <= worst_s * slack
     assert max(back_s) <= max(whole_s, 2 * pool.start_s if yard == "greenlets" else 0)

@@ -12,6 +12,7 @@ import dramatiq
 import pytest
 import redis
 from django.db import connection
+from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from apps.platform.history.cursors import Cursor
@@ -127,6 +128,14 @@ def median_ms(look: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+def page_of(client: Client) -> Callable[[], object]:
+    """Return a function that makes the page as a server does: the client itself copies every template's context."""
+    requests, address = RequestFactory(), reverse("admin:switchyard_jobs_job_changelist")
+    assert b"job/00000000-0000-4000-8001-" in client.get(address).content
+    requests.cookies = client.cookies
+    return lambda: client.handler.get_response(requests.get(address))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
 def test_lists_of_millions_of_jobs_are_quick(
@@ -152,8 +161,7 @@ def test_lists_of_millions_of_jobs_are_quick(
         wanted, most_ms = Filter.from_query(QUERIES[name][0]), QUERIES[name][1]
         found[f"{name}, what waits too"] = median_ms(lambda wanted=wanted: find_jobs(wanted)), most_ms
     if database == "sqlite":  # the tables of users are there alone
-        client = request.getfixturevalue("admin_client")
-        found["page"] = median_ms(lambda: client.get(reverse("admin:switchyard_jobs_job_changelist"))), LIST_MS
+        found["page"] = median_ms(page_of(request.getfixturevalue("admin_client"))), LIST_MS
     started_s = time.perf_counter()
     delete_oldest(before_ms=BASE_MS - STEP // 2)
     batch_ms = (time.perf_counter() - started_s) * 1000
