@@ -24,7 +24,9 @@ EVERY_S = 2.0
 # The figures are for a machine that does nothing else, and for more kills than the short runs have: beside other tests
 # a short run tells a restart at once from one after the lease (15 s).
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("kills", "most_twice", "slack"), [(3, 6, 20), pytest.param(30, 15, 1, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("kills", "most_twice", "slack"), [(3, 6, 20), pytest.param(30, 15, 1, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     ("yard", "median_s", "worst_s", "whole_s"),
     [("threads", 0.1, 0.5, 3), pytest.param("greenlets", 0.1, 2.0, 10, marks=pytest.mark.long)],
