@@ -28,8 +28,8 @@ from tests.integration.jobs.history_rows import job_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LETTERS = "admin:switchyard_dead_letters_"
-# A button or a link that is marked as one that needs the broker, up to the end of its tag.
-MARKED = re.compile(r"<(?:a|button)\b[^>]*\bdata-broker\b[^>]*>")
+# A button, a choice or a link that is marked as one that needs the broker, up to the end of its tag.
+MARKED = re.compile(r"<(?:a|button|option)\b[^>]*\bdata-broker\b[^>]*>")
 OFF = html.escape(SWITCHED_OFF)
 
 
@@ -74,7 +74,7 @@ def marked(page: str) -> list[str]:
 
 def is_off(tag: str) -> bool:
     """Return whether a tag does nothing and says why."""
-    is_dead = " disabled" in tag if tag.startswith("<button") else 'aria-disabled="true"' in tag and "href" not in tag
+    is_dead = " disabled" in tag if not tag.startswith("<a") else 'aria-disabled="true"' in tag and "href" not in tag
     return is_dead and f'title="{OFF}"' in tag
 
 
@@ -109,6 +109,7 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
         "requeue a group": (reverse(f"{LETTERS}group", args=["f00d", "requeue"]), 1),
         "jobs": ("/admin/switchyard_jobs/job/?state=succeeded", 2),
         "a mail": (reverse("admin:mail_sentmail_change", args=[mail().pk]), 2),
+        "mails": (reverse("admin:mail_sentmail_changelist"), 2),
     }
 
 

@@ -26,11 +26,11 @@
     }, 1000);
   }
 
-  // Buttons and links that need the broker, while it is away; a part that is live is made anew by the server.
+  // Buttons, choices and links that need the broker, while it is away; a part that is live is made anew by the server.
   function switchOff(why) {
     for (const each of document.querySelectorAll("main [data-broker]")) {
       if (each.closest("#sy-live") || Boolean(why) === (each.disabled ?? each.ariaDisabled === "true")) continue;
-      if (each.matches("button")) each.disabled = Boolean(why);
+      if (each.matches("button, option")) each.disabled = Boolean(why);
       else if (why) {
         each.removeAttribute("href");
         each.setAttribute("role", "link");
