@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,6 +117,18 @@ def test_a_repeated_export_finds_its_file_in_the_bucket(on_s3: Any) -> None:
     first = exports.export("customers", "csv", job_id="j1")
 
     assert exports.export("customers", "csv", job_id="j1") == first
+
+
+def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings: Any, own_s3_server: S3Server) -> None:
+    address = replace(own_s3_server.bucket(), bucket="no-such-bucket")
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(address)}
+
+    (found,) = look_at_storage()
+
+    assert (found.severity, found.code) == ("error", "away")
+    assert "the server has no such bucket (404)" in found.seen
+    assert found.next.startswith("make the bucket")
+    storages["default"].close()
 
 
 def test_a_storage_that_is_down_is_told_by_api_room_and_doctor(

@@ -20,6 +20,9 @@ GROUP = FindingGroup("disk")
 STORAGE = FindingGroup("storage")
 LOW_BYTES = 1_000_000_000
 EMPTY_BYTES = 100_000_000
+# Codes of the clients' errors for a bucket, of S3 and of Google.
+MISSING = ("404", "NoSuchBucket", "NotFound")
+REFUSED = ("403", "AccessDenied", "Forbidden")
 
 
 def look() -> Iterator[Finding]:
@@ -63,15 +66,29 @@ def look_at_storage() -> Iterator[Finding]:
     except ExtraMissing as error:
         yield STORAGE.error("no_client", str(error), "Its package is not installed", "install the package")
     except StorageUnavailable as error:
-        seen = f"{storage.address.shown} was not reached: {error.cause}"
-        cause = "No such bucket, wrong credentials, or the server is down; jobs that store files fail and are retried"
-        remedy = "check SWITCHYARD_STORAGE_URL and the credentials in the environment of web and pools"
-        yield STORAGE.error("away", seen, cause, remedy)
+        yield _away(storage.address.shown, error.cause)
     else:
         took_ms = (time.monotonic() - began_s) * 1000
         yield STORAGE.ok("reached", f"{storage.address.shown} answered in {took_ms:.0f} ms")
     finally:
         quick.close()
+
+
+def _away(shown: str, code: str) -> Finding:
+    """Return the finding for a bucket that is missing, refuses this user, or does not answer."""
+    if code in MISSING:
+        seen = f"{shown}: the server has no such bucket ({code})"
+        cause = "It was not made, or the address has another name"
+        remedy = "make the bucket, or correct SWITCHYARD_STORAGE_URL"
+    elif code in REFUSED:
+        seen = f"{shown}: the server refuses this user ({code})"
+        cause = "The credentials are wrong, or the user may not list the bucket"
+        remedy = "check the user's rights, and the credentials in the environment of web and pools"
+    else:
+        seen = f"{shown} was not reached: {code}"
+        cause = "The server is down, or the address or the credentials are wrong"
+        remedy = "check that it runs, SWITCHYARD_STORAGE_URL, and the credentials in the environment of web and pools"
+    return STORAGE.error("away", seen, f"{cause}; jobs that store files fail and are retried", remedy)
 
 
 def _gaps() -> Iterator[Finding]:
