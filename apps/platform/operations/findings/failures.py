@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from django.db import DatabaseError, ProgrammingError, connections
@@ -25,6 +26,8 @@ SERVERS = ("broker", "database")
 # Errors that a busy server or machine may cause once.
 PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
+# Options of the broker's address, and those of valkey-cli with the same file.
+TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
@@ -78,7 +81,7 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
 def copyable(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
     own = switchyard_settings()
-    url = own.broker_url
+    url, login = own.broker_url, _login(own.broker_url)
     if url.startswith("unix:"):
         address = f"-s {urlsplit(url).path}"
     elif node := NODE.match(found.seen):  # a setting is that node's alone
@@ -88,9 +91,26 @@ def copyable(found: Finding) -> Finding:
         address = f"-c -h {host} -p {port}"
     elif is_sentinel_url(url):  # valkey-cli knows no such address
         address = "-h MASTER -p PORT"
+    elif url.startswith("rediss:") or "--user" in login:  # -u takes neither files nor another user
+        parts = urlsplit(url)
+        address = f"-h {parts.hostname} -p {parts.port or 6379}"
     else:
-        address = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"'
-    return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}"))
+        address, login = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"', ""
+    return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}{login}"))
+
+
+def _login(url: str) -> str:
+    """Return the options for TLS and for a login. The yard's own users may not change settings: another is named."""
+    parts = urlsplit(url)
+    options = []
+    if parts.scheme.startswith("rediss"):
+        files = dict(parse_qsl(parts.query))
+        options = ["--tls", *(f"{TLS_FILES[key]} {shlex.quote(files[key])}" for key in TLS_FILES if key in files)]
+    if parts.username and parts.username != "default":
+        options.append("--user ADMIN")
+    if parts.username or parts.password:
+        options.append("--askpass")
+    return "".join(f" {option}" for option in options)
 
 
 def broker_away(group: FindingGroup, error: Exception) -> Finding:

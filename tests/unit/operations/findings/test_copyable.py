@@ -10,21 +10,31 @@ from apps.platform.operations.findings import failures
 from apps.platform.operations.findings.finding import Finding
 
 CLUSTER = "redis+cluster://user:secret@10.0.0.1:6379,10.0.0.2:6379"
-COMMAND = "valkey-cli CONFIG SET appendonly yes"
+CHANGE = "CONFIG SET appendonly yes"
+COMMAND = f"valkey-cli {CHANGE}"
+ADMIN = "--user ADMIN --askpass"
 
 
 @pytest.mark.parametrize(
     ("url", "seen", "expected"),
     [
-        (CLUSTER, "node 10.0.0.2:6380: it blocks", "valkey-cli -h 10.0.0.2 -p 6380 CONFIG SET appendonly yes"),
-        (CLUSTER, "a lock is left", "valkey-cli -c -h 10.0.0.1 -p 6379 CONFIG SET appendonly yes"),
-        ("unix:///run/v.sock", "it blocks", "valkey-cli -s /run/v.sock CONFIG SET appendonly yes"),
+        (CLUSTER, "node 10.0.0.2:6380: it blocks", f"valkey-cli -h 10.0.0.2 -p 6380 {ADMIN} {CHANGE}"),
+        (CLUSTER, "a lock is left", f"valkey-cli -c -h 10.0.0.1 -p 6379 {ADMIN} {CHANGE}"),
+        ("unix:///run/v.sock", "it blocks", f"valkey-cli -s /run/v.sock {CHANGE}"),
+        ("redis://:secret@v:6379/0", "it blocks", f'valkey-cli -u "$SWITCHYARD_BROKER_URL" {CHANGE}'),
+        ("redis://room:secret@v/0", "it blocks", f"valkey-cli -h v -p 6379 {ADMIN} {CHANGE}"),
+        ("rediss://:secret@v:6380/0", "it blocks", f"valkey-cli -h v -p 6380 --tls --askpass {CHANGE}"),
+        (
+            "rediss://room:secret@v:6380/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key",
+            "it blocks",
+            f"valkey-cli -h v -p 6380 --tls --cacert /ca.pem --cert /c.pem --key /c.key {ADMIN} {CHANGE}",
+        ),
     ],
 )
-def test_a_command_about_one_node_goes_to_that_node(
+def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url))
+    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, rabbitmq_url=""))
 
     found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
