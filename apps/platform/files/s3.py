@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import logging
 import os
 import threading
 import time
@@ -191,6 +192,7 @@ class S3Storage(BucketStorage):
         import boto3  # takes 0.2 s, and only yards on S3 have it
         from botocore.config import Config
 
+        _hush()
         connect_s, read_s, attempts = self._limits
         config = Config(
             connect_timeout=connect_s,
@@ -209,6 +211,13 @@ class S3Storage(BucketStorage):
                 region_name=self.address.region or os.environ.get("AWS_REGION") or None,
                 config=config,
             )
+
+
+def _hush() -> None:
+    """Keep the line about the place of the credentials, which each process would log, out of the logs."""
+    logger = logging.getLogger("botocore.credentials")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)
 
 
 def _may_have_succeeded(answer: Any) -> bool:
