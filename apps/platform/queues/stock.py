@@ -106,6 +106,7 @@ def _import(source: Broker, name: str, into: Imported) -> None:
     target: Broker = dramatiq.get_broker()
     consumer: Any = source.consumer_class(source, name, PREFETCH, IDLE_MS)  # type: ignore[attr-defined]
     close = consumer.close
+    refused: list[MessageProxy] = []
     try:
         for message in _messages(consumer, into):
             delay_ms = max(int(message.options.get("eta", 0)) - current_millis(), 0)
@@ -115,12 +116,17 @@ def _import(source: Broker, name: str, into: Imported) -> None:
                 raise
             except SwitchyardError as error:
                 into.refused.append(f"{message.message_id}: {error}")
+                refused.append(message)
+                if isinstance(source, RedisBroker):
+                    consumer.queued_message_ids.discard(message.message_id)  # or a hundred of them end the fetching
                 continue
             consumer.ack(message)
             into.moved += 1
     except _QueueMissing:
         close = consumer.connection.close  # closing the consumer fails, because its channel is closed
     finally:
+        if isinstance(source, RedisBroker):  # RabbitMQ takes back by itself what a closed consumer held
+            consumer.requeue(refused)
         close()
 
 

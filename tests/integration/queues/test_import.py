@@ -16,6 +16,8 @@ from dramatiq.message import Message
 
 from apps.platform.audit.models import AuditEntry
 from apps.platform.conf import declared_yard
+from apps.platform.queues.printing import REFUSALS_SHOWN
+from apps.platform.queues.stock import PREFETCH
 from broker.interface import Facilities
 from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
@@ -129,6 +131,24 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
     assert f"refused, it stays where it is: {refused}: " in lines[1] and "no_such_option" in lines[1]
     assert lines[2].startswith("default: 1 are held by workers of stock Dramatiq")
     assert broker.client.hlen("dramatiq:default.msgs") == 2
+
+
+def test_what_is_refused_ends_no_import_and_is_said_again(
+    valkey_url: str, ran: list[int], facilities: Facilities
+) -> None:
+    broker = RedisBroker(url=valkey_url, middleware=[])
+    broker.declare_queue("default")
+    for number in range(PREFETCH):
+        broker.enqueue(message(number, no_such_option=1))
+    broker.enqueue(message(PREFETCH))
+
+    first = run(valkey_url, "default").splitlines()
+    second = run(valkey_url, "default").splitlines()
+
+    assert (first[0], second[0]) == ("default: 1 message imported", "default: 0 messages imported")
+    assert first[1:] == second[1:]
+    assert "refused, it stays where it is: " in second[1]
+    assert second[-1] == f"default: {PREFETCH - REFUSALS_SHOWN} more were refused"
 
 
 @pytest.mark.parametrize(
