@@ -63,9 +63,15 @@ class BrokerUnavailable(BrokerError):
     """
 
     def __init__(self, operation: str, cause: str, *, outcome: str = "unknown", remedy: str = "") -> None:
-        self.outcome, self.remedy = outcome, remedy
+        self.operation, self.cause, self.outcome, self.remedy = operation, cause, outcome, remedy
         remedy = remedy or "check SWITCHYARD_BROKER_URL and that the server is up, then try again"
         super().__init__(f"broker did not answer {operation}: {cause} (outcome {outcome}); {remedy}")
+
+    def after_a_lost_answer(self) -> BrokerUnavailable:
+        """Return this error for an operation that was sent before: an earlier try may have carried it out."""
+        made = BrokerUnavailable(self.operation, self.cause, remedy=self.remedy)
+        made.code = self.code
+        return made
 
 
 class HashSlotMoved(BrokerUnavailable):

@@ -171,7 +171,7 @@ class RedisCalls:
                 answer = self.call(operation, keys, args, budget_s=left_s(give_up_s))
             except BrokerUnavailable as error:
                 if sent and error.outcome == "refused":  # the answer to the first try was lost: it may have happened
-                    raise BrokerUnavailable(operation.name, str(error)) from error
+                    raise error.after_a_lost_answer() from error.__cause__
                 raise
         unanswered.popleft()
         return answer, connection

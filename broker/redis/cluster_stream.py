@@ -103,7 +103,7 @@ class ClusterStream:
             return self._calls.call(self._operation, one.keys, one.args, budget_s=left_s(give_up_s))
         except BrokerUnavailable as error:
             if not done_nothing and error.outcome == "refused":  # the answer to the first try was lost
-                raise BrokerUnavailable(self._operation.name, str(error)) from error
+                raise error.after_a_lost_answer() from error.__cause__
             raise
 
     def _landed_on(self, flying: deque[_InFlight]) -> None:

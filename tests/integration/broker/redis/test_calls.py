@@ -108,6 +108,7 @@ def test_a_server_that_left_does_not_hide_that_an_earlier_answer_was_lost(emptie
             QueueOperations(calls, Keys("lost").queue("q")).enqueue([Entry("a", b"x")])
 
         assert raised.value.outcome == "unknown"
+        assert str(raised.value).count("did not answer") == str(raised.value).count("outcome") == 1
         assert emptied.admin.exists("lost:{q}:bodies")
         calls.close()
 
