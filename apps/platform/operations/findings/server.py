@@ -67,7 +67,7 @@ CAUSES = {
     "sentinels_split": ("A failover is going on, or some are cut off from the others", ""),
     "no_quorum": ("Too many sentinels are down, or cut off from one another", ""),
     "no_replica": ("It was never configured, is down, or the master refuses its user or password", ""),
-    "replica_behind": ("It has just started, its network is slow, or its disk is", ""),
+    "replica_behind": ("It is down or has just started, its network is slow, or its disk is", ""),
 }
 
 
