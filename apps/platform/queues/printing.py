@@ -105,7 +105,7 @@ def import_lines(found: Imported) -> list[str]:
     held = (found.left or 0) - found.unreadable - len(found.refused)
     if held > 0:
         lines.append(
-            f"{found.queue}: {held:,} are held by workers of stock Dramatiq, or were by one that was killed: "
+            f"{found.queue}: workers of stock Dramatiq hold {held:,}, or one that was killed held them: "
             "stop all of them, and run this again after a minute"
         )
     return lines

@@ -129,7 +129,7 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
 
     assert lines[0] == "default: 0 messages imported"
     assert f"refused, it stays where it is: {refused}: " in lines[1] and "no_such_option" in lines[1]
-    assert lines[2].startswith("default: 1 are held by workers of stock Dramatiq")
+    assert lines[2].startswith("default: workers of stock Dramatiq hold 1, or")
     assert broker.client.hlen("dramatiq:default.msgs") == 2
 
 
