@@ -74,13 +74,13 @@ def test_a_pool_that_is_told_to_end_ends_what_runs_and_leaves_what_waits(bench: 
 def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(bench: Bench) -> None:
     pool = start(bench, grace="1")
     [token, _] = run_two(bench, 8_000)
-    start(bench, log="next")
 
     tell(pool)
 
     assert pool.wait(20) == 0
     assert OUTLASTED in bench.log()
     assert DRAINED in bench.log()
+    start(bench, log="next")
     wait_for(lambda: len(starts(bench, token)) == 2)
     wait_for(lambda: bench.ended(token), 20)
     records = JobRecords(RedisCalls(bench.client), Keys(), [queue.name for queue in declared_yard().queues])
