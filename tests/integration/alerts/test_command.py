@@ -70,6 +70,18 @@ def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
     assert len(as_json("list", "--state", "all")["alerts"]) == 1
 
 
+def test_an_alert_is_silenced_by_its_id_or_fingerprint_and_an_unknown_one_is_named(
+    alert: Alert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_id = as_json("silence", str(alert.pk), "--for", "1h", "--reason", "known")
+    run("silence", "f00dfacef00dface", "--for", "1h", "--reason", "soon")
+
+    assert by_id["fingerprint"] == alert.fingerprint
+    assert "no alert has had the fingerprint f00dfacef00dface yet" in capsys.readouterr().err
+    with pytest.raises(CommandError, match="alert 4711: there is none"):
+        run("silence", "4711", "--for", "1h", "--reason", "known")
+
+
 def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
     made = as_json("silence", "--all", "--for", "30m", "--reason", "maintenance")
     ended = as_json("unsilence", made["id"])

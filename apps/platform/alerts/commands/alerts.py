@@ -23,8 +23,12 @@ EXAMPLES = """examples:
   manage.py alerts list                                   unresolved alerts, and silences in force
   manage.py alerts acknowledge 2041 2042
   manage.py alerts silence f00dfacef00dface --for 4h --reason 'the provider is slow on Fridays'
+  manage.py alerts silence 2041 --for 1h --reason known   all of that alert's cause
   manage.py alerts silence --all --for 30m --reason 'maintenance of the database'
   manage.py alerts unsilence 17"""
+
+# Of a cause, in hexadecimal digits; a number that is shorter is an alert's id.
+FINGERPRINT_LENGTH = 16
 
 
 class Command(BaseCommand):
@@ -45,7 +49,7 @@ class Command(BaseCommand):
             act.add_argument("ids", type=int, nargs="+", metavar="ID")
             act.add_argument("--reason", default="", help="why, for the audit log")
         silence = verbs.add_parser("silence", help="send no alerts of a fingerprint, or none at all, for a time")
-        silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="see show")
+        silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="or an alert's id")
         silence.add_argument("--all", action="store_true", dest="every", help="every alert, whatever happens")
         silence.add_argument("--for", dest="span", required=True, metavar="SPAN", help="30m, 2h or 7d; at most 30d")
         silence.add_argument("--reason", required=True, help="why, shown beside the silence")
@@ -112,6 +116,11 @@ class Command(BaseCommand):
         fingerprint = options["fingerprint"]
         if bool(fingerprint) == options["every"]:
             raise CommandError("silence: name a fingerprint, or --all", returncode=WRONG_ARGUMENTS)
+        if fingerprint.isdecimal() and len(fingerprint) < FINGERPRINT_LENGTH:
+            [alert] = self._rows([int(fingerprint)])
+            fingerprint = alert.fingerprint
+        elif fingerprint and not Alert.objects.filter(fingerprint=fingerprint).exists():
+            self.stderr.write(f"alerts: no alert has had the fingerprint {fingerprint} yet; manage.py alerts show ID")
         try:
             made = acts.silence(fingerprint, end_of(options["span"]), who=Who.of_command(), reason=options["reason"])
         except InvalidSilence as error:

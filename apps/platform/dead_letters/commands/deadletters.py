@@ -123,7 +123,7 @@ class Command(BaseCommand):
         else:
             outcome = acts.apply(verb, ids, who=who, by=by, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
-        left = f", {outcome.left} of the group are left: run it again" if outcome.left else ""
+        left = f"; {outcome.left} of the group are open: died meanwhile, or beyond one run" if outcome.left else ""
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
         self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
 
