@@ -176,6 +176,7 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
     with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
         answer = cancel(facilities(), job_id)
         entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
+        entry.error = "" if entry.count else answer
     return answer
 
 
@@ -233,6 +234,7 @@ def start_now(job_id: str, *, who: Who, reason: str = "") -> str:
     with act("job.run_now", who=who, target=job_id, reason=reason) as entry:
         answer = run_now(facilities(), job_id)
         entry.count, entry.detail = int(answer == "due"), {"answer": answer}
+        entry.error = "" if entry.count else answer
     return answer
 
 

@@ -111,3 +111,11 @@ def test_tokens_are_created_and_revoked_with_rows_without_their_secret() -> None
     assert (created.act, created.target, created.count) == ("token.create", plain.split("_")[1], 1)
     assert (revoked.act, revoked.target, revoked.count) == ("token.revoke", plain.split("_")[1], 1)
     assert plain.split("_", 2)[2] not in f"{created.__dict__}{revoked.__dict__}"
+
+
+def test_a_cancel_that_finds_no_job_is_a_failed_act() -> None:
+    with pytest.raises(CommandError):
+        run("jobs", "cancel", "b2aea2b2")
+
+    assert seen(row()) == ("job.cancel", "b2aea2b2", "command", "", 0, "failed")
+    assert row().error == "unknown"

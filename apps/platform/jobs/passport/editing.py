@@ -122,6 +122,7 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
         own_first = sorted(families(), key=lambda family: family.keys.queue != job.queue)
         answer = amend(own_first, job.id, expected=before, arguments=arguments, due_at_ms=due_at)
         entry.count, entry.detail = int(answer == "amended"), {"answer": answer, "changes": changes}
+        entry.error = "" if entry.count else answer
     if answer != "amended":
         raise CannotEdit(job.id, FACTS[answer])
     return changes
