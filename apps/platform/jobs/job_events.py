@@ -206,8 +206,11 @@ class _Reader:
         if not places:  # all of them lag: one asks when it has fetched what waits
             await asyncio.sleep(ASK_AGAIN_S)
             return
-        reading = client.xread(cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000))
-        found = cast("list[Any]", await asyncio.wait_for(reading, BLOCK_S + GRACE_S))
+        # Not wait_for: in Python 3.11 it loses the cancellation that arrives together with the answer.
+        async with asyncio.timeout(BLOCK_S + GRACE_S):
+            found: list[Any] = await client.xread(
+                cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000)
+            )
         for key, entries in found or []:
             interested = list(self._watchers.get(key.decode(), ()))
             for event_id, fields in entries:

@@ -64,7 +64,8 @@ async def follow(*, heartbeat_s: float) -> AsyncGenerator[bytes]:
         yield _CHANGE
         while time.monotonic() - began < LONGEST_S:
             with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), heartbeat_s)
+                async with asyncio.timeout(heartbeat_s):
+                    await news.wait()
             yield _CHANGE if news.is_set() else b": heartbeat\n\n"
             news.clear()
 
