@@ -208,9 +208,8 @@ class _Reader:
             return
         # Not wait_for: in Python 3.11 it loses the cancellation that arrives together with the answer.
         async with asyncio.timeout(BLOCK_S + GRACE_S):
-            found: list[Any] = await client.xread(
-                cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000)
-            )
+            answer = await client.xread(cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000))
+        found = cast("list[Any]", answer)
         for key, entries in found or []:
             interested = list(self._watchers.get(key.decode(), ()))
             for event_id, fields in entries:
