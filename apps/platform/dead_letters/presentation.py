@@ -15,7 +15,7 @@ from rich.text import Text
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.queries import hex_dump, shown_bytes
+from apps.platform.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
 from broker.clock import datetime_of
 from broker.shapes import Unreadable
 
@@ -89,6 +89,30 @@ def unreadable_summary(item: Unreadable) -> dict[str, Any]:
         "seen_at": _iso(seen_at(item)),
         "raw_hex": shown_bytes(item).hex(),
     }
+
+
+def group_summary(group: LetterGroup) -> dict[str, Any]:
+    """Return a group of letters as a JSON value; ``new`` are those that nobody has acknowledged."""
+    return {
+        "fingerprint": group.fingerprint,
+        "actor": group.actor,
+        "queue": group.queue,
+        "exception": group.exception,
+        "letters": group.letters,
+        "new": group.new,
+        "first_at": _iso(group.first_at),
+        "last_at": _iso(group.last_at),
+    }
+
+
+def print_groups(found: Sequence[LetterGroup], out: OutputWrapper) -> None:
+    """Print a table of groups."""
+    table = Table("group", "letters", "new", "actor", "queue", "failure", "first (UTC)", "last (UTC)", box=None)
+    for group in found:
+        first, last = (f"{at:%Y-%m-%d %H:%M:%S}" for at in (group.first_at, group.last_at))
+        cells = (group.fingerprint, f"{group.letters:,}", f"{group.new:,}", group.actor, group.queue, group.exception)
+        table.add_row(*map(_plain, (*cells, first, last)))
+    _console(out).print(table if found else "No dead letters.")
 
 
 def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:

@@ -68,7 +68,9 @@ def status_lines(view: QueueView) -> list[str]:
 def _table(found: list[queries.QueueState]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in ("queue", *COUNTED, "oldest", "promise"):
-        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
+        # Workers hold more than they run: the messages that they prefetched, too.
+        heading = "at workers" if name == "running" else name
+        table.add_column(heading, justify="left" if name in ("queue", "promise") else "right")
     table.add_column("busy/slots", justify="right")
     for queue in found:
         age, objective = queue.oldest_age_ms, queue.objective_ms

@@ -127,7 +127,7 @@ def jobs_page(place: TextPlace) -> TextPage:
     columns = (
         TextColumn("due (UTC)" if page.by_due_time else "time (UTC)"),
         *(TextColumn("state"), TextColumn("actor"), TextColumn("queue")),
-        *(TextColumn("ran", right=True), TextColumn("job"), TextColumn("detail", from_width=104)),
+        *(TextColumn("ran", right=True), TextColumn("job", is_id=True), TextColumn("detail", from_width=104)),
     )
     levels = {"dead": "bad", "retrying": "warn", "succeeded": "ok"}
     rows = [
@@ -138,7 +138,7 @@ def jobs_page(place: TextPlace) -> TextPage:
                 line.actor,
                 line.queue,
                 "–" if line.ran_ms is None else duration(line.ran_ms),
-                line.id[:8],
+                line.id,
                 line.error or line.reason.replace("_", " ") or line.excerpt,
             ),
             TextPlace("command", ("jobs", "show", line.id)),
@@ -214,7 +214,7 @@ def group_page(place: TextPlace) -> TextPage:
     found = list(letters.listing(fingerprint=fingerprint)[start : start + LISTED + 1])
     columns = (
         *(TextColumn("died"), TextColumn("failure"), TextColumn("reason"), TextColumn("tries", right=True)),
-        *(TextColumn("job"), TextColumn("state", from_width=100)),
+        *(TextColumn("job", is_id=True), TextColumn("state", from_width=100)),
     )
     rows = [_letter(row) for row in found[:LISTED]]
     older = TextPlace("group", place.of, str(start + LISTED)) if len(found) > LISTED else None
@@ -283,7 +283,7 @@ def _letter(row: DeadLetter) -> TextRow:
             f"{row.exception}: {row.error}"[:120],
             row.reason.replace("_", " "),
             str(row.attempts),
-            row.message_id[:8],
+            row.message_id,
             row.state,
         ),
         TextPlace("command", ("deadletters", "show", row.message_id)),

@@ -42,7 +42,7 @@ RUNNING = (
     TextColumn("queue"),
     TextColumn("runs for", right=True),
     TextColumn("limit", right=True),
-    TextColumn("job"),
+    TextColumn("job", is_id=True),
     TextColumn("worker", from_width=104),
     TextColumn("progress", from_width=128),
 )
@@ -154,7 +154,7 @@ def _running(job: RunningJob) -> TextRow:
             job.queue,
             TextCell("unknown" if job.ran_ms is None else duration(job.ran_ms), "warn" if job.is_over_limit else ""),
             duration(job.limit_ms) if job.limit_ms else "–",
-            job.id[:8],
+            job.id,
             job.holder.name,
             done,
         ),

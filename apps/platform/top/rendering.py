@@ -19,6 +19,9 @@ Line = list[Segment]
 STYLES: Final = {"bad": "bold red", "warn": "yellow", "ok": "green", "calm": "dim", "": ""}
 CHOSEN: Final = "reverse"
 GAP: Final = 2
+# From this width on ids are shown whole, as commands take them.
+WHOLE_IDS: Final = 140
+SHORT_ID: Final = 8
 
 
 def shown(text: str) -> str:
@@ -92,12 +95,13 @@ def _table(section: TextSection, width: int, chosen: int | None) -> Table:
             no_wrap=column.right,
         )
     for number, row in enumerate(section.rows):
-        table.add_row(*_cells(row, kept), style=CHOSEN if number == chosen else "")
+        table.add_row(*_cells(section, row, kept, width), style=CHOSEN if number == chosen else "")
     return table
 
 
-def _cells(row: TextRow, kept: list[int]) -> Iterator[Text]:
+def _cells(section: TextSection, row: TextRow, kept: list[int], width: int) -> Iterator[Text]:
     for at in kept:
         cell = row.cells[at]
         found = cell if isinstance(cell, TextCell) else TextCell(cell)
-        yield Text(shown(found.text), style=STYLES[found.level], no_wrap=True, overflow="ellipsis")
+        text = found.text[:SHORT_ID] if section.columns[at].is_id and width < WHOLE_IDS else found.text
+        yield Text(shown(text), style=STYLES[found.level], no_wrap=True, overflow="ellipsis")

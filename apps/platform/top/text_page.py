@@ -27,11 +27,13 @@ class TextColumn:
 
     Args:
         from_width: Width of the terminal from which it is shown.
+        is_id: Its cells are ids: of a narrow terminal's only the first characters are shown.
     """
 
     title: str
     right: bool = False
     from_width: int = 0
+    is_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,33 @@ def test_list_filters_by_queue_group_and_state(bury: Callable[..., Letter]) -> N
     assert json.loads(run("list", "--json", "--state", "discarded")) == []
 
 
+def test_a_list_that_is_cut_says_so(bury: Callable[..., Letter]) -> None:
+    for _ in range(3):
+        bury()
+
+    assert "more than 2: --limit N for more; manage.py deadletters groups counts by cause" in run(
+        "list", "--limit", "2"
+    )
+    assert "more than" not in run("list", "--limit", "3")
+
+
+def test_groups_are_counted_by_cause_the_largest_first(bury: Callable[..., Letter]) -> None:
+    for fingerprint in ("aaaa", "bbbb", "bbbb"):
+        bury(fingerprint=fingerprint)
+
+    shown = json.loads(run("groups", "--json"))
+
+    assert [(group["fingerprint"], group["letters"], group["new"]) for group in shown] == [
+        ("bbbb", 2, 2),
+        ("aaaa", 1, 1),
+    ]
+    assert re.search(r"bbbb +2 +2 +fail_always +default", run("groups"))
+    assert run("groups", "--limit", "1").endswith("1 more: --limit N for more\n")
+
+
 def test_empty_list_says_so(facilities: Facilities) -> None:
     assert run("list").strip() == "No dead letters."
+    assert run("groups").strip() == "No dead letters."
     assert run("list", "--quarantined").strip() == "No quarantined messages."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 
 import dramatiq
@@ -45,6 +46,33 @@ def test_show_prints_json(job_id: str) -> None:
     printed = json.loads(run("show", job_id, "--json"))
 
     assert (printed["id"], printed["state"], printed["owner"]) == (job_id, "queued", "user:1")
+
+
+@pytest.mark.django_db(transaction=True)  # the worker writes the dead letter
+def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.fail, owner="user:1", kwargs={"reason": "\x1b[31m"})
+    assert run("show", job_id).endswith("  It has not started.\n")
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.ended)
+
+    printed, shown = run("show", job_id), json.loads(run("show", job_id, "--json"))
+
+    assert "owner            user:1\n" in printed
+    assert 'arguments        {"reason": "\\u001b[31m"}\n' in printed
+    assert "Attempt 1 started after " in printed
+    assert ": PermanentFailure: " in printed
+    assert "\x1b" not in printed
+    assert shown["arguments"] == {"reason": "\x1b[31m"}
+    assert [attempt["state"] for attempt in shown["runs"]] == ["dead"]
+
+
+def test_show_prints_who_cancelled_a_job_and_why(job_id: str) -> None:
+    run("cancel", job_id, "--reason", "wrong month")
+
+    printed, shown = run("show", job_id), json.loads(run("show", job_id, "--json"))
+
+    assert re.search(r"Cancel\w* .* by \w+ \(“wrong month”\)\n", printed)
+    assert [(act["act"], act["reason"]) for act in shown["acts"]] == [("job.cancel", "wrong month")]
 
 
 def test_cancel_cancels(job_id: str) -> None:
@@ -96,6 +124,11 @@ def test_an_unknown_job_is_refused_with_exit_1(action: str, job_id: str) -> None
     with pytest.raises(CommandError, match=f"job {job_id}: no job has this id") as refused:
         run(action, job_id)
     assert refused.value.returncode == 1
+
+
+def test_the_beginning_of_an_id_is_no_id(job_id: str) -> None:
+    with pytest.raises(CommandError, match="this is the beginning of an id"):
+        run("cancel", job_id[:8])
 
 
 def test_show_says_why_a_job_is_parked(run_worker: RunWorker) -> None:

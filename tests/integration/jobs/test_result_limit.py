@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import dramatiq
+import pytest
 from django.core.management import call_command
 
 from broker.interface import Facilities
@@ -14,6 +15,7 @@ from tests.waiting import wait_for
 WHY = "result of 50000002 bytes is not stored, at most 16777216 are; store what is large, and return its name"
 
 
+@pytest.mark.django_db
 def test_jobs_show_says_why_a_result_is_missing(facilities: Facilities, run_worker: Any) -> None:
     broker = dramatiq.get_broker()
 

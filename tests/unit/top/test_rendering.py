@@ -36,6 +36,16 @@ def test_a_narrow_terminal_leaves_out_columns() -> None:
     assert "detail" not in text_of(lines)[1] and "late" not in text_of(lines)[2]
 
 
+@pytest.mark.parametrize(("width", "shown"), [(139, "0f8fad5b"), (140, "0f8fad5b-d9cb-469f-a165-70867728950e")])
+def test_a_wide_terminal_shows_ids_as_commands_take_them(width: int, shown: str) -> None:
+    row = TextRow(("0f8fad5b-d9cb-469f-a165-70867728950e", "of one"))
+    columns = (TextColumn("job", is_id=True), TextColumn("name"))
+
+    lines, row_lines = body(TextPage("Jobs", (TextSection(columns=columns, rows=(row,)),)), width)
+
+    assert text_of(lines)[row_lines[0]].split()[0] == shown
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     page = page_of(("q" * 300, "3", "d" * 300), ("短い" * 60, "3", ""), lines=("word " * 200, "w" * 500))

@@ -1,4 +1,4 @@
-"""``manage.py deadletters``: list, show, requeue, discard, restore, note."""
+"""``manage.py deadletters``: list, groups, show, requeue, discard, restore, note."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from broker.errors import BrokerError
 
 EXAMPLES = """examples:
   manage.py deadletters list --limit 20
+  manage.py deadletters groups                                         causes of the open ones, the largest first
   manage.py deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
   manage.py deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
   manage.py deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'
@@ -37,7 +38,7 @@ STORED_STATES = {STATE_NAMES.get(state, state): state for state in DeadLetter.St
 class Command(BaseCommand):
     """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
 
-    help = "List, show, requeue, discard and restore dead letters, and note on them."
+    help = "List, group, show, requeue, discard and restore dead letters, and note on them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -53,6 +54,8 @@ class Command(BaseCommand):
         )
         listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N letters (default: 100)")
         listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
+        groups = verbs.add_parser("groups", help="open dead letters by cause, the largest group first")
+        groups.add_argument("--limit", type=int, default=20, metavar="N", help="at most N groups (default: 20)")
         show = verbs.add_parser("show", help="one dead letter with its traceback")
         show.add_argument("id", metavar="ID")
         for verb, text in (("requeue", "send back to their queues"), ("discard", "delete from the broker")):
@@ -72,7 +75,13 @@ class Command(BaseCommand):
             sub.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        verbs = {"list": self._list, "show": self._show, "restore": self._restore, "note": self._note}
+        verbs = {
+            "list": self._list,
+            "groups": self._groups,
+            "show": self._show,
+            "restore": self._restore,
+            "note": self._note,
+        }
         verb = verbs.get(options["verb"], self._move)
         try:
             with as_command_error("dead letters"):
@@ -81,19 +90,31 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
-        if options["limit"] < 1:
-            message = f"--limit: {options['limit']} is below 1; ask for at least one letter"
-            raise CommandError(message, returncode=WRONG_ARGUMENTS)
+        limit = _limit(options)
         if options["quarantined"]:
             self._quarantined(options)
             return
         self._catch_up()
         states = (STORED_STATES[options["state"]],) if options["state"] else ()
-        rows = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: options["limit"]]
+        found = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: limit + 1]
+        rows = list(found)[:limit]
         if options["json"]:
             self._print_json([presentation.summary(row) for row in rows])
             return
-        presentation.print_letters(list(rows), self.stdout)
+        presentation.print_letters(rows, self.stdout)
+        if len(found) > limit:
+            self.stdout.write(f"more than {limit:,}: --limit N for more; manage.py deadletters groups counts by cause")
+
+    def _groups(self, options: dict[str, Any]) -> None:
+        limit = _limit(options)
+        self._catch_up()
+        found = queries.groups(limit=limit)
+        if options["json"]:
+            self._print_json([presentation.group_summary(group) for group in found])
+            return
+        presentation.print_groups(found, self.stdout)
+        if (left := queries.group_count() - len(found)) > 0:
+            self.stdout.write(f"{left:,} more: --limit N for more")
 
     def _quarantined(self, options: dict[str, Any]) -> None:
         items = queries.unreadable(queue=options["queue"], limit=options["limit"])
@@ -167,3 +188,15 @@ class Command(BaseCommand):
 
     def _print_json(self, value: object) -> None:
         self.stdout.write(json.dumps(value, indent=2))
+
+
+def _limit(options: dict[str, Any]) -> int:
+    """Return how many rows to print.
+
+    Raises:
+        CommandError: fewer than one.
+    """
+    limit: int = options["limit"]
+    if limit < 1:
+        raise CommandError(f"--limit: {limit} is below 1; ask for at least one", returncode=WRONG_ARGUMENTS)
+    return limit

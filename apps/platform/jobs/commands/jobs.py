@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -26,14 +27,13 @@ from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.jobs.listing.printing import print_page
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.editing import CannotEdit, due_time, edit_job, editable_job, words_of
+from apps.platform.jobs.passport.printing import print_job, shown_as_json
 from apps.platform.jobs.passport.reading import passport_of
-from apps.platform.jobs.presentation import job_body
+from apps.platform.jobs.passport.timeline import acts_on
 from apps.platform.jobs.queries import find_known, find_untracked, is_message_id
 from apps.platform.jobs.services import request_cancel, start_now
 from broker.errors import SwitchyardError
-from broker.stores.job_records import JobRecord
 from middleware.logs import printable
-from middleware.places import place_of
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
 RUN_NOW_ANSWERS = {
@@ -56,6 +56,8 @@ EXAMPLES = """examples:
   manage.py jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
 MOST_LISTED = 1_000
+# As narrow terminals show an id.
+BEGINNING = re.compile(r"[0-9a-f]{8}")
 HELP = {
     "actor": "name of an actor",
     "queue": "name of a queue",
@@ -85,7 +87,7 @@ class Command(BaseCommand):
         listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
         listing.add_argument("--after", default="", help="where the page before ended")
         listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {MOST_LISTED}")
-        show = actions.add_parser("show", help="print the state of a job")
+        show = actions.add_parser("show", help="print what is known of a job, and what happened to it")
         cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
         cancel.add_argument(
             "--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions",
@@ -152,16 +154,14 @@ class Command(BaseCommand):
             )
         if job is None:
             raise _unknown(job_id)
-        body = job_body(job, result_url=None)
+        known = passport_of(job_id)
+        if known is None:  # it has expired since
+            raise _unknown(job_id)
+        acts = acts_on(known)
         if as_json:
-            self.stdout.write(json.dumps(body | {"owner": job.owner, "result": job.result}, indent=2))
-            return
-        shown = {name: value for name, value in body.items() if value is not None and name != "result_url"}
-        for name, value in shown.items():
-            # Names in a message may contain terminal escape codes.
-            self.stdout.write(f"{name:16} {printable(value) if isinstance(value, str) else json.dumps(value)}")
-        if job.reason == "parked":
-            self.stdout.write(f"{'why':16} {_why_parked(job)}")
+            self.stdout.write(json.dumps(shown_as_json(job, known, acts), indent=2, default=str))
+        else:
+            print_job(job, known, acts, self.stdout)
 
     def _cancel(self, options: dict[str, Any], as_json: bool) -> None:
         job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
@@ -187,8 +187,12 @@ class Command(BaseCommand):
             raise CommandError(f"jobs cancel: {error}") from error
         if as_json:
             self.stdout.write(json.dumps({"bulk_act": row.pk, "filter": row.filter, "total": row.total}))
-        else:
+        elif row.total:
             self.stdout.write(f"bulk act {row.pk} cancels about {row.total:,} jobs: manage.py bulk show {row.pk}")
+        else:
+            self.stdout.write(
+                f"no job matches so far; bulk act {row.pk} looks through all of them: manage.py bulk show {row.pk}"
+            )
 
     def _run_now(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]
@@ -256,20 +260,12 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
     return found
 
 
-def _why_parked(job: JobRecord) -> str:
-    actor = dramatiq.get_broker().actors.get(job.actor)
-    if actor is None:
-        return (
-            f"no running worker has an actor {job.actor!r}, and neither has this code: declare it in actors.py of an "
-            "installed app (manage.py check sees a file that is not found), then restart the pools"
-        )
-    return (
-        f"no running worker has the actor {job.actor!r} as this code does ({place_of(actor.fn)}): restart the "
-        "pools, which load code when they start; the job then runs by itself. After 10 minutes it becomes a dead letter"
-    )
-
-
 def _unknown(job_id: str) -> CommandError:
+    if BEGINNING.fullmatch(job_id):
+        return CommandError(
+            f"job {job_id}: this is the beginning of an id; manage.py jobs list prints whole ones, as does "
+            "manage.py top on a terminal of 140 columns"
+        )
     return CommandError(
         f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 30 days, those sent with "
         "track=False not at all"
