@@ -113,3 +113,5 @@ def _conclude(entry: AuditEntry, outcome: BulkResult) -> None:
     entry.count = len(outcome.done)
     if outcome.stopped:
         entry.error = "BrokerError"
+    elif outcome.skipped and not outcome.done:
+        entry.error = "nothing moved"

@@ -85,7 +85,7 @@ def test_quarantined_message_that_is_unknown_is_a_row_with_none_moved() -> None:
     with pytest.raises(SystemExit):
         run("deadletters", "discard", "--quarantined", "nope")
 
-    assert seen(row()) == ("quarantine.discard", "nope", "command", "", 0, "done")
+    assert seen(row()) == ("quarantine.discard", "nope", "command", "", 0, "failed")
 
 
 def test_cancelled_job_is_a_row_with_the_answer() -> None:
