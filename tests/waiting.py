@@ -9,8 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], timeout_s: float = 10.0, *, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], timeout_s: float = 60.0, *, what: str = "") -> T:
     """Return the condition's first true value.
+
+    Args:
+        timeout_s: By default far more than it takes: a wait that succeeds costs nothing, and a busy machine is slow.
 
     Raises:
         AssertionError: it was not true within ``timeout_s``.
