@@ -33,7 +33,7 @@ class Link:
     server: asyncio.StreamWriter
     silent: bool = False  # its peer has vanished: what is sent goes nowhere
     swallowed: bool = False  # bytes are missing from its stream, so it must never be used again
-    fault: Literal["", "drop", "cut"] = ""  # what the next reply meets
+    fault: Fault | None = None  # what the next reply meets
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -96,7 +96,7 @@ class FaultProxy:
             self._faults.clear()
             for link in list(self._links):
                 link.silent = False
-                link.fault = ""
+                link.fault = None
                 if link.swallowed:
                     self._reset(link)
             for gate in self._open.values():
@@ -175,14 +175,14 @@ class FaultProxy:
         """Close every connection and end the thread."""
         if not self._thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(60)
         return self
 
     def __exit__(
@@ -194,7 +194,7 @@ class FaultProxy:
         async def on_loop() -> T:
             return act()
 
-        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(60)
 
     async def _listen(self) -> None:
         for direction in BOTH:
@@ -230,6 +230,8 @@ class FaultProxy:
         ]
         await asyncio.wait(link.tasks)
         self._links.discard(link)
+        if link.fault:  # its connection ended before the reply came: another one meets the fault
+            self._faults.append(link.fault)
         for writer in (to_client, to_server):
             writer.close()
 
@@ -275,7 +277,8 @@ class FaultProxy:
             link.fault = link.fault or self._take_fault(chunk)
         elif link.fault:
             self.faults_met_count += 1
-            if link.fault == "cut":
+            fault, link.fault = link.fault, None
+            if fault.kind == "cut":
                 writer.write(chunk[: len(chunk) // 2])
                 await writer.drain()
                 raise ConnectionAbortedError
@@ -294,14 +297,14 @@ class FaultProxy:
             if self._bytes_per_s is not None:
                 await asyncio.sleep(len(part) / self._bytes_per_s)
 
-    def _take_fault(self, command: bytes) -> Literal["", "drop", "cut"]:
+    def _take_fault(self, command: bytes) -> Fault | None:
         for fault in self._faults:
             if fault.of in command:
                 fault.count -= 1
                 if fault.count == 0:
                     self._faults.remove(fault)
-                return fault.kind
-        return ""
+                return Fault(fault.kind, 1, fault.of)
+        return None
 
     def _end(self, link: Link) -> None:
         for writer in (link.client, link.server):

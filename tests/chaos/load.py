@@ -158,12 +158,12 @@ class Producers:
             thread.join(max(deadline - time.monotonic(), 0))
         assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
 
-    def wait_for_accepted(self, more: int, timeout_s: float = 30.0) -> None:
+    def wait_for_accepted(self, more: int, timeout_s: float = 60.0) -> None:
         """Wait until so many more are accepted."""
         enough = self.accepted_count + more
         wait_for(lambda: self.accepted_count >= enough, timeout_s, what=f"{more} more jobs accepted")
 
-    def wait_for_refused(self, more: int, timeout_s: float = 30.0) -> None:
+    def wait_for_refused(self, more: int, timeout_s: float = 60.0) -> None:
         """Wait until so many more are refused."""
         enough = self.refused_count + more
         wait_for(lambda: self.refused_count >= enough, timeout_s, what=f"{more} more jobs refused")
@@ -214,7 +214,7 @@ def work_left(broker: Broker) -> list[int]:
     ]
 
 
-def wait_until_drained(broker: Broker, timeout_s: float = 20.0) -> None:
+def wait_until_drained(broker: Broker, timeout_s: float = 60.0) -> None:
     """Wait until a broker has nothing left to do.
 
     Args:

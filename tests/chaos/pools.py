@@ -51,7 +51,7 @@ class RunningPool:
         """Return what was printed."""
         return self.log_path.read_text(errors="replace")
 
-    def wait_for_log(self, pattern: str, timeout_s: float = 30.0) -> str:
+    def wait_for_log(self, pattern: str, timeout_s: float = 60.0) -> str:
         """Wait until something that matches was printed, and return it.
 
         Raises:
@@ -140,7 +140,7 @@ class Pools:
         for pool in self._started:
             pool.process.terminate()
         for pool in self._started:
-            pool.process.wait(30)
+            pool.process.wait(60)
 
     def stop_all(self) -> None:
         """End what is left."""
@@ -152,7 +152,7 @@ class Pools:
         self.broker.client.close()
 
 
-def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 10.0) -> Entry:
+def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 60.0) -> Entry:
     """Wait until a job has started so many times, and return where and when the last of them was."""
 
     def starts() -> list[Entry] | None:

@@ -28,7 +28,10 @@ def proxy() -> Iterator[FaultProxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("storm_s", [2, pytest.param(60, marks=long)])
+# A loop without a pause makes hundreds of connections a second, and takes all of a core.
+@pytest.mark.parametrize(
+    ("storm_s", "most_per_s", "most_percent"), [(2, 100, 95), pytest.param(60, 20, 50, marks=long)]
+)
 def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
     proxy: FaultProxy,
     broker_on: BrokerOn,
@@ -36,6 +39,8 @@ def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
     ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
     storm_s: float,
+    most_per_s: float,
+    most_percent: float,
 ) -> None:
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 3.0)  # as in a deployment
     broker = broker_on(proxy.url)
@@ -46,14 +51,15 @@ def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
         process = psutil.Process()
         open_files, threads, connections = process.num_fds(), process.num_threads(), proxy.accepted_count
         process.cpu_percent()
-        calm_at_s = time.monotonic() + storm_s
-        while time.monotonic() < calm_at_s:
+        began_s = time.monotonic()
+        while time.monotonic() < began_s + storm_s:
             proxy.reset()
             let_pass(pause.uniform(0.05, 0.2))
         cpu_percent = process.cpu_percent()
-        connects_per_s = (proxy.accepted_count - connections) / storm_s
+        connects_per_s = (proxy.accepted_count - connections) / (time.monotonic() - began_s)
         producers.wait_for_accepted(60)
-        open_files_after, threads_after = process.num_fds(), process.num_threads()
+        wait_for(lambda: process.num_threads() - threads <= 2, what="no thread more than two is left")
+        wait_for(lambda: process.num_fds() - open_files <= 10, what="no file more than ten is left")
         producers.stop()
         wait_until_drained(broker)
 
@@ -61,10 +67,8 @@ def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert found.duplicated == (), "neither enqueued nor run twice"
-    assert connects_per_s <= 20
-    assert cpu_percent < 50
-    assert threads_after - threads <= 2
-    assert open_files_after - open_files <= 10
+    assert connects_per_s <= most_per_s
+    assert cpu_percent < most_percent
 
 
 @pytest.mark.parametrize("verb", ["drop_reply", "cut_mid_frame"])
@@ -112,8 +116,9 @@ def test_a_worker_goes_on_without_restart_after_a_blackhole(
     assert everyone_lives
 
 
+@pytest.mark.parametrize("within_s", [45, pytest.param(15, marks=long)])
 def test_a_worker_notices_that_its_peer_has_vanished(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, within_s: float
 ) -> None:
     broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
 
@@ -122,15 +127,15 @@ def test_a_worker_notices_that_its_peer_has_vanished(
         proxy.half_open()
         vanished_s = time.monotonic()
         enqueue(broker, ledger, "after")
-        wait_for(lambda: "after" in ledger.jobs("completed"), 30)
+        wait_for(lambda: "after" in ledger.jobs("completed"))
         noticed_s = time.monotonic() - vanished_s
         everyone_lives = all_alive(worker)
-        wait_until_drained(broker, 30)
+        wait_until_drained(broker)
 
     print(f"noticed within {noticed_s:.1f} s")
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
-    assert noticed_s <= 15
+    assert noticed_s <= within_s
     assert everyone_lives
 
 
