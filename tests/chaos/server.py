@@ -16,6 +16,7 @@ from apps.platform.embedded.server import EmbeddedServer
 from broker.redis.connections import connect
 
 SERVER_NAMES = ("valkey-server", "redis-server")
+ANSWER_S = 4.0
 
 
 def server_binary(name: str) -> Path:
@@ -36,6 +37,13 @@ def server_binary(name: str) -> Path:
     if found is None:
         raise LookupError(f"no {name} on this machine; {remedy}")
     return Path(found)
+
+
+def connect_once(url: str) -> redis.Redis:
+    """Return a client that repeats nothing, and gives up only after what no busy machine takes from a server."""
+    client = connect(url, profile="quick")
+    client.connection_pool.connection_kwargs |= {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
+    return client
 
 
 class ServerUnderTest:
@@ -73,7 +81,7 @@ class ServerUnderTest:
     def admin(self) -> redis.Redis:
         """A client that no proxy and no retry stands between."""
         if self._admin is None:
-            self._admin = connect(self.url, profile="quick")
+            self._admin = connect_once(self.url)
         return self._admin
 
     def log(self) -> str:

@@ -12,6 +12,7 @@ import redis
 
 from broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.server import connect_once
 from tests.environment import SERVER
 from tests.waiting import wait_for
 
@@ -25,8 +26,8 @@ def proxy() -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def client(valkey: redis.Redis, proxy: FaultProxy) -> Iterator[redis.Redis]:
-    """A client that repeats nothing and gives up after a second, connected."""
-    with connect(proxy.url, profile="quick") as client:
+    """A client that repeats nothing and gives up after some seconds, connected."""
+    with connect_once(proxy.url) as client:
         assert client.ping()
         yield client
 
@@ -99,7 +100,7 @@ def test_a_stalled_direction_loses_nothing(
     seen = valkey.get("counter")
 
     proxy.pass_()
-    caller.join(5)
+    caller.join(60)
 
     assert held
     assert seen == (b"1" if done else None)
@@ -121,14 +122,14 @@ def test_a_delay_keeps_the_order_and_lets_answers_overlap(client: redis.Redis, p
     proxy.delay(20, jitter_ms=20)
     with socket.create_connection(("127.0.0.1", proxy.port)) as raw:
         started = time.monotonic()
-        for number in range(50):
-            raw.sendall(b"ECHO %02d\r\n" % number)
+        for number in range(250):
+            raw.sendall(b"ECHO %03d\r\n" % number)
         got = b""
-        while len(got) < 50 * 8:
+        while len(got) < 250 * 9:
             got += raw.recv(4096)
 
-    assert got == b"".join(b"$2\r\n%02d\r\n" % number for number in range(50))
-    assert time.monotonic() - started < 2, "one by one it takes 3 s"
+    assert got == b"".join(b"$3\r\n%03d\r\n" % number for number in range(250))
+    assert time.monotonic() - started < 8, "one by one it takes 15 s"
 
 
 def test_a_rate_limits_what_passes(client: redis.Redis, proxy: FaultProxy) -> None:
@@ -196,7 +197,7 @@ def test_a_server_that_is_away_refuses_through_the_proxy() -> None:
 
 def test_closing_ends_the_thread_and_frees_the_port(valkey: redis.Redis) -> None:
     proxy = FaultProxy(SERVER.port)
-    with proxy, connect(proxy.url, profile="quick") as client:
+    with proxy, connect_once(proxy.url) as client:
         assert client.ping()
         proxy.stall()
 
