@@ -85,6 +85,10 @@ def test_cancel_with_a_filter_starts_a_bulk_act() -> None:
     assert (row.kind, row.filter, row.total, row.reason) == ("job.cancel", {"actor": "probe_add"}, 1, "wrong")
 
 
+def test_cancel_with_a_filter_that_matches_nothing_yet_says_so() -> None:
+    assert run("cancel", "--filter", "actor=probe_add").startswith("no job matches so far; bulk act ")
+
+
 def test_run_again_enqueues_a_new_job_with_changed_arguments() -> None:
     first = job_row(arguments='{"a": 1, "b": 2}').job_id
 

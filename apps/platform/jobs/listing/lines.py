@@ -121,10 +121,19 @@ def line_of_record(record: JobRecord, *, arguments: bool) -> JobLine:
         due_at=record.next_attempt_at or record.due_at,
         started_at=record.started_at,
         finished_at=record.finished_at,
+        wait_ms=_waited_ms(record),
         run_ms=ran_ms,
         progress=record.progress,
         arguments=shown_arguments(record.actor, record.args, record.kwargs) if arguments else None,
     )
+
+
+def _waited_ms(record: JobRecord) -> int | None:
+    """Return for how long a job waited for its first start after it was ready; ``None`` of one that was sent again."""
+    ready_at = record.due_at or record.enqueued_at
+    if record.started_at is None or ready_at is None or record.attempts > 1 or record.generation:
+        return None
+    return max(record.started_at - ready_at, 0)
 
 
 def line_of_row(row: JobRow, *, at: int, arguments: bool) -> JobLine:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from apps.platform.jobs.listing.lines import line_of_record
 from broker.stores.job_records import JobRecord
 
@@ -37,3 +39,11 @@ def test_a_job_that_was_cancelled_before_its_start_has_no_times_to_run() -> None
     line = line_of_record(record(state="cancelled", started_at=None), arguments=False)
 
     assert (line.at, line.run_ms) == (1_000, None)
+
+
+@pytest.mark.parametrize(
+    ("known", "waited_ms"),
+    [({}, 1_000), ({"due_at": 1_800}, 200), ({"started_at": None}, None), ({"attempts": 2}, None)],
+)
+def test_a_job_on_its_first_attempt_has_waited_since_it_was_ready(known: dict[str, Any], waited_ms: int | None) -> None:
+    assert line_of_record(record(**known), arguments=False).wait_ms == waited_ms
