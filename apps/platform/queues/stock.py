@@ -22,6 +22,8 @@ from apps.platform.queues.errors import NotImported
 from broker.errors import BrokerError, QueueFull, SwitchyardError
 
 PREFETCH: Final = 100
+# RabbitMQ takes 16 bits.
+MOST_PREFETCH: Final = 65_535
 # How long a RabbitMQ server may take to deliver the first message; a consumer that ends earlier rejected one.
 IDLE_MS: Final = 1_000
 NOT_FOUND: Final = 404
@@ -103,31 +105,65 @@ class _QueueMissing(Exception):
 
 
 def _import(source: Broker, name: str, into: Imported) -> None:
+    """Import the messages of one stock queue.
+
+    RabbitMQ delivers no more than a consumer's prefetch while refused messages are held: once they fill it, another
+    consumer with twice the prefetch goes on behind them.
+    """
+    prefetch, refused_ids = PREFETCH, set[str]()
+    while _held_back(source, name, into, prefetch, refused_ids) and prefetch < MOST_PREFETCH:
+        prefetch = min(2 * prefetch, MOST_PREFETCH)
+
+
+def _held_back(source: Broker, name: str, into: Imported, prefetch: int, refused_ids: set[str]) -> bool:
+    """Import what a consumer delivers; return whether messages that were refused filled its prefetch.
+
+    Args:
+        refused_ids: Messages that were refused before; those that are refused now are added.
+    """
     target: Broker = dramatiq.get_broker()
-    consumer: Any = source.consumer_class(source, name, PREFETCH, IDLE_MS)  # type: ignore[attr-defined]
+    consumer: Any = source.consumer_class(source, name, prefetch, IDLE_MS)  # type: ignore[attr-defined]
     close = consumer.close
     refused: list[MessageProxy] = []
+    is_redis = isinstance(source, RedisBroker)
     try:
         for message in _messages(consumer, into):
-            delay_ms = max(int(message.options.get("eta", 0)) - current_millis(), 0)
-            try:
-                target.enqueue(_of_yard(message, into.queue), delay=delay_ms or None)
-            except (BrokerError, QueueFull):
-                raise
-            except SwitchyardError as error:
-                into.refused.append(f"{message.message_id}: {error}")
-                refused.append(message)
-                if isinstance(source, RedisBroker):
-                    consumer.queued_message_ids.discard(message.message_id)  # or a hundred of them end the fetching
+            if (why := _refusal(target, message, into, refused_ids)) is None:
+                consumer.ack(message)
+                into.moved += 1
                 continue
-            consumer.ack(message)
-            into.moved += 1
+            refused.append(message)
+            if why:
+                into.refused.append(f"{message.message_id}: {why}")
+                refused_ids.add(message.message_id)
+            if is_redis:
+                consumer.queued_message_ids.discard(message.message_id)  # or a hundred of them end the fetching
     except _QueueMissing:
         close = consumer.connection.close  # closing the consumer fails, because its channel is closed
     finally:
-        if isinstance(source, RedisBroker):  # RabbitMQ takes back by itself what a closed consumer held
+        if is_redis:  # RabbitMQ takes back by itself what a closed consumer held
             consumer.requeue(refused)
         close()
+    return not is_redis and len(refused) >= prefetch
+
+
+def _refusal(target: Broker, message: MessageProxy, into: Imported, refused_ids: set[str]) -> str | None:
+    """Enqueue a message, or return why the yard refuses it: "" when that is known already.
+
+    Raises:
+        QueueFull: the yard's queue is full.
+        BrokerError: the yard's broker did not answer.
+    """
+    if message.message_id in refused_ids:
+        return ""
+    delay_ms = max(int(message.options.get("eta", 0)) - current_millis(), 0)
+    try:
+        target.enqueue(_of_yard(message, into.queue), delay=delay_ms or None)
+    except (BrokerError, QueueFull):
+        raise
+    except SwitchyardError as error:
+        return str(error)
+    return None
 
 
 def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
