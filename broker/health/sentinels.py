@@ -86,11 +86,12 @@ def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFin
         return [ServerFinding("no_replica", "warning", seen, "Start a replica; its log says why it does not connect.")]
     offset = int(replication.get("master_repl_offset", 0))
     behind = [text for replica in replicas if (text := _behind(replica, offset))]
+    parts = [f"replicas are behind the master: {'; '.join(behind)}"] if behind else []
     if len(replicas) < known:
-        behind.append(f"{known - len(replicas)} of {known} that the sentinels know are not connected")
-    if not behind:
+        parts.append(f"{known - len(replicas)} of {known} replicas that the sentinels know are not connected")
+    if not parts:
         return []
-    seen = f"replicas are behind the master: {'; '.join(behind)}"
+    seen = "; ".join(parts)
     return [
         ServerFinding("replica_behind", "warning", seen, "Read the replica's log; a failover now loses these writes.")
     ]

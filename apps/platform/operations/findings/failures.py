@@ -17,7 +17,7 @@ from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABA
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 from broker.redis.cluster_client import is_cluster, split_cluster_url
-from broker.redis.sentinel import NoMasterNamed
+from broker.redis.sentinel import NoMasterNamed, server_url
 from broker.redis.sentinel_url import is_sentinel_url
 from broker.redis.tls_errors import tls_remedy
 
@@ -47,7 +47,7 @@ def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadl
 def found_by(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     """Return what a check finds, and close the connections to the database of its thread."""
     try:
-        return list(look())
+        return [copyable(found) for found in look()]
     finally:
         connections.close_all()
 
@@ -59,7 +59,7 @@ def findings_of(group: FindingGroup, answer: Callable[[], Iterable[Finding]]) ->
         NoAnswer: of the answer.
     """
     try:
-        return [copyable(found) for found in answer()]
+        return list(answer())
     except NoAnswer:
         raise
     except (BrokerError, redis.RedisError) as error:
@@ -80,6 +80,8 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
 
 def copyable(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
+    if "valkey-cli" not in found.next:
+        return found
     own = switchyard_settings()
     url, login = own.broker_url, _login(own.broker_url)
     if url.startswith("unix:"):
@@ -90,13 +92,22 @@ def copyable(found: Finding) -> Finding:
         host, port = split_cluster_url(url)[1][0]
         address = f"-c -h {host} -p {port}"
     elif is_sentinel_url(url):  # valkey-cli knows no such address
-        address = "-h MASTER -p PORT"
+        address = _master(url)
     elif url.startswith("rediss:") or "--user" in login:  # -u takes neither files nor another user
         parts = urlsplit(url)
         address = f"-h {parts.hostname} -p {parts.port or 6379}"
     else:
         address, login = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"', ""
     return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}{login}"))
+
+
+def _master(url: str) -> str:
+    """Return the options for the master that the sentinels name, or for one that the reader must fill in."""
+    try:
+        parts = urlsplit(server_url(url))
+    except redis.RedisError:
+        return "-h MASTER -p PORT"
+    return f"-h {parts.hostname} -p {parts.port or 6379}"
 
 
 def _login(url: str) -> str:

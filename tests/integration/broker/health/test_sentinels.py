@@ -79,6 +79,14 @@ def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -
     assert (away.code, away.seen) == ("away", "no sentinel names the master")
 
 
+def test_a_command_of_a_finding_names_the_master(watched: Watched) -> None:
+    finding = Finding("broker", "stalls", "warning", "it blocks", next="valkey-cli CONFIG SET appendonly yes")
+
+    [found] = run_checks(server.GROUP, lambda: [finding], 20.0)
+
+    assert found.next == f"valkey-cli -h 127.0.0.1 -p {watched.master.port} CONFIG SET appendonly yes"
+
+
 def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judged, "SILENT_S", 1)
     replica: ServerUnderTest = watched.replica
@@ -123,7 +131,7 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
     findings = judged.judge_replicas(info, known=1)
 
     assert [finding.seen.removeprefix("replicas are behind the master: a:1 ") for finding in findings] == said
-    assert "1 of 2 that the sentinels know are not connected" in judged.judge_replicas(info, known=2)[0].seen
+    assert "1 of 2 replicas that the sentinels know are not connected" in judged.judge_replicas(info, known=2)[0].seen
 
 
 def test_sentinels_of_different_opinions_are_told() -> None:
