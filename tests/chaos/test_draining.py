@@ -22,9 +22,12 @@ from tests.environment import SERVER
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
+long = pytest.mark.long
 GRACE_S = 5.0
 # A thread that looks for its next message in the moment of the signal starts it.
 LOOKING_S = 0.3
+# What is given back starts before that; what is not, after its lease of 15 s.
+GIVEN_BACK_S = 12
 
 
 @pytest.fixture
@@ -33,15 +36,29 @@ def proxy() -> Iterator[FaultProxy]:
         yield proxy
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("task_s", [10, pytest.param(60, marks=pytest.mark.long)])
-@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("how", "grace_s", "looking_s", "most_late_s", "again_within_s"),
+    [
+        (FIRST, 2 * GRACE_S, 10 * LOOKING_S, 15, GIVEN_BACK_S),
+        pytest.param("sleep", GRACE_S, LOOKING_S, 3, 2, marks=long),
+    ],
+)
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, task_s: int
+    pools_on: PoolsOn,
+    valkey_url: str,
+    ledger: Ledger,
+    yard: str,
+    how: str,
+    grace_s: float,
+    looking_s: float,
+    most_late_s: float,
+    again_within_s: float,
 ) -> None:
     pools = pools_on(yard, valkey_url)
-    both = [pools.start("runpool", "work", "--grace", f"{GRACE_S:g}") for _ in range(2)]
-    enqueue(pools.broker, ledger, "long", task_s * 1000)
+    both = [pools.start("runpool", "work", "--grace", f"{grace_s:g}") for _ in range(2)]
+    enqueue(pools.broker, ledger, "long", 60_000, how)
     first = started(ledger, "long")
     old, new = sorted(both, key=lambda pool: first.pid not in pool.children().values())
 
@@ -52,41 +69,49 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
         told_s = time.monotonic()
         old.process.terminate()
         wait_for(
-            lambda: time.monotonic() > told_s + LOOKING_S and held_by(pools.broker, old) == {"long"},
-            GRACE_S - 1,
+            lambda: time.monotonic() > told_s + looking_s and held_by(pools.broker, old) == {"long"},
+            grace_s - 1,
             what="it holds what runs, and no more",
         )
-        held = held_until_it_ends(pools.broker, old, 20)
+        held = held_until_it_ends(pools.broker, old, 60)
         ended_s = time.monotonic()
         producers.wait_for_accepted(50)
         producers.stop()
     again = started(ledger, "long", 2)
-    wait_until_drained(pools.broker, task_s + 20)
+    wait_until_drained(pools.broker, 90)
 
     record = facilities(pools.broker).records.read("long")
-    late = [e for e in ledger.entries() if e.phase == "started" and e.pid in ending and e.at_s > told_s + LOOKING_S]
+    late = [e for e in ledger.entries() if e.phase == "started" and e.pid in ending and e.at_s > told_s + looking_s]
     print(f"exit after {ended_s - told_s:.2f} s, started elsewhere {again.at_s - ended_s:+.3f} s later")
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
     assert held <= {"long"}, "nothing is fetched"
     assert (old.process.returncode, late) == (0, [])
-    assert GRACE_S <= ended_s - told_s <= GRACE_S + 3
+    assert grace_s <= ended_s - told_s <= grace_s + most_late_s
     assert again.pid in new.children().values()
-    assert again.at_s - ended_s <= 2
+    assert again.at_s - ended_s <= again_within_s
     assert again.pid != first.pid
     assert record is not None
     assert record.attempts == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+# At once, and not after its grace of 25 s.
+@pytest.mark.parametrize(
+    ("signum", "within_s"),
+    [
+        (signal.SIGTERM, 12),
+        pytest.param(signal.SIGTERM, 2, marks=long),
+        pytest.param(signal.SIGINT, 2, marks=long),
+    ],
+)
 def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int, within_s: float
 ) -> None:
     pools = pools_on("threads", valkey_url)
     old = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
-        enqueue(pools.broker, ledger, job, 10_000)  # longer than a pool takes to start on a busy machine
+        enqueue(pools.broker, ledger, job, 60_000, FIRST)  # longer than a pool takes to start on a busy machine
         started(ledger, job)
     pools.start("runpool", "work")
     old.process.send_signal(signum)
@@ -94,29 +119,42 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
 
     told_s = time.monotonic()
     old.process.send_signal(signum)
-    code = old.process.wait(10)
+    code = old.process.wait(60)
     took_s = time.monotonic() - told_s
-    again_s = [started(ledger, job, 2, 25).at_s - told_s for job in jobs]
+    again_s = [started(ledger, job, 2).at_s - told_s for job in jobs]
     wait_until_drained(pools.broker)
 
     print(f"exit {code} after {took_s:.2f} s, started elsewhere after {max(again_s):.2f} s at the latest")
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
     assert code != 0
-    assert took_s <= 2
-    assert max(again_s) <= 20
+    assert took_s <= within_s
+    assert max(again_s) <= GIVEN_BACK_S
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("away", ["before", pytest.param("during", marks=pytest.mark.long)])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("away", "most_late_s", "again_within_s"),
+    [
+        ("before", 20, 45),
+        pytest.param("before", 5, 20, marks=long),
+        pytest.param("during", 5, 20, marks=long),
+    ],
+)
 def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_says_so(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, away: str
+    pools_on: PoolsOn,
+    valkey_url: str,
+    ledger: Ledger,
+    proxy: FaultProxy,
+    away: str,
+    most_late_s: float,
+    again_within_s: float,
 ) -> None:
     pools = pools_on("threads", valkey_url)
     old = pools.start("runpool", "work", "--grace", f"{GRACE_S:g}", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
-        enqueue(pools.broker, ledger, job, 20_000, FIRST)
+        enqueue(pools.broker, ledger, job, 60_000, FIRST)
         started(ledger, job)
     ending = set(old.children().values())
     pools.start("runpool", "work")
@@ -132,18 +170,20 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
         old.wait_for_log("draining")
         let_pass(1)
         proxy.blackhole()
-    code = old.process.wait(30)
+    code = old.process.wait(60)
     took_s = time.monotonic() - told_s
-    again_s = [started(ledger, job, 2, 60).at_s - told_s for job in jobs]
-    wait_until_drained(pools.broker, 40)
+    again_s = [started(ledger, job, 2, 90).at_s - told_s for job in jobs]
+    wait_until_drained(pools.broker)
 
     print(f"exit {code} after {took_s:.2f} s, started elsewhere after {max(again_s):.2f} s at the latest")
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
     assert code != 0
-    assert GRACE_S - LOOKING_S <= took_s <= GRACE_S + 5
+    assert GRACE_S - LOOKING_S <= took_s <= GRACE_S + most_late_s
     assert "not all messages were returned to the broker; the rest start when their leases expire" in old.log()
-    assert min(again_s) <= 20, "the others follow one after the other: what ran in a lapsed lease runs alone"
+    assert min(again_s) <= again_within_s, (
+        "the others follow one after the other: what ran in a lapsed lease runs alone"
+    )
     # Not "in a child that the new pool has now": one whose leases lapsed on a busy machine was replaced meanwhile.
     assert not [job for job in jobs if ledger.of("completed", job)[0].pid in ending]
 
@@ -152,7 +192,7 @@ def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy
 ) -> None:
     pools = pools_on("threads", valkey_url)
-    old = pools.start("runpool", "work", "--grace", "20", url=proxy.url)
+    old = pools.start("runpool", "work", "--grace", "60", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
         enqueue(pools.broker, ledger, job, 6_000)
@@ -164,7 +204,7 @@ def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when
     old.wait_for_log("draining")
     let_pass(1)
     proxy.pass_()
-    code = old.process.wait(30)
+    code = old.process.wait(90)
 
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
@@ -173,8 +213,9 @@ def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when
     assert pools.broker.families[QUEUE].calls.command("HLEN", pools.broker.families[QUEUE].keys.bodies) == 0
 
 
+@pytest.mark.parametrize("within_s", [15, pytest.param(5, marks=long)])
 def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(
-    pools_on: PoolsOn, valkey_url: str, proxy: FaultProxy
+    pools_on: PoolsOn, valkey_url: str, proxy: FaultProxy, within_s: float
 ) -> None:
     pool = pools_on("threads", valkey_url).start("runpool", "work", url=proxy.url)
     proxy.blackhole()
@@ -182,9 +223,9 @@ def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(
 
     told_s = time.monotonic()
     pool.process.terminate()
-    pool.process.wait(30)
+    pool.process.wait(60)
 
-    assert time.monotonic() - told_s <= 5
+    assert time.monotonic() - told_s <= within_s, "it waited for its grace of 25 s"
 
 
 def held_by(broker: RedisBroker, pool: RunningPool) -> set[str]:
