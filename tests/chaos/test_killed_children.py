@@ -19,13 +19,15 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
 EVERY_S = 2.0
+SLOTS = 4  # of a child: the job that each has just ended may run again
 
 
 # The figures are for a machine that does nothing else, and for more kills than the short runs have: beside other tests
 # a short run tells a restart at once from one after the lease (15 s).
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("kills", "most_twice", "slack"), [(3, 6, 20), pytest.param(30, 15, 1, marks=pytest.mark.long)]
+    ("kills", "most_twice", "slack", "whole_slack"),
+    [(3, 3 * SLOTS, 24, 8), pytest.param(30, 15, 1, 1, marks=pytest.mark.long)],
 )
 @pytest.mark.parametrize(
     ("yard", "median_s", "worst_s", "whole_s"),
@@ -42,6 +44,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     kills: int,
     most_twice: int,
     slack: float,
+    whole_slack: float,
 ) -> None:
     pools = pools_on(yard, valkey_url)
     pool = pools.start("runpool", "work")
@@ -79,7 +82,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     assert len(found.duplicated) <= most_twice
     assert statistics.median(again_s) <= median_s * slack
     assert again_s[-1] <= worst_s * slack
-    assert max(back_s) <= max(whole_s, 2 * pool.start_s if yard == "greenlets" else 0)
+    assert max(back_s) <= max(whole_s * whole_slack, 2 * pool.start_s if yard == "greenlets" else 0)
 
 
 def workers(pool: RunningPool) -> set[int]:

@@ -16,18 +16,22 @@ from tests.processes import is_alive
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
+long = pytest.mark.long
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("yard", "most_twice", "slack_s"),
+    [("threads", 8, 30), pytest.param("threads", 2, 5, marks=long), pytest.param("greenlets", 2, 5, marks=long)],
+)
 def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_twice: int, slack_s: float
 ) -> None:
     pools = pools_on(yard, valkey_url)
     first = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
-        enqueue(pools.broker, ledger, job, 2_000, FIRST)
+        enqueue(pools.broker, ledger, job, 60_000, FIRST)
     for job in jobs:
         started(ledger, job)
     below = first.children().values()
@@ -36,13 +40,13 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
         producers.wait_for_accepted(50)
         killed_s = time.monotonic()
         first.process.kill()
-        wait_for(lambda: not any(is_alive(pid) for pid in below), 5)
+        wait_for(lambda: not any(is_alive(pid) for pid in below), 30)
         gone_s = time.monotonic() - killed_s
         pools.start("runpool", "work")
         ready_s = time.monotonic() - killed_s
         producers.stop()
-    again_s = [started(ledger, job, 2, 60).at_s - killed_s for job in jobs]
-    wait_until_drained(pools.broker, 30)
+    again_s = [started(ledger, job, 2, 120).at_s - killed_s for job in jobs]
+    wait_until_drained(pools.broker)
 
     print(
         f"no process left after {gone_s:.2f} s, the next pool ready after {ready_s:.1f} s, "
@@ -50,7 +54,7 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
     )
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
-    assert len(found.duplicated) <= 2
+    assert len(found.duplicated) <= most_twice
     # The others follow one after the other: what ran in a lapsed lease runs alone. Where the child for that takes long
     # to start and other work waits, its time is put off once.
-    assert min(again_s) <= max(ready_s, LEASE_MS / 1_000) + 5 + PATIENCE_S
+    assert min(again_s) <= max(ready_s, LEASE_MS / 1_000) + slack_s + PATIENCE_S
