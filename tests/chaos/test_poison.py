@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from dramatiq.broker import Broker
@@ -18,37 +19,40 @@ pytestmark = pytest.mark.usefixtures("valkey")
 long = pytest.mark.long
 
 
-@pytest.mark.timeout(300)
+# The speed of a machine with other work changes between the two rates. If jobs waited for the lease of what crashed,
+# none would end for 15 s.
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("yard", "good", "share"),
+    ("yard", "good", "share", "gap_s"),
     [
-        ("threads", 400, 0.4),
-        ("processes", 200, 0.4),
-        ("greenlets", 400, 0.2),
-        pytest.param("threads", 1_000, 0.7, marks=long),
-        pytest.param("processes", 1_000, 0.7, marks=long),
-        pytest.param("greenlets", 1_000, 0.7, marks=long),
+        ("threads", 400, 0.05, 10),
+        ("processes", 200, 0.05, 10),
+        ("greenlets", 400, 0.05, 10),
+        pytest.param("threads", 1_000, 0.7, 5, marks=long),
+        pytest.param("processes", 1_000, 0.7, 5, marks=long),
+        pytest.param("greenlets", 1_000, 0.7, 5, marks=long),
     ],
 )
 def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, good: int, share: float
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, good: int, share: float, gap_s: float
 ) -> None:
     pools = pools_on(yard, valkey_url)
     pool = pools.start("runpool", "work")
     broker, transport = pools.broker, facilities(pools.broker).transport
-    normal_per_s = rate(broker, ledger, "normal", good)
+    normal_per_s, _ = rate_and_gap(broker, ledger, "normal", good)
 
-    meanwhile_per_s = rate(broker, ledger, "meanwhile", good, pill_after=good // 3)
+    meanwhile_per_s, longest_gap_s = rate_and_gap(broker, ledger, "meanwhile", good, pill_after=good // 3)
 
-    wait_for(lambda: transport.stats(QUEUE).dead == 1, 60)
-    wait_until_drained(broker, 30)
+    wait_for(lambda: transport.stats(QUEUE).dead == 1)
+    wait_until_drained(broker)
     crashes = ledger.of("started", "pill")
     [letter] = transport.dead_letters(QUEUE).items
     ledger.note("buried", letter.id)
     within_s = crashes[-1].at_s - crashes[0].at_s
     print(
         f"{good} good jobs: {normal_per_s:.0f}/s without, {meanwhile_per_s:.0f}/s beside a poison message "
-        f"({meanwhile_per_s / normal_per_s:.0%}); {len(crashes)} crashes within {within_s:.2f} s"
+        f"({meanwhile_per_s / normal_per_s:.0%}), none ended for {longest_gap_s:.2f} s; "
+        f"{len(crashes)} crashes within {within_s:.2f} s"
     )
     found = ledger.account()
     assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
@@ -62,16 +66,21 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
     assert CANARY not in str(letter)
     assert pool.log().count("killed by SIGSEGV") >= 3
     assert meanwhile_per_s >= share * normal_per_s
+    assert longest_gap_s <= gap_s
 
 
-def rate(broker: Broker, ledger: Ledger, name: str, good: int, pill_after: int = -1) -> float:
-    """Have so many good jobs of 20 ms done, a poison message among them, and return how many were a second."""
+def rate_and_gap(broker: Broker, ledger: Ledger, name: str, good: int, pill_after: int = -1) -> tuple[float, float]:
+    """Have so many good jobs of 20 ms done, a poison message among them.
+
+    Returns:
+        How many were a second, and the longest time without the end of one.
+    """
     for number in range(good):
         enqueue(broker, ledger, f"{name}-{number}.", 20)
         if number == pill_after:
             enqueue(broker, ledger, "pill", 20, "crash")
     jobs = {f"{name}-{number}." for number in range(good)}
     wait_for(lambda: jobs <= set(ledger.jobs("completed")), 120, what=f"{good} good jobs done")
-    ends = [entry.at_s for entry in ledger.entries() if entry.phase == "completed" and entry.job in jobs]
+    ends = sorted(entry.at_s for entry in ledger.entries() if entry.phase == "completed" and entry.job in jobs)
     starts = [entry.at_s for entry in ledger.entries() if entry.phase == "started" and entry.job in jobs]
-    return good / (max(ends) - min(starts))
+    return good / (max(ends) - min(starts)), max(later - at for at, later in pairwise(ends))
