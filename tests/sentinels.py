@@ -69,7 +69,7 @@ class Sentinel:
             return bool(self.admin.ping())
         except redis.AuthenticationError:
             return True
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
 
     def signal(self, signum: signal.Signals) -> None:
