@@ -14,9 +14,8 @@ from types import TracebackType
 import redis
 
 from apps.platform.workers.shared.parent_death import die_with_parent
-from broker.redis.connections import connect
 from broker.redis.hash_slots import SLOTS, slot_of
-from tests.chaos.server import server_binary
+from tests.chaos.server import connect_once, server_binary
 from tests.waiting import wait_for
 
 HOST = "127.0.0.1"
@@ -47,15 +46,14 @@ class Node:
     @property
     def admin(self) -> redis.Redis:
         """A client of this node alone."""
-        return connect(f"redis://{self.address}", profile="quick")
+        return connect_once(f"redis://{self.address}")
 
     def start(self) -> None:
         """Start it on its data and ports, and wait until it answers."""
         words = {
             "port": self.port, "bind": HOST, "dir": self.folder, "logfile": self.folder / "node.log",
             "cluster-enabled": "yes", "cluster-port": self.bus_port, "cluster-config-file": self.folder / "nodes.conf",
-            "cluster-node-timeout": NODE_TIMEOUT_MS, "appendonly": "yes", "save": "", "repl-diskless-sync-delay": 0,
-            "cluster-require-full-coverage": "no",
+            "appendonly": "yes", "save": "", "repl-diskless-sync-delay": 0, "cluster-require-full-coverage": "no",
         }  # fmt: skip
         command = [str(self._binary), *(str(word) for name, value in words.items() for word in (f"--{name}", value))]
         self._process = subprocess.Popen([*command, *self._options], preexec_fn=die_with_parent(signal.SIGKILL))
@@ -99,12 +97,15 @@ class ClusterUnderTest:
         folder: For all its nodes keep.
         masters: Number of them.
         replicas: Of each master.
+        node_timeout_ms: Silence after which the others call a node dead; a busy machine keeps one silent for a second.
     """
 
-    def __init__(self, folder: Path, *, masters: int = 3, replicas: int = 0) -> None:
-        binary = server_binary("valkey-server")
-        self.masters = [Node(folder / f"master-{number}", binary) for number in range(masters)]
-        self.replicas = [Node(folder / f"replica-{number}", binary) for number in range(masters * replicas)]
+    def __init__(
+        self, folder: Path, *, masters: int = 3, replicas: int = 0, node_timeout_ms: int = NODE_TIMEOUT_MS
+    ) -> None:
+        binary, option = server_binary("valkey-server"), ("--cluster-node-timeout", str(node_timeout_ms))
+        self.masters = [Node(folder / f"master-{number}", binary, *option) for number in range(masters)]
+        self.replicas = [Node(folder / f"replica-{number}", binary, *option) for number in range(masters * replicas)]
 
     @property
     def nodes(self) -> list[Node]:
@@ -130,12 +131,12 @@ class ClusterUnderTest:
         for number, replica in enumerate(self.replicas):
             replica.ask("CLUSTER", "REPLICATE", self.masters[number % len(self.masters)].id)
         for replica in self.replicas:
-            wait_for(lambda node=replica: b"master_link_status:up" in node.ask("INFO", "replication"), 20)  # type: ignore[misc]
+            wait_for(lambda node=replica: b"master_link_status:up" in node.ask("INFO", "replication"))  # type: ignore[misc]
 
     def wait_until_whole(self) -> None:
         """Wait until every node knows all others and all slots."""
         for node in self.nodes:
-            wait_for(lambda node=node: self._is_whole(node), 30, what=f"{node.address} knows the cluster")
+            wait_for(lambda node=node: self._is_whole(node), what=f"{node.address} knows the cluster")
 
     def _is_whole(self, node: Node) -> bool:
         facts = node.facts()
@@ -176,7 +177,7 @@ class ClusterUnderTest:
         """Move the slot of a key as a whole, as Valkey 9 does, and return when all nodes know it."""
         slot, source = slot_of(key), self.owner(key)
         source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
-        wait_for(lambda: self.owner(key) is target, 20, what=f"slot {slot} is on {target.address}")
+        wait_for(lambda: self.owner(key) is target, what=f"slot {slot} is on {target.address}")
 
     def keys_moved_one_by_one(self, key: str, target: Node) -> Iterator[int]:
         """Move the slot of a key key by key, as Redis does; yields between two steps, with the number of moved keys."""

@@ -28,6 +28,7 @@ from tests.waiting import wait_for
 QUEUES = ("b", "c", "a")
 RATE = 100
 ALLOWED_S = 2.0
+long = pytest.mark.long
 
 
 class Load:
@@ -78,7 +79,7 @@ class Load:
     def __exit__(self, *error: object) -> None:
         self._stopping.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def done(self, queue: str) -> int:
         """Return how many messages of a queue have run."""
@@ -91,7 +92,7 @@ class Load:
     def wait_for_more(self, queue: str, more: int = 20) -> None:
         """Wait until some more messages of a queue have run."""
         before = self.done(queue)
-        wait_for(lambda: self.done(queue) >= before + more, 30, what=f"{more} more of {queue} run")
+        wait_for(lambda: self.done(queue) >= before + more, what=f"{more} more of {queue} run")
 
     def longest_pause_s(self, queue: str, since_s: float) -> float:
         """Return the longest time without a start of a queue."""
@@ -125,7 +126,7 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
             self.load.__exit__(*error)
             try:
                 if error[0] is None:
-                    wait_for(lambda: not self.load.lost(self.certain), 30, what="everything ran")
+                    wait_for(lambda: not self.load.lost(self.certain), what="everything ran")
             finally:
                 self._worker.__exit__(*error)
 
@@ -135,12 +136,21 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
     """A cluster of three masters."""
-    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+    with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield cluster
 
 
-@pytest.mark.parametrize("way", ["at once", pytest.param("one by one", marks=pytest.mark.long)])
-def test_a_slot_that_moves_under_load_loses_and_delays_nothing(run: Any, cluster: ClusterUnderTest, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "allowed_s"),
+    [
+        ("at once", 12.0),  # before a lease lapses
+        pytest.param("at once", ALLOWED_S, marks=long),
+        pytest.param("one by one", ALLOWED_S, marks=long),
+    ],
+)
+def test_a_slot_that_moves_under_load_loses_and_delays_nothing(
+    run: Any, cluster: ClusterUnderTest, way: str, allowed_s: float
+) -> None:
     running = run(cluster)
     bodies = running.keys.queue("b").bodies
     with running as load:
@@ -153,11 +163,11 @@ def test_a_slot_that_moves_under_load_loses_and_delays_nothing(run: Any, cluster
     delays_s = {queue: max(load.delays_s[queue]) for queue in QUEUES}
     print(f"{way}: {sum(map(len, load.sent.values()))} sent, longest delays {delays_s}")
     assert load.lost() == []
-    assert max(delays_s.values()) <= ALLOWED_S
+    assert max(delays_s.values()) <= allowed_s
     assert [id_ for id_, times in load.runs.items() if len(times) > 1] == []
 
 
-@pytest.mark.long
+@long
 def test_a_master_that_dies_stops_its_own_queues_only(run: Any, tmp_path: Path) -> None:
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         running = run(cluster)
@@ -178,7 +188,7 @@ def test_a_master_that_dies_stops_its_own_queues_only(run: Any, tmp_path: Path) 
     assert len(load.lost()) <= RATE / len(QUEUES)  # of one second
 
 
-@pytest.mark.long
+@long
 def test_a_planned_failover_loses_nothing_and_stops_its_own_queues_for_a_moment(run: Any, tmp_path: Path) -> None:
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         running = run(cluster)

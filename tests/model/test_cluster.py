@@ -49,7 +49,7 @@ class FamilysNode:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A bench on a cluster of three masters."""
-    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+    with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield bench_on(cast(ServerUnderTest, FamilysNode(cluster)), Scripts())
 
 
