@@ -19,8 +19,9 @@ from tests.environment import SERVER
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
+long = pytest.mark.long
 LEASE_S = 15.0
-LONG_S = 18
+LONG_S = 24
 SLOTS = 4
 
 
@@ -43,10 +44,10 @@ def starts_in(ledger: Ledger, pids: set[int], since_s: float) -> list[str]:
     return [e.job for e in ledger.entries() if e.phase == "started" and e.pid in pids and e.at_s > since_s]
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("stopped_s", [25, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("stopped_s", "slack_s"), [(25, 25), pytest.param(60, 0, marks=long)])
 def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_taken_over(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, stopped_s: float
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, stopped_s: float, slack_s: float
 ) -> None:
     pools = pools_on("threads", valkey_url)
     zombie = pools.start("runpool", "work")
@@ -56,15 +57,15 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
 
     zombie.signal_all(signal.SIGSTOP)
     other = pools.start("runpool", "work")  # now: on a busy machine the task would be over before
-    again_s = [started(ledger, job, 2, 40).at_s - stopped_at_s for job in jobs]
+    again_s = [started(ledger, job, 2, 90).at_s - stopped_at_s for job in jobs]
     let_pass(max(stopped_at_s + stopped_s - time.monotonic(), 0))
     before = holds(pools)
     for pid in members.values():  # the children first: they are to end their tasks and commit them if they can
         os.kill(pid, signal.SIGCONT)
-    zombie.wait_for_log("stale token: message taken", 10)
+    zombie.wait_for_log("stale token: message taken")
     after = holds(pools)
     os.kill(zombie.pid, signal.SIGCONT)
-    zombie.wait_for_log("lost its lease", 20)
+    zombie.wait_for_log("lost its lease")
     wait_until_drained(pools.broker, stopped_s + 30)
     begin(pools, ledger, ["later-1", "later-2"], 10)
     wait_until_drained(pools.broker)
@@ -76,7 +77,7 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
     )
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
-    assert max(again_s) <= taken_over_s(other)
+    assert max(again_s) <= taken_over_s(other) + slack_s
     assert after == before, "what the other pool runs is still its own"
     assert "stale token" not in other.log()
     assert [len(ledger.of("started", job)) for job in jobs] == [2] * len(jobs)
@@ -102,20 +103,22 @@ def reports(pools: Pools) -> list[bytes]:
     return [work for owner, work in found.items() if owner.endswith(b"/live")]
 
 
+# Leases are renewed every 4 s: one may have 11 s left when the cut begins.
+@pytest.mark.parametrize("dark_s", [5, pytest.param(8, marks=long)])
 def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, dark_s: float
 ) -> None:
     pools = pools_on("threads", valkey_url)
     cut_off = pools.start("runpool", "work", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
-    begin(pools, ledger, jobs, 12_000)
+    begin(pools, ledger, jobs, 20_000)
     pools.start("runpool", "work")
     members = cut_off.children()
 
     proxy.blackhole()
-    let_pass(8)
+    let_pass(dark_s)
     proxy.pass_()
-    wait_until_drained(pools.broker, 30)
+    wait_until_drained(pools.broker)
 
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
@@ -123,18 +126,21 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
     assert cut_off.children() == members
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("yard", "slack_s"),
+    [("threads", 30), pytest.param("threads", 0, marks=long), pytest.param("greenlets", 0, marks=long)],
+)
 def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str, slack_s: float
 ) -> None:
     pools = pools_on(yard, valkey_url)
     cut_off = pools.start("runpool", "work", url=proxy.url)
-    # Sixteen run, and sixteen more wait in the children: they would start when those end, after 18 s.
+    # Sixteen run, and sixteen more wait in the children: they would start when those end, after 24 s.
     jobs = [f"long-{number:02d}." for number in range(32)]
     for job in jobs:
         enqueue(pools.broker, ledger, job, LONG_S * 1000, FIRST)
-    wait_for(lambda: len(ledger.jobs("started")) == 16, 30)
+    wait_for(lambda: len(ledger.jobs("started")) == 16)
     first = set(ledger.jobs("started"))
     wait_for(lambda: len(holds(pools)) == 32)
     members = cut_off.children()
@@ -145,13 +151,13 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     cut_s = time.monotonic()
     other = pools.start("runpool", "work")  # now: on a busy machine the jobs would be over before
     again_s = [started(ledger, job, 2, 120).at_s - cut_s for job in first]
-    wait_for(lambda: first <= set(ledger.jobs("completed")), 20)
+    wait_for(lambda: first <= set(ledger.jobs("completed")))
     let_pass(2)
     late = starts_in(ledger, set(members.values()), cut_s + LEASE_S)
     proxy.pass_()
-    cut_off.wait_for_log("lost its lease", 20)
-    wait_for(lambda: not set(members.values()) & set(cut_off.children().values()), 20)
-    wait_until_drained(pools.broker, 60)
+    cut_off.wait_for_log("lost its lease")
+    wait_for(lambda: not set(members.values()) & set(cut_off.children().values()))
+    wait_until_drained(pools.broker)
 
     twice = len(ledger.account().duplicated)
     print(
@@ -163,6 +169,6 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     # Suspects run alone, in turn, when the tasks that the other pool had begun have ended. Where it had begun some of
     # the sixteen only, the others are more work that waits: then it puts the suspects off once, and those others run
     # for as long. It would put them off again after twice the time, which is more than a task takes.
-    assert min(again_s) <= taken_over_s(other) + PATIENCE_S + LONG_S
+    assert min(again_s) <= taken_over_s(other) + PATIENCE_S + LONG_S + slack_s
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}
