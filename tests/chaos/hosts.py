@@ -134,13 +134,13 @@ class Host:
         if self._first:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._first_pid, signal.SIGKILL)
-            self._first.wait(10)
+            self._first.wait(60)
         below = [pid for started in self._started for pid in started.children().values()]
         for started in self._started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)
-            started.process.wait(10)
-        wait_for(lambda: not any(is_alive(pid) for pid in below), 10, what=f"end of {self.name}")
+            started.process.wait(60)
+        wait_for(lambda: not any(is_alive(pid) for pid in below), what=f"end of {self.name}")
 
     def log(self) -> str:
         """Return the end of what its processes printed."""
@@ -166,7 +166,7 @@ class Host:
         self._first = subprocess.Popen(
             [*UNSHARE, FIRST, self.name], stderr=subprocess.DEVNULL, preexec_fn=die_with_parent(signal.SIGKILL)
         )
-        self._first_pid = wait_for(self._find_first, 10, what=f"first process of {self.name}")
+        self._first_pid = wait_for(self._find_first, what=f"first process of {self.name}")
         _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(self._first_pid))
         _run("ip", "address", "add", f"{outside}/30", "dev", self._link)
         _run("ip", "link", "set", self._link, "up")
