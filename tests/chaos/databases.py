@@ -63,7 +63,7 @@ class DatabaseYard:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_for(lambda: "pools: all ready" in self.log() or self._process.poll() is not None, 60, what="pools ready")
+        wait_for(lambda: "pools: all ready" in self.log() or self._process.poll() is not None, 120, what="pools ready")
         assert self._process.poll() is None, self.log()
 
     def stop(self) -> None:
@@ -113,12 +113,12 @@ class DatabaseYard:
         """Enqueue so many jobs that write a row, spread over kinds of pools."""
         return [self.send(f"{kind}_row", kind) for kind in itertools.islice(itertools.cycle(kinds), count)]
 
-    def wait_for_completed(self, jobs: list[str], timeout_s: float = 60.0) -> None:
+    def wait_for_completed(self, jobs: list[str], timeout_s: float = 120.0) -> None:
         """Wait until each of some jobs has completed."""
         wanted = set(jobs)
         wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
 
-    def wait_until_drained(self, timeout_s: float = 60.0) -> None:
+    def wait_until_drained(self, timeout_s: float = 120.0) -> None:
         """Wait until nothing waits, runs or is to be retried."""
 
         def nothing_left() -> bool:
@@ -177,7 +177,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
 def status_of(url: str) -> int:
     """Return the status with which an address answers; 0 when it does not."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=15) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -213,4 +213,4 @@ def steadily(send: Any, every_s: float) -> Iterator[list[str]]:
         yield sent
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(60)

@@ -83,7 +83,7 @@ class PgBouncerUnderTest:
                 [self._program, self._settings], stdout=log, stderr=log, cwd=self._folder,
                 preexec_fn=die_with_parent(signal.SIGKILL), **self._as,
             )  # fmt: skip
-        wait_for(self._answers, 30, what="PgBouncer")
+        wait_for(self._answers, what="PgBouncer")
 
     def log(self) -> str:
         """Return what it logged."""

@@ -73,7 +73,7 @@ class PostgresUnderTest:
                  "-c", f"listen_addresses={self._listens}", "-c", f"max_connections={self._connections}"],
                 stdout=log, stderr=log, cwd=self._folder, preexec_fn=die_with_parent(signal.SIGQUIT), **self._as,
             )  # fmt: skip
-        wait_for(self._answers, 30, what="PostgreSQL")
+        wait_for(self._answers, what="PostgreSQL")
 
     def stop(self) -> None:
         """Stop it at once: every connection is closed, and new ones are refused."""

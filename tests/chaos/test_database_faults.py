@@ -90,9 +90,9 @@ def accounted(yard: DatabaseYard) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("away_s", [4, pytest.param(60, marks=long)])
+@pytest.mark.parametrize(("away_s", "within_s"), [(4, 40), pytest.param(60, 10, marks=long)])
 def test_postgres_that_is_away_costs_time_and_no_job(
-    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, away_s: float
+    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, away_s: float, within_s: float
 ) -> None:
     yard = postgres_yard
     yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
@@ -113,7 +113,7 @@ def test_postgres_that_is_away_costs_time_and_no_job(
         completed_before = len(yard.ledger.jobs("completed"))
         restarted = time.monotonic()
         postgres.start()
-        wait_for(lambda: len(yard.ledger.jobs("completed")) > completed_before + len(plain) - len(untouched), 30)
+        wait_for(lambda: len(yard.ledger.jobs("completed")) > completed_before + len(plain) - len(untouched))
     yard.wait_for_completed(held)
     back_s = time.monotonic() - restarted
     yard.wait_until_drained()
@@ -129,14 +129,15 @@ def test_postgres_that_is_away_costs_time_and_no_job(
     assert {process.pid for process in yard.processes()} == before, yard.log()
     assert [set(answers.values()) for answers in live] == [{200}] * len(live)
     assert (ready_before["database"], unready["database"], readiness(yard)["database"]) == (True, False, True)
-    assert back_s <= 10
+    assert back_s <= within_s
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("held_s", [3, pytest.param(30, marks=long)])
+# A fetch that took a lock would wait for half of the time that it is held, at the median.
+@pytest.mark.parametrize(("held_s", "median_ms", "within_s"), [(6, 1_500, 40), pytest.param(30, 250, 10, marks=long)])
 @pytest.mark.parametrize("database", ["postgres", pytest.param("sqlite", marks=long)])
 def test_a_locked_table_holds_up_nothing_but_who_wants_it(
-    database: str, held_s: float, request: pytest.FixtureRequest, yard_on: Any
+    database: str, held_s: float, median_ms: float, within_s: float, request: pytest.FixtureRequest, yard_on: Any
 ) -> None:
     if database == "postgres":
         server = request.getfixturevalue("postgres")
@@ -166,8 +167,8 @@ def test_a_locked_table_holds_up_nothing_but_who_wants_it(
     )
     accounted(yard)
     assert written == set()
-    assert median(locked) < 250  # ms: a fetch that took a lock would have waited for seconds
-    assert back_s <= 10
+    assert median(locked) < median_ms
+    assert back_s <= within_s
     if database == "postgres":
         assert server.execute("SELECT sum(deadlocks) FROM pg_stat_database") == [(0,)]
 
@@ -221,13 +222,13 @@ def test_postgres_that_is_killed_under_load_loses_no_job(
     with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], 0.01) as rows:
         for _ in range(kills):
             before = len(rows)
-            wait_for(lambda before=before: len(rows) > before + 50, 30)
+            wait_for(lambda before=before: len(rows) > before + 50)
             postgres.kill()
             sent = len(rows)
-            wait_for(lambda sent=sent: len(rows) > sent + 20, 30)
+            wait_for(lambda sent=sent: len(rows) > sent + 20)
             postgres.start()
             started_s, completed = time.monotonic(), len(yard.ledger.jobs("completed"))
-            wait_for(lambda completed=completed: len(yard.ledger.jobs("completed")) > completed, 30)
+            wait_for(lambda completed=completed: len(yard.ledger.jobs("completed")) > completed)
             waits_s.append(time.monotonic() - started_s)
     yard.wait_for_completed(rows, 120)
     yard.wait_until_drained()
