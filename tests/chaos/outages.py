@@ -101,7 +101,7 @@ class OutageYard:
                 [sys.executable, str(ROOT / "manage.py"), "runpools", *pools],
                 env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        wait_for(lambda: "pools: all ready" in self._log.read_text(), 60, what=f"ready in {self._log}")
+        wait_for(lambda: "pools: all ready" in self._log.read_text(), 120, what=f"ready in {self._log}")
 
     def stop(self) -> None:
         """End them."""
