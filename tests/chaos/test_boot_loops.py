@@ -21,9 +21,12 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.usefixtures("valkey")
 
 
-# With 0.1 s doubled each time seven starts fall into the first 10 s, and ten into the first minute.
-@pytest.mark.timeout(150)
-@pytest.mark.parametrize(("watched_s", "most"), [(10, 7), pytest.param(60, 10, marks=pytest.mark.long)])
+# With 0.1 s doubled each time seven starts fall into the first 10 s, and ten into the first minute. A loop without a
+# pause takes most of a core.
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("watched_s", "most", "most_cpu"), [(10, 7, 0.25), pytest.param(60, 10, 0.05, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     ("yard", "settings"),
     [
@@ -32,7 +35,14 @@ pytestmark = pytest.mark.usefixtures("valkey")
     ],
 )
 def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, settings: str, watched_s: float, most: int
+    pools_on: PoolsOn,
+    valkey_url: str,
+    ledger: Ledger,
+    yard: str,
+    settings: str,
+    watched_s: float,
+    most: int,
+    most_cpu: float,
 ) -> None:
     pools = pools_on(yard, valkey_url)
     enqueue(pools.broker, ledger, "waits")
@@ -51,13 +61,13 @@ def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
         f"{starts} starts in {watched_s:g} s, {cpu:.1%} of a core for the supervisor, {children:.1%} for its children"
     )
     assert starts <= most
-    assert cpu < 0.05
+    assert cpu < most_cpu
     assert pool.process.poll() is None
     assert health(pools) == (503, "no child works\n")
     assert not ledger.jobs("started")
 
     pool.process.terminate()
-    assert pool.process.wait(15) == 0
+    assert pool.process.wait(60) == 0
     whole = pools_on("threads", valkey_url)
     whole.start("runpool", "work")
     wait_for(lambda: ledger.jobs("completed") == ["waits"])
@@ -67,7 +77,7 @@ def health(pools: Pools) -> tuple[int, str]:
     """Return what the pool's probe is answered."""
     [report] = PoolReports(RedisCalls(pools.broker.client), Keys()).read_all()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/health", timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -83,7 +83,7 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
 
     with Heaviest(pool) as heaviest:
         enqueue(pools.broker, ledger, "glutton", 0, "gobble")
-        wait_for(lambda: transport.stats(QUEUE).dead == 1, 20)
+        wait_for(lambda: transport.stats(QUEUE).dead == 1)
 
     [letter] = transport.dead_letters(QUEUE).items
     ledger.note("buried", letter.id)
@@ -94,10 +94,18 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
     assert heaviest.bytes <= LIMIT_BYTES
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("yard", ["ceiling threads", pytest.param("ceiling greenlets", marks=long)])
+# The task takes 10 MB each 20 ms: a supervisor that stands still for a moment finds far more than the ceiling.
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("yard", "most_times"),
+    [
+        ("ceiling threads", 2.0),
+        pytest.param("ceiling threads", 1.1, marks=long),
+        pytest.param("ceiling greenlets", 1.1, marks=long),
+    ],
+)
 def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_times: float
 ) -> None:
     pools = pools_on(yard, valkey_url)
     pool = pools.start("runpools")
@@ -120,4 +128,4 @@ def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours
     found = ledger.account()
     assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("glutton",), (), (), ())
     wait_for(lambda: restarts(pools, "work").get("memory"))
-    assert most <= 1.1 * LIMIT_BYTES
+    assert most <= most_times * LIMIT_BYTES

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.usefixtures("soon_again")
 long = pytest.mark.long
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=long)])
+@pytest.mark.parametrize(("kills", "within_s"), [(1, 12), pytest.param(20, 5, marks=long)])
 def test_a_server_that_is_killed_under_load_loses_nothing(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, kills: int
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, kills: int, within_s: float
 ) -> None:
     server.sync_each_write()
     broker = broker_on(server.url)
@@ -41,7 +41,7 @@ def test_a_server_that_is_killed_under_load_loses_nothing(
     print(f"a job completed {max(back_s):.2f} s after the restart at the latest")
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
-    assert max(back_s) < 5
+    assert max(back_s) < within_s
 
 
 def test_a_server_that_is_stopped_for_a_moment_costs_time_and_nothing_else(
@@ -222,7 +222,7 @@ def p99(ordered: list[float]) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
-def seconds_until_one_completes(ledger: Ledger, timeout_s: float = 30.0) -> float:
+def seconds_until_one_completes(ledger: Ledger, timeout_s: float = 60.0) -> float:
     """Return how long it takes until one more job is completed."""
     before, started_s = len(ledger.jobs("completed")), time.monotonic()
     wait_for(lambda: len(ledger.jobs("completed")) > before, timeout_s, what="a job completed")
