@@ -22,6 +22,8 @@ from tests.waiting import wait_for
 SILENT = re.compile(r"Every queue is on time.*|\w+ is .* behind its promise at this moment.*")
 # Between two readings of the overview, of which one late one is not yet called late.
 EVERY_S = 2.0
+# Beside other tests a process stands still for a second, and load says little of that: the short run allows more time.
+BUSY_TIMES = 4
 # The yard of all situations starts within the first of them, and a machine may be busy with other tests.
 pytestmark = pytest.mark.timeout(600)
 
@@ -96,20 +98,31 @@ def test_a_minute_of_healthy_load_with_bursts_stays_silent(yard: WatchedYard) ->
     assert all(line["on_page"] for line in yard.lines)
 
 
+@pytest.fixture(scope="module")
+def late_s() -> dict[str, float]:
+    """Situation -> seconds after which it was named, of those that were named later than is promised."""
+    return {}
+
+
 @pytest.mark.parametrize(
     "group", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in GROUPS]
 )
-def test_a_situation_is_named_in_time_with_the_button_that_helps(yard: WatchedYard, group: str) -> None:
+def test_a_situation_is_named_with_the_button_that_helps(
+    yard: WatchedYard, late_s: dict[str, float], group: str
+) -> None:
     with contextlib.ExitStack() as stack:
         since = {}
         for situation in GROUPS[group]:
             stack.enter_context(situation.make(yard))
             since[situation.title] = now()
         for situation in GROUPS[group]:
+            asked, allowed_s = now(), situation.within_s * slack() + 1
             line, found = yard.find(
-                situation.sentence, since[situation.title], situation.within_s * slack() + 1, first=situation.first
+                situation.sentence, since[situation.title], BUSY_TIMES * allowed_s, first=situation.first
             )
             took_s = line["at"] - since[situation.title]
+            if line["at"] - asked > allowed_s:
+                late_s[situation.title] = took_s
             print(f"| {situation.title} | {found['sentence']} | {took_s:.1f} | {found['action'] or '–'} |")
             assert re.fullmatch(situation.button, found["action"]), found
             assert re.search(situation.then, found["then"]), found
@@ -121,7 +134,7 @@ def test_a_situation_is_named_in_time_with_the_button_that_helps(yard: WatchedYa
 def test_a_broker_that_is_back_is_given_time_for_its_pools_to_report(yard: WatchedYard) -> None:
     began = now()
     yard.server.kill()
-    wait_for(lambda: now() - began > 16, 30)
+    wait_for(lambda: now() - began > 16)
     yard.server.restart()
     yard.settle()
 
@@ -141,6 +154,12 @@ def test_a_queue_that_stays_a_little_late_is_said_for_as_long(yard: WatchedYard)
 
     assert len(late) >= 0.8 * len(said), said
     yard.settle()
+
+
+@pytest.mark.long
+def test_no_situation_was_named_later_than_is_promised(late_s: dict[str, float]) -> None:
+    """Of the situations above, in a run on a machine that does nothing else."""
+    assert late_s == {}
 
 
 @pytest.mark.long

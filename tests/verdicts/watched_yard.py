@@ -253,7 +253,7 @@ def steadily(act: Callable[[], object], every_s: float) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join(30)
+        thread.join(60)
 
 
 def now() -> float:
