@@ -81,7 +81,7 @@ def test_records_and_history_keep_to_their_budgets_under_the_highest_load(
             else:
                 reader.ended.wait(0.01)
             used.append(valkey.info("memory")["used_memory"] - before)
-        wait_for(lambda: len(ran) == len(sent), 60, what="every job to run")
+        wait_for(lambda: len(ran) == len(sent), 120, what="every job to run")
         per_s = len(sent) / (time.monotonic() - began_s)
     reader.ended.set()
     reader.join()
