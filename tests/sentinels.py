@@ -53,7 +53,7 @@ class Sentinel:
             stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
-        self.admin = redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=2, protocol=2)
+        self.admin = redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=10, protocol=2)
         wait_for(self._answers, what="the sentinel answers")
 
     def state(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Watched:
         """Have the sentinels make the replica the master, and wait until all of them say so."""
         before = self.master_port()
         wait_for(self._begin_failover, 60, what="a replica that the first sentinel finds suitable")
-        wait_for(lambda: all(int(s.state().get("port", before)) != before for s in self.sentinels), 20)
+        wait_for(lambda: all(int(s.state().get("port", before)) != before for s in self.sentinels))
 
     def _begin_failover(self) -> bool:
         try:

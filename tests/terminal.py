@@ -64,7 +64,7 @@ class Terminal:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self._slave)
-        self._reader.join(10)
+        self._reader.join(30)
         os.close(self._master)
 
     @property

@@ -121,7 +121,7 @@ class GuardedServer:
             stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
-        wait_for(self._listens, 20, what="the server listens")
+        wait_for(self._listens, what="the server listens")
 
     def url(self, user: str = "", query: str = "") -> str:
         """Return the address for a user, whose password is its name."""

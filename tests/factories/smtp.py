@@ -63,10 +63,10 @@ def smtp_server() -> Iterator[Recorder]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(30)
     try:
         yield recorder
     finally:
         recorder.stop()
-        thread.join(5)
+        thread.join(30)
         loop.close()
