@@ -55,7 +55,7 @@ def create_order(request: HttpRequest, body: Order) -> Status[dict[str, Any]]:
 def create_slowly(request: HttpRequest, body: Order) -> Status[dict[str, Any]]:
     calls.append(body.model_dump())
     entered.set()
-    assert hold.wait(10)
+    assert hold.wait(30)
     return Status(201, {"number": len(calls)})
 
 

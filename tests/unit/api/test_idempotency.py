@@ -314,4 +314,4 @@ def test_large_files_are_read_again_by_the_operation(probe: Client, bearer: dict
 def test_a_claim_is_dated_now(post: Post) -> None:
     post("/orders", ORDER, key="k1")
 
-    assert timezone.now() - IdempotentRequest.objects.get().claimed_at < timedelta(seconds=5)
+    assert timezone.now() - IdempotentRequest.objects.get().claimed_at < timedelta(seconds=60)

@@ -58,7 +58,7 @@ def owner(folder: Path, *more: str) -> subprocess.Popen[str]:
 
 def test_forked_parts_become_our_children_with_logs_and_exit_codes_of_their_own(tmp_path: Path) -> None:
     with owner(tmp_path) as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
 
     first, last = output.splitlines()
     forked, running, refused = json.loads(first)

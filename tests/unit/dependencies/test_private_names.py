@@ -215,10 +215,10 @@ def _thread_exception() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    started.wait(5)
+    started.wait(30)
     assert thread.ident is not None
     raise_thread_exception(thread.ident, Interrupt)
-    thread.join(5)
+    thread.join(30)
     end.set()
     assert seen == [Interrupt]
 
@@ -348,7 +348,7 @@ def _storage_chosen_late() -> None:
             env={name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert done.stdout.strip() == "[True]", done.stderr[-500:]
@@ -365,7 +365,7 @@ def _multiprocess() -> None:
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert done.stdout.strip() == "[4.0]", done.stderr[-500:]
@@ -378,7 +378,7 @@ def _hub() -> None:
         "seen = []; timer = hub.loop.timer(0.001); timer.start(seen.append, 1); gevent.sleep(0.05); timer.close(); "
         "print(hub.threadpool.maxsize, seen, hub.resolver is not None)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "12 [1] True", done.stderr[-500:]
 
 

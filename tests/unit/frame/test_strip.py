@@ -29,7 +29,7 @@ class Yard:
     def overview(self) -> SimpleNamespace:
         self.reads += 1
         verdict = Verdict("ok", "Healthy", f"Read {self.reads}.")
-        assert self.may_end.wait(10)
+        assert self.may_end.wait(30)
         return SimpleNamespace(verdict=verdict, at=datetime.now(UTC), away=False, quarantined=0)
 
 
@@ -68,7 +68,7 @@ def test_while_it_is_read_the_one_before_is_shown_unless_it_is_old(yard: Yard, a
         wait_for(lambda: seen == ["Read 1."])
     yard.may_end.set()
     for reader in readers:
-        reader.join(10)
+        reader.join(30)
 
     assert seen == (["Read 2.", "Read 2."] if waits else ["Read 1.", "Read 2."])
     assert yard.reads == 2

@@ -133,8 +133,9 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("most_s", [1.0, pytest.param(0.2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("what", HOSTILE)
-def test_what_is_no_plain_picture_is_refused_quickly_in_little_memory(what: str) -> None:
+def test_what_is_no_plain_picture_is_refused_quickly_in_little_memory(what: str, most_s: float) -> None:
     content = HOSTILE[what]
     process = psutil.Process()
     before_bytes = process.memory_info().rss
@@ -143,7 +144,7 @@ def test_what_is_no_plain_picture_is_refused_quickly_in_little_memory(what: str)
     with pytest.raises(PictureRefused) as refused:
         read_facts(content)
 
-    assert time.process_time() - started < 0.2
+    assert time.process_time() - started < most_s
     assert process.memory_info().rss - before_bytes < 50 * 1024 * 1024
     assert isinstance(refused.value, PermanentFailure)
     assert str(refused.value).startswith("picture: ") and "; " in str(refused.value)

@@ -143,8 +143,9 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("most_s", [1.0, pytest.param(0.2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_cannot_be_decoded_is_refused_quickly(what: str) -> None:
+def test_what_cannot_be_decoded_is_refused_quickly(what: str, most_s: float) -> None:
     content = BROKEN[what]
     facts = read_facts(content)
     started = time.process_time()
@@ -152,7 +153,7 @@ def test_what_cannot_be_decoded_is_refused_quickly(what: str) -> None:
     with pytest.raises(PictureRefused):
         render(content, facts, 10, 10)
 
-    assert time.process_time() - started < 0.2
+    assert time.process_time() - started < most_s
 
 
 def test_pillow_refuses_a_bomb_that_got_past_the_first_look() -> None:

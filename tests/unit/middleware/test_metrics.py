@@ -51,7 +51,7 @@ def test_a_forked_process_counts_in_a_file_of_its_own(tmp_path: Path) -> None:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
     done = subprocess.run(
-        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
 
     assert done.stdout.strip() == "7.0"

@@ -37,14 +37,15 @@ def test_a_secret_is_hidden(line: str) -> None:
     assert "before" in without_secrets(f"before {line}")
 
 
+@pytest.mark.parametrize("most_s", [3.0, pytest.param(0.5, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "part", ["a", "passw", "token-", "password ", 'token:"', 'token:\\"', "token:[", "bearer ", "a://", "a:@", '"']
 )
-def test_no_line_takes_long(part: str) -> None:
+def test_no_line_takes_long(part: str, most_s: float) -> None:
     line = (part * 4_096)[:4_096]
     started_s = time.process_time()
     without_secrets(line)
-    assert time.process_time() - started_s < 0.5
+    assert time.process_time() - started_s < most_s
 
 
 @pytest.mark.parametrize("line", ["order 17 of 3 items", "https://example.com/a", "at 12:30: 4 sent", '{"n": 1}'])

@@ -256,7 +256,7 @@ def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatc
     over = threading.Event()
 
     def stall(*args: object, **kwargs: object) -> list[object]:
-        over.wait(10)
+        over.wait(60)
         return []
 
     monkeypatch.setattr("socket.getaddrinfo", stall)
@@ -265,7 +265,7 @@ def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatc
     with pytest.raises(DeadlineExceeded, match="name was looked up"):
         look_up("slow.example", 443, 0.05)
 
-    assert time.monotonic() - started < 5, "the resolver returns after 10 s"
+    assert time.monotonic() - started < 20, "the resolver returns after 60 s"
     over.set()
 
 

@@ -315,7 +315,7 @@ def test_a_worker_of_dramatiq_consumes_it(switchyard_broker: MemoryBroker) -> No
     try:
         for number in range(20):
             note.send(number)
-        switchyard_broker.join("default", timeout=10_000)
+        switchyard_broker.join("default", timeout=60_000)
     finally:
         worker.stop()
 
@@ -355,4 +355,4 @@ def test_a_barrier_lets_go_when_all_have_come() -> None:
 
     assert not barrier.wait(block=False)
     assert barrier.wait(block=False)
-    assert barrier.wait(timeout=10)
+    assert barrier.wait(timeout=30)

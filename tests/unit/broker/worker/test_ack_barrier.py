@@ -98,7 +98,7 @@ def test_what_another_thread_could_not_write_does_not_count_as_written() -> None
 
     def fail() -> None:
         writes.set()
-        assert fails.wait(5)
+        assert fails.wait(30)
         raise BrokerUnavailable("job_write", "away")
 
     def flush() -> None:
@@ -109,12 +109,12 @@ def test_what_another_thread_could_not_write_does_not_count_as_written() -> None
     steps.add(end("a"))
     with ThreadPoolExecutor() as threads:
         first = threads.submit(flush)
-        assert writes.wait(5)
+        assert writes.wait(30)
         second = threads.submit(steps.flush)
-        wait_for(lambda: steps.begun == 2, 5, what="the second flush")
+        wait_for(lambda: steps.begun == 2, what="the second flush")
         fails.set()
-        first.result(5)
-        second.result(5)
+        first.result(30)
+        second.result(30)
 
     assert records.written == ["a"]
     assert steps.written == 2
@@ -131,7 +131,7 @@ def test_the_background_goes_on_after_a_refusal(caplog: pytest.LogCaptureFixture
     try:
         with caplog.at_level(logging.CRITICAL):
             steps.add(end("a"))
-            wait_for(lambda: not steps.pending, 5, what="the record written")
+            wait_for(lambda: not steps.pending, what="the record written")
     finally:
         steps.stop()
 

@@ -56,14 +56,14 @@ def test_whoever_waits_is_woken_by_room() -> None:
     credit = PrefetchCredit(1, slots=1)
     assert take_all(credit) == 1
     taken: list[int] = []
-    waiter = threading.Thread(target=lambda: taken.append(credit.acquire("waiter", timeout_s=5)))
+    waiter = threading.Thread(target=lambda: taken.append(credit.acquire("waiter", timeout_s=60)))
     waiter.start()
     started = time.monotonic()
     credit.release_finished()
-    waiter.join(5)
+    waiter.join(30)
 
     assert taken == [1]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
 
 
 def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
@@ -74,18 +74,18 @@ def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
 
     def wait(name: str) -> None:
         barrier.wait()
-        shares[name] = credit.acquire(name, timeout_s=5)
+        shares[name] = credit.acquire(name, timeout_s=60)
 
     waiters = [threading.Thread(target=wait, args=(name,)) for name in ("a", "b")]
     for waiter in waiters:
         waiter.start()
     barrier.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while len(credit._waiting) < 2:
         assert time.monotonic() < deadline
     credit.release(first)
     for waiter in waiters:
-        waiter.join(5)
+        waiter.join(30)
 
     assert sum(shares.values()) <= 8
     assert min(shares.values()) >= 1

@@ -31,11 +31,11 @@ def test_the_lowest_priority_number_goes_first_and_equals_in_their_order() -> No
 def test_whoever_waits_is_woken_by_an_item() -> None:
     queue = WorkQueue()
     taken: list[Any] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=10)), daemon=True)
+    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=60)), daemon=True)
     thread.start()
 
     queue.put(item(name="one"))
-    thread.join(5)
+    thread.join(30)
 
     assert [found.name for found in taken] == ["one"]
 
@@ -54,7 +54,7 @@ def test_joining_waits_for_what_was_taken_and_not_done() -> None:
 
     assert thread.is_alive()
     queue.task_done()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -80,7 +80,7 @@ def stuck_takers(threads: int = 8, for_s: float = 0.3) -> int:
         if time.monotonic() > until_s:
             stop.set()
     for taker in takers:
-        taker.join(2)
+        taker.join(10)
     with contextlib.suppress(Empty):
         while True:
             taken.append(queue.get_nowait())

@@ -38,7 +38,7 @@ class Looks:
         return (Check(SOON, lambda: self._look(SOON), SOON_S), Check(SELDOM, lambda: self._look(SELDOM), SELDOM_S))
 
     def _look(self, group: FindingGroup) -> Iterator[Finding]:
-        assert self.may_end.wait(10)
+        assert self.may_end.wait(30)
         self.runs[group.name] += 1
         yield group.ok("fine", f"run {self.runs[group.name]}")
 
