@@ -47,7 +47,7 @@ def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path:
             server.stop()
             let_pass(1.5)
             server.start()
-            assert done.wait(10)
+            assert done.wait(30)
     finally:
         server.stop()
 

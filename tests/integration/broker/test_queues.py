@@ -49,7 +49,7 @@ def message(number: int = 0, *, queue: str = "work", id_: str | None = None, **o
 
 def numbers(broker: RedisBroker, count: int) -> list[int]:
     """Return the arguments of the next messages, in their order."""
-    consumer = broker.consume("work", prefetch=count, timeout=1_000)
+    consumer = broker.consume("work", prefetch=count, timeout=30_000)
     found = [next(consumer) for _ in range(count)]
     return [message.args[0] for message in found if message is not None]
 
@@ -105,9 +105,9 @@ def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build: Build, run
     broker.enqueue(once)
     broker.enqueue_many([once, once])
     with run_worker(broker=broker):
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
         broker.enqueue(once)
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     assert runs == [0]
 
@@ -196,9 +196,9 @@ def test_a_unique_key_stands_for_one_message_until_that_has_ended(build: Build, 
     other = broker.enqueue(message(3, unique_key="other"))
     together = broker.enqueue_many([message(4, unique_key="new"), message(5, unique_key="new")])
     with run_worker(broker=broker):
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
         later = broker.enqueue(message(6, unique_key="report"))
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     assert second.message_id == first.message_id
     assert len({one.message_id for one in together}) == 1
@@ -206,7 +206,11 @@ def test_a_unique_key_stands_for_one_message_until_that_has_ended(build: Build, 
     assert sorted(runs) == [1, 3, 4, 6]
 
 
-def test_a_delayed_message_waits_for_its_time_and_no_longer(build: Build, run_worker: Any) -> None:
+def test_a_delayed_message_waits_for_its_time_and_no_longer(
+    build: Build, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.worker.wakeup.LONGEST_BLOCK_S", 30)
+    monkeypatch.setattr("broker.worker.wakeup.SILENT_S", 40.0)
     broker = build()
     started_s: list[float] = []
 
@@ -217,9 +221,9 @@ def test_a_delayed_message_waits_for_its_time_and_no_longer(build: Build, run_wo
     with run_worker(broker=broker):
         sent_s = time.monotonic()
         job.send_with_options(delay=400)
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
-    assert 0.399 <= started_s[0] - sent_s < 2, "without a wake-up when it is due, the consumer fetches after 2 s"
+    assert 0.399 <= started_s[0] - sent_s < 15, "without a wake-up when it is due, the consumer fetches after 30 s"
 
 
 def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
@@ -230,10 +234,11 @@ def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker
     def job(number: int) -> None:
         runs.append(number)
 
-    for number, delay_ms in enumerate((1_600, 800, 1_200, 400)):
-        job.send_with_options(args=(number,), delay=delay_ms)
+    base_s = time.monotonic() + 3  # whatever time lies between two sends
+    for number, later_s in enumerate((1.2, 0.4, 0.8, 0.0)):
+        job.send_with_options(args=(number,), delay=(base_s + later_s - time.monotonic()) * 1_000)
     with run_worker(broker=broker, threads=1):
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     assert runs == [3, 1, 2, 0]
 
@@ -246,11 +251,11 @@ def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up(build: Build, run
     def job(number: int) -> None:
         runs.append(number)
 
-    job.send_with_options(args=(1,), delay=300.5)
+    job.send_with_options(args=(1,), delay=3_000.5)
     job.send_with_options(args=(2,), delay=-5)
     broker.enqueue_many([job.message(3)], delay=0.5)
     with run_worker(broker=broker, threads=1):
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     assert runs == [2, 3, 1]
 
@@ -262,7 +267,7 @@ def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
         broker.enqueue(message(number))
     broker.enqueue(message(5), delay=60_000)
     broker.enqueue(message(6, queue="other"))
-    consumer = broker.consume("work", timeout=1_000)
+    consumer = broker.consume("work", timeout=30_000)
     held = next(consumer)
     parked = UnroutableLane(broker.families["work"], "live")
     parked.add("5", '["job", 1, []]')
@@ -286,7 +291,7 @@ def test_joining_waits_until_all_is_worked_off_and_says_when_it_is_not(build: Bu
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def job() -> None:
-        end.wait(5)
+        end.wait(60)
         done.set()
 
     job.send()
@@ -294,7 +299,7 @@ def test_joining_waits_until_all_is_worked_off_and_says_when_it_is_not(build: Bu
         with pytest.raises(QueueJoinTimeout):
             broker.join("work", timeout=150)
         end.set()
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     assert done.is_set()
 
@@ -308,14 +313,18 @@ def test_a_worker_that_stops_gives_back_what_it_has_not_started(build: Build, ru
     def job(number: int) -> None:
         runs.append(number)
         started.set()
-        end.wait(5)
+        end.wait(60)
+
+    def end_with(worker: Any) -> None:
+        wait_for(lambda: not any(thread.running for thread in worker.workers), 60)
+        end.set()
 
     for number in range(4):
         job.send(number)
     with run_worker(broker=broker, threads=1) as worker:
-        assert started.wait(5)
+        assert started.wait(30)
         wait_for(lambda: worker.work_queue.unfinished_tasks >= 2, what="one more fetched than runs")
-        threading.Timer(0.1, end.set).start()
+        threading.Thread(target=end_with, args=(worker,), daemon=True).start()
 
     assert runs == [0]
     assert numbers(broker, 3) == [1, 2, 3], "in their order"
@@ -332,7 +341,7 @@ def test_what_nobody_can_run_and_what_fails_for_good_is_a_dead_letter_even_witho
     gone = broker.enqueue(Message("work", "gone", (), {}, {}))
     with run_worker(broker=broker):
         broker.enqueue(message())
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     dead = broker.client.lrange(broker.families["work"].keys.dead, 0, -1)
     assert dead == [gone.message_id.encode()]
@@ -351,7 +360,7 @@ def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_w
     with run_worker(broker=broker, threads=2) as worker:
         for number in range(8):
             job.send(number)
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
         alive = [thread.is_alive() for thread in worker.workers]
 
     assert sorted(runs) == list(range(8))
@@ -369,7 +378,7 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
     broker.add_middleware(Hears())
     for number in range(2):
         broker.enqueue(message(number, id_=f"m{number}"))
-    consumer = broker.consume("work", prefetch=4, timeout=1_000)
+    consumer = broker.consume("work", prefetch=4, timeout=30_000)
     first, second = next(consumer), next(consumer)
     assert first is not None
     assert second is not None
@@ -388,7 +397,7 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
 def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build: Build) -> None:
     broker = build()
     broker.enqueue(message(id_="m"))
-    consumer = broker.consume("work", prefetch=1, timeout=1_000)
+    consumer = broker.consume("work", prefetch=1, timeout=30_000)
     held = next(consumer)
     assert held is not None
     broker.drain()
@@ -411,7 +420,7 @@ def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
     metrics.stale.labels("work")  # reads the value that another test left in the file of this process
     before = stale_ends()
     broker.enqueue(message(id_="m"))
-    consumer = broker.consume("work", prefetch=1, timeout=1_000)
+    consumer = broker.consume("work", prefetch=1, timeout=30_000)
     held = next(consumer)
     assert isinstance(held, HeldMessage)
     other = "other/live"
@@ -440,7 +449,7 @@ def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(buil
     broker = build()
     broker.enqueue(message(id_="m"))
     broker.add_middleware(Reports())
-    held = next(broker.consume("work", prefetch=1, timeout=1_000))
+    held = next(broker.consume("work", prefetch=1, timeout=30_000))
     assert isinstance(held, HeldMessage)
     broker.emit_before("process_message", held)
     held.family.reclaim(held.lease.owner)
@@ -462,7 +471,7 @@ def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build: B
     broker = build()
     broker.enqueue(message(id_="m"))
     broker.add_middleware(Reports())
-    consumer = broker.consume("work", prefetch=1, timeout=1_000)
+    consumer = broker.consume("work", prefetch=1, timeout=30_000)
     held = next(consumer)
     assert isinstance(held, HeldMessage)
     held.family.reclaim(held.lease.owner)
@@ -477,7 +486,7 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
     broker = build()
     for number in range(2):
         broker.enqueue(message(number))
-    consumer = broker.consume("work", prefetch=2, timeout=1_000)
+    consumer = broker.consume("work", prefetch=2, timeout=30_000)
     first = next(consumer)
 
     def away(in_flight: Any) -> None:
@@ -494,7 +503,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
     monkeypatch.setattr("broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
-    held = next(broker.consume("work", prefetch=1, timeout=1_000))
+    held = next(broker.consume("work", prefetch=1, timeout=30_000))
     entered, go_on = threading.Event(), threading.Event()
     reads: list[list[str]] = []
     reported: list[str] = []
@@ -506,21 +515,21 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
     def read(ids: list[str]) -> set[str]:
         reads.append(ids)
         entered.set()
-        assert go_on.wait(5)
+        assert go_on.wait(30)
         return set(ids)
 
     broker.add_middleware(Reports())
     monkeypatch.setattr(broker.families["work"], "cancel_requested", read)
     thread = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
     thread.start()
-    assert entered.wait(5)
+    assert entered.wait(30)
     second = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
     second.start()
     second.join(1)
     while_one_reads = len(reads)
     go_on.set()
-    thread.join(5)
-    second.join(5)
+    thread.join(30)
+    second.join(30)
 
     assert held is not None
     assert while_one_reads == 1
@@ -533,7 +542,7 @@ def test_a_broker_that_was_closed_after_a_drain_consumes_again(build: Build) -> 
     broker.drain()
     broker.close()
 
-    found = next(broker.consume("work", prefetch=1, timeout=1_000))
+    found = next(broker.consume("work", prefetch=1, timeout=30_000))
 
     assert found is not None
     assert found.message_id == "m"

@@ -76,7 +76,8 @@ def test_what_vanished_with_its_host_starts_again_within_20_seconds() -> None:
     assert RENEW_S * 3 <= LEASE_MS / 1000, "two renewals may fail"
 
 
-def test_a_server_that_is_away_is_named_within_the_profiles_time() -> None:
+@pytest.mark.parametrize("within_s", [8.0, pytest.param(2.5, marks=pytest.mark.long)])
+def test_a_server_that_is_away_is_named_within_the_profiles_time(within_s: float) -> None:
     broker = build_yard(small_yard(), connect("redis://127.0.0.1:1/0"), Keys("nowhere"))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -87,7 +88,7 @@ def test_a_server_that_is_away_is_named_within_the_profiles_time() -> None:
         job.send()
 
     assert refused.value.outcome == "refused", "it was never sent"
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < within_s
 
 
 def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(
@@ -101,7 +102,7 @@ def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(
     def report(number: int) -> None:
         runs.append(number)
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def send_again() -> None:
@@ -110,7 +111,7 @@ def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(
     transport = facilities(broker).transport
     with run_worker(broker=broker, threads=2):
         broker.enqueue(report.message(1).copy(message_id="report-42"))
-        assert entered.wait(10)
+        assert entered.wait(30)
         sent = send_again.send()
         wait_for(lambda: (found := facilities(broker).records.read(sent.message_id)) and found.state == "succeeded")
         # The record of an end is written before its acknowledgement.
@@ -152,7 +153,7 @@ def test_stats_count_waiting_scheduled_and_held(yard_broker: BuildBroker) -> Non
     assert held is not None
     assert (stats.waiting, stats.scheduled, stats.running) == (2, 1, 1)
     assert stats.oldest_age_ms is not None
-    assert 0 <= stats.oldest_age_ms < 5_000
+    assert 0 <= stats.oldest_age_ms < 60_000
 
 
 def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_broker: BuildBroker) -> None:
@@ -179,7 +180,8 @@ def test_a_pools_report_that_cannot_be_read_hides_no_other(yard_broker: BuildBro
     assert pools.read_all() == [fine]
 
 
-def test_a_server_that_hangs_costs_seconds_and_not_a_multiple_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("within_s", [8.0, pytest.param(5.0, marks=pytest.mark.long)])
+def test_a_server_that_hangs_costs_seconds_and_not_a_multiple_of_them(tmp_path: Path, within_s: float) -> None:
     with EmbeddedServer(tmp_path / "valkey") as server:
         client = connect(server.url)
         client.ping()
@@ -192,7 +194,7 @@ def test_a_server_that_hangs_costs_seconds_and_not_a_multiple_of_them(tmp_path: 
         finally:
             os.kill(server.pid or 0, signal.SIGCONT)
 
-    assert took_s < 5
+    assert took_s < within_s
 
 
 def test_an_id_that_is_no_text_stops_no_consumer(yard_broker: BuildBroker, run_worker: Any) -> None:

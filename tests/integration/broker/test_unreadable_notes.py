@@ -61,7 +61,7 @@ def test_it_becomes_due(family: QueueOperations, valkey: redis.Redis) -> None:
         return bool(found)
 
     requests = itertools.count(1)
-    wait_for(fetched, 5)
+    wait_for(fetched)
 
     assert [grant.body for grant in found] == [b"B"]
 

@@ -71,7 +71,7 @@ def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker:
     assert "450 of 450 looked at, 300 moved" in told
     with run_worker("default", "slow"):
         wait_for(lambda: len(ran) == 450)
-        dramatiq.get_broker().join("slow", timeout=5_000)
+        dramatiq.get_broker().join("slow", timeout=60_000)
     assert sorted(ran, key=int) == [str(number) for number in range(450)]
 
 

@@ -63,7 +63,7 @@ def test_holders_are_counted_by_actor(watcher: Client, facilities: Facilities, r
 
     @dramatiq.actor(actor_name="holds_a_slot", queue_name="default")
     def holds_a_slot() -> None:
-        go_on.wait(10)
+        go_on.wait(60)
 
     holds_a_slot.send(), holds_a_slot.send()
     try:

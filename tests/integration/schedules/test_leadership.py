@@ -14,7 +14,7 @@ from apps.platform.leadership import Leadership
 from apps.platform.schedules.maintenance import MaintenanceTask
 from tests.waiting import wait_for
 
-LEASE_S = 0.4
+LEASE_S = 2.0
 
 
 def leadership(facilities, **options) -> Leadership:
@@ -27,16 +27,16 @@ def test_who_dies_is_followed_when_the_lease_ran_out(facilities):
     started_s = time.monotonic()
 
     assert dead.acquire_or_renew() and not heir.acquire_or_renew()
-    wait_for(heir.acquire_or_renew, timeout_s=5)
+    wait_for(heir.acquire_or_renew)
 
-    assert LEASE_S * 0.9 <= time.monotonic() - started_s < LEASE_S + 3
+    assert LEASE_S * 0.9 <= time.monotonic() - started_s < LEASE_S + 15
     assert not dead.held(), "the old leader knows by its own clock"
 
 
 def test_a_leader_that_renews_keeps_leading(facilities):
     leader, other = leadership(facilities), leadership(facilities)
     leader.acquire_or_renew()
-    until_s = time.monotonic() + 3 * LEASE_S
+    until_s = time.monotonic() + 1.5 * LEASE_S
 
     def renewed_long_enough() -> bool:
         assert leader.acquire_or_renew() and not other.acquire_or_renew()
@@ -80,16 +80,16 @@ def run_and_close(scheduler, stop):
 @pytest.mark.django_db(transaction=True)
 def test_a_scheduler_stops_at_once_and_lets_go(yard):
     yard.declare()
-    stop, scheduler = threading.Event(), yard.scheduler()
+    stop, scheduler = threading.Event(), yard.scheduler(poll_s=60.0)
     thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
     thread.start()
     wait_for(scheduler.leadership.held)
 
     started_s = time.monotonic()
     stop.set()
-    thread.join(5)
+    thread.join(30)
 
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 10
     assert yard.scheduler().leadership.acquire_or_renew()
 
 
@@ -114,7 +114,7 @@ def test_maintenance_tasks_run_while_leading_go_on_after_a_failure_and_end_with_
     wait_for(lambda: done.count("tried") > 3 and done.count("worked") > 3)
     assert len(running_tasks()) == len(tasks)
     stop.set()
-    thread.join(5)
+    thread.join(30)
 
     assert not running_tasks()
 
@@ -135,7 +135,7 @@ def test_who_stands_by_runs_no_maintenance_tasks(yard):
 
     wait_for(lambda: len(steps) > 10)
     stop.set()
-    thread.join(5)
+    thread.join(30)
 
     assert done == []
 
@@ -155,15 +155,15 @@ def test_a_killed_process_is_followed(process_environment, facilities, transacti
     processes = []
     try:
         processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
-        first = wait_for(lambda: records.calls.client.get(key), what="the first leads")
+        first = wait_for(lambda: records.calls.client.get(key), timeout_s=60, what="the first leads")
         processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
         processes[0].kill()
         killed_s = time.monotonic()
-        heir = wait_for(lambda: (token := records.calls.client.get(key)) != first and token, what="the second leads")
+        heir = wait_for(lambda: (token := records.calls.client.get(key)) != first and token, 60, what="a second one")
     finally:
         for process in processes:
             process.kill()
             process.wait()
 
     assert heir != first
-    assert time.monotonic() - killed_s < 15
+    assert time.monotonic() - killed_s < 60

@@ -66,12 +66,12 @@ def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_work
 
     started_s = time.monotonic()
     with run_worker(broker=subject.broker):
-        wait_for(lambda: ran, 15)
+        wait_for(lambda: ran)
         took_s = time.monotonic() - started_s
         wait_for(subject.at_rest)
 
     assert [run[0] for run in ran] == [id_]
-    assert took_s < 15
+    assert took_s < 25, "it would be due again after 30 s"
 
 
 def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than_promised(subject: Subject) -> None:

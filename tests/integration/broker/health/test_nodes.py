@@ -98,12 +98,12 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
             (name, "live") for name in QUEUES
         ])  # fmt: skip
         keeper.adopt("pool.1")
-        wait_for(lambda: keeper.tick() or keeper.has_leases("pool.1"), 10)
+        wait_for(lambda: keeper.tick() or keeper.has_leases("pool.1"))
         until_s = keeper.leased_until_s("pool.1")
 
         dead = cluster.masters[0]
         dead.kill()
-        wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > until_s, 15, what="the others are renewed")
+        wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > until_s, what="the others are renewed")
         codes = {found.code for found in by_code(read_nodes(calls, production=True))}
         health = watch.look()
         began_s = time.monotonic()
@@ -111,7 +111,7 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         took_s = time.monotonic() - began_s
 
         assert part == AwayPart((dead.address,), ("b",), frozenset({KEYS.queue("b").token}))
-        assert took_s < 2 * LOOK_S
+        assert took_s < 5 * LOOK_S
         assert not keeper.away
         assert codes == {"node_away"}
         assert not health.pause and health.red

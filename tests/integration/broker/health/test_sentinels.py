@@ -57,9 +57,9 @@ def test_the_master_is_named_with_those_who_say_so(watched: Watched) -> None:
 
 def test_sentinels_that_are_too_few_for_a_failover_are_told(watched: Watched) -> None:
     with stopped(*watched.sentinels[1:]):
-        short = wait_for(lambda: found().get("no_quorum"), 20)
+        short = wait_for(lambda: found().get("no_quorum"))
         silent = found()["sentinel_away"]
-    settled = wait_for(lambda: "no_quorum" not in found(), 20)
+    settled = wait_for(lambda: "no_quorum" not in found())
 
     assert short.severity == "warning" and settled
     assert f"127.0.0.1:{watched.sentinels[0].port} reaches 1 of 3, 2 have to agree" in short.seen
@@ -92,14 +92,14 @@ def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch:
     replica: ServerUnderTest = watched.replica
     replica.stop()
     try:
-        behind = wait_for(lambda: found().get("replica_behind"), 20)
+        behind = wait_for(lambda: found().get("replica_behind"))
     finally:
         replica.cont()
     replica.kill()
-    gone = wait_for(lambda: found().get("no_replica"), 20)
+    gone = wait_for(lambda: found().get("no_replica"))
     replica.restart()
     replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(watched.master.port))
-    wait_for(lambda: list(found()) == ["sentinels"], 20)
+    wait_for(lambda: list(found()) == ["sentinels"])
 
     assert f"127.0.0.1:{replica.port} has been silent for " in behind.seen
     assert gone.seen == "no replica is connected to the master: nothing takes over when it fails"
@@ -109,7 +109,7 @@ def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Wa
     former = watched.master
     with stopped(*watched.sentinels[:2]):  # so that none replaces it
         former.kill()
-        [away] = wait_for(lambda: run_checks(server.GROUP, server.look, 20.0), 20)
+        [away] = wait_for(lambda: run_checks(server.GROUP, server.look, 20.0))
         named = found()["sentinels"].seen
         former.restart()
 

@@ -38,7 +38,7 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
     @dramatiq.actor(broker=broker, queue_name="work")
     def job(number: int) -> None:
         started[number] += 1
-        go_on.wait(20)
+        go_on.wait(60)
 
     for number in range(3):
         job.send(number)

@@ -44,7 +44,10 @@ def settled(watched: Watched) -> Watched:
     return watched
 
 
-def test_a_sentinel_that_is_away_hangs_or_is_wrong_costs_a_moment(settled: Watched, tmp_path: Path) -> None:
+@pytest.mark.parametrize("within_s", [5.0, pytest.param(1.5, marks=pytest.mark.long)])
+def test_a_sentinel_that_is_away_hangs_or_is_wrong_costs_a_moment(
+    settled: Watched, tmp_path: Path, within_s: float
+) -> None:
     wrong = Sentinel(tmp_path / "wrong", server_binary("redis-server"), settled.replica.port)
     settled.sentinels[0].signal(signal.SIGSTOP)
     try:
@@ -59,7 +62,7 @@ def test_a_sentinel_that_is_away_hangs_or_is_wrong_costs_a_moment(settled: Watch
         settled.sentinels[0].signal(signal.SIGCONT)
         wrong.close()
 
-    assert took_s < 1.5
+    assert took_s < within_s
 
 
 def test_sentinels_with_a_password_are_asked_with_it(settled: Watched, tmp_path: Path) -> None:
@@ -185,11 +188,11 @@ def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settle
     calls.command("PING")
     hung.stop()
     try:
-        wait_for(lambda: settled.master_port() != hung.port, 20)
+        wait_for(lambda: settled.master_port() != hung.port)
         started_s = time.monotonic()
         calls.command("SET", "found", "1", budget_s=10)
         with pytest.raises(BrokerUnavailable, match="replaced"):
-            wait_for(lambda: wakeup.wait(0.05), 1)
+            wait_for(lambda: wakeup.wait(0.05))
         took_s = time.monotonic() - started_s
     finally:
         hung.cont()

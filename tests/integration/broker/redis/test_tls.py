@@ -66,7 +66,7 @@ def test_a_missing_certificate_of_the_client_is_said(server: GuardedServer, auth
             ask(server.url(query=f"?ssl_ca_certs={authority.file}"))
         return "wants a client's certificate: append ?ssl_certfile" in str(refused.value)
 
-    assert wait_for(said, 20)
+    assert wait_for(said)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def may_write() -> threading.Event:
 def steps(valkey: redis.Redis, keys: Keys, may_write: threading.Event) -> Iterator[AckBarrier]:
     """Records that are written in the background, once the test allows it."""
     steps = AckBarrier(JobRecords(RedisCalls(valkey), keys, ["work"]))
-    steps.finished = Row(lambda: may_write.wait(20))
+    steps.finished = Row(lambda: may_write.wait(60))
     steps.start()
     yield steps
     may_write.set()
@@ -86,7 +86,7 @@ def test_of_many_only_those_are_taken_whose_records_are_written(
 
     assert acks.take_written() == []  # and at once, although nothing can be written
     may_write.set()
-    wait_for(lambda: not steps.pending, 5, what="records written")
+    wait_for(lambda: not steps.pending, what="records written")
 
     assert acks.take_written() == leases
     records = JobRecords(RedisCalls(valkey), keys, ["work"])
@@ -101,7 +101,7 @@ def test_a_record_that_is_noted_later_holds_back_only_its_own(
     for lease in leases[:-1]:
         succeed(steps, lease)
         acks.add(lease)
-    wait_for(lambda: not steps.pending, 5, what="records written")
+    wait_for(lambda: not steps.pending, what="records written")
     may_write.clear()
     succeed(steps, leases[-1])
     acks.add(leases[-1])
