@@ -54,7 +54,7 @@ class Receiver:
         """Stop it."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(30)
 
 
 @pytest.fixture

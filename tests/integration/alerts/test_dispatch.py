@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from apps.platform.alerts import services
 from apps.platform.alerts.models import Alert, Delivery
+from apps.platform.alerts.sending import BACKOFF_S
 from broker.stores.alert_groups import AlertGroups
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
@@ -95,9 +97,10 @@ def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: R
     groups.raise_(fact())
 
     with configured(receiver):
+        before = timezone.now()
         services.dispatch_due()
-        waits = Delivery.objects.get().next_try_at - timezone.now()
-        assert 3 < waits.total_seconds() <= 5
+        waits = timedelta(seconds=BACKOFF_S[0])
+        assert before + waits <= Delivery.objects.get().next_try_at <= timezone.now() + waits
         for _ in range(2):
             make_due()
             services.dispatch_due()
@@ -117,7 +120,7 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
     with configured(receiver, second_receiver):
         assert services.dispatch_due() == 1
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert len(second_receiver.bodies) == 1
     assert Delivery.objects.get(state="pending").error == "DeadlineExceeded"
     receiver.hang.set()

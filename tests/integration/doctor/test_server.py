@@ -189,7 +189,7 @@ def test_a_server_that_stands_still_is_an_error_in_time(own_server: ServerUnderT
     [found] = look()
 
     assert (found.code, found.severity) == ("hangs", "error")
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 10
 
 
 def test_a_wrong_password_is_told_as_such_and_shown_to_nobody(

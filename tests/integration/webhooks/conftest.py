@@ -31,7 +31,7 @@ def receiver(settings, tmp_path: Path) -> Iterator[Receiver]:
         thread.start()
         yield running
         running.stop()
-        thread.join(5)
+        thread.join(30)
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_a_slow_endpoint_is_left_at_the_deadline(receiver, make_delivery, monkey
     with pytest.raises(DeliveryFailed, match=r"not done after 0\.3 s"):
         run(delivery)
 
-    assert time.monotonic() - started < 4, "the endpoint answers after 30 s"
+    assert time.monotonic() - started < 20, "the endpoint answers after 30 s"
 
 
 def test_of_an_endless_answer_four_kibibytes_are_kept(make_delivery, allow):

@@ -39,15 +39,15 @@ def test_fifty_endpoints_that_drip_do_not_delay_a_healthy_one(
         try:
             wait_for(lambda: b"ready" in (tmp_path / "pool.log").read_bytes(), 60, what="the pool")
             publishing.redeliver(delivery.pk for delivery in hanging)
-            wait_for(lambda: slow.accepted == HANGING, 30, what="every slow delivery to hang")
+            wait_for(lambda: slow.accepted == HANGING, 60, what="every slow delivery to hang")
             publishing.redeliver(delivery.pk for delivery in healthy)
             succeeded = Delivery.objects.filter(state=DeliveryState.SUCCEEDED)
-            wait_for(lambda: succeeded.count() == HEALTHY, 30, what="the healthy deliveries")
+            wait_for(lambda: succeeded.count() == HEALTHY, 60, what="the healthy deliveries")
             none_given_up = not Attempt.objects.filter(delivery__in=hanging).exists()
         finally:
             os.killpg(pool.pid, signal.SIGKILL)
-            pool.wait(10)
+            pool.wait(30)
 
     durations_ms = sorted(Attempt.objects.values_list("duration_ms", flat=True))
     assert none_given_up
-    assert durations_ms[int(HEALTHY * 0.95) - 1] < 4_000, "behind the slow ones they would take their 10 s"
+    assert durations_ms[int(HEALTHY * 0.95) - 1] < 8_000, "behind the slow ones they would take their 10 s"
