@@ -21,7 +21,7 @@ from tests.factories.brokers import broker_without_server, the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @pytest.fixture(params=["own", "cancels"])

@@ -23,7 +23,7 @@ from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-WAIT_MS = 20_000
+WAIT_MS = 60_000
 DAY_MS = 86_400_000
 
 
@@ -337,7 +337,7 @@ def test_a_callback_is_a_child_of_the_last_job(broker: RedisBroker, run_worker: 
     jobs.add_completion_callback(finish.message())
     with run_worker(broker=broker):
         jobs.run()
-        assert done.wait(20)
+        assert done.wait(60)
 
     assert parents == [jobs.children[0].message_id]
 

@@ -49,7 +49,7 @@ class Rows:
     def get(self, pk: int) -> Any:
         def refresh() -> None:
             query()
-            self._met.wait(10)  # all four threads have theirs open
+            self._met.wait(30)  # all four threads have theirs open
             self.refreshed.append((pk, threading.current_thread().name))
 
         return SimpleNamespace(refresh=refresh)

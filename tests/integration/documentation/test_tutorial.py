@@ -112,12 +112,13 @@ def test_work_test_and_address_do_what_the_tutorial_says(project: Path) -> None:
     assert "7 passed" in output
 
 
-def test_test_of_the_tutorial_needs_no_server_and_less_than_100_ms(project: Path) -> None:
+@pytest.mark.parametrize("most_s", [1.0, pytest.param(0.1, marks=pytest.mark.long)])
+def test_test_of_the_tutorial_needs_no_server_and_less_than_100_ms(project: Path, most_s: float) -> None:
     slowest = [_slowest_call(project)]
-    while slowest[-1] >= 0.1 and len(slowest) < 3:  # beside other processes
+    while slowest[-1] >= most_s and len(slowest) < 3:  # beside other processes
         slowest.append(_slowest_call(project))
 
-    assert min(slowest) < 0.1, f"the slowest call phase of each run took, in seconds: {slowest}"
+    assert min(slowest) < most_s, f"the slowest call phase of each run took, in seconds: {slowest}"
 
 
 def _slowest_call(project: Path) -> float:

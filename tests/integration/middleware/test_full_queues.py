@@ -37,7 +37,7 @@ def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
     def first() -> int:
         if not started.is_set():
             started.set()
-            full.wait(5)
+            full.wait(60)
             raise RuntimeError("the first time")
         return 1
 
@@ -50,12 +50,12 @@ def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
 
     with run_worker(broker=broker, threads=1):
         dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
-        assert started.wait(5)
+        assert started.wait(30)
         filler.send_with_options(delay=60_000)
         with pytest.raises(QueueFull, match="'work' holds 1 messages of at most 1"):
             filler.send()
         full.set()
-        assert done.wait(5)
+        assert done.wait(30)
 
 
 def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroker) -> None:
@@ -90,9 +90,9 @@ def test_a_job_with_a_unique_key_is_submitted_under_the_id_of_the_unfinished_one
     dead = services.submit(report, kwargs={"number": 9})
     with run_worker(broker=broker):
         wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
         assert services.submit(report, kwargs={"number": 1}) != first, "free again after its end"
         assert services.submit(report, kwargs={"number": 9}) != dead, "free again after its death"
-        broker.join("work", timeout=5_000)
+        broker.join("work", timeout=60_000)
 
     assert sorted(runs) == [1, 1, 2, 9, 9]

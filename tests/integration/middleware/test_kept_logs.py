@@ -66,7 +66,7 @@ def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_l
     class Slow(Middleware):
         def after_process_message(self, broker: Any, message: Any, **ended: Any) -> None:
             if not message.options.get("attempts"):
-                assert retried.wait(10)
+                assert retried.wait(30)
 
     # Its after-hook runs when the message has moved, and before that of Status.
     broker.add_middleware(Slow(), after=Status)
@@ -154,7 +154,7 @@ def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(yard_broker:
     [kept] = [each._logs for each in broker.middleware if isinstance(each, Status)]
     with run_worker(broker=broker):
         actor.send()
-        assert skipped.wait(10)
+        assert skipped.wait(30)
         [(message, lines)] = held
         wait_for(lambda: kept.of(message, None) is None)
     assert "closed" in lines

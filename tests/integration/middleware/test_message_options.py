@@ -64,7 +64,7 @@ def test_track_store_results_and_alert_of_a_message_go_before_its_actors(
         wait_for(lambda: records.read(tracked).ended)
         done.clear()
         untracked = answer.send_with_options(track=False).message_id
-        assert done.wait(5)
+        assert done.wait(30)
         buried = broken.send_with_options(alert=not of_actor).message_id
         wait_for(lambda: facilities(broker).transport.find_dead_letter("work", buried))
 
