@@ -15,7 +15,8 @@ from broker.keys.keys import Keys
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
-DETECTED_WITHIN_S = 15.0
+# The watch looks every 5 s; one without an end would not notice at all.
+detected = pytest.mark.parametrize("within_s", [40.0, pytest.param(15.0, marks=pytest.mark.long)])
 EVICTING = (
     "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
 )  # fmt: skip
@@ -37,13 +38,14 @@ def test_no_pool_starts_on_a_server_with_an_evicting_policy(own: Bench) -> None:
 
         process = own.start("runpool", "urgent")
 
-        assert process.wait(30) == 78, policy
+        assert process.wait(60) == 78, policy
         [line] = [line for line in own.log().splitlines() if "refused to start" in line]
         assert policy in line and "CONFIG SET maxmemory-policy noeviction" in line
     assert own.client.dbsize() == 0
 
 
-def test_a_policy_that_is_set_live_stops_enqueuing_within_15_s(own: Bench) -> None:
+@detected
+def test_a_policy_that_is_set_live_stops_enqueuing_within_15_s(own: Bench, within_s: float) -> None:
     own.start("runpool", "urgent")
     own.wait_for_log("pool urgent: ready")
 
@@ -52,12 +54,13 @@ def test_a_policy_that_is_set_live_stops_enqueuing_within_15_s(own: Bench) -> No
     own.client.config_set("maxmemory-policy", "noeviction")
 
     print(f"enqueuing stopped {took_s:.1f} s after the policy was set")
-    assert took_s < DETECTED_WITHIN_S
-    token = wait_for(lambda: accepted(own), DETECTED_WITHIN_S, what="enqueuing goes on")
+    assert took_s < within_s
+    token = wait_for(lambda: accepted(own), within_s, what="enqueuing goes on")
     wait_for(lambda: own.ended(token))
 
 
-def test_a_pool_whose_keyspace_was_emptied_pauses_until_it_is_accepted(own: Bench) -> None:
+@detected
+def test_a_pool_whose_keyspace_was_emptied_pauses_until_it_is_accepted(own: Bench, within_s: float) -> None:
     pool = own.start("runpool", "urgent")
     own.wait_for_log("pool urgent: ready")
     first = own.send("urgent")
@@ -65,7 +68,7 @@ def test_a_pool_whose_keyspace_was_emptied_pauses_until_it_is_accepted(own: Benc
 
     own.client.flushdb()
     flushed_s = time.monotonic()
-    own.wait_for_log("paused, it fetches nothing", DETECTED_WITHIN_S)
+    own.wait_for_log("paused, it fetches nothing", within_s)
     took_s = time.monotonic() - flushed_s
     report = wait_for(lambda: (found := own.report("urgent")) and not found.children and found)
     token = own.send("urgent")
@@ -75,11 +78,11 @@ def test_a_pool_whose_keyspace_was_emptied_pauses_until_it_is_accepted(own: Benc
     assert own.waiting("urgent") == 1
     assert not own.client.exists(Keys().generation())
     accepted = own.start("broker", "accept", log="accept")
-    assert accepted.wait(30) == 0
-    wait_for(lambda: own.ended(token), DETECTED_WITHIN_S, what="the waiting job runs")
+    assert accepted.wait(60) == 0
+    wait_for(lambda: own.ended(token), within_s, what="the waiting job runs")
     assert own.log().count("paused, it fetches nothing") == 1
     pool.send_signal(signal.SIGTERM)
-    assert pool.wait(30) == 0
+    assert pool.wait(60) == 0
 
 
 def test_a_running_job_may_end_when_the_keyspace_is_gone(own: Bench) -> None:
@@ -90,13 +93,13 @@ def test_a_running_job_may_end_when_the_keyspace_is_gone(own: Bench) -> None:
 
     own.client.flushdb()
 
-    wait_for(lambda: own.ended(token), 20, what="the job that ran")
+    wait_for(lambda: own.ended(token), what="the job that ran")
     own.wait_for_log("paused, it fetches nothing")
 
 
 def refused_after_s(bench: Bench) -> float:
     started_s = time.monotonic()
-    wait_for(lambda: accepted(bench) is None, 2 * DETECTED_WITHIN_S, what="enqueuing is refused")
+    wait_for(lambda: accepted(bench) is None, 60, what="enqueuing is refused")
     return time.monotonic() - started_s
 
 

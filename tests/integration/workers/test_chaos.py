@@ -34,7 +34,7 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
     wait_for(harmed_in_every_way, timeout_s=60)
     wait_for(lambda: {*tokens, there_before} <= {note["token"] for note in bench.notes(ENDED)}, timeout_s=60)
     parent.send_signal(signal.SIGTERM)
-    parent.wait(45)
+    parent.wait(60)
     found = ledger(bench.log())
     assert {found["attempted"], found["accepted"], found["completed"]} == {len(tokens)}
     assert (found["waiting"], found["dead"], found["lost"], found["unexpected"]) == (0, 0, 0, 0)
@@ -55,9 +55,9 @@ def test_pools_of_somebody_else_are_named_beside_the_ledger(bench: Bench) -> Non
     bench.wait_for_log("pools: all ready")
 
     parent.send_signal(signal.SIGTERM)
-    parent.wait(45)
+    parent.wait(60)
     others.send_signal(signal.SIGTERM)
-    others.wait(45)
+    others.wait(60)
 
     assert bench.log().count("pools that this parent did not start ran as well (slow)") == 2
 
@@ -71,7 +71,7 @@ def test_production_has_no_chaos(bench: Bench) -> None:
     }
     parent = bench.start("runpools", "--chaos", "6/m")
 
-    assert parent.wait(20) == 2
+    assert parent.wait(60) == 2
     assert "unrecognized arguments: --chaos" in bench.log()
 
 

@@ -13,11 +13,11 @@ from tests.waiting import wait_for
 def test_a_child_for_what_runs_alone_ends_when_there_is_none(bench: Bench) -> None:
     pool = bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")
-    token = bench.send("urgent", ms=300)
+    token = bench.send("urgent", ms=3_000)
     os.kill(wait_for(lambda: bench.started(token))["pid"], signal.SIGKILL)
     wait_for(lambda: bench.ended(token))
 
     alone = bench.ended(token)["pid"]  # type: ignore[index]
 
     assert titles_below(pool.pid)["urgent alone 1"] == alone
-    wait_for(lambda: "urgent alone 1" not in titles_below(pool.pid), 15)
+    wait_for(lambda: "urgent alone 1" not in titles_below(pool.pid))

@@ -48,4 +48,4 @@ def test_quieted_pool_ends_what_runs_takes_nothing_and_goes_on_when_it_may(bench
     wait_for(lambda: bench.ended(late[0]))
     assert bench.report("slow").started_at == again.started_at
     parent.terminate()
-    assert parent.wait(30) == 0
+    assert parent.wait(60) == 0

@@ -46,7 +46,7 @@ def test_each_kind_of_actor_runs_in_both_pools_and_its_callbacks_follow(bench: B
         assert {"of": fetch, "error": "ValueError"} in notes
         assert notes.count({"runs": fetch, "loop": True}) == 2
     pools.terminate()
-    assert pools.wait(20) == 0
+    assert pools.wait(60) == 0
 
 
 def test_a_coroutine_is_interrupted_at_its_time_limit_and_at_a_shutdown(bench: Bench) -> None:
@@ -59,5 +59,5 @@ def test_a_coroutine_is_interrupted_at_its_time_limit_and_at_a_shutdown(bench: B
     wait_for(lambda: {"runs": "slow_fetch", "loop": True} in done(bench))
     pools.terminate()
 
-    assert pools.wait(20) == 0
+    assert pools.wait(60) == 0
     assert {"interrupted": "stopped"} in done(bench)

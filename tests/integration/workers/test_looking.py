@@ -36,7 +36,7 @@ def test_probe_of_the_page_tells_a_pool_that_works_from_one_that_is_gone(bench: 
     assert manage == "manage.py"
     assert wait_for(lambda: (done := probe()).returncode == 0 and done).stderr == ""
     pool.terminate()
-    pool.wait(30)
+    pool.wait(60)
     gone = probe()
     assert (gone.returncode, gone.stderr) == (
         1,

@@ -79,7 +79,7 @@ def test_an_actor_of_the_reader_is_measured_as_the_page_says(bench: Bench) -> No
 def test_what_cannot_be_measured_is_refused(bench: Bench, arguments: list[str], said: str) -> None:
     command = bench.start("measure_pools", *arguments)
 
-    assert command.wait(30) == 2
+    assert command.wait(60) == 2
     assert said in bench.log()
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 
 import psutil
+import pytest
 
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below
@@ -16,7 +17,8 @@ MOST_BYTES = 400_000_000
 MOST_RUNS = 8
 READY_WITHIN_S = 3.0
 # With other things to do: so many times as long as loading the project once, which took 0.95 s where 3 s were meant.
-LOADS = 3.2
+# Pools that load it one after the other take nine.
+LOADS = [6.0, pytest.param(3.2, marks=pytest.mark.long)]
 
 
 def seconds_to_load(bench: Bench) -> float:
@@ -26,7 +28,8 @@ def seconds_to_load(bench: Bench) -> float:
     return time.monotonic() - started_s
 
 
-def test_nine_pools_are_ready_within_three_seconds_in_under_400_mb(bench: Bench) -> None:
+@pytest.mark.parametrize("loads", LOADS)
+def test_nine_pools_are_ready_within_three_seconds_in_under_400_mb(bench: Bench, loads: float) -> None:
     ready_s: list[float] = []
     for run in range(MOST_RUNS):  # other work of this machine may be in the way of one
         started_s = time.monotonic()
@@ -36,8 +39,8 @@ def test_nine_pools_are_ready_within_three_seconds_in_under_400_mb(bench: Bench)
         members = [parent.pid, *titles_below(parent.pid).values()]
         used_bytes = sum(psutil.Process(pid).memory_full_info().pss for pid in members)
         parent.send_signal(signal.SIGTERM)
-        assert parent.wait(30) == 0
-        if ready_s[-1] < (within_s := max(READY_WITHIN_S, LOADS * seconds_to_load(bench))):
+        assert parent.wait(60) == 0
+        if ready_s[-1] < (within_s := max(READY_WITHIN_S, loads * seconds_to_load(bench))):
             break
     print(f"ready within {min(ready_s):.2f} to {max(ready_s):.2f} s, {used_bytes / 1e6:.0f} MB")
 
@@ -58,9 +61,9 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
 
     wait_for(lambda: not any(is_alive(pid) for pid in before.values()))
     bench.wait_for_log("pool webhook, webhook-retry: its parent (pid")
-    wait_for(lambda: set(titles_below(parent.pid)) == set(before), timeout_s=20)
+    wait_for(lambda: set(titles_below(parent.pid)) == set(before))
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(30) == 0
+    assert parent.wait(60) == 0
 
 
 def test_greenlets_below_a_shared_parent_work_as_those_that_are_executed(bench: Bench) -> None:
@@ -68,7 +71,7 @@ def test_greenlets_below_a_shared_parent_work_as_those_that_are_executed(bench: 
     bench.wait_for_log("pools: all ready")
     titles = titles_below(parent.pid)
 
-    tokens = [bench.send("webhook", ms=400) for _ in range(8)]
+    tokens = [bench.send("webhook", ms=3_000) for _ in range(8)]
     ended = [wait_for(lambda token=token: bench.ended(token)) for token in tokens]
     started = [bench.started(token) for token in tokens]
     os.kill(titles["webhook child 1"], signal.SIGKILL)
@@ -82,4 +85,4 @@ def test_greenlets_below_a_shared_parent_work_as_those_that_are_executed(bench: 
     ended_again = bench.ended(again)
     assert ended_again and ended_again["patched"] and ended_again["pid"] != titles["webhook child 1"]
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(30) == 0
+    assert parent.wait(60) == 0

@@ -29,7 +29,7 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 together, counts = Barrier(4), []
 def iterate():
-    together.wait(20)
+    together.wait(60)
     counts.extend(sum(1 for row in Permission.objects.iterator(chunk_size=3)) for _ in range(5))
     connection.close()
 threads = [Thread(target=iterate) for _ in range(4)]

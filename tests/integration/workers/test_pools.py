@@ -57,7 +57,7 @@ def test_a_pool_of_each_kind_runs_jobs(
 
     assert ended["patched"] is patched
     assert ended["database"] == 42
-    assert ended["nice"] == os.nice(0) + nice
+    assert ended["nice"] == min(os.nice(0) + nice, 19)
     assert ended["pid"] in {pid for title, pid in titles_below(pools.pid).items() if title.startswith(f"{queue} child")}
 
 
@@ -75,7 +75,7 @@ def test_the_soft_limit_ends_a_task_in_every_kind_of_child(
 
 
 def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
-    tokens = [module_bench.send("webhook", ms=400) for _ in range(8)]
+    tokens = [module_bench.send("webhook", ms=3_000) for _ in range(8)]
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
 
@@ -84,7 +84,7 @@ def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: su
 
 
 def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
-    tokens = [module_bench.send("slow", ms=300) for _ in range(4)]
+    tokens = [module_bench.send("slow", ms=1_500) for _ in range(4)]
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
 
@@ -94,7 +94,7 @@ def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, po
 
 
 def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
-    token = module_bench.send("slow", ms=3_000)
+    token = module_bench.send("slow", ms=8_000)
     wait_for(lambda: module_bench.started(token))
 
     report = wait_for(lambda: (found := module_bench.report("slow")) and found.busy == 1 and found)
@@ -157,7 +157,7 @@ def test_after_kill_9_of_a_child_under_load_every_job_completes_and_no_other_chi
     assert [title for title in after if after[title] != before[title]] == [killed]
     sibling = before[{"slow child 1": "slow child 2", "slow child 2": "slow child 1"}[killed]]
     ends = [note["at"] for note in module_bench.notes(ENDED) if note["pid"] == sibling]
-    assert any(killed_at < at < killed_at + 1.5 for at in ends)
+    assert any(killed_at < at < killed_at + 8 for at in ends)
     report = wait_for(lambda: (found := module_bench.report("slow")) and found.restarts and found)
     assert report.restarts == {"SIGKILL": 1}
 
@@ -171,7 +171,7 @@ def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(
 
     module_bench.wait_for_log("its supervisor (pid")
     token = module_bench.send("webhook")
-    wait_for(lambda: module_bench.ended(token), timeout_s=20)
+    wait_for(lambda: module_bench.ended(token))
     after = titles_below(pools.pid)
     assert {title for title in before if after.get(title) != before[title]} == {"pool webhook", "webhook child 1"}
 
@@ -186,6 +186,6 @@ def test_all_pools_load_django_once(pools: subprocess.Popen[bytes]) -> None:
 
 def fetch(url: str) -> str:
     """Return what an address answers."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         body: bytes = answer.read()
         return body.decode()

@@ -36,7 +36,7 @@ def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBenc
 
     pool.terminate()
 
-    assert pool.wait(20) == 0
+    assert pool.wait(60) == 0
     assert all(bench.ended(token) for token in running)
     assert not any(bench.started(token) for token in late)
     wait_for(lambda: bench.waiting("slow") == 5)

@@ -35,7 +35,7 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
     at = sorted(note["at"] for note in ends)
     longest_s = max(later - earlier for earlier, later in itertools.pairwise(at))
     print(f"{len(set(pids))} children, longest time without an end {longest_s:.3f} s")
-    assert longest_s < 2  # on a busy machine; the figure is of tests/chaos/test_recycling.py
+    assert longest_s < 8  # on a busy machine; the figure is of tests/chaos/test_recycling.py
     report = wait_for(lambda: (found := bench.report("urgent")) and found.restarts and found)
     assert set(report.restarts) == {"recycled"}
 
@@ -45,7 +45,7 @@ def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(
     bench.wait_for_log("pool urgent: ready")
     child = titles_below(pool.pid)["urgent child 1"]
     heaviest = resident_bytes(child)
-    long = bench.send("urgent", ms=4_000)
+    long = bench.send("urgent", ms=12_000)
     wait_for(lambda: bench.started(long))
     tokens = [long]
 
@@ -98,5 +98,5 @@ def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Ben
 
     pool.terminate()
 
-    assert pool.wait(5) == 0
+    assert pool.wait(30) == 0
     assert bench.waiting("urgent") == 1

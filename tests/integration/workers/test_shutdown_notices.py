@@ -24,7 +24,7 @@ def test_a_task_that_asks_ends_at_once_and_waits_for_another_worker(bench: Bench
 
     pool.terminate()
 
-    assert pool.wait(15) == 0
+    assert pool.wait(30) == 0
     record = facilities(build_yard(YARD, bench.client, Keys())).records.read(bench.ids[told])
     assert record is not None
     assert (record.state, record.attempts, record.error and record.error["type"]) == ("retrying", 1, "Shutdown")
@@ -60,5 +60,5 @@ def test_a_task_of_a_child_that_is_replaced_is_told_when_its_pool_stops(bench: B
 
     pool.terminate()
 
-    assert pool.wait(8) == 0
+    assert pool.wait(30) == 0
     assert "did not end within the grace period" not in bench.log()

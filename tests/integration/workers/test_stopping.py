@@ -20,7 +20,7 @@ def test_sigterm_lets_the_running_task_end_and_exits_0(bench: Bench) -> None:
 
     pool.terminate()
 
-    assert pool.wait(15) == 0
+    assert pool.wait(60) == 0
     assert bench.ended(token)
     assert bench.report("urgent") is None
     assert "drained" in bench.log()
@@ -36,7 +36,7 @@ def test_a_drain_takes_no_new_work(bench: Bench) -> None:
 
     late = [bench.send("slow") for _ in range(5)]
 
-    assert pool.wait(15) == 0
+    assert pool.wait(60) == 0
     assert not any(bench.started(token) for token in late)
     assert bench.waiting("slow") == 5
 
@@ -49,7 +49,7 @@ def test_ctrl_c_in_a_terminal_drains_all_pools_once(bench: Bench) -> None:
 
     os.killpg(parent.pid, signal.SIGINT)
 
-    assert parent.wait(15) == 0
+    assert parent.wait(60) == 0
     assert bench.ended(token)
     assert "pools: all drained" in bench.log()
 
@@ -65,7 +65,7 @@ def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
 
     parent.terminate()
 
-    assert parent.wait(5) == 70
+    assert parent.wait(30) == 70
     wait_for(lambda: not any(is_alive(pid) for pid in below))
 
 
@@ -80,4 +80,4 @@ def test_kill_9_of_the_supervisor_leaves_no_process(bench: Bench, command: tuple
 
     top.kill()
 
-    wait_for(lambda: not any(is_alive(pid) for pid in below), timeout_s=5)
+    wait_for(lambda: not any(is_alive(pid) for pid in below))

@@ -45,7 +45,7 @@ class Changing:
         before = self.bench.client.llen(SAID)
         message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
         self.bench.broker.enqueue(message)
-        wait_for(lambda: self.bench.client.llen(SAID) > before, timeout_s=20)
+        wait_for(lambda: self.bench.client.llen(SAID) > before)
         return str(self.bench.client.lindex(SAID, -1), "utf-8")  # type: ignore[arg-type]
 
 
@@ -77,7 +77,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     assert bench.ended(held) is not None
     assert len([note for note in bench.notes("bench:started") if note["token"] == held]) == 1
     os.kill(reloader.pid, signal.SIGINT)
-    assert reloader.wait(30) == 0
+    assert reloader.wait(60) == 0
     assert bench.log().count("pools: all drained") == 2
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: B
     other.write_text("def half(:\n")
     bench.wait_for_log("the pools keep running the old code")
     changing.write("two")
-    wait_for(lambda: bench.log().count("the pools keep running the old code") == 2, timeout_s=10)
+    wait_for(lambda: bench.log().count("the pools keep running the old code") == 2)
     still = changing.says()
     other.write_text("WHOLE = True\n")
     wait_for(lambda: "pools: all drained" in bench.log(), timeout_s=30)
@@ -131,12 +131,12 @@ def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, chan
     changing.write("two")
     bench.wait_for_log("the new pools work; the old ones drain")
     said = {changing.says() for _ in range(20)}
-    wait_for(lambda: "pools: stopped" in bench.log() or "pools: all drained" in bench.log(), timeout_s=15)
+    wait_for(lambda: "pools: stopped" in bench.log() or "pools: all drained" in bench.log())
     after = changing.says()
     began = time.monotonic()
     os.kill(reloader.pid, signal.SIGINT)
 
-    assert reloader.wait(20) is not None
-    assert time.monotonic() - began < 12
+    assert reloader.wait(60) is not None
+    assert time.monotonic() - began < 30
     assert said <= {"one", "two"}
     assert after == "two"

@@ -81,7 +81,7 @@ def test_who_asks_through_the_broker_is_shown_where_every_child_stands(bench: Be
     def answer() -> list[str]:
         request = uuid.uuid4().hex
         bench.reports.ask_for_stacks(report.member, request)
-        [child] = wait_for(lambda: bench.reports.read_stacks(request), timeout_s=5)
+        [child] = wait_for(lambda: bench.reports.read_stacks(request))
         assert child.pid == pid
         return [frame for stack in child.stacks for frame in stack.frames]
 
@@ -91,5 +91,5 @@ def test_who_asks_through_the_broker_is_shown_where_every_child_stands(bench: Be
         frames = answer()
         return frames if any(where in frame for frame in frames) else []
 
-    frames = wait_for(frames_there, timeout_s=20)
+    frames = wait_for(frames_there)
     assert [frame for frame in frames if not re.fullmatch(r"[^:]+:\d+ [\w.<>]+", frame)] == []
