@@ -236,7 +236,7 @@ def test_a_forked_process_uses_a_client_of_its_own(storage: S3Storage) -> None:
 
     child = context.Process(target=read)
     child.start()
-    child.join(20)
+    child.join(60)
 
     assert answers.get() == (True, b"from the parent")
     assert storage.open(name).read() == b"from the parent"

@@ -76,7 +76,7 @@ def test_a_higher_level_goes_first(rabbit_yard: Build, run_worker: Any) -> None:
     @dramatiq.actor(broker=broker, queue_name="work")
     def job(name: str) -> None:
         ran.append(name)
-        go_on.wait(20)
+        go_on.wait(60)
 
     with run_worker(broker=broker, threads=1):
         job.send("first")
@@ -96,7 +96,7 @@ def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yar
     @dramatiq.actor(broker=broker, queue_name="work")
     def job(number: int) -> None:
         ran.append(number)
-        go_on.wait(20)
+        go_on.wait(60)
 
     with run_worker(broker=broker, threads=1):
         job.send(1)
@@ -116,7 +116,7 @@ def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard: Build, run_wo
     @dramatiq.actor(broker=broker, queue_name="work")
     def job() -> None:
         ran.append(1)
-        go_on.wait(20)
+        go_on.wait(60)
 
     with run_worker(broker=broker, threads=2) as worker:
         id_ = job.send().message_id
@@ -124,7 +124,7 @@ def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard: Build, run_wo
         held = broker.in_flight[id_]
         lost = held.source
         lost._connection.add_callback_threadsafe(lost._disconnect)
-        wait_for(lambda: held.source is not lost, 15)
+        wait_for(lambda: held.source is not lost)
         go_on.set()
         wait_for(lambda: broker.switchyard.records.read(id_).state == "succeeded")
         worker.join()
@@ -170,7 +170,7 @@ def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
     @dramatiq.actor(broker=broker, queue_name="work")
     def job(number: int) -> None:
         ran.append(number)
-        go_on.wait(20)
+        go_on.wait(60)
 
     with run_worker(broker=broker, threads=2):
         ids = [job.send(number).message_id for number in (1, 2)]
@@ -181,9 +181,9 @@ def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
         wait_for(lambda: not any(message.source.outgoing.unacked for message in held))
         proxy.reset()
         proxy.pass_()
-        wait_for(lambda: all(message.source.closed for message in held), 15)
+        wait_for(lambda: all(message.source.closed for message in held))
         last = job.send(3).message_id
-        wait_for(lambda: broker.switchyard.records.read(last).state == "succeeded", 15)
+        wait_for(lambda: broker.switchyard.records.read(last).state == "succeeded")
         wait_for(lambda: not any(consumer.outgoing.unacked for consumer in broker._consumers))
 
     assert sorted(ran) == [1, 2, 3]
@@ -204,7 +204,7 @@ def test_a_send_to_a_server_that_does_not_answer_ends(rabbit_yard: Build, proxy:
     proxy.pass_()
 
     assert refused.value.outcome == "unknown"
-    assert took_s < 5
+    assert took_s < 15
 
 
 def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
@@ -226,7 +226,7 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
         sending = threading.Thread(target=publish, args=(b"second",))
         sending.start()
         assert channel.basic_get(full, auto_ack=True)[2] == b"first"
-        sending.join(10)
+        sending.join(30)
         assert wait_for(lambda: channel.basic_get(full, auto_ack=True)[2]) == b"second"
 
         publish(b"third")

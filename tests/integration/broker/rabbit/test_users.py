@@ -46,7 +46,7 @@ def test_a_producer_and_a_worker_have_the_rights_that_they_need(
         ]
         found = brokers["worker"].switchyard.records
         with run_worker("work", "work-retry", broker=brokers["worker"]):
-            wait_for(lambda: (record := found.read(sent)) is not None and record.state == "succeeded", 20)
+            wait_for(lambda: (record := found.read(sent)) is not None and record.state == "succeeded")
         waiting = producer.switchyard.records.read(later)
         with connect(server.url()) as admin:
             log = admin.execute_command("ACL", "LOG")
