@@ -30,7 +30,7 @@ def _run_message(connections: Any) -> None:
 def _in_thread(name: str, *steps: Any) -> None:
     thread = threading.Thread(target=lambda: [step() for step in steps], name=name)
     thread.start()
-    thread.join(5)
+    thread.join(30)
 
 
 def test_only_threads_that_opened_a_connection_look_for_old_ones(looks: list[str]) -> None:
@@ -68,8 +68,8 @@ def test_the_thread_of_async_actors_looks_for_itself(looks: list[str]) -> None:
         connection.ensure_connection()
         return threading.current_thread().name
 
-    name = thread.submit(open_one).result(5)
+    name = thread.submit(open_one).result(30)
     _in_thread("without", lambda: _run_message(connections))
-    thread.submit(lambda: connection.close()).result(5)
+    thread.submit(lambda: connection.close()).result(30)
 
     assert looks == [name]

@@ -47,14 +47,14 @@ def start(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
                 preexec_fn=die_with_parent(15),
             )
         started.append(process)
-        wait_for(lambda: ready in log.read_text(), 30, what=f"{ready!r} in {log.read_text()[-2000:]}")
+        wait_for(lambda: ready in log.read_text(), 90, what=f"{ready!r} in {log.read_text()[-2000:]}")
         return log.read_text().partition(ready)[2].partition("\n")[0].strip()
 
     yield run
     for process in reversed(started):
         process.terminate()
     for process in started:
-        process.wait(timeout=40)
+        process.wait(timeout=60)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -81,7 +81,7 @@ def test_new_deliveries_start_within_the_objective_while_2000_fail(
 
     failed = Attempt.objects.filter(delivery__event__type="order.broken", status_code=500).count()
     delivered = Delivery.objects.filter(event__type="order.fine", state=DeliveryState.SUCCEEDED)
-    wait_for(lambda: delivered.count() == HEALTHY, 10, what="every healthy delivery arrived")
+    wait_for(lambda: delivered.count() == HEALTHY, what="every healthy delivery arrived")
     retrying = storm.retry.waiting + storm.retry.scheduled + storm.retry.running
     objective_ms = settings.SWITCHYARD.topology.queue_of("webhook").objective_ms
     assert failed > ENDPOINTS * EVENTS, "the receiver was not asked"
@@ -131,5 +131,5 @@ def _wait_ms(facilities: Facilities, job_id: str) -> int:
         record = facilities.records.read(job_id)
         return record if record and record.started_at else None
 
-    record = wait_for(started, 30, what="a healthy delivery's start")
+    record = wait_for(started, 60, what="a healthy delivery's start")
     return int(record.started_at - record.enqueued_at)

@@ -27,7 +27,7 @@ def web() -> Iterator[str]:
 def connect(web: str) -> http.client.HTTPConnection:
     address = urlsplit(web)
     assert address.hostname is not None
-    return http.client.HTTPConnection(address.hostname, address.port, timeout=20)
+    return http.client.HTTPConnection(address.hostname, address.port, timeout=30)
 
 
 def chunks(count: int) -> Iterator[bytes]:
@@ -66,7 +66,7 @@ def test_a_chunked_body_of_100_mb_is_413_and_not_kept_in_memory(web: str, conten
 
 def test_an_unencoded_query_is_400(web: str) -> None:
     address = urlsplit(web)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as raw:
+    with socket.create_connection((address.hostname, address.port), timeout=30) as raw:
         raw.sendall(b"GET /api/v1/queues?\xff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: raw.recv(4096), b""))
 

@@ -63,7 +63,7 @@ def test_of_fifty_concurrent_requests_one_makes_the_job(sums: dict[str, str], fa
 
     def send(key: str) -> HttpResponse:
         try:
-            barrier.wait(10)
+            barrier.wait(30)
             return client.post(
                 "/api/v1/sums",
                 json.dumps({"a": 1, "b": 2}),

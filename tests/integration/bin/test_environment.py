@@ -73,7 +73,7 @@ def test_python_without_venv_gets_the_one_command_that_helps(clone: Path) -> Non
 def test_call_of_bin_test_explains_itself(arguments: list[str], code: int, words: str) -> None:
     command = [str(settings.BASE_DIR / "bin/test"), *arguments]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == code
     assert words in done.stdout + done.stderr

@@ -252,7 +252,7 @@ def test_job_of_the_yard_does_the_act(
     act = start("letter.discard", {})
 
     with run_worker("default"):
-        wait_for(lambda: BulkAct.objects.get(pk=act.pk).state == "done", timeout_s=20)
+        wait_for(lambda: BulkAct.objects.get(pk=act.pk).state == "done")
 
     assert BulkAct.objects.get(pk=act.pk).done == 30
 

@@ -126,7 +126,7 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter]
         done = []
         try:
             for letter in made:
-                barrier.wait(10)
+                barrier.wait(30)
                 done.append(act(letter.id, by=name).done)
         finally:
             connection.close()

@@ -37,7 +37,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
         moved = chance.randint(1, 25)
         wait_for(lambda: facilities.transport.stats("default").dead <= before - moved, timeout_s=30)  # noqa: B023
         triage.kill()
-        triage.wait(10)
+        triage.wait(30)
 
     DeadLetter.objects.exclude(claim_token="").update(claim_at=timezone.now() - timedelta(minutes=5))
     reconcile.reconcile_all()

@@ -58,8 +58,8 @@ def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now
     actions.requeue(made.id, by="b.berg")
 
     with run_worker("default"):
-        wait_for(lambda: ran == [7], timeout_s=10)
-        wait_for(lambda: facilities.transport.find_message("default", made.id) is None, timeout_s=10)
+        wait_for(lambda: ran == [7])
+        wait_for(lambda: facilities.transport.find_message("default", made.id) is None)
 
     assert ran == [7]
 

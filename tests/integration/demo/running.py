@@ -66,7 +66,7 @@ class RunningDemo:
         headers = {"Authorization": f"Bearer {self.credentials['api_token']}"}
         site = self.credentials["url"].rstrip("/")
         with urllib3.PoolManager() as pool:
-            answer = pool.request(method, site + path, json=body, headers=headers, timeout=10.0)
+            answer = pool.request(method, site + path, json=body, headers=headers, timeout=30.0)
             assert answer.status < 300, answer.data
             return answer.json()
 

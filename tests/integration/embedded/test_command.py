@@ -24,7 +24,7 @@ def test_server_is_where_development_looks_for_it_and_ends_with_a_signal(tmp_pat
         client.close()
         process.send_signal(signal.SIGTERM)
 
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert ready.startswith(f"ready: unix://{tmp_path}/valkey.sock")
     assert (tmp_path / "valkey" / "appendonlydir").is_dir()
 
@@ -39,7 +39,7 @@ def test_killed_server_ends_the_command_with_the_place_of_its_log(tmp_path: Path
         os.kill(client.info("server")["process_id"], signal.SIGKILL)
         client.close()
 
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
         assert "valkey.log" in process.stderr.read()
 
 
@@ -62,6 +62,6 @@ def test_port_in_use_is_said(tmp_path: Path) -> None:
         )
         first.send_signal(signal.SIGINT)
 
-        assert first.wait(20) == 0
+        assert first.wait(60) == 0
     assert second.returncode == 1
     assert "in use" in second.stderr

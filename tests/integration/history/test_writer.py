@@ -72,7 +72,7 @@ def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
     try:
         message = actor.send(42)
         with run_worker("default", "default-retry"):
-            wait_for(lambda: writer.step() is not None and JobRow.objects.filter(state="succeeded").exists(), 20)
+            wait_for(lambda: writer.step() is not None and JobRow.objects.filter(state="succeeded").exists())
     finally:
         del broker.actors[actor.actor_name]
 
@@ -164,7 +164,7 @@ def test_the_writer_rests_in_a_burst_and_no_more_once_it_lasts(put: Put) -> None
         put(ended_job(2))
         return writer.step() > 0
 
-    wait_for(lambda: not rests_after_a_row(), 20)
+    wait_for(lambda: not rests_after_a_row())
 
     assert writer.step() == 7.0, "nothing was left to move"
 

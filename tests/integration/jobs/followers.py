@@ -34,12 +34,12 @@ class Follower:
         return [event["event"] for event in self.events]
 
     def ended(self) -> bool:
-        self.thread.join(10)
+        self.thread.join(30)
         return self.closed
 
     def _read(self) -> None:
         pool = urllib3.PoolManager(retries=False)
-        self.response = pool.request("GET", self.url, headers=self.headers, preload_content=False, timeout=20)
+        self.response = pool.request("GET", self.url, headers=self.headers, preload_content=False, timeout=30)
         self.status, self.answer = self.response.status, dict(self.response.headers)
         event: dict[str, Any] = {}
         for line in self._lines():

@@ -30,7 +30,7 @@ def write(text: str, filename: str = "hello.txt") -> dict[str, Any]:
 def steps(total: int) -> dict[str, int]:
     """Report progress, wait, and report the rest: cancelled in between, it stops."""
     report_progress(1, total, "first")
-    assert go_on.wait(10)
+    assert go_on.wait(30)
     for done in range(2, total + 1):
         report_progress(done, total, "more")
     return {"total": total}

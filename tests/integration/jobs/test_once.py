@@ -83,7 +83,7 @@ def test_of_many_at_once_one_is_first(alias: str, do: Do) -> None:
     start = threading.Barrier(THREADS)
 
     def do_all() -> list[bool]:
-        start.wait(10)
+        start.wait(30)
         return [do(f"key-{number}") for number in range(KEYS)]
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -99,7 +99,7 @@ def test_the_second_waits_for_the_end_of_the_first(alias: str, do: Do, fails: bo
 
     def stay() -> None:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         if fails:
             raise RuntimeError
 
@@ -113,12 +113,12 @@ def test_the_second_waits_for_the_end_of_the_first(alias: str, do: Do, fails: bo
 
     with ThreadPoolExecutor(2) as pool:
         first: Future[bool] = pool.submit(do, "key", stay)
-        assert inside.wait(10)
+        assert inside.wait(30)
         second: Future[bool] = pool.submit(do_second)
-        assert tried.wait(10)
+        assert tried.wait(30)
         waits(alias, second)
         go_on.set()
-        answers = (None if fails else first.result(10), second.result(10))
+        answers = (None if fails else first.result(30), second.result(30))
         assert (first.exception(10) is not None) == fails
 
     assert answers == ((None, True) if fails else (True, False))

@@ -105,7 +105,7 @@ def test_an_untracked_job_that_runs_is_stopped(
 ) -> None:
     with run_worker("default"):
         job_id = submit(actor, owner=f"user:{ada.pk}", kwargs={})
-        assert runs.wait(10)
+        assert runs.wait(30)
         way(job_id, ada, headers)
         wait_for(lambda: ended)
         wait_for(lambda: not facilities().transport.find_message("default", job_id))

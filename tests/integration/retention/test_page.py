@@ -96,6 +96,6 @@ def test_the_job_is_scheduled_and_runs_to_its_end(
 
     apply_retention.send()
     with run_worker("default"):
-        wait_for(lambda: KindState.objects.filter(done=True, ended_at__isnull=False).count() == 6, 20)
+        wait_for(lambda: KindState.objects.filter(done=True, ended_at__isnull=False).count() == 6)
 
     assert str(find("apply_retention").spec)

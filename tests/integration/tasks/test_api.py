@@ -35,7 +35,7 @@ LANES = ("default", "threads", "again", "again-retry")
 def finish(result: Any, run_worker: RunWorker) -> Any:
     """Run a worker until a task has ended, and return its result as it is read then."""
     with run_worker(*LANES, broker=dramatiq.get_broker()):
-        wait_for(lambda: result.refresh() or result.is_finished, 20)
+        wait_for(lambda: result.refresh() or result.is_finished)
     return result
 
 
@@ -88,7 +88,7 @@ def test_everything_is_there_for_coroutines(host_tasks: ModuleType, run_worker: 
     result = async_to_sync(enqueue)()
 
     with run_worker(*LANES, broker=dramatiq.get_broker()):
-        wait_for(lambda: async_to_sync(result.arefresh)() or result.is_finished, 20)
+        wait_for(lambda: async_to_sync(result.arefresh)() or result.is_finished)
     assert result.return_value == 3
 
 

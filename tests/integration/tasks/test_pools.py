@@ -62,9 +62,9 @@ def test_signals_are_sent_where_a_task_is_enqueued_started_and_ended(host: Host,
 
     wait_for(lambda: _ended(good) and _ended(bad), 60)
 
-    seen = wait_for(lambda: _signals(host, bad.id) if len(_signals(host, bad.id)) == 5 else None, 20)
+    seen = wait_for(lambda: _signals(host, bad.id) if len(_signals(host, bad.id)) == 5 else None)
     assert seen == [*[("started", "RUNNING")] * 4, ("finished", "FAILED")]
-    assert wait_for(lambda: _signals(host, good.id)[1:] and _signals(host, good.id), 20) == [
+    assert wait_for(lambda: _signals(host, good.id)[1:] and _signals(host, good.id)) == [
         ("started", "RUNNING"),
         ("finished", "SUCCESSFUL"),
     ]
@@ -100,14 +100,14 @@ def test_a_task_that_runs_is_running_and_names_its_worker(host: Host, tasks: Mod
     file = host.folder / "go-on"
     result = tasks.wait_for_file.using(queue_name="threads").enqueue(str(file))
 
-    wait_for(lambda: result.refresh() or result.status == "RUNNING", 20)
+    wait_for(lambda: result.refresh() or result.status == "RUNNING")
 
     assert result.attempts == 1 and result.worker_ids[0]
     assert result.started_at is not None and result.finished_at is None
     with pytest.raises(ValueError, match="Task has not finished yet"):
         _ = result.return_value
     file.touch()
-    wait_for(lambda: _ended(result), 20)
+    wait_for(lambda: _ended(result))
     assert result.return_value == str(file)
 
 
@@ -140,7 +140,7 @@ def test_a_task_that_always_kills_its_worker_fails_in_the_end(host: Host, tasks:
     with pytest.raises(ValueError, match="Task failed"):
         _ = result.return_value
     assert host.notes().count(["dies", "always"]) == 3
-    assert wait_for(lambda: _signals(host, result.id)[-1][0] == "finished", 10)
+    assert wait_for(lambda: _signals(host, result.id)[-1][0] == "finished")
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_a_message_that_names_what_is_no_task_runs_nothing(host: Host, tasks: Mo
         found = broker.switchyard.records.read(forged.message_id)  # type: ignore[attr-defined]
         return found is not None and (found.state, found.reason) == ("scheduled", "parked")
 
-    wait_for(is_parked, 20)
+    wait_for(is_parked)
     assert not any("forged" in note for note in host.notes())
 
 
 def test_urgent_tasks_run_before_others(host: Host, tasks: ModuleType) -> None:
     file = host.folder / "release"
     holder = tasks.wait_for_file.enqueue(str(file))
-    wait_for(lambda: ["waits", str(file)] in host.notes(), 20)
+    wait_for(lambda: ["waits", str(file)] in host.notes())
 
     words = {"late": -100, "middle": 0, "first": 100}
     results = [tasks.write_down.using(priority=words[word]).enqueue(word) for word in words]

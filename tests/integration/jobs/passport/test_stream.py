@@ -193,7 +193,7 @@ def test_a_part_of_a_job_that_is_not_found_says_so(
 
     def status(job_id: str) -> int:
         url = web + address(job_id, part=part)
-        return urllib3.request("GET", url, headers=reader, timeout=10, retries=False).status
+        return urllib3.request("GET", url, headers=reader, timeout=30, retries=False).status
 
     found = [status(UNKNOWN)]
     monkeypatch.setattr(views, "passport_of", away)
