@@ -66,7 +66,7 @@ def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
     parent.terminate()
 
     assert parent.wait(30) == 70
-    wait_for(lambda: not any(is_alive(pid) for pid in below))
+    wait_for(lambda: not any(is_alive(pid) for pid in below), 30)
 
 
 @pytest.mark.parametrize(("command", "processes"), [(("runpool", "slow"), 2), (("runpools",), 10)])
@@ -80,4 +80,4 @@ def test_kill_9_of_the_supervisor_leaves_no_process(bench: Bench, command: tuple
 
     top.kill()
 
-    wait_for(lambda: not any(is_alive(pid) for pid in below))
+    wait_for(lambda: not any(is_alive(pid) for pid in below), 30)
