@@ -38,6 +38,8 @@ WHO = Who("a.lind", "page")
 # Letters or jobs, and kills.
 SIZES = [pytest.param(3_000, 1, id="3,000"), pytest.param(100_000, 3, id="100,000", marks=pytest.mark.long)]
 SLOW_US = 10_000
+# Of the mean: a server that stands still for a second adds that to one of a hundred calls.
+SLOW_MEAN_US = 100_000
 
 
 @contextlib.contextmanager
@@ -53,7 +55,7 @@ def pool(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
 
 def finish_with_kills(act: BulkAct, environment: dict[str, str], kills: int) -> None:
@@ -94,7 +96,7 @@ def report(act: BulkAct, valkey: redis.Redis) -> None:
         f"scripts {mean_us:.0f} µs a call, the longest call {longest / 1_000:.1f} ms"
     )
     # A busy machine interrupts single calls: the large runs are for one that does nothing else.
-    assert (longest if act.total >= 100_000 else mean_us) < SLOW_US
+    assert longest < SLOW_US if act.total >= 100_000 else mean_us < SLOW_MEAN_US
 
 
 def bury(count: int) -> list[str]:

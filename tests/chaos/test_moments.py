@@ -25,7 +25,7 @@ MOST_HELD = 8  # by a child of four slots
 EARLY = ("before the fetch", "after the fetch", "before it is handed out", "before the slot", "after the slot")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(
@@ -44,7 +44,7 @@ def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(
         enqueue(pools.broker, ledger, f"job-{number:02d}.", 5)
 
     pool = pools.start("runpool", "work", settings="tests.chaos.yard.dying_settings")
-    wait_until_drained(pools.broker, 30)
+    wait_until_drained(pools.broker)
 
     found = ledger.account()
     deaths = len(list(tmp_path.glob("died*")))
@@ -86,7 +86,7 @@ def execute(
         yield execute
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("moment", ["after the task", "before the note"])
 def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
     execute: Execute,
@@ -107,7 +107,7 @@ def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledg
         ledger.note("accepted", job)
 
     pools.start("runpool", "work", settings="tests.chaos.yard.dying_settings")
-    wait_until_drained(pools.broker, 30)
+    wait_until_drained(pools.broker)
 
     found, runs = ledger.account(), Counter(ledger.jobs("completed"))
     print(f"{moment}: {sum(runs.values())} runs came to their end, of {len(jobs)} jobs")
