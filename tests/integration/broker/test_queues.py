@@ -236,7 +236,7 @@ def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker
 
     base_s = time.monotonic() + 3  # whatever time lies between two sends
     for number, later_s in enumerate((1.2, 0.4, 0.8, 0.0)):
-        job.send_with_options(args=(number,), delay=(base_s + later_s - time.monotonic()) * 1_000)
+        job.send_with_options(args=(number,), delay=int((base_s + later_s - time.monotonic()) * 1_000))
     with run_worker(broker=broker, threads=1):
         broker.join("work", timeout=60_000)
 

@@ -140,6 +140,7 @@ def test_a_delayed_job_is_scheduled_then_runs_when_due(yard_broker: BuildBroker,
         wait_for(lambda: records.read(job_id).ended)
 
     assert (record.state, record.reason) == ("scheduled", "delay")
+    assert record.next_attempt_at is not None
     assert 299 <= record.next_attempt_at - sent_at * 1000 < 30_000
     assert started[0] >= sent_at + 0.299
 

@@ -123,7 +123,8 @@ def test_a_connection_to_a_file_that_is_never_made_is_refused_after_the_timeout(
 def test_a_waiter_goes_on_soon_after_the_lock_is_free(
     statement: Statement, connect: Callable[[], DatabaseWrapper], holder: sqlite3.Connection
 ) -> None:
-    waiting, late_s = connect(), []
+    waiting = connect()
+    late_s: list[float] = []
     freed: list[float] = []
 
     def free() -> None:
