@@ -38,14 +38,8 @@ def shown_as_json(job: JobRecord, known: Passport, acts: Sequence[AuditEntry]) -
     passport = as_json(known, arguments=True)
     runs = passport.pop("attempts")
     body = job_body(job, result_url=None) | {"owner": job.owner, "result": job.result}
-    return (
-        body
-        | {name: value for name, value in passport.items() if name not in body}
-        | {
-            "runs": runs,
-            "acts": [audit_json(entry) for entry in acts],
-        }
-    )
+    more = {name: value for name, value in passport.items() if name not in body}
+    return body | more | {"runs": runs, "acts": [audit_json(entry) for entry in acts]}
 
 
 def _state(job: JobRecord) -> Iterator[tuple[str, str]]:
@@ -88,7 +82,7 @@ def _facts(job: Passport) -> Iterator[tuple[str, str]]:
     if job.limit_ms:
         yield "time limit", duration(job.limit_ms)
     if job.letter is not None:
-        yield "dead letter", f"{job.letter.state}: manage.py deadletters show {job.id}"
+        yield "dead letter", f"{job.letter.state_name}: manage.py deadletters show {job.id}"
 
 
 def _words(job: Passport, event: TimelineEvent) -> str:
