@@ -26,7 +26,7 @@ long = pytest.mark.long
 GRACE_S = 5.0
 # A thread that looks for its next message in the moment of the signal starts it.
 LOOKING_S = 0.3
-# What is given back starts before that; what is not, after its lease of 15 s.
+# Jobs that are given back start before that; others after their lease of 15 s.
 GIVEN_BACK_S = 12
 
 

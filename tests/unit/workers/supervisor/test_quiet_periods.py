@@ -14,7 +14,7 @@ from broker.topology import Pool
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)
-# What the machine may add to the times of the clock that a test turns.
+# Time that the machine may add to that of the clock that a test turns.
 late = pytest.mark.parametrize("late_s", [2.0, pytest.param(0.5, marks=pytest.mark.long)])
 
 
