@@ -8,6 +8,9 @@ from typing import Any
 
 import dramatiq
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from dramatiq.actor import Actor
 
 from apps.platform.audit.models import AuditEntry
@@ -49,6 +52,27 @@ def waiting_ids(facilities: Facilities, queue: str = "default") -> list[str]:
 def dead_ids(facilities: Facilities, queue: str = "default") -> list[str]:
     calls, keys = facilities.records.calls, facilities.records.keys.queue(queue)
     return [str(id_, "ascii") for id_ in calls.command("LRANGE", keys.dead, 0, -1)]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("filter", [{}, {"state": "new"}])
+def test_a_cause_is_counted_along_its_index_not_by_the_time_of_all_letters(filter: dict[str, str]) -> None:
+    bury(2)
+    planned = BulkAct(
+        kind="letter.requeue", filter={"fingerprint": "f00dfacef00dface", **filter}, created_at=timezone.now()
+    )
+    kind = kind_of(planned.kind)
+
+    with CaptureQueriesContext(connection) as counted:
+        assert kind.count(planned) == 2
+        assert kind.facts(planned)
+
+    assert len(counted) == 4
+    for query in counted:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
+            plan = " ".join(str(step[3]) for step in cursor.fetchall())
+        assert "dead_letter_groups (is_open=? AND fingerprint=?" in plan, plan
 
 
 def test_requeues_each_letter_of_a_group_once_oldest_first(
