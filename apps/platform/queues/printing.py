@@ -104,6 +104,11 @@ def import_lines(found: Imported) -> list[str]:
     lines += [f"{found.queue}: refused, it stays where it is: {refusal}" for refusal in found.refused[:REFUSALS_SHOWN]]
     if (more := len(found.refused) - REFUSALS_SHOWN) > 0:
         lines.append(f"{found.queue}: {more:,} more were refused")
+    if found.cut:
+        lines.append(
+            f"{found.queue}: messages that wait behind these were not reached: "
+            "mend the refused ones or take them out, and run this again"
+        )
     held = (found.left or 0) - found.unreadable - len(found.refused)
     if held > 0:
         lines.append(

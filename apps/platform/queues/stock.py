@@ -40,6 +40,7 @@ class Imported:
         unreadable: Messages that are none; they stay where they are, on RabbitMQ with the rejected ones (``.XQ``).
         refused: Messages that the yard refused, with the reason; they stay where they are.
         left: Messages that are still in stock Dramatiq's queue; ``None`` where the server does not tell.
+        cut: Whether RabbitMQ delivers no more, for as many were refused as it delivers to one consumer.
     """
 
     queue: str
@@ -47,6 +48,7 @@ class Imported:
     unreadable: int = 0
     refused: list[str] = field(default_factory=list)
     left: int | None = None
+    cut: bool = False
 
 
 def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
@@ -111,7 +113,10 @@ def _import(source: Broker, name: str, into: Imported) -> None:
     consumer with twice the prefetch goes on behind them.
     """
     prefetch, refused_ids = PREFETCH, set[str]()
-    while _held_back(source, name, into, prefetch, refused_ids) and prefetch < MOST_PREFETCH:
+    while _held_back(source, name, into, prefetch, refused_ids):
+        if prefetch == MOST_PREFETCH:
+            into.cut = True
+            return
         prefetch = min(2 * prefetch, MOST_PREFETCH)
 
 

@@ -152,6 +152,33 @@ def test_what_is_refused_ends_no_import_and_is_said_again(
     assert second[-1] == f"default: {25 - REFUSALS_SHOWN} more were refused"
 
 
+def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(
+    ran: list[int], facilities: Facilities, rabbitmq_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.queues.stock.PREFETCH", 5)
+    monkeypatch.setattr("apps.platform.queues.stock.MOST_PREFETCH", 10)
+    broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
+    broker.declare_queue("default", ensure=True)
+    broker.flush("default")
+    for number in range(10):
+        broker.enqueue(message(number, no_such_option=1))
+    broker.enqueue(message(10))
+
+    lines = run(rabbitmq_server.url, "default").splitlines()
+    broker.flush("default")
+    for number in range(9):
+        broker.enqueue(message(number, no_such_option=1))
+    broker.enqueue(message(9))
+    reached = run(rabbitmq_server.url, "default").splitlines()
+    broker.flush("default")
+    broker.close()
+
+    assert lines[0] == "default: 0 messages imported"
+    assert "messages that wait behind these were not reached" in lines[-1]
+    assert reached[0] == "default: 1 message imported"
+    assert not any("not reached" in line for line in reached)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [("http://127.0.0.1", "begins with 'http'"), ("redis://127.0.0.1:1/0", "does not answer after 0")],
