@@ -138,7 +138,8 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     [
         ("before", 20, 45),
         pytest.param("before", 5, 20, marks=long),
-        pytest.param("during", 5, 20, marks=long),
+        # The last renewal may pass up to 4 s after the signal; then its lease of 15 s, and the next sweep.
+        pytest.param("during", 5, 23, marks=long),
     ],
 )
 def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_says_so(
