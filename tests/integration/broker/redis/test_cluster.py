@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from broker.redis.pipelines import call_together
 from broker.redis.scripts import script
 from broker.worker.wakeup import Wakeup
 from tests.chaos.cluster import ClusterUnderTest
+from tests.unit.documentation.pages import read
 from tests.waiting import wait_for
 
 KEYS = Keys("test")
@@ -51,6 +54,22 @@ def test_queues_are_on_several_nodes_and_work(calls: RedisCalls) -> None:
 
     assert [[grant.lease.id for grant in found.grants] for found in fetched] == [[b"m-0", b"m-1"]] * 3
     assert len({calls.node_of(each.keys.bodies) for each in families}) == 3
+
+
+def test_the_user_of_the_how_to_may_move_slots_as_a_whole(tmp_path: Path) -> None:
+    [line] = re.findall(r"^ +user replica on (.+syncslots)$", read("docs/how-to/tls-and-acl.md"), flags=re.MULTILINE)
+    keys = Keys().queue("moving")
+    with ClusterUnderTest(tmp_path, masters=2) as cluster:
+        for node in cluster.masters:
+            node.ask("ACL", "SETUSER", "replica", *f"on {line}".split())
+            node.ask("CONFIG", "SET", "masteruser", "replica", "masterauth", "PASSWORD")
+        calls = calls_on(connect(cluster.url))
+        QueueOperations(calls, keys).enqueue([Entry(f"m-{number}", b"body") for number in range(1_200)])
+
+        cluster.move_at_once(keys.bodies, cluster.another(cluster.owner(keys.bodies)))
+
+        assert calls.command("HLEN", keys.bodies) == 1_200
+        calls.close()
 
 
 def test_a_pipeline_asks_every_node_and_keeps_the_order(calls: RedisCalls) -> None:
