@@ -11,11 +11,18 @@ import redis
 
 from broker.health.server import ServerFinding
 from broker.redis.sentinel import ALL_S, ONE_S, Sentinels, fields_of
+from broker.redis.tls_errors import tls_remedy
 
 # Of the master's writes that a replica has not got yet, and of its silence: it reports once a second.
 BEHIND_BYTES: Final = 1_000_000
 SILENT_S: Final = 10
 ASK_EACH: Final = "Ask each for SENTINEL CKQUORUM and SENTINEL SENTINELS; start those that are down."
+MISSING_REPLICA: Final = (
+    "Start the missing one; its log says why it does not connect. "
+    "SENTINEL RESET, at one sentinel after the other, forgets one that is gone for good."
+)
+# Words of the client about a connection that was made, and then ended by the server.
+ENDED: Final = ("reset by peer", "closed by server")
 QUESTIONS: Final = ("MASTER", "GET-MASTER-ADDR-BY-NAME", "CKQUORUM")
 
 
@@ -87,14 +94,15 @@ def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFin
     offset = int(replication.get("master_repl_offset", 0))
     behind = [text for replica in replicas if (text := _behind(replica, offset))]
     parts = [f"replicas are behind the master: {'; '.join(behind)}"] if behind else []
-    if len(replicas) < known:
-        parts.append(f"{known - len(replicas)} of {known} replicas that the sentinels know are not connected")
+    steps = ["Read the replica's log; a failover now loses these writes."] if behind else []
+    if missing := max(known - len(replicas), 0):
+        there = ", ".join(f"{replica['ip']}:{replica['port']}" for replica in replicas)
+        verb = "is" if missing == 1 else "are"
+        parts.append(f"{missing} of {known} replicas that the sentinels know {verb} not connected; connected: {there}")
+        steps.append(MISSING_REPLICA)
     if not parts:
         return []
-    seen = "; ".join(parts)
-    return [
-        ServerFinding("replica_behind", "warning", seen, "Read the replica's log; a failover now loses these writes.")
-    ]
+    return [ServerFinding("replica_behind", "warning", "; ".join(parts), " ".join(steps))]
 
 
 def most_known(states: Iterable[SentinelState]) -> int:
@@ -127,8 +135,8 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
         return SentinelState(address, failure="does not answer")
     except redis.AuthenticationError:
         return SentinelState(address, failure="refuses sentinel_username or sentinel_password")
-    except redis.ConnectionError:
-        return SentinelState(address, failure="is away")
+    except redis.ConnectionError as error:
+        return SentinelState(address, failure=_absence(error))
     if isinstance(words, redis.ResponseError) or named is None or isinstance(named, redis.ResponseError):
         return SentinelState(address, failure=_refusal(words, sentinels.url.master))
     state = fields_of(words)
@@ -141,6 +149,14 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
         usable=_usable(quorum),
         replicas=int(state["num-slaves"]),
     )
+
+
+def _absence(error: redis.ConnectionError) -> str:
+    if remedy := tls_remedy(error):
+        return f"fails within TLS ({remedy})"
+    if any(words in str(error) for words in ENDED):
+        return "ends the connection without an answer, perhaps because it takes TLS alone"
+    return "is away"
 
 
 def _refusal(answer: Any, master: str) -> str:

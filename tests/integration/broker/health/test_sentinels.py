@@ -9,11 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 
 from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import Finding
 from broker.health import sentinels as judged
+from broker.redis.sentinel import Sentinels
+from broker.redis.sentinel_url import parse as parse_sentinel_url
 from tests.chaos.server import ServerUnderTest
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for
@@ -131,7 +134,28 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
     findings = judged.judge_replicas(info, known=1)
 
     assert [finding.seen.removeprefix("replicas are behind the master: a:1 ") for finding in findings] == said
-    assert "1 of 2 replicas that the sentinels know are not connected" in judged.judge_replicas(info, known=2)[0].seen
+    missing = judged.judge_replicas(info, known=2)[0]
+    assert "1 of 2 replicas that the sentinels know is not connected; connected: a:1" in missing.seen
+    assert ("Read the replica's log" in missing.remedy, "Start the missing one" in missing.remedy) == (bool(said), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Error while reading from a:1 : (104, 'Connection reset by peer')", "perhaps because it takes TLS alone"),
+        ("Connection closed by server.", "perhaps because it takes TLS alone"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch", "the server's certificate is for another name"),
+        ("Error 111 connecting to a:1. Connection refused.", "is away"),
+    ],
+)
+def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(text: str, said: str) -> None:
+    class Refusing(Sentinels):
+        def ask(self, *args: object) -> list[Any]:
+            raise redis.ConnectionError(text)
+
+    [state] = judged.read_sentinels(Refusing(parse_sentinel_url("redis+sentinel://a:1/yard/0"), {}))
+
+    assert said in state.failure
 
 
 def test_sentinels_of_different_opinions_are_told() -> None:
