@@ -153,7 +153,7 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
 
 def _absence(error: redis.ConnectionError) -> str:
     if remedy := tls_remedy(error):
-        return f"fails within TLS ({remedy})"
+        return f"fails within TLS ({remedy.partition(': ')[0]})"
     if any(words in str(error) for words in ENDED):
         return "ends the connection without an answer, perhaps because it takes TLS alone"
     return "is away"

@@ -144,7 +144,7 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
     [
         ("Error while reading from a:1 : (104, 'Connection reset by peer')", "perhaps because it takes TLS alone"),
         ("Connection closed by server.", "perhaps because it takes TLS alone"),
-        ("[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch", "the server's certificate is for another name"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch", "TLS (the server's certificate is for another name)"),
         ("Error 111 connecting to a:1. Connection refused.", "is away"),
     ],
 )
