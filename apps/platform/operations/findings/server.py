@@ -65,7 +65,7 @@ CAUSES = {
     "node_away": ("The node was stopped or is cut off, and has no replica that took over", ""),
     "sentinel_away": ("It is down or cut off, TLS differs on both sides, or the address is out of date", ""),
     "sentinels_split": ("A failover is going on, or some are cut off from the others", ""),
-    "no_quorum": ("Too many sentinels are down, cut off from one another, or lack tls-replication where servers take TLS alone", ""),
+    "no_quorum": ("Too many sentinels are down, cut off from one another, or lack tls-replication", ""),
     "no_replica": ("It was never configured, is down, or the master refuses its user or password", ""),
     "replica_behind": ("It is down or has just started, its network is slow, or its disk is", ""),
 }
