@@ -42,14 +42,13 @@ class BrokerRefused(BrokerError):
     Args:
         operation: The operation or command.
         cause: The server's error, starting with its code: ``WRONGTYPE``, ``NOPERM``, ``ERR``.
+        remedy: The next step; "" for the usual one.
     """
 
-    def __init__(self, operation: str, cause: str) -> None:
+    def __init__(self, operation: str, cause: str, *, remedy: str = "") -> None:
         self.cause = cause
-        super().__init__(
-            f"broker refused {operation}: {cause}; "
-            "check that the server is Switchyard's alone and that its user may run the command"
-        )
+        remedy = remedy or "check that the server is Switchyard's alone and that its user may run the command"
+        super().__init__(f"broker refused {operation}: {cause}; {remedy}")
 
 
 class BrokerUnavailable(BrokerError):

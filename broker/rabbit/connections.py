@@ -35,6 +35,14 @@ PUBLISH_S: Final = 2.0
 ANSWER_S: Final = 5.0
 CLOSE_S: Final = 3.0
 REMEDY: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
+OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
+# OpenSSL's code of a refused certificate -> the next step; an authority that is unknown has several codes.
+UNTRUSTED: Final = "name the file of the certificate's authority in SSL_CERT_FILE"
+OF_CERTIFICATE: Final = {
+    10: "renew the server's certificate",
+    62: "name a host of the server's certificate in SWITCHYARD_BROKER_URL",
+    64: "name an address of the server's certificate in SWITCHYARD_BROKER_URL",
+}
 # pika raises these for a connection that is gone, or that is not made in time.
 AWAY: Final = (AMQPError, AMQPConnectorException, OSError, AssertionError)
 
@@ -76,7 +84,10 @@ def connect(parameters: Any) -> Any:
 def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown") -> BrokerUnavailable:
     """Return the error for a server that did not answer. pika's errors often have no text."""
     cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=REMEDY)
+    remedy = REMEDY
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
+    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy)
 
 
 @contextmanager
@@ -175,7 +186,8 @@ class Publishers:
         except ChannelClosedByBroker as error:
             disconnect(line.connection)
             if error.reply_code == PRECONDITION_FAILED:
-                raise BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}") from error
+                fact = f"{error.reply_code} {error.reply_text}"
+                raise BrokerRefused("a declaration", fact, remedy=OTHER_TYPE) from error
             raise
         except BaseException:
             disconnect(line.connection)

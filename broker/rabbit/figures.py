@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Final
 
-from broker.rabbit.connections import AWAY, Publishers, unavailable
+from broker.rabbit.connections import AWAY, PUBLISH_S, Publishers, unavailable
 from broker.rabbit.long_delays import LongDelays
 from broker.rabbit.queues import RabbitQueues
 from broker.shapes import LaneStats
@@ -20,24 +21,29 @@ class QueueFigures:
     def __init__(self, publishers: Publishers, queues: RabbitQueues, delays: LongDelays) -> None:
         self._publishers, self._queues, self._delays = publishers, queues, delays
 
-    def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
+    def count(self, names: Iterable[tuple[str, str]], *, patience_s: float = 0.0) -> list[int]:
         """Return how many messages are ready in queues of the server.
 
         Args:
             names: Pairs of a lane and one of its queues; a queue that does not exist is declared.
+            patience_s: Time for which a lost connection is made again.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        try:
-            with self._publishers.channel() as channel:
-                return [self._queues.declare(channel, lane, name) for lane, name in names]
-        except AWAY as error:
-            raise unavailable("a count", error) from error
+        names, give_up_s = list(names), time.monotonic() + patience_s
+        while True:
+            try:
+                with self._publishers.channel() as channel:
+                    return [self._queues.declare(channel, lane, name) for lane, name in names]
+            except AWAY as error:
+                if time.monotonic() >= give_up_s:
+                    raise unavailable("a count", error) from error
+            time.sleep(0.05)
 
     def waiting(self, lane: str) -> int:
-        """Return how many messages of a lane are ready, of all levels."""
-        return sum(self.count((lane, name) for name in self._queues.of(lane)))
+        """Return how many messages of a lane are ready, of all levels, as patiently as a publish."""
+        return sum(self.count(((lane, name) for name in self._queues.of(lane)), patience_s=PUBLISH_S))
 
     def of(self, lane: str) -> LaneStats:
         """Return what is ready and delayed in a lane; what workers hold until it is due is not counted."""

@@ -94,7 +94,8 @@ def import_queue(source: Broker, queue: str, *, who: Who) -> Imported:
             raise
         except (ConnectionClosed, RedisError, OSError) as error:
             cause = str(error) or type(error).__name__
-            fact = f"the server with stock Dramatiq's messages does not answer after {found.moved}: {cause}; try again"
+            after = f"after {found.moved} messages of {found.queue}"
+            fact = f"the server of stock Dramatiq does not answer {after}: {cause}; check its URL, try again"
             raise NotImported(fact) from error
     if isinstance(source, RedisBroker):
         keys = [f"{source.namespace}:{name}.msgs" for name in (found.queue, dq_name(found.queue))]

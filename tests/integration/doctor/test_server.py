@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +25,7 @@ from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure, of
 from tests.rabbit import RabbitServer
+from tests.tls import Authority
 
 
 def look() -> list[Finding]:
@@ -70,6 +76,25 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
     refused = of(found_at(rabbitmq_server.url.replace("guest@", "wrong@")), "error")["away"]
     assert away.seen.startswith("RabbitMQ does not take a connection (")
     assert "Authentication" in refused.seen and "password" in refused.cause
+
+
+def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(
+    tmp_path: Path, configure: Configure
+) -> None:
+    file, key = Authority(tmp_path / "authority").issue("server")
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(file, key)
+
+    def answer(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as taken:
+            served.wrap_socket(taken, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        threads.submit(answer, listener)
+        configure(rabbitmq_url=f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/")
+        refused = of(run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 20.0), "error")["away"]
+
+    assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
 
 
 def test_a_production_server_without_persistence_is_an_error(own_server: ServerUnderTest, configure: Configure) -> None:

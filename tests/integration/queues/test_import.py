@@ -181,7 +181,7 @@ def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("http://127.0.0.1", "begins with 'http'"), ("redis://127.0.0.1:1/0", "does not answer after 0")],
+    [("http://127.0.0.1", "begins with 'http'"), ("redis://127.0.0.1:1/0", "after 0 messages of default")],
 )
 def test_an_address_that_cannot_be_used_is_refused(url: str, says: str, facilities: Facilities) -> None:
     with pytest.raises(CommandError, match=says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -130,7 +131,11 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     except BrokerUnavailable as error:
         seen = f"RabbitMQ does not take a connection ({type(error.__cause__).__name__})"
         cause = "It is down, the address is wrong, or it refuses user, password or virtual host"
-        yield GROUP.error("away", seen, cause, "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status")
+        remedy = "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status"
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            cause = f"Its certificate is refused: {error.__cause__.verify_message}"
+            remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
+        yield GROUP.error("away", seen, cause, remedy)
         return
     took_ms = (time.perf_counter() - started) * 1000
     yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")

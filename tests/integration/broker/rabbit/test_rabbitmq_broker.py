@@ -10,7 +10,8 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.queue.depth_limits import DepthLimits
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
@@ -205,6 +206,24 @@ def test_a_send_to_a_server_that_does_not_answer_ends(rabbit_yard: Build, proxy:
 
     assert refused.value.outcome == "unknown"
     assert took_s < 15
+
+
+def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard: Build, proxy: FaultProxy) -> None:
+    broker = rabbit_yard(url=through(proxy))
+    broker.limits = DepthLimits({"work": 10})
+    broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    proxy.reset()
+    broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    assert broker.lane_stats("work").waiting == 2
+
+
+def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build) -> None:
+    rabbit_yard().enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
+        rabbit_yard(queue_type="classic").lane_stats("work")
 
 
 def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(

@@ -70,7 +70,7 @@ def test_a_job_runs_over_tls_where_the_authority_is_trusted(
 def test_an_unknown_authority_is_refused(yard_on: Build, guarded: RabbitServer) -> None:
     broker = yard_on(guarded.secure_url)
 
-    with pytest.raises(BrokerUnavailable, match="certificate verify failed"):
+    with pytest.raises(BrokerUnavailable, match=r"certificate verify failed.* SSL_CERT_FILE"):
         broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
 
 
@@ -80,5 +80,5 @@ def test_a_certificate_of_another_host_is_refused(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     broker = yard_on(guarded.secure_url.replace("127.0.0.1", "localhost"))
 
-    with pytest.raises(BrokerUnavailable, match="Hostname mismatch"):
+    with pytest.raises(BrokerUnavailable, match=r"Hostname mismatch.* name a host"):
         broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
