@@ -170,6 +170,9 @@ class Publishers:
     def channel(self, *, within_s: float = 0.0) -> Iterator[Any]:
         """Lend a channel. After any error it is not used again: an answer may still be on its way.
 
+        After a rejection neither: in a cluster a channel may take a node that is away for the one that leads a quorum queue,
+        and rejects every message for that queue.
+
         Args:
             within_s: Longest time of all answers together; ``answer_s`` by default.
 
@@ -180,9 +183,6 @@ class Publishers:
         try:
             with answers_within(line.connection, within_s or self.answer_s):
                 yield line.channel
-        except NackError:  # it is an answer
-            self._keep(line)
-            raise
         except ChannelClosedByBroker as error:
             disconnect(line.connection)
             if error.reply_code == PRECONDITION_FAILED:

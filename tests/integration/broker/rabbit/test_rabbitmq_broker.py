@@ -242,11 +242,14 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
             publishers.publish(full, body, pika.BasicProperties(), declare=lambda channel: None)
 
         publish(b"first")
+        [first] = publishers._idle
         sending = threading.Thread(target=publish, args=(b"second",))
         sending.start()
         assert channel.basic_get(full, auto_ack=True)[2] == b"first"
         sending.join(30)
         assert wait_for(lambda: channel.basic_get(full, auto_ack=True)[2]) == b"second"
+
+        assert first not in publishers._idle, "a channel that rejected may go on rejecting"
 
         publish(b"third")
         monkeypatch.setattr("broker.rabbit.connections.PUBLISH_S", 0.1)
