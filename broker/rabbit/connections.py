@@ -170,8 +170,8 @@ class Publishers:
     def channel(self, *, within_s: float = 0.0) -> Iterator[Any]:
         """Lend a channel. After any error it is not used again: an answer may still be on its way.
 
-        After a rejection neither: in a cluster a channel may take a node that is away for the leader of a quorum queue, and
-        rejects every message for that queue.
+        After a rejection neither: in a cluster a channel may take a node that is away for the leader of a quorum
+        queue, and rejects every message for that queue.
 
         Args:
             within_s: Longest time of all answers together; ``answer_s`` by default.
