@@ -1,4 +1,4 @@
-"""A cluster of bundled Valkeys in memory that share all slots alike, with their statistics added up."""
+"""A cluster of bundled Valkeys in memory that share all slots alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.platform.embedded.server import HOST, free_port
-from benchmarks.server import MemoryServer, Usage
+from benchmarks.server import MemoryServer
 from broker.redis.connections import connect
 
 SLOTS = 16_384
@@ -54,12 +54,9 @@ class MemoryCluster:
         """Port of the first master."""
         return self._nodes[0].port
 
-    def usage(self) -> Usage:
-        """Read processor time, commands and memory of all masters together."""
-        each = [node.usage() for node in self._nodes]
-        return Usage(
-            sum(one.cpu_s for one in each), sum(one.commands for one in each), sum(one.used_bytes for one in each)
-        )
+    def cpu_s(self) -> float:
+        """Read the processor time of all masters together."""
+        return sum(node.cpu_s() for node in self._nodes)
 
     def __enter__(self) -> MemoryCluster:
         with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from apps.platform.embedded.server import EmbeddedServer
@@ -34,3 +35,8 @@ class MemoryServer(EmbeddedServer):
             about: dict[str, Any] = client.info("everything")
         calls = sum(entry["calls"] for name, entry in about.items() if name.startswith("cmdstat_"))
         return Usage(about["used_cpu_user"] + about["used_cpu_sys"], calls, about["used_memory"])
+
+    def cpu_s(self) -> float:
+        """Read the server's processor time from Linux, in nanoseconds' steps and at no cost to the server."""
+        spent_ns = [int(thread.read_text().split()[0]) for thread in Path(f"/proc/{self.pid}/task").glob("*/schedstat")]
+        return sum(spent_ns) / 1e9
