@@ -231,8 +231,16 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
 ) -> None:
     import pika
 
-    from broker.rabbit.connections import Publishers, parameters_of
+    from broker.rabbit.connections import Publishers, disconnect, parameters_of
 
+    rejected: list[Any] = []
+
+    def noted(connection: Any) -> bool:
+        rejected.append(connection)
+        return disconnect(connection)
+
+    monkeypatch.setattr("broker.rabbit.connections.disconnect", noted)
+    monkeypatch.setattr("broker.rabbit.connections.PUBLISH_S", 60)
     publishers, full = Publishers(parameters_of(rabbitmq_server.url)), "full of one"
     with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
         channel = connection.channel()
@@ -245,11 +253,10 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
         [first] = publishers._idle
         sending = threading.Thread(target=publish, args=(b"second",))
         sending.start()
+        wait_for(lambda: first.connection in rejected, what="a channel that rejected is left: it may go on rejecting")
         assert channel.basic_get(full, auto_ack=True)[2] == b"first"
         sending.join(30)
         assert wait_for(lambda: channel.basic_get(full, auto_ack=True)[2]) == b"second"
-
-        assert first not in publishers._idle, "a channel that rejected may go on rejecting"
 
         publish(b"third")
         monkeypatch.setattr("broker.rabbit.connections.PUBLISH_S", 0.1)
