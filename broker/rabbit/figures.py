@@ -38,7 +38,7 @@ class QueueFigures:
                     return [self._queues.declare(channel, lane, name) for lane, name in names]
             except AWAY as error:
                 if time.monotonic() >= give_up_s:
-                    raise unavailable("a count", error) from error
+                    raise unavailable("a count", error, outcome="refused") from error
             time.sleep(0.05)
 
     def waiting(self, lane: str) -> int:

@@ -191,8 +191,12 @@ def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
     assert broker.lane_stats("work").waiting == 0
 
 
-def test_a_send_to_a_server_that_does_not_answer_ends(rabbit_yard: Build, proxy: FaultProxy) -> None:
+@pytest.mark.parametrize(("limits", "outcome"), [({}, "unknown"), ({"work": 10}, "refused")])
+def test_a_send_to_a_server_that_does_not_answer_ends_and_says_what_is_known(
+    limits: dict[str, int], outcome: str, rabbit_yard: Build, proxy: FaultProxy
+) -> None:
     broker = rabbit_yard(url=through(proxy, "?stack_timeout=0.5&socket_timeout=0.5"))
+    broker.limits = DepthLimits(limits)
     broker.publishers.answer_s = 0.3
     message = dramatiq.Message("work", "job", (), {}, {})
     broker.enqueue(message)
@@ -204,7 +208,7 @@ def test_a_send_to_a_server_that_does_not_answer_ends(rabbit_yard: Build, proxy:
     took_s = time.monotonic() - began_s
     proxy.pass_()
 
-    assert refused.value.outcome == "unknown"
+    assert refused.value.outcome == outcome
     assert took_s < 15
 
 
