@@ -14,13 +14,16 @@ POLL_CANCELLATIONS_S = 0.25
 class CancellationPoll:
     """Marks messages in flight whose cancellation was requested: four times a second, one command for each queue.
 
+    The first reading is due a quarter of a second after a message went in flight where none was: one that was requested
+    before is found at its start. A worker with few messages thus reads nothing while each begins.
+
     Args:
         report: Called once with each such message.
     """
 
     def __init__(self, report: Callable[[HeldMessage], None]) -> None:
         self._report = report
-        self._due_s = 0.0
+        self._due_s: float | None = None  # None while nothing is in flight
         self._reading = threading.Lock()
 
     def run(self, in_flight: Mapping[str, HeldMessage]) -> None:
@@ -29,10 +32,17 @@ class CancellationPoll:
         Raises:
             BrokerError: the server did not answer, or refused.
         """
-        if time.monotonic() < self._due_s or not self._reading.acquire(blocking=False):
+        due_s, now_s = self._due_s, time.monotonic()
+        if not in_flight:
+            self._due_s = None
+            return
+        if due_s is None:
+            self._due_s = now_s + POLL_CANCELLATIONS_S
+            return
+        if now_s < due_s or not self._reading.acquire(blocking=False):
             return
         try:
-            self._due_s = time.monotonic() + POLL_CANCELLATIONS_S
+            self._due_s = now_s + POLL_CANCELLATIONS_S
             self._read(list(in_flight.values()))
         finally:
             self._reading.release()

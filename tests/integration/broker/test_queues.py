@@ -520,6 +520,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
 
     broker.add_middleware(Reports())
     monkeypatch.setattr(broker.families["work"], "cancel_requested", read)
+    broker.cancellations.run(broker.in_flight)  # the next one is due
     thread = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
     thread.start()
     assert entered.wait(30)
@@ -534,6 +535,30 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
     assert held is not None
     assert while_one_reads == 1
     assert reported == ["m"]
+
+
+def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
+    broker = build()
+    reads: list[list[str]] = []
+    consumer = broker.consume("work", prefetch=1, timeout=100)
+    monkeypatch.setattr(broker.families["work"], "cancel_requested", lambda ids: reads.append(ids) or set())
+
+    for number in range(3):
+        broker.cancellations.run(broker.in_flight)
+        broker.enqueue(message(id_=f"m-{number}"))
+        held = next(consumer)
+        assert held is not None
+        broker.cancellations.run(broker.in_flight)
+        consumer.ack(held)
+    while_messages_begin = list(reads)
+    broker.enqueue(message(id_="long"))
+    next(consumer)
+    broker.cancellations.run(broker.in_flight)
+    wait_for(lambda: broker.cancellations.run(broker.in_flight) or reads, 30)
+
+    assert while_messages_begin == []
+    assert reads[0] == ["long"]
 
 
 def test_a_broker_that_was_closed_after_a_drain_consumes_again(build: Build) -> None:
