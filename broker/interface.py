@@ -162,6 +162,13 @@ class Transport(Protocol):
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue family."""
 
+    def confirms(self) -> bool:
+        """Return ``False`` where a server answers, counts its queues and confirms nothing, else ``True``.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Facilities:

@@ -218,6 +218,10 @@ class RedisTransport:
         ages_held = self._yard.queue_of(queue).done_objective_ms is not None
         return family_stats(self._broker.calls, keys, ages_held=ages_held)
 
+    def confirms(self) -> bool:
+        """Return ``True``: a Redis server that refuses writes says so itself."""
+        return True
+
     def _ready(
         self,
         batch: list[dead_moves.StoredLetter],

@@ -26,16 +26,29 @@ class RabbitServer:
         folder: For its data; kept from start to start.
         consumer_timeout_s: As the server's setting; tests have it checked every second.
         certificate: Files of the authority, of a certificate and of its key: the node then also takes TLS.
+        beside: A node that was started before; this one joins its cluster when it starts for the first time.
     """
 
     def __init__(
-        self, folder: Path, *, consumer_timeout_s: int = 1_800, certificate: tuple[Path, Path, Path] | None = None
+        self,
+        folder: Path,
+        *,
+        consumer_timeout_s: int = 1_800,
+        certificate: tuple[Path, Path, Path] | None = None,
+        beside: RabbitServer | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self._beside = folder, beside
         self.port, self._dist, self._epmd, self.secure_port = _free_ports(4)
+        if beside is not None:
+            self._epmd = beside._epmd
         self._certificate = certificate
         self._consumer_timeout_s = consumer_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return f"yard{self.port}@localhost"
 
     @property
     def secure_url(self) -> str:
@@ -114,11 +127,23 @@ class RabbitServer:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
             f"consumer_timeout = {self._consumer_timeout_s * 1000}\n"
-            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n" + self._tls()
+            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n" + self._tls() + self._join()
         )
         (self.folder / "enabled_plugins").write_text("[].")
         (self.folder / "advanced.config").write_text(
             "[{kernel,[{inet_dist_use_interface,{127,0,0,1}}]},{rabbit,[{channel_tick_interval,1000}]}]."
+        )
+
+    def _join(self) -> str:
+        if self._beside is None:
+            return ""
+        cookie = ".erlang.cookie"
+        if not (self.folder / cookie).exists():
+            shutil.copy(self._beside.folder / cookie, self.folder / cookie)  # with its mode, which Erlang asks for
+        return (
+            "cluster_formation.peer_discovery_backend = classic_config\n"
+            f"cluster_formation.classic_config.nodes.1 = {self._beside.name}\n"
+            f"cluster_formation.classic_config.nodes.2 = {self.name}\n"
         )
 
     def _tls(self) -> str:
@@ -139,7 +164,7 @@ class RabbitServer:
             "ERL_EPMD_PORT": str(self._epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP_BYTES": "0",
-            "RABBITMQ_NODENAME": f"yard{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._dist),
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),

@@ -10,6 +10,7 @@ from dramatiq.message import Message
 from broker.held_message import moved_copy
 from broker.portable_transport import PortableTransport
 from broker.rabbit.broker import RabbitBroker
+from broker.rabbit.majority import confirms
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
 from broker.stores.quarantine import Quarantine
@@ -32,3 +33,7 @@ class RabbitTransport(PortableTransport):
         self._rabbit.publish(moved_copy(held, lane, {}), lane)
         held.moved = True  # type: ignore[union-attr]
         return True
+
+    def confirms(self) -> bool:
+        """Return whether the server's quorum queues confirm, see :func:`broker.rabbit.majority.confirms`."""
+        return confirms(self._rabbit.publishers, self._rabbit.server_queues)

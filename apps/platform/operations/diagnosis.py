@@ -159,8 +159,8 @@ def _server(server: ServerState) -> Iterable[Finding]:
             f"nothing starts and new jobs are refused, because the broker accepts no work: {server.refusal}",
             "The server refuses writes",
             server.remedy,
-            # The rest of the page follows from this: reports and leases expire when they cannot be written.
-            then=f"{server.remedy} Pools and scheduler merely cannot report: there is no need to restart them.",
+            # The rest of the page follows from this: on Redis reports and leases expire, which cannot be written.
+            then=f"{server.remedy} There is no need to restart pools or scheduler, also where they cannot report.",
             act=CHECK_BROKER,
         )
     for found in server.findings:

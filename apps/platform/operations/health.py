@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, OperationalError, ProgrammingError, connection
 
-from apps.platform.operations.server_state import read_server_state
+from apps.platform.operations.server_state import read_broker_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -31,7 +31,7 @@ def _ask_broker() -> str:
     A node of a cluster that is away is no reason: this process takes work for the queues of the others.
     """
     found = facilities()
-    server = read_server_state(found.records.calls, found.records.keys)
+    server = read_broker_state(found)
     if server.refusal:
         return f"accepts no work: {server.refusal}"
     if server.pools_known:

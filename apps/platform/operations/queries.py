@@ -10,7 +10,7 @@ from typing import Any
 
 from apps.platform.conf import declared_yard
 from apps.platform.leadership import anyone_leads
-from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
+from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_broker_state
 from apps.platform.operations.yard.rates import Rates, measure
 from broker.clock import now_ms
 from broker.errors import BrokerError
@@ -154,7 +154,7 @@ _missed: dict[str, float] = {}
 
 
 def _read(yard: Yard, found: Facilities) -> YardState:
-    server = read_server_state(found.records.calls, found.records.keys)
+    server = read_broker_state(found)
     stats = tuple(found.transport.stats(queue.name) for queue in yard.queues if queue.name not in server.away.queues)
     reports = found.pools.read_all() if server.pools_known else []
     if found.clock is not None:  # the server answers

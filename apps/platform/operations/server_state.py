@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 
@@ -15,6 +15,7 @@ from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import finding, marker_of
 from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes
 from broker.health.server import ServerFinding
+from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 
@@ -34,6 +35,12 @@ REFUSALS = {
         "Free its disk and read its log; work then resumes by itself.",
     ),
 }
+# The same for a RabbitMQ whose quorum queues confirm nothing.
+UNCONFIRMED = (
+    "its quorum queues confirm nothing, as when most nodes of RabbitMQ are away",
+    "Start the nodes that are away: `rabbitmqctl cluster_status`, on a node that is left, names those that run. Work "
+    "then resumes by itself: what waits and what was confirmed is not lost.",
+)
 # Findings that a refusal already reports.
 IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
@@ -71,6 +78,19 @@ class ServerState:
 
 
 TAKES_WORK = ServerState()
+
+
+def read_broker_state(found: Facilities) -> ServerState:
+    """Check the broker's server, and where RabbitMQ takes the messages both servers.
+
+    Raises:
+        BrokerUnavailable: the server does not answer, or no node of a cluster.
+    """
+    state = read_server_state(found.records.calls, found.records.keys)
+    if state.refusal or found.transport.confirms():
+        return state
+    refusal, remedy = UNCONFIRMED
+    return replace(state, refusal=refusal, remedy=remedy)
 
 
 def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:

@@ -15,7 +15,7 @@ from django.conf import settings
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.operations.findings.finding import Finding, FindingGroup
-from apps.platform.operations.server_state import read_server_state
+from apps.platform.operations.server_state import UNCONFIRMED, read_server_state
 from broker.errors import BrokerUnavailable
 from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
@@ -33,7 +33,8 @@ from broker.redis.sentinel_url import is_sentinel_url, parse
 GROUP = FindingGroup("broker")
 PINGS = 20
 SLOW_PING_MS = 5.0
-CLOCK_S, RABBITMQ_S = 1.0, 2.0
+CLOCK_S = 1.0
+MINORITY = "Most of its nodes are away or cut off, or one that leads queues hangs"
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
 # The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
@@ -121,13 +122,10 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     own = switchyard_settings()
     if not own.rabbitmq_url:
         return
-    from broker.rabbit import connections  # pika is installed where it is used
+    from broker.rabbit import majority  # pika is installed where it is used
 
-    parameters = connections.parameters_of(own.rabbitmq_url)
-    parameters.socket_timeout = parameters.stack_timeout = RABBITMQ_S
-    started = time.perf_counter()
     try:
-        connections.disconnect(connections.connect(parameters))
+        took_ms, confirms = majority.ask(own.rabbitmq_url, declared_yard().keys.prefix, own.rabbitmq_queues)
     except BrokerUnavailable as error:
         seen = f"RabbitMQ does not take a connection ({type(error.__cause__).__name__})"
         cause = "It is down, the address is wrong, or it refuses user, password or virtual host"
@@ -137,8 +135,9 @@ def look_at_rabbitmq() -> Iterator[Finding]:
             remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
         yield GROUP.error("away", seen, cause, remedy)
         return
-    took_ms = (time.perf_counter() - started) * 1000
     yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")
+    if not confirms:
+        yield GROUP.error("takes_no_work", f"RabbitMQ accepts no work: {UNCONFIRMED[0]}", MINORITY, UNCONFIRMED[1])
 
 
 def _replication(url: str) -> dict[str, Any] | None:

@@ -1,0 +1,77 @@
+"""Check whether quorum queues confirm: a node that lost the majority still takes connections and counts its queues."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from pika.exceptions import ChannelClosedByBroker
+
+from broker.rabbit.connections import AWAY, Publishers, connect, disconnect, parameters_of, unavailable
+from broker.rabbit.queues import RabbitQueues
+
+# Within the 2 s of /readyz. A new leader is elected within 0.5 s of the end of a node (3.10.8).
+CONFIRMS_S: Final = 1.5
+ASKED_S: Final = 1.9
+# Each try after an error is a connection of its own.
+PAUSE_S: Final = 0.2
+ACCESS_REFUSED: Final = 403
+
+
+def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = CONFIRMS_S) -> bool:
+    """Return whether quorum queues confirm; ``True`` for classic queues of a server that answers.
+
+    Fetches from a queue of its own, which nothing is ever sent to. Most nodes have to agree on that, as on a publish:
+    without them the fetch has no answer where the queue's leader is left, and fails where it is away. Tries again until
+    the time is over, because the queue may be electing a leader.
+
+    Args:
+        within_s: Longest time for all tries on a server that takes connections.
+
+    Raises:
+        BrokerUnavailable: the server takes no connection, or does not answer on it.
+        BrokerRefused: the server has a queue of that name with other arguments.
+    """
+    give_up_s, answers = time.monotonic() + within_s, False
+    while True:
+        try:
+            with publishers.channel(within_s=max(give_up_s - time.monotonic(), 0.05)) as channel:
+                channel.basic_qos(prefetch_count=0)  # answered by the node alone
+                answers = True
+                if queues.kind == "quorum":
+                    queues.declare_empty(channel)
+                    channel.basic_get(queues.always_empty, auto_ack=True)
+                return True
+        except AWAY as error:
+            if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
+                return True  # the user has no right to that queue: nothing is known
+            if time.monotonic() >= give_up_s:
+                if answers:
+                    return False
+                raise unavailable("a check of its quorum queues", error, outcome="refused") from error
+        time.sleep(PAUSE_S)
+
+
+def ask(url: str, prefix: str, kind: str) -> tuple[float, bool]:
+    """Return the milliseconds that a connection took, and what :func:`confirms` does, over connections of their own.
+
+    Each of the two takes up to 1.9 s: within the 4 s that the doctor gives a server.
+
+    Args:
+        prefix, kind: See :class:`broker.rabbit.queues.RabbitQueues`.
+
+    Raises:
+        BrokerUnavailable: the server takes no connection, or does not answer on it.
+        BrokerRefused: as :func:`confirms`.
+    """
+    parameters = parameters_of(url)
+    parameters.socket_timeout = parameters.stack_timeout = ASKED_S
+    began_s = time.perf_counter()
+    disconnect(connect(parameters))
+    took_ms = (time.perf_counter() - began_s) * 1000
+    publishers = Publishers(parameters, answer_s=ASKED_S)
+    try:
+        queues = RabbitQueues(prefix, "classic" if kind == "classic" else "quorum")
+        return took_ms, confirms(publishers, queues, within_s=ASKED_S)
+    finally:
+        publishers.close()
