@@ -28,7 +28,7 @@ from broker.queue.results import level_of
 from broker.rabbit.connections import Publishers, parameters_of
 from broker.rabbit.consumer import RabbitConsumer, settle
 from broker.rabbit.figures import QueueFigures
-from broker.rabbit.held import RabbitMessage, properties_of
+from broker.rabbit.held import PublicationProperties, RabbitMessage
 from broker.rabbit.mover import Mover
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
@@ -42,7 +42,7 @@ from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
-from broker.worker.work_queue import LevelQueue
+from broker.worker.work_queue import WorkQueue
 
 
 class RabbitBroker(RabbitmqBroker):
@@ -155,7 +155,7 @@ class RabbitBroker(RabbitmqBroker):
         """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
         if signal == "worker_boot":
             worker = args[0]
-            worker.work_queue, self.slots = LevelQueue(self.level), self.slots or worker.worker_threads
+            worker.work_queue, self.slots = WorkQueue(self.level), self.slots or worker.worker_threads
         elif signal == "process_message":
             with self.delivering:
                 args[0].runs_in = threading.get_ident()
@@ -245,7 +245,7 @@ class RabbitBroker(RabbitmqBroker):
     def publish(self, message: Message[Any], lane: str) -> None:
         """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
         body = self._body(message)
-        properties = properties_of(message.message_id)
+        properties = PublicationProperties(message.message_id)
         held = message.queue_name != lane
         name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
         declare = partial(self.server_queues.declare, lane=lane, name=name)

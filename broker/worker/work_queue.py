@@ -14,15 +14,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from queue import Empty
 from typing import Any
 
 
 class WorkQueue:
-    """As much of ``queue.PriorityQueue`` as :class:`dramatiq.Worker` uses. Items have a ``priority``."""
+    """As much of ``queue.PriorityQueue`` as :class:`dramatiq.Worker` uses.
 
-    def __init__(self) -> None:
+    Args:
+        level: Returns the level of an item's message, a lower number goes first; needed where the server does not order
+            messages. By default the order is that of the items' ``priority``.
+    """
+
+    def __init__(self, level: Callable[[Any], int] | None = None) -> None:
+        self._level = level
         self.unfinished_tasks = 0
         self._heap: list[tuple[int, int, Any]] = []
         self._order = itertools.count()
@@ -32,10 +37,11 @@ class WorkQueue:
         self._finished = threading.Condition(self._lock)
 
     def put(self, item: Any) -> None:
-        """Add an item: the next one of its priority after those that are there."""
+        """Add an item: the next one of its priority, or level, after those that are there."""
+        priority = item.priority if self._level is None else self._level(item.message)
         with self._lock:
             self.unfinished_tasks += 1
-            heapq.heappush(self._heap, (item.priority, next(self._order), item))
+            heapq.heappush(self._heap, (priority, next(self._order), item))
             if self._waiting:
                 self._waiting.popleft().release()
 
@@ -97,19 +103,3 @@ class WorkQueue:
         with self._lock:
             while self.unfinished_tasks:
                 self._finished.wait()
-
-
-class LevelQueue(WorkQueue):
-    """A queue in the order of the messages' levels, where the server does not order them.
-
-    Args:
-        level: Returns the level of a message, a lower number goes first.
-    """
-
-    def __init__(self, level: Callable[[Any], int]) -> None:
-        super().__init__()
-        self._level = level
-
-    def put(self, item: Any) -> None:
-        """Add an item: the next one of its message's level."""
-        super().put(replace(item, priority=self._level(item.message)))

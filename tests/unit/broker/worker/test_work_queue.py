@@ -28,6 +28,14 @@ def test_the_lowest_priority_number_goes_first_and_equals_in_their_order() -> No
         queue.get_nowait()
 
 
+def test_a_message_s_level_goes_before_its_item_s_priority() -> None:
+    queue = WorkQueue(level=lambda message: message.level)
+    for priority, level in ((0, 2), (5, 1), (9, 0), (1, 1)):
+        queue.put(SimpleNamespace(priority=priority, message=SimpleNamespace(level=level)))
+
+    assert [queue.get_nowait().priority for _ in range(4)] == [9, 5, 1, 0]
+
+
 def test_whoever_waits_is_woken_by_an_item() -> None:
     queue = WorkQueue()
     taken: list[Any] = []
