@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -114,6 +114,13 @@ def disconnect(connection: Any) -> bool:
     except AWAY:
         return False
     return True
+
+
+class _InOneWrite(pika.SelectConnection):
+    """pika's connection; here the frames of a message go out together, not with a system call each."""
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        super()._output_marshaled_frames([b"".join(marshaled_frames)])
 
 
 class _Line:
@@ -235,10 +242,11 @@ class Publishers:
             if found is not None and found.used_s < time.monotonic() - IDLE_S:
                 old.append(found)
                 found = None
-        _disconnect_all(old)
+        if old:
+            _disconnect_all(old)
         if found is not None:
             return found
-        connection = pika.BlockingConnection(self._parameters)
+        connection = pika.BlockingConnection(self._parameters, _impl_class=_InOneWrite)
         try:
             with answers_within(connection, self.answer_s):
                 channel = connection.channel()

@@ -22,7 +22,7 @@ from broker.rabbit.connections import AWAY, connect, disconnect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
 from broker.rabbit.held import RabbitMessage, read
 from broker.rabbit.outgoing import Outgoing
-from broker.rabbit.publication import Publication
+from broker.rabbit.publication import UNREAD, Publication
 from broker.rabbit.unreadable import UnreadableDeliveries
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 
@@ -89,7 +89,8 @@ class RabbitConsumer(DramatiqConsumer):
             while True:
                 self._woken = False
                 self.outgoing.send()
-                self._admit()
+                if self._later or self._unreadable.found:
+                    self._admit()
                 stops = self._broker.draining or self._broker.quiet()
                 if stops:
                     self._give_back_ready()
@@ -177,7 +178,7 @@ class RabbitConsumer(DramatiqConsumer):
     def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Keep a delivered message until it is handed out; set aside what is no message."""
         tag = method.delivery_tag
-        self.outgoing.unacked[tag] = Publication()
+        self.outgoing.unacked[tag] = UNREAD
         message = None
         try:
             message, number = read(properties, body, self._lane)

@@ -13,3 +13,7 @@ class Publication(NamedTuple):
 
     id: str = ""
     number: bytes = NO_NUMBER
+
+
+# Until a delivery is read. Such a tag must be known: an acknowledgement of several would include one that is not.
+UNREAD: Final = Publication()
