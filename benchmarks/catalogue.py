@@ -18,6 +18,7 @@ from benchmarks import (
     long_drain,
     pages,
     rabbitmq,
+    rabbitmq_start,
     recovery,
     steady,
     storm,
@@ -46,6 +47,7 @@ _MODULES = (
     concurrency,
     supervised,
     rabbitmq,
+    rabbitmq_start,
     cluster,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

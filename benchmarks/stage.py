@@ -33,7 +33,8 @@ class Stage:
     ``with Stage(peer, environments) as stage: stage.start_workers(1, slots=8)``; leaving it ends every process.
 
     Args:
-        variables: For the environment of every process, above the peer's own.
+        variables: For the environment of every process, above the peer's own; ``BENCH_RABBITMQ_URL`` names a server of
+            another stage, which this one shares.
     """
 
     def __init__(self, peer: Peer, environments: Environments, **variables: str) -> None:
@@ -58,7 +59,8 @@ class Stage:
             self.records_path.touch()
             self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
             self._database_url = stack.enter_context(self._environments.database(self.peer))
-            self._rabbitmq_url = stack.enter_context(self._environments.rabbitmq(self.peer))
+            given = self._more_variables.get("BENCH_RABBITMQ_URL", "")
+            self.rabbitmq_url = given or stack.enter_context(self._environments.rabbitmq(self.peer))
             self.url = self.server.url if self._away_ms == 0 else self._proxy(stack)
             if self.peer.keeps_history:
                 self._start_history(stack)
@@ -181,7 +183,7 @@ class Stage:
     def _variables(self) -> dict[str, str]:
         return {
             "BENCH_URL": self.url,
-            "BENCH_RABBITMQ_URL": self._rabbitmq_url,
+            "BENCH_RABBITMQ_URL": self.rabbitmq_url,
             "BENCH_RECORDS": str(self.records_path),
             "BENCH_WORKER": "0",
             "DJANGO_SETTINGS_MODULE": "project.settings",

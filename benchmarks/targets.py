@@ -59,7 +59,11 @@ TARGETS: tuple[Target, ...] = (
     _over("drain_1x8_per_s", STACK, EVERY_PYTHON_PEER, at_least=1),
     Ratio(("supervised_drain_per_s", POOL), ("unsupervised_drain_per_s", POOL), at_least=0.97),
     _over("rabbitmq_drain_per_s", "switchyard-rabbitmq", "dramatiq-rabbitmq", at_least=1),
-    _over("rabbitmq_idle_p50_ms", "switchyard-rabbitmq", "dramatiq-rabbitmq", at_most=1),
+    Ratio(
+        ("rabbitmq_start_p50_ms", "switchyard-rabbitmq"),
+        ("rabbitmq_start_alike_p50_ms", "switchyard-rabbitmq"),
+        at_most=1,
+    ),
     _over("enqueue_per_s", OURS, STOCK, at_least=1.2),
     _over("enqueue_per_s", STACK, OURS, at_least=0.85),
     _over("enqueue_per_s", OURS, EVERY_KEEPING_PEER, at_least=1),
