@@ -28,7 +28,7 @@ from broker.queue.results import level_of
 from broker.rabbit.connections import Publishers, parameters_of
 from broker.rabbit.consumer import RabbitConsumer, settle
 from broker.rabbit.figures import QueueFigures
-from broker.rabbit.held import PublicationProperties, RabbitMessage
+from broker.rabbit.held import PublicationFields, RabbitMessage
 from broker.rabbit.mover import Mover
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
@@ -245,7 +245,7 @@ class RabbitBroker(RabbitmqBroker):
     def publish(self, message: Message[Any], lane: str) -> None:
         """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
         body = self._body(message)
-        properties = PublicationProperties(message.message_id)
+        properties = PublicationFields(message.message_id)
         held = message.queue_name != lane
         name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
         declare = partial(self.server_queues.declare, lane=lane, name=name)

@@ -44,7 +44,7 @@ class RabbitMessage(HeldMessage):
         self.received_s = time.monotonic()
 
 
-class PublicationProperties(pika.BasicProperties):
+class PublicationFields(pika.BasicProperties):
     """Properties of a new publication: persistent, with the message's id and a number of its own.
 
     pika's own encoding asks for each of fourteen properties, a tenth of the calls before a message is on its way.
