@@ -8,7 +8,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import User
-from django.db import OperationalError
+from django.db import ProgrammingError
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -101,7 +101,7 @@ def test_a_value_that_no_column_has_leads_to_the_list_without_it(staff: Client, 
 
 def test_a_failing_list_that_asks_for_nothing_is_an_error(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise OperationalError("no such table")
+        raise ProgrammingError("no such table")
 
     monkeypatch.setattr(ChangeList, "get_results", fail)
 

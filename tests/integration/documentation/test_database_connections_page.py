@@ -148,7 +148,8 @@ def test_the_pages_middleware_writes_its_row_after_a_task_that_lost_its_connecti
     finally:
         broker.middleware = before
 
-    assert rows.created == [{"job_id": job, "error": "ProgrammingError"}]
+    error = "OperationalError" if connection.vendor == "postgresql" else "ProgrammingError"
+    assert rows.created == [{"job_id": job, "error": error}]
 
 
 ROWS = re.findall(r"^\| `(\w+)`, (\w+)(?:, on two cores)? \| (\d+) × (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)

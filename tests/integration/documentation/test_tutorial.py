@@ -82,7 +82,7 @@ def run(project: Path, *command: str, **variables: str) -> str:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SWITCHYARD_", "DJANGO_", "PROMETHEUS_", "PYTEST_"))
+        if not name.startswith(("SWITCHYARD_", "DJANGO_", "PROMETHEUS_", "PYTEST_", "TEST_DATABASE"))
     }
     environment |= {"SWITCHYARD_STATE_DIR": str(project / "var"), **variables}
     done = subprocess.run(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
 import pytest
-from django.conf import settings as django_settings
 from django.db import connection
 
 from apps.platform.files.addresses import StorageAddress
@@ -155,14 +153,18 @@ def test_expired_rows_leave_the_database_and_are_not_found() -> None:
 
 @contextlib.contextmanager
 def locked_database() -> Iterator[None]:
-    """Hold SQLite's only write lock."""
-    assert connection.vendor == "sqlite"
-    other = sqlite3.connect(str(django_settings.DATABASES["default"]["NAME"]), timeout=20, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    """Hold SQLite's only write lock, or on PostgreSQL that of the results."""
+    other: Any = connection.copy()
     try:
-        yield
+        with other.cursor() as cursor:
+            if other.vendor == "sqlite":
+                cursor.execute("BEGIN IMMEDIATE")
+            else:
+                cursor.execute("BEGIN")
+                cursor.execute(f"LOCK TABLE {StoredResult._meta.db_table} IN EXCLUSIVE MODE")
+            yield
+            cursor.execute("ROLLBACK")
     finally:
-        other.execute("ROLLBACK")
         other.close()
 
 

@@ -55,7 +55,7 @@ def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(yard: Path, *command: str) -> str:
     """Run Python in the copy, without this process's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DJANGO_"))}
-    for name in ("DATABASE_URL", "PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR"):
+    for name in ("DATABASE_URL", "PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR", "TEST_DATABASE"):
         kept.pop(name, None)
     done = subprocess.run(
         [sys.executable, *command],
