@@ -16,6 +16,7 @@ OWN_VARIABLES = (
     "DATABASE_URL",
     "PROMETHEUS_",
     "PYTEST_",
+    "TEST_DATABASE",
     "PYTHONPATH",
     "PIP_",
     "UV_",
