@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -21,6 +21,7 @@ from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBrok
 
 from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.rabbit.queues import PRECONDITION_FAILED
+from broker.rabbit.wire import RabbitConnection
 
 CONNECT_S: Final = 2.0
 # A server that does not answer for two of these is away.
@@ -77,7 +78,7 @@ def connect(parameters: Any) -> Any:
         BrokerUnavailable: the server does not answer.
     """
     try:
-        return pika.BlockingConnection(parameters)
+        return pika.BlockingConnection(parameters, _impl_class=RabbitConnection)
     except AWAY as error:
         raise unavailable("a connection", error, outcome="refused") from error
 
@@ -114,13 +115,6 @@ def disconnect(connection: Any) -> bool:
     except AWAY:
         return False
     return True
-
-
-class _InOneWrite(pika.SelectConnection):
-    """pika's connection; here the frames of a message go out together, not with a system call each."""
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        super()._output_marshaled_frames([b"".join(marshaled_frames)])
 
 
 class _Line:
@@ -191,9 +185,8 @@ class Publishers:
                 outcome = "unknown"
             time.sleep(0.05)
 
-    @contextmanager
-    def channel(self, *, within_s: float = 0.0) -> Iterator[Any]:
-        """Lend a channel. After any error it is not used again: an answer may still be on its way.
+    def channel(self, *, within_s: float = 0.0) -> _Loan:
+        """Lend a channel to a block. After any error it is not used again: an answer may still be on its way.
 
         After a rejection neither: in a cluster a channel may take a node that is away for the leader of a quorum
         queue, and rejects every message for that queue.
@@ -204,22 +197,10 @@ class Publishers:
         Raises:
             BrokerRefused: the server has a queue of that name with other arguments.
         """
-        line = self._take()
-        line.asked_s, line.within_s = time.monotonic(), within_s or self.answer_s
-        try:
-            yield line.channel
-        except ChannelClosedByBroker as error:
-            disconnect(line.connection)
-            if error.reply_code == PRECONDITION_FAILED:
-                fact = f"{error.reply_code} {error.reply_text}"
-                raise BrokerRefused("a declaration", fact, remedy=OTHER_TYPE) from error
-            raise
-        except BaseException:
-            disconnect(line.connection)
-            raise
-        self._keep(line)
+        return _Loan(self, within_s or self.answer_s)
 
-    def _keep(self, line: _Line) -> None:
+    def keep(self, line: _Line) -> None:
+        """Keep a connection for later calls."""
         line.asked_s, line.used_s = math.inf, time.monotonic()
         with self._lock:
             self._idle.append(line)
@@ -231,7 +212,8 @@ class Publishers:
         if self._pid == os.getpid():
             _disconnect_all(idle)
 
-    def _take(self) -> _Line:
+    def take(self) -> _Line:
+        """Return a connection that no other thread uses from now on."""
         old: list[_Line] = []
         with self._lock:
             if self._pid != os.getpid():  # a fork: the connections are the parent's
@@ -246,7 +228,7 @@ class Publishers:
             _disconnect_all(old)
         if found is not None:
             return found
-        connection = pika.BlockingConnection(self._parameters, _impl_class=_InOneWrite)
+        connection = pika.BlockingConnection(self._parameters, _impl_class=RabbitConnection)
         try:
             with answers_within(connection, self.answer_s):
                 channel = connection.channel()
@@ -255,6 +237,27 @@ class Publishers:
             disconnect(connection)
             raise
         return _Line(connection, channel)
+
+
+class _Loan:
+    """A channel for a block. A context manager of :mod:`contextlib` makes five calls more, of those before a send."""
+
+    def __init__(self, publishers: Publishers, within_s: float) -> None:
+        self._publishers, self._within_s = publishers, within_s
+
+    def __enter__(self) -> Any:
+        self._line = line = self._publishers.take()
+        line.asked_s, line.within_s = time.monotonic(), self._within_s
+        return line.channel
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            self._publishers.keep(self._line)
+            return
+        disconnect(self._line.connection)
+        if isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED:
+            fact = f"{error.reply_code} {error.reply_text}"
+            raise BrokerRefused("a declaration", fact, remedy=OTHER_TYPE) from error
 
 
 def _disconnect_all(lines: Iterable[_Line]) -> None:

@@ -1,12 +1,10 @@
-"""A message that a consumer of a RabbitMQ server holds, and its form on the wire."""
+"""A message that a consumer of a RabbitMQ server holds, and how it is read from a delivery."""
 
 from __future__ import annotations
 
-import struct
 import time
-from typing import Any, Final
+from typing import Any
 
-import pika
 from dramatiq.errors import DecodeError
 from dramatiq.message import Message
 
@@ -16,16 +14,7 @@ from broker.queue import codec, json_body
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
 from broker.rabbit.publication import NO_NUMBER
-
-CONTENT_TYPE: Final = "application/vnd.switchyard+json"
-PERSISTENT: Final = 2
-_FLAGS: Final = (
-    pika.BasicProperties.FLAG_CONTENT_TYPE
-    | pika.BasicProperties.FLAG_DELIVERY_MODE
-    | pika.BasicProperties.FLAG_CORRELATION_ID
-    | pika.BasicProperties.FLAG_MESSAGE_ID
-)
-_BEGIN: Final = struct.pack(f">HB{len(CONTENT_TYPE)}sB", _FLAGS, len(CONTENT_TYPE), CONTENT_TYPE.encode(), PERSISTENT)
+from broker.rabbit.wire import CONTENT_TYPE
 
 
 class RabbitMessage(HeldMessage):
@@ -42,26 +31,6 @@ class RabbitMessage(HeldMessage):
         self.source = source
         self.tag = tag
         self.received_s = time.monotonic()
-
-
-class PublicationFields(pika.BasicProperties):
-    """Properties of a new publication: persistent, with the message's id and a number of its own.
-
-    pika's own encoding asks for each of fourteen properties, a tenth of the calls before a message is on its way.
-    """
-
-    def __init__(self, message_id: str) -> None:
-        super().__init__(
-            delivery_mode=PERSISTENT,
-            content_type=CONTENT_TYPE,
-            message_id=message_id,
-            correlation_id=str(time.time_ns()),
-        )
-
-    def encode(self) -> list[bytes]:
-        """Return the properties as AMQP 0-9-1 has them in a content header: flags, then values in the flags' order."""
-        number, message_id = self.correlation_id.encode(), self.message_id.encode()
-        return [_BEGIN, bytes((len(number),)), number, bytes((len(message_id),)), message_id]
 
 
 def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
