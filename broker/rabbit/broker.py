@@ -28,13 +28,13 @@ from broker.queue.results import level_of
 from broker.rabbit.connections import Publishers, parameters_of
 from broker.rabbit.consumer import RabbitConsumer, settle
 from broker.rabbit.figures import QueueFigures
+from broker.rabbit.frames import PublicationFields
 from broker.rabbit.held import RabbitMessage
 from broker.rabbit.mover import Mover
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
 from broker.rabbit.redeliveries import Redeliveries
 from broker.rabbit.unique_claims import UniqueClaims
-from broker.rabbit.wire import PublicationFields
 from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
 from broker.stores.quarantine import Quarantine

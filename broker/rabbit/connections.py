@@ -20,8 +20,8 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
 
 from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.rabbit.frames import RabbitConnection
 from broker.rabbit.queues import PRECONDITION_FAILED
-from broker.rabbit.wire import RabbitConnection
 
 CONNECT_S: Final = 2.0
 # A server that does not answer for two of these is away.

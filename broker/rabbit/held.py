@@ -13,8 +13,8 @@ from broker.held_message import HeldMessage
 from broker.queue import codec, json_body
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
+from broker.rabbit.frames import CONTENT_TYPE
 from broker.rabbit.publication import NO_NUMBER
-from broker.rabbit.wire import CONTENT_TYPE
 
 
 class RabbitMessage(HeldMessage):

@@ -9,12 +9,12 @@ import pytest
 from pika.connection import Connection
 from pika.spec import Basic
 
-from broker.rabbit.wire import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
+from broker.rabbit.frames import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
 
 LONGEST_BODY = 131_064
 
 
-class Wire(RabbitConnection):
+class Written(RabbitConnection):
     """A connection that keeps its writes."""
 
     def __init__(self) -> None:  # without pika's own: it would connect
@@ -26,9 +26,11 @@ class Wire(RabbitConnection):
 
 
 def publish(send: Any, fields: pika.BasicProperties, body: bytes) -> list[bytes]:
-    wire = Wire()
-    send(wire, 7, Basic.Publish(exchange="", routing_key="switchyard.urgent.high", mandatory=True), (fields, body))
-    (frames,) = wire.writes
+    connection = Written()
+    send(
+        connection, 7, Basic.Publish(exchange="", routing_key="switchyard.urgent.high", mandatory=True), (fields, body)
+    )
+    (frames,) = connection.writes
     return frames
 
 
