@@ -298,6 +298,23 @@ def _pika_timers() -> None:
     assert list(inspect.signature(Connection._terminate_stream).parameters) == ["self", "error"]
 
 
+@canary(
+    "`Connection._send_message`, `._process_frame`, `._output_marshaled_frames`, `._body_max_length`, "
+    "`._deliver_frame_to_channel`"
+)
+def _pika_frames() -> None:
+    from pika.connection import Connection
+
+    parameters = list(inspect.signature(Connection._send_message).parameters)
+    assert parameters == ["self", "channel_number", "method_frame", "content"]
+    assert list(inspect.signature(Connection._process_frame).parameters) == ["self", "frame_value"]
+    assert list(inspect.signature(Connection._output_marshaled_frames).parameters) == ["self", "marshaled_frames"]
+    assert "self._body_max_length" in inspect.getsource(Connection._send_message)
+    source = inspect.getsource(Connection._process_frame)
+    assert "self.frames_received += 1" in source
+    assert "self._deliver_frame_to_channel(frame_value)" in source
+
+
 @canary("`Histogram._sum`, `Histogram._buckets`")
 def _histogram() -> None:
     from prometheus_client import CollectorRegistry, Histogram
