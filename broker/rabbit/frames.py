@@ -25,9 +25,7 @@ _FLAGS: Final = (
 )
 _BASIC, _PUBLISH = divmod(Basic.Publish.INDEX, 1 << 16)  # the numbers of a class of AMQP and of a method in it
 # Each frame begins with its type, its channel and the bytes of what follows, and ends with a mark.
-_METHOD: Final = struct.Struct(
-    ">BHI HHHBB"
-)  # class, method, a field that is always 0, no exchange, length of the queue
+_METHOD: Final = struct.Struct(">BHI HHHBB")  # class, method, a field that is always 0, no exchange, the queue's length
 _HEADER: Final = struct.Struct(f">BHI HHQ HB{len(_TYPE)}sBB")  # class, 0, size; flags, type, mode, length of the number
 _BODY: Final = struct.Struct(">BHI")
 _PARTS: Final = (FRAME_HEADER, FRAME_BODY)
