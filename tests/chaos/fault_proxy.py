@@ -12,6 +12,7 @@ import random
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -67,6 +68,7 @@ class FaultProxy:
         self.swallowed_bytes = 0
         self._random = random.Random(seed)
         self._links: set[Link] = set()
+        self._transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()  # that may be open still
         self._faults: list[Fault] = []
         self._blackhole = False
         self._delay_s = self._jitter_s = 0.0
@@ -214,14 +216,19 @@ class FaultProxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for transport in self._transports:  # one that was closed waits until its peer has read everything
+            transport.abort()
+        await asyncio.sleep(0)
 
     async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         self.accepted_count += 1
+        self._transports.add(to_client.transport)
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
         except OSError:
             to_client.transport.abort()
             return
+        self._transports.add(to_server.transport)
         link = Link(to_client, to_server, silent=self._blackhole)
         self._links.add(link)
         link.tasks = [

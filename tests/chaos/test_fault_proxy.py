@@ -213,3 +213,17 @@ def timed(client: redis.Redis) -> float:
     started = time.monotonic()
     client.ping()
     return time.monotonic() - started
+
+
+def test_closing_ends_a_connection_whose_client_does_not_read(valkey: redis.Redis) -> None:
+    valkey.set("big", b"x" * 20_000_000)
+    with FaultProxy(SERVER.port) as proxy, socket.create_connection((proxy.host, proxy.port)) as client:
+        client.sendall(b"GET big\r\n")
+        wait_for(lambda: proxy.accepted_count == 1)
+        transports = wait_for(lambda: list(proxy._transports) if len(proxy._transports) == 2 else [])
+        wait_for(lambda: any(transport.get_write_buffer_size() for transport in transports))
+        for link in list(proxy._links):
+            proxy._do(lambda link=link: proxy._end(link))  # type: ignore[misc]
+        wait_for(lambda: proxy.open_count == 0)
+
+    assert [transport.get_extra_info("socket").fileno() for transport in transports] == [-1, -1]
