@@ -40,8 +40,9 @@ class Outgoing:
 
     @property
     def pending(self) -> bool:
-        """Whether there is anything to send."""
-        return bool(self._acks or self._returns or self._rejected)
+        """Whether there is anything to send, or some of it is being sent."""
+        # In this order: what is taken from the lists is taken while the lock is held.
+        return bool(self._acks or self._returns or self._rejected) or self._sending.locked()
 
     def ack(self, tag: int) -> None:
         """Note a message that has ended; it is acknowledged after the next flush of the records."""
