@@ -88,7 +88,7 @@ class RabbitConsumer(DramatiqConsumer):
         try:
             while True:
                 self._woken = False
-                self.outgoing.send()
+                self.outgoing.send(busy=bool(self._ready))
                 if self._later or self._unreadable.found:
                     self._admit()
                 stops = self._broker.draining or self._broker.quiet()

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from broker.rabbit.publication import Publication
 from broker.worker.ack_barrier import AckBarrier
 
-# Messages from which acknowledgements wait for the background's flush of the records.
+# So many acknowledgements, and more, wait for the background's flush of the records, while there is other work.
 MANY: Final = 16
 
 
@@ -70,8 +70,11 @@ class Outgoing:
         waiting = [self.unacked[ack.tag] for ack in list(self._acks) if ack.tag in self.unacked]
         return [publication for publication in (*sent, *waiting) if publication.id]
 
-    def send(self) -> None:
+    def send(self, *, busy: bool = False) -> None:
         """Send what was noted.
+
+        Args:
+            busy: There are messages to hand out: ``MANY`` acknowledgements or more wait for the background's flush.
 
         Raises:
             BrokerUnavailable: the records could not be written; acknowledgements are kept.
@@ -82,22 +85,24 @@ class Outgoing:
             while self._rejected:
                 self._nack(self._rejected.popleft(), requeue=False)
             if self._acks:
-                self._acknowledge()
+                self._acknowledge(busy=busy)
 
     def _nack(self, tag: int, *, requeue: bool) -> None:
         if tag in self.unacked:
             self._channel.basic_nack(tag, requeue=requeue)
             del self.unacked[tag]
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, *, busy: bool) -> None:
         """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
         barrier = self._barrier
-        if barrier is not None and (len(self._acks) < MANY or not barrier.in_background):
+        if barrier is not None and not (busy and barrier.in_background and len(self._acks) >= MANY):
             barrier.flush(with_starts=False)
         written = barrier.written if barrier is not None else 0
         done: dict[int, None] = {}
         while self._acks and self._acks[0].flush <= written:
             done[self._acks.popleft().tag] = None
+        # Before the server is told: a connection that breaks meanwhile leaves it unknown whether the server heard.
+        self._acknowledged.extend(self.unacked[tag] for tag in done if tag in self.unacked)
         oldest = 0
         for tag in self.unacked:
             if tag not in done:
@@ -108,5 +113,4 @@ class Outgoing:
         for tag in done:
             if tag > oldest and tag in self.unacked:
                 self._channel.basic_ack(tag)
-            if (acknowledged := self.unacked.pop(tag, None)) is not None:
-                self._acknowledged.append(acknowledged)
+            self.unacked.pop(tag, None)
