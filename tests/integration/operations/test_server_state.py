@@ -7,18 +7,21 @@ import logging
 import threading
 from collections.abc import Iterator
 
+import pika
 import pytest
 import redis
 from django.conf import settings
 from django.core.management import call_command
 from django.test import Client, override_settings
 
+from apps.platform.conf import declared_yard
 from apps.platform.operations import api
 from apps.platform.operations.queries import YardState, yard_state
 from apps.platform.operations.server_state import ServerState, read_server_state
 from apps.platform.operations.timeouts import TimedCall
 from broker.interface import Facilities
 from tests.factories.callers import Caller
+from tests.rabbit import RabbitServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -142,6 +145,42 @@ def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:
     call_command("broker", stdout=out)
 
     assert out.getvalue() == "broker: nothing is wrong with its server\n"
+
+
+def broker_command(url: str, *arguments: str) -> tuple[int, str]:
+    """Run the command with a RabbitMQ; return its exit code and what it prints."""
+    out = io.StringIO()
+    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, rabbitmq_url=url)):
+        try:
+            call_command("broker", *arguments, stdout=out)
+        except SystemExit as ended:
+            return int(ended.code or 0), out.getvalue()
+    return 0, out.getvalue()
+
+
+def test_command_checks_a_rabbitmq_beside_its_redis(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+    answers = broker_command(rabbitmq_server.url)
+    code, away = broker_command("amqp://guest:guest@127.0.0.1:1/")
+
+    assert answers == (0, "broker: nothing is wrong with RabbitMQ and the Redis server beside it\n")
+    assert code == 1
+    assert away.startswith("error: RabbitMQ does not take a connection (") and "rabbitmqctl status" in away
+
+
+def test_command_tells_of_both_servers(evicting: None, facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    queue = f"{declared_yard().keys.prefix}.EMPTY"
+    connection.channel().queue_delete(queue)
+    connection.channel().queue_declare(queue, durable=True)  # a classic one
+    try:
+        code, printed = broker_command(rabbitmq_server.url, "--json")
+    finally:
+        connection.channel().queue_delete(queue)
+        connection.close()
+
+    told = json.loads(printed)
+    assert (code, told["ok"]) == (1, False)
+    assert {"evicting", "rabbitmq_refuses"} <= {found["code"] for found in told["findings"]}
 
 
 def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:

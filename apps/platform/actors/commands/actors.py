@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from dramatiq.middleware import MiddlewareError
 
@@ -16,6 +16,7 @@ from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.jobs.calls.arguments import checked, read_json
 from apps.platform.jobs.calls.parameters import parameters_of, signature_text
 from broker.errors import BrokerError, SwitchyardError
@@ -28,7 +29,7 @@ EXAMPLES = """examples:
   manage.py actors send generate_report --args '[7, "2026-10"]' --delay 60000 --tag audit"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """List the actors, show one, or send one."""
 
     help = "List the actors, show one, or send one."

@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from apps.platform.alerts import acts, queries
 from apps.platform.alerts.errors import InvalidSilence
@@ -18,6 +18,7 @@ from apps.platform.alerts.silences import end_of
 from apps.platform.audit.services import Who
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 
 EXAMPLES = """examples:
   manage.py alerts list                                   unresolved alerts, and silences in force
@@ -31,7 +32,7 @@ EXAMPLES = """examples:
 FINGERPRINT_LENGTH = 16
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Operate alerts. Exits 1 if an id is unknown or there was nothing to do; stderr names it."""
 
     help = "List alerts; acknowledge, resolve or silence them."

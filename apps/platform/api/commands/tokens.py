@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any, TextIO, cast
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,13 +16,14 @@ from apps.platform.api.tokens import revoke_token
 from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 
 EXAMPLES = """examples:
   manage.py tokens list
   manage.py tokens revoke 3f9a1c07b2de"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     help = "List API tokens, or revoke one."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.platform.audit.filters import AuditFilter
 from apps.platform.audit.models import AuditEntry
@@ -13,6 +13,7 @@ from apps.platform.audit.presentation import as_json
 from apps.platform.audit.queries import page
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 
 MOST = 1_000
 EXAMPLES = """examples:
@@ -21,7 +22,7 @@ EXAMPLES = """examples:
   manage.py audit list --who ada --outcome failed --json"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Read the audit log."""
 
     help = "List the acts of people on the yard: who, when, why, what, how many."

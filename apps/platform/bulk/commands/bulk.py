@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from apps.platform.audit.who import Who
 from apps.platform.bulk import queries, services
@@ -14,6 +14,7 @@ from apps.platform.bulk.errors import UnknownBulkAct
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
+from apps.platform.console.printing_command import PrintingCommand
 from middleware.logs import printable
 
 EXAMPLES = """examples:
@@ -22,7 +23,7 @@ EXAMPLES = """examples:
   manage.py bulk stop 12 --reason 'wrong group'"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Watch and stop bulk acts. Exits 1 if there is none with the number, or it had ended."""
 
     help = "List, show and stop bulk acts."

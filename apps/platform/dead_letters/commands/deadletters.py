@@ -7,12 +7,13 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from apps.platform.audit.services import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.dead_letters import acts, presentation, queries
 from apps.platform.dead_letters.bulk import BulkResult
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
@@ -35,7 +36,7 @@ EXAMPLES = """examples:
 STORED_STATES = {STATE_NAMES.get(state, state): state for state in DeadLetter.State.values}
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
 
     help = "List, group, show, requeue, discard and restore dead letters, and note on them."

@@ -6,10 +6,11 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.deployment import rendered_files, yard_table
 from apps.platform.deployment.sizes import RENDERED_CORES
 
@@ -21,7 +22,7 @@ EXAMPLES = """examples:
   manage.py topology render compose --cores 8    for a machine with 8 processors"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Print the yard, or render its deployment files."""
 
     help = "Print the declared yard, or render its deployment files."

@@ -8,9 +8,8 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.doctor.printing import as_json, lines
 from apps.platform.operations.findings.examine import examine
 from apps.platform.operations.findings.finding import EXIT_CODES, worst
@@ -20,7 +19,7 @@ EXAMPLES = """examples:
   manage.py doctor --json      for a program; exit 0 healthy, 1 warnings, 2 errors"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Check the yard; exit 0 when healthy, 1 for warnings, 2 for errors."""
 
     help = "Check configuration, broker, database, pools, queues and scheduler; report defects, causes and remedies."

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.history.cursors import Cursor
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.models import AttemptRow, JobRow
@@ -40,7 +41,7 @@ EXAMPLES = """examples:
   manage.py history show 0f8fad5b-d9cb-469f-a165-70867728950e"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """List jobs of the history, or show one."""
 
     help = "List jobs that ended, by any condition, or show one with its attempts."

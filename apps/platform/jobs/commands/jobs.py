@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import dramatiq
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from dramatiq.middleware import MiddlewareError
 
 from apps.platform.audit.services import Who
@@ -16,6 +16,7 @@ from apps.platform.bulk import services as bulk
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import DATABASE_REMEDY, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.dead_letters.errors import ArgumentsRefused
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.search_values import why_none_found
@@ -70,7 +71,7 @@ HELP = {
 }
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     help = "List, show, edit and cancel jobs, run them now or again."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
+from apps.platform.conf import switchyard_settings
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.printing_command import PrintingCommand
+from apps.platform.operations.findings.server import look_at_rabbitmq
 from apps.platform.workers.broker_watch import make_watch
+from broker.errors import BrokerRefused
+from broker.health.server import ServerFinding
+
+QUEUE_REMEDY = "Delete that queue when it is empty, or set SWITCHYARD_RABBITMQ_QUEUES to the type that it has."
 
 EXAMPLES = """examples:
   manage.py broker             check its server
@@ -20,7 +26,7 @@ EXAMPLES = """examples:
   manage.py broker accept      after its keyspace was emptied, and nothing can be restored"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Check the broker's server, or accept its keyspace. Exit 1: the server is not safe or unavailable."""
 
     help = "Check the broker's server; `accept` lets workers resume in a keyspace that was emptied."
@@ -44,14 +50,29 @@ class Command(BaseCommand):
             health = watch.look()
         finally:
             watch.close()
-        wrong = health.red or any(found.code == "away" for found in health.findings)
-        if options["json"]:
-            findings = [asdict(found) for found in health.findings]
-            self.stdout.write(json.dumps({"ok": not wrong, "findings": findings}, indent=2))
-        else:
-            for found in health.findings:
-                self.stdout.write(f"{found.severity}: {found.seen}; {found.remedy}")
-            if not health.findings:
-                self.stdout.write("broker: nothing is wrong with its server")
-        if wrong:
+        of_rabbitmq = list(_of_rabbitmq())
+        safe = not (health.red or of_rabbitmq or any(found.code == "away" for found in health.findings))
+        self._print([*health.findings, *of_rabbitmq], safe, as_json=options["json"])
+        if not safe:
             sys.exit(1)
+
+    def _print(self, findings: list[ServerFinding], safe: bool, *, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps({"ok": safe, "findings": [asdict(found) for found in findings]}, indent=2))
+            return
+        for found in findings:
+            self.stdout.write(f"{found.severity}: {found.seen}; {found.remedy}")
+        if not findings:
+            on_rabbitmq = bool(switchyard_settings().rabbitmq_url)
+            servers = "RabbitMQ and the Redis server beside it" if on_rabbitmq else "its server"
+            self.stdout.write(f"broker: nothing is wrong with {servers}")
+
+
+def _of_rabbitmq() -> Iterator[ServerFinding]:
+    """Yield what is wrong with the RabbitMQ that takes the messages, where one does."""
+    try:
+        for found in look_at_rabbitmq():
+            if found.severity == "error":
+                yield ServerFinding(f"rabbitmq_{found.code}", "error", f"{found.seen}. {found.cause}", found.next)
+    except BrokerRefused as error:
+        yield ServerFinding("rabbitmq_refuses", "error", f"RabbitMQ refuses: {error.cause}", QUEUE_REMEDY)

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from typing import Any
 
 import dramatiq
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.operations.backlog import Backlog, check_backlog, families
 from broker.redis_broker import RedisBroker
 from middleware.logs import printable
@@ -30,7 +31,7 @@ docs/how-to/deploy-new-code.md"""
 REPORT_EVERY_S = 2.0
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Compare the backlog with the code. Exit 1: the code cannot run a message, or the broker does not answer."""
 
     help = "Compare the backlog with this code; exit 1 when this code cannot run a message. Only reads."

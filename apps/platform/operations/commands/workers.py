@@ -7,13 +7,14 @@ from dataclasses import asdict
 from json import dumps
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import ago, duration, size
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.jobs.running import RunningJob, running_jobs
 from apps.platform.operations.instructions import services
 from apps.platform.operations.yard.reported_workers import ReportedWorkers, reported_workers
@@ -38,7 +39,7 @@ DONE = {"quiet": "takes no new work", "resume": "takes work again", "stop": "sto
 PATIENCE_S = 10.0
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """List and instruct the workers.
 
     Exit 1: the broker does not answer, the yard has no such pool, or a supervisor did not obey.

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import dramatiq
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
 from apps.platform.queues import services, stock
@@ -45,7 +46,7 @@ EXAMPLES = """examples:
   manage.py queues import redis://old:6379/0           what stock Dramatiq left in the queues of these names"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
 
     help = "List every queue; say how one is; pause, resume or show one; move an actor's waiting messages to another."

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.template.defaultfilters import filesizeformat
 
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.formatting import counted
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.retention.queries import KeptKind, as_json, kept_kinds, removals_left
 
 EXAMPLES = """examples:
@@ -18,7 +19,7 @@ EXAMPLES = """examples:
   manage.py retention --json                   the same for a program"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Show what is kept, as the page of the room does. Changes nothing."""
 
     help = "Show what is kept beside the jobs: how much, since when, for how long."

@@ -7,12 +7,13 @@ import datetime
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from apps.platform.audit.services import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.schedules import history, pauses, queries, services
 from apps.platform.schedules.models import ScheduleState
@@ -28,7 +29,7 @@ EXAMPLES = """examples:
   manage.py schedules resume purge_delivery_attempts"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """List the schedules, show one, run one now, pause or resume one."""
 
     help = "List the schedules; show, run, pause or resume one."

@@ -7,11 +7,12 @@ import sys
 from argparse import ArgumentParser
 from typing import Any, TextIO, cast
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 
 from apps.platform.console.command_errors import WRONG_ARGUMENTS
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.top.printing import as_json, exit_code, print_frame, read_room
 
 LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.5, 3_600.0
@@ -26,7 +27,7 @@ EXAMPLES = """examples:
   manage.py top --json             one frame for a program"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Show the overview; with ``--once`` or ``--json`` one frame with the doctor's exit codes."""
 
     help = "Show the overview in this terminal, live: the verdict, what helps, queues, pools, running jobs, alerts."

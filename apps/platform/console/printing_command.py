@@ -1,0 +1,52 @@
+"""Base class of the commands that print and end."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+# As a shell reports a program that SIGPIPE ended.
+READER_LEFT = 141
+
+
+class PrintingCommand(BaseCommand):
+    """Command that ends quietly, with exit code ``READER_LEFT``, when the reader of its output has left.
+
+    ``manage.py jobs show ID | head -3`` is such a case. Other commands print a traceback of ``BrokenPipeError`` then.
+    """
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run the command of a command line."""
+        code: Any = None
+        try:
+            try:
+                super().run_from_argv(argv)
+            except SystemExit as ended:
+                code = ended.code
+            if sys.stdout is not None:  # closed by the shell's >&-
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # The error may be another connection's.
+            unread = [stream for stream in (sys.stdout, sys.stderr) if _has_lost_its_reader(stream)]
+            if not unread:
+                raise
+            for stream in unread:  # Python flushes them once more when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = READER_LEFT
+        if code is not None:
+            sys.exit(code)
+
+
+def _has_lost_its_reader(stream: Any) -> bool:
+    """Return whether a stream is a pipe or a socket that nobody reads."""
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or one in memory
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -1,0 +1,52 @@
+"""A command whose output is read in part, as ``head`` does, ends without a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.conf import settings
+
+from apps.platform.console.printing_command import READER_LEFT, PrintingCommand
+
+PRINTING = [["topology"], ["switchyard", "topology"]]
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_reader_that_has_left_ends_a_command_quietly(arguments: list[str]) -> None:
+    command = [sys.executable, "manage.py", *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run(
+            command, cwd=settings.BASE_DIR, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(write)
+
+    assert (ended.returncode, ended.stderr) == (READER_LEFT, b"")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError("of a socket"), KeyError("a defect")], ids=repr)
+def test_a_defect_is_not_taken_for_a_reader_that_has_left(error: Exception) -> None:
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        Command().run_from_argv(["manage.py", "any"])
+    assert raised.value is error
+
+
+def test_a_command_without_a_standard_output_ends_with_its_own_exit_code() -> None:
+    ended = subprocess.run(
+        [sys.executable, "manage.py", "jobs", "show"], cwd=settings.BASE_DIR, stderr=subprocess.PIPE, timeout=60,
+        check=False, text=True, preexec_fn=lambda: os.close(1),
+    )  # fmt: skip
+
+    assert ended.returncode == 2
+    assert "ID" in ended.stderr and "Traceback" not in ended.stderr
