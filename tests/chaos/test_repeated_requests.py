@@ -25,7 +25,6 @@ from typing import Any
 import dramatiq
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.utils import timezone
 
 from apps.platform.api.models import IdempotentRequest
@@ -40,6 +39,7 @@ from broker.redis_broker import RedisBroker
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.processes import is_alive
+from tests.table_locks import writes_held
 from tests.waiting import wait_for
 
 ENDPOINTS = 2
@@ -261,28 +261,13 @@ def killed_web_before_it_settles(bench: Bench, count: int) -> None:
     bench.proxy.stall("to_client")
     with sending(bench):
         wait_for_claims(before + min(count, AT_ONCE) // 2)
-        with no_request_stored():
+        with writes_held(IdempotentRequest, drop=True):
             heard = bench.proxy.replies_count
             bench.proxy.pass_()
             wait_for(lambda: bench.proxy.replies_count > heard, what="the web to hear that a job is enqueued")
             bench.web.kill()
     a_minute_passes()
     bench.web.start()
-
-
-@contextlib.contextmanager
-def no_request_stored() -> Iterator[None]:
-    """Keep other processes from writing requests; what they wait to write when the block ends is dropped."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute("BEGIN IMMEDIATE")
-        else:
-            cursor.execute("BEGIN")
-            cursor.execute(f"LOCK TABLE {IdempotentRequest._meta.db_table} IN EXCLUSIVE MODE")
-        yield
-        if connection.vendor == "postgresql":  # it would write what a killed process asked for
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
-        cursor.execute("ROLLBACK")
 
 
 def a_minute_passes() -> None:

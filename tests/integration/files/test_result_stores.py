@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-from django.db import connection
 
 from apps.platform.files.addresses import StorageAddress
 from apps.platform.files.result_addresses import results_of
@@ -23,6 +22,7 @@ from broker.redis_broker import RedisBroker
 from broker.stores.result_stores import LARGE_BYTES, ResultStores
 from tests.factories.s3 import S3Server
 from tests.factories.yards import small_yard
+from tests.table_locks import writes_held
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -151,23 +151,6 @@ def test_expired_rows_leave_the_database_and_are_not_found() -> None:
     assert list(StoredResult.objects.values_list("job_id", flat=True)) == ["new"]
 
 
-@contextlib.contextmanager
-def locked_database() -> Iterator[None]:
-    """Hold SQLite's only write lock, or on PostgreSQL that of the results."""
-    other: Any = connection.copy()
-    try:
-        with other.cursor() as cursor:
-            if other.vendor == "sqlite":
-                cursor.execute("BEGIN IMMEDIATE")
-            else:
-                cursor.execute("BEGIN")
-                cursor.execute(f"LOCK TABLE {StoredResult._meta.db_table} IN EXCLUSIVE MODE")
-            yield
-            cursor.execute("ROLLBACK")
-    finally:
-        other.close()
-
-
 # Number of jobs, and the longest time that one may wait for its store: promised are 2 s.
 COUNTS = [(100, 10.0), pytest.param(1000, 2.0, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 
@@ -199,7 +182,7 @@ def test_a_store_that_stops_costs_no_job_and_no_result(
     with run_worker(broker=broker), contextlib.ExitStack() as stopping:
         wait_for(lambda: ended() >= jobs // 5, 60)
         if stopped == "database":
-            stopping.enter_context(locked_database())
+            stopping.enter_context(writes_held(StoredResult))
         elif stopped == "s3":
             stopping.enter_context(own_s3_server.hanging())
         else:
