@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from playwright.sync_api import Locator, Page, expect
@@ -84,7 +85,7 @@ class Mouse:
         field.click()
         field.fill(text)
         self.acts += 1
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
+        with next_page(self.page):
             field.press("Enter")
 
     def act(self, role: str, name: str) -> None:
@@ -105,7 +106,7 @@ class Mouse:
 
     def _follow(self, found: Locator) -> None:
         self.acts += 1
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
+        with next_page(self.page):
             found.click()
 
 
@@ -147,7 +148,7 @@ class Touch(Mouse):
         width = self.page.evaluate("() => document.documentElement.scrollWidth")
         assert width <= PHONE_WIDTH, f"{self.page.url} is {width} px wide"
         self.acts += 1
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
+        with next_page(self.page):
             found.tap()
 
 
@@ -167,7 +168,7 @@ class Keys:
         """Press ``g`` and the letter of a page."""
         self.acts += 1
         self.page.keyboard.press("g")
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
+        with next_page(self.page):
             self.page.keyboard.press(LETTERS[title])
 
     def find(self, text: str) -> None:
@@ -203,7 +204,7 @@ class Keys:
 
     def _enter(self) -> None:
         self.acts += 1
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
+        with next_page(self.page):
             self.page.keyboard.press("Enter")
 
     def _reach(self, wanted: Locator) -> None:
@@ -232,6 +233,11 @@ WAYS: dict[str, tuple[Callable[[Page], Hand], dict[str, bool]]] = {
     "touch": (Touch, {"phone": True}),
     "no scripts": (Mouse, {"scripts": False}),
 }
+
+
+def next_page(page: Page) -> AbstractContextManager[object]:
+    """Wait for the page that an act leads to, and for its styles: they hide what a wide or a narrow screen has not."""
+    return page.expect_navigation(wait_until="load")
 
 
 def ask(found: Locator, question: str) -> Any:
