@@ -49,7 +49,7 @@ def test_a_large_export_goes_to_s3_in_less_than_64_mb(tmp_path: Path, s3_server:
     }
 
     done = subprocess.run(
-        [sys.executable, "-c", UPLOAD, str(export)], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", UPLOAD, str(export)], env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
 
     seen = json.loads(done.stdout.splitlines()[-1])
