@@ -19,6 +19,7 @@ import redis
 from apps.platform.operations.findings.finding import EXIT_CODES
 from tests.chaos.databases import ROOT, SQLITE_TABLE, DatabaseYard, environment, manage
 from tests.chaos.ledger import Ledger
+from tests.processes import is_alive
 from tests.waiting import wait_for
 
 # True on a machine with more work than cores, and not what these tests are about.
@@ -85,6 +86,8 @@ def test_a_pool_that_was_killed_is_found_and_the_others_are_well(yard: DatabaseY
     [gone] = [report for report in yard.reports() if report.pool == "processes"]
     yard.signal_parent(signal.SIGSTOP)  # or it would start the pool again
     os.kill(gone.pid, signal.SIGKILL)
+    members = [gone.pid, *(child["pid"] for child in gone.children)]
+    wait_for(lambda: not any(is_alive(pid) for pid in members), what="its end, or its child may still take the job")
     job = yard.send("processes_row", "processes")
     # The late job may be told before the report of its pool has lapsed.
     killed = ask_until(yard, exit_code=2, code="pools.down")
