@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dramatiq.errors import ConnectionClosed
 from dramatiq.results import ResultMissing, ResultTimeout
+
+# The Redis server beside RabbitMQ has a variable of its own; RabbitMQ's errors bring their own remedy.
+ADDRESSES: Final = "SWITCHYARD_BROKER_URL, beside RabbitMQ SWITCHYARD_REDIS_URL,"
+CHECK_THE_ADDRESS: Final = f"check {ADDRESSES} and that the server is up"
 
 
 class SwitchyardError(Exception):
@@ -63,7 +69,7 @@ class BrokerUnavailable(BrokerError):
 
     def __init__(self, operation: str, cause: str, *, outcome: str = "unknown", remedy: str = "") -> None:
         self.operation, self.cause, self.outcome, self.remedy = operation, cause, outcome, remedy
-        remedy = remedy or "check SWITCHYARD_BROKER_URL and that the server is up, then try again"
+        remedy = remedy or f"{CHECK_THE_ADDRESS}, then try again"
         super().__init__(f"broker did not answer {operation}: {cause} (outcome {outcome}); {remedy}")
 
     def after_a_lost_answer(self) -> BrokerUnavailable:

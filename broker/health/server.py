@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
 from broker.redis.calls import RedisCalls
 
 Severity = Literal["error", "warning"]
@@ -139,7 +139,7 @@ def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
 
 def away(error: BrokerError) -> ServerFinding:
     """Return the finding for a server that does not answer. Never its own words: they hold its address."""
-    remedy = error.remedy or "check SWITCHYARD_BROKER_URL and that the server is up"
+    remedy = error.remedy or CHECK_THE_ADDRESS
     fact = "refuses the login" if error.kind == "AuthenticationError" else f"does not answer ({error.kind})"
     return ServerFinding(
         "away",

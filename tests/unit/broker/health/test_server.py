@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.health.server import ServerFacts, facts_of, judge
+from broker.health.server import ServerFacts, away, facts_of, judge
 
 SOUND = ServerFacts(
     name="Valkey", version=(9, 1, 2), policy="noeviction", append_only=True, snapshots="", role="master",
@@ -84,3 +84,11 @@ def test_what_a_user_may_not_ask_is_taken_from_what_it_may() -> None:
 def test_a_server_that_answers_neither_is_away() -> None:
     with pytest.raises(BrokerUnavailable):
         facts_of(BrokerUnavailable("INFO", "loading"), BrokerUnavailable("CONFIG", "loading"))
+
+
+def test_a_server_that_is_away_is_named_by_both_variables_that_may_name_it() -> None:
+    error = BrokerUnavailable("renew", "Timeout reading from socket")
+
+    for said in (str(error), away(error).remedy):
+        assert "SWITCHYARD_BROKER_URL" in said
+        assert "SWITCHYARD_REDIS_URL" in said
