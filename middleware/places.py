@@ -10,9 +10,13 @@ from typing import Any
 
 
 def place_of(function: Callable[..., Any]) -> str:
-    """Return the file and line of a function's first decorator, or of its ``def``; "" for one without Python code."""
+    """Return the file and line of a function's or class's first decorator; "" for one without Python code."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return "" if code is None else place(code.co_filename, code.co_firstlineno)
+    if code is not None:
+        return place(code.co_filename, code.co_firstlineno)
+    with contextlib.suppress(OSError, TypeError):  # of no file, or neither function nor class
+        return place(inspect.getfile(function), inspect.getsourcelines(function)[1])
+    return ""
 
 
 def place(file: str, line: int) -> str:

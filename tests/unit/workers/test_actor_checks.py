@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import re
+import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
 import dramatiq
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Middleware, Retries
 
@@ -142,6 +145,47 @@ def test_a_method_is_no_actor() -> None:
     assert (message.id, message.is_serious()) == ("switchyard.W022", False)
     assert message.obj.startswith("actor render (tests/unit/workers/test_actor_checks.py:")
     assert "its first parameter is 'self'" in message.msg
+
+
+def test_an_actor_below_another_decorator_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = broker_with(queue_name="work")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def book(order: int) -> None: ...
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    @transaction.atomic
+    def ship(order: int) -> None: ...
+
+    here = sys.modules[__name__]
+    monkeypatch.setattr(here, "book", transaction.atomic(book), raising=False)
+    monkeypatch.setattr(here, "ship", ship, raising=False)
+
+    [message] = check_actors(YARD, broker)
+
+    assert (message.id, message.is_serious()) == ("switchyard.W026", False)
+    assert message.obj.startswith("actor book (tests/unit/workers/test_actor_checks.py:")
+    assert "book.send(...) fails" in message.msg
+    assert message.hint == "Put @dramatiq.actor(...) above the other decorators."
+
+
+def test_a_generator_is_no_actor() -> None:
+    broker = broker_with(queue_name="work")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def pages(month: str) -> Iterator[str]:
+        yield month
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    async def rows(month: str) -> AsyncIterator[str]:
+        yield month
+
+    first, second = check_actors(YARD, broker)
+
+    assert {first.id, second.id} == {"switchyard.W027"}
+    assert first.obj.startswith("actor pages (tests/unit/workers/test_actor_checks.py:")
+    assert second.obj.startswith("actor rows (")
+    assert "none of its code runs" in first.msg
 
 
 def test_an_annotation_that_counts_as_none_is_seen() -> None:

@@ -144,6 +144,8 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.unknown_callbacks(broker),
         *actors.limits_in_seconds(yard, broker),
         *actors.methods(broker),
+        *actors.hidden_actors(broker),
+        *actors.generators(broker),
         *actors.options_without_effect(broker),
         *actors.endless_actors(yard, broker),
         *argument_types.without_effect(broker),

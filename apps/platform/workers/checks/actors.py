@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Iterable
+from types import FunctionType
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
@@ -157,8 +159,18 @@ def limits_in_seconds(yard: Yard, broker: Broker) -> list[CheckMessage]:
 
 
 def methods(broker: Broker) -> list[CheckMessage]:
-    """W022: an actor that is a method, so that each send would need an instance."""
-    return [
+    """W022: an actor that is a method, so that each send would need an instance, or a class."""
+    found: list[CheckMessage] = [
+        Warning(
+            "is a class: a job makes an instance of it, and calls none of its methods",
+            hint="Declare a function, or a class of dramatiq.GenericActor with perform.",
+            obj=subject_of(actor),
+            id="switchyard.W022",
+        )
+        for actor in broker.actors.values()
+        if inspect.isclass(actor.fn)
+    ]
+    return found + [
         Warning(
             f"is a method: its first parameter is {first!r}, which no message can carry",
             hint="Declare a function outside of the class, and send it the primary key of the object.",
@@ -167,6 +179,34 @@ def methods(broker: Broker) -> list[CheckMessage]:
         )
         for actor in broker.actors.values()
         if (first := next(iter(signature_of(actor.fn).parameters), "")) in ("self", "cls")
+    ]
+
+
+def hidden_actors(broker: Broker) -> list[CheckMessage]:
+    """W026: an actor whose name holds a function that another decorator made of it, and that has no ``send``."""
+    return [
+        Warning(
+            f"another decorator is above @dramatiq.actor: {name} is a plain function, so {name}.send(...) fails",
+            hint="Put @dramatiq.actor(...) above the other decorators.",
+            obj=subject_of(actor),
+            id="switchyard.W026",
+        )
+        for actor in broker.actors.values()
+        if (name := _name_of_wrapper(actor))
+    ]
+
+
+def generators(broker: Broker) -> list[CheckMessage]:
+    """W027: an actor that is a generator function: calling it runs none of its code."""
+    return [
+        Warning(
+            "is a generator: it has a yield, so its jobs succeed and none of its code runs",
+            hint="Leave yield out; return a list, or send a job for each part.",
+            obj=subject_of(actor),
+            id="switchyard.W027",
+        )
+        for actor in broker.actors.values()
+        if inspect.isgeneratorfunction(actor.fn) or inspect.isasyncgenfunction(actor.fn)
     ]
 
 
@@ -224,6 +264,14 @@ def coroutines_among_greenlets(yard: Yard, broker: Broker) -> list[CheckMessage]
 def subject_of(actor: AnyActor) -> str:
     """Return an actor's name with the place where it is declared."""
     return f"actor {actor.actor_name} ({place_of(actor.fn)})"
+
+
+def _name_of_wrapper(actor: AnyActor) -> str:
+    """Return the name that holds a function made of the actor where it was declared, else ""."""
+    name = getattr(actor.fn, "__name__", "")
+    held = getattr(sys.modules.get(actor.fn.__module__), name, None)
+    wraps = isinstance(held, FunctionType) and inspect.unwrap(held, stop=lambda function: function is actor) is actor
+    return name if wraps else ""
 
 
 def _placed(yard: Yard, broker: Broker) -> list[tuple[AnyActor, Queue]]:
