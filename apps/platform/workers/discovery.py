@@ -19,6 +19,8 @@ from middleware.places import place, place_of
 MODULE = "actors"
 DECORATOR = 'write @dramatiq.actor(queue_name="default")'
 CRON = 'a schedule has five fields, minute, hour, day, month and weekday: write cron("0 2 * * *")'
+# Beginnings of what is raised about a queue's name: a text that cannot be one, and another type.
+NO_QUEUE_NAME = ("Queue names must", "expected string or bytes-like object")
 ACTOR_FILE = Actor.__init__.__code__.co_filename
 LIBRARY_FILES = frozenset({ACTOR_FILE, CronSpec.parse.__func__.__code__.co_filename})
 OTHER_LIBRARIES = frozenset({"celery", "rq", "django_rq", "huey", "procrastinate"})
@@ -37,6 +39,8 @@ def declare_actors() -> None:
         autodiscover_modules(MODULE)
     except ValueError as error:
         if (duplicate := _duplicate(error)) is None:
+            if remedy := _remedy(error):
+                error.add_note(remedy)
             raise
         raise duplicate from error
     except (LookupError, TypeError, AttributeError, ImportError) as error:
@@ -77,7 +81,12 @@ def _remedy(error: Exception) -> str:
     elif isinstance(error, TypeError) and str(error).startswith("Actor.__init__() missing"):
         remedy = f"the decorator is dramatiq.actor, in lower case: {DECORATOR}"
     elif isinstance(error, AttributeError) and inner.co_filename == ACTOR_FILE and "'__name__'" in str(error):
-        remedy = f"arguments of the decorator have names: {DECORATOR}"
+        text = isinstance(error.obj, str)
+        remedy = (
+            f"arguments of the decorator have names: {DECORATOR}" if text else f"an actor is a function: {DECORATOR}"
+        )
+    elif inner.co_filename == ACTOR_FILE and str(error).startswith(NO_QUEUE_NAME):
+        remedy = f"queue_name is the name of a queue in the topology, as text: {DECORATOR}"
     elif isinstance(error, ModuleNotFoundError) and error.name in OTHER_LIBRARIES:
         remedy = f"an actor is declared with Dramatiq: {DECORATOR}"
     if not remedy:

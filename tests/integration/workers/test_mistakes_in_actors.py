@@ -99,6 +99,12 @@ def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
         (actor('periodic=periodiq.cron("@dialy")'), "a schedule has five fields, .*: write cron"),
         (actor('"urgent"'), "arguments of the decorator have names: write @dramatiq.actor"),
         (actor("").replace(".actor(", ".Actor("), "the decorator is dramatiq.actor, in lower case"),
+        (
+            "import dramatiq\n\ndramatiq.actor(__import__('functools').partial(print, 1))\n",
+            "an actor is a function: write @dramatiq.actor",
+        ),
+        (actor("queue_name=None"), "queue_name is the name of a queue in the topology, as text: write @dramatiq.actor"),
+        (actor('queue_name="my queue"'), "queue_name is the name of a queue in the topology, as text"),
         ("\n\nfrom celery import shared_task\n", "an actor is declared with Dramatiq: write @dramatiq.actor"),
     ],
 )
@@ -111,6 +117,23 @@ def test_a_library_s_error_about_a_declaration_is_followed_by_what_to_write(
 
     assert returned == 1
     assert re.search(rf"\nloyalty/actors\.py:3: {words}.*\n$", said), said
+
+
+def test_a_class_and_a_generator_are_seen(project: Project) -> None:
+    project.write(
+        "loyalty/actors.py",
+        "import dramatiq\nfrom django.db import transaction\n\n"
+        '@dramatiq.actor(queue_name="urgent")\nclass Greet:\n    def perform(self) -> None: ...\n\n'
+        '@dramatiq.actor(queue_name="urgent")\ndef parts():\n    yield 1\n\n'
+        '@transaction.atomic\n@dramatiq.actor(queue_name="urgent")\ndef book() -> None: ...\n',
+    )
+
+    code, said = project.check()
+
+    assert code == 0
+    assert "actor Greet (loyalty/actors.py:4): (switchyard.W022) is a class" in said
+    assert "actor parts (loyalty/actors.py:8): (switchyard.W027) is a generator" in said
+    assert "actor book (loyalty/actors.py:12): (switchyard.W026) another decorator is above @dramatiq.actor" in said
 
 
 def test_a_second_actor_of_one_name_is_refused_with_both_places(project: Project) -> None:
