@@ -20,5 +20,5 @@ def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
             parse(url, position)
         except InvalidAlertUrl as error:
             fact, _, remedy = str(error).partition("; ")
-            found.append(Error(fact, hint=remedy, id="switchyard.E040"))
+            found.append(Error(fact, hint=remedy, id="switchyard.E043"))
     return found

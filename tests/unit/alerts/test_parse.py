@@ -61,7 +61,7 @@ def test_system_check_names_each_wrong_entry_and_the_fix() -> None:
     with with_alert_urls("log:", "slack://token-canary", "mailto:"):
         found = check_alert_urls(None)
 
-    assert [(error.id, "entry" in error.msg) for error in found] == [("switchyard.E040", True)] * 2
+    assert [(error.id, "entry" in error.msg) for error in found] == [("switchyard.E043", True)] * 2
     assert "mailto:ops@example.com" in str(found[0].hint)
     assert "canary" not in str(found)
 

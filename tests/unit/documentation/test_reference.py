@@ -117,6 +117,12 @@ def test_every_system_check_is_described_and_no_other() -> None:
     assert {name for name in first_column("docs/reference/system-checks.md") if name.startswith("switchyard.")} == known
 
 
+def test_no_two_system_checks_share_an_id() -> None:
+    ids = re.findall(r"^\| `(switchyard\.[EW]\d{3})`", read("docs/reference/system-checks.md"), flags=re.MULTILINE)
+
+    assert [found for found in ids if ids.count(found) > 1] == []
+
+
 def test_every_metric_that_ops_asks_for_is_described() -> None:
     described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("switchyard_")}
     asked = read("ops/prometheus/rules.yml") + read("ops/grafana/dashboard.json")
