@@ -111,7 +111,7 @@ def _direct_url(environ: Mapping[str, str], state_dir: Path, *, bounced: bool) -
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = environ.get(name, "")
     if value not in ("", "0", "1"):
-        raise InvalidSetting(name, f"{value!r} is neither 0 nor 1", f"set {name}=0 in production")
+        raise InvalidSetting(name, f"{value!r} is neither 0 nor 1", f"set {name}=1 for yes, or 0 for no")
     return default if value == "" else value == "1"
 
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.redis import sentinel_url
@@ -139,6 +139,10 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
     else:
         hosts = {parts.hostname} if parts.hostname else set()
         with_valid_port(name, value)
+        database = unquote(parts.path).replace("/", "")
+        if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
+            remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
+            raise InvalidSetting(name, "has a database that is no number", remedy)
     loopback = hosts and hosts <= set(LOOPBACK)
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
