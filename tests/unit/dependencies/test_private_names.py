@@ -246,6 +246,14 @@ def _connecting() -> None:
     assert "self.on_connect_check_health" in inspect.getsource(Connection.connect_check_health)
 
 
+@canary("`SSLConnection._wrap_socket_with_ssl`")
+def _wrap_socket_with_ssl() -> None:
+    from redis.connection import SSLConnection
+
+    assert list(inspect.signature(SSLConnection._wrap_socket_with_ssl).parameters) == ["self", "sock"]
+    assert "self._wrap_socket_with_ssl(sock)" in inspect.getsource(SSLConnection._connect)
+
+
 @canary("`Connection._sock`")
 def _sock() -> None:
     from redis import Connection

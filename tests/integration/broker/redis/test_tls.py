@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,11 +89,18 @@ def test_a_wrong_certificate_of_the_server_is_said(
         server.close()
 
 
-def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(authority: Authority, tmp_path: Path) -> None:
+def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To load the system's authorities costs 40 ms of processor time, and a sentinel is asked every second.
+    of_the_system: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context, *_: of_the_system.append(context))
     with Watched(tmp_path / "watched", server_binary("redis-server"), authority=authority) as watched:
         trusted = f"?ssl_ca_certs={authority.file}"
         with pytest.raises(BrokerUnavailable, match=r"authority .* is unknown here: append .ssl_ca_certs"):
             ask(watched.url_of(watched.sentinels))
+        assert of_the_system
+        of_the_system.clear()
         with pytest.raises(BrokerUnavailable, match="no sentinel names the master"):
             ask(watched.url_of(watched.sentinels, trusted, plain=True))
         plain_sentinels = ask(watched.url_of(watched.sentinels, f"{trusted}&sentinel_ssl=no", plain=True))
@@ -107,3 +115,4 @@ def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(authority: Au
 
     assert plain_sentinels == b"PONG"
     assert values == [b"1", b"2"]
+    assert of_the_system == []
