@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import DatabaseError, connections
 
 from apps.platform.api.full_tokens import is_stream, refuse_full
+from apps.platform.api.heads.bounded_fields import refuse_large_cookies, refuse_unreadable_type
 from apps.platform.api.problems import CONTENT_TYPE, Problem
 
 Scope = dict[str, Any]
@@ -195,6 +196,8 @@ class BodyLimit:
             await _answer(problem, send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refuse_unreadable_type(_values(scope, b"content-type"))
+        refuse_large_cookies(_values(scope, b"cookie"))
         declared = _declared(scope)
         is_large = self._is_large_route(scope) and (declared is None or declared > self.limits.body_bytes)
         limit_bytes = self.limits.large_body_bytes if is_large else self.limits.body_bytes
@@ -328,8 +331,11 @@ def _find_and_close(plain: str) -> Collection[str] | None:
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
-    found: bytes = next((value for key, value in scope["headers"] if key.lower() == name), b"")
-    return found
+    return next(iter(_values(scope, name)), b"")
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key.lower() == name]
 
 
 def _token(scope: Scope) -> str:

@@ -311,6 +311,22 @@ def test_a_length_that_is_no_number_is_400(length: str) -> None:
     refusal(sent, 400)
 
 
+@pytest.mark.parametrize("content_type", ["a;x*=foo''%41", 'a; x="' + ";" * 31_000])
+def test_a_content_type_that_django_cannot_read_is_400(content_type: str) -> None:
+    sent, echo, _ = call({"content-type": content_type, "content-length": "0"}, [b""], path="/healthz", method="GET")
+
+    refusal(sent, 400)
+    assert echo.asked == 0
+
+
+def test_cookies_that_take_seconds_to_read_are_431() -> None:
+    cookie = 'a="' + "\\" * 31_000 + '"'
+    sent, echo, _ = call({"cookie": cookie, "content-length": "0"}, [b""], path="/healthz", method="GET")
+
+    refusal(sent, 431)
+    assert echo.asked == 0
+
+
 def test_a_query_that_is_not_encoded_is_400() -> None:
     sent, _, _ = call({}, [b""], query=b"\xff")
 
