@@ -40,7 +40,8 @@ def safe_text(text: str) -> str:
 
 
 def _quoted(part: str) -> str:
-    return QUOTE + part if _first_visible(part) in TRIGGERS and not _PARTED.fullmatch(part) else part
+    # A quotation mark is doubled in the file: at the start of a cell the two are an empty text, and the rest follows.
+    return QUOTE + part if _first_visible(part.replace('"', "")) in TRIGGERS and not _PARTED.fullmatch(part) else part
 
 
 def _first_visible(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 
 import pytest
@@ -39,10 +41,21 @@ def test_other_text_stays_as_it_is(text):
         ("\t=1", "'\t'=1"),
         ("=1;=1", "'=1;'=1"),
         (";+1", ";'+1"),
+        ("a;\"=cmd|' /C calc'!A0;b", "a;'\"=cmd|' /C calc'!A0;b"),
+        ('a; "" =1', 'a;\' "" =1'),
     ],
 )
 def test_text_that_is_parted_where_a_semicolon_parts_cells_has_no_formula_either(text, safe):
     assert safe_text(text) == safe
+
+
+@given(st.text(alphabet=";=+a\"' "))
+def test_a_reader_that_parts_at_semicolons_finds_no_formula(text):
+    line = io.StringIO()
+    csv.writer(line, quoting=csv.QUOTE_NONNUMERIC).writerow(["INV-1", safe_text(text), 1])
+
+    cells = next(csv.reader([line.getvalue()], delimiter=";"))
+    assert [cell for cell in cells if cell.strip()[:1] in TRIGGERS and cell.strip()] == []
 
 
 @given(st.text() | st.text(alphabet=";\t\r\n =+a'"))
