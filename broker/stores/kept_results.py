@@ -62,7 +62,7 @@ class RecordResults(ResultBackend):
             if not block or left_s <= 0:
                 if away is not None:
                     raise away
-                raise ResultTimeout(message) if block else ResultMissing(message)
+                raise _not_ended(message, timeout=timeout, block=block)
             time.sleep(min(pause_s, left_s))
             pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
 
@@ -72,7 +72,7 @@ class RecordResults(ResultBackend):
         if not too_old and record.kept_in and record.error is None:
             return self._stored(record, message, block=block)
         if too_old or (record.result is None and record.error is None and not self._kept(record, message)):
-            raise ResultTimeout(message) if block else ResultMissing(message)
+            raise _no_longer_kept(message, block=block)
         if record.error is not None:
             _fail(record.error["type"], record.error["message"])
         if record.state == "cancelled" and record.reason == "skipped":  # as Dramatiq stores it
@@ -84,7 +84,7 @@ class RecordResults(ResultBackend):
     def _stored(self, record: JobRecord, message: Message[Any], *, block: bool) -> Any:
         text = self._records.results.load(record.id, record.kept_in)
         if text is None:
-            raise ResultTimeout(message) if block else ResultMissing(message)
+            raise _no_longer_kept(message, block=block)
         return json.loads(text)
 
     def _kept(self, record: JobRecord, message: Message[Any]) -> bool:
@@ -107,6 +107,19 @@ class RecordResults(ResultBackend):
         value = message.options.get(name)
         actor = self._broker.actors.get(message.actor_name)
         return actor.options.get(name) if value is None and actor is not None else value
+
+
+def _not_ended(message: Message[Any], *, timeout: int | None, block: bool) -> ResultMissing | ResultTimeout:
+    job = f"actor {message.actor_name}: job {message.message_id} has not ended, or its record is no longer kept"
+    if not block:
+        return ResultMissing(f"{job}; wait for it with get_result(block=True, timeout=10_000), in milliseconds")
+    waited_ms = DEFAULT_TIMEOUT if timeout is None else timeout
+    return ResultTimeout(f"{job}, after {waited_ms} ms; see manage.py jobs show {message.message_id}")
+
+
+def _no_longer_kept(message: Message[Any], *, block: bool) -> ResultMissing | ResultTimeout:
+    job = f"actor {message.actor_name}: the result of job {message.message_id} is no longer kept"
+    return (ResultTimeout if block else ResultMissing)(f"{job}; a longer result_ttl keeps it longer")
 
 
 def _fail(kind: str, text: str) -> NoReturn:

@@ -37,7 +37,9 @@ def test_a_result_comes_from_the_jobs_record(broker: RedisBroker, run_worker: An
     def nothing() -> None: ...
 
     sent, none = add.send(1, 2), nothing.send()
-    with pytest.raises(ResultMissing):
+    with pytest.raises(
+        ResultMissing, match=r"actor add: .* has not ended, .*; wait for it with get_result\(block=True"
+    ):
         sent.get_result()
     with run_worker(broker=broker):
         waited = sent.get_result(block=True, timeout=WAIT_MS), none.get_result(block=True, timeout=WAIT_MS)
@@ -119,7 +121,7 @@ def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
         return 1
 
     sent, began_s = one.send(), time.monotonic()
-    with pytest.raises(ResultTimeout):
+    with pytest.raises(ResultTimeout, match=f"after 120 ms; see manage.py jobs show {sent.message_id}"):
         sent.get_result(block=True, timeout=120)
 
     assert 0.1 <= time.monotonic() - began_s < 10
@@ -169,7 +171,7 @@ def test_a_result_is_kept_for_its_result_ttl(
     now = kept_results.now_ms
     monkeypatch.setattr(kept_results, "now_ms", lambda: now() + 61_000)
 
-    with pytest.raises(ResultMissing):
+    with pytest.raises(ResultMissing, match="is no longer kept; a longer result_ttl"):
         sent.get_result()
 
 
