@@ -14,6 +14,8 @@ from broker.redis.calls import RedisCalls
 
 # For a node that hangs. One that refuses connections is known as soon as the access gives up.
 LOOK_S: Final = 1.0
+# Findings of a server outside of a cluster. A master that became a replica is asked until the client knows the new one.
+ALONE_ONLY: Final = frozenset({"cluster", "replica"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _read(address: str, node: RedisCalls, production: bool, budget_s: float) -> 
         facts = read_facts(node, budget_s=budget_s)
     except BrokerUnavailable:
         return None
-    found = [item for item in judge(facts, production=production) if item.code != "cluster"]
+    found = [item for item in judge(facts, production=production) if item.code not in ALONE_ONLY]
     return NodeState(address, facts, tuple(found))
 
 

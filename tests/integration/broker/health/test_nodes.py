@@ -117,3 +117,20 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         assert not health.pause and health.red
         assert f"node {dead.address}: it does not answer; b starts nothing" in health.findings[0].seen
         calls.close()
+
+
+def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
+    """Clients notice a failover with their next call for one of its slots; until then they ask the former master."""
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
+        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+        before = set(calls.nodes())
+        former = cluster.owner("{c}")
+        cluster.replica_of(former).ask("CLUSTER", "FAILOVER")
+        wait_for(lambda: b"role:slave" in former.ask("INFO", "replication"), what="the former master is a replica")
+
+        nodes = read_nodes(calls, production=True)
+        calls.close()
+
+    assert {node.address for node in nodes} == before
+    assert [node.facts.role for node in nodes if node.address == former.address and node.facts] == ["slave"]
+    assert by_code(nodes) == []
