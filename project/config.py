@@ -128,7 +128,7 @@ def _secret(environ: Mapping[str, str], name: str, *, debug: bool) -> str:
         return f"{DEVELOPMENT_KEY}{name}"
     if len(value) < 32:
         fact = "is not set" if value == "" else f"has {len(value)} characters, 32 are the least"
-        raise InvalidSetting(name, fact, f"set {name} to a random value, for example {secrets.token_urlsafe(32)!r}")
+        raise InvalidSetting(name, fact, f"set {name} to a random value, for example {secrets.token_urlsafe(48)!r}")
     return value
 
 

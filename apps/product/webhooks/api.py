@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.parsing import invalid
-from apps.platform.api.problems import FieldError
-from apps.platform.api.schemas import StrictSchema
+from apps.platform.api.problems import FieldError, Problem
+from apps.platform.api.schemas import ProblemBody, StrictSchema
 from apps.platform.outbound.addresses import MAX_URL_CHARACTERS
 from apps.platform.outbound.given_urls import refuse_forbidden
 from apps.product.webhooks import publishing, services
@@ -66,11 +66,19 @@ class Published(BaseModel):
     job_ids: list[str]
 
 
-@router.post("/endpoints", auth=submit_scope, response={201: EndpointCreated}, operation_id="create_webhook_endpoint")
+@router.post(
+    "/endpoints",
+    auth=submit_scope,
+    response={201: EndpointCreated, 409: ProblemBody},
+    operation_id="create_webhook_endpoint",
+)
 def create_endpoint(request: HttpRequest, body: EndpointRequest) -> Status[dict[str, str]]:
     """Register an endpoint for types of events. Its address must be public; deliveries follow Standard Webhooks."""
     refuse_forbidden("url", body.url)
-    endpoint, secret = services.create_endpoint(_owner(request), body.url, body.events)
+    try:
+        endpoint, secret = services.create_endpoint(_owner(request), body.url, body.events)
+    except services.TooManyEndpoints as error:
+        raise Problem(409, str(error)) from error
     return Status(201, {"id": str(endpoint.pk), "secret": secret})
 
 

@@ -17,6 +17,12 @@ from apps.product.webhooks.signing import new_secret
 PREVIOUS_SECRET_KEPT = timedelta(hours=24)
 ATTEMPTS_KEPT = timedelta(days=30)
 PURGE_AT_ONCE = 1_000
+# Of an owner. Each event becomes a job for each of them, also where all have the same URL of somebody else.
+MOST_ENDPOINTS = 100
+
+
+class TooManyEndpoints(Exception):
+    """An owner has as many enabled endpoints as one may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,19 @@ class AttemptOutcome:
 
 
 def create_endpoint(owner_key: str, url: str, events: Sequence[str]) -> tuple[Endpoint, str]:
-    """Register an endpoint and return it with its secret. The caller has validated the URL."""
+    """Register an endpoint and return it with its secret. The caller has validated the URL.
+
+    Raises:
+        TooManyEndpoints: its owner has ``MOST_ENDPOINTS`` that are enabled.
+    """
     endpoint_id = row_id_of_request("endpoint")
     if endpoint_id is not None and is_repeated_request():
         known = Endpoint.objects.filter(pk=endpoint_id).first()
         if known is not None:
             return known, known.secret
+    if Endpoint.objects.filter(owner_key=owner_key, active=True).count() >= MOST_ENDPOINTS:
+        fact = f"{MOST_ENDPOINTS} endpoints are enabled for this token's owner, which is the most"
+        raise TooManyEndpoints(f"{fact}; have one that is not needed disabled in the admin")
     secret = new_secret()
     endpoint = Endpoint.objects.create(
         pk=endpoint_id or uuid.uuid4(), owner_key=owner_key, url=url, events=list(events), secret=secret

@@ -38,6 +38,23 @@ def test_an_endpoint_is_registered_and_its_secret_given_once(post):
     assert (endpoint.url, endpoint.events, endpoint.active) == (URL, ["invoice.paid", "invoice.sent"], True)
 
 
+def test_an_owner_has_at_most_a_hundred_enabled_endpoints(post):
+    """Each event would be sent to all of them: a flood, where they have one URL."""
+    assert post(ENDPOINTS, {"url": URL, "events": ["a"]}).status_code == 201
+    first = Endpoint.objects.get()
+    Endpoint.objects.bulk_create(
+        Endpoint(owner_key=first.owner_key, url=URL, events=["a"], secret="-") for _ in range(99)
+    )
+
+    refused = post(ENDPOINTS, {"url": URL, "events": ["a"]})
+    Endpoint.objects.filter(pk=first.pk).update(active=False)
+    taken = post(ENDPOINTS, {"url": URL, "events": ["a"]})
+
+    assert refused.status_code == 409
+    assert refused.json()["detail"].startswith("100 endpoints are enabled for this token's owner, which is the most")
+    assert taken.status_code == 201
+
+
 def test_a_name_that_does_not_resolve_yet_is_taken(post):
     assert post(ENDPOINTS, {"url": "https://not-there-yet.invalid/", "events": ["a"]}).status_code == 201
 
