@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 import pytest
 import redis
-from django.contrib import admin
 from django.test import override_settings
 from dramatiq import Worker
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
@@ -49,11 +48,7 @@ TESTS = Path(__file__).parent
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    """Load the admin as the web does, and its application before the modules that import it.
-
-    On PostgreSQL the application's checks ask the database.
-    """
-    admin.autodiscover()
+    """Load the web's application before the modules that import it: on PostgreSQL its checks ask the database."""
     if POSTGRES:
         with session.config.stash[blocking_manager_key].unblock():
             importlib.import_module("project.asgi")

@@ -51,7 +51,6 @@ def _rows() -> dict[str, Any]:
     from django.apps import apps
     from django.contrib import admin
 
-    admin.autodiscover()
     found = {}
     for model in filter(admin.site.is_registered, apps.get_models()):
         if model._meta.managed and (row := model._default_manager.order_by("pk").first()) is not None:
