@@ -54,7 +54,7 @@ PRODUCT_APPS = [
 ]
 INSTALLED_APPS = [
     "unfold",
-    "project.late_admin.LateAdmin",
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -35,7 +35,6 @@ def old_admin_page(request: HttpRequest, label: str, page: str) -> HttpResponseR
     return HttpResponseRedirect(f"/admin/switchyard_{label}/{page}" + (f"?{query}" if query else ""))
 
 
-admin.autodiscover()  # project.late_admin leaves it to this file
 check_foreign_lists(admin.site)
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
