@@ -264,7 +264,7 @@ def test_of_200_random_shapes_none_is_lost_and_none_holds_up_a_healthy_message(
                 wait_for(lambda id_=healthy: id_ in runs)
                 latest_s = max(latest_s, time.monotonic() - sent_s)
         pushed_s = time.monotonic()
-        # What waits in one lane may be taken while the other is looked at: only the whole account says that all ended.
+        # A message of one lane may be taken while the other is looked at: only the whole account says that all ended.
         wait_for(lambda: set.union(*places_of(broker, ids, runs)) == ids, what="an end of each message")
         wait_for(lambda: not family.held(owner_of(broker, "live")) and not family.held(owner_of(broker, "retry")))
         settled_s = time.monotonic() - pushed_s
