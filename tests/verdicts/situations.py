@@ -119,7 +119,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "an endpoint answers 500",
             causes.endpoint_down,
             r"^127\.0\.0\.1(:\d+)? is down for deliver_webhook.*: \d+ of \d+ jobs failed in the last 5 min",
-            r"(Show \d+ failed jobs of deliver_webhook|Triage \d+ dead letters of deliver_webhook)",
+            r"(Show \d+ failed jobs? of deliver_webhook|Triage \d+ dead letters? of deliver_webhook)",
         ),
         Situation(
             "half of an actor's jobs fail",
