@@ -1,4 +1,9 @@
-"""Benchmark of a cluster: processor time of the servers and of the client for each message, beside one server."""
+"""Benchmark of a cluster: processor time of the servers and of the client for each message, beside one server.
+
+Of the servers twice: while workers drain the four queues, which is the target, and while a single client calls one
+server after the other. The second is the worst case: one server has its code and data in the processor's caches for
+each call, and of three each finds them gone after the turns of the others. Servers without a cluster show how much.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,13 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench, Benchmark, Figures
+from benchmarks.figures import drain_rate
 from benchmarks.memory_cluster import MemoryCluster
 from benchmarks.peers import OURS, Peer
 from benchmarks.server import MemoryServer
@@ -28,11 +34,16 @@ from broker.redis.connections import connect
 QUEUES = ("b", "c", "a", "d")
 # Name in figures -> masters; none is one server outside of a cluster, under a plain address.
 SERVERS = {"alone": 0, "of_1": 1, "of_3": 3}
+# As many servers, without a cluster: what several processes cost whatever they are.
+APART, SERVERS_APART = "apart", 3
 # Slices are short, so that other work on the machine slows all servers down alike; their medians are compared.
 SLICES, LEAST_SLICES, SLICE, AT_ONCE = 60, 10, 320, 8
 BARE_CALLS = 10_000
 BODY = b"x" * 400
 OWNER = "bench.1/live"
+# Masters of the drains.
+DRAINED = {"alone": 0, "of_3": 3}
+SLOTS = 8
 
 
 class Side:
@@ -48,7 +59,16 @@ class Side:
     def connect(self) -> None:
         """Connect to the running server."""
         self.calls: Any = calls_on(connect(self.server.url))
-        self._families = [QueueOperations(self.calls, Keys("bench").queue(queue)) for queue in QUEUES]
+        self._join([self.calls] * len(QUEUES))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.calls.close()
+
+    def _join(self, calls: Sequence[Any]) -> None:
+        self._families = [
+            QueueOperations(one, Keys("bench").queue(queue)) for one, queue in zip(calls, QUEUES, strict=True)
+        ]
         for family in self._families:
             family.join(OWNER)
 
@@ -67,17 +87,87 @@ class Side:
         self.server_us.append((self.server.cpu_s() - server_s) * 1e6 / SLICE)
 
 
+class Servers:
+    """Servers without a cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        self._servers = [MemoryServer(folder / str(number)) for number in range(SERVERS_APART)]
+        self._open = contextlib.ExitStack()
+
+    @property
+    def urls(self) -> list[str]:
+        """Address of each queue's server: the last one has two queues, as in the cluster."""
+        return [self._servers[min(number, SERVERS_APART - 1)].url for number in range(len(QUEUES))]
+
+    def cpu_s(self) -> float:
+        """Read the processor time of all servers together."""
+        return sum(server.cpu_s() for server in self._servers)
+
+    def __enter__(self) -> Servers:
+        with contextlib.ExitStack() as stack:
+            for server in self._servers:
+                stack.enter_context(server)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+
+class SideApart(Side):
+    """Servers without a cluster, the queues shared out among them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 0)
+        self.server = Servers(folder)
+
+    def connect(self) -> None:
+        """Connect to the running servers."""
+        self.calls = [calls_on(connect(url)) for url in self.server.urls]
+        self._join(self.calls)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for one in self.calls:
+            one.close()
+
+
 def measure(bench: Bench, peer: Peer) -> Figures:
+    """Measure calls of a single client, then drains by workers."""
+    figures = {} if peer.whole_stack else calls(bench)
+    for name, masters in random.sample(list(DRAINED.items()), len(DRAINED)):
+        figures |= drain(bench, peer, name, masters)
+    return figures
+
+
+def drain(bench: Bench, peer: Peer, name: str, masters: int) -> Figures:
+    """Drain a backlog of four queues with one worker."""
+    share = bench.count(peer.backlog // 2, least=200)
+    count = share * len(QUEUES)
+    with bench.stage(peer, BENCH_LANES=" ".join(QUEUES)).on_cluster(masters) as stage:
+        stage.start_workers(1, slots=SLOTS)
+        stage.pause_workers()
+        for number, queue in enumerate(QUEUES):
+            stage.sender.bulk(share, first=number * share, queue=queue)
+        before_s = stage.server.cpu_s()
+        stage.resume_workers()
+        records = stage.wait_for_records(count)
+        used_s = stage.server.cpu_s() - before_s
+    return {f"cluster_{name}_task_us": used_s * 1e6 / count, f"cluster_{name}_per_s": drain_rate(records)}
+
+
+def calls(bench: Bench) -> Figures:
     """Send, fetch and acknowledge the same messages on each kind of server, in slices by turns."""
     folder = Path(tempfile.mkdtemp(prefix="switchyard-bench-", dir=MEMORY_DIR if MEMORY_DIR.is_dir() else None))
     sides = {name: Side(folder / name, masters) for name, masters in SERVERS.items()}
+    sides[APART] = SideApart(folder / APART)
     figures: Figures = {}
     try:
         with contextlib.ExitStack() as stack:
             for side in sides.values():
                 stack.enter_context(side.server)
                 side.connect()
-                stack.callback(side.calls.close)
+                stack.callback(side.close)
             for _ in range(bench.count(SLICES, least=LEAST_SLICES)):
                 for name in random.sample(list(sides), len(sides)):
                     sides[name].run_slice()
@@ -107,4 +197,4 @@ def _own_client_us(alone: Side, of_1: Side) -> float:
     return statistics.median(each_us(aware) - each_us(plain) for _ in range(LEAST_SLICES))
 
 
-BENCHMARK = Benchmark("cluster", "What does a cluster cost for each message, beside one server?", measure, OURS[:1])
+BENCHMARK = Benchmark("cluster", "What does a cluster cost for each message, beside one server?", measure, OURS)

@@ -16,6 +16,7 @@ from typing import Any
 
 from apps.platform.workers.shared.parent_death import die_with_parent
 from benchmarks.environments import Environments
+from benchmarks.memory_cluster import MemoryCluster
 from benchmarks.peers import Peer
 from benchmarks.records import LAYOUT, Record, read
 from benchmarks.sending import PeerFailed, Sender, end, pipe
@@ -43,11 +44,17 @@ class Stage:
         self.workers: list[subprocess.Popen[str]] = []
         self._environments = environments
         self._away_ms = 0.0
+        self._masters = 0
         self._open = contextlib.ExitStack()
 
     def away(self, one_way_ms: float) -> Stage:
         """Put a proxy in front of the server that delays every byte in each direction."""
         self._away_ms = one_way_ms
+        return self
+
+    def on_cluster(self, masters: int) -> Stage:
+        """Put the tasks on a cluster of so many masters; of none, on one server."""
+        self._masters = masters
         return self
 
     def __enter__(self) -> Stage:
@@ -57,7 +64,11 @@ class Stage:
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.records_path = self.folder / "records"
             self.records_path.touch()
-            self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
+            self.server: Any = stack.enter_context(
+                MemoryCluster(self.folder / "valkeys", self._masters)
+                if self._masters
+                else MemoryServer(self.folder / "valkey")
+            )
             self._database_url = stack.enter_context(self._environments.database(self.peer))
             given = self._more_variables.get("BENCH_RABBITMQ_URL", "")
             self.rabbitmq_url = given or stack.enter_context(self._environments.rabbitmq(self.peer))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, KeysView
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
@@ -78,24 +79,41 @@ def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[st
 
 
 def refuse_unusable_calls() -> None:
-    """Let every actor refuse ``args`` and ``kwargs`` of the wrong type where a message is made.
+    """Let every actor refuse ``args`` and ``kwargs`` of the wrong type, and arguments outside of both.
 
     On the class, because Dramatiq's decorator is used as it is. ``Message`` makes a tuple of any ``args``:
     of a text its characters.
     """
-    make = Actor.message_with_options
+    make, send = Actor.message_with_options, Actor.send_with_options
     if make.__module__ == __name__:
         return
 
-    @functools.wraps(make, assigned=("__doc__", "__name__", "__qualname__"))
-    def message_with_options(self: Any, *, args: Any = (), kwargs: Any = None, **options: Any) -> Message[Any]:
+    @functools.wraps(make, assigned=NAMES)
+    def message_with_options(self: Any, *bare: Any, args: Any = (), kwargs: Any = None, **options: Any) -> Message[Any]:
+        if bare:
+            _refuse_bare(self, "message_with_options", len(bare))
         if type(args) is not tuple:
             require_places(self, args)
         if kwargs and type(kwargs) is not dict:
             require_named(self, kwargs)
         return make(self, args=args, kwargs=kwargs, **options)
 
+    @functools.wraps(send, assigned=NAMES)
+    def send_with_options(self: Any, *bare: Any, **given: Any) -> Message[Any]:
+        if bare:
+            _refuse_bare(self, "send_with_options", len(bare))
+        return send(self, **given)
+
     Actor.message_with_options = message_with_options  # type: ignore[method-assign]
+    Actor.send_with_options = send_with_options  # type: ignore[method-assign]
+
+
+def _refuse_bare(actor: Actor[..., Any], call: str, count: int) -> NoReturn:
+    """Refuse arguments of an actor that are written as if its options came after them. The values are not shown."""
+    names = [*itertools.islice(signature_of(actor.fn).parameters, count)]
+    names += ["..."] * (count - len(names))
+    remedy = f"write {call}(args=({', '.join(names)}{',' if count == 1 else ''}), ...)"
+    raise InvalidArguments(actor.actor_name, f"{call} takes its arguments as args and kwargs; {remedy}", actor.fn)
 
 
 def require_places(actor: Actor[..., Any], args: Any) -> None:
@@ -129,6 +147,9 @@ MOST_PLACES: Final = 1_000_000
 # Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.
 SIMILAR_NAME: Final = 0.6
 SAME_NAME: Final = 0.8
+
+# Attributes that a replacement copies from Dramatiq's method: all but the module, by which it is recognised.
+NAMES: Final = ("__doc__", "__name__", "__qualname__")
 
 TEXTS: Final = (str, bytes, bytearray, memoryview)
 

@@ -117,6 +117,20 @@ class DuplicateActor(SwitchyardError, MiddlewareError):
         super().__init__(f"actor {actor_name}: {fact}; {remedy}")
 
 
+class SendingFile(SwitchyardError, MiddlewareError):
+    """A module of actors sends a message while it is imported.
+
+    Args:
+        place: Place of the call, ``file:line``.
+    """
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"{place}: this sends a message whenever the file is imported, so once for each process; "
+            "write it in a function, such as a view or a command"
+        )
+
+
 class UnknownOption(SwitchyardError, MiddlewareError):
     """An option that no middleware knows, most likely misspelt."""
 

@@ -108,6 +108,20 @@ def _direct_url(environ: Mapping[str, str], state_dir: Path, *, bounced: bool) -
     return _database_url("DATABASE_DIRECT_URL", direct or environ.get("DATABASE_URL"), state_dir)
 
 
+def make_metrics_dir(library: SwitchyardSettings) -> None:
+    """Create the folder in which the processes of this machine share metrics.
+
+    Raises:
+        InvalidSetting: this user cannot create or read it, because the folder is another user's for example.
+    """
+    try:
+        library.metrics_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        name = "PROMETHEUS_MULTIPROC_DIR" if library.metrics_dir.parent != library.state_dir else "SWITCHYARD_STATE_DIR"
+        fact = f"{error.filename} cannot be created or read: {str(error.strerror).lower()}"
+        raise InvalidSetting(name, fact, f"export {name}=DIR with a folder that this user may write to") from error
+
+
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = environ.get(name, "")
     if value not in ("", "0", "1"):

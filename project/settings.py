@@ -12,12 +12,13 @@ from apps.platform.console.page_folders import FOLDERS
 from apps.platform.files.declared import storage_of
 from broker.errors import SwitchyardError
 from project import database
-from project.config import BASE_DIR, load
+from project.config import BASE_DIR, load, make_metrics_dir
 
 EX_CONFIG = 78
 
 try:
     _CONFIG = load(os.environ)
+    make_metrics_dir(_CONFIG.library)
 except SwitchyardError as error:
     print(f"switchyard: refused to start: {error}", file=sys.stderr)
     raise SystemExit(EX_CONFIG) from error
@@ -27,7 +28,6 @@ PAYMENT_SECRET = _CONFIG.payment_secret
 
 # prometheus-client chooses its storage when it is first imported, by this variable.
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(SWITCHYARD.metrics_dir))
-SWITCHYARD.metrics_dir.mkdir(parents=True, exist_ok=True)
 
 DEBUG = _CONFIG.debug
 SECRET_KEY = _CONFIG.secret_key

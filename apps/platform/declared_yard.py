@@ -16,8 +16,10 @@ from broker.topology import Pool, Queue, RetryPolicy, Yard
 from middleware.places import place
 
 DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
-# Python's own words for a misspelt option of one of them.
-MISSPELT = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+# Python's own words for a call of one of them that it refuses, and for what a misspelt and a missing option are in it.
+REFUSED = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) (.*)")
+MISSPELT = re.compile(r"got an unexpected keyword argument '(\w+)'")
+MISSING = re.compile(r"missing \d+ required positional arguments?: ")
 
 MOST_CORES = 1_024
 
@@ -64,19 +66,31 @@ def _imported(name: str, path: str) -> Any:
         where = _place(path, error.__traceback__)
         raise InvalidSetting(name, fact, f"{remedy or 'correct the declaration'}{where}") from error
     except TypeError as error:
-        misspelt = MISSPELT.fullmatch(str(error))
-        if misspelt is None:
+        refused = REFUSED.fullmatch(str(error))
+        if refused is None:
             raise
-        kind, option = misspelt.groups()
-        known = [field.name for field in fields(DECLARED[kind])]
+        where = _place(path, error.__traceback__)
+        fact, remedy = _explained(*refused.groups())
+        raise InvalidSetting(name, fact, f"{remedy}{where}") from error
+
+
+def _explained(kind: str, words: str) -> tuple[str, str]:
+    """Return what is wrong in a call of one of the declared classes, and what to write."""
+    known = [field.name for field in fields(DECLARED[kind])]
+    options = f"has {', '.join(known)}"
+    if misspelt := MISSPELT.fullmatch(words):
+        option = misspelt[1]
         near = get_close_matches(option, known, n=1)
         remedy = f"did you mean {near[0]!r}? It" if near else "it"
         if owner := next(
             (other for other, of in DECLARED.items() if option in {field.name for field in fields(of)}), ""
         ):
             remedy = f"it is an option of {owner}(...). {kind}"
-        where = _place(path, error.__traceback__)
-        raise InvalidSetting(name, f"{kind} has no {option!r}", f"{remedy} has {', '.join(known)}{where}") from error
+        return f"{kind} has no {option!r}", f"{remedy} {options}"
+    if missing := MISSING.match(words):
+        names = re.findall(r"'(\w+)'", words[missing.end() :])
+        return f"a {kind} lacks {', '.join(names)}", f"write {', '.join(f'{option}=...' for option in names)}"
+    return f"{kind}(...) {words}", f"a {kind} {options}"
 
 
 def _place(path: str, trace: TracebackType | None) -> str:

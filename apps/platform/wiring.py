@@ -17,6 +17,7 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
 from apps.platform.jobs.result_stores.chosen import result_stores
+from apps.platform.missing_tables import MissingTables
 from apps.platform.transaction_warnings import TransactionWarnings
 from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
@@ -278,6 +279,7 @@ def in_order(
         *extra,
         *([DeclaredOptions()] if extra else []),
         TypedArguments(),
+        MissingTables(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 
@@ -291,9 +293,8 @@ def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> lis
 
 def project_dead_letter(letter: DeadLetter) -> None:
     """Write the row of a dead letter; log a database that is away."""
-    from apps.platform.dead_letters.projection import (
-        project_or_log,  # models are not loaded yet when the broker is built
-    )
+    # Models are not loaded yet when the broker is built.
+    from apps.platform.dead_letters.projection import project_or_log
 
     close_old_connections()  # a task may have left a broken connection, and no hook checks those of a consumer's thread
     project_or_log(letter)

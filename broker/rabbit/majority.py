@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from pika.exceptions import ChannelClosedByBroker
@@ -16,6 +17,9 @@ ASKED_S: Final = 1.9
 # Each try after an error is a connection of its own.
 PAUSE_S: Final = 0.2
 ACCESS_REFUSED: Final = 403
+NOT_FOUND: Final = 404
+# Of a queue that :func:`ask` declares.
+ANSWER_S: Final = 0.5
 
 
 def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = CONFIRMS_S) -> bool:
@@ -52,8 +56,10 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
         time.sleep(PAUSE_S)
 
 
-def ask(url: str, prefix: str, kind: str) -> tuple[float, bool]:
+def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[float, bool]:
     """Return the milliseconds that a connection took, and what :func:`confirms` does, over connections of their own.
+
+    Declares the queues of ``lanes`` that exist: the server refuses those of another type.
 
     Each of the two takes up to 1.9 s: within the 4 s that the doctor gives a server.
 
@@ -62,7 +68,7 @@ def ask(url: str, prefix: str, kind: str) -> tuple[float, bool]:
 
     Raises:
         BrokerUnavailable: the server takes no connection, or does not answer on it.
-        BrokerRefused: as :func:`confirms`.
+        BrokerRefused: as :func:`confirms`, or for a queue of a lane.
     """
     parameters = parameters_of(url)
     parameters.socket_timeout = parameters.stack_timeout = ASKED_S
@@ -72,6 +78,25 @@ def ask(url: str, prefix: str, kind: str) -> tuple[float, bool]:
     publishers = Publishers(parameters, answer_s=ASKED_S)
     try:
         queues = RabbitQueues(prefix, "classic" if kind == "classic" else "quorum")
-        return took_ms, confirms(publishers, queues, within_s=ASKED_S)
+        answer = confirms(publishers, queues, within_s=ASKED_S)
+        if answer:
+            _declare_existing(publishers, queues, lanes)
+        return took_ms, answer
     finally:
         publishers.close()
+
+
+def _declare_existing(publishers: Publishers, queues: RabbitQueues, lanes: Iterable[str]) -> None:
+    """Declare each lane's queue that exists, which changes nothing, so that the server compares its type.
+
+    Ends at the first that has no answer: a queue may be electing a leader.
+    """
+    for lane in lanes:
+        name = queues.name(lane)
+        try:
+            with publishers.channel(within_s=ANSWER_S) as channel:
+                channel.queue_declare(name, passive=True)
+                queues.declare(channel, lane, name)
+        except AWAY as error:
+            if not (isinstance(error, ChannelClosedByBroker) and error.reply_code == NOT_FOUND):
+                return

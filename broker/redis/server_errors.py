@@ -36,8 +36,11 @@ CODES: dict[type[Exception], str] = {
 # a master that became a replica while a call was blocked on it.
 NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
-# A login that is refused is a lost connection to redis-py.
-LOGIN_REMEDY = "check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL"
+# A login that is refused is a lost connection to redis-py. After a failover another server is asked for the same user.
+LOGIN_REMEDY = (
+    "check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL; "
+    "replicas and nodes of a cluster need the same users"
+)
 
 
 def is_away(error: Exception) -> bool:

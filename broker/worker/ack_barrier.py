@@ -199,15 +199,17 @@ class AckBarrier:
     def stop(self) -> None:
         """End the background, and write what is left.
 
-        Raises:
-            BrokerUnavailable: see :meth:`flush`.
+        Without an answer of the server these messages are not acknowledged either, and run again.
         """
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
             self._some.set()
             thread.join()
-        self.flush()
+        try:
+            self.flush()
+        except BrokerUnavailable as error:
+            logger.warning("job records are not written at the end of the worker, jobs that ended run again: %s", error)
 
     def _gather(self, began_before_s: float) -> int:
         """Gather the steps that were added, and those of attempts that began before a time; return how many there are.

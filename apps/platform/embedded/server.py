@@ -119,7 +119,11 @@ class EmbeddedServer:
         if self.running:
             return self
         deadline = time.monotonic() + self.start_timeout_s
-        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            fact = f"the folder cannot be created: {str(error.strerror).lower()}"
+            raise EmbeddedServerFailed(self.data_dir, fact, "name one that this user may write to") from error
         tries = PORT_TRIES if self._chooses_port else 1
         with self._exclusive_folder(deadline) as lock:
             for remaining in reversed(range(tries)):

@@ -31,6 +31,9 @@ from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
 
+# Names by which Dramatiq, Celery and others delay a message.
+DELAYS = ("delay", "countdown", "eta", "delay_s", "delay_seconds")
+
 
 def submit(
     actor: Actor[Any, Any],
@@ -39,6 +42,7 @@ def submit(
     delay_ms: int | None = None,
     job_id: str | None = None,
     kwargs: dict[str, Any] | None = None,
+    **named: Any,
 ) -> str:
     """Enqueue a job now and return its id, or the id of the unfinished job that holds the same unique key.
 
@@ -49,7 +53,8 @@ def submit(
         delay_ms: Milliseconds until the job may start.
         job_id: A UUID, the same for the same work: while its record is kept, it is not enqueued again. By default a
             random one, or with an ``Idempotency-Key`` one that is the same for every repetition of the request.
-        args, kwargs: The actor's arguments, checked against its signature and annotations here.
+        args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
+        kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
@@ -57,7 +62,8 @@ def submit(
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
         ValueError: the job id is no UUID.
     """
-    message, look_up = message_of(actor, owner, kwargs, job_id, args)
+    message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
+    _refuse_delay(actor, message)
     return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
 
 
@@ -66,6 +72,7 @@ def enqueue_on_commit(
     *args: Any,
     owner: str = "",
     using: str = "default",
+    delay_ms: int | None = None,
     job_id: str | None = None,
     kwargs: dict[str, Any] | None = None,
     **named: Any,
@@ -79,6 +86,7 @@ def enqueue_on_commit(
     Args:
         owner: As for ``submit``.
         using: Alias of the transaction's database.
+        delay_ms: Milliseconds from the commit until the job may start.
         job_id: As for ``submit``.
         args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
         kwargs: More of them by name, such as those that are called ``owner``.
@@ -88,13 +96,12 @@ def enqueue_on_commit(
         ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
     """
-    # Arguments that are no dict are refused there.
-    merged = kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
-    message, look_up = message_of(actor, owner, merged, job_id, args)
+    message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
+    _refuse_delay(actor, message)
     if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
     require_types(actor, message.args, message.kwargs)
-    transaction.on_commit(lambda: enqueue_message(actor.broker, message, None, look_up=look_up), using=using)
+    transaction.on_commit(lambda: enqueue_message(actor.broker, message, delay_ms, look_up=look_up), using=using)
     return message.message_id
 
 
@@ -214,6 +221,24 @@ def message_of(
     # Recorded whatever its actor says: the record tells a repetition that the job was enqueued.
     message = actor.message_with_options(args=args, kwargs=kwargs, **options, track=True)
     return message.copy(message_id=job_id), look_up
+
+
+def _merged(kwargs: dict[str, Any] | None, named: dict[str, Any]) -> Any:
+    """Return both kinds of arguments by name as one; ``kwargs`` that are no ``dict`` as they are, to be refused."""
+    return kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
+
+
+def _refuse_delay(actor: Actor[Any, Any], message: Message[Any]) -> None:
+    """Refuse an option of another call that would be an argument the actor does not have.
+
+    Raises:
+        ArgumentMismatch: with the option that delays here.
+    """
+    names = message.kwargs.keys()
+    delay = next((name for name in DELAYS if name in names), "")
+    if delay and (wrong := misfit(actor.fn, len(message.args), names)) is not None:
+        wrong += f"; instead of {delay} write delay_ms=10_000, in milliseconds"
+        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
 
 
 def _require_uuid(job_id: Any) -> None:

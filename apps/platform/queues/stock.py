@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
         from dramatiq.brokers.rabbitmq import RabbitmqBroker  # pika is installed where it is used
     except ModuleNotFoundError as error:
         raise NotImported(f"{error}; install the client: pip install 'pika>=1.4,<1.5'") from error
+    # Over a hundred lines for each queue; each error is raised as well.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
     return RabbitmqBroker(url=url, middleware=[])
 
 

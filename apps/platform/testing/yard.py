@@ -28,6 +28,7 @@ from broker.stores.kept_results import RecordResults
 from broker.stores.pool_reports import PoolReports
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
+from middleware.arguments import refuse_unusable_calls
 from middleware.clock_comparison import ClockComparison
 from middleware.foreign_calls import explain_foreign_calls
 from middleware.options import refuse_unknown
@@ -87,6 +88,7 @@ def build(real: Broker) -> MemoryYard:
         broker.add_middleware(entry)
     refuse_unknown(broker)
     explain_foreign_calls()
+    refuse_unusable_calls()
     for lane in yard.lanes:
         broker.declare_queue(lane)
     stores = (dead_lists, records, windows, alerts, groups, calls)

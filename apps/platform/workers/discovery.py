@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dramatiq
 from django.utils.module_loading import autodiscover_modules
 from dramatiq.actor import Actor
+from dramatiq.broker import Broker
 from periodiq import CronSpec
 
-from middleware.errors import DuplicateActor
+from middleware.errors import DuplicateActor, SendingFile
 from middleware.places import place, place_of
 
 MODULE = "actors"
@@ -33,10 +36,12 @@ def declare_actors() -> None:
 
     Raises:
         DuplicateActor: two of them have one name.
+        SendingFile: a module sends a message while it is imported.
         SwitchyardError: one is declared wrongly.
     """
     try:
-        autodiscover_modules(MODULE)
+        with _no_sends(dramatiq.get_broker()):
+            autodiscover_modules(MODULE)
     except ValueError as error:
         if (duplicate := _duplicate(error)) is None:
             if remedy := _remedy(error):
@@ -53,6 +58,31 @@ def declare_actors() -> None:
 def is_discovered(file: Path) -> bool:
     """Return whether a file was imported with the actors, in every process that declares them."""
     return str(file) in _loaded
+
+
+@contextlib.contextmanager
+def _no_sends(broker: Broker) -> Iterator[None]:
+    """Refuse messages that the code of a module sends: each process that imports it would send them once more."""
+
+    def refusing(send: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(given: Any, *args: Any, **options: Any) -> Any:
+            frame = inspect.currentframe()
+            while frame is not None and frame.f_code.co_name != "<module>":
+                frame = frame.f_back
+            if frame is None or frame.f_globals.get("__name__") == "__main__":  # another thread, or a script
+                return send(given, *args, **options)
+            raise SendingFile(place(frame.f_code.co_filename, frame.f_lineno))
+
+        return refuse
+
+    sends = [name for name in ("enqueue", "enqueue_many") if hasattr(broker, name)]
+    for name in sends:
+        setattr(broker, name, refusing(getattr(broker, name)))
+    try:
+        yield
+    finally:
+        for name in sends:
+            delattr(broker, name)
 
 
 def _duplicate(error: ValueError) -> DuplicateActor | None:

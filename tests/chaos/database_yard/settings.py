@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403
-from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.chaos.database_yard.yard import YARD as YARD
+from tests.library_apps import LIBRARY_APPS
 
-INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.database_yard"]
+INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.database_yard"]
 DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
-ROOT_URLCONF = "tests.chaos.yard.urls"
+ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

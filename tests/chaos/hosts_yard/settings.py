@@ -13,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 import time_machine
 
 from project.settings import *  # noqa: F403
-from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.chaos.hosts_yard.yard import YARD as YARD
+from tests.library_apps import LIBRARY_APPS
 
 if AHEAD_S := int(os.environ.get("CHAOS_CLOCK_S", "0")):
     time_machine.travel(datetime.now(UTC) + timedelta(seconds=AHEAD_S), tick=True).start()
 
-INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.hosts_yard"]
+INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.hosts_yard"]
 DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
-ROOT_URLCONF = "tests.chaos.yard.urls"
+ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -65,3 +65,15 @@ def test_port_in_use_is_said(tmp_path: Path) -> None:
         assert first.wait(60) == 0
     assert second.returncode == 1
     assert "in use" in second.stderr
+
+
+def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("")
+
+    done = subprocess.run([*COMMAND, str(tmp_path / "var")], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"embedded Valkey in {tmp_path}/var/valkey: the folder cannot be created: not a directory; "
+        "name one that this user may write to\n"
+    )

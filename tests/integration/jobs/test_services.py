@@ -50,10 +50,21 @@ def test_a_submitted_job_is_queued_runs_and_keeps_its_result(db: None, run_worke
 
 def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
     submit(probe_actors.add, 1, kwargs={"b": 2})
+    submit(probe_actors.add, 1, b=2)
     with pytest.raises(ArgumentMismatch, match="missing a required argument: 'b'; it is declared as probe_add"):
         submit(probe_actors.add, 1)
 
-    assert facilities().transport.stats("default").live.waiting == 1
+    assert facilities().transport.stats("default").live.waiting == 2
+
+
+@pytest.mark.parametrize("send", [submit, enqueue_on_commit])
+def test_an_option_that_delays_elsewhere_is_answered_with_ours(valkey: redis.Redis, db: None, send: Any) -> None:
+    for option in ({"delay": 5}, {"countdown": 5}):
+        words = f"instead of {next(iter(option))} write delay_ms=10_000, in milliseconds; it is declared as probe_add"
+        with pytest.raises(ArgumentMismatch, match=words):
+            send(probe_actors.add, 1, 2, **option)
+
+    assert facilities().transport.stats("default").live.waiting == 0
 
 
 def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
@@ -101,6 +112,14 @@ def test_a_delayed_job_is_scheduled(valkey: redis.Redis) -> None:
     assert job.next_attempt_at is not None
     assert job.enqueued_at is not None
     assert job.next_attempt_at - job.enqueued_at == pytest.approx(60_000, abs=20_000)
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_a_delay_of_a_job_is_counted_from_the_commit() -> None:
+    with transaction.atomic():
+        job_id = enqueue_on_commit(probe_actors.add, 1, 2, delay_ms=60_000)
+
+    assert state(job_id) == "scheduled"
 
 
 @pytest.mark.usefixtures("transactional_db")

@@ -183,6 +183,26 @@ def test_command_tells_of_both_servers(evicting: None, facilities: Facilities, r
     assert {"evicting", "rabbitmq_refuses"} <= {found["code"] for found in told["findings"]}
 
 
+def test_command_tells_of_queues_of_another_type(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+    queue = f"{declared_yard().keys.prefix}.{declared_yard().lanes[0]}"
+    names = (f"{queue}.XQ", queue)
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    channel = connection.channel()
+    for name in names:
+        channel.queue_delete(name)
+        channel.queue_declare(name, durable=True)  # a classic one
+    try:
+        code, printed = broker_command(rabbitmq_server.url)
+    finally:
+        for name in names:
+            channel.queue_delete(name)
+        connection.close()
+
+    assert code == 1
+    assert printed.startswith("error: RabbitMQ refuses: 406") and queue in printed
+    assert "SWITCHYARD_RABBITMQ_QUEUES" in printed
+
+
 def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:
     err = io.StringIO()
     call_command("queues", stdout=io.StringIO(), stderr=err)

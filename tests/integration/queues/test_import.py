@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_queues_that_the_old_server_lacks_are_left_out(
         *(f"{name}: 0 messages imported" for name in others),
     }
     assert facilities.transport.stats("default").live.waiting == 1
+
+
+def test_an_import_from_rabbitmq_prints_nothing_of_its_client(
+    facilities: Facilities,
+    rabbitmq_server: RabbitServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "pika")  # as where the yard is on Redis
+
+    run(rabbitmq_server.url, "default")
+
+    assert [record.message for record in caplog.records if record.name.startswith("pika")] == []
 
 
 def test_what_is_no_message_does_not_end_the_import_from_rabbitmq(

@@ -83,7 +83,10 @@ def test_a_wrong_password_is_told_as_one(server: EmbeddedServer) -> None:
     [message] = unsafe_server(f"redis://:wrong@127.0.0.1:{server.port}/0", debug=True)
 
     assert message.msg == "the server refuses the login; eviction and persistence were not checked"
-    assert message.hint == "Check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL."
+    assert message.hint == (
+        "Check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL; "
+        "replicas and nodes of a cluster need the same users."
+    )
 
 
 def test_every_finding_of_a_server_has_a_check() -> None:

@@ -119,13 +119,14 @@ def test_a_library_s_error_about_a_declaration_is_followed_by_what_to_write(
     assert re.search(rf"\nloyalty/actors\.py:3: {words}.*\n$", said), said
 
 
-def test_a_class_and_a_generator_are_seen(project: Project) -> None:
+def test_a_class_a_generator_and_a_lambda_are_seen(project: Project) -> None:
     project.write(
         "loyalty/actors.py",
         "import dramatiq\nfrom django.db import transaction\n\n"
         '@dramatiq.actor(queue_name="urgent")\nclass Greet:\n    def perform(self) -> None: ...\n\n'
         '@dramatiq.actor(queue_name="urgent")\ndef parts():\n    yield 1\n\n'
-        '@transaction.atomic\n@dramatiq.actor(queue_name="urgent")\ndef book() -> None: ...\n',
+        '@transaction.atomic\n@dramatiq.actor(queue_name="urgent")\ndef book() -> None: ...\n'
+        'bye = dramatiq.actor(lambda: None, queue_name="urgent")\n',
     )
 
     code, said = project.check()
@@ -134,6 +135,20 @@ def test_a_class_and_a_generator_are_seen(project: Project) -> None:
     assert "actor Greet (loyalty/actors.py:4): (switchyard.W022) is a class" in said
     assert "actor parts (loyalty/actors.py:8): (switchyard.W027) is a generator" in said
     assert "actor book (loyalty/actors.py:12): (switchyard.W026) another decorator is above @dramatiq.actor" in said
+    assert "actor <lambda> (loyalty/actors.py:15): (switchyard.W028) is a lambda without a name" in said
+
+
+@pytest.mark.parametrize(
+    "send", ["hello.send(1)", "hello.send(after='a fault of its own')", "hello.broker.enqueue_many([hello.message(1)])"]
+)
+def test_a_message_sent_by_the_file_itself_is_refused_with_its_line(project: Project, send: str) -> None:
+    project.write("loyalty/actors.py", f"{actor('queue_name=' + repr('urgent'))}\n{send}\n")
+
+    code, said = project.check()
+
+    assert code == 78
+    line = len(actor("queue_name='urgent'").splitlines()) + 2
+    assert f"refused to start: loyalty/actors.py:{line}: this sends a message whenever the file is imported" in said
 
 
 def test_a_second_actor_of_one_name_is_refused_with_both_places(project: Project) -> None:

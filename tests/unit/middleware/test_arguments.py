@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from inspect import Parameter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -159,6 +160,21 @@ def test_arguments_of_the_wrong_type_are_refused_where_the_message_is_made(call:
     for send in (pair.message_with_options, pair.send_with_options):
         with pytest.raises(InvalidArguments, match=words):
             send(**call)
+
+
+@pytest.mark.parametrize(
+    ("bare", "remedy"), [(("x",), "args=(first,), ..."), (("x", "y"), "args=(first, second), ...")]
+)
+def test_arguments_outside_of_args_are_refused_with_how_to_write_them(bare: tuple[str, ...], remedy: str) -> None:
+    refuse_unusable_calls()
+
+    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
+    def pair(first: str, second: str) -> None: ...
+
+    for name in ("message_with_options", "send_with_options"):
+        told = f"actor pair: {name} takes its arguments as args and kwargs; write {name}({remedy}); it is declared as"
+        with pytest.raises(InvalidArguments, match=re.escape(told)):
+            getattr(pair, name)(*bare)
 
 
 def test_other_sequences_of_arguments_are_taken_as_ever() -> None:

@@ -106,6 +106,22 @@ def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("variable", ["SWITCHYARD_STATE_DIR", "PROMETHEUS_MULTIPROC_DIR"])
+def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "file").write_text("")
+    environment = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    environment |= {"SWITCHYARD_STATE_DIR": str(tmp_path), variable: str(tmp_path / "file" / "folder")}
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 78
+    assert f"refused to start: {variable}: {tmp_path}/file/folder" in done.stderr
+    assert f"not a directory; export {variable}=DIR with a folder that this user may write to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_is_secret_is_not_shown_with_the_rest() -> None:
     secrets = {
         "DJANGO_SECRET_KEY": "canary-1" + "x" * 50,

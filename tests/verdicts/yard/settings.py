@@ -9,8 +9,8 @@ import time
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403
-from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
+from tests.library_apps import LIBRARY_APPS
 from tests.verdicts.yard.yard import YARD as YARD
 
 if AHEAD_S := float(os.environ.get("VERDICT_CLOCK_S", "0")):
@@ -21,7 +21,7 @@ if AHEAD_S := float(os.environ.get("VERDICT_CLOCK_S", "0")):
 if OTHER_HOST := os.environ.get("VERDICT_HOST"):
     socket.gethostname = lambda: OTHER_HOST
 
-INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.verdicts.yard"]
+INSTALLED_APPS = [*LIBRARY_APPS, "tests.verdicts.yard"]
 DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
-ROOT_URLCONF = "tests.chaos.yard.urls"
+ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -268,8 +268,8 @@ def _unknown(job_id: str) -> CommandError:
             "manage.py top on a terminal of 140 columns"
         )
     return CommandError(
-        f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 30 days, those sent with "
-        "track=False not at all"
+        f"job {job_id}: no job has this id, or it has expired: finished jobs are kept for 30 days, those sent with "
+        "track=False not at all; manage.py jobs list prints those that there are"
     )
 
 

@@ -15,10 +15,7 @@ from apps.platform.console.command_help import show_examples
 from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.operations.findings.server import look_at_rabbitmq
 from apps.platform.workers.broker_watch import make_watch
-from broker.errors import BrokerRefused
 from broker.health.server import ServerFinding
-
-QUEUE_REMEDY = "Delete that queue when it is empty, or set SWITCHYARD_RABBITMQ_QUEUES to the type that it has."
 
 EXAMPLES = """examples:
   manage.py broker             check its server
@@ -70,9 +67,6 @@ class Command(PrintingCommand):
 
 def _of_rabbitmq() -> Iterator[ServerFinding]:
     """Yield what is wrong with the RabbitMQ that takes the messages, where one does."""
-    try:
-        for found in look_at_rabbitmq():
-            if found.severity == "error":
-                yield ServerFinding(f"rabbitmq_{found.code}", "error", f"{found.seen}. {found.cause}", found.next)
-    except BrokerRefused as error:
-        yield ServerFinding("rabbitmq_refuses", "error", f"RabbitMQ refuses: {error.cause}", QUEUE_REMEDY)
+    for found in look_at_rabbitmq():
+        if found.severity == "error":
+            yield ServerFinding(f"rabbitmq_{found.code}", "error", f"{found.seen}. {found.cause}", found.next)

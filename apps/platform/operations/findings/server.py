@@ -16,7 +16,7 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import UNCONFIRMED, read_server_state
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
 from broker.health.nodes import NodeState, away_part, by_code, places_of, read_nodes
@@ -35,6 +35,8 @@ PINGS = 20
 SLOW_PING_MS = 5.0
 CLOCK_S = 1.0
 MINORITY = "Most of its nodes are away or cut off, or one that leads queues hangs"
+OTHER_TYPE = "Queues keep the type that they were declared with; workers cannot fetch from one of another type"
+QUEUE_REMEDY = "Set SWITCHYARD_RABBITMQ_QUEUES to the type that it has, or delete that queue when it is empty"
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
 # The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
@@ -125,7 +127,8 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     from broker.rabbit import majority  # pika is installed where it is used
 
     try:
-        took_ms, confirms = majority.ask(own.rabbitmq_url, declared_yard().keys.prefix, own.rabbitmq_queues)
+        yard = declared_yard()
+        took_ms, confirms = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
     except BrokerUnavailable as error:
         seen = f"RabbitMQ does not take a connection ({type(error.__cause__).__name__})"
         cause = "It is down, the address is wrong, or it refuses user, password or virtual host"
@@ -134,6 +137,9 @@ def look_at_rabbitmq() -> Iterator[Finding]:
             cause = f"Its certificate is refused: {error.__cause__.verify_message}"
             remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
         yield GROUP.error("away", seen, cause, remedy)
+        return
+    except BrokerRefused as error:
+        yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
         return
     yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")
     if not confirms:
@@ -244,7 +250,8 @@ def _marker(client: redis.Redis, calls: RedisCalls, keys: Keys, queues: list[str
         return
     if used:
         seen = "the keyspace is in use and has no marker: the loss of a part of it would go unnoticed"
-        yield GROUP.warning("unmarked", seen, "An earlier release created it", ACCEPT)
+        cause = "Work was sent before the first worker, web or scheduler started, or an earlier release created it"
+        yield GROUP.warning("unmarked", seen, cause, ACCEPT)
 
 
 def _latency(client: redis.Redis) -> Finding:

@@ -145,6 +145,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.limits_in_seconds(yard, broker),
         *actors.methods(broker),
         *actors.hidden_actors(broker),
+        *actors.lambdas(broker),
         *actors.generators(broker),
         *actors.options_without_effect(broker),
         *actors.endless_actors(yard, broker),

@@ -24,6 +24,8 @@ AnyActor = Actor[Any, Any]
 
 # Threads are interrupted within a quarter of a second, so nobody needs a shorter limit.
 LEAST_LIMIT_MS = 1_000
+# Name that Python gives every function without one.
+LAMBDA = "<lambda>"
 
 
 def undeclared_queues(yard: Yard, actors: Iterable[AnyActor]) -> list[CheckMessage]:
@@ -193,6 +195,20 @@ def hidden_actors(broker: Broker) -> list[CheckMessage]:
         )
         for actor in broker.actors.values()
         if (name := _name_of_wrapper(actor))
+    ]
+
+
+def lambdas(broker: Broker) -> list[CheckMessage]:
+    """W028: an actor that is a lambda and has no name of its own."""
+    return [
+        Warning(
+            "is a lambda without a name: a second one is refused, and its messages say nothing of what they do",
+            hint="Declare a function with def, or write actor_name=...",
+            obj=subject_of(actor),
+            id="switchyard.W028",
+        )
+        for actor in broker.actors.values()
+        if actor.actor_name == LAMBDA
     ]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403
-from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.yard import YARD as YARD
+from tests.library_apps import LIBRARY_APPS
 
 INSTALLED_APPS = [
-    *(app for app in PROJECT_APPS if not app.startswith("apps.product.")),
+    *LIBRARY_APPS,
     "tests.integration.workers.bench",
 ]
 DRAMATIQ_BROKER = {"BROKER": "tests.integration.workers.bench.broker.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
-ROOT_URLCONF = "tests.integration.workers.bench.urls"
+ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -3,4 +3,6 @@
 from django.contrib import admin
 from django.urls import include, path
 
+admin.autodiscover()  # see tests.library_apps
+
 urlpatterns = [path("", include("apps.platform.urls")), path("admin/", admin.site.urls)]

@@ -1,6 +1,0 @@
-"""The library's addresses alone: products and their pages are left out."""
-
-from django.contrib import admin
-from django.urls import include, path
-
-urlpatterns = [path("", include("apps.platform.urls")), path("admin/", admin.site.urls)]

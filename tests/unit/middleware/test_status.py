@@ -1,0 +1,44 @@
+"""Records at the end of a worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from broker.errors import BrokerUnavailable
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import Step, ended_step
+from broker.topology import Yard
+from broker.worker.ack_barrier import AckBarrier
+from middleware.status import Status
+
+
+class NoAnswer:
+    """Records on a server that is away."""
+
+    spread = False
+
+    def write(self, steps: Sequence[Step]) -> None:
+        """Fail."""
+        raise BrokerUnavailable("job_write", "timed out")
+
+
+def test_a_worker_that_ends_without_its_server_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    barrier = AckBarrier(cast(JobRecords, NoAnswer()))
+    barrier.add(ended_step("default", EndedJob("a", "succeeded")))
+    status = Status(yard=cast(Yard, None), barrier=barrier)
+
+    with caplog.at_level(logging.WARNING):
+        StubBroker(middleware=[status]).emit_after("worker_shutdown", cast(Any, None))
+
+    [line] = caplog.records
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert line.getMessage().startswith(
+        "job records are not written at the end of the worker, jobs that ended run again: "
+    )
+    assert barrier.pending, "the last flush of the child tries once more"
