@@ -16,11 +16,12 @@ from typing import Any, Final, NamedTuple
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
+from redis.connection import SSLConnection
 from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 from broker.redis.sentinel_url import SentinelUrl, is_sentinel_url, parse
+from broker.redis.server_connection import ServerConnection
 
 # Seconds for one sentinel, and for the question to all of them.
 ONE_S: Final = 0.4
@@ -29,7 +30,7 @@ ALL_S: Final = 1.0
 EVERY_S, ANSWER_S, LATER_S = 1.0, 0.2, 5.0
 
 
-class TlsConnection(SSLConnection):
+class TlsConnection(SSLConnection, ServerConnection):
     """A connection over TLS that trusts the authorities of ``ssl_ca_certs`` alone, where the address names some.
 
     redis-py loads the system's authorities as well, for each connection: 40 ms of processor time, once a second.
@@ -85,7 +86,7 @@ class Sentinels:
         self._epoch = -1
         self._ask_at_s = 0.0
         self.url = url
-        self._kind = TlsConnection if url.sentinel_secure else Connection
+        self._kind = TlsConnection if url.sentinel_secure else ServerConnection
         self._options = options
         self._places = list(url.sentinels)
 
@@ -182,7 +183,7 @@ def _answer(connection: Any) -> Any:
         return error
 
 
-class MasterConnection(Connection):
+class MasterConnection(ServerConnection):
     """A connection to the master. It ends when another connection of the process found another master."""
 
     def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
@@ -254,13 +255,13 @@ class SecureMasterConnection(MasterConnection, TlsConnection):
 
 
 def pool_options(url: str) -> tuple[str, dict[str, Any]]:
-    """Return an address that redis-py understands, and the options of a pool that make it follow the master.
+    """Return an address that redis-py understands, and the options of a pool that make it follow a master.
 
     Raises:
         UnusableAddress: a part of the address is missing or wrong.
     """
     if not is_sentinel_url(url):
-        return url, {}
+        return url, {"connection_class": ServerConnection} if url.startswith("redis://") else {}
     parts = parse(url)
     kind = SecureMasterConnection if parts.secure else MasterConnection
     first = parts.at(*parts.sentinels[0])

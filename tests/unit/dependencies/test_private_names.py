@@ -254,6 +254,14 @@ def _wrap_socket_with_ssl() -> None:
     assert "self._wrap_socket_with_ssl(sock)" in inspect.getsource(SSLConnection._connect)
 
 
+@canary("`Connection._connect`")
+def _connect() -> None:
+    from redis import Connection
+
+    assert list(inspect.signature(Connection._connect).parameters) == ["self"]
+    assert "sock = self._connect()" in inspect.getsource(Connection.connect_check_health)
+
+
 @canary("`Connection._sock`")
 def _sock() -> None:
     from redis import Connection

@@ -1,0 +1,26 @@
+"""A TCP connection that never leads to itself.
+
+Linux takes the port of a new connection from 32768 to 60999. Where the server's port is one of these and nothing
+listens there, a client on the same machine that tries again and again gets it as its own port in the end: TCP then
+connects the socket to itself ("simultaneous open", RFC 9293, section 3.5). Each command would come back as its own
+answer, and the server could not start, because the port is taken.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from redis.connection import Connection
+
+
+class ServerConnection(Connection):
+    """A connection that is refused where its two ends are one."""
+
+    def _connect(self) -> Any:
+        sock: Any = super()._connect()
+        if sock.getsockname() == sock.getpeername():
+            sock.close()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        return sock
