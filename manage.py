@@ -20,12 +20,36 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package and find_spec(package) is None and not hasattr(error, "__notes__"):
+        if named := _named_by_a_setting(error.name or ""):
+            error.add_note(f"{named}; correct it, and look for a comma that is missing")
+        elif package and find_spec(package) is None and not hasattr(error, "__notes__"):
             error.add_note(
                 f"no folder of this project and no package in {sys.prefix} is called {package!r}; correct the name, "
                 "or, after a pull, run bin/demo, which installs requirements.txt again when it has changed"
             )
         raise
+
+
+def _named_by_a_setting(module: str) -> str:
+    """Return the words for the setting that names a module which does not exist, or something in it; else ""."""
+    from django.conf import settings
+
+    if not module or not settings.configured:
+        return ""
+    for name in filter(str.isupper, dir(settings)):
+        for text in _texts(getattr(settings, name)):
+            if f"{text}.".startswith(f"{module}."):
+                return f"{name} in {os.environ['DJANGO_SETTINGS_MODULE']} names {text!r}"
+    return ""
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts in the value of a setting."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
 
 
 if __name__ == "__main__":

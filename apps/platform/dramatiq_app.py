@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django_dramatiq.apps import DjangoDramatiqConfig
+
+from apps.platform import __name__ as library
+
+BUILDER = f"{library}.wiring.build_broker"
+# Brokers of Dramatiq from which no pool fetches: what they send would wait for ever.
+FOREIGN = ("dramatiq.brokers.redis.", "dramatiq.brokers.rabbitmq.")
 
 
 class DramatiqConfig(DjangoDramatiqConfig):
@@ -18,7 +25,17 @@ class DramatiqConfig(DjangoDramatiqConfig):
 
     @classmethod
     def broker_settings(cls) -> dict[str, Any]:
-        """Return the project's ``DRAMATIQ_BROKER``, or the one that names this library's broker."""
-        own = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
-        declared: dict[str, Any] = getattr(settings, "DRAMATIQ_BROKER", own)
-        return declared
+        """Return the project's ``DRAMATIQ_BROKER``, with this library's broker where it names none.
+
+        Raises:
+            ImproperlyConfigured: it names one of Dramatiq's own, or is no ``dict``.
+        """
+        declared: Any = getattr(settings, "DRAMATIQ_BROKER", {})
+        remedy = f'remove it, or set it to {{"BROKER": "{BUILDER}"}}'
+        if not isinstance(declared, dict):
+            raise ImproperlyConfigured(f"DRAMATIQ_BROKER is a {type(declared).__name__}, not a dict; {remedy}")
+        found = {"BROKER": BUILDER, **declared}
+        if str(found["BROKER"]).startswith(FOREIGN):
+            fact = f"DRAMATIQ_BROKER names {found['BROKER']}, from which {library}'s pools fetch nothing"
+            raise ImproperlyConfigured(f"{fact}; {remedy}")
+        return found

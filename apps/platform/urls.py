@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from django.apps import apps as installed_apps
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, include, path
+
+from apps.platform import __name__ as library
+
+if not installed_apps.is_installed(f"{library}.operations"):
+    raise ImproperlyConfigured(
+        f"{library}.urls are included, and INSTALLED_APPS lacks {library}'s apps: "
+        f"write INSTALLED_APPS += {library}.apps()"
+    )
 
 urlpatterns: list[URLPattern | URLResolver] = [path("", include("apps.platform.operations.urls"))]
 

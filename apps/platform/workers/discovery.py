@@ -16,6 +16,8 @@ from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from periodiq import CronSpec
 
+from apps.platform import __name__ as library
+from broker.interface import Facilities
 from middleware.errors import DuplicateActor, SendingFile
 from middleware.places import place, place_of
 
@@ -24,6 +26,7 @@ DECORATOR = 'write @dramatiq.actor(queue_name="default")'
 CRON = 'a schedule has five fields, minute, hour, day, month and weekday: write cron("0 2 * * *")'
 # Beginnings of what is raised about a queue's name: a text that cannot be one, and another type.
 NO_QUEUE_NAME = ("Queue names must", "expected string or bytes-like object")
+UNKNOWN_OPTIONS = "The following actor options are undefined"
 ACTOR_FILE = Actor.__init__.__code__.co_filename
 LIBRARY_FILES = frozenset({ACTOR_FILE, CronSpec.parse.__func__.__code__.co_filename})
 OTHER_LIBRARIES = frozenset({"celery", "rq", "django_rq", "huey", "procrastinate"})
@@ -117,12 +120,23 @@ def _remedy(error: Exception) -> str:
         )
     elif inner.co_filename == ACTOR_FILE and str(error).startswith(NO_QUEUE_NAME):
         remedy = f"queue_name is the name of a queue in the topology, as text: {DECORATOR}"
+    elif inner.co_filename == ACTOR_FILE and str(error).startswith(UNKNOWN_OPTIONS) and (kind := _foreign_broker()):
+        remedy = (
+            f"DRAMATIQ_BROKER in the settings names a {kind}, which has no options of {library}'s: remove it, "
+            f'or set it to {{"BROKER": "{library}.wiring.build_broker"}}'
+        )
     elif isinstance(error, ModuleNotFoundError) and error.name in OTHER_LIBRARIES:
         remedy = f"an actor is declared with Dramatiq: {DECORATOR}"
     if not remedy:
         return ""
     frame, line = next(step for step in reversed(steps) if step[0].f_code.co_filename not in LIBRARY_FILES)
     return f"{place(frame.f_code.co_filename, line)}: {remedy}"
+
+
+def _foreign_broker() -> str:
+    """Return the class of a broker that this library has not built, else ""."""
+    broker = dramatiq.get_broker()
+    return "" if isinstance(getattr(broker, "switchyard", None), Facilities) else type(broker).__name__
 
 
 def _globals_of(function: Callable[..., Any]) -> object:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from collections.abc import Iterable
 
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Warning, run_checks
 
 from apps.platform.conf import switchyard_settings
@@ -38,6 +39,24 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
     if wrong:
         refuse(*(_line(message) for message in wrong))
+
+
+def refuse_if_unwritable(pools: Iterable[Pool]) -> None:
+    """Refuse to start, with exit code 78, where this user cannot write the metrics of some pools."""
+    settings = switchyard_settings()
+    for pool in pools:
+        folder = settings.metrics_dir / pool.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            below_state = settings.state_dir in folder.parents
+            remedy = "export SWITCHYARD_STATE_DIR=DIR" if below_state else "set METRICS_DIR in SWITCHYARD"
+            refuse(
+                f"pool {pool.name}: its metrics cannot be written to {folder} ({str(error.strerror).lower()}); let "
+                f"this user write there, or {remedy} for another folder"
+            )
 
 
 def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
@@ -79,7 +98,7 @@ def mark_keyspace() -> list[CheckMessage]:
     watch = make_watch()
     try:
         marked = watch.generation.prepare()
-        if not marked and settings.DEBUG and not watch.generation.is_missed():
+        if not marked and django_settings.DEBUG and not watch.generation.is_missed():
             marked = watch.generation.accept()
     except BrokerError:
         return []

@@ -227,6 +227,44 @@ def test_an_actor_that_no_worker_would_know_is_seen(project: Project, file: str,
     assert hint in said
 
 
+def test_the_actors_of_a_project_whose_only_app_is_not_installed_are_seen(project: Project) -> None:
+    project.write("loyalty/actors.py", actor('queue_name="urgent"'))
+    project.write("host/settings.py", SETTINGS.format(folder=str(project.folder)).replace(', "loyalty"]', "]"))
+
+    code, said = project.check()
+
+    assert code == 0
+    assert "loyalty/actors.py:3: (switchyard.W021) this actor is in no installed app, so its jobs wait" in said
+    assert "Add 'loyalty' to INSTALLED_APPS." in said
+
+
+def test_apps_left_out_are_named_where_the_addresses_are_included(project: Project) -> None:
+    project.write("host/settings.py", "INSTALLED_APPS = []\nSECRET_KEY = 'x'\nROOT_URLCONF = 'host.urls'\n")
+    project.write(
+        "host/urls.py",
+        "from django.urls import include, path\nurlpatterns = [path('', include('apps.platform.urls'))]\n",
+    )
+
+    code, said = project.check()
+
+    assert code == 1
+    assert "INSTALLED_APPS lacks apps.platform's apps: write INSTALLED_APPS += apps.platform.apps()" in said
+
+
+def test_an_option_of_ours_with_dramatiq_s_broker_names_the_setting(project: Project) -> None:
+    settings = SETTINGS.format(folder=str(project.folder)) + (
+        'INSTALLED_APPS = [app if "dramatiq" not in app else "django_dramatiq" for app in INSTALLED_APPS]\n'
+        'DRAMATIQ_BROKER = {"BROKER": "dramatiq.brokers.redis.RedisBroker"}\n'
+    )
+    project.write("host/settings.py", settings)
+    project.write("loyalty/actors.py", actor('queue_name="urgent", rate_limit="10/m"'))
+
+    code, said = project.check()
+
+    assert code == 1
+    assert "DRAMATIQ_BROKER in the settings names a RedisBroker, which has no options of apps.platform's" in said
+
+
 def test_a_module_that_the_actors_import_is_not_reported(project: Project) -> None:
     project.write("loyalty/tasks.py", actor('queue_name="urgent"'))
     project.write("loyalty/actors.py", "from loyalty import tasks\n")

@@ -9,6 +9,7 @@ import pytest
 from django.apps import apps as installed_apps
 from django.conf import settings
 from django.contrib import admin
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.urls import include, path
 from dramatiq.brokers.stub import StubBroker
@@ -93,6 +94,24 @@ def test_a_project_need_not_name_the_broker() -> None:
 
     with override_settings(DRAMATIQ_BROKER={"BROKER": "mysite.broker.build"}):
         assert DramatiqConfig.broker_settings() == {"BROKER": "mysite.broker.build"}
+    with override_settings(DRAMATIQ_BROKER={"MIDDLEWARE": ["mysite.stamp"]}):
+        assert DramatiqConfig.broker_settings()["BROKER"] == "apps.platform.wiring.build_broker"
+
+
+@pytest.mark.parametrize(
+    ("declared", "fact"),
+    [
+        ({"BROKER": "dramatiq.brokers.redis.RedisBroker", "OPTIONS": {"url": "x"}}, "names dramatiq.brokers.redis.Red"),
+        ({"BROKER": "dramatiq.brokers.rabbitmq.RabbitmqBroker"}, "names dramatiq.brokers.rabbitmq.RabbitmqBroker"),
+        ("apps.platform.wiring.build_broker", "is a str, not a dict"),
+    ],
+)
+def test_a_broker_from_which_no_pool_fetches_is_refused(declared: Any, fact: str) -> None:
+    with (
+        override_settings(DRAMATIQ_BROKER=declared),
+        pytest.raises(ImproperlyConfigured, match=f'^DRAMATIQ_BROKER {fact}.*remove it, or set it to {{"BROKER": "app'),
+    ):
+        DramatiqConfig.broker_settings()
 
 
 @pytest.mark.parametrize(
@@ -107,9 +126,19 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
     rest = [name for name in settings.MIDDLEWARE if not name.endswith("problem_documents")]
 
     with override_settings(MIDDLEWARE=rest):
-        assert [message.id for message in addresses()] == ["switchyard.W031"]
+        (found,) = addresses()
+        assert found.id == "switchyard.W031"
+        assert str(found.hint) == 'Add "apps.platform.api.middleware.problem_documents" near its beginning.'
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
+
+
+def test_the_middleware_that_a_project_may_leave_out_is_named_with_the_missing_one() -> None:
+    with override_settings(MIDDLEWARE=["apps.platform.frame.silent_database.SilentDatabase"]):
+        (found,) = addresses()
+
+    assert 'perhaps "apps.platform.jobs.request_origin.request_origin", which names the request' in str(found.hint)
+    assert "SilentDatabase" not in str(found.hint)
 
 
 def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.workers.preflight import refuse_if_wrong, warn_if_too_small
+from apps.platform.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from broker.topology import Yard
 
 SOUND = settings.SWITCHYARD.topology
@@ -32,6 +33,21 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
     assert "database_connections is 1; in" in said
     assert "project/topology.py" in said
     assert "(switchyard.E010)" in said
+
+
+def test_a_folder_of_metrics_that_is_a_file_exits_78_with_pool_and_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics").write_text("")
+    wrong = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "metrics")
+
+    with override_settings(SWITCHYARD=wrong), pytest.raises(SystemExit) as exit:
+        refuse_if_unwritable(SOUND.pools)
+
+    assert exit.value.code == 78
+    said = capsys.readouterr().err
+    assert f"pool urgent: its metrics cannot be written to {tmp_path}/metrics/urgent (not a directory); let" in said
+    assert "or export SWITCHYARD_STATE_DIR=DIR for another folder" in said
 
 
 def test_a_silenced_check_does_not_stop_the_start() -> None:

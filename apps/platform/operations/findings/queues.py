@@ -110,7 +110,10 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         cause = (
             "A deploy is under way, or senders were deployed before workers; after ten minutes they become dead letters"
         )
-        step = "manage.py check_backlog, with the code that the pools run; then deploy code that declares the actors"
+        step = (
+            "manage.py check_backlog, with the code that the pools run; then deploy code that declares the actors, in "
+            "actors.py of an app in INSTALLED_APPS"
+        )
         yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_act(queue, state))
 
 

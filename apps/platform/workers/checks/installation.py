@@ -16,6 +16,11 @@ from middleware.foreign_middleware import is_replaced
 
 ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
 PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
+# The others, which a project may leave out -> what they do.
+OPTIONAL_MIDDLEWARE = {
+    f"{library}.jobs.request_origin.request_origin": "names the request and the user on a job's page",
+    f"{library}.frame.silent_database.SilentDatabase": "answers within 5 s while PostgreSQL stands still",
+}
 
 
 def missing_apps() -> list[CheckMessage]:
@@ -69,7 +74,11 @@ def addresses() -> list[CheckMessage]:
         found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E032"))
     if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE and _has_api():
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
-        hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning.'
+        others = [
+            f'"{path}", which {what}' for path, what in OPTIONAL_MIDDLEWARE.items() if path not in settings.MIDDLEWARE
+        ]
+        rest = f", and perhaps {', and '.join(others)}" if others else ""
+        hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning{rest}.'
         found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W031"))
     return found
 

@@ -29,7 +29,8 @@ def undiscovered_actors() -> list[CheckMessage]:
             if _is_own(file, folder) and (line := _line_of_actor(file)):
                 hint = f"Write it in {installed[folder]}.{MODULE}, or import its module there."
                 found.append(_warning(file, line, "is not imported by workers", hint))
-    for folder in sorted({sibling for app in own for sibling in _folders(app.parent)} - installed.keys()):
+    around = {base, *(app.parent for app in own)}
+    for folder in sorted({sibling for parent in around for sibling in _folders(parent)} - installed.keys()):
         for file in (folder / name for name in NAMES):
             if line := _line_of_actor(file):
                 name = ".".join(folder.relative_to(base).parts)

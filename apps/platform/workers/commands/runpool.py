@@ -11,7 +11,12 @@ from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
-from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong, warn_if_too_small
+from apps.platform.workers.preflight import (
+    log_to_standard_error,
+    refuse_if_unwritable,
+    refuse_if_wrong,
+    warn_if_too_small,
+)
 from apps.platform.workers.shared.fork import name_process, run_or_crash
 from apps.platform.workers.supervisor.supervisor import GRACE_S, Supervisor
 from broker.cores import memory_here
@@ -44,6 +49,7 @@ class Command(BaseCommand):
             refuse(str(error))
         log_to_standard_error()
         refuse_if_wrong()
+        refuse_if_unwritable([pool])
         refuse_if_not_pinnable([pool])
         warn_if_too_small([pool], memory_here())
         name_process(f"pool {pool.name}")

@@ -16,7 +16,12 @@ from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.group import autoreload
 from apps.platform.workers.group.pool_group import Companion, PoolGroup
-from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong, warn_if_too_small
+from apps.platform.workers.preflight import (
+    log_to_standard_error,
+    refuse_if_unwritable,
+    refuse_if_wrong,
+    warn_if_too_small,
+)
 from apps.platform.workers.shared.fork import run_or_crash
 from apps.platform.workers.supervisor.supervisor import GRACE_S
 from broker.cores import memory_here
@@ -65,6 +70,7 @@ class Command(BaseCommand):
             sys.exit(autoreload.keep_reloaded(self.command_line(options)))
         log_to_standard_error()
         refuse_if_wrong()
+        refuse_if_unwritable(pools)
         refuse_if_not_pinnable(pools)
         warn_if_too_small(pools, memory_here())
         if (ready_fd := options["ready_fd"]) is not None:
