@@ -63,11 +63,12 @@ install_lock() {
     .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock" 2>/dev/null; then
     return 0
   fi
+  [ -z "${interrupted:-}" ] || return 1
   .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --require-hashes -r "$lock"
 }
 
 install_environment() {
-  local kind=$1 lock=requirements.txt log=var/environment.log started=$SECONDS
+  local kind=$1 lock=requirements.txt log=var/environment.log started=$SECONDS interrupted=
   [ "$kind" = dev ] && lock=requirements-dev.txt
   environment_is_ready "$kind" && return 0 # another process installed it while this one waited for the lock
   if ! .venv/bin/python -c 'import pip' 2>/dev/null || ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; then
@@ -75,7 +76,12 @@ install_environment() {
   fi
   printf 'switchyard: installing the pinned packages of %s into .venv ... ' "$lock" >&2
   rm -f .venv/.runtime .venv/.dev
+  trap 'interrupted=1' INT
   if ! install_lock "$lock" >"$log" 2>&1; then
+    if [ -n "$interrupted" ]; then
+      echo 'interrupted; run this again to go on' >&2
+      return 130
+    fi
     echo 'failed' >&2
     tail -n 15 "$log" >&2
     say "pip could not install $lock; its output is in $log; check the network and run this again"
@@ -90,7 +96,10 @@ prepare_environment() {
   environment_is_ready "$1" && return 0
   mkdir -p var
   (
-    if command -v flock >/dev/null; then flock 9; fi
+    if command -v flock >/dev/null && ! flock -n 9; then
+      say "waiting for another process that installs into .venv"
+      flock 9
+    fi
     install_environment "$1"
   ) 9>var/environment.lock
 }

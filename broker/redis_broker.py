@@ -29,7 +29,7 @@ from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name
-from broker.validation import whole_delay
+from broker.validation import require_message, whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.acks import Acks, report_stale
 from broker.worker.cancellations import CancellationPoll
@@ -226,8 +226,9 @@ class RedisBroker(Broker):
         Raises:
             BrokerUnavailable: the server did not answer in 2 s; with ``outcome`` unknown, the message may be there.
             BrokerFull: the server has no memory left. QueueFull: the queue is at its limit.
-            QueueNotFound: the queue was never declared.
+            QueueNotFound: the queue was never declared. TypeError: it is no message.
         """
+        require_message(message)
         family, lane = self.lane(message.queue_name)
         delay = delay and whole_delay(delay)
         if (held := self._held_by_sender(message, family)) is not None:

@@ -59,7 +59,7 @@ class Arguments(Middleware):
 
 
 def _require_signature(actor: Actor[..., Any], message: Message[Any]) -> None:
-    if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
+    if (wrong := wrong_call(actor, len(message.args), message.kwargs.keys())) is not None:
         if "delay" in message.kwargs and "delay" not in signature_of(actor.fn).parameters:
             wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
         if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
@@ -195,6 +195,15 @@ def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> s
     except TypeError as error:
         return str(error)
     return None
+
+
+def wrong_call(actor: Actor[..., Any], places: int, names: KeysView[str]) -> str | None:
+    """Return the fault of a call that somebody wrote, with what a misspelt name is near to; ``None`` when it fits."""
+    wrong = misfit(actor.fn, places, names)
+    if wrong is None or not (lacking := missing_arguments(actor, names)):
+        return wrong
+    # Python names a missing argument first, and one that the function does not have only when none is missing.
+    return f"{wrong}; {lacking}" if "did you mean" in lacking or "unexpected" not in wrong else wrong
 
 
 @functools.cache

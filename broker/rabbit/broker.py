@@ -39,7 +39,7 @@ from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
 from broker.stores.quarantine import Quarantine
 from broker.topology import lane_of_name
-from broker.validation import whole_delay
+from broker.validation import require_message, whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
@@ -215,11 +215,12 @@ class RabbitBroker(RabbitmqBroker):
         Raises:
             BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s; the message may be there.
             BrokerRefused: the server refused it. QueueFull: the queue is at its limit.
-            QueueNotFound: the queue was never declared.
+            QueueNotFound: the queue was never declared. TypeError: it is no message.
 
         Returns:
             The message; or, when another unfinished one holds its unique key, a copy under that one's id.
         """
+        require_message(message)
         lane = message.queue_name
         self.lane(lane)
         delay = delay and whole_delay(delay)

@@ -29,6 +29,12 @@ FIELD = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)")
 NEWS = re.compile(
     r"(reload: .*?|switchyard: (?:refused|warning).*|actor \S+: sent inside a transaction .*?) *(?:\[[\w.]+\])?$"
 )
+# A traceback of the code that was loaded: its places, and its last line.
+FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)')
+RAISED = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$")
+# What the project adds below a traceback.
+REMEDY = re.compile(r"^\S+\.py:\d+: ")
+NEW_POOLS_ENDED = "reload: the new pools ended"
 
 
 class JobLines:
@@ -43,6 +49,7 @@ class JobLines:
         self._place = self._size()
         self._rest = b""
         self._states: dict[str, str] = {}
+        self._frame = self._raised = ""
 
     @property
     def states(self) -> Counter[str]:
@@ -60,8 +67,14 @@ class JobLines:
 
     def _line(self, text: str, known: set[str]) -> tuple[str, str] | None:
         if (event := EVENT.match(text)) is None:
-            news = NEWS.search(text)
-            return None if news is None else (news[1], "bad" if "refused" in text or "code" in text else "plain")
+            if (news := NEWS.search(text)) is None:
+                self._note_traceback(text)
+                return None
+            said, raised = news[1], self._raised
+            self._frame = self._raised = ""
+            if raised and said.startswith(NEW_POOLS_ENDED):
+                said = f"{said}; {raised}"
+            return said, "bad" if "refused" in text or "code" in text else "plain"
         fields = {name: value.strip("'\"") for name, value in FIELD.findall(event["fields"])}
         job_id = fields.get("job_id", "")
         if job_id in known:
@@ -72,6 +85,15 @@ class JobLines:
         took = f" in {int(fields['duration_ms']):,} ms" if fields.get("duration_ms", "").isdigit() else ""
         cause = " ".join(fields[name] for name in ("reason", "raised", "error") if fields.get(name))
         return f"{fields.get('actor', '?')} {job_id}: {event['end']}{took}" + (f" ({cause})" if cause else ""), tone
+
+    def _note_traceback(self, text: str) -> None:
+        """Note where a traceback that passes by ends, and what was raised there."""
+        if (frame := FRAME.match(text)) is not None:
+            self._frame = f"{frame['file']}:{frame['line']}"
+        elif self._frame and RAISED.match(text):
+            self._raised, self._frame = f"{self._frame}: {text}", ""
+        elif REMEDY.match(text):
+            self._raised = text
 
     def _new_lines(self) -> list[str]:
         size = self._size()

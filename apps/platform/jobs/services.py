@@ -26,7 +26,7 @@ from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.record_fields import progress_of
-from middleware.arguments import misfit, require_named, require_types
+from middleware.arguments import misfit, require_named, require_types, wrong_call
 from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def enqueue_on_commit(
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
     _refuse_delay(actor, message)
-    if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
+    if (wrong := wrong_call(actor, len(args), message.kwargs.keys())) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
     require_types(actor, message.args, message.kwargs)
     transaction.on_commit(lambda: enqueue_message(actor.broker, message, delay_ms, look_up=look_up), using=using)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -52,6 +53,46 @@ def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path)
     assert fourth.returncode == 1
     assert "no-such-package-at-all" in fourth.stderr
     assert "var/environment.log" in fourth.stderr
+
+
+def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -> None:
+    prepare(clone, PYTHON=str(REAL))
+    (clone / "requirements.txt").write_text("# another lock\n")
+    python = clone / ".venv/bin/python"
+    real = python.with_name("real-python")
+    python.rename(real)
+    # As pip: it ends by itself after Ctrl-C, which the shell gets as well.
+    python.write_text(
+        f'#!/bin/bash\ncase "$*" in *install*) trap "exit 1" INT; kill -INT 0; sleep 60; esac\nexec {real} "$@"\n'
+    )
+    python.chmod(0o755)
+    command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment runtime']
+
+    done = subprocess.run(
+        command, cwd=clone, capture_output=True, text=True, timeout=60, check=False, start_new_session=True
+    )
+    real.rename(python)
+    again = prepare(clone)
+
+    assert "interrupted; run this again to go on" in done.stderr
+    assert "check the network" not in done.stderr
+    assert done.returncode != 0
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_call_says_that_it_waits_for_another_install(clone: Path) -> None:
+    (clone / "var").mkdir()
+    with (clone / "var/environment.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment runtime']
+        waiting = subprocess.Popen(command, cwd=clone, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        assert "waiting for another process" in waiting.stderr.readline()
+    try:
+        assert waiting.wait(120) == 0
+    finally:
+        waiting.kill()
+        waiting.stderr.close()
 
 
 def test_python_without_venv_gets_the_one_command_that_helps(clone: Path) -> None:

@@ -126,6 +126,20 @@ def test_a_queue_that_nobody_declared_is_named(build: Build) -> None:
             act()
 
 
+def test_what_is_no_message_is_refused_with_the_call_that_makes_one(build: Build) -> None:
+    broker = build()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with pytest.raises(TypeError, match=r"an int is no message; write actor\.message\("):
+        dramatiq.group([add(1, 2)], broker=broker).run()
+    with pytest.raises(TypeError, match=r"an Actor is no message; write add\.message\("):
+        broker.enqueue(add)
+    assert depth(broker) == 0
+
+
 RESERVED = ["#", "a:events", "a:progress", "result:events", "events", "progress", ":events"]
 
 

@@ -135,17 +135,20 @@ def test_show_says_why_a_job_is_parked(run_worker: RunWorker) -> None:
     broker = dramatiq.get_broker()
     unknown: Message[None] = Message("default", "nobody_has_it", (), {}, {"track": True})
     misfit: Message[None] = Message("default", "probe_add", (), {"c": 1}, {"track": True, "enqueued_at": now_ms()})
+    longer: Message[None] = Message("default", "probe_add", (1, 2, 3), {}, {"track": True, "enqueued_at": now_ms()})
     with run_worker("default"):
-        for message in (unknown, misfit):
+        for message in (unknown, misfit, longer):
             broker.enqueue(message)
-        for message in (unknown, misfit):
+        for message in (unknown, misfit, longer):
             wait_for(lambda id=message.message_id: (job := find_job(id)) and job.reason == "parked")
 
-        printed = run("show", unknown.message_id), run("show", misfit.message_id)
+        printed = [run("show", message.message_id) for message in (unknown, misfit, longer)]
 
     assert (
         "no running worker has an actor 'nobody_has_it', and neither has this code: declare it in actors.py"
         in printed[0]
     )
-    assert "probe_add' as this code does (tests/integration/jobs/probe_actors.py:" in printed[1]
-    assert "restart the pools" in printed[1]
+    assert "@dramatiq.actor(actor_name='nobody_has_it') if it was renamed" in printed[0]
+    assert "its arguments do not fit this code: missing a required argument: 'a'" in printed[1]
+    assert "at tests/integration/jobs/probe_actors.py:" in printed[1]
+    assert "too many positional arguments; a step of a pipeline gets the result" in printed[2]

@@ -73,6 +73,26 @@ def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
     assert states == {"scheduled": 1}
 
 
+def test_code_that_does_not_load_is_shown_with_its_place_and_what_it_raised(log: Path) -> None:
+    ended = f"{AT} [error    ] reload: the new pools ended with 1; no pool runs [switchyard.workers]\n"
+    traceback = (
+        "Traceback (most recent call last):\n",
+        '  File "<frozen importlib._bootstrap>", line 241, in _call_with_frames_removed\n',
+        '  File "/site/greetings/actors.py", line 1, in <module>\n',
+        "    import no_such\n",
+        "ModuleNotFoundError: No module named 'no_such'\n",
+    )
+
+    shown, _ = news(log, *traceback, ended, ended, *traceback, "greetings/actors.py:1: write import such\n", ended)
+
+    assert shown == [
+        "reload: the new pools ended with 1; no pool runs; "
+        "/site/greetings/actors.py:1: ModuleNotFoundError: No module named 'no_such'",
+        "reload: the new pools ended with 1; no pool runs",
+        "reload: the new pools ended with 1; no pool runs; greetings/actors.py:1: write import such",
+    ]
+
+
 def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
     shown, states = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
 

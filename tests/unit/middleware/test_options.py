@@ -102,6 +102,8 @@ def test_a_wrong_call_fails_where_it_is_written_and_enqueues_nothing(broker: Stu
         report.send(3)
     with pytest.raises(ArgumentMismatch, match="unexpected keyword argument 'moth'"):
         report.send(3, month="2026-01", moth="2026-01")
+    with pytest.raises(ArgumentMismatch, match=r"required argument: 'month'; .* 'moth' \(did you mean 'month'\?\)"):
+        report.send(3, moth="2026-01")
 
     assert broker.queues["default"].qsize() == 0
 

@@ -17,6 +17,7 @@ from apps.platform.jobs.passport.reading import Passport
 from apps.platform.jobs.passport.timeline import TimelineEvent, timeline_of
 from apps.platform.jobs.presentation import job_body
 from broker.stores.job_records import JobRecord
+from middleware.arguments import misfit, signature_of
 from middleware.logs import printable
 from middleware.places import place_of
 
@@ -103,7 +104,18 @@ def _why_parked(job: JobRecord) -> str:
     if actor is None:
         return (
             f"no running worker has an actor {job.actor!r}, and neither has this code: declare it in actors.py of an "
-            "installed app (manage.py check sees a file that is not found), then restart the pools"
+            "installed app (manage.py check sees a file that is not found), or write "
+            f"@dramatiq.actor(actor_name={job.actor!r}) if it was renamed, then restart the pools"
+        )
+    # A record whose arguments were too long has none.
+    wrong = misfit(actor.fn, len(job.args), job.kwargs.keys()) if job.args or job.kwargs else None
+    if wrong is not None:
+        if "too many positional" in wrong:
+            wrong += "; a step of a pipeline gets the result of the step before it, unless it has pipe_ignore=True"
+        return (
+            f"its arguments do not fit this code: {wrong}. It is declared as "
+            f"{job.actor}{signature_of(actor.fn)} at {place_of(actor.fn)}: change the actor and restart the pools, "
+            "or cancel the job. After 10 minutes it becomes a dead letter"
         )
     return (
         f"no running worker has the actor {job.actor!r} as this code does ({place_of(actor.fn)}): restart the "

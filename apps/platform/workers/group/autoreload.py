@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.workers.group.pool_group import READY
 from apps.platform.workers.shared.fork import import_path, name_process
 from apps.platform.workers.shared.parent_death import die_with_parent
+from middleware.places import place
 
 POLL_S = 0.5
 # New pools that do not work by then are ended: loading the project takes seconds.
@@ -45,13 +46,14 @@ class Changes(StatReloader):
         self._known = dict(self.snapshot_files())
 
     def poll(self) -> list[Path]:
-        """Return the files that were written since the last call, and new ones of the project."""
+        """Return the files that were written since the last call, and those of the project that are new or deleted."""
         known, self._known = self._known, dict(self.snapshot_files())
-        return [path for path, mtime in self._known.items() if known.get(path) != mtime and self._counts(path, known)]
-
-    def _counts(self, path: Path, known: Mapping[Path, float]) -> bool:
         # A library's module is first seen when something imports it: that is no change.
-        return path in known or any(path.is_relative_to(folder) for folder in self._folders)
+        written = [path for path, mtime in self._known.items() if path in known and known[path] != mtime]
+        return written + [path for path in known.keys() ^ self._known.keys() if self._own(path)]
+
+    def _own(self, path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in self._folders)
 
 
 def own_folders() -> set[Path]:
@@ -202,7 +204,11 @@ def _compile(files: Iterable[Path]) -> bool:
             compile(path.read_bytes(), str(path), "exec")
         except FileNotFoundError:
             continue
-        except (SyntaxError, ValueError) as error:
+        except SyntaxError as error:
+            where = place(str(path), error.lineno or 1)
+            logger.error("reload: %s: %s; the pools keep running the old code", where, error.msg)
+            return False
+        except ValueError as error:
             logger.error("reload: %s: %s; the pools keep running the old code", path, error)
             return False
     return True

@@ -68,7 +68,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     wait_for(lambda: bench.started(held))
 
     changing.replace("def say(:\n")
-    bench.wait_for_log("the pools keep running the old code")
+    bench.wait_for_log("changing/actors.py:1: invalid syntax; the pools keep running the old code")
     still = changing.says()
     changing.write("two")
     wait_for(lambda: "pools: all drained" in bench.log(), timeout_s=30)
@@ -120,6 +120,20 @@ def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_t
 
     assert (still, changing.says()) == ("one", "three")
     assert reloader.poll() is None
+
+
+def test_a_deleted_file_counts_as_changed_and_its_jobs_wait_until_it_is_back(bench: Bench, changing: Changing) -> None:
+    bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
+    bench.wait_for_log("pools: all ready")
+
+    changing.file.unlink()
+    wait_for(lambda: "pools: all drained" in bench.log(), timeout_s=30)
+    message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
+    bench.broker.enqueue(message)
+    bench.wait_for_log("parked until a worker knows it")
+    changing.write("two")
+
+    wait_for(lambda: bench.client.lindex(SAID, -1) == b"two", timeout_s=60)
 
 
 def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, changing: Changing) -> None:
