@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ from apps.platform.doctor import printing
 from apps.platform.operations.findings import examine
 from apps.platform.operations.findings.finding import Finding, worst
 from broker.interface import Facilities
-from tests.chaos.server import ServerUnderTest
+from broker.redis import acl
+from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 from tests.integration.doctor.conftest import Configure
+from tests.tls import GuardedServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -160,3 +164,25 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(examine.disk, "look", broken)
 
     assert "RuntimeError: of its own" in next(found.seen for found in examine.examine() if found.code == "broken")
+
+
+@pytest.mark.parametrize("name", SERVER_NAMES)
+def test_a_user_that_may_not_look_is_a_warning_with_the_user_that_may(
+    name: str, tmp_path: Path, configure: Configure
+) -> None:
+    server = GuardedServer(
+        tmp_path / "server", server_binary(name), re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render())
+    )
+
+    def refused(role: str) -> list[tuple[str, str]]:
+        configure(broker_url=server.url(f"switchyard-{role}"))
+        found = json.loads(run("--json")[1])["findings"]
+        assert not [one for one in found if one["code"] in ("away", "broken", "not_checked")]
+        return [(one["group"], one["severity"]) for one in found if one["code"] == "not_permitted"]
+
+    try:
+        assert refused("worker") == [("queues", "warning")]
+        assert refused("scheduler") == [("pools", "warning"), ("queues", "warning")]
+        assert refused("room") == []
+    finally:
+        server.close()

@@ -51,7 +51,7 @@ def test_an_evicting_policy_is_an_error_with_the_command_that_mends_it(own_serve
     found = of(look(), "error")["evicting"]
 
     assert "allkeys-lru" in found.seen and "cache" in found.cause
-    assert found.next.startswith('valkey-cli -u "$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy noeviction')
+    assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy noev', found.next)
 
 
 def test_the_command_for_the_server_beside_rabbitmq_names_its_own_variable(
@@ -60,7 +60,9 @@ def test_the_command_for_the_server_beside_rabbitmq_names_its_own_variable(
     own_server.config_set("maxmemory-policy", "allkeys-lru")
     configure(rabbitmq_url="amqp://127.0.0.1:1/")
 
-    assert of(look(), "error")["evicting"].next.startswith('valkey-cli -u "$SWITCHYARD_REDIS_URL" CONFIG SET')
+    found = of(look(), "error")["evicting"]
+
+    assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_REDIS_URL" CONFIG SET', found.next)
 
 
 def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(

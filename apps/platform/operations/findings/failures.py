@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from django.db import DatabaseError, ProgrammingError, connections
+from redis.exceptions import NoPermissionError
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import duration
@@ -98,7 +100,12 @@ def copyable(found: Finding) -> Finding:
         address = f"-h {parts.hostname} -p {parts.port or 6379}"
     else:
         address, login = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"', ""
-    return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}{login}"))
+    return replace(found, next=found.next.replace("valkey-cli", f"{_program()} {address}{login}"))
+
+
+def _program() -> str:
+    """Return ``redis-cli`` where this host has only Redis's tools; both take the same options."""
+    return "redis-cli" if shutil.which("redis-cli") and not shutil.which("valkey-cli") else "valkey-cli"
 
 
 def _master(url: str) -> str:
@@ -131,6 +138,11 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen = "the server refuses our user or password"
         cause = "The password was changed on one side only"
         return group.error("refused", seen, cause, "Correct user and password in SWITCHYARD_BROKER_URL")
+    if isinstance(client_error, NoPermissionError):
+        seen = "not checked: the broker's server refuses this to our user (NOPERM)"
+        cause = "Each user has the rights of its role; only switchyard-room may look at everything"
+        step = "manage.py doctor, with switchyard-room as the user of the broker's address"
+        return group.warning("not_permitted", seen, cause, step)
     if remedy := tls_remedy(client_error):
         fact, _, step = remedy.partition(": ")
         cause = "TLS failed before anything was asked"

@@ -15,6 +15,14 @@ COMMAND = f"valkey-cli {CHANGE}"
 ADMIN = "--user ADMIN --askpass"
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Command lines of the doctor's host."""
+    found = {"redis-cli", "valkey-cli"}
+    monkeypatch.setattr(failures.shutil, "which", lambda name: name if name in found else None)
+    return found
+
+
 @pytest.mark.parametrize(
     ("url", "seen", "expected"),
     [
@@ -39,3 +47,18 @@ def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
     assert found.next == expected
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"), [("valkey-cli", "redis-cli"), ("redis-cli", "valkey-cli"), ("", "valkey-cli")]
+)
+def test_a_command_begins_with_the_command_line_that_the_host_has(
+    missing: str, expected: str, installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = SimpleNamespace(broker_url="unix:///run/v.sock", rabbitmq_url="")
+    monkeypatch.setattr(failures, "switchyard_settings", lambda: own)
+    installed.discard(missing)
+
+    found = failures.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
+
+    assert found.next == f"{expected} -s /run/v.sock {CHANGE}"
