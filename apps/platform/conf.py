@@ -155,9 +155,12 @@ def switchyard_settings() -> SwitchyardSettings:
     Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later.
 
     Raises:
-        InvalidSetting: an unknown key, or a value that is wrong or unsafe in production.
+        InvalidSetting: an unknown key, a value that is wrong or unsafe in production, or ``USE_TZ = False``.
     """
     global _cache
+    if not settings.USE_TZ:
+        guide = "https://docs.djangoproject.com/en/5.2/topics/i18n/timezones/#migration-guide"
+        raise InvalidSetting("USE_TZ", "is False, and all times here have a zone", f"write USE_TZ = True; see {guide}")
     declared = getattr(settings, "SWITCHYARD", None)
     if isinstance(declared, SwitchyardSettings):
         return declared

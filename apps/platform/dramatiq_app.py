@@ -28,8 +28,11 @@ class DramatiqConfig(DjangoDramatiqConfig):
         """Return the project's ``DRAMATIQ_BROKER``, with this library's broker where it names none.
 
         Raises:
-            ImproperlyConfigured: it names one of Dramatiq's own, or is no ``dict``.
+            ImproperlyConfigured: it names one of Dramatiq's own, or is no ``dict``; or the app is listed twice.
         """
+        for app in settings.INSTALLED_APPS:
+            if app == cls.name or app.startswith(f"{cls.name}."):
+                raise ImproperlyConfigured(f'INSTALLED_APPS lists "{app}", which {library}.apps() brings: remove it')
         declared: Any = getattr(settings, "DRAMATIQ_BROKER", {})
         remedy = f'remove it, or set it to {{"BROKER": "{BUILDER}"}}'
         if not isinstance(declared, dict):

@@ -21,7 +21,7 @@ from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBrok
 
 from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.rabbit.frames import RabbitConnection
-from broker.rabbit.queues import PRECONDITION_FAILED
+from broker.rabbit.queues import ACCESS_REFUSED, PRECONDITION_FAILED
 
 CONNECT_S: Final = 2.0
 # A server that does not answer for two of these is away.
@@ -37,6 +37,7 @@ ANSWER_S: Final = 5.0
 LOOK_EVERY_S: Final = 0.1
 CLOSE_S: Final = 3.0
 REMEDY: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
+NO_RIGHT: Final = "give its user that right: rabbitmqctl set_permissions, see docs/how-to/run-on-rabbitmq.md"
 OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
 # OpenSSL's code of a refused certificate -> the next step; an authority that is unknown has several codes.
 UNTRUSTED: Final = "name the file of the certificate's authority in SSL_CERT_FILE"
@@ -89,6 +90,8 @@ def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown
     remedy = REMEDY
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
+    elif isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
+        remedy = NO_RIGHT
     return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy)
 
 

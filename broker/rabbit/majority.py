@@ -9,14 +9,13 @@ from typing import Final
 from pika.exceptions import ChannelClosedByBroker
 
 from broker.rabbit.connections import AWAY, Publishers, connect, disconnect, parameters_of, unavailable
-from broker.rabbit.queues import RabbitQueues
+from broker.rabbit.queues import ACCESS_REFUSED, RabbitQueues
 
 # Within the 2 s of /readyz. A new leader is elected within 0.5 s of the end of a node (3.10.8).
 CONFIRMS_S: Final = 1.5
 ASKED_S: Final = 1.9
 # Each try after an error is a connection of its own.
 PAUSE_S: Final = 0.2
-ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
 # Of a queue that :func:`ask` declares.
 ANSWER_S: Final = 0.5

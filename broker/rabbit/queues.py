@@ -14,6 +14,7 @@ QueueType = Literal["quorum", "classic"]
 
 LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
 # Server's error for a queue that exists with other arguments.
+ACCESS_REFUSED: Final = 403
 PRECONDITION_FAILED: Final = 406
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.forms import ModelForm
@@ -52,13 +53,18 @@ class TokenAdmin(ModelAdmin):
     form = TokenForm
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
     list_filter = ("revoked_at", "created_at")
-    search_fields = ("name", "prefix", "owner__username")
+    search_fields = ("name", "prefix", f"owner__{get_user_model().USERNAME_FIELD}")
     search_help_text = "Name, beginning of the token or owner"
     badge = "shown_state"
     list_select_related = ("owner",)
-    autocomplete_fields = ("owner",)
     actions = ("revoke",)
     kept = ("owner", "shown_scopes", "shown_prefix", "created_at", "last_used_at", "revoked_at")
+
+    @property
+    def autocomplete_fields(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The owner, where the project's admin can search its users; Django refuses the option elsewhere."""
+        users = self.admin_site._registry.get(get_user_model())
+        return ("owner",) if users is not None and users.search_fields else ()
 
     @display(description="token")
     def shown_prefix(self, token: Token) -> str:

@@ -1,4 +1,5 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
 
 
 class DeadLettersConfig(AppConfig):
@@ -10,7 +11,16 @@ class DeadLettersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the bulk acts on dead letters."""
+        """Register the bulk acts on dead letters.
+
+        Raises:
+            ImproperlyConfigured: Django's admin is not installed; its log has a line for each act of a person.
+        """
+        if not apps.is_installed("django.contrib.admin"):
+            raise ImproperlyConfigured(
+                'INSTALLED_APPS lacks "django.contrib.admin", which the pages and the log of acts are part of: add it, '
+                "with auth, contenttypes, sessions and messages of django.contrib"
+            )
         from apps.platform.bulk.kinds import register
         from apps.platform.dead_letters.bulk_moves import BulkMove
         from apps.platform.dead_letters.models import DeadLetter

@@ -34,7 +34,7 @@ class Project:
     def write(self, name: str, code: str) -> None:
         """Write a file."""
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
 
     def check(self) -> tuple[int, str]:
@@ -213,6 +213,8 @@ def test_a_time_limit_in_seconds_is_seen(project: Project) -> None:
     [
         ("loyalty/tasks.py", "is not imported by workers", "Write it in loyalty.actors, or import its module there."),
         ("loyalty/views.py", "is not imported by workers", "Write it in loyalty.actors, or import its module there."),
+        ("loyalty/tasks/mails.py", "is not imported by workers", "or import its module there."),
+        ("loyalty/actors/mails.py", "is not imported by workers", "or import its module there."),
         ("greetings/actors.py", "is in no installed app", "Add 'greetings' to INSTALLED_APPS."),
         ("greetings/tasks.py", "is in no installed app", "and rename the file actors.py."),
     ],
@@ -263,6 +265,15 @@ def test_an_option_of_ours_with_dramatiq_s_broker_names_the_setting(project: Pro
 
     assert code == 1
     assert "DRAMATIQ_BROKER in the settings names a RedisBroker, which has no options of apps.platform's" in said
+
+
+def test_times_without_a_zone_are_refused(project: Project) -> None:
+    project.write("host/settings.py", SETTINGS.format(folder=str(project.folder)) + "USE_TZ = False\n")
+
+    code, said = project.check()
+
+    assert code == 78
+    assert "switchyard: refused to start: USE_TZ: is False, and all times here have a zone; write USE_TZ = True" in said
 
 
 def test_a_module_that_the_actors_import_is_not_reported(project: Project) -> None:

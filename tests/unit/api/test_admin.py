@@ -104,6 +104,17 @@ def test_who_may_only_look_cannot_revoke(make_token: MakeToken) -> None:
     assert find_token(plain) == token
 
 
+def test_the_owner_is_searched_for_only_where_the_admin_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = site.get_model_admin(Token)
+    assert tokens.autocomplete_fields == ("owner",)
+
+    monkeypatch.setattr(site.get_model_admin(User), "search_fields", ())
+    assert (tokens.autocomplete_fields, tokens.check()) == ((), [])
+
+    monkeypatch.setattr(site, "_registry", {Token: tokens})
+    assert (tokens.autocomplete_fields, tokens.check()) == ((), [])
+
+
 def test_kept_requests_are_shown_and_not_changed(admin: Client, make_token: MakeToken) -> None:
     token, _ = make_token()
     kept = IdempotentRequest.objects.create(token=token, key="k1", fingerprint="f" * 64, status=202, body=b"{}")

@@ -98,6 +98,22 @@ def test_a_project_need_not_name_the_broker() -> None:
         assert DramatiqConfig.broker_settings()["BROKER"] == "apps.platform.wiring.build_broker"
 
 
+@pytest.mark.parametrize("app", ["django_dramatiq", "django_dramatiq.apps.DjangoDramatiqConfig"])
+def test_an_app_of_dramatiq_beside_ours_is_named(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "INSTALLED_APPS", [app, *settings.INSTALLED_APPS])
+
+    with pytest.raises(ImproperlyConfigured, match=f'^INSTALLED_APPS lists "{app}", which apps.platform.apps'):
+        DramatiqConfig.broker_settings()
+
+
+def test_a_project_without_the_admin_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead_letters = installed_apps.get_app_config("switchyard_dead_letters")
+    monkeypatch.setattr(installed_apps, "is_installed", lambda name: name != "django.contrib.admin")
+
+    with pytest.raises(ImproperlyConfigured, match=r'^INSTALLED_APPS lacks "django\.contrib\.admin".* add it'):
+        dead_letters.ready()
+
+
 @pytest.mark.parametrize(
     ("declared", "fact"),
     [

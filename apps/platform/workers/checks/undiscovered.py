@@ -16,6 +16,8 @@ from middleware.places import place
 DECORATED = re.compile(rb"^@(?:dramatiq\.)?actor\b", re.MULTILINE)
 # Names of the file in which a newcomer, perhaps from Celery, writes actors.
 NAMES = (f"{MODULE}.py", "tasks.py")
+# Those of a folder of several such files.
+PACKAGES = (MODULE, "tasks")
 
 
 def undiscovered_actors() -> list[CheckMessage]:
@@ -25,7 +27,8 @@ def undiscovered_actors() -> list[CheckMessage]:
     installed = {Path(config.path): config.name for config in apps.get_app_configs()}
     own = [folder for folder in installed if _is_own(folder, base)]
     for folder in sorted(own):
-        for file in sorted(folder.glob("*.py")):
+        packages = (file for package in PACKAGES for file in folder.glob(f"{package}/**/*.py"))
+        for file in sorted({*folder.glob("*.py"), *packages}):
             if _is_own(file, folder) and (line := _line_of_actor(file)):
                 hint = f"Write it in {installed[folder]}.{MODULE}, or import its module there."
                 found.append(_warning(file, line, "is not imported by workers", hint))

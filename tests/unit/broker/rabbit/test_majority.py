@@ -10,6 +10,7 @@ import pytest
 from pika.exceptions import AMQPConnectionError, AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from broker.errors import BrokerUnavailable
+from broker.rabbit.connections import unavailable
 from broker.rabbit.majority import confirms
 from broker.rabbit.queues import RabbitQueues
 
@@ -59,6 +60,13 @@ def test_a_server_without_a_connection_is_unavailable() -> None:
 
 def test_a_user_without_a_right_to_the_queue_proves_nothing() -> None:
     assert asked(Publishers(ChannelClosedByBroker(403, "ACCESS_REFUSED")))
+
+
+def test_a_user_without_a_right_is_told_which_command_gives_it() -> None:
+    refused = unavailable("a publish", ChannelClosedByBroker(403, "ACCESS_REFUSED - access to exchange 'amq.default'"))
+
+    assert "rabbitmqctl set_permissions" in str(refused)
+    assert "is up" not in str(refused)
 
 
 def test_classic_queues_are_asked_nothing() -> None:
