@@ -63,8 +63,9 @@ class TokenAdmin(ModelAdmin):
     @property
     def autocomplete_fields(self) -> tuple[str, ...]:  # type: ignore[override]
         """The owner, where the project's admin can search its users; Django refuses the option elsewhere."""
-        users = self.admin_site._registry.get(get_user_model())
-        return ("owner",) if users is not None and users.search_fields else ()
+        users, site = get_user_model(), self.admin_site
+        searched = site.is_registered(users) and bool(site.get_model_admin(users).search_fields)
+        return ("owner",) if searched else ()
 
     @display(description="token")
     def shown_prefix(self, token: Token) -> str:
