@@ -42,6 +42,13 @@ class SlotWithoutMaster(redis.ConnectionError):
         super().__init__(f"hash slot {slot} is held by no node of the cluster")
 
 
+class NoSlots(redis.ConnectionError):
+    """The nodes hold no hash slots, as before they are joined."""
+
+    def __init__(self) -> None:
+        super().__init__("no node of the cluster holds hash slots; join them with redis-cli --cluster create")
+
+
 def key_of(words: Sequence[Any]) -> str | bytes | None:
     """Return the first key of a command, or ``None`` for one that any node may answer."""
     name = str(words[0])
@@ -98,9 +105,13 @@ class HashSlots:
         """Return the addresses of all nodes that hold slots.
 
         Raises:
-            redis.ConnectionError: no node answers.
+            redis.ConnectionError: no node answers, or none holds slots.
         """
-        return sorted({address for address in self._owners or self.read() if address is not None})
+        masters = {address for address in self._owners if address is not None}
+        masters = masters or {address for address in self.read() if address is not None}
+        if not masters:
+            raise NoSlots
+        return sorted(masters)
 
     def redirected(self, error: AskError, asked: Address) -> Address | None:
         """Learn from a ``MOVED``; return where to ask for once after an ``ASK``."""

@@ -19,6 +19,7 @@ from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABA
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 from broker.redis.cluster_client import is_cluster, split_cluster_url
+from broker.redis.hash_slots import NoSlots
 from broker.redis.sentinel import NoMasterNamed, server_url
 from broker.redis.sentinel_url import is_sentinel_url
 from broker.redis.tls_errors import tls_remedy
@@ -151,6 +152,9 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"
         return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
+    if isinstance(client_error, NoSlots):
+        seen, cause = "no node of the cluster holds hash slots", "The nodes run and were never joined"
+        return group.error("away", seen, cause, f"{_program()} --cluster create, with the address of every node")
     if is_sentinel_url(switchyard_settings().broker_url):
         return _master_away(group, client_error)
     absence = switchyard_settings().absence

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.platform.operations.findings.failures import broker_away
+from apps.platform.operations.findings.finding import FindingGroup
 from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
@@ -21,7 +23,8 @@ from broker.redis.connections import connect
 from broker.redis.pipelines import call_together
 from broker.redis.scripts import script
 from broker.worker.wakeup import Wakeup
-from tests.chaos.cluster import ClusterUnderTest
+from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.chaos.server import server_binary
 from tests.unit.documentation.pages import read
 from tests.waiting import wait_for
 
@@ -197,3 +200,25 @@ def test_a_cluster_that_is_away_is_refused_within_the_budget() -> None:
 
     assert refused.value.outcome == "refused"
     assert time.monotonic() - began_s < 5, "its usual budget is 2 s for each"
+
+
+def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", server_binary("valkey-server"))
+    node.start()
+    calls = calls_on(connect(f"redis+cluster://{node.address}"), budget_s=0.5, refused_s=0.2)
+    try:
+        with pytest.raises(BrokerUnavailable, match="cluster create") as refused:
+            calls.nodes()
+        with pytest.raises(BrokerUnavailable, match="cluster create"):
+            calls.command("TIME")
+        found = broker_away(FindingGroup("broker"), refused.value)
+        assert (found.code, found.seen) == ("away", "no node of the cluster holds hash slots")
+
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+
+        wait_for(lambda: node.facts()["cluster_state"] == "ok", what="the node serves its slots")
+        assert list(calls.nodes()) == [node.address]
+        assert calls.command("TIME")
+    finally:
+        calls.close()
+        node.kill()
