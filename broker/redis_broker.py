@@ -21,7 +21,7 @@ from broker.held_moves import HeldMoves
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
 from broker.queue import administration
-from broker.queue.codec import entry_of
+from broker.queue.codec import entry_of, require_message
 from broker.queue.depth_limits import DepthLimits
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, level_of
@@ -29,7 +29,7 @@ from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name
-from broker.validation import require_message, whole_delay
+from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.acks import Acks, report_stale
 from broker.worker.cancellations import CancellationPoll

@@ -7,7 +7,6 @@ import math
 from typing import Any, Final
 
 from broker.errors import InvalidDeclaration
-from broker.queue.json_values import kind_of
 
 # One year: a longer delay is a mistake, and a message that is due after the year 9999 cannot be decoded.
 LONGEST_DELAY_MS: Final = 366 * 24 * 3_600_000
@@ -54,18 +53,6 @@ def whole_delay(delay_ms: Any) -> Any:
     if type(delay_ms) not in (int, float) or not math.isfinite(delay_ms):
         return delay_ms
     return max(math.ceil(delay_ms), 0)
-
-
-def require_message(message: Any) -> None:
-    """Refuse to enqueue what is no message, such as the result of an actor that was called.
-
-    Raises:
-        TypeError: it is none; what Dramatiq makes of messages, such as ``MessageProxy``, is one.
-    """
-    if hasattr(message, "message_id"):
-        return
-    name = getattr(message, "actor_name", "actor")
-    raise TypeError(f"{kind_of(message)} is no message; write {name}.message(...), which makes one and runs nothing")
 
 
 def takes_one_argument(function: Any) -> bool:

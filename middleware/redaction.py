@@ -45,7 +45,9 @@ class Redaction(Middleware):
 
 
 def _check_names(names: Any, actor: Actor[..., Any]) -> str:
-    remedy = 'write a tuple of argument names, such as redact=("to",)'
+    parameters = list(signature_of(actor.fn).parameters) or ["to"]
+    named = names if names in parameters else parameters[0]
+    remedy = f'write a tuple of argument names, such as redact=("{named}",)'
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         return remedy
     missing = missing_arguments(actor, names)

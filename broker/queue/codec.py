@@ -59,6 +59,18 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
     return Entry(id_, body, str(message.options.get("unique_key", "")))
 
 
+def require_message(message: Any) -> None:
+    """Refuse to enqueue what is no message, such as the result of an actor that was called.
+
+    Raises:
+        TypeError: it is none; what Dramatiq makes of messages, such as ``MessageProxy``, is one.
+    """
+    if hasattr(message, "message_id"):
+        return
+    name = getattr(message, "actor_name", "actor")
+    raise TypeError(f"{kind_of(message)} is no message; write {name}.message(...), which makes one and runs nothing")
+
+
 def require_id(id_: object) -> None:
     """Refuse an id that no new message may have.
 

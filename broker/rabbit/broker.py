@@ -39,7 +39,7 @@ from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
 from broker.stores.quarantine import Quarantine
 from broker.topology import lane_of_name
-from broker.validation import require_message, whole_delay
+from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
@@ -220,7 +220,7 @@ class RabbitBroker(RabbitmqBroker):
         Returns:
             The message; or, when another unfinished one holds its unique key, a copy under that one's id.
         """
-        require_message(message)
+        codec.require_message(message)
         lane = message.queue_name
         self.lane(lane)
         delay = delay and whole_delay(delay)

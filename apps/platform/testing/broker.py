@@ -24,7 +24,7 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, level_of
 from broker.shapes import LaneStats
 from broker.topology import lane_of_name
-from broker.validation import require_message, whole_delay
+from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.hooks import Hooks
 
@@ -113,7 +113,7 @@ class MemoryBroker(Broker):
         Raises:
             QueueNotFound: the queue was never declared. QueueFull: it is at its limit. TypeError: it is no message.
         """
-        require_message(message)
+        codec.require_message(message)
         if message.queue_name not in self.queues:
             raise QueueNotFound(message.queue_name)
         delay = delay and whole_delay(delay)

@@ -54,6 +54,17 @@ def test_an_evicting_policy_is_an_error_with_the_command_that_mends_it(own_serve
     assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy noev', found.next)
 
 
+def test_a_database_that_the_server_does_not_have_is_an_error(
+    own_server: ServerUnderTest, configure: Configure
+) -> None:
+    configure(broker_url=own_server.url.replace("/0", "/21"))
+
+    found = of(look(), "error")["refused"]
+
+    assert found.seen == "the server has no database of the address's number"
+    assert found.next == "Correct the number at the end of SWITCHYARD_BROKER_URL"
+
+
 def test_the_command_for_the_server_beside_rabbitmq_names_its_own_variable(
     own_server: ServerUnderTest, configure: Configure
 ) -> None:

@@ -110,7 +110,9 @@ def test_an_unknown_queue_among_several_is_refused_before_any_is_paused() -> Non
 
 
 def test_an_actor_of_which_nothing_waits_is_not_said_to_have_moved(actors: Any) -> None:
-    assert "nothing of it waited in default" in run("relocate", "moevs", "--from", "default", "--to", "slow")
+    said = run("relocate", "moevs", "--from", "default", "--to", "slow")
+
+    assert "moevs: nothing of it waited in default; did you mean moves?" in said
 
 
 def test_a_message_that_came_back_is_not_taken_for_finished(actors: Any, run_worker: Any) -> None:

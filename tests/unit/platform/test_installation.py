@@ -26,6 +26,7 @@ from apps.platform.workers.checks.installation import (
     foreign_broker,
     missing_apps,
     replaced_middleware,
+    routed_models,
 )
 
 room = path("", include("apps.platform.operations.urls"))
@@ -128,6 +129,25 @@ def test_a_broker_from_which_no_pool_fetches_is_refused(declared: Any, fact: str
         pytest.raises(ImproperlyConfigured, match=f'^DRAMATIQ_BROKER {fact}.*remove it, or set it to {{"BROKER": "app'),
     ):
         DramatiqConfig.broker_settings()
+
+
+class Elsewhere:
+    """A router that sends everything but users to another database."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return None if model._meta.app_label == "auth" else "other"
+
+
+def test_a_router_that_moves_our_tables_is_named_with_some_of_them() -> None:
+    assert routed_models() == []
+
+    with override_settings(DATABASE_ROUTERS=[Elsewhere()]):
+        (found,) = routed_models()
+
+    assert (found.id, found.obj) == ("switchyard.E036", "DATABASE_ROUTERS")
+    assert found.msg.startswith("sends switchyard_") and found.msg.endswith(
+        " and others to another database than 'default'"
+    )
 
 
 @pytest.mark.parametrize(

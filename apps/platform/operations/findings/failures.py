@@ -144,6 +144,9 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         cause = "Each user has the rights of its role; only switchyard-room may look at everything"
         step = "manage.py doctor, with switchyard-room as the user of the broker's address"
         return group.warning("not_permitted", seen, cause, step)
+    if "DB index is out of range" in str(client_error):
+        seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
+        return group.error("refused", seen, cause, "Correct the number at the end of SWITCHYARD_BROKER_URL")
     if remedy := tls_remedy(client_error):
         fact, _, step = remedy.partition(": ")
         cause = "TLS failed before anything was asked"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, cast
 
 import dramatiq
@@ -82,9 +83,9 @@ class Command(PrintingCommand):
         show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
         show.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
-        move.add_argument("actor", metavar="ACTOR")
-        move.add_argument("--from", dest="source", metavar="QUEUE", required=True)
-        move.add_argument("--to", dest="target", metavar="QUEUE", required=True)
+        move.add_argument("actor", metavar="ACTOR", help="name of the actor, as manage.py actors list prints it")
+        move.add_argument("--from", dest="source", metavar="QUEUE", required=True, help="where its messages wait")
+        move.add_argument("--to", dest="target", metavar="QUEUE", required=True, help="where they go")
         move.add_argument("--reason", default="", help="kept in the audit log")
         move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         take = acts.add_parser("import", help="move what stock Dramatiq left into queues of the same names")
@@ -217,7 +218,10 @@ class Command(PrintingCommand):
         elif any(moved.values()):
             self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
         else:
-            self.stdout.write(f"{actor}: nothing of it waited in {source}; see manage.py queues show {source}")
+            known = dramatiq.get_broker().actors
+            near = get_close_matches(actor, known, n=1) if actor not in known else []
+            remedy = f"did you mean {near[0]}?" if near else f"see manage.py queues show {source}"
+            self.stdout.write(f"{printable(actor)}: nothing of it waited in {source}; {remedy}")
 
     def _import(self, options: dict[str, Any]) -> None:
         names = options["queues"] or [queue.name for queue in declared_yard().queues]

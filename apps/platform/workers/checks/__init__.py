@@ -56,8 +56,13 @@ def register_all() -> None:
 
 
 def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that every app of the library is installed, and that broker and middleware are the library's."""
-    return installation.missing_apps() + installation.foreign_broker() + installation.replaced_middleware()
+    """Check that every app of the library is installed, and that broker, middleware and tables are the library's."""
+    return [
+        *installation.missing_apps(),
+        *installation.foreign_broker(),
+        *installation.replaced_middleware(),
+        *installation.routed_models(),
+    ]
 
 
 def environment_is_known(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -6,6 +6,7 @@ import dramatiq
 from django.apps import apps as installed_apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
+from django.db import DEFAULT_DB_ALIAS, router
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.module_loading import import_string
 
@@ -14,6 +15,7 @@ from apps.platform import __name__ as library
 from broker.interface import Facilities
 from middleware.foreign_middleware import is_replaced
 
+LABEL = "switchyard_"
 ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
 PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
 # The others, which a project may leave out -> what they do.
@@ -53,6 +55,18 @@ def replaced_middleware() -> list[CheckMessage]:
     fact = f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
     hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
     return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W033")]
+
+
+def routed_models() -> list[CheckMessage]:
+    """Return E036 where a router of the project keeps tables of the library out of the database ``default``."""
+    own = [config for config in installed_apps.get_app_configs() if config.name.startswith(f"{library}.")]
+    models = [model for config in own for model in config.get_models()]
+    routed = [model._meta.label for model in models if router.db_for_write(model) != DEFAULT_DB_ALIAS]
+    if not routed:
+        return []
+    fact = f"sends {', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''} to another database than 'default'"
+    hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
+    return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E036")]
 
 
 def addresses() -> list[CheckMessage]:
