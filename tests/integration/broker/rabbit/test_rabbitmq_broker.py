@@ -230,6 +230,15 @@ def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build
         rabbit_yard(queue_type="classic").lane_stats("work")
 
 
+def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard: Build) -> None:
+    broker = rabbit_yard()
+
+    with pytest.raises(TypeError, match=r"an int is no message; write actor\.message\("):
+        broker.enqueue(3)
+
+    assert broker.lane_stats("work").waiting == 0
+
+
 def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
     rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
