@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from inspect import Parameter
 from typing import Any, ClassVar
 
 import structlog
@@ -16,6 +18,7 @@ from broker.queue.depth_limits import follows_a_job
 from middleware.arguments import signature_of
 from middleware.errors import InvalidOption
 from middleware.option_rules import OptionRule
+from middleware.places import place_of
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +67,8 @@ class UniqueKeys(Middleware):
                 log.error("sent without a unique key", job_id=message.message_id, actor=message.actor_name, fact=remedy)
                 return
             if remedy:
-                raise InvalidOption(message.actor_name, "unique_key", key, remedy)
+                place = place_of(option) if callable(option) else ""
+                raise InvalidOption(message.actor_name, "unique_key", key, remedy, place=place)
             message.options["unique_key"] = key
 
 
@@ -77,12 +81,31 @@ def _made(function: Callable[..., Any], actor: Actor[..., Any], message: Message
 
 def _of_actor(key: Any, actor: Actor[..., Any]) -> str:
     """Return what to write instead of an actor's key. A text is one key for all calls, whatever braces it has."""
-    if callable(key) or (refusal := _of_key(key)):
-        return "" if callable(key) else refusal
     parameters = signature_of(actor.fn).parameters
+    if callable(key):
+        return _of_function(key, list(parameters.values()))
+    if refusal := _of_key(key):
+        return refusal
     if not any(f"{{{name}{end}" in key for name in parameters for end in "}.[:!"):
         return ""
     return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: f{key!r}"
+
+
+def _of_function(function: Callable[..., Any], parameters: list[Parameter]) -> str:
+    """Return what to write instead of a function that no call of the actor fits."""
+    names, needed = ([p.name for p in which] for which in (parameters, [p for p in parameters if p.default is p.empty]))
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        return ""
+    try:
+        taken = signature_of(function)
+    except (TypeError, ValueError):  # a builtin without one
+        return ""
+    for given in (names, needed):
+        for args, kwargs in ((given, {}), ([], dict.fromkeys(given))):
+            with suppress(TypeError):
+                taken.bind(*args, **kwargs)
+                return ""
+    return f"it takes {taken} and gets the actor's arguments; write unique_key=lambda {', '.join(names)}: ..."
 
 
 def _of_key(key: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -134,6 +135,39 @@ def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to
     with pytest.raises(InvalidOption, match=words):
         dramatiq.actor(send, broker=broker, unique_key="report:{customer_id}")
     dramatiq.actor(send, broker=broker, unique_key="report:{custom}")
+
+
+@pytest.mark.parametrize("key", [lambda: "x", lambda customer_id, month, other: "x", lambda *, customer: "x"])
+def test_a_unique_key_that_cannot_be_called_with_the_arguments_is_refused(
+    broker: StubBroker, key: Callable[..., str]
+) -> None:
+    def send(customer_id: int, month: str) -> None: ...
+
+    words = re.escape("and gets the actor's arguments; write unique_key=lambda customer_id, month: ...")
+    with pytest.raises(InvalidOption, match=words):
+        dramatiq.actor(send, broker=broker, unique_key=key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        lambda c: "x",
+        lambda customer_id, month: "x",
+        lambda *, customer_id: "x",
+        lambda *given, **more: "x",
+        "{}".format,
+    ],
+)
+def test_a_unique_key_that_some_call_fits_is_accepted(broker: StubBroker, key: Callable[..., str]) -> None:
+    def send(customer_id: int, month: str = "") -> None: ...
+
+    assert dramatiq.actor(send, broker=broker, unique_key=key).options["unique_key"] is key
+
+
+def test_a_unique_key_without_arguments_fits_an_actor_that_can_be_called_without(broker: StubBroker) -> None:
+    def send(month: str = "") -> None: ...
+
+    assert dramatiq.actor(send, broker=broker, unique_key=lambda: "x").send().options["unique_key"] == "x"
 
 
 def test_a_searched_argument_that_does_not_exist_is_refused_with_its_name(broker: StubBroker) -> None:
@@ -274,7 +308,8 @@ def test_pipe_target_is_no_option_of_an_actor(broker: StubBroker) -> None:
 def test_a_unique_key_whose_function_fails_is_refused_and_named(broker: StubBroker) -> None:
     actor = declare(broker, unique_key=lambda *given: given[5])
 
-    with pytest.raises(InvalidOption, match=r"unique_key is .*; it raised IndexError, mend the function"):
+    words = r"unique_key is .*; it raised IndexError, mend the function \(.*test_option_rules.py:\d+\)"
+    with pytest.raises(InvalidOption, match=words):
         actor.send("ann@example.org")
 
 
