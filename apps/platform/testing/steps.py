@@ -9,6 +9,7 @@ from typing import Any
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
+from apps.platform.conf import declared_yard
 from apps.platform.testing.asserting import Enqueued, Expectation, NotEnqueued, actor_for
 from apps.platform.testing.clock import advance_with_ticks, seconds_of
 from apps.platform.testing.commits import run_callbacks
@@ -16,6 +17,7 @@ from apps.platform.testing.messages import StoredMessage
 from apps.platform.testing.running import TestedAttempt
 from apps.platform.testing.switch import active
 from broker.clock import now_ms
+from broker.errors import UnknownQueue
 from broker.shapes import DeadLetter
 from broker.topology import lane_of_name
 
@@ -88,8 +90,12 @@ def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool
 
     Raises:
         EndlessRun: messages go on sending messages.
+        UnknownQueue: the yard declares no such queue.
     """
     switch = active()
+    names = tuple(declared.name for declared in declared_yard().queues)
+    if queue is not None and queue not in names:
+        raise UnknownQueue(queue, names)
 
     def wanted(stored: StoredMessage) -> bool:
         return queue is None or lane_of_name(stored.lane)[0] == queue

@@ -31,7 +31,7 @@ from apps.platform.testing import (
     run_enqueued,
 )
 from apps.platform.testing import running as running_module
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerUnavailable, UnknownQueue
 from broker.interface import facilities
 
 pytestmark = pytest.mark.usefixtures("switchyard_broker")
@@ -55,6 +55,12 @@ def actor(**options: Any) -> Any:
         return value
 
     return note
+
+
+@pytest.mark.parametrize("name", ["defualt", "default-retry"])
+def test_a_queue_that_is_not_declared_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(UnknownQueue, match=f"queue '{name}' is not declared; the yard has urgent, default, "):
+        run_enqueued(queue=name)
 
 
 def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
