@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from apps.platform.api.auth import plain_token
 from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, current_request
@@ -50,6 +51,8 @@ def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
         detail, challenge = "no token; send Authorization: Bearer sy_…", 'Bearer realm="switchyard"'
     else:
         detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
+        if not plain_token(request):
+            detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
         challenge = 'Bearer realm="switchyard", error="invalid_token"'
     return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 

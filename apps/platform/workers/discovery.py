@@ -111,6 +111,8 @@ def _remedy(error: Exception) -> str:
     remedy = ""
     if inner is CronSpec.parse.__func__.__code__:
         remedy = CRON
+    elif isinstance(error, TypeError) and str(error).startswith("cron() got an unexpected keyword argument"):
+        remedy = f"a schedule is one text, in UTC, and takes no other zone; {CRON}"
     elif isinstance(error, TypeError) and str(error).startswith("Actor.__init__() missing"):
         remedy = f"the decorator is dramatiq.actor, in lower case: {DECORATOR}"
     elif isinstance(error, AttributeError) and inner.co_filename == ACTOR_FILE and "'__name__'" in str(error):

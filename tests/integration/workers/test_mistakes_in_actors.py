@@ -96,6 +96,10 @@ def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
     ("code", "words"),
     [
         (actor('periodic=periodiq.cron("every day")'), "a schedule has five fields, .*: write cron"),
+        (
+            actor('periodic=periodiq.cron("0 2 * * *", tz="Europe/Berlin")'),
+            "a schedule is one text, in UTC, .*: write cron",
+        ),
         (actor('periodic=periodiq.cron("@dialy")'), "a schedule has five fields, .*: write cron"),
         (actor('"urgent"'), "arguments of the decorator have names: write @dramatiq.actor"),
         (actor("").replace(".actor(", ".Actor("), "the decorator is dramatiq.actor, in lower case"),

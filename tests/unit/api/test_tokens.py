@@ -124,6 +124,13 @@ def test_a_request_with_a_wrong_token_is_401(probe: Client, db: None, header: st
     assert 'error="invalid_token"' in response["WWW-Authenticate"]
 
 
+@pytest.mark.parametrize("header", ["Bearer", "Token sy_x", "sy_x"])
+def test_a_header_without_a_bearer_token_is_answered_with_the_header_to_send(probe: Client, header: str) -> None:
+    response = probe.get("/api/v1/probe/mine", headers={"Authorization": header})
+
+    assert "send Authorization: Bearer sy_" in problem(response, 401)["detail"]
+
+
 def test_the_scheme_is_not_case_sensitive(probe: Client, make_token: MakeToken) -> None:
     _, plain = make_token("read")
 

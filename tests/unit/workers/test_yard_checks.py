@@ -125,7 +125,17 @@ def test_a_queue_named_as_a_lane_is_refused(name: str) -> None:
 
 
 def test_a_pool_that_serves_what_runs_alone_is_refused() -> None:
-    assert found(yard(replace(FAST_POOL, queues=("fast", "fast-alone")), LONG_POOL, RETRIES)) == ["switchyard.E013"]
+    [message] = check_yard(yard(replace(FAST_POOL, queues=("fast", "fast-alone")), LONG_POOL, RETRIES))
+
+    assert message.id == "switchyard.E013"
+    assert str(message.hint).startswith("Remove it from the pool")
+
+
+def test_a_misspelt_lane_of_a_pool_is_named_with_the_one_that_was_meant() -> None:
+    messages = check_yard(yard(FAST_POOL, LONG_POOL, replace(RETRIES, queues=("fast_retry",))))
+
+    [hint] = [str(message.hint) for message in messages if message.id == "switchyard.E013"]
+    assert hint.startswith("Did you mean 'fast-retry'? ")
 
 
 @pytest.mark.parametrize(
@@ -160,3 +170,9 @@ def test_a_memory_limit_that_an_idle_child_reaches_is_named() -> None:
 
     assert (message.id, message.obj) == ("switchyard.W009", f"pool {small.name}")
     assert message.msg.startswith("memory_limit_bytes is 64 MB, and an idle child takes about 120 MB")
+
+
+def test_a_memory_limit_in_megabytes_is_shown_in_the_bytes_that_it_means() -> None:
+    [message] = check_yard(yard(replace(FAST_POOL, memory_limit_bytes=400), LONG_POOL, RETRIES))
+
+    assert message.msg.startswith("memory_limit_bytes is 400 bytes, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib.util import find_spec
 
 from django.core.checks import CheckMessage, Error, Warning
@@ -18,17 +19,21 @@ IDLE_CHILD_BYTES = 120_000_000
 def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
     """E013: a pool that serves a lane which no queue of the yard has."""
     known = {name for queue in yard.queues for name in (queue.name, queue.retry_lane, queue.dead_list)}
-    return [
-        Error(
-            f"serves {lane!r}, which no queue declares",
-            hint=f"Declare the queue in {TOPOLOGY}, or remove it from the pool.",
-            obj=f"pool {pool.name}",
-            id="switchyard.E013",
-        )
-        for pool in yard.pools
-        for lane in pool.queues
-        if lane not in known
-    ]
+    alone = {queue.alone_lane: queue.name for queue in yard.queues}
+    found: list[CheckMessage] = []
+    for pool in yard.pools:
+        for lane in pool.queues:
+            if lane in known:
+                continue
+            fact = f"serves {lane!r}, which no queue declares"
+            hint = f"Declare the queue in {TOPOLOGY}, or remove it from the pool."
+            if lane in alone:
+                fact = f"serves {lane!r}, the lane of what runs alone of queue {alone[lane]}"
+                hint = f"Remove it from the pool in {TOPOLOGY}: who serves {alone[lane]!r} serves it as well."
+            elif near := difflib.get_close_matches(lane, yard.lanes, n=1):
+                hint = f"Did you mean {near[0]!r}? {hint}"
+            found.append(Error(fact, hint=hint, obj=f"pool {pool.name}", id="switchyard.E013"))
+    return found
 
 
 def pools_that_watch_everything(yard: Yard) -> list[CheckMessage]:
@@ -100,7 +105,7 @@ def limits_below_an_idle_child(yard: Yard) -> list[CheckMessage]:
     """W009: a memory limit that a child has nearly reached before its first message."""
     return [
         Warning(
-            f"memory_limit_bytes is {pool.memory_limit_bytes / 1e6:,.0f} MB, and an idle child takes about "
+            f"memory_limit_bytes is {_size(pool.memory_limit_bytes)}, and an idle child takes about "
             f"{IDLE_CHILD_BYTES / 1e6:,.0f} MB: it would be replaced after each message",
             hint=f"Raise it in {TOPOLOGY} by what a message takes, for example to {2 * IDLE_CHILD_BYTES:_}.",
             obj=f"pool {pool.name}",
@@ -125,6 +130,10 @@ def greenlets_without_gevent(yard: Yard) -> list[CheckMessage]:
         for pool in yard.pools
         if pool.kind == "gevent"
     ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count:,} bytes"
 
 
 def _spread(objectives: dict[str, int | None]) -> str:
