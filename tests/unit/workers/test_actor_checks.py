@@ -230,6 +230,29 @@ def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
     assert check_actors(YARD, stored) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"catch_up": "skip"}, "its catch_up has no effect, because it is not periodic"),
+        (
+            {"search": ("name",), "redact": ("name",)},
+            "no job is found by name, because redacted arguments are not kept",
+        ),
+        ({"catch_up": "skip", "periodic": "0 2 * * *"}, ""),
+        ({"search": ("name",), "redact": ("mail",)}, ""),
+    ],
+)
+def test_an_option_that_another_one_leaves_without_effect_is_seen(options: dict[str, Any], words: str) -> None:
+    class Given(Middleware):
+        @property
+        def actor_options(self) -> set[str]:
+            return {"catch_up", "periodic", "search", "redact"}
+
+    found = check_actors(YARD, broker_with((Limits(), Given()), queue_name="work", **options))
+
+    assert [(message.id, message.msg) for message in found] == ([("switchyard.W023", words)] if words else [])
+
+
 def test_an_actor_without_end_is_seen_with_the_limit_that_it_gets() -> None:
     limits = TimeLimits(yard=YARD, interrupts=ThreadInterrupts())
 
