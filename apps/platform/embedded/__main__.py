@@ -29,7 +29,7 @@ def main() -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: stop.set())
     folder: Path = arguments.folder
-    server = EmbeddedServer(folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock")
+    server = EmbeddedServer(folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock", report=_say)
     try:
         server.start()
     except EmbeddedServerFailed as error:
@@ -43,6 +43,11 @@ def main() -> int:
             return 1
     server.stop()
     return 0
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

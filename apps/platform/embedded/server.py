@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -55,6 +55,7 @@ class EmbeddedServer:
         socket_path: Path of the Unix socket; by default ``valkey.sock`` in ``data_dir``.
         binary: Server to run instead of the bundled one.
         start_timeout_s: Longest wait for its first answer, in seconds.
+        report: Is called with a sentence when :meth:`start` begins to wait for another server.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -69,6 +70,7 @@ class EmbeddedServer:
         socket_path: Path | str | None = None,
         binary: Path | str | None = None,
         start_timeout_s: float = 30.0,
+        report: Callable[[str], object] | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be 0 … 65535, got {port}")
@@ -80,6 +82,7 @@ class EmbeddedServer:
         self.socket_path = Path(socket_path or self.data_dir / "valkey.sock").resolve()
         self.start_timeout_s = start_timeout_s
         self._binary = binary
+        self._report = report
         self._chooses_port = port == 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -166,6 +169,7 @@ class EmbeddedServer:
     def _exclusive_folder(self, deadline: float) -> Iterator[int]:
         """Lock the folder. The server inherits the lock, so that the folder stays locked until the server ends."""
         lock = os.open(self.data_dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        report = self._report
         try:
             while True:
                 try:
@@ -174,6 +178,10 @@ class EmbeddedServer:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise self._failed("another server uses this folder") from None
+                    if report is not None:
+                        left_s = max(0, round(deadline - time.monotonic()))
+                        report(f"another server uses {self.data_dir}: waiting up to {left_s} s for its end")
+                        report = None
                     time.sleep(0.02)
             yield lock
         finally:

@@ -24,6 +24,7 @@ from apps.platform.workers.checks import installation
 from apps.platform.workers.checks.installation import (
     addresses,
     foreign_broker,
+    misnamed_middleware,
     missing_apps,
     replaced_middleware,
     routed_models,
@@ -167,6 +168,23 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
         assert str(found.hint) == 'Add "apps.platform.api.middleware.problem_documents" near its beginning.'
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("apps.platform.api.middleware", "problem_documents"),
+        ("apps.platform.jobs.request_origin", "request_origin"),
+        ("apps.platform.frame.silent_database", "SilentDatabase"),
+    ],
+)
+def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module: str, name: str) -> None:
+    assert misnamed_middleware() == []
+
+    with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware", module]):
+        (found,) = misnamed_middleware()
+
+    assert (found.id, found.obj, found.hint) == ("switchyard.E037", "MIDDLEWARE", f'Write "{module}.{name}".')
 
 
 def test_the_middleware_that_a_project_may_leave_out_is_named_with_the_missing_one() -> None:

@@ -72,7 +72,7 @@ def environment_is_known(app_configs: Apps, **options: Any) -> list[CheckMessage
 
 def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the library's addresses and the API's middleware; workers, which have no addresses, do not run this."""
-    return installation.addresses()
+    return [*installation.addresses(), *installation.misnamed_middleware()]
 
 
 def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:

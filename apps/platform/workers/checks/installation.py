@@ -97,6 +97,21 @@ def addresses() -> list[CheckMessage]:
     return found
 
 
+def misnamed_middleware() -> list[CheckMessage]:
+    """Return E037 for middleware of the library that names its module, which fails at the first request."""
+    right = {path.rpartition(".")[0]: path for path in (PROBLEM_DOCUMENTS, *OPTIONAL_MIDDLEWARE)}
+    return [
+        Error(
+            f"names the module {entry}, not the middleware in it",
+            hint=f'Write "{right[entry]}".',
+            obj="MIDDLEWARE",
+            id="switchyard.E037",
+        )
+        for entry in settings.MIDDLEWARE
+        if entry in right
+    ]
+
+
 def _has_api() -> bool:
     try:
         reverse(API)
