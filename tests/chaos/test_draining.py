@@ -182,6 +182,7 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
     assert code != 0
     assert GRACE_S - LOOKING_S <= took_s <= GRACE_S + most_late_s
     assert "not all messages were returned to the broker; the rest start when their leases expire" in old.log()
+    assert "requeued" not in old.log(), "nothing could be requeued"
     assert min(again_s) <= again_within_s, (
         "the others follow one after the other: what ran in a lapsed lease runs alone"
     )

@@ -235,7 +235,9 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
                 shutdown_notices(worker.broker).notify()
     left = len(slots.running)
     if left:
-        logger.warning("%d tasks did not end within the grace period and are requeued", left)
+        logger.warning(
+            "%d tasks did not end within the grace period; their messages go back when this process ends", left
+        )
     worker.broker.emit_after("worker_shutdown", worker)
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor requeues what is not recorded as finished
         facilities(worker.broker).barrier.flush()
