@@ -19,14 +19,18 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if named := _named_by_a_setting(error.name or ""):
-            error.add_note(f"{named}; correct it, and look for a comma that is missing")
-        elif package and find_spec(package) is None and not hasattr(error, "__notes__"):
+        module = error.name or ""
+        package = module.partition(".")[0]
+        named = _named_by_a_setting(module)
+        if package and find_spec(package) is None and not hasattr(error, "__notes__"):
+            where = named or f"no folder of this project and no package in {sys.prefix} is called {package!r}"
+            remedy = "correct it, and look for a comma that is missing" if named else "correct the name"
             error.add_note(
-                f"no folder of this project and no package in {sys.prefix} is called {package!r}; correct the name, "
-                "or, after a pull, run bin/demo, which installs requirements.txt again when it has changed"
+                f"{where}; {remedy}, or, after a pull, run bin/demo, which installs requirements.txt again when it has "
+                "changed"
             )
+        elif named:
+            error.add_note(f"{named}; correct it, and look for a comma that is missing")
         raise
 
 

@@ -1,4 +1,4 @@
-"""``manage.py`` where a package is missing: what to run instead."""
+"""``manage.py`` where a package or a module is missing: what to write or to run instead."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 
 MANAGE = settings.BASE_DIR / "manage.py"
@@ -19,6 +20,11 @@ def manage(*python: str, **variables: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def check_with(settings_text: str, folder: Path) -> tuple[int, str]:
+    (folder / "wrong.py").write_text(settings_text)
+    return manage(DJANGO_SETTINGS_MODULE="wrong", PYTHONPATH=str(folder), SWITCHYARD_STATE_DIR=str(folder))
+
+
 def test_an_interpreter_without_packages_is_told_of_the_environment() -> None:
     code, said = manage("-S")
 
@@ -28,10 +34,27 @@ def test_an_interpreter_without_packages_is_told_of_the_environment() -> None:
 
 
 def test_a_package_that_is_missing_is_followed_by_what_installs_it(tmp_path: Path) -> None:
-    (tmp_path / "own_settings.py").write_text('INSTALLED_APPS = ["nopackage"]\n')
-
-    code, said = manage(DJANGO_SETTINGS_MODULE="own_settings", PYTHONPATH=str(tmp_path))
+    code, said = check_with('INSTALLED_APPS = ["nopackage"]\n', tmp_path)
 
     assert code == 1
     assert "ModuleNotFoundError: No module named 'nopackage'" in said
-    assert "is called 'nopackage'; correct the name, or, after a pull, run bin/demo" in said
+    assert "INSTALLED_APPS in wrong names 'nopackage'; correct it" in said
+    assert "or, after a pull, run bin/demo, which installs requirements.txt again" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("INSTALLED_APPS = [*INSTALLED_APPS, 'apps.product.mial']", "INSTALLED_APPS in wrong names 'apps.product.mia"),
+        ("INSTALLED_APPS = ['apps.product.mail' 'apps.product.shop']", "names 'apps.product.mailapps.product.shop'"),
+        ("ROOT_URLCONF = 'project.url'", "ROOT_URLCONF in wrong names 'project.url'; correct it, and look for a comma"),
+        ("DRAMATIQ_BROKER = {'BROKER': 'project.brokers.build'}", "DRAMATIQ_BROKER in wrong names 'project.brokers.b"),
+        ("from project import nothing_there\nimport no_such_package", "cannot import name 'nothing_there'"),
+        ("import no_such_package", "is called 'no_such_package'; correct the name, or, after a pull, run bin/demo"),
+    ],
+)
+def test_the_setting_that_names_a_missing_module_is_named(tmp_path: Path, line: str, words: str) -> None:
+    code, said = check_with(f"from project.settings import *\n{line}\n", tmp_path)
+
+    assert code == 1
+    assert words in said
