@@ -26,9 +26,12 @@ LARGE_FILE = b"GET /static/ninja/redoc.standalone.js.map HTTP/1.1\r\nHost: local
 MAIL = b'{"to": "ada@example.com", "template": "welcome"}'
 JSON = {"Content-Type": "application/json"}
 MOST_GROWN_MIB = 32
-# 250 ms on a machine that does nothing else; the other tests of a run share its two cores (1.6 s were seen). A web that
-# an attack holds up does not answer within the 30 s that a probe waits.
+# The other tests of a run share its two cores (1.6 s were seen). A web that an attack holds up does not answer within
+# the 30 s that a probe waits.
 SLOWEST_MS = 5_000
+# The target, on a machine that does nothing else.
+SLOWEST_ALONE_MS = 250
+BOUNDS_MS = [SLOWEST_MS, pytest.param(SLOWEST_ALONE_MS, marks=pytest.mark.long)]
 
 
 def problem(answer: bytes, status: int) -> dict[str, object]:
@@ -180,7 +183,8 @@ def test_slow_clients_are_cut_after_ten_seconds(web: WebProcess) -> None:
         client.close()
 
 
-def test_idle_connections_make_room_for_new_ones(web: WebProcess) -> None:
+@pytest.mark.parametrize("slowest_ms", BOUNDS_MS)
+def test_idle_connections_make_room_for_new_ones(web: WebProcess, slowest_ms: int) -> None:
     with probing(web) as probe, contextlib.ExitStack() as open_sockets:
         clients: list[socket.socket] = []
         for _ in range(700):
@@ -192,7 +196,8 @@ def test_idle_connections_make_room_for_new_ones(web: WebProcess) -> None:
         assert web.request("GET", "/healthz")[0] == 200
 
     assert probe.grown_mib <= MOST_GROWN_MIB
-    assert probe.slowest_ms <= SLOWEST_MS
+    print(f"idle connections: + {probe.grown_mib:.1f} MiB, slowest probe {probe.slowest_ms:.0f} ms")
+    assert probe.slowest_ms <= slowest_ms
 
 
 def test_bodies_without_a_token_are_not_kept(web: WebProcess) -> None:
@@ -245,14 +250,15 @@ def test_unfinished_small_bodies_hold_little_and_no_thread(web: WebProcess) -> N
     assert probe.slowest_ms <= SLOWEST_MS
 
 
-def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess) -> None:
+@pytest.mark.parametrize("slowest_ms", BOUNDS_MS)
+def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess, slowest_ms: int) -> None:
     job_id = json.loads(web.request("POST", "/api/v1/emails", body=MAIL, headers=web.bearer | JSON)[2])["job_id"]
     request = (
         f"GET /api/v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {web.token}\r\n\r\n"
     ).encode()
     descriptors_before = web.ps.num_fds()
     with probing(web) as probe, contextlib.ExitStack() as open_sockets:
-        clients = [open_sockets.enter_context(web.connect()) for _ in range(450)]
+        clients = [open_sockets.enter_context(web.connect()) for _ in range(500)]
         statuses: list[bytes] = []
         for client in clients:
             client.sendall(request)
@@ -261,13 +267,14 @@ def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess) -> None:
 
         assert statuses.count(b"HTTP/1.1 200") == 32
         # The rest waited for too long while as many ran as may.
-        assert statuses.count(b"HTTP/1.1 429") + statuses.count(b"HTTP/1.1 503") == 418
+        assert statuses.count(b"HTTP/1.1 429") + statuses.count(b"HTTP/1.1 503") == 468
         assert web.ps.num_fds() - descriptors_before < 560
         assert web.ps.num_threads() < 100
         assert web.request("GET", "/api/v1/queues", headers=web.bearer)[0] == 200
 
     assert probe.grown_mib <= MOST_GROWN_MIB
-    assert probe.slowest_ms <= SLOWEST_MS
+    print(f"streams: + {probe.grown_mib:.1f} MiB, slowest probe {probe.slowest_ms:.0f} ms")
+    assert probe.slowest_ms <= slowest_ms
 
 
 def test_slow_readers_of_a_file_hold_no_place_of_a_request(web: WebProcess) -> None:
