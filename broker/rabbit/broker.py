@@ -17,6 +17,7 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.results import ResultBackend, Results
 
+from broker.clock import now_ms
 from broker.errors import QueueFull
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
@@ -227,8 +228,10 @@ class RabbitBroker(RabbitmqBroker):
         self._refuse_if_full(lane)
         is_long = bool(delay and delay > self.longest_held_ms)
         if delay and not is_long:
-            message = message.copy(queue_name=dq_name(lane), options={"eta": int(time.time() * 1000) + delay})
+            message = message.copy(queue_name=dq_name(lane))
         self.emit_before("enqueue", message, delay)
+        if delay and not is_long:  # after the hook that compares this process's clock with the server's
+            message.options["eta"] = now_ms() + delay
         holder = self.claims.holder_of(message, lane) if self.claims else message.message_id
         if holder != message.message_id:
             return message.copy(queue_name=lane, message_id=holder)

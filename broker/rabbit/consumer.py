@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
-from dramatiq.common import q_name
+from dramatiq.common import current_millis, q_name
 from dramatiq.middleware import MiddlewareError
 
+from broker.clock import now_ms
 from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
@@ -188,6 +189,8 @@ class RabbitConsumer(DramatiqConsumer):
             self._unreadable.add(tag, properties.message_id or "", body, error, message)
             return
         self.outgoing.unacked[tag] = Publication(message.message_id, number)
+        if (due_ms := message.options.get("eta")) is not None:  # Dramatiq's worker compares it with this host's clock
+            message.options["eta"] = current_millis() + due_ms - now_ms()
         lease = Lease(self.owner, message.message_id.encode(), number)
         held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
         if method.redelivered:
