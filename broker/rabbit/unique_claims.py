@@ -9,8 +9,10 @@ from dramatiq.message import Message
 from broker.clock import now_ms
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
 from broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords
 
+CLAIM: Final = script("unique_claim", folder="")
 # A job without a record counts as unfinished for so long after it was sent: its record may be on its way.
 UNRECORDED_MS: Final = 10_000
 # Options of a message that is not sent for the first time.
@@ -42,15 +44,15 @@ class UniqueClaims:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        key, value = self._keys.unique_claim(queue, unique_key), f"{message_id} {now_ms()}"
-        if self._calls.command("SET", key, value, "NX", "PX", LIVE_TTL_MS) is not None:
-            return message_id
-        held = self._calls.command("GET", key)
-        holder, _, sent_ms = str(held or b"", "utf-8").rpartition(" ")
-        if not holder or holder == message_id:
-            return message_id
-        [state] = self._records.states([holder])
-        if state not in ENDED if state is not None else now_ms() - int(sent_ms) < UNRECORDED_MS:
-            return holder
-        self._calls.command("SET", key, value, "PX", LIVE_TTL_MS)
+        key, value, judged = self._keys.unique_claim(queue, unique_key), f"{message_id} {now_ms()}", b""
+        # Only the claim that was judged is replaced: another sender may have replaced it meanwhile.
+        while held := self._calls.call(CLAIM, [key], [value, LIVE_TTL_MS, judged]):
+            holder, _, sent_ms = str(held, "utf-8").rpartition(" ")
+            if holder == message_id or self._is_unfinished(holder, int(sent_ms)):
+                return holder
+            judged = held
         return message_id
+
+    def _is_unfinished(self, message_id: str, sent_ms: int) -> bool:
+        [state] = self._records.states([message_id])
+        return state not in ENDED if state is not None else now_ms() - sent_ms < UNRECORDED_MS

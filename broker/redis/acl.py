@@ -75,12 +75,14 @@ def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
     The ``scheduler`` also writes history and sends alerts. The ``room`` is a web with API, pages and commands.
 
     Args:
-        beside_rabbitmq: The server holds no messages: whoever sends one writes its record.
+        beside_rabbitmq: The server holds no messages: whoever sends one writes its record and claims its unique key.
     """
     sends = frozenset({
         "queue/enqueue", "queue/notify", "job_read", "limit_change", "lock_take", "lock_release", "window_reserve",
         "generation_make",
     })  # fmt: skip
+    if beside_rabbitmq:
+        sends |= {"job_write", "unique_claim"}
     schedules = sends | {"alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep"}
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
@@ -115,7 +117,7 @@ def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
     recorded = ("{*}:job:ended*", "unlink")
     scheduled = (("{alerts}:*", "del"), recorded)
     if beside_rabbitmq:
-        sends, own = sends | {"job_write"}, (*own, recorded)
+        own = (*own, recorded)
     room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
     return {
         "producer": Role(sends, RECORDS, own),
