@@ -48,6 +48,10 @@ class LongDelays:
         )
         return [later for lane, members in zip(lanes, found, strict=True) for later in self._bodies(lane, members)]
 
+    def postpone(self, later: Later, *, delay_ms: int) -> None:
+        """Make a stored message due in ``delay_ms``."""
+        self._calls.command("ZADD", self._keys.later(later.lane), "XX", self._now_ms() + delay_ms, later.member)
+
     def remove(self, later: Later) -> None:
         """Remove a message that is in its queue now."""
         self._calls.command("ZREM", self._keys.later(later.lane), later.member)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dramatiq.message import Message
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.queue import codec
 from broker.queue.depth_limits import limits_lifted
-from broker.rabbit.long_delays import LongDelays
+from broker.rabbit.long_delays import Later, LongDelays
 from broker.redis.calls import RedisCalls
 from broker.stores.locks import Lock
+from broker.stores.quarantine import Quarantine
+from broker.topology import lane_of_name
 
 POLL_S: Final = 0.5
 LEASE_MS: Final = 10_000
+# One publish takes up to 9 s.
+RENEW_S: Final = 1.0
+# Behind others that are due meanwhile, so that refused messages fill no pass.
+REFUSED_AGAIN_MS: Final = 60_000
 # A process that is not the leader, or that a server refused, asks again after this.
 AGAIN_S: Final = 2.0
 
@@ -44,6 +51,8 @@ class Mover:
         enqueue: Callable[[Message[Any]], object],
     ) -> None:
         self.delays = LongDelays(calls, keys)
+        self._unreadable = Quarantine(calls, keys)
+        self._refused: set[bytes] = set()  # those that the log has
         self._lock = Lock(calls, keys, "long-delays", lease_ms=LEASE_MS)
         self._lanes, self._enqueue = lanes, enqueue
         self._stopping = threading.Event()
@@ -66,22 +75,53 @@ class Mover:
     def move(self) -> int:
         """Move what is due, and return how many messages that were.
 
+        What is no message goes to the quarantine. A message that is refused stays, and is tried again a minute later.
+
         Raises:
             BrokerError: one of the servers did not answer; the rest is moved the next time.
         """
-        due = self.delays.due(self._lanes())
-        for later in due:
-            try:
-                message = codec.decode(later.body, message_id=later.id, lane=later.lane)
-            except codec.UnreadableMessage as error:
-                logger.error(
-                    "message %s of %s cannot be read after its delay, dropped: %s", later.id, later.lane, error
+        renew_s, moved = time.monotonic() + RENEW_S, 0
+        for later in self.delays.due(self._lanes()):
+            if time.monotonic() >= renew_s:  # a busy server confirms after seconds
+                if not self._lock.acquire():
+                    break
+                renew_s = time.monotonic() + RENEW_S
+            moved += self._move(later)
+        return moved
+
+    def _move(self, later: Later) -> bool:
+        """Move a message into its queue, and return whether it is there."""
+        try:
+            message = codec.decode(later.body, message_id=later.id, lane=later.lane)
+        except codec.UnreadableMessage as error:
+            self._set_aside(later, error)
+            return False
+        try:
+            with limits_lifted():
+                self._enqueue(message)
+        except BrokerUnavailable:  # the others would wait for that server, too
+            raise
+        except Exception as error:  # of this message, by middleware or for its queue: others are moved
+            self.delays.postpone(later, delay_ms=REFUSED_AGAIN_MS)
+            if later.member not in self._refused:
+                self._refused.add(later.member)
+                text = (
+                    "message %s of %s, actor %s, is refused after its delay: %s: %s; it is kept, and tried every %d s"
                 )
-            else:
-                with limits_lifted():
-                    self._enqueue(message)
-            self.delays.remove(later)
-        return len(due)
+                fact = type(error).__name__, error, REFUSED_AGAIN_MS // 1000
+                logger.error(text, later.id, later.lane, message.actor_name, *fact, exc_info=True)
+            return False
+        self.delays.remove(later)
+        self._refused.discard(later.member)
+        return True
+
+    def _set_aside(self, later: Later, error: codec.UnreadableMessage) -> None:
+        """Put what is no message into the quarantine, as a consumer does."""
+        id_ = codec.usable_id(later.id.encode()) or f"unreadable-{time.time_ns()}"
+        entry = Quarantine.entry(later.lane, later.body, str(error), message_id=id_)
+        self._unreadable.add(lane_of_name(later.lane)[0], id_, entry, later.body)
+        logger.error("unreadable message of %d bytes in %s set aside: %s", len(later.body), later.lane, error)
+        self.delays.remove(later)
 
     def _run(self) -> None:
         away = False

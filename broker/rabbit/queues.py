@@ -13,8 +13,9 @@ from broker.queue.results import HIGH, LOW, NORMAL
 QueueType = Literal["quorum", "classic"]
 
 LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
-# Server's error for a queue that exists with other arguments.
+# Server's error for a user without the right to a queue or an exchange.
 ACCESS_REFUSED: Final = 403
+# Server's error for a queue that exists with other arguments.
 PRECONDITION_FAILED: Final = 406
 
 
