@@ -95,6 +95,11 @@ def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown
     return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy)
 
 
+def other_type(error: ChannelClosedByBroker) -> BrokerRefused:
+    """Return the error for a queue that exists with other arguments."""
+    return BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}", remedy=OTHER_TYPE)
+
+
 @contextmanager
 def answers_within(connection: Any, seconds: float) -> Iterator[None]:
     """End a connection whose server does not answer in time: the block then raises one of :data:`AWAY`."""
@@ -259,8 +264,7 @@ class _Loan:
             return
         disconnect(self._line.connection)
         if isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED:
-            fact = f"{error.reply_code} {error.reply_text}"
-            raise BrokerRefused("a declaration", fact, remedy=OTHER_TYPE) from error
+            raise other_type(error) from error
 
 
 def _disconnect_all(lines: Iterable[_Line]) -> None:
