@@ -16,7 +16,7 @@ from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, Request, bu
 
 from dramatiq.message import Message
 
-from apps.platform.wiring import build_yard
+from apps.platform.wiring import build_rabbit_yard, build_yard
 from broker.interface import facilities
 from broker.keys.keys import Keys
 from broker.redis import acl
@@ -34,21 +34,25 @@ class GuardedYard:
 
     Args:
         binary: The server's program.
+        rabbitmq_url: Of a RabbitMQ that keeps the messages, beside that server.
     """
 
-    def __init__(self, folder: Path, binary: Path) -> None:
-        users = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render())
+    def __init__(self, folder: Path, binary: Path, *, rabbitmq_url: str = "") -> None:
+        users = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render(beside_rabbitmq=bool(rabbitmq_url)))
+        self._rabbitmq_url = rabbitmq_url
         self.folder = folder
         self.server = GuardedServer(folder / "server", binary, users)
         (folder / "state").mkdir()
         self.web = WebProcess(
             folder / "state",
-            self.server.url("switchyard-room"),
-            {"DJANGO_SETTINGS_MODULE": "tests.verdicts.yard.settings", "SWITCHYARD_CORES": "1"},
+            rabbitmq_url or self.server.url("switchyard-room"),
+            {
+                "DJANGO_SETTINGS_MODULE": "tests.verdicts.yard.settings",
+                "SWITCHYARD_CORES": "1",
+                **self._addresses("room"),
+            },
         )
-        self.sender, self.reader = (
-            build_yard(YARD, connect(self.server.url(f"switchyard-{role}")), Keys()) for role in ("producer", "room")
-        )
+        self.sender, self.reader = (self._broker(role) for role in ("producer", "room"))
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -107,8 +111,20 @@ class GuardedYard:
             broker.client.close()
         self.server.close()
 
+    def _broker(self, role: str) -> Any:
+        client = connect(self.server.url(f"switchyard-{role}"))
+        if not self._rabbitmq_url:
+            return build_yard(YARD, client, Keys())
+        return build_rabbit_yard(YARD, client, Keys(), url=self._rabbitmq_url)
+
     def _environment(self, role: str) -> dict[str, str]:
-        return {**self.web.environment, "SWITCHYARD_BROKER_URL": self.server.url(f"switchyard-{role}")}
+        return {**self.web.environment, **self._addresses(role)}
+
+    def _addresses(self, role: str) -> dict[str, str]:
+        own = self.server.url(f"switchyard-{role}")
+        if not self._rabbitmq_url:
+            return {"SWITCHYARD_BROKER_URL": own}
+        return {"SWITCHYARD_BROKER_URL": self._rabbitmq_url, "SWITCHYARD_REDIS_URL": own}
 
 
 class _Stay(HTTPRedirectHandler):
