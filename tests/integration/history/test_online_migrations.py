@@ -10,7 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import NotSupportedError, connection, models, transaction
-from django.db.migrations import AddField, AddIndex, AlterField
+from django.db.migrations import (
+    AddField,
+    AddIndex,
+    AlterField,
+    AlterModelTable,
+    RemoveField,
+    RenameField,
+    RenameModel,
+    SeparateDatabaseAndState,
+)
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
@@ -26,6 +35,7 @@ INDEX = models.Index(fields=["finished_at"], name="tried_index")
 WRITE = f"INSERT INTO {TABLE} (name, value, job_id, finished_at) VALUES ('n', %s, 'job', 1)"
 WRITE_ANOTHER = WRITE.replace("%s", "gen_random_uuid()")  # a job has a value once
 READ = f"SELECT job_id FROM {TABLE} LIMIT 1"
+COLUMNS = f"SELECT column_name FROM information_schema.columns WHERE table_name = '{TABLE}'"
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('tried_index')"
 
 pytestmark = pytest.mark.usefixtures("on_postgres")
@@ -99,6 +109,45 @@ def test_an_index_is_dropped_online_and_needs_no_transaction(state: ProjectState
         migrate(operation, state, atomic=False)
 
     assert postgres.execute(VALID) == []
+
+
+def test_a_field_leaves_in_two_releases_and_neither_is_refused_meanwhile(
+    state: ProjectState, postgres: PostgresUnderTest
+) -> None:
+    of_the_old_release = WRITE.replace("finished_at)", "finished_at, tried)").replace("1)", "1, 1)")
+    nullable = models.IntegerField(null=True)
+    state = migrate(AddField("searchvalue", "tried", models.IntegerField(default=0)), state, atomic=True)
+
+    state = migrate(AlterField("searchvalue", "tried", nullable), state, atomic=True)
+    leave = SeparateDatabaseAndState(state_operations=[RemoveField("searchvalue", "tried")])
+    state = migrate(leave, state, atomic=True)
+    with connection.cursor() as cursor:
+        cursor.execute(of_the_old_release, ["of the old release"])
+        cursor.execute(WRITE, ["of the new release"])
+    assert ("tried",) in postgres.execute(COLUMNS)
+
+    again = SeparateDatabaseAndState(state_operations=[AddField("searchvalue", "tried", nullable)])
+    state = migrate(again, state, atomic=True)
+    state = migrate(RemoveField("searchvalue", "tried"), state, atomic=True)
+    assert ("tried",) not in postgres.execute(COLUMNS)
+    assert "tried" not in state.models[APP, "searchvalue"].fields
+
+
+def test_a_name_changes_in_the_code_alone(state: ProjectState, postgres: PostgresUnderTest) -> None:
+    before = postgres.execute(COLUMNS)
+    field = state.models[APP, "searchvalue"].fields["value"].clone()
+    field.db_column = "value"
+
+    for operation in (
+        AlterField("searchvalue", "value", field),
+        RenameField("searchvalue", "value", "content"),
+        AlterModelTable("searchvalue", TABLE),
+        RenameModel("SearchValue", "Word"),
+    ):
+        state = migrate(operation, state, atomic=True)
+
+    assert "content" in state.models[APP, "word"].fields
+    assert postgres.execute(COLUMNS) == before
 
 
 class User:

@@ -8,10 +8,24 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.db import models
-from django.db.migrations import AddConstraint, AddField, AddIndex, AlterField, CreateModel, Migration, RunSQL
+from django.db.migrations import (
+    AddConstraint,
+    AddField,
+    AddIndex,
+    AlterField,
+    AlterModelTable,
+    CreateModel,
+    DeleteModel,
+    Migration,
+    RemoveField,
+    RenameField,
+    RenameModel,
+    RunSQL,
+    SeparateDatabaseAndState,
+)
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ModelState, ProjectState
-from django.db.models.functions import Now
+from django.db.models.functions import Now, Upper
 
 from apps.platform.online_migrations import AddIndexOnline
 from tests.unit.project.migration_faults import faults_of
@@ -45,12 +59,20 @@ def test_no_migration_holds_up_the_users_of_a_table() -> None:
 
 
 NAME = models.CharField(max_length=20)
+NOTE = models.TextField(null=True)
+OWNER = models.ForeignKey("shop.Owner", models.CASCADE, null=True)
+UNTIED = models.ForeignKey("shop.Owner", models.CASCADE, null=True, db_constraint=False)
+KEPT = models.IntegerField(db_column="kept_count", db_default=0)
 
 
 def state() -> ProjectState:
     """Return the state of an app with one model."""
     found = ProjectState()
-    found.add_model(ModelState("shop", "Thing", [("id", models.AutoField(primary_key=True)), ("name", NAME)]))
+    key = ("id", models.AutoField(primary_key=True))
+    found.add_model(ModelState("shop", "Owner", [key]))
+    fields = [key, ("name", NAME), ("note", NOTE), ("kept", KEPT), ("owner", OWNER)]
+    found.add_model(ModelState("shop", "Thing", fields))
+    found.add_model(ModelState("shop", "Loose", [key, ("owner", UNTIED)]))
     return found
 
 
@@ -63,6 +85,19 @@ def migration(*operations: Any) -> Migration:
 
 INDEX = models.Index(fields=["name"], name="thing_name")
 UNIQUE = models.UniqueConstraint(fields=["name"], name="one_name")
+COMPUTED = models.GeneratedField(expression=Upper("name"), output_field=models.TextField(), db_persist=True)
+READ = models.GeneratedField(expression=Upper("name"), output_field=models.TextField(), db_persist=False)
+NULLABLE = models.CharField(max_length=20, null=True)
+
+
+def of_state(*operations: Any) -> SeparateDatabaseAndState:
+    """Return operations that change the state of the models, and leave the database alone."""
+    return SeparateDatabaseAndState(state_operations=list(operations))
+
+
+def created(*fields: tuple[str, Any]) -> CreateModel:
+    """Return the creation of another model."""
+    return CreateModel("Other", [("id", models.AutoField(primary_key=True)), *fields])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +110,20 @@ UNIQUE = models.UniqueConstraint(fields=["name"], name="one_name")
         (AddField("thing", "code", models.CharField(null=True, db_index=True)), "AddIndexOnline"),
         (AddField("thing", "code", models.CharField(null=True, unique=True)), "AddIndexOnline"),
         (AlterField("thing", "name", models.CharField(max_length=200)), "may rewrite"),
-        (AlterField("thing", "name", models.CharField(max_length=20, null=True)), "may rewrite"),
+        (AlterField("thing", "name", models.CharField(max_length=20, db_column="title")), "may rewrite"),
+        (AlterField("thing", "note", models.TextField(default="")), "may rewrite"),
+        (AlterField("thing", "kept", models.IntegerField(db_column="kept_count")), "may rewrite"),
+        (AddField("thing", "upper", COMPUTED), "rewrites the whole table"),
+        (RemoveField("thing", "note"), "still reads and writes"),
+        (DeleteModel("Thing"), "still reads and writes"),
+        (RenameField("thing", "name", "title"), "db_column"),
+        (RenameModel("Thing", "Item"), "db_table"),
+        (AlterModelTable("thing", "items"), "still reads and writes"),
+        (of_state(RemoveField("thing", "name")), "NOT NULL"),
+        (of_state(RemoveField("thing", "owner")), "db_constraint=False"),
+        (of_state(DeleteModel("Thing")), "db_constraint=False"),
+        (AlterField("loose", "owner", OWNER), "may rewrite"),
+        (SeparateDatabaseAndState(database_operations=[RemoveField("thing", "note")]), "still reads and writes"),
         (RunSQL("UPDATE thing SET name = ''"), "unknown"),
     ],
 )
@@ -93,13 +141,49 @@ def test_an_operation_that_locks_or_rewrites_is_a_fault(operation: Any, reason: 
         AddField("thing", "size", models.IntegerField(db_default=0)),
         AddField("thing", "text", models.TextField(db_default="")),
         AlterField("thing", "name", models.CharField(max_length=20, help_text="Of the thing.", choices=[("a", "A")])),
+        AlterField("thing", "name", NULLABLE),
+        AlterField("thing", "name", models.CharField(max_length=20, db_default="")),
+        AddField("thing", "upper", READ),
+        of_state(RemoveField("thing", "note")),
+        of_state(RemoveField("thing", "kept")),
+        of_state(DeleteModel("Loose")),
+        of_state(RemoveField("loose", "owner")),
+        AlterField("thing", "owner", UNTIED),
+        RenameField("thing", "kept", "count"),
+        AlterModelTable("thing", "shop_thing"),
     ],
 )
 def test_an_operation_that_takes_a_moment_is_none(operation: Any) -> None:
     assert list(faults_of(migration(operation), state())) == []
 
 
-def test_a_table_that_the_migration_creates_is_nobodys_yet() -> None:
-    created = CreateModel("Other", [("id", models.AutoField(primary_key=True)), ("name", NAME)])
+@pytest.mark.parametrize(
+    "operations",
+    [
+        pytest.param([AlterField("thing", "name", NULLABLE), of_state(RemoveField("thing", "name"))], id="leave"),
+        pytest.param([of_state(AddField("thing", "old", NULLABLE)), RemoveField("thing", "old")], id="drop-column"),
+        pytest.param([of_state(created()), DeleteModel("Other")], id="drop-table"),
+        pytest.param(
+            [
+                AlterField("thing", "name", models.CharField(max_length=20, db_column="name")),
+                RenameField("thing", "name", "title"),
+            ],
+            id="rename-field",
+        ),
+        pytest.param([AlterModelTable("thing", "shop_thing"), RenameModel("Thing", "Item")], id="rename-model"),
+    ],
+)
+def test_the_ways_that_the_faults_name_are_none(operations: list[Any]) -> None:
+    assert list(faults_of(migration(*operations), state())) == []
 
-    assert list(faults_of(migration(created, AddIndex("other", INDEX)), state())) == []
+
+def test_a_table_that_the_migration_creates_is_nobodys_yet() -> None:
+    operations = [created(("name", NAME)), AddIndex("other", INDEX), RenameModel("Other", "New"), DeleteModel("New")]
+
+    assert list(faults_of(migration(*operations), state())) == []
+
+
+def test_a_field_that_was_not_there_at_the_last_release_is_nobodys_yet_either() -> None:
+    operations = [AddField("thing", "size", models.IntegerField(null=True)), RenameField("thing", "size", "length")]
+
+    assert list(faults_of(migration(*operations), state())) == []
