@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dramatiq
@@ -18,7 +18,7 @@ from dramatiq.middleware import CurrentMessage
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.interface import facilities
 from broker.topology import Pool, Queue, RetryPolicy, Yard
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import Entry, Ledger
 from tests.waiting import wait_for
 from tests.ways import WAYS
 
@@ -113,6 +113,8 @@ class Producers:
         per_s: Jobs a second, all threads together; 0 for as many as go.
         plain: No job fails, and none is delayed.
         first: Number in the name of the first job.
+        caught_up_s: Arrears that are caught up, so that single slow sends do not lower the rate; those of an outage
+            that is longer are not.
     """
 
     def __init__(
@@ -125,8 +127,9 @@ class Producers:
         ms: int,
         plain: bool = False,
         first: int = 0,
+        caught_up_s: float = 0.0,
     ) -> None:
-        self._broker, self._ledger, self._ms = broker, ledger, ms
+        self._broker, self._ledger, self._ms, self._caught_up_s = broker, ledger, ms, caught_up_s
         self._end = "." if plain else ""
         self._pause_s = threads / per_s if per_s else 0.0
         self._stop = threading.Event()
@@ -173,7 +176,7 @@ class Producers:
         while not self._stop.wait(max(due_s - time.monotonic(), 0)):
             started_s = time.monotonic()
             # Sends that an outage delayed are not caught up.
-            due_s = max(due_s + self._pause_s, started_s)
+            due_s = max(due_s + self._pause_s, started_s - self._caught_up_s)
             job = f"job-{next(self._numbers):06d}{self._end}"
             delay_ms = DELAY_MS if job.endswith(JOBS_THAT_ARE_DELAYED) else None
             accepted = enqueue(self._broker, self._ledger, job, self._ms, delay_ms=delay_ms)
@@ -193,14 +196,33 @@ def load(
     ms: int = 5,
     plain: bool = False,
     first: int = 0,
+    caught_up_s: float = 0.0,
 ) -> Iterator[Producers]:
     """Keep a broker under load for the time of the block."""
-    producers = Producers(broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain, first=first)
+    producers = Producers(
+        broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain, first=first, caught_up_s=caught_up_s
+    )
     producers.start()
     try:
         yield producers
     finally:
         producers.stop()
+
+
+def offered_per_s(
+    entries: Iterable[Entry], since_s: float, until_s: float, away: Sequence[tuple[float, float]] = ()
+) -> float:
+    """Return how many jobs a second producers tried to enqueue while the server took them.
+
+    Args:
+        entries: Of a ledger.
+        since_s, until_s: Monotonic times of the load.
+        away: When the server took none: since when, until when. Neither that time counts, nor what was tried in it.
+    """
+    without = [(max(left_s, since_s), min(back_s, until_s)) for left_s, back_s in away]
+    tried = [entry.at_s for entry in entries if entry.phase == "attempted" and since_s <= entry.at_s < until_s]
+    counted = sum(1 for at_s in tried if not any(left_s <= at_s < back_s for left_s, back_s in without))
+    return counted / (until_s - since_s - sum(back_s - left_s for left_s, back_s in without))
 
 
 def work_left(broker: Broker) -> list[int]:

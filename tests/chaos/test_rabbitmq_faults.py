@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import pytest
 from broker.interface import facilities
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import FIRST, QUEUE, Producers, enqueue, let_pass, load
+from tests.chaos.load import FIRST, QUEUE, Producers, enqueue, let_pass, load, offered_per_s
 from tests.chaos.pools import started
 from tests.waiting import wait_for
 
@@ -33,7 +33,10 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-PER_S, THREADS, MS = 200, 4, 10
+PER_S = 200
+LOAD: dict[str, Any] = {"per_s": PER_S, "threads": 4, "ms": 10, "caught_up_s": 1.0}
+# Of PER_S, while the server takes jobs; a first send, and those that an outage refused, take longer than their pace.
+OFFERED = 0.95
 # The server ends a silent connection after two to three heartbeats of 15 s.
 DARK_S = 50.0
 PoolsOn = Callable[[str], "RabbitPools"]
@@ -72,7 +75,7 @@ def test_killed_children_lose_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger
     pool = pools.start("runpools")
     chosen, killed = random.Random(11), dict[int, float]()
 
-    with load(pools.broker, ledger, per_s=PER_S, threads=THREADS, ms=MS) as producers:
+    with load(pools.broker, ledger, **LOAD) as producers:
         began_s = time.monotonic()
         for _ in range(10):
             let_pass(2)
@@ -92,7 +95,7 @@ def test_a_killed_pool_loses_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger)
     pool = pools.start("runpools")
     faults, victims = list[tuple[float, float]](), set[int]()
 
-    with load(pools.broker, ledger, per_s=PER_S, threads=THREADS, ms=MS) as producers:
+    with load(pools.broker, ledger, **LOAD) as producers:
         began_s = time.monotonic()
         for _ in range(3):
             producers.wait_for_accepted(400, 60)
@@ -112,7 +115,7 @@ def test_a_killed_server_loses_nothing(pools_on_rabbitmq: PoolsOn, server: Rabbi
     pools.start("runpools")
     faults = list[tuple[float, float]]()
 
-    with load(pools.broker, ledger, per_s=PER_S, threads=THREADS, ms=MS) as producers:
+    with load(pools.broker, ledger, **LOAD) as producers:
         began_s = time.monotonic()
         for number in range(3):
             producers.wait_for_accepted(400, 60)
@@ -128,7 +131,7 @@ def test_a_killed_server_loses_nothing(pools_on_rabbitmq: PoolsOn, server: Rabbi
             faults.append((at_s, time.monotonic()))
             print(f"100 jobs completed {faults[-1][1] - at_s:.1f} s after the kill")
         producers.wait_for_accepted(400, 60)
-        finish(producers, began_s, ledger, pools)
+        finish(producers, began_s, ledger, pools, away=faults)
 
     judge("the server killed 3 times", ledger, pools, faults, set())
 
@@ -143,7 +146,7 @@ def test_a_pool_cut_off_for_longer_than_the_heartbeat_loses_nothing(
         pools.start("runpools", url=server.url.replace(str(server.port), str(proxy.port)))
         if others:
             pools.start("runpools")
-        with load(pools.broker, ledger, per_s=PER_S, threads=THREADS, ms=MS) as producers:
+        with load(pools.broker, ledger, **LOAD) as producers:
             began_s = time.monotonic()
             for number in range(2):
                 enqueue(pools.broker, ledger, f"through-{number}.", int(DARK_S - 5) * 1_000, FIRST)
@@ -159,12 +162,30 @@ def test_a_pool_cut_off_for_longer_than_the_heartbeat_loses_nothing(
     judge(f"cut off for {DARK_S:g} s", ledger, pools, faults, set())
 
 
-def finish(producers: Producers, began_s: float, ledger: Ledger, pools: RabbitPools) -> None:
-    """Stop sending, wait until all is done, and drain the pools: the server then has whatever would run once more."""
+def finish(
+    producers: Producers,
+    began_s: float,
+    ledger: Ledger,
+    pools: RabbitPools,
+    away: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Stop sending, wait until all is done, and drain the pools: the server then has whatever would run once more.
+
+    Args:
+        away: Times at which the server was down, until jobs completed again. A sender waits for each confirmation, and
+            2 s for a server that is away, so that nobody can offer the rate meanwhile.
+    """
     from tests.chaos.rabbit_pools import wait_until_completed
 
+    ended_s = time.monotonic()
     producers.stop()
-    print(f"{producers.accepted_count / (time.monotonic() - began_s):.0f} jobs/s, {producers.refused_count} refused")
+    rate = offered_per_s(ledger.entries(), began_s, ended_s, away)
+    over_all = producers.accepted_count / (ended_s - began_s)
+    print(
+        f"{rate:.0f} jobs/s while the server took them, {over_all:.0f} over all; {producers.refused_count} refused, "
+        f"server away for {', '.join(f'{back_s - left_s:.1f}' for left_s, back_s in away) or 0} s"
+    )
+    assert rate >= OFFERED * PER_S, f"too little load to say anything: {rate:.0f} jobs/s, the host is too busy"
     wait_until_completed(ledger)
     wait_for(lambda: pools.left() == 0, 60, what="the server has nothing left")
     pools.drain_all()

@@ -130,6 +130,8 @@ def _reasons(operation: Operation, state: ProjectState, app_label: str) -> Itera
     elif isinstance(operation, RenameModel):
         if not state.models[app_label, operation.old_name_lower].options.get("db_table"):
             yield RENAMED.format("db_table, set by an AlterModelTable before")
+        elif _names_columns(f"{app_label}.{operation.old_name_lower}", state):
+            yield "renames columns of a many-to-many table, which the release that still runs reads; keep the name"
     elif isinstance(operation, AlterModelTable):
         usual = f"{app_label}_{operation.name_lower}"
         old = state.models[app_label, operation.name_lower].options.get("db_table")
@@ -141,6 +143,17 @@ def _reasons(operation: Operation, state: ProjectState, app_label: str) -> Itera
         old_field = state.models[app_label, operation.model_name_lower].fields[operation.name]
         if not _takes_a_moment(operation.name, old_field, operation.field):
             yield CHANGE
+
+
+def _names_columns(model: str, state: ProjectState) -> bool:
+    """Whether a table that Django makes for a many-to-many field has a column named after a model."""
+    return any(
+        isinstance(field, ManyToManyField)
+        and field.remote_field.through is None
+        and model in (f"{app_label}.{name}", str(field.remote_field.model).lower())
+        for (app_label, name), found in state.models.items()
+        for field in found.fields.values()
+    )
 
 
 def _of_what_stays(operation: Operation, database: ProjectState, app_label: str) -> Iterator[str]:

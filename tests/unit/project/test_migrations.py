@@ -72,6 +72,8 @@ def state() -> ProjectState:
     found.add_model(ModelState("shop", "Owner", [key]))
     fields = [key, ("name", NAME), ("note", NOTE), ("kept", KEPT), ("owner", OWNER)]
     found.add_model(ModelState("shop", "Thing", fields))
+    many = ("owners", models.ManyToManyField("shop.Owner"))
+    found.add_model(ModelState("shop", "Many", [key, many], {"db_table": "many"}))
     found.add_model(ModelState("shop", "Loose", [key, ("owner", UNTIED)]))
     return found
 
@@ -118,6 +120,7 @@ def created(*fields: tuple[str, Any]) -> CreateModel:
         (DeleteModel("Thing"), "still reads and writes"),
         (RenameField("thing", "name", "title"), "db_column"),
         (RenameModel("Thing", "Item"), "db_table"),
+        (RenameModel("Many", "Several"), "many-to-many"),
         (AlterModelTable("thing", "items"), "still reads and writes"),
         (of_state(RemoveField("thing", "name")), "NOT NULL"),
         (of_state(RemoveField("thing", "owner")), "db_constraint=False"),
