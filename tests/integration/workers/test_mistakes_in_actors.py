@@ -244,6 +244,29 @@ def test_the_actors_of_a_project_whose_only_app_is_not_installed_are_seen(projec
     assert "Add 'loyalty' to INSTALLED_APPS." in said
 
 
+@pytest.mark.parametrize("file", ["tests/actors.py", "tests/tasks.py", "src/tests/actors.py"])
+def test_an_actor_of_the_tests_is_not_reported(project: Project, file: str) -> None:
+    project.write("src/shop/__init__.py", "")
+    settings = SETTINGS.format(folder=str(project.folder)).replace('"loyalty"', '"loyalty", "src.shop"')
+    project.write("host/settings.py", settings)
+    project.write(file, actor('queue_name="urgent"'))
+
+    code, said = project.check()
+
+    assert (code, "W021" in said) == (0, False)
+
+
+def test_files_beside_the_project_that_cannot_be_read_do_not_stop_the_check(project: Project) -> None:
+    endless = "x" * 300  # a target that no file can have: looking at it fails for every user
+    (project.folder / "pgdata").symlink_to(endless)
+    (project.folder / "backup").mkdir()
+    (project.folder / "backup" / "actors.py").symlink_to(endless)
+
+    code, said = project.check()
+
+    assert (code, "W021" in said) == (0, False), said
+
+
 def test_apps_left_out_are_named_where_the_addresses_are_included(project: Project) -> None:
     project.write("host/settings.py", "INSTALLED_APPS = []\nSECRET_KEY = 'x'\nROOT_URLCONF = 'host.urls'\n")
     project.write(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from django.apps import apps
@@ -33,7 +33,8 @@ def undiscovered_actors() -> list[CheckMessage]:
                 hint = f"Write it in {installed[folder]}.{MODULE}, or import its module there."
                 found.append(_warning(file, line, "is not imported by workers", hint))
     around = {base, *(app.parent for app in own)}
-    for folder in sorted({sibling for parent in around for sibling in _folders(parent)} - installed.keys()):
+    siblings = {folder for parent in around for folder in _folders(parent) if _is_own(folder, base)}
+    for folder in sorted(siblings - installed.keys()):
         for file in (folder / name for name in NAMES):
             if line := _line_of_actor(file):
                 name = ".".join(folder.relative_to(base).parts)
@@ -51,15 +52,26 @@ def _is_own(path: Path, base: Path) -> bool:
     return not any(part in ("site-packages", "tests", "migrations") or part.startswith("test_") for part in parts)
 
 
-def _folders(parent: Path) -> Iterator[Path]:
-    return (folder for folder in parent.iterdir() if folder.is_dir() and folder.name.isidentifier())
+def _folders(parent: Path) -> list[Path]:
+    """Return the folders that may be packages. A folder that this user cannot read has none for its processes."""
+    try:
+        named = [path for path in parent.iterdir() if path.name.isidentifier()]
+    except OSError:
+        return []
+    return [path for path in named if os.path.isdir(path)]  # noqa: PTH112  Path.is_dir() raises where it may not look
 
 
 def _line_of_actor(file: Path) -> int:
-    """Return the line of the first actor in a file that is not discovered, else 0."""
-    if is_discovered(file) or not file.is_file():
+    """Return the line of the first actor in a file that is not discovered, else 0, also where it cannot be read.
+
+    Beside a project may be folders of other users, such as a database's.
+    """
+    try:
+        if is_discovered(file) or not file.is_file():
+            return 0
+        source = file.read_bytes()
+    except OSError:
         return 0
-    source = file.read_bytes()
     decorated = DECORATED.search(source) if b"dramatiq" in source else None
     return source.count(b"\n", 0, decorated.start()) + 1 if decorated else 0
 
