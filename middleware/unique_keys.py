@@ -23,6 +23,7 @@ from middleware.places import place_of
 log = structlog.get_logger(__name__)
 
 LONGEST = 200
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 REMEDY = f'write 1 to {LONGEST} characters of text, for example "report:42"'
 
 
@@ -92,20 +93,29 @@ def _of_actor(key: Any, actor: Actor[..., Any]) -> str:
 
 
 def _of_function(function: Callable[..., Any], parameters: list[Parameter]) -> str:
-    """Return what to write instead of a function that no call of the actor fits."""
-    names, needed = ([p.name for p in which] for which in (parameters, [p for p in parameters if p.default is p.empty]))
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+    """Return what to write instead of a function that no call of the actor fits.
+
+    For each number of arguments by place, the call that can fit is the one whose names are those that actor or function
+    require: each further name is one that the function may not have.
+    """
+    if any(p.kind in VARIADIC for p in parameters):
         return ""
     try:
         taken = signature_of(function)
     except (TypeError, ValueError):  # a builtin without one
         return ""
-    for given in (names, needed):
-        for args, kwargs in ((given, {}), ([], dict.fromkeys(given))):
-            with suppress(TypeError):
-                taken.bind(*args, **kwargs)
-                return ""
-    return f"it takes {taken} and gets the actor's arguments; write unique_key=lambda {', '.join(names)}: ..."
+    by_place = [name for name, p in taken.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = {name for name, p in taken.parameters.items() if p.default is p.empty and p.kind not in VARIADIC}
+    for places in range(1 + sum(p.kind is not p.KEYWORD_ONLY for p in parameters)):
+        rest, needed = parameters[places:], required.difference(by_place[:places])
+        names = [p.name for p in rest if p.default is p.empty or p.name in needed]
+        if any(p.kind is p.POSITIONAL_ONLY and p.name in names for p in rest):
+            continue  # it is sent by place only
+        with suppress(TypeError):
+            taken.bind(*range(places), **dict.fromkeys(names))
+            return ""
+    every = ", ".join(p.name for p in parameters)
+    return f"it takes {taken} and gets the actor's arguments; write unique_key=lambda {every}: ..."
 
 
 def _of_key(key: Any) -> str:

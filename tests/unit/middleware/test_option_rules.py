@@ -164,6 +164,38 @@ def test_a_unique_key_that_some_call_fits_is_accepted(broker: StubBroker, key: C
     assert dramatiq.actor(send, broker=broker, unique_key=key).options["unique_key"] is key
 
 
+def of_account(account_id: int | None = None, force: bool = False) -> None: ...
+
+
+def of_three(x: int, y: int = 1, z: int = 2) -> None: ...
+
+
+def of_two(x: int, *, y: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "key"),
+    [
+        (of_account, lambda account_id: "x"),
+        (of_three, lambda x, y: "x"),
+        (of_two, lambda order, *, y: "x"),
+        (of_two, lambda x, /, **named: "x"),
+    ],
+)
+def test_a_unique_key_that_fits_a_call_with_some_of_the_arguments_is_accepted(
+    broker: StubBroker, function: Callable[..., None], key: Callable[..., str]
+) -> None:
+    assert dramatiq.actor(function, broker=broker, unique_key=key).options["unique_key"] is key
+
+
+@pytest.mark.parametrize("key", [lambda x, *, z: "x", lambda x: "x", lambda x, y, z: "x", lambda y, /: "x"])
+def test_a_unique_key_that_needs_what_no_call_of_the_actor_gives_is_refused(
+    broker: StubBroker, key: Callable[..., str]
+) -> None:
+    with pytest.raises(InvalidOption, match=re.escape("write unique_key=lambda x, y: ...")):
+        dramatiq.actor(of_two, broker=broker, unique_key=key)
+
+
 def test_a_unique_key_without_arguments_fits_an_actor_that_can_be_called_without(broker: StubBroker) -> None:
     def send(month: str = "") -> None: ...
 
