@@ -19,20 +19,19 @@ from dramatiq.middleware import CurrentMessage
 from apps.platform.api.request_jobs import current_request
 from apps.platform.audit.services import Who, act
 from apps.platform.history.queries import find
+from apps.platform.jobs.delays import refuse_foreign_delay, require_delay
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
 from broker.admin.run_now import run_now
 from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
+from broker.queue.codec import entry_of
 from broker.stores.record_fields import progress_of
-from middleware.arguments import misfit, require_named, require_types, wrong_call
+from middleware.arguments import require_named, require_types, wrong_call
 from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
-
-# Names by which Dramatiq, Celery and others delay a message.
-DELAYS = ("delay", "countdown", "eta", "delay_s", "delay_seconds")
 
 
 def submit(
@@ -63,7 +62,7 @@ def submit(
         ValueError: the job id is no UUID.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
-    _refuse_delay(actor, message)
+    refuse_foreign_delay(actor, message)
     return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
 
 
@@ -81,26 +80,33 @@ def enqueue_on_commit(
 
     Outside a transaction the job is enqueued now. If the broker is down at the commit, the commit stands, the job is
     not enqueued, and the transaction's block raises ``BrokerUnavailable``; the same holds for ``QueueFull``. If an
-    unfinished job holds the same unique key, nothing is enqueued and the id returned here stays unknown.
+    unfinished job holds the same unique key, nothing is enqueued and the id returned here stays unknown. Other reasons
+    for which the broker refuses a job are refused here, while the transaction can roll back.
 
     Args:
         owner: As for ``submit``.
         using: Alias of the transaction's database.
-        delay_ms: Milliseconds from the commit until the job may start.
+        delay_ms: Milliseconds from the commit until the job may start. An actor's own argument of that name is passed
+            in ``kwargs``.
         job_id: As for ``submit``.
         args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
         kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
+        InvalidOption: the delay is no number of milliseconds up to a year.
+        PayloadTooLarge, UnencodablePayload: the arguments cannot be sent.
         ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
-    _refuse_delay(actor, message)
+    refuse_foreign_delay(actor, message)
+    if delay_ms is not None:
+        require_delay(actor, message, delay_ms)
     if (wrong := wrong_call(actor, len(args), message.kwargs.keys())) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
     require_types(actor, message.args, message.kwargs)
+    entry_of(message, actor.broker.actors)  # refuses what cannot be sent; encoded again at the commit
     transaction.on_commit(lambda: enqueue_message(actor.broker, message, delay_ms, look_up=look_up), using=using)
     return message.message_id
 
@@ -226,19 +232,6 @@ def message_of(
 def _merged(kwargs: dict[str, Any] | None, named: dict[str, Any]) -> Any:
     """Return both kinds of arguments by name as one; ``kwargs`` that are no ``dict`` as they are, to be refused."""
     return kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
-
-
-def _refuse_delay(actor: Actor[Any, Any], message: Message[Any]) -> None:
-    """Refuse an option of another call that would be an argument the actor does not have.
-
-    Raises:
-        ArgumentMismatch: with the option that delays here.
-    """
-    names = message.kwargs.keys()
-    delay = next((name for name in DELAYS if name in names), "")
-    if delay and (wrong := misfit(actor.fn, len(message.args), names)) is not None:
-        wrong += f"; instead of {delay} write delay_ms=10_000, in milliseconds"
-        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
 
 
 def _require_uuid(job_id: Any) -> None:

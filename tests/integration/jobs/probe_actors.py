@@ -45,3 +45,13 @@ def fail(reason: str) -> None:
 @dramatiq.actor(queue_name="default", actor_name="probe_keep_secret", redact=("to",))
 def keep_secret(to: str, pages: int) -> None:
     """Do nothing with an argument that nobody may see."""
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_remind")
+def remind(address: str, delay: int = 0, delay_ms: int = 0) -> None:
+    """Do nothing with arguments that are called as options elsewhere."""
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_note")
+def note(value: Any) -> None:
+    """Do nothing with any value."""

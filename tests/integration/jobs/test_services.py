@@ -15,12 +15,12 @@ from apps.platform.api.request_jobs import RequestJobs, request_jobs
 from apps.platform.jobs.queries import find_job, visible_job
 from apps.platform.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
 from apps.platform.wiring import build_yard
-from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable, PayloadTooLarge, UnencodablePayload
 from broker.interface import facilities
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
 from broker.stores.job_steps import LiveJob, live_step
-from middleware.errors import ArgumentMismatch
+from middleware.errors import ArgumentMismatch, InvalidOption
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
@@ -65,6 +65,14 @@ def test_an_option_that_delays_elsewhere_is_answered_with_ours(valkey: redis.Red
             send(probe_actors.add, 1, 2, **option)
 
     assert facilities().transport.stats("default").live.waiting == 0
+
+
+@pytest.mark.parametrize("send", [submit, enqueue_on_commit])
+def test_an_actor_s_own_argument_that_is_called_delay_is_none_of_ours(valkey: redis.Redis, db: None, send: Any) -> None:
+    with pytest.raises(ArgumentMismatch, match="missing a required argument: 'address'; it is declared"):
+        send(probe_actors.remind, delay=5)
+    with pytest.raises(ArgumentMismatch, match=r"did you mean 'address'.*; instead of eta write delay_ms=10_000"):
+        send(probe_actors.remind, adress="a", eta=5)
 
 
 def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
@@ -150,6 +158,33 @@ def test_arguments_are_checked_before_the_commit() -> None:
                 enqueue_on_commit(probe_actors.add, **call)
         with pytest.raises(ArgumentMismatch, match="too many positional arguments"):
             enqueue_on_commit(probe_actors.add, 1, 2, 3)
+
+
+@pytest.mark.usefixtures("transactional_db")
+@pytest.mark.parametrize("delay_ms", ["10", 10**15, float("nan"), True])
+def test_a_delay_is_checked_before_the_commit(delay_ms: Any) -> None:
+    with transaction.atomic(), pytest.raises(InvalidOption, match=r"probe_add: delay_ms is .*; write milliseconds"):
+        enqueue_on_commit(probe_actors.add, 1, 2, delay_ms=delay_ms)
+
+
+@pytest.mark.usefixtures("transactional_db")
+@pytest.mark.parametrize(
+    ("error", "value"), [(UnencodablePayload, object()), (UnencodablePayload, {1}), (PayloadTooLarge, "x" * 2_000_000)]
+)
+def test_arguments_that_cannot_be_sent_are_refused_before_the_commit(error: type[Exception], value: Any) -> None:
+    with transaction.atomic(), pytest.raises(error):
+        enqueue_on_commit(probe_actors.note, value)
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_an_actor_s_own_delay_ms_is_told_from_the_option() -> None:
+    with pytest.raises(ArgumentMismatch, match=r"is an option of this call.* write kwargs=\{'delay_ms': \.\.\.\}"):
+        enqueue_on_commit(probe_actors.remind, "a", delay_ms=60_000)
+
+    by_name = enqueue_on_commit(probe_actors.remind, "a", kwargs={"delay_ms": 1})
+    by_place = enqueue_on_commit(probe_actors.remind, "a", 0, 1, delay_ms=60_000)
+
+    assert (state(by_name), state(by_place)) == ("queued", "scheduled")
 
 
 @pytest.mark.usefixtures("transactional_db")
