@@ -43,7 +43,7 @@ def declare_actors() -> None:
         SwitchyardError: one is declared wrongly.
     """
     try:
-        with _no_sends(dramatiq.get_broker()):
+        with no_sends(dramatiq.get_broker()):
             autodiscover_modules(MODULE)
     except ValueError as error:
         if (duplicate := _duplicate(error)) is None:
@@ -64,28 +64,32 @@ def is_discovered(file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _no_sends(broker: Broker) -> Iterator[None]:
+def no_sends(broker: Broker) -> Iterator[None]:
     """Refuse messages that the code of a module sends: each process that imports it would send them once more."""
 
     def refusing(send: Callable[..., Any]) -> Callable[..., Any]:
-        def refuse(given: Any, *args: Any, **options: Any) -> Any:
+        def refuse(*args: Any, **options: Any) -> Any:
             frame = inspect.currentframe()
             while frame is not None and frame.f_code.co_name != "<module>":
                 frame = frame.f_back
             if frame is None or frame.f_globals.get("__name__") == "__main__":  # another thread, or a script
-                return send(given, *args, **options)
+                return send(*args, **options)
             raise SendingFile(place(frame.f_code.co_filename, frame.f_lineno))
 
         return refuse
 
     sends = [name for name in ("enqueue", "enqueue_many") if hasattr(broker, name)]
+    patched = {name: vars(broker)[name] for name in sends if name in vars(broker)}  # by a tracer for example
     for name in sends:
         setattr(broker, name, refusing(getattr(broker, name)))
     try:
         yield
     finally:
         for name in sends:
-            delattr(broker, name)
+            if name in patched:
+                setattr(broker, name, patched[name])
+            else:
+                delattr(broker, name)
 
 
 def _duplicate(error: ValueError) -> DuplicateActor | None:
