@@ -9,47 +9,24 @@ What clients write there meanwhile is lost: hence the question once a second.
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import SSLConnection
 from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 from broker.redis.sentinel_url import SentinelUrl, is_sentinel_url, parse
 from broker.redis.server_connection import ServerConnection
+from broker.redis.tls_connection import TlsConnection
 
 # Seconds for one sentinel, and for the question to all of them.
 ONE_S: Final = 0.4
 ALL_S: Final = 1.0
 # The question while a connection is used: how often, for how long, and how often where it was not answered.
 EVERY_S, ANSWER_S, LATER_S = 1.0, 0.2, 5.0
-
-
-class TlsConnection(SSLConnection, ServerConnection):
-    """A connection over TLS that trusts the authorities of ``ssl_ca_certs`` alone, where the address names some.
-
-    redis-py loads the system's authorities as well, for each connection: 40 ms of processor time, once a second.
-    The files are read anew each time, because certificates are renewed.
-    """
-
-    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
-        named = self.ca_certs or self.ca_path or self.ca_data
-        rules = (
-            self.ssl_include_verify_flags or self.ssl_exclude_verify_flags or self.ssl_ciphers or self.ssl_min_version
-        )
-        if not named or rules or self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled:
-            return super()._wrap_socket_with_ssl(sock)
-        context = ssl.create_default_context(cafile=self.ca_certs, capath=self.ca_path, cadata=self.ca_data)
-        context.check_hostname = self.check_hostname
-        context.verify_mode = self.cert_reqs
-        if self.certfile or self.keyfile:
-            context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
-        return context.wrap_socket(sock, server_hostname=self.host)
 
 
 class Answer(NamedTuple):
@@ -261,7 +238,8 @@ def pool_options(url: str) -> tuple[str, dict[str, Any]]:
         UnusableAddress: a part of the address is missing or wrong.
     """
     if not is_sentinel_url(url):
-        return url, {"connection_class": ServerConnection} if url.startswith("redis://") else {}
+        direct = {"redis": ServerConnection, "rediss": TlsConnection}.get(url.partition("://")[0])
+        return url, {"connection_class": direct} if direct else {}
     parts = parse(url)
     kind = SecureMasterConnection if parts.secure else MasterConnection
     first = parts.at(*parts.sentinels[0])

@@ -20,7 +20,19 @@ class ServerConnection(Connection):
 
     def _connect(self) -> Any:
         sock: Any = super()._connect()
-        if sock.getsockname() == sock.getpeername():
+        try:
+            refuse_itself(sock.getsockname(), sock.getpeername())
+        except OSError:  # also one that the server has reset meanwhile, which has no other end
             sock.close()
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            raise
         return sock
+
+
+def refuse_itself(end: Any, other_end: Any) -> None:
+    """Refuse a connection whose two ends have one address.
+
+    Raises:
+        ConnectionRefusedError: they have, as if nothing listened there: nothing does.
+    """
+    if end == other_end:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

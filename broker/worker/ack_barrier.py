@@ -199,7 +199,8 @@ class AckBarrier:
     def stop(self) -> None:
         """End the background, and write what is left.
 
-        Without an answer of the server these messages are not acknowledged either, and run again.
+        Without an answer of the server these messages are not acknowledged either, and run again, unless a later flush
+        of the process succeeds.
         """
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -209,7 +210,8 @@ class AckBarrier:
         try:
             self.flush()
         except BrokerUnavailable as error:
-            logger.warning("job records are not written at the end of the worker, jobs that ended run again: %s", error)
+            fact = "job records are not written at the end of the worker, jobs that ended may run again"
+            logger.warning("%s: %s", fact, error)
 
     def _gather(self, began_before_s: float) -> int:
         """Gather the steps that were added, and those of attempts that began before a time; return how many there are.

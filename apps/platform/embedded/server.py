@@ -20,12 +20,11 @@ from types import TracebackType
 from urllib.parse import quote
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from apps.platform.embedded.binary import find_binary
 from apps.platform.workers.shared.parent_death import die_with_parent
 from broker.errors import SwitchyardError
+from broker.redis.connections import connect
 
 HOST = "127.0.0.1"
 SOCKET_PATH_LIMIT_BYTES = 107  # of sockaddr_un on Linux, without the final NUL; macOS allows 103
@@ -238,7 +237,7 @@ class EmbeddedServer:
 
         Loading may take longer than the deadline, which ends when the server is silent.
         """
-        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+        client = connect(self.url, profile="quick")
         with contextlib.closing(client):
             while self.running:
                 try:

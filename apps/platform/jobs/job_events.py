@@ -26,6 +26,7 @@ from apps.platform.api.responses import iso_time
 from apps.platform.conf import switchyard_settings
 from broker.errors import BrokerError
 from broker.interface import facilities
+from broker.redis.async_connection import AsyncServerConnection
 from broker.redis.cluster_client import node_url
 from broker.redis.sentinel import server_url
 
@@ -167,7 +168,7 @@ class _Reader:
         while True:
             client = None
             try:
-                client = await _client(self._address)
+                client = await client_of_events(self._address)
                 self._connection_id = await client.client_id()
                 while True:
                     await self._read_once(client)
@@ -256,11 +257,13 @@ def _unblock(address: str, connection_id: int) -> None:
         node.command("CLIENT", "UNBLOCK", connection_id)
 
 
-async def _client(address: str = "") -> redis.asyncio.Redis:
+async def client_of_events(address: str = "") -> redis.asyncio.Redis:
+    """Return a client of one connection to the broker, or to a node of its cluster; it waits as long as it is told."""
     url = switchyard_settings().broker_url
     return redis.asyncio.Redis.from_url(
         node_url(url, address) if address else await sync_to_async(server_url, thread_sensitive=False)(url),
         retry=Retry(NoBackoff(), 0),
+        connection_class=AsyncServerConnection,  # but over TLS, where redis-py chooses its own by the address
         single_connection_client=True,
         driver_info=None,  # its name and version, which no user of the ACL file may tell
         protocol=2,

@@ -262,6 +262,15 @@ def _connect() -> None:
     assert "sock = self._connect()" in inspect.getsource(Connection.connect_check_health)
 
 
+@canary("`asyncio.Connection._writer`")
+def _writer() -> None:
+    from redis.asyncio import Connection
+
+    assert list(inspect.signature(Connection._connect).parameters) == ["self"]
+    assert "self._writer = writer" in inspect.getsource(Connection._connect)
+    assert "self._connect()" in inspect.getsource(Connection.connect_check_health)
+
+
 @canary("`Connection._sock`")
 def _sock() -> None:
     from redis import Connection

@@ -39,6 +39,6 @@ def test_a_worker_that_ends_without_its_server_says_so_in_one_line(caplog: pytes
     [line] = caplog.records
     assert (line.levelname, line.exc_info) == ("WARNING", None)
     assert line.getMessage().startswith(
-        "job records are not written at the end of the worker, jobs that ended run again: "
+        "job records are not written at the end of the worker, jobs that ended may run again: "
     )
     assert barrier.pending, "the last flush of the child tries once more"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
+from django.conf import settings
+from django.test import override_settings
 
+from apps.platform.jobs.job_events import client_of_events
 from broker.redis.connections import Profile, connect
-from broker.redis.sentinel import TlsConnection
 from broker.redis.server_connection import ServerConnection
+from broker.redis.tls_connection import TlsConnection
 
 HOST = "127.0.0.1"
 
@@ -44,6 +51,42 @@ def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(por
     client = connect(f"redis://{HOST}:{port}/0", profile=profile)
     with pytest.raises(redis.ConnectionError, match=f"Error 111 connecting to {HOST}:{port}. Connection refused"):
         client.execute_command("EVALSHA", "digest", 1)
+
+
+def test_the_client_that_reads_events_refuses_it_too(port: int) -> None:
+    async def ask() -> None:
+        client = await client_of_events()
+        try:
+            await client.ping()
+        finally:
+            await client.aclose()
+
+    own = replace(settings.SWITCHYARD, broker_url=f"redis://{HOST}:{port}/0")
+    with override_settings(SWITCHYARD=own), pytest.raises(redis.ConnectionError, match="Connection refused"):
+        asyncio.run(ask())
+    with socket.create_server((HOST, port)):
+        pass
+
+
+def test_over_tls_it_is_refused_before_the_handshake(port: int) -> None:
+    with pytest.raises(redis.ConnectionError, match="Connection refused"):
+        connect(f"rediss://{HOST}:{port}/0", profile="quick").ping()
+
+
+def test_a_socket_that_was_reset_before_it_could_be_looked_at_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+
+    class Reset(socket.socket):
+        def getpeername(self) -> Any:
+            made.append(self)
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    with socket.create_server((HOST, 0)) as server:
+        monkeypatch.setattr(socket, "socket", Reset)
+        with pytest.raises(redis.ConnectionError, match="not connected"):
+            connect(f"redis://{HOST}:{server.getsockname()[1]}/0", profile="quick").ping()
+
+    assert [sock.fileno() for sock in made] == [-1]
 
 
 @pytest.mark.parametrize("kind", [ServerConnection, TlsConnection])
