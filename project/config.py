@@ -14,6 +14,7 @@ from apps.platform import conf
 from apps.platform.conf import SwitchyardSettings
 from apps.platform.files.addresses import StorageAddress
 from apps.platform.files.declared import usable_address_of
+from apps.platform.metrics_folder import remedy_for, setting_of
 from apps.platform.setting_values import InvalidSetting, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -112,14 +113,13 @@ def make_metrics_dir(library: SwitchyardSettings) -> None:
     """Create the folder in which the processes of this machine share metrics.
 
     Raises:
-        InvalidSetting: this user cannot create or read it, because the folder is another user's for example.
+        InvalidSetting: it cannot be created, because the folder above is another user's for example.
     """
     try:
         library.metrics_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        name = "PROMETHEUS_MULTIPROC_DIR" if library.metrics_dir.parent != library.state_dir else "SWITCHYARD_STATE_DIR"
-        fact = f"{error.filename} cannot be created or read: {str(error.strerror).lower()}"
-        raise InvalidSetting(name, fact, f"export {name}=DIR with a folder that this user may write to") from error
+        fact = f"{error.filename} cannot be created: {str(error.strerror).lower()}"
+        raise InvalidSetting(setting_of(library), fact, remedy_for(error, library)) from error
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -18,7 +18,7 @@ from apps.platform.operations.access import is_from_loopback
 
 REFUSAL = (
     "This web runs with the fixed keys of development and answers only this machine. "
-    "Set DJANGO_SECRET_KEY and SWITCHYARD_PAYMENT_SECRET to random values of 50 characters or more.\n"
+    "Set DJANGO_SECRET_KEY to a random value of 50 characters or more, and SWITCHYARD_PAYMENT_SECRET to one of 32.\n"
 )
 
 

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Warning, run_checks
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
+from apps.platform.metrics_folder import remedy_for
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
 from broker.errors import BrokerError
@@ -51,12 +52,9 @@ def refuse_if_unwritable(pools: Iterable[Pool]) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            below_state = settings.state_dir in folder.parents
-            remedy = "export SWITCHYARD_STATE_DIR=DIR" if below_state else "set METRICS_DIR in SWITCHYARD"
-            refuse(
-                f"pool {pool.name}: its metrics cannot be written to {folder} ({str(error.strerror).lower()}); let "
-                f"this user write there, or {remedy} for another folder"
-            )
+            fact = f"its metrics cannot be written to {folder} ({str(error.strerror).lower()})"
+            remedy = remedy_for(error, settings, getattr(django_settings, "SWITCHYARD", None))
+            refuse(f"pool {pool.name}: {fact}; {remedy}")
 
 
 def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:

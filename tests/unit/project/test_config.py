@@ -6,12 +6,14 @@ import os
 import pprint
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from apps.platform.setting_values import InvalidSetting
-from project.config import load
+from project.config import load, make_metrics_dir
 
 GOOD = {
     "DJANGO_DEBUG": "0",
@@ -118,7 +120,7 @@ def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_pat
 
     assert done.returncode == 78
     assert f"refused to start: {variable}: {tmp_path}/file/folder" in done.stderr
-    assert f"not a directory; export {variable}=DIR with a folder that this user may write to" in done.stderr
+    assert f"not a directory; export {variable}=DIR for another folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -138,3 +140,19 @@ def test_what_is_secret_is_not_shown_with_the_rest() -> None:
     assert "canary" not in repr(config)
     assert "canary" not in pprint.pformat(config)  # what Django's debug page prints
     assert "yard.example.com" in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("metrics", "SWITCHYARD_STATE_DIR"), ("elsewhere", "PROMETHEUS_MULTIPROC_DIR")]
+)
+def test_a_folder_of_metrics_that_cannot_be_created_names_the_variable_that_places_it(
+    tmp_path: Path, folder: str, name: str
+) -> None:
+    (tmp_path / folder).write_text("")
+    library = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / folder)
+
+    with pytest.raises(InvalidSetting) as refusal:
+        make_metrics_dir(library)
+
+    fact = f"{tmp_path}/{folder} cannot be created: file exists"
+    assert str(refusal.value) == f"{name}: {fact}; export {name}=DIR for another folder"

@@ -18,7 +18,8 @@ def status(**headers: str) -> int:
 
     response: HttpResponse = loopback_only(answered)(RequestFactory().get("/admin/", **headers))
     if response.status_code == 403:
-        assert b"DJANGO_SECRET_KEY" in response.content
+        assert b"DJANGO_SECRET_KEY to a random value of 50 characters or more" in response.content
+        assert b"SWITCHYARD_PAYMENT_SECRET to one of 32" in response.content
     return response.status_code
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +49,25 @@ def test_a_folder_of_metrics_that_is_a_file_exits_78_with_pool_and_folder(
 
     assert exit.value.code == 78
     said = capsys.readouterr().err
-    assert f"pool urgent: its metrics cannot be written to {tmp_path}/metrics/urgent (not a directory); let" in said
-    assert "or export SWITCHYARD_STATE_DIR=DIR for another folder" in said
+    assert f"pool urgent: its metrics cannot be written to {tmp_path}/metrics/urgent (not a directory); export" in said
+    assert "export SWITCHYARD_STATE_DIR=DIR for another folder" in said
+    assert "let this user" not in said
+
+
+def test_a_folder_of_metrics_that_is_another_user_s_exits_78_with_both_remedies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    theirs = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "shared")
+
+    with override_settings(SWITCHYARD=theirs), pytest.raises(SystemExit):
+        refuse_if_unwritable(SOUND.pools)
+
+    said = capsys.readouterr().err
+    assert "(permission denied); let this user write there, or export PROMETHEUS_MULTIPROC_DIR=DIR for" in said
 
 
 def test_a_silenced_check_does_not_stop_the_start() -> None:
