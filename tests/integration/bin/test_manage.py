@@ -58,3 +58,25 @@ def test_the_setting_that_names_a_missing_module_is_named(tmp_path: Path, line: 
 
     assert code == 1
     assert words in said
+
+
+def test_a_setting_that_cannot_be_read_does_not_hide_the_missing_module(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nopackage\n")
+    line = "SECRET_KEY = ''\nINSTALLED_APPS = [*INSTALLED_APPS, 'broken']"
+
+    code, said = check_with(f"from project.settings import *\n{line}\n", tmp_path)
+
+    assert code == 1
+    assert "ModuleNotFoundError: No module named 'nopackage'" in said
+    assert "ImproperlyConfigured" not in said
+
+
+def test_an_error_with_a_remedy_gets_no_second_one(tmp_path: Path) -> None:
+    noted = "error = ModuleNotFoundError('no', name='project.url')\nerror.add_note('the first remedy')\nraise error\n"
+    (tmp_path / "noted.py").write_text(noted)
+    line = "ROOT_URLCONF = 'project.url'\nINSTALLED_APPS = [*INSTALLED_APPS, 'noted']"
+
+    code, said = check_with(f"from project.settings import *\n{line}\n", tmp_path)
+
+    assert code == 1
+    assert said.rstrip().endswith("the first remedy")
