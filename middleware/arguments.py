@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, KeysView
 from difflib import get_close_matches
@@ -110,9 +109,11 @@ def refuse_unusable_calls() -> None:
 
 def _refuse_bare(actor: Actor[..., Any], call: str, count: int) -> NoReturn:
     """Refuse arguments of an actor that are written as if its options came after them. The values are not shown."""
-    names = [*itertools.islice(signature_of(actor.fn).parameters, count)]
+    names = _named_places(actor)[:count]
     names += ["..."] * (count - len(names))
     remedy = f"write {call}(args=({', '.join(names)}{',' if count == 1 else ''}), ...)"
+    if not signature_of(actor.fn).parameters:
+        remedy = f"the actor takes none, write {call}(...) with options alone"
     raise InvalidArguments(actor.actor_name, f"{call} takes its arguments as args and kwargs; {remedy}", actor.fn)
 
 
@@ -124,8 +125,17 @@ def require_places(actor: Actor[..., Any], args: Any) -> None:
     """
     if isinstance(args, (tuple, list)) or (isinstance(args, Iterable) and not isinstance(args, (*TEXTS, dict))):
         return
-    name = next(iter(signature_of(actor.fn).parameters), "value")
-    raise InvalidArguments(actor.actor_name, f"args is {kind_of(args)}; write args=({name},) with a comma", actor.fn)
+    names = _named_places(actor)
+    remedy = f"write args=({names[0] if names else 'value'},) with a comma"
+    if not signature_of(actor.fn).parameters:
+        remedy = "the actor takes none, leave args out"
+    raise InvalidArguments(actor.actor_name, f"args is {kind_of(args)}; {remedy}", actor.fn)
+
+
+def _named_places(actor: Actor[..., Any]) -> list[str]:
+    """Return the parameters of an actor that one argument by place each fills; ``*args`` has no name to write."""
+    parameters = signature_of(actor.fn).parameters.values()
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
 
 
 def require_named(actor: Actor[..., Any], kwargs: Any) -> None:

@@ -29,6 +29,9 @@ FIELD = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)")
 NEWS = re.compile(
     r"(reload: .*?|switchyard: (?:refused|warning).*|actor \S+: sent inside a transaction .*?) *(?:\[[\w.]+\])?$"
 )
+# Beginning of a line of the log, and levels at which the traceback of a job may follow it.
+LOGGED = re.compile(r"^\S+ \[(?P<level>\w+) *\] ")
+WITH_TRACEBACK = frozenset({"warning", "error", "critical"})
 # A traceback of the code that was loaded: its places, and its last line.
 FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)')
 RAISED = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$")
@@ -50,6 +53,7 @@ class JobLines:
         self._rest = b""
         self._states: dict[str, str] = {}
         self._frame = self._raised = ""
+        self._in_job = False
 
     @property
     def states(self) -> Counter[str]:
@@ -66,12 +70,15 @@ class JobLines:
             self._feed.add(f"and {len(found) - MOST_LINES} more, see {self._log}")
 
     def _line(self, text: str, known: set[str]) -> tuple[str, str] | None:
+        if (logged := LOGGED.match(text)) is not None:
+            self._in_job = logged["level"] in WITH_TRACEBACK
         if (event := EVENT.match(text)) is None:
             if (news := NEWS.search(text)) is None:
                 self._note_traceback(text)
                 return None
             said, raised = news[1], self._raised
             self._frame = self._raised = ""
+            self._in_job = False
             if raised and said.startswith(NEW_POOLS_ENDED):
                 said = f"{said}; {raised}"
             return said, "bad" if "refused" in text or "code" in text else "plain"
@@ -87,7 +94,9 @@ class JobLines:
         return f"{fields.get('actor', '?')} {job_id}: {event['end']}{took}" + (f" ({cause})" if cause else ""), tone
 
     def _note_traceback(self, text: str) -> None:
-        """Note where a traceback that passes by ends, and what was raised there."""
+        """Note where a traceback that passes by ends, and what was raised there; that of a job is none of the code."""
+        if self._in_job:
+            return
         if (frame := FRAME.match(text)) is not None:
             self._frame = f"{frame['file']}:{frame['line']}"
         elif self._frame and RAISED.match(text):

@@ -49,10 +49,11 @@ def answer(request: HttpRequest, error: Any) -> HttpResponse:
 def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
     if "Authorization" not in request.headers:
         detail, challenge = "no token; send Authorization: Bearer sy_…", 'Bearer realm="switchyard"'
+    elif not plain_token(request):
+        detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
+        challenge = 'Bearer realm="switchyard", error="invalid_token"'
     else:
         detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
-        if not plain_token(request):
-            detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
         challenge = 'Bearer realm="switchyard", error="invalid_token"'
     return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 

@@ -93,6 +93,20 @@ def test_code_that_does_not_load_is_shown_with_its_place_and_what_it_raised(log:
     ]
 
 
+def test_what_a_job_raised_is_no_cause_of_pools_that_end(log: Path) -> None:
+    dead = line("dead", "8", reason="permanent").replace("[info     ]", "[error    ]")
+    ended = f"{AT} [error    ] reload: the new pools ended with 1; no pool runs [switchyard.workers]\n"
+    traceback = (
+        "Traceback (most recent call last):\n",
+        '  File "/site/greetings/actors.py", line 9, in greet\n',
+        "KeyError: 'missing'\n",
+    )
+
+    shown, _ = news(log, dead, *traceback, line("succeeded", "9"), ended)
+
+    assert shown[-1] == "reload: the new pools ended with 1; no pool runs"
+
+
 def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
     shown, states = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
 

@@ -177,6 +177,26 @@ def test_arguments_outside_of_args_are_refused_with_how_to_write_them(bare: tupl
             getattr(pair, name)(*bare)
 
 
+def test_arguments_without_names_are_answered_with_what_can_be_written() -> None:
+    refuse_unusable_calls()
+    broker, wrong = StubBroker(middleware=[Arguments()]), cast(Any, "xy")
+
+    @dramatiq.actor(broker=broker)
+    def each(*values: str) -> None: ...
+
+    @dramatiq.actor(broker=broker)
+    def none() -> None: ...
+
+    with pytest.raises(InvalidArguments, match=re.escape("write args=(value,) with a comma")):
+        each.send_with_options(args=wrong)
+    with pytest.raises(InvalidArguments, match=re.escape("write send_with_options(args=(..., ...), ...)")):
+        cast(Any, each).send_with_options("x", "y")
+    with pytest.raises(InvalidArguments, match="args is a str; the actor takes none, leave args out"):
+        none.send_with_options(args=wrong)
+    with pytest.raises(InvalidArguments, match="the actor takes none, write send_with_options"):
+        cast(Any, none).send_with_options("x")
+
+
 def test_other_sequences_of_arguments_are_taken_as_ever() -> None:
     refuse_unusable_calls()
 

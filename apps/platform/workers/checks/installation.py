@@ -98,7 +98,7 @@ def addresses() -> list[CheckMessage]:
 
 
 def misnamed_middleware() -> list[CheckMessage]:
-    """Return E037 for middleware of the library that names its module, which fails at the first request."""
+    """Return E037 for middleware of the library that names its module, with which the web does not start."""
     right = {path.rpartition(".")[0]: path for path in (PROBLEM_DOCUMENTS, *OPTIONAL_MIDDLEWARE)}
     return [
         Error(

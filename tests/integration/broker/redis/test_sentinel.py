@@ -108,7 +108,7 @@ def test_streams_of_events_are_read_from_the_master(settled: Watched, settings: 
     assert switchyard_settings().broker_url == settled.url
 
     async def role() -> bytes:
-        client = await job_events._client()
+        client = await job_events.client_of_events()
         try:
             found: list[bytes] = await client.execute_command("ROLE")
             return found[0]
