@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import dramatiq
 import pytest
+import redis
 from django.db import DatabaseError, connection
 
 from apps.platform.missing_tables import REMEDY, MissingTables
+from broker.interface import facilities
+from tests.conftest import RunWorker
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.database
 
@@ -29,3 +34,24 @@ def test_the_failure_names_the_command(db: None, statement: str, told: bool) -> 
     MissingTables().after_process_message(unused, unused, exception=failed.value)
 
     assert getattr(failed.value, "__notes__", []) == ([REMEDY] if told else [])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_dead_letter_of_such_a_job_has_the_remedy(valkey: redis.Redis, run_worker: RunWorker) -> None:
+    broker = dramatiq.get_broker()
+
+    def count_points() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM loyalty_points")
+
+    actor = dramatiq.actor(count_points, queue_name="default", actor_name="probe_points", max_retries=0)
+    try:
+        job_id = actor.send().message_id
+        with run_worker("default"):
+            wait_for(lambda: facilities().transport.find_dead_letter("default", job_id))
+    finally:
+        del broker.actors["probe_points"]
+
+    letter = facilities().transport.find_dead_letter("default", job_id)
+    assert letter is not None
+    assert REMEDY in letter.traceback

@@ -18,6 +18,7 @@ from dramatiq.broker import Broker
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.checks import (
+    actor_options,
     actors,
     argument_types,
     bounced,
@@ -152,7 +153,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.hidden_actors(broker),
         *actors.lambdas(broker),
         *actors.generators(broker),
-        *actors.options_without_effect(broker),
+        *actor_options.options_without_effect(broker),
         *actors.endless_actors(yard, broker),
         *argument_types.without_effect(broker),
         *actors.coroutines_among_greenlets(yard, broker),
