@@ -19,8 +19,7 @@ from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 from broker.redis.sentinel_url import SentinelUrl, is_sentinel_url, parse
-from broker.redis.server_connection import ServerConnection
-from broker.redis.tls_connection import TlsConnection
+from broker.redis.server_connection import ServerConnection, TlsConnection
 
 # Seconds for one sentinel, and for the question to all of them.
 ONE_S: Final = 0.4

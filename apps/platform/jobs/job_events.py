@@ -26,9 +26,9 @@ from apps.platform.api.responses import iso_time
 from apps.platform.conf import switchyard_settings
 from broker.errors import BrokerError
 from broker.interface import facilities
-from broker.redis.async_connection import AsyncServerConnection
 from broker.redis.cluster_client import node_url
 from broker.redis.sentinel import server_url
+from broker.redis.server_connection import AsyncServerConnection
 
 # Events of one job in one answer of the server.
 BATCH = 32

@@ -19,7 +19,7 @@ from dramatiq.middleware import CurrentMessage
 from apps.platform.api.request_jobs import current_request
 from apps.platform.audit.services import Who, act
 from apps.platform.history.queries import find
-from apps.platform.jobs.delays import refuse_foreign_delay, require_delay
+from apps.platform.jobs.calls.delays import refuse_foreign_delay, require_delay
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
 from broker.admin.run_now import run_now

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.operations.findings import rabbitmq, server
+from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from broker.health.keyspace_id import KeyspaceId
@@ -81,7 +81,7 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
 ) -> None:
     def found_at(url: str) -> list[Finding]:
         configure(rabbitmq_url=url)
-        return run_checks(FindingGroup("broker"), rabbitmq.look_at_rabbitmq, 20.0)
+        return run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 20.0)
 
     assert found_at("") == []
     assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["rabbitmq"].seen
@@ -105,7 +105,7 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
         threads.submit(answer, listener)
         configure(rabbitmq_url=f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/")
-        refused = of(run_checks(FindingGroup("broker"), rabbitmq.look_at_rabbitmq, 20.0), "error")["away"]
+        refused = of(run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 20.0), "error")["away"]
 
     assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,8 @@ from django.conf import settings
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.operations.findings.finding import Finding, FindingGroup
-from apps.platform.operations.server_state import read_server_state
+from apps.platform.operations.server_state import UNCONFIRMED, read_server_state
+from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
 from broker.health.nodes import NodeState, away_part, by_code, places_of, read_nodes
@@ -32,6 +34,9 @@ GROUP = FindingGroup("broker")
 PINGS = 20
 SLOW_PING_MS = 5.0
 CLOCK_S = 1.0
+MINORITY = "Most of its nodes are away or cut off, or one that leads queues hangs"
+OTHER_TYPE = "Queues keep the type that they were declared with; workers cannot fetch from one of another type"
+QUEUE_REMEDY = "Set SWITCHYARD_RABBITMQ_QUEUES to the type that it has, or delete that queue when it is empty"
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
 # The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
@@ -112,6 +117,33 @@ def look_at_sentinels() -> Iterator[Finding]:
         yield GROUP.ok("sentinels", seen)
     for item in found:
         yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], item.remedy)
+
+
+def look_at_rabbitmq() -> Iterator[Finding]:
+    """Connect to the RabbitMQ that takes the messages, where it does: :func:`look` checks the server beside it."""
+    own = switchyard_settings()
+    if not own.rabbitmq_url:
+        return
+    from broker.rabbit import majority  # pika is installed where it is used
+
+    try:
+        yard = declared_yard()
+        took_ms, confirms = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
+    except BrokerUnavailable as error:
+        seen = f"RabbitMQ does not take a connection ({type(error.__cause__).__name__})"
+        cause = "It is down, the address is wrong, or it refuses user, password or virtual host"
+        remedy = "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status"
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            cause = f"Its certificate is refused: {error.__cause__.verify_message}"
+            remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
+        yield GROUP.error("away", seen, cause, remedy)
+        return
+    except BrokerRefused as error:
+        yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
+        return
+    yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")
+    if not confirms:
+        yield GROUP.error("takes_no_work", f"RabbitMQ accepts no work: {UNCONFIRMED[0]}", MINORITY, UNCONFIRMED[1])
 
 
 def _replication(url: str) -> dict[str, Any] | None:

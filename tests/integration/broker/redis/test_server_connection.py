@@ -16,8 +16,7 @@ from django.test import override_settings
 
 from apps.platform.jobs.job_events import client_of_events
 from broker.redis.connections import Profile, connect
-from broker.redis.server_connection import ServerConnection
-from broker.redis.tls_connection import TlsConnection
+from broker.redis.server_connection import ServerConnection, TlsConnection
 
 HOST = "127.0.0.1"
 
