@@ -46,14 +46,12 @@ class Status(Middleware):
         history_bytes: int = 0,
         results: ResultStores | None = None,
     ) -> None:
-        self._yard = yard
+        self._yard, self._barrier = yard, barrier
         self._results = results or ResultStores()
-        self._barrier = barrier
         self._finds_waiting = finds_waiting
         self._history_bytes = history_bytes
         self._queues: dict[str, str] = {}
-        self._kept = ActorRecords()
-        self._logs = KeptLogs()
+        self._kept, self._logs = ActorRecords(), KeptLogs()
         if finds_waiting:
             barrier.row_of = self._row_of
 
@@ -228,7 +226,9 @@ class Status(Middleware):
         order = None if started is None else sequence(generation=ended.generation, attempts=started, state=state)
         in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
-        self._barrier.add(ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms))
+        marked = message.options.get("track") is True  # sent with a job id of its own
+        step = ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms, marked=marked)
+        self._barrier.add(step)
 
     def _ended(
         self,

@@ -181,6 +181,13 @@ class QueueKeys:
         """String: record of an ended job whose ``result_ttl`` is longer than records are kept. Expires with it."""
         return f"{self.base}job:result:{job_id}"
 
+    def ended_mark(self, job_id: str) -> str:
+        """String: empty, the mark of the end of a job that was sent with an id of its own. Expires after 25 hours.
+
+        A request that is repeated under its ``Idempotency-Key`` finds it when the job's record is no longer kept.
+        """
+        return f"{self.base}job:mark:{job_id}"
+
     def job_events(self, job_id: str) -> str:
         """Stream: events of a job since its first follower."""
         return f"{self.base}job:{job_id}:events"

@@ -3,7 +3,7 @@
 -- KEYS[1] jobs: hash
 -- KEYS[2] progress: hash
 -- KEYS[3] followed: sorted set
--- KEYS[4] ended: hash; buckets, kept records and events lie beside it
+-- KEYS[4] ended: hash; buckets, kept records, marks and events lie beside it
 -- KEYS[5] history: stream
 -- KEYS[6] bodies: hash
 -- KEYS[7] notes: hash
@@ -15,14 +15,15 @@
 -- ARGV[8] live steps
 -- ARGV[9] ended steps that are kept for longer
 -- ARGV[10] other ended steps whose record is a row as well; they come before those without one
--- ARGV[11...] of each live step id, sequence, record; of each kept one id, ttl_ms, record; of others id, record
+-- ARGV[11..12] jobs that leave a mark of their end: their number, ttl_ms of the mark; their ids follow
+-- ARGV[...] of each live step id, sequence, record; of each kept one id, ttl_ms, record; of others id, record
 -- Returns for each live step 1 written, 0 late; for each other 1, 0 late, or -1 when the job was cancelled before. Rows are
 -- added in any case. O(steps).
 --@include now_ms
 --@include records
 
 local jobs, ended, found_by_id = KEYS[1], KEYS[4], ARGV[5] == "1"
-local live, kept, answers, at = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, 11
+local live, kept, answers, at = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, 13 + ARGV[11]
 -- Which keys exist, in one command: EXISTS counts a key as often as it is named.
 local there = redis.call("EXISTS", KEYS[2], KEYS[3], KEYS[3], jobs, jobs, jobs, jobs)
 local progresses, followed, lively = there % 2 == 1, there % 4 >= 2, there >= 4
@@ -55,6 +56,8 @@ local function with_failure(record, known)
   for n = 1, 13 do parts[n + 1] = n == 8 and failure or cmsgpack.pack(new[n]) end
   return table.concat(parts)
 end
+
+for n = 13, at - 1 do redis.call("SET", beside(ended, "mark:" .. ARGV[n]), "", "PX", ARGV[12]) end
 
 for _ = 1, live do
   local id, sequence, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]

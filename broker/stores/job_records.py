@@ -23,6 +23,7 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 from broker.redis.pipelines import Call, call_together
 from broker.redis.scripts import script
+from broker.stores.ended_marks import MARK_TTL_MS
 from broker.stores.job_record import JobRecord, cancelled_job
 from broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
 from broker.stores.known_jobs import FamilyAnswer, old_record, record_of
@@ -91,13 +92,8 @@ class JobRecords:
         self.finds_waiting = finds_waiting
         share = max(len(self.queues), 1)
         self.history_share = self.limits.history_bytes // share
-        self._limits: list[Word] = [
-            self.limits.ended_ms,
-            self.limits.records_bytes // share,
-            self.history_share,
-            LIVE_TTL_MS,
-            "1" if finds_waiting else "",
-        ]
+        budgets = self.limits.ended_ms, self.limits.records_bytes // share, self.history_share
+        self._limits: list[Word] = [*budgets, LIVE_TTL_MS, "1" if finds_waiting else ""]
 
     def stream_key(self, job_id: str, queue: str) -> str:
         """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
@@ -150,7 +146,7 @@ class JobRecords:
                     results[position] = ANSWERS[code]
         return results
 
-    def _batch(self, queue: str, steps: Iterable[tuple[int, Step]]) -> tuple[Call, list[int]]:
+    def _batch(self, queue: str, steps: Sequence[tuple[int, Step]]) -> tuple[Call, list[int]]:
         """Return keys and arguments for the steps of a queue, and the positions in the order of the answers."""
         words: tuple[list[Word], ...] = ([], [], [], [])
         places: tuple[list[int], ...] = ([], [], [], [])
@@ -173,8 +169,9 @@ class JobRecords:
             rows += row
         k = self.keys.queue(queue)
         keys = [k.jobs, k.progress, k.followed, k.ended, k.history, k.bodies, k.notes]
-        args: list[Word] = [*self._limits, len(rows), b"".join(rows), *map(len, places[:3])]
-        return (keys, [*args, *chain(*words)]), [*chain(*places)]
+        marks = [step.job_id for _, step in steps if step.marked]
+        args: list[Word] = [*self._limits, len(rows), b"".join(rows), *map(len, places[:3]), len(marks), MARK_TTL_MS]
+        return (keys, [*args, *marks, *chain(*words)]), [*chain(*places)]
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""

@@ -68,6 +68,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
         record: The job's record, encoded.
         rows: Ended attempts for the history, encoded.
         kept_ms: How long the record of an ended job is kept, where that is longer than others; else 0.
+        marked: Leave a mark that outlives the record, see :mod:`broker.stores.ended_marks`.
     """
 
     job_id: str
@@ -77,6 +78,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     record: bytes
     rows: tuple[bytes, ...] = ()
     kept_ms: int = 0
+    marked: bool = False
 
 
 def sequence(*, generation: int, attempts: int, state: str) -> int:
@@ -102,7 +104,13 @@ def live_step(queue: str, job: LiveJob, *, order: int | None = None, rows: tuple
 
 
 def ended_step(
-    queue: str, job: EndedJob, *, order: int | None = None, in_history: bool = True, kept_ms: int = 0
+    queue: str,
+    job: EndedJob,
+    *,
+    order: int | None = None,
+    in_history: bool = True,
+    kept_ms: int = 0,
+    marked: bool = False,
 ) -> Step:
     """Return the step of a job that has ended.
 
@@ -113,7 +121,7 @@ def ended_step(
     if order is None:
         order = sequence(generation=job.generation, attempts=job.attempt, state=job.state)
     packed = encode(job)
-    return Step(job.id, queue, order, job.state, packed, (packed,) if in_history else (), kept_ms)
+    return Step(job.id, queue, order, job.state, packed, (packed,) if in_history else (), kept_ms, marked)
 
 
 def success_step(queue: str, message: Any, place: WorkerPlace, body: bytes) -> Step:

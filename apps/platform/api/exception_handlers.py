@@ -15,7 +15,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from apps.platform.api.auth import plain_token
 from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
-from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, current_request
+from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, HistoryUnavailable, current_request
 from apps.platform.files.errors import StorageError
 from broker.errors import (
     BrokerError,
@@ -80,7 +80,8 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     elif isinstance(error, StorageError):
         what = "storage does not answer"
     else:
-        what = f"{'broker' if isinstance(error, BrokerError) else 'database'} does not answer"
+        is_broker = isinstance(error, BrokerError) and not isinstance(error, HistoryUnavailable)
+        what = f"{'broker' if is_broker else 'database'} does not answer"
     return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
 
 

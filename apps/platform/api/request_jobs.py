@@ -8,9 +8,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from broker.errors import BrokerError, BrokerUnavailable
+
 _NAMESPACE = uuid.UUID("6f1cc1a0-90c5-4a0b-9c5f-0a1f6b0d7f53")
 
 NOT_ENQUEUED, UNKNOWN = "not_enqueued", "unknown"
+
+
+class HistoryUnavailable(BrokerUnavailable):
+    """Whether a job was enqueued before is in the database alone, which did not answer; nothing was enqueued now.
+
+    Args:
+        job_id: The job that was to be enqueued.
+        cause: Name of the database's error.
+    """
+
+    def __init__(self, job_id: str, cause: str) -> None:
+        self.operation, self.cause, self.outcome = "find", cause, "unknown"
+        self.remedy = "check that the database is up and migrated, then repeat it with the same id or Idempotency-Key"
+        fact = f"job {job_id} is not enqueued, as the database did not answer whether it ran before: {cause}"
+        BrokerError.__init__(self, f"{fact}; {self.remedy}")
 
 
 @dataclass(slots=True)

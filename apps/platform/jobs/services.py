@@ -1,7 +1,7 @@
 """Enqueuing, progress, cancellation and early start of jobs. A job is a message; its id is the message id.
 
 Jobs of a request with an ``Idempotency-Key`` get ids that are derived from the claim of the key. A repetition of the
-request asks first whether they are recorded: the broker remembers a finished id for 10 minutes only.
+request looks for their records and marks first: the broker remembers a finished id for 10 minutes only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
-from apps.platform.api.request_jobs import current_request
+from apps.platform.api.request_jobs import HistoryUnavailable, current_request
 from apps.platform.audit.services import Who, act
 from apps.platform.history.queries import find
 from apps.platform.jobs.calls.delays import refuse_foreign_delay, require_delay
@@ -27,6 +27,7 @@ from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.queue.codec import entry_of
+from broker.stores.ended_marks import is_marked
 from broker.stores.record_fields import progress_of
 from middleware.arguments import require_named, require_types, wrong_call
 from middleware.errors import ArgumentMismatch, Cancelled
@@ -50,13 +51,15 @@ def submit(
     Args:
         owner: ``Token.owner_key`` of the API user who may see the job; empty: operators only.
         delay_ms: Milliseconds until the job may start.
-        job_id: A UUID, the same for the same work: while its record is kept, it is not enqueued again. By default a
-            random one, or with an ``Idempotency-Key`` one that is the same for every repetition of the request.
+        job_id: A UUID, the same for the same work: it is not enqueued again until 25 hours after its end, nor while the
+            history has it. By default a random one, or with an ``Idempotency-Key`` one that is the same for every
+            repetition of the request.
         args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
         kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
+        HistoryUnavailable: the job was given an id, and the database did not answer whether it ran before.
         QueueFull: the queue has reached its depth limit.
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
         ValueError: the job id is no UUID.
@@ -273,11 +276,14 @@ def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None,
 
 
 def _was_enqueued(job_id: str) -> bool:
-    """Return whether broker or history have a record of a job; without a database the broker alone is asked."""
-    if facilities().records.states([job_id]) != [None]:
+    """Return whether a job has a record or the mark of its end in the broker, or a row in the history.
+
+    The history knows jobs that a broker has lost, and those that ended on a release that left no marks.
+    """
+    records = facilities().records
+    if records.states([job_id]) != [None] or is_marked(records.calls, records.keys, records.queues, job_id):
         return True
     try:
         return find(job_id) is not None
     except DatabaseError as error:
-        logger.warning("job %s may run again, the history cannot be asked: %s", job_id, error)
-        return False
+        raise HistoryUnavailable(job_id, type(error).__name__) from error

@@ -11,7 +11,6 @@ import pytest
 import redis
 from django.db import transaction
 
-from apps.platform.api.request_jobs import RequestJobs, request_jobs
 from apps.platform.jobs.queries import find_job, visible_job
 from apps.platform.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
 from apps.platform.wiring import build_yard
@@ -340,59 +339,6 @@ def test_a_broker_that_is_down_is_named_as_such(broken_broker: Any) -> None:
     ):
         with pytest.raises(BrokerUnavailable):
             attempt()
-
-
-def once_more(*, repeated: bool) -> RequestJobs:
-    return RequestJobs(has_key=True, claim="one claim", repeated=repeated)
-
-
-def test_a_repeated_request_finds_its_untracked_job_when_the_broker_has_forgotten_it(
-    valkey: redis.Redis, run_worker: RunWorker
-) -> None:
-    runs: list[int] = []
-
-    @dramatiq.actor(queue_name="default", actor_name="probe_untracked", track=False)
-    def untracked(number: int) -> None:
-        runs.append(number)
-
-    with run_worker("default"):
-        with request_jobs(once_more(repeated=False)):
-            job_id = submit(untracked, kwargs={"number": 1})
-        wait_for(lambda: state(job_id) == "succeeded")
-        for key in valkey.scan_iter("*done*"):
-            valkey.delete(key)
-
-        with request_jobs(once_more(repeated=True)):
-            again = submit(untracked, kwargs={"number": 1})
-
-    assert again == job_id
-    assert facilities().transport.stats("default").live.waiting == 0
-    assert runs == [1]
-
-
-def test_jobs_of_one_request_have_ids_of_their_own(valkey: redis.Redis) -> None:
-    with request_jobs(once_more(repeated=False)):
-        first = [submit(probe_actors.add, kwargs={"a": 1, "b": 2}) for _ in range(3)]
-    with request_jobs(once_more(repeated=True)):
-        again = [submit(probe_actors.add, kwargs={"a": 1, "b": 2}) for _ in range(3)]
-
-    assert first == again
-    assert len(set(first)) == 3
-    assert facilities().transport.stats("default").live.waiting == 3
-
-
-def test_a_failed_enqueue_names_its_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
-    def fail(message: object, delay: int | None = None) -> None:
-        raise BrokerUnavailable("enqueue", "timeout")
-
-    jobs = once_more(repeated=False)
-    monkeypatch.setattr(probe_actors.add.broker, "enqueue", fail)
-
-    with request_jobs(jobs), pytest.raises(BrokerUnavailable):
-        submit(probe_actors.add, kwargs={"a": 1, "b": 2})
-
-    assert jobs.outcome == "unknown"
-    assert len(jobs.job_ids) == 1
 
 
 @pytest.mark.parametrize("send", [submit, enqueue_on_commit])

@@ -18,7 +18,7 @@ from apps.platform.api.application import build_api
 from apps.platform.api.auth import operate_scope, read_scope, submit_scope
 from apps.platform.api.middleware import PREFIX
 from apps.platform.api.problems import Problem
-from apps.platform.api.request_jobs import current_request, is_repeated_request, row_id_of_request
+from apps.platform.api.request_jobs import HistoryUnavailable, current_request, is_repeated_request, row_id_of_request
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
 from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
 from broker.queue.json_body import encode
@@ -87,6 +87,7 @@ def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
         "full": BrokerFull("an enqueue", "used memory > 'maxmemory'"),
         "queue": QueueFull("default", 10, 10),
         "database": OperationalError("database is locked"),
+        "database's history": HistoryUnavailable("job", "OperationalError"),
     }
     raise errors[what]
 

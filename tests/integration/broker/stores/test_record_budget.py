@@ -15,6 +15,7 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, HistoryRow
 from broker.redis.calls import RedisCalls
 from broker.stores.ended_jobs import EndedJob, decode_rows
+from broker.stores.ended_marks import MARK_TTL_MS, is_marked
 from broker.stores.history_streams import HistoryStreams
 from broker.stores.job_records import JobRecords, RecordLimits
 from broker.stores.job_steps import LiveJob, ended_step, live_step
@@ -177,6 +178,24 @@ def test_a_result_that_is_kept_for_longer_outlives_the_budget(
     assert found is not None
     assert found.result == 42
     assert 0 < valkey.pttl(family.kept_result("kept")) <= 86_400_000
+
+
+@pytest.mark.parametrize("kept_ms", [0, 86_400_000])
+def test_a_mark_outlives_record_and_budget(valkey: redis.Redis, keys: Keys, family: QueueKeys, kept_ms: int) -> None:
+    records = make(valkey, keys, records_bytes=MEBIBYTE)
+    steps = [
+        ended_step(QUEUE, EndedJob("marked", "succeeded"), marked=True, kept_ms=kept_ms),
+        live_step(QUEUE, LiveJob("lives", "running")),
+        ended_step(QUEUE, EndedJob("other", "succeeded"), in_history=False),
+    ]
+
+    assert records.write(steps) == ["written", "late", "written"]
+    end(records, list(ids(5_000)))
+
+    assert 0 < MARK_TTL_MS - valkey.pttl(family.ended_mark("marked")) < 60_000
+    asked = (records.calls, keys, [QUEUE, "another"])
+    assert [is_marked(*asked, id_) for id_ in ("marked", "lives", "other")] == [True, False, False]
+    assert records.states(["other"]) == [None]
 
 
 def test_figures_stay_true_whatever_the_sizes(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:

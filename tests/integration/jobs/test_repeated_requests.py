@@ -1,0 +1,136 @@
+"""Jobs of a request that is repeated under its Idempotency-Key: each is enqueued once, whatever was forgotten since."""
+
+from __future__ import annotations
+
+import dramatiq
+import pytest
+import redis
+from django.db import OperationalError
+
+from apps.platform.api.request_jobs import HistoryUnavailable, RequestJobs, request_jobs
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import submit
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.waiting import wait_for
+
+
+def state(job_id: str) -> str:
+    job = find_job(job_id)
+    return "" if job is None else job.state
+
+
+def once_more(*, repeated: bool) -> RequestJobs:
+    return RequestJobs(has_key=True, claim="one claim", repeated=repeated)
+
+
+def test_a_repeated_request_finds_its_untracked_job_when_the_broker_has_forgotten_it(
+    valkey: redis.Redis, run_worker: RunWorker
+) -> None:
+    runs: list[int] = []
+
+    @dramatiq.actor(queue_name="default", actor_name="probe_untracked", track=False)
+    def untracked(number: int) -> None:
+        runs.append(number)
+
+    with run_worker("default"):
+        with request_jobs(once_more(repeated=False)):
+            job_id = submit(untracked, kwargs={"number": 1})
+        wait_for(lambda: state(job_id) == "succeeded")
+        for key in valkey.scan_iter("*done*"):
+            valkey.delete(key)
+
+        with request_jobs(once_more(repeated=True)):
+            again = submit(untracked, kwargs={"number": 1})
+
+    assert again == job_id
+    assert facilities().transport.stats("default").live.waiting == 0
+    assert runs == [1]
+
+
+def forget_ended(valkey: redis.Redis, job_id: str) -> None:
+    """Drop what the broker drops by itself within 24 hours; no writer has written the history."""
+    doomed = {key for part in ("*done*", "*job:ended*", "*job:history*") for key in valkey.scan_iter(part)}
+    valkey.delete(*doomed)
+    assert find_job(job_id) is None
+
+
+@pytest.mark.parametrize("ends", ["succeeded", "dead"])
+def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone(
+    db: None, valkey: redis.Redis, run_worker: RunWorker, ends: str
+) -> None:
+    runs: list[int] = []
+
+    @dramatiq.actor(queue_name="default", actor_name=f"probe_forgotten_{ends}", track=False, max_retries=0)
+    def forgotten(number: int) -> None:
+        runs.append(number)
+        if ends == "dead":
+            raise RuntimeError("no")
+
+    with run_worker("default"):
+        with request_jobs(once_more(repeated=False)):
+            job_id = submit(forgotten, kwargs={"number": 1})
+        wait_for(lambda: any(valkey.hexists(key, job_id) for key in valkey.scan_iter("*job:ended:*")))
+        wait_for(lambda: facilities().transport.stats("default").live.running == 0)  # acknowledged
+        if ends == "dead":
+            facilities().transport.discard("default", job_id)
+        forget_ended(valkey, job_id)
+
+        with request_jobs(once_more(repeated=True)):
+            again = submit(forgotten, kwargs={"number": 1})
+
+        assert again == job_id
+        assert find_job(job_id) is None, "it was enqueued again"
+    assert runs == [1]
+
+
+def test_a_job_of_no_key_leaves_no_mark(db: None, valkey: redis.Redis, run_worker: RunWorker) -> None:
+    with run_worker("default"):
+        job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+        wait_for(lambda: state(job_id) == "succeeded")
+
+    assert list(valkey.scan_iter("*job:mark:*")) == []
+
+
+def test_a_job_whose_history_cannot_be_asked_is_not_sent_again(
+    valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job_id: str) -> None:
+        raise OperationalError("no connection")
+
+    monkeypatch.setattr("apps.platform.jobs.services.find", fail)
+    jobs = once_more(repeated=True)
+
+    with request_jobs(jobs), pytest.raises(HistoryUnavailable, match="database did not answer whether it ran before"):
+        submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    assert facilities().transport.stats("default").live.waiting == 0
+    assert jobs.outcome == "unknown"
+    assert len(jobs.job_ids) == 1
+
+
+def test_jobs_of_one_request_have_ids_of_their_own(valkey: redis.Redis) -> None:
+    with request_jobs(once_more(repeated=False)):
+        first = [submit(probe_actors.add, kwargs={"a": 1, "b": 2}) for _ in range(3)]
+    with request_jobs(once_more(repeated=True)):
+        again = [submit(probe_actors.add, kwargs={"a": 1, "b": 2}) for _ in range(3)]
+
+    assert first == again
+    assert len(set(first)) == 3
+    assert facilities().transport.stats("default").live.waiting == 3
+
+
+def test_a_failed_enqueue_names_its_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
+    def fail(message: object, delay: int | None = None) -> None:
+        raise BrokerUnavailable("enqueue", "timeout")
+
+    jobs = once_more(repeated=False)
+    monkeypatch.setattr(probe_actors.add.broker, "enqueue", fail)
+
+    with request_jobs(jobs), pytest.raises(BrokerUnavailable):
+        submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    assert jobs.outcome == "unknown"
+    assert len(jobs.job_ids) == 1
