@@ -17,6 +17,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Middleware, Retries
 
 from apps.platform.workers.checks import check_actors
+from apps.platform.workers.checks.short_options import LEAST_MS, options_in_seconds
 from broker.topology import Pool, Queue, Yard
 from middleware.async_actors import AsyncActors
 from middleware.interrupts import ThreadInterrupts
@@ -37,6 +38,10 @@ class Limits(Middleware):
     @property
     def actor_options(self) -> set[str]:
         return {"time_limit"}
+
+
+class AllOptions(Middleware):
+    actor_options = set(LEAST_MS)
 
 
 def broker_with(middleware: tuple[Middleware, ...] = (Limits(),), **options: Any) -> StubBroker:
@@ -122,6 +127,25 @@ def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit: float, hint: str)
 
     assert (message.id, message.is_serious()) == ("switchyard.W020", False)
     assert hint in str(message.hint)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("max_age", 60, "for 60 s write max_age=60_000"),
+        ("result_ttl", 3_600, "for 3600 s write result_ttl=3_600_000"),
+        ("min_backoff", 30, "for 30 s write min_backoff=30_000"),
+        ("max_backoff", 300, "for 300 s write max_backoff=300_000"),
+    ],
+)
+def test_other_options_that_were_meant_in_seconds_are_seen(option: str, value: int, hint: str) -> None:
+    seen = options_in_seconds(broker_with((AllOptions(),), queue_name="work", **{option: value}))
+    sound = options_in_seconds(broker_with((AllOptions(),), queue_name="work", **{option: value * 1_000}))
+
+    assert [message.id for message in seen] == ["switchyard.W020"]
+    assert f"its {option} is {value} ms" in str(seen[0].msg)
+    assert hint in str(seen[0].hint)
+    assert sound == []
 
 
 def test_a_soft_limit_that_was_meant_in_seconds_is_told_of_the_queue_and_not_of_its_actors() -> None:

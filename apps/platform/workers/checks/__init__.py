@@ -30,6 +30,7 @@ from apps.platform.workers.checks import (
     queues,
     rabbit,
     retries,
+    short_options,
     undiscovered,
 )
 from apps.platform.workers.checks.broker_server import unsafe_server
@@ -149,6 +150,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.consumed_dead_lists(yard, broker),
         *actors.unknown_callbacks(broker),
         *actors.limits_in_seconds(yard, broker),
+        *short_options.options_in_seconds(broker),
         *actors.methods(broker),
         *actors.hidden_actors(broker),
         *actors.lambdas(broker),
