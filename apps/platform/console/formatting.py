@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from django.utils import timezone
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+SPAN_UNITS = ((DAY_S * 1_000, "day"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s"))
 # A rounded span of fewer units is wrong by too much: 110 min are no 2 h.
-FEW_UNITS = 1.5
+MANY_UNITS = 10
 
 
 def counted(count: int, noun: str, nouns: str = "") -> str:
@@ -45,16 +47,27 @@ def whole_duration(ms: int) -> str:
     return f"{ms} ms" if ms < 1_000 else f"{ms / 1_000:,} s"
 
 
-def rough_duration(ms: float) -> str:
-    """Return a time span in one unit, rounded: ``18 s``, ``43 min``, ``8 h``, ``4 days``."""
-    for unit_ms, unit in ((DAY_S * 1_000, "days"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s")):
-        if ms >= FEW_UNITS * unit_ms:
-            return f"{round(ms / unit_ms)} {unit}"
-    return f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1_000:.1f} s"
+def rough_duration(ms: float, *, up: bool) -> str:
+    """Return a time span rounded down or up: ``18 s``, ``43 min``, ``1 h 43 min``, ``20 h``, ``1 day 8 h``.
+
+    Fewer than ten of a unit have a second one.
+    """
+    if ms < SPAN_UNITS[-1][0]:
+        return f"{math.ceil(ms) if up else math.floor(ms)} ms"
+    first = next(n for n, (unit_ms, _) in enumerate(SPAN_UNITS) if ms >= unit_ms)
+    steps_ms = [unit_ms for unit_ms, _ in SPAN_UNITS] + [SPAN_UNITS[-1][0]]
+    step_ms = steps_ms[first if ms >= MANY_UNITS * steps_ms[first] else first + 1]
+    whole_ms = (math.ceil(ms / step_ms) if up else math.floor(ms / step_ms)) * step_ms
+    parts: list[str] = []
+    for unit_ms, unit in SPAN_UNITS:
+        number, whole_ms = divmod(whole_ms, unit_ms)
+        if number:
+            parts.append(counted(number, unit) if unit == "day" else f"{number} {unit}")
+    return " ".join(parts)
 
 
 def retries_text(retries: int | None, span_ms: tuple[int, int], *, speed: int = 1) -> str:
-    """Return how often and over which time a message is retried: ``5 retries over 4 h to 8 h``, ``no retries``.
+    """Return how often and over which time a message is retried: ``5 retries over 3 h to 7 h 36 min``.
 
     Args:
         retries: ``None`` for retries without end.
@@ -65,9 +78,10 @@ def retries_text(retries: int | None, span_ms: tuple[int, int], *, speed: int = 
         return "retries without end"
     if not retries:
         return "no retries"
-    least, most = (rough_duration(ms) for ms in span_ms)
+    shortest_ms, longest_ms = span_ms
+    least, most = rough_duration(shortest_ms, up=False), rough_duration(longest_ms, up=True)
     number = counted(retries, "retry", "retries")
-    text = f"{number} over {most}" if least == most else f"{number} over {least} to {most}"
+    text = f"{number} over {least}" if shortest_ms == longest_ms else f"{number} over {least} to {most}"
     return text if speed == 1 else f"{text}, {speed:,} times as fast"
 
 

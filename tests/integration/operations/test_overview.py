@@ -64,9 +64,9 @@ def test_page_is_complete_without_javascript(watcher: Client, slow_pool: PoolRep
 
     text = text_of(page[page.index('id="sy-live"') :])
     assert "urgent start in 80 ms" in text
-    slow = "slow start in 5 min 12 retries over 2 h to 3 h none waiting 1 of 2 busy 0 retrying 0 dead"
+    slow = "slow start in 5 min 12 retries over 1 h 42 min to 3 h 26 min none waiting 1 of 2 busy 0 retrying 0 dead"
     assert re.search(rf"{slow} (–|[\d.]+ /min) Quiet", text)
-    assert "webhook-retry 5 retries over 4 h to 8 h" in text
+    assert "webhook-retry 5 retries over 3 h 47 min to 7 h 36 min" in text
     assert f"retries works {len(settings.SWITCHYARD.topology.queues) - len(OWN_LANES)} sidings" in text
     assert "slow processes, niced 2 × 1 1 of 2 302 MB" in text and "1 by memory" in text
     assert "<caption" in page and 'scope="row"' in page

@@ -17,7 +17,8 @@ def test_its_story_of_retries_takes_no_more_than_twenty_seconds() -> None:
 
     assert most_ms / RETRY_SPEED < 20_000
     assert sentence() == (
-        "retries come 1,500 times as fast as in production: 5 retries over 4 h to 8 h take 9 s to 18 s here"
+        "retries come 1,500 times as fast as in production: "
+        "5 retries over 3 h 47 min to 7 h 36 min take 9 s to 19 s here"
     )
 
 

@@ -30,4 +30,4 @@ def test_retries_that_outlast_the_link_are_refused(settings: Settings) -> None:
     [refused] = check_reset_retries(None)
 
     assert (refused.id, refused.obj) == ("switchyard.E061", "actor send_password_reset")
-    assert refused.msg == "9 retries over 20 h to 2 days, but its link is valid for 1:00:00"
+    assert refused.msg == "9 retries over 20 h to 1 day 17 h, but its link is valid for 1:00:00"

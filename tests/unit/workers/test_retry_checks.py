@@ -41,7 +41,7 @@ def test_a_queue_whose_retries_end_within_a_minute_is_named_with_what_it_calls()
     [(subject, fact)] = of_retries(check_yard(yard(retry=SHORT, calls="mail server")))
 
     assert subject == "queue mail"
-    assert fact.startswith("5 retries over 16 s to 31 s; an outage of what it calls (mail server)")
+    assert fact.startswith("5 retries over 15 s to 31 s; an outage of what it calls (mail server)")
 
 
 @pytest.mark.parametrize(
