@@ -29,5 +29,5 @@ def options_in_seconds(broker: Broker) -> list[CheckMessage]:
         )
         for actor in broker.actors.values()
         for name, (least_ms, meaning) in LEAST_MS.items()
-        if is_duration(value := actor.options.get(name)) and value < least_ms
+        if (value := actor.options.get(name)) is not None and is_duration(value) and value < least_ms
     ]
