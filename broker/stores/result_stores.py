@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from broker.errors import ResultStoreUnavailable
@@ -27,7 +27,7 @@ STORE_S: Final = 1.2
 WHOLE_S: Final = 1.8
 LEFT_OUT_S: Final = 5.0
 KEPT_MS: Final = 3_600_000
-THREADS: Final = 8
+THREADS: Final = 8  # of each store
 
 
 class ResultStore(Protocol):
@@ -42,6 +42,9 @@ class ResultStore(Protocol):
 
     def get(self, job_id: str, place: str) -> str | None:
         """Return the text of a result, or ``None`` without one."""
+
+
+Threaded = tuple[ResultStore, ThreadPoolExecutor]
 
 
 class ResultStores:
@@ -67,7 +70,7 @@ class ResultStores:
         self._makers = dict(stores or {})
         self._first, self._large = first, tuple(large)
         self._store_s, self._whole_s, self._left_out_s = store_s, whole_s, left_out_s
-        self._made: tuple[int, dict[str, ResultStore], ThreadPoolExecutor] | None = None
+        self._made: tuple[int, dict[str, Threaded]] | None = None
         self._left_out_until: dict[str, float] = {}
 
     @property
@@ -118,11 +121,15 @@ class ResultStores:
         return found
 
     def _ask(self, name: str, wait_s: float, act: str, *args: Any, **options: Any) -> Any:
+        asked: Future[Any] | None = None
         try:
             store, executor = self._store(name)
             # A client may be late in many ways; the wait for this thread has one end.
-            answer = executor.submit(getattr(store, act), *args, **options).result(wait_s)
+            asked = executor.submit(getattr(store, act), *args, **options)
+            answer = asked.result(wait_s)
         except TimeoutError as error:
+            if asked is not None:
+                asked.cancel()  # unless a thread has begun it
             self._left_out_until[name] = time.monotonic() + self._left_out_s
             raise ResultStoreUnavailable(name, f"did not answer {act} within {wait_s:.1f} s") from error
         except Exception as error:
@@ -131,12 +138,11 @@ class ResultStores:
         self._left_out_until.pop(name, None)
         return answer
 
-    def _store(self, name: str) -> tuple[ResultStore, ThreadPoolExecutor]:
-        """Return a store and the threads of this process."""
+    def _store(self, name: str) -> Threaded:
+        """Return a store of this process and its threads: one that hangs keeps them, and none of another store's."""
         made, pid = self._made, os.getpid()
         if made is None or made[0] != pid:
-            made = self._made = (pid, {}, ThreadPoolExecutor(THREADS, thread_name_prefix="switchyard-results"))
-        _, stores, executor = made
-        if name not in stores:
-            stores[name] = self._makers[name]()
-        return stores[name], executor
+            made = self._made = (pid, {})
+        if name not in made[1]:
+            made[1][name] = (self._makers[name](), ThreadPoolExecutor(THREADS, f"switchyard-results-{name}"))
+        return made[1][name]

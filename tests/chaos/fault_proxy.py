@@ -70,7 +70,7 @@ class FaultProxy:
         self._links: set[Link] = set()
         self._transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()  # that may be open still
         self._faults: list[Fault] = []
-        self._blackhole = False
+        self._blackhole = self._refuses = False
         self._delay_s = self._jitter_s = 0.0
         self._bytes_per_s: float | None = None
         self._open: dict[Direction, asyncio.Event] = {}
@@ -105,6 +105,20 @@ class FaultProxy:
                 gate.set()
 
         self._do(heal)
+        if self._refuses:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(60)
+
+    def refuse(self) -> None:
+        """Reset every open connection and refuse new ones until :meth:`pass_`, as a host without the server does."""
+
+        def close() -> None:
+            self._refuses = True
+            if self._server is not None:
+                self._server.close()
+            for link in list(self._links):
+                self._reset(link)
+
+        self._do(close)
 
     def blackhole(self) -> None:
         """Read everything and forward nothing, both ways, until :meth:`pass_`. Connecting still works."""
@@ -200,9 +214,9 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         for direction in BOTH:
-            self._open[direction] = asyncio.Event()
-            self._open[direction].set()
-        self._server = await asyncio.start_server(self._serve, self.host, 0)
+            self._open.setdefault(direction, asyncio.Event()).set()
+        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        self._refuses = False
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:

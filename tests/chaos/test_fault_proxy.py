@@ -195,6 +195,19 @@ def test_a_server_that_is_away_refuses_through_the_proxy() -> None:
         client.ping()
 
 
+def test_a_proxy_that_refuses_does_so_until_it_passes_again(client: redis.Redis, proxy: FaultProxy) -> None:
+    client.set("a", "1")
+
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((proxy.host, proxy.port), timeout=5)
+    with pytest.raises(redis.ConnectionError):
+        client.get("a")
+    proxy.pass_()
+
+    assert client.get("a") == b"1"
+
+
 def test_closing_ends_the_thread_and_frees_the_port(valkey: redis.Redis) -> None:
     proxy = FaultProxy(SERVER.port)
     with proxy, connect_once(proxy.url) as client:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from broker.errors import ResultStoreUnavailable
-from broker.stores.result_stores import LARGE_BYTES, RECORD_LIMIT_BYTES, STORE_LIMIT_BYTES, ResultStores
+from broker.stores.result_stores import LARGE_BYTES, RECORD_LIMIT_BYTES, STORE_LIMIT_BYTES, THREADS, ResultStores
+from tests.waiting import wait_for
 
 LARGE = "x" * (LARGE_BYTES + 1)
 
@@ -107,6 +109,30 @@ def test_a_store_that_hangs_costs_no_job_more_than_its_share(one: Store, two: St
     assert kept == [""] * 5
     assert time.monotonic() - began_s < 10
     assert (one.asked, two.asked) == (1, 1)
+
+
+def test_a_store_that_hangs_leaves_the_threads_of_the_next_one_alone(one: Store, two: Store) -> None:
+    stores = ResultStores({"one": lambda: one, "two": lambda: two}, large=("one", "two"), store_s=0.05, whole_s=10)
+    one.answers.clear()
+    too_large = "x" * (RECORD_LIMIT_BYTES + 1)
+
+    with ThreadPoolExecutor(THREADS) as jobs:
+        kept = list(jobs.map(lambda number: stores.keep(str(number), too_large), range(THREADS)))
+
+    assert kept == [f"two:row-{number}" for number in range(THREADS)]
+
+
+def test_a_result_that_no_thread_was_free_for_is_not_written_later(one: Store) -> None:
+    stores = ResultStores({"one": lambda: one}, first="one", store_s=0.05, left_out_s=0.0)
+    one.answers.clear()
+
+    kept = [stores.keep(str(number), "1") for number in range(THREADS + 1)]
+    one.answers.set()
+
+    assert kept == [""] * (THREADS + 1)
+    wait_for(lambda: len(one.kept) == THREADS)
+    assert stores.keep("last", "1") == "one:row-last"
+    assert str(THREADS) not in one.kept
 
 
 def test_a_result_too_large_for_the_record_is_refused_while_no_store_answers(one: Store) -> None:

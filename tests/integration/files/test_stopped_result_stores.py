@@ -1,0 +1,188 @@
+"""Each store of results stopped while jobs run: all end, all results are found, and none waits longer than 2 s."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.files.storage import storages
+from django.db import connections
+from django.db.utils import ConnectionHandler
+
+from apps.platform.files.addresses import address_of
+from apps.platform.files.declared import storage_of
+from apps.platform.jobs.models import StoredResult
+from broker.interface import facilities as facilities_of
+from broker.redis_broker import RedisBroker
+from broker.stores.result_stores import LARGE_BYTES
+from project import database
+from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.postgres import PostgresUnderTest
+from tests.factories.s3 import S3Server
+from tests.factories.yards import small_yard
+from tests.integration.files.timed_stores import TimedStores, stores_at, url_of
+from tests.table_locks import writes_held
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite]
+# Number of jobs, and the longest time that one may wait for its store: promised are 2 s.
+COUNTS = [(100, 10.0), pytest.param(1000, 2.0, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+# As many as a process has threads for one store: all of them may wait for one that hangs.
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Stores of which one can be stopped.
+
+    Args:
+        stopped: Stops it for a block.
+        kinds: The one that is stopped, and the one that takes over; "" is the record.
+        bytes_each: Of a result, at least.
+    """
+
+    stores: TimedStores
+    stopped: Callable[[], AbstractContextManager[Any]]
+    kinds: set[str]
+    bytes_each: int = 0
+
+
+@pytest.fixture
+def proxy(own_s3_server: S3Server) -> Iterator[FaultProxy]:
+    """Way to the S3 server, which keeps its objects only as long as it runs."""
+    with FaultProxy(own_s3_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresUnderTest]:
+    """A PostgreSQL with the table of results, which is the default database of threads that begin now."""
+    with PostgresUnderTest() as server:
+        entry = database.declared(server.url, bounced=False, state_dir=tmp_path)
+        handler = ConnectionHandler({"default": entry})
+        with handler["default"].schema_editor() as editor:
+            editor.create_model(StoredResult)
+        handler["default"].close()
+        monkeypatch.setitem(connections.settings, "default", handler.settings["default"])
+        yield server
+
+
+@contextlib.contextmanager
+def refusing(proxy: FaultProxy) -> Iterator[None]:
+    """Refuse connections for a block."""
+    proxy.refuse()
+    try:
+        yield
+    finally:
+        proxy.pass_()
+
+
+@contextlib.contextmanager
+def ended(postgres: PostgresUnderTest) -> Iterator[None]:
+    """Stop the server for a block."""
+    postgres.stop()
+    try:
+        yield
+    finally:
+        postgres.start()
+
+
+@pytest.fixture
+def database_locked() -> Fault:
+    return Fault(stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""})
+
+
+@pytest.fixture
+def database_ended(postgres: PostgresUnderTest) -> Fault:
+    return Fault(stores_at("database:"), lambda: ended(postgres), {"database", ""})
+
+
+@pytest.fixture
+def database_stands_still(postgres: PostgresUnderTest) -> Fault:
+    return Fault(stores_at("database:"), postgres.standing_still, {"database", ""})
+
+
+@pytest.fixture
+def s3_refuses(own_s3_server: S3Server, proxy: FaultProxy) -> Fault:
+    url = url_of(own_s3_server.bucket(), f"http://{proxy.host}:{proxy.port}")
+    return Fault(stores_at(url), lambda: refusing(proxy), {"s3", ""})
+
+
+@pytest.fixture
+def s3_hangs(own_s3_server: S3Server) -> Fault:
+    return Fault(stores_at(url_of(own_s3_server.bucket())), own_s3_server.hanging, {"s3", ""})
+
+
+@pytest.fixture
+def storage(own_s3_server: S3Server, proxy: FaultProxy, settings: Any) -> Iterator[None]:
+    """The project's storage is a bucket behind the proxy."""
+    url = url_of(own_s3_server.bucket(), f"http://{proxy.host}:{proxy.port}")
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(address_of("TEST", url))}
+    settings.MEDIA_ROOT = "/nonexistent"
+    yield
+    storages["default"].close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def storage_refuses(storage: None, proxy: FaultProxy) -> Fault:
+    return Fault(stores_at(""), lambda: refusing(proxy), {"storage", "database"}, LARGE_BYTES)
+
+
+@pytest.fixture
+def storage_hangs(storage: None, own_s3_server: S3Server) -> Fault:
+    return Fault(stores_at(""), own_s3_server.hanging, {"storage", "database"}, LARGE_BYTES)
+
+
+@pytest.mark.parametrize(("jobs", "longest_s"), COUNTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "database_locked", "database_ended", "database_stands_still", "s3_refuses", "s3_hangs",
+        "storage_refuses", "storage_hangs",
+    ],
+)  # fmt: skip
+def test_a_store_that_stops_costs_no_job_and_no_result(
+    name: str,
+    jobs: int,
+    longest_s: float,
+    yard_broker: Callable[..., RedisBroker],
+    run_worker: Any,
+    request: pytest.FixtureRequest,
+) -> None:
+    fault: Fault = request.getfixturevalue(name)
+    stores = fault.stores
+    broker = yard_broker(small_yard(), results=stores)
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns(number: int) -> str:
+        return f"{number}:".ljust(fault.bytes_each, "x")
+
+    messages = [returns.send(number) for number in range(jobs)]
+    records = facilities_of(broker).records
+
+    def done() -> int:
+        return len(stores.places)
+
+    with run_worker(broker=broker, threads=THREADS), contextlib.ExitStack() as stopping:
+        wait_for(lambda: done() >= jobs // 5, 60)
+        stopping.enter_context(fault.stopped())
+        at_stop = done()
+        wait_for(lambda: done() >= at_stop + (jobs - at_stop) // 2, 60)
+        stopping.close()
+        wait_for(lambda: all((found := records.read(one.message_id)) and found.ended for one in messages), 120)
+    places = [str(place).partition(":")[0] for place in stores.places]
+    print(f"{name}: {jobs} jobs, longest wait {stores.longest_s:.2f} s, {dict(Counter(places))}")
+
+    assert len(stores.places) == jobs
+    assert stores.kinds() == fault.kinds
+    assert stores.longest_s < longest_s
+    found = [message.get_result(backend=broker.get_results_backend()) for message in messages]
+    assert found == [f"{number}:".ljust(fault.bytes_each, "x") for number in range(jobs)]
+    stores.close()

@@ -1,0 +1,49 @@
+"""Stores of results as the project makes them, with the longest time that a job waited for them."""
+
+from __future__ import annotations
+
+import time
+
+from apps.platform.files.addresses import StorageAddress
+from apps.platform.files.result_addresses import results_of
+from apps.platform.jobs.result_stores.chosen import result_stores
+from broker.stores.result_stores import ResultStores
+
+
+class TimedStores:
+    """Stores of results with the longest time that a job waited for them."""
+
+    def __init__(self, stores: ResultStores) -> None:
+        self.stores = stores
+        self.limit_bytes = stores.limit_bytes
+        self.load, self.prepare = stores.load, stores.prepare
+        self.longest_s = 0.0
+        self.places: list[str | None] = []
+
+    def keep(self, job_id: str, text: str, *, keep_ms: int = 0) -> str | None:
+        began_s = time.monotonic()
+        place = self.stores.keep(job_id, text, keep_ms=keep_ms)
+        self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+        self.places.append(place)
+        return place
+
+    def kinds(self) -> set[str]:
+        """Return the names of the stores that were used, "" for records."""
+        return {str(place).partition(":")[0] for place in self.places}
+
+    def close(self) -> None:
+        """Close the client of a bucket."""
+        for store, _ in (self.stores._made or (0, {}))[1].values():
+            if hasattr(store, "_storage"):
+                store._storage.close()
+
+
+def stores_at(url: str) -> TimedStores:
+    """Return the stores of an address, timed."""
+    return TimedStores(result_stores(results_of("TEST", url)))
+
+
+def url_of(address: StorageAddress, endpoint_url: str = "") -> str:
+    """Return the address for results in a bucket, by default at its own endpoint."""
+    endpoint_url = endpoint_url or str(address.endpoint_url)
+    return f"s3://{address.bucket}/results?endpoint_url={endpoint_url}&region=us-east-1&path_style=1"
