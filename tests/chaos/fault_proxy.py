@@ -111,14 +111,7 @@ class FaultProxy:
     def refuse(self) -> None:
         """Reset every open connection and refuse new ones until :meth:`pass_`, as a host without the server does."""
 
-        def close() -> None:
-            self._refuses = True
-            if self._server is not None:
-                self._server.close()
-            for link in list(self._links):
-                self._reset(link)
-
-        self._do(close)
+        asyncio.run_coroutine_threadsafe(self._refuse(), self._loop).result(60)
 
     def blackhole(self) -> None:
         """Read everything and forward nothing, both ways, until :meth:`pass_`. Connecting still works."""
@@ -219,6 +212,17 @@ class FaultProxy:
         self._refuses = False
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def _refuse(self) -> None:
+        self._refuses = True
+        assert self._server is not None
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(2):  # a connection that was accepted belongs to the server when its task has begun
+            await asyncio.sleep(0)
+        self._server.close()
+        for link in list(self._links):
+            self._reset(link)
+
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
@@ -243,6 +247,10 @@ class FaultProxy:
             to_client.transport.abort()
             return
         self._transports.add(to_server.transport)
+        if self._refuses:
+            to_client.transport.abort()
+            to_server.transport.abort()
+            return
         link = Link(to_client, to_server, silent=self._blackhole)
         self._links.add(link)
         link.tasks = [
