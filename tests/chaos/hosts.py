@@ -16,9 +16,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import psutil
 
+from apps.platform.files.addresses import StorageAddress
 from apps.platform.workers.shared.parent_death import die_with_parent
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
@@ -49,6 +51,8 @@ class Host:
         database_port: 0 for an SQLite file of its own.
         clock_s: Seconds that its clock is ahead.
         past_proxy: Connect to the database itself, which must listen there: a proxy would outlive a cut.
+        bucket: Address of the storage of files, whose server is on this machine.
+        settings: Of all its processes.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class Host:
         database_port: int = 0,
         clock_s: int = 0,
         past_proxy: bool = False,
+        bucket: StorageAddress | None = None,
+        settings: str = SETTINGS,
     ) -> None:
         self.name = f"host-{number}"
         self.folder = folder / self.name
@@ -71,11 +77,18 @@ class Host:
         self._first: subprocess.Popen[bytes] | None = None
         self._first_pid = 0
         self._link = f"sy{os.getpid() % 1_000_000}-{number}"
-        address = f"127.0.0.{number + 1}"
+        address = self.address = f"127.0.0.{number + 1}"
         if has_namespaces():
             address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{number * 4}")
         self.broker = FaultProxy(broker_port, host=address).__enter__()
-        self.database = None
+        self.database = self.storage = None
+        self._own_environment = {"DJANGO_SETTINGS_MODULE": settings}
+        if bucket is not None:
+            self.storage = FaultProxy(urlsplit(str(bucket.endpoint_url)).port or 80, host=address).__enter__()
+            self._own_environment["SWITCHYARD_STORAGE_URL"] = (
+                f"s3://{bucket.bucket}/{bucket.prefix}?endpoint_url=http://{address}:{self.storage.port}"
+                f"&region={bucket.region}&path_style=1"
+            )
         if database_port and not past_proxy:
             self.database = FaultProxy(database_port, host=address).__enter__()
             database_port = self.database.port
@@ -157,8 +170,9 @@ class Host:
 
     def _proxies(self) -> Iterator[FaultProxy]:
         yield self.broker
-        if self.database is not None:
-            yield self.database
+        for proxy in (self.database, self.storage):
+            if proxy is not None:
+                yield proxy
 
     def _make_network(self, net: str) -> str:
         start, _, last = net.rpartition(".")
@@ -172,6 +186,7 @@ class Host:
         _run("ip", "link", "set", self._link, "up")
         _run("nsenter", "--target", str(self._first_pid), "--net", "sh", "-c",
              f"ip address add {inside}/30 dev eth0 && ip link set eth0 up")  # fmt: skip
+        self.address = inside
         return outside
 
     def _find_first(self) -> int:
@@ -188,7 +203,7 @@ class Host:
 
     def _environment(self, release: str) -> dict[str, str]:
         own = {
-            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            **self._own_environment,
             "SWITCHYARD_BROKER_URL": self.broker.url,
             "SWITCHYARD_STATE_DIR": str(self.folder),
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
