@@ -1,4 +1,4 @@
-"""Every test of this folder runs once for each transport; on a cluster and over TLS as a worker."""
+"""Every test of this folder runs for each transport and kind of server; on a cluster and over TLS as a worker."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import redis
 from broker.redis import acl
 from broker.redis.connections import connect
 from tests.chaos.cluster import ClusterUnderTest
-from tests.chaos.server import server_binary
+from tests.chaos.server import ServerUnderTest, server_binary
 from tests.integration.broker.conformance.subjects import SUBJECTS, Subject
 from tests.sentinels import Watched
 from tests.tls import Authority, GuardedServer
 
 # The same transport, on other servers: the fixture with the address.
-REACHED_BY = {"sentinel": "sentinels_url", "tls": "secure_url"}
+REACHED_BY = {"redis": "redis_url", "sentinel": "sentinels_url", "tls": "secure_url"}
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Redis 7 without users, TLS or sentinels."""
+    with ServerUnderTest(tmp_path_factory.mktemp("redis") / "data", server_binary("redis-server")) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +48,7 @@ def secure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *sorted(SUBJECTS),
         "rabbitmq",
         pytest.param("rabbitmq-classic", marks=pytest.mark.long),
-        "sentinel",
-        "tls",
+        *REACHED_BY,
     ]
 )
 def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Subject]:
