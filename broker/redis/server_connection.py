@@ -8,6 +8,7 @@ answer, and the server could not start, because the port is taken.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import ssl
@@ -15,6 +16,7 @@ from typing import Any
 
 from redis import asyncio
 from redis.connection import Connection, SSLConnection
+from redis.exceptions import AuthenticationError, ResponseError
 
 
 class ServerConnection(Connection):
@@ -45,7 +47,19 @@ class TlsConnection(SSLConnection, ServerConnection):
 
     redis-py loads the system's authorities as well, for each connection: 40 ms of processor time, once a second.
     The files are read anew each time, because certificates are renewed.
+
+    A server with TLS 1.3 sends session tickets after the handshake. Until an answer is read they make the socket
+    readable, and a pool of redis-py drops such a connection ("Connection not ready"). A login reads one; without a
+    login a ``PING`` does.
     """
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Log in, or read one answer where there is no login."""
+        super().on_connect_check_health(check_health=check_health)
+        if not (self.username or self.password or self.credential_provider):
+            self.send_command("PING", check_health=False)
+            with contextlib.suppress(ResponseError, AuthenticationError):  # the next command is refused likewise
+                self.read_response()
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         named = self.ca_certs or self.ca_path or self.ca_data

@@ -12,7 +12,7 @@ import pytest
 from broker.errors import BrokerUnavailable
 from broker.redis import acl
 from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from broker.redis.connections import Profile, connect
 from tests.chaos.server import server_binary
 from tests.sentinels import Watched
 from tests.tls import Authority, GuardedServer
@@ -54,6 +54,17 @@ def test_a_client_with_a_certificate_reaches_a_server_with_one(server: GuardedSe
     query = f"?ssl_ca_certs={authority.file}{with_certificate(authority)}"
 
     assert ask(server.url("switchyard-worker", query)) == b"PONG"
+
+
+@pytest.mark.parametrize("profile", ["quick", "normal"])
+def test_a_client_without_a_login_is_not_dropped_for_the_tickets_that_a_server_sends_first(
+    server: GuardedServer, authority: Authority, profile: Profile
+) -> None:
+    with connect(
+        server.url(query=f"?ssl_ca_certs={authority.file}{with_certificate(authority)}"), profile=profile
+    ) as client:
+        assert client.ping()
+        assert client.ping()
 
 
 def test_an_unknown_authority_is_said(server: GuardedServer) -> None:
