@@ -1,4 +1,4 @@
-"""A cluster under test: real Valkey nodes on loopback whose slots are moved, and that are killed and started again."""
+"""A cluster under test: real nodes on loopback whose slots are moved, and that are killed and started again."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import redis
 from apps.platform.workers.shared.parent_death import die_with_parent
 from broker.redis.hash_slots import SLOTS, slot_of
 from tests.chaos.server import connect_once, server_binary
+from tests.tls import Authority
 from tests.waiting import wait_for
 
 HOST = "127.0.0.1"
@@ -29,10 +30,12 @@ class Node:
 
     Args:
         folder: For its data, its log and what it knows of the others.
+        authority: Signs its certificate: it then speaks TLS alone, to clients and to the other nodes.
     """
 
-    def __init__(self, folder: Path, binary: Path, *options: str) -> None:
+    def __init__(self, folder: Path, binary: Path, *options: str, authority: Authority | None = None) -> None:
         self.port, self.bus_port = _two_free_ports()
+        self._authority = authority
         self.folder, self._binary, self._options = folder, binary, options
         self.id = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +49,9 @@ class Node:
     @property
     def admin(self) -> redis.Redis:
         """A client of this node alone."""
-        return connect_once(f"redis://{self.address}")
+        if self._authority is None:
+            return connect_once(f"redis://{self.address}")
+        return connect_once(f"rediss://{self.address}?ssl_ca_certs={self._authority.file}")
 
     def start(self) -> None:
         """Start it on its data and ports, and wait until it answers."""
@@ -55,6 +60,8 @@ class Node:
             "cluster-enabled": "yes", "cluster-port": self.bus_port, "cluster-config-file": self.folder / "nodes.conf",
             "appendonly": "yes", "save": "", "repl-diskless-sync-delay": 0, "cluster-require-full-coverage": "no",
         }  # fmt: skip
+        if self._authority is not None:
+            words |= self._authority.directives(self.port) | {"port": 0, "tls-cluster": "yes"}
         command = [str(self._binary), *(str(word) for name, value in words.items() for word in (f"--{name}", value))]
         self._process = subprocess.Popen([*command, *self._options], preexec_fn=die_with_parent(signal.SIGKILL))
         wait_for(self.answers, what=f"node {self.address} answers")
@@ -98,14 +105,28 @@ class ClusterUnderTest:
         masters: Number of them.
         replicas: Of each master.
         node_timeout_ms: Silence after which the others call a node dead; a busy machine keeps one silent for a second.
+        binary: Of :func:`server_binary`; by default the embedded Valkey, which has no TLS.
+        authority: Signs the certificates of all nodes, which then speak TLS alone.
     """
 
     def __init__(
-        self, folder: Path, *, masters: int = 3, replicas: int = 0, node_timeout_ms: int = NODE_TIMEOUT_MS
+        self,
+        folder: Path,
+        *,
+        masters: int = 3,
+        replicas: int = 0,
+        node_timeout_ms: int = NODE_TIMEOUT_MS,
+        binary: Path | None = None,
+        authority: Authority | None = None,
     ) -> None:
-        binary, option = server_binary("valkey-server"), ("--cluster-node-timeout", str(node_timeout_ms))
-        self.masters = [Node(folder / f"master-{number}", binary, *option) for number in range(masters)]
-        self.replicas = [Node(folder / f"replica-{number}", binary, *option) for number in range(masters * replicas)]
+        binary = binary or server_binary("valkey-server")
+        self._scheme = "redis" if authority is None else "rediss"
+
+        def node(name: str) -> Node:
+            return Node(folder / name, binary, "--cluster-node-timeout", str(node_timeout_ms), authority=authority)
+
+        self.masters = [node(f"master-{number}") for number in range(masters)]
+        self.replicas = [node(f"replica-{number}") for number in range(masters * replicas)]
 
     @property
     def nodes(self) -> list[Node]:
@@ -115,7 +136,7 @@ class ClusterUnderTest:
     @property
     def url(self) -> str:
         """Address for clients: all nodes."""
-        return f"redis+cluster://{','.join(node.address for node in self.nodes)}"
+        return f"{self._scheme}+cluster://{','.join(node.address for node in self.nodes)}"
 
     def start(self) -> None:
         """Start the nodes, and return when each knows of all slots."""
