@@ -35,6 +35,7 @@ from broker.topology import Yard
 from tests.baseline import Baseline
 from tests.environment import PGBOUNCER, POSTGRES, SERVER
 from tests.on_both_databases import HISTORY, PATHS
+from tests.spread_keys import watch_calls
 
 if TYPE_CHECKING:
     from tests.rabbit import RabbitServer
@@ -93,6 +94,14 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def quick_passwords() -> Iterator[None]:
     """Hash passwords of test users quickly: they protect nothing."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_slot_for_each_call() -> Iterator[None]:
+    """Refuse every call of this process whose keys span hash slots: a cluster would refuse it."""
+    with pytest.MonkeyPatch.context() as patch:
+        watch_calls(patch)
         yield
 
 
