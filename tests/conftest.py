@@ -34,6 +34,7 @@ from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from tests.baseline import Baseline
 from tests.environment import PGBOUNCER, POSTGRES, SERVER
+from tests.needed_programs import is_left_out
 from tests.on_both_databases import HISTORY, PATHS
 from tests.spread_keys import watch_calls
 
@@ -57,14 +58,14 @@ def pytest_collection(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest applies -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of :mod:`tests.on_both_databases`, and leave out those about another database."""
+    """Mark the tests of :mod:`tests.on_both_databases`, and leave out those about another database or program."""
     paths = [TESTS / path for path in (*PATHS, *(HISTORY if PGBOUNCER else ()))]
     for item in items:
         if any(item.path == path or path in item.path.parents for path in paths):
             item.add_marker(pytest.mark.database)
-    if POSTGRES:
-        left_out = [item for item in items if item.get_closest_marker("sqlite")]
-        config.hook.pytest_deselected(items=left_out)
+    left_out = {item for item in items if (POSTGRES and item.get_closest_marker("sqlite")) or is_left_out(item)}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
 
 

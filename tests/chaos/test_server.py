@@ -113,6 +113,7 @@ def test_the_server_is_what_it_is_called(server: ServerUnderTest, server_name: s
     assert int(info["redis_version"].split(".")[0]) >= 7
 
 
+@pytest.mark.needs()  # names of files alone
 def test_the_redis_beside_the_interpreter_is_taken_before_that_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.needs("rabbitmq"))])
 def stock(request: pytest.FixtureRequest, facilities: Facilities, valkey_url: str) -> Iterator[tuple[Any, str]]:
     """Stock Dramatiq's broker, and its address."""
     if request.param == "redis":

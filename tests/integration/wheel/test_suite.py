@@ -23,7 +23,9 @@ PYTEST_INI = """
 DJANGO_SETTINGS_MODULE = host_settings
 addopts = -q --strict-markers -m "not long" -p no:cacheprovider -p tests.environment --timeout=180
 filterwarnings = error
-markers = long: as in this repository
+markers =
+    long: as in this repository
+    needs: likewise
 """
 
 

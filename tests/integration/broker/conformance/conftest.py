@@ -46,9 +46,11 @@ def secure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(
     params=[
         *sorted(SUBJECTS),
-        "rabbitmq",
-        pytest.param("rabbitmq-classic", marks=pytest.mark.long),
-        *REACHED_BY,
+        pytest.param("rabbitmq", marks=pytest.mark.needs("rabbitmq")),
+        pytest.param("rabbitmq-classic", marks=[pytest.mark.long, pytest.mark.needs("rabbitmq")]),
+        pytest.param("redis", marks=pytest.mark.needs("redis-server")),
+        "sentinel",
+        pytest.param("tls", marks=pytest.mark.needs("redis-server")),
     ]
 )
 def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Subject]:

@@ -1,0 +1,58 @@
+"""``bin/test --without`` redis-server or rabbitmq leaves out the tests that start it, and no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.conf import settings
+
+BROKER = "tests/integration/broker/"
+PATHS = (
+    f"{BROKER}conformance/test_letters.py",
+    f"{BROKER}rabbit",
+    f"{BROKER}redis/test_cluster_tls.py",
+    f"{BROKER}redis/test_sentinel.py",
+    f"{BROKER}redis/test_tls.py",
+    "tests/chaos/test_server.py",
+    "tests/integration/doctor/test_server.py",
+    "tests/integration/queues/test_import.py",
+)
+REDIS_FILES = ("test_cluster_tls.py", "test_sentinel.py", "test_tls.py", "test_users.py")
+
+
+def collected(without: str) -> set[str]:
+    """Return the ids of the tests that a run without some programs has."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", *PATHS]
+    environment = {**os.environ, "TEST_WITHOUT": without}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, cwd=settings.BASE_DIR, env=environment
+    )
+    return {line for line in done.stdout.splitlines() if "::" in line}
+
+
+def needs_redis(name: str) -> bool:
+    file, _, rest = name.partition("::")
+    return (
+        file.endswith(REDIS_FILES) or rest.endswith(("[tls]", "[redis]")) * (BROKER in file) or "[redis-server" in rest
+    )
+
+
+def needs_rabbitmq(name: str) -> bool:
+    file, _, rest = name.partition("::")
+    asks_server = "rabbitmq" in rest and "beside_rabbitmq" not in rest  # that one reads a command
+    return f"{BROKER}rabbit/" in file or asks_server or "behind_more_refused_ones" in rest
+
+
+@pytest.mark.needs()
+def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
+    everything = collected("")
+
+    without_redis, without_rabbitmq = collected("redis-server promtool"), collected("rabbitmq")
+
+    assert everything - without_redis == {name for name in everything if needs_redis(name)}
+    assert everything - without_rabbitmq == {name for name in everything if needs_rabbitmq(name)}
+    assert any(name.endswith("[atomic]") for name in without_redis & without_rabbitmq)
+    assert any("test_the_redis_beside_the_interpreter" in name for name in without_redis)
