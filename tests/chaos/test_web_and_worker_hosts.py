@@ -16,6 +16,7 @@ import pytest
 from tests.chaos.databases import environment, manage
 from tests.chaos.hosts import Host
 from tests.chaos.ledger import Ledger
+from tests.chaos.load import let_pass
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import SERVER
 from tests.factories.s3 import CREDENTIALS, S3Server
@@ -26,6 +27,7 @@ SETTINGS = "project.settings"
 PORT = 8000
 # An export of these rows takes seconds: a fault meets it in the middle.
 ROWS, EXPORTS = 60_000, 3
+CUT_S = 25.0
 # With those of development a web answers its own machine alone.
 SECRETS = {name: f"{name} of the tests".ljust(50, ".") for name in ("DJANGO_SECRET_KEY", "SWITCHYARD_PAYMENT_SECRET")}
 TOKEN = "from tests.factories.callers import Caller; print(Caller().headers['Authorization'])"
@@ -102,7 +104,8 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
             host.close()
 
 
-def test_an_export_whose_host_is_killed_is_made_by_another_and_downloaded_from_the_web(yard: Yard) -> None:
+@pytest.mark.parametrize("fault", ["killed", "cut"])
+def test_an_export_that_its_host_does_not_finish_is_downloaded_from_the_web(yard: Yard, fault: str) -> None:
     web, harmed = yard.add(), yard.add()
     web.start("runweb", "--host", "0.0.0.0", "--port", str(PORT))
     harmed.start_pool("slow")
@@ -116,15 +119,21 @@ def test_an_export_whose_host_is_killed_is_made_by_another_and_downloaded_from_t
 
     ran = wait_for(in_the_middle, 60, what="an export runs")
     harmed_s = time.monotonic()
-    harmed.kill()
-    yard.add().start_pool("slow")
+    if fault == "killed":
+        harmed.kill()
+        yard.add().start_pool("slow")
+    else:  # back again, it makes them anew: an export that lost its database is a retry
+        harmed.cut()
+        let_pass(CUT_S)
+        harmed.heal()
+        harmed.start_pool("retries")
 
     def ended() -> list[dict[str, Any]]:
         jobs = [yard.job(job_id) for job_id in sent]
         return jobs if all(job["finished_at"] for job in jobs) else []
 
     jobs = wait_for(ended, 180, what="the exports end")
-    print(f"{len(ran)} of {len(sent)} ran there, all ended {time.monotonic() - harmed_s:.1f} s later")
+    print(f"{fault}: {len(ran)} of {len(sent)} ran there, all ended {time.monotonic() - harmed_s:.1f} s later")
     assert [job["state"] for job in jobs] == ["succeeded"] * EXPORTS, yard.log()
     files = [yard.ask(f"/api/v1/jobs/{job_id}/result") for job_id in sent]
     assert [hashlib.sha256(file).hexdigest() for file in files] == [job["result"]["sha256"] for job in jobs]
