@@ -97,7 +97,7 @@ class Consumer(DramatiqConsumer):
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge a finished message. Never fails: an acknowledgement that cannot be sent now is sent later.
 
-        Where sending may take a while, the hook ``before_send_acks`` is called first, with the message.
+        Where sending may take a while, the hook ``before_send_acks`` is called first.
         """
         assert isinstance(message, HeldMessage)  # noqa: S101  a worker's messages come from this class
         if not message.moved:
@@ -232,9 +232,10 @@ class Consumer(DramatiqConsumer):
     def _listen(self, timeout_s: float) -> None:
         if (answer := self._wakeup.wait(timeout_s)) is None:
             return
+        found = fetched(self._owner, answer.fetch) if answer.fetch is not None else None
         credit, self._reserved_credit = self._reserved_credit, 0
-        if answer.fetch is not None:
-            self._receive(fetched(self._owner, answer.fetch), credit)
+        if found is not None:
+            self._receive(found, credit)
         elif credit:
             self._fetch(credit, self._request)
         elif credit := self._credit.acquire(self, timeout_s=0):
@@ -259,11 +260,13 @@ class Consumer(DramatiqConsumer):
         return timeout_s
 
     def _receive(self, found: Fetched, credit: int) -> None:
-        self._broker.report_stale(self._family, found.stale)
         self._due_at_s = time.monotonic() + found.next_due_ms / 1000 if found.next_due_ms else None
-        more_is_due = found.next_due_ms == 0 and found.state == "ok"
-        self._lane_empty = not more_is_due and not found.left and len(found.grants) < credit
-        self._make_ready(found, credit)
+        more = found.left or (found.next_due_ms == 0 and found.state == "ok")
+        self._lane_empty = not more and len(found.grants) < credit
+        try:
+            self._make_ready(found, credit)
+        finally:  # last: a hook of another program may fail, and the credit would be lost
+            self._broker.report_stale(self._family, found.stale)
 
     def _make_ready(self, found: Fetched, credit: int) -> None:
         """Queue the leased messages for the worker, and release the credit that is left."""

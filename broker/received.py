@@ -32,8 +32,9 @@ def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: Consu
         if not message.options.keys() <= codec.VALIDATED:
             broker.emit_before("receive_message", message)
     except (codec.UnreadableMessage, UnicodeDecodeError, MiddlewareError) as error:
-        _quarantine(grant, family, lane_name, error)
-        if message is not None:
+        if not _quarantined(grant, family, lane_name, error):
+            broker.report_stale(family, [grant.lease])
+        elif message is not None:
             broker.emit_after("quarantine_message", message, error)
         return None
     if "eta" in message.options and _scheduled(message, grant, family, broker):
@@ -56,9 +57,12 @@ def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, bro
     return delay_ms != 0
 
 
-def _quarantine(grant: Grant, family: QueueOperations, lane_name: str, error: Exception) -> None:
+def _quarantined(grant: Grant, family: QueueOperations, lane_name: str, error: Exception) -> bool:
+    """Move an unreadable message to the quarantine; return ``False`` when its lease is lost."""
     raw = grant.lease.id if grant.body is None else grant.body
     id_ = codec.usable_id(grant.lease.id)
     entry = Quarantine.entry(lane_name, raw, str(error), message_id=id_)
-    family.quarantine(grant.lease, entry.encode(), whole=grant.body if id_ else None)
+    if not family.quarantine(grant.lease, entry.encode(), whole=grant.body if id_ else None):
+        return False
     logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), lane_name, error)
+    return True

@@ -164,7 +164,7 @@ class QueueOperations:
     def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
         """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
         k = self.keys
-        keys = [k.hold(lease.owner), *k.waiting("alone"), k.wakeup("alone"), k.notes, *k.done]
+        keys = [k.hold(lease.owner), *k.waiting("alone"), k.wakeup("alone"), k.notes, *k.done, k.bodies]
         return bool(self.calls.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
 
     def dead_letter(self, lease: Lease, entry: bytes, row: HistoryRow = NO_ROW) -> bool:
@@ -180,7 +180,7 @@ class QueueOperations:
         At the head they are the next ones, in the order given.
         """
         k, lane = self.keys, lane_of(owner)
-        keys = [k.hold(owner), *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
+        keys = [k.hold(owner), *k.waiting(lane), k.wakeup(lane), k.notes, *k.done, k.bodies]
         stale: list[Lease] = []
         chunks = list(in_chunks(leases))
         for chunk in reversed(chunks) if side == "head" else chunks:

@@ -21,7 +21,7 @@
 --@include records
 
 local id, token = ARGV[1], ARGV[2]
-local state = held(KEYS[2], id, token, "dead_letter", KEYS[5], KEYS[7], KEYS[8])
+local state = held(KEYS[2], KEYS[1], id, token, "dead_letter", KEYS[5], KEYS[7], KEYS[8])
 if state ~= "yes" then return state == "done" and 1 or 0 end
 -- Written to the new place first, removed from the old one last: a key of a wrong type ends the script, nothing is lost.
 redis.call("HSET", KEYS[4], id, ARGV[3])

@@ -26,7 +26,7 @@
 --@include records
 
 local id, token, move = ARGV[1], ARGV[2], ARGV[3]
-local state = held(KEYS[2], id, token, move, KEYS[8], KEYS[9], KEYS[10])
+local state = held(KEYS[2], KEYS[1], id, token, move, KEYS[8], KEYS[9], KEYS[10])
 if state ~= "yes" then return state == "done" and 1 or 0 end
 -- Written to the new place first, removed from the old one last: a key of a wrong type ends the script, nothing is lost.
 redis.call("HSET", KEYS[1], id, ARGV[4])

@@ -18,7 +18,7 @@
 
 local id, token = ARGV[1], ARGV[2]
 local word = "quarantine " .. token
-local state = held(KEYS[1], id, token, "quarantine", KEYS[6], KEYS[4], KEYS[5])
+local state = held(KEYS[1], KEYS[2], id, token, "quarantine", KEYS[6], KEYS[4], KEYS[5])
 if state ~= "yes" then return state == "done" and 1 or 0 end
 redis.call("LPUSH", KEYS[3], ARGV[3])
 if ARGV[4] ~= "" then redis.call("HSET", KEYS[8], id, ARGV[4]) end

@@ -5,6 +5,7 @@
 -- KEYS[5] bell: list
 -- KEYS[6] notes: hash
 -- KEYS[7..8] done: hashes
+-- KEYS[9] bodies: hash
 -- ARGV[1] side: "head" to be the next ones, in the order given, or "tail"
 -- ARGV[2...] id, token, at most 500 pairs
 -- Returns the positions (1 …) of pairs whose token is stale; they change nothing. O(messages).
@@ -20,7 +21,7 @@ local first, last, step = 2, #ARGV - 1, 2
 if head then first, last, step = #ARGV - 1, 2, -2 end
 for i = first, last, step do
   local id, token = ARGV[i], ARGV[i + 1]
-  if holds(KEYS[1], id, token, KEYS[7], KEYS[8]) then
+  if holds(KEYS[1], KEYS[9], id, token, KEYS[7], KEYS[8]) then
     redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)
     redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
     redis.call("HDEL", KEYS[1], id)

@@ -18,7 +18,7 @@
 --@include put
 
 local id, token, due_at = ARGV[1], ARGV[2], tonumber(ARGV[4])
-local state = held(KEYS[2], id, token, "schedule", KEYS[5], KEYS[6], KEYS[7])
+local state = held(KEYS[2], KEYS[1], id, token, "schedule", KEYS[5], KEYS[6], KEYS[7])
 if state ~= "yes" then return state == "done" and 1 or -1 end
 local delay_ms = due_at - now_ms()
 if delay_ms <= 0 then return 0 end

@@ -222,3 +222,29 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
 
     assert found is not None
     assert took_s < 15, "the listening consumer kept its credit until its own wait ended"
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_report_that_fails_costs_no_room(
+    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch, listens: bool
+) -> None:
+    broker = yard_broker(small_yard())
+    consumer = broker.consume("work", prefetch=4)
+    free = broker.credit._free
+    if listens:
+        listen(consumer)
+    put(broker, "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(broker, "report_stale", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wait_for(lambda: next(consumer))
+    consumer.close()
+
+    again = broker.consume("work", prefetch=4, timeout=30_000)
+    found = next(again)
+
+    assert found is not None
+    assert found.message_id == "one"
+    again.requeue([found])
+    again.close()
+    assert broker.credit._free == free

@@ -221,6 +221,46 @@ def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker: Redi
     assert broker.client.exists(keys.quarantine, keys.quarantined_bodies) == 0
 
 
+def pushed_again(broker: RedisBroker, id_: str, body: Any) -> None:
+    """Put a body under an id that has ended, past the script that takes each id once."""
+    keys = broker.families["work"].keys
+    broker.client.hset(keys.bodies, id_, body if isinstance(body, bytes) else json.dumps(body).encode())
+    broker.client.rpush(keys.waiting("live")[1], id_)
+    broker.client.rpush(keys.wakeup("live"), 1)
+
+
+@pytest.mark.parametrize("body", ["unreadable", "scheduled", "failing", "unknown to the worker"])
+def test_an_id_that_ended_and_is_put_there_again_is_in_one_place(
+    broker: RedisBroker, run_worker: Any, runs: dict[str, int], body: str
+) -> None:
+    bodies: dict[str, Any] = {
+        "unreadable": {"rubbish": 1},
+        "scheduled": {"actor": "note", "sent_at": now_ms(), "options": {"eta": now_ms() + YEAR_MS // 2}},
+        "failing": {"actor": "fails", "sent_at": now_ms()},
+        "unknown to the worker": {"actor": "newer", "sent_at": now_ms()},
+    }
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def fails() -> None:
+        raise ValueError
+
+    transport, keys = facilities(broker).transport, broker.families["work"].keys
+    with run_worker(broker=broker):
+        id_ = put(broker, {"actor": "note", "sent_at": now_ms()})
+        wait_for(lambda: runs.get(id_) and transport.stats("work").live.running == 0)
+        pushed_again(broker, id_, bodies[body])
+
+        def lies_in_one_place() -> bool:
+            found = transport.stats("work")
+            return found.quarantined + found.dead + found.live.scheduled == 1 and found.live.running == 0
+
+        wait_for(lies_in_one_place)
+
+    assert runs == {id_: 1}
+    assert transport.stats("work").live.waiting == 0
+    assert all(not broker.client.hexists(name, id_) for name in broker.client.scan_iter(f"{keys.base}hold:*"))
+
+
 def test_a_message_whose_id_makes_another_jobs_key_is_quarantined(
     broker: RedisBroker, run_worker: Any, runs: dict[str, int]
 ) -> None:
