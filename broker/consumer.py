@@ -97,7 +97,7 @@ class Consumer(DramatiqConsumer):
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge a finished message. Never fails: an acknowledgement that cannot be sent now is sent later.
 
-        Where sending may take a while, the hook ``before_send_acks`` is called first.
+        Where sending may take a while, the hook ``before_send_acks`` is called first, with the message.
         """
         assert isinstance(message, HeldMessage)  # noqa: S101  a worker's messages come from this class
         if not message.moved:
@@ -232,10 +232,9 @@ class Consumer(DramatiqConsumer):
     def _listen(self, timeout_s: float) -> None:
         if (answer := self._wakeup.wait(timeout_s)) is None:
             return
-        found = fetched(self._owner, answer.fetch) if answer.fetch is not None else None
         credit, self._reserved_credit = self._reserved_credit, 0
-        if found is not None:
-            self._receive(found, credit)
+        if answer.fetch is not None:
+            self._receive(fetched(self._owner, answer.fetch), credit)
         elif credit:
             self._fetch(credit, self._request)
         elif credit := self._credit.acquire(self, timeout_s=0):
@@ -263,24 +262,21 @@ class Consumer(DramatiqConsumer):
         self._due_at_s = time.monotonic() + found.next_due_ms / 1000 if found.next_due_ms else None
         more = found.left or (found.next_due_ms == 0 and found.state == "ok")
         self._lane_empty = not more and len(found.grants) < credit
-        try:
-            self._make_ready(found, credit)
-        finally:  # last: a hook of another program may fail, and the credit would be lost
-            self._broker.report_stale(self._family, found.stale)
+        self._make_ready(found, credit)
 
     def _make_ready(self, found: Fetched, credit: int) -> None:
         """Queue the leased messages for the worker, and release the credit that is left."""
-        if found.state == "gone":
-            self._credit.release(credit)
-            self._broker.lost_lease(self._owner)
-            raise LeaseLost(self._owner)
         try:
+            if found.state == "gone":
+                self._broker.lost_lease(self._owner)
+                raise LeaseLost(self._owner)
             for grant in found.grants:
                 if (message := receive(grant, self._family, self._lane_name, self._broker)) is not None:
                     self._ready.append(message)
                     credit -= 1
         finally:
             self._credit.release(credit)
+            self._broker.report_stale(self._family, found.stale)  # last: a hook may fail
 
     def _learn_holdings(self) -> None:
         changes = self._family.calls.server_changes

@@ -9,10 +9,12 @@ from typing import Any
 
 import structlog
 from django.conf import settings
+from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template import loader
 from django.utils import timezone
 
+from apps.platform.files.errors import is_full
 from apps.platform.frame.theme import THEME_COOKIE, THEMES
 from apps.platform.jobs.request_origin import request_id
 
@@ -25,16 +27,18 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer a request that an error of the program ended; log its id beside the traceback that Django logs."""
-    error = sys.exc_info()[0]
+    """Answer a request that an error of the program, or a full disk, ended; log its id beside Django's traceback."""
+    kind, error, _ = sys.exc_info()
+    full = isinstance(error, OperationalError) and is_full(error)
     log.error(
-        "a page was not shown: the program failed",
+        f"a page was not shown: {'the disk of the database is full' if full else 'the program failed'}",
         request_id=request_id(request),
         method=request.method,
         path=request.path[:200],
-        exception=getattr(error, "__name__", ""),
+        exception=getattr(kind, "__name__", ""),
     )
-    return _page(request, "500.html", HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = HTTPStatus.SERVICE_UNAVAILABLE if full else HTTPStatus.INTERNAL_SERVER_ERROR
+    return _page(request, "500.html", status, full=full)
 
 
 def login_paused(

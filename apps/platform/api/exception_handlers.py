@@ -16,7 +16,7 @@ from apps.platform.api.auth import plain_token
 from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, HistoryUnavailable, current_request
-from apps.platform.files.errors import StorageError
+from apps.platform.files.errors import DiskFull, StorageError, is_full
 from broker.errors import (
     BrokerError,
     BrokerFull,
@@ -77,8 +77,12 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
         what = "broker is given no work until it is safe again"
     elif isinstance(error, ResultStoreUnavailable):
         what = "store of results does not answer"
+    elif isinstance(error, DiskFull):
+        what = "disk of the files is full"
     elif isinstance(error, StorageError):
         what = "storage does not answer"
+    elif isinstance(error, OperationalError) and is_full(error):
+        what = "disk of the database is full"
     else:
         is_broker = isinstance(error, BrokerError) and not isinstance(error, HistoryUnavailable)
         what = f"{'broker' if is_broker else 'database'} does not answer"

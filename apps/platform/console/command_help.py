@@ -1,8 +1,9 @@
-"""Help of management commands: examples, and what is said of an option that an action does not have."""
+"""Arguments of management commands: examples, types, and what is said of an option that an action does not have."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import math
+from argparse import ArgumentParser, ArgumentTypeError
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +14,21 @@ def show_examples(parser: ArgumentParser, examples: str) -> None:
     """Show example calls, one a line, below a command's arguments."""
     parser.epilog = examples
     parser.formatter_class = _KeepsLines
+
+
+def seconds(text: str) -> float:
+    """Return the number of seconds that an argument names, such as ``25``.
+
+    Raises:
+        ArgumentTypeError: it is no number, or one below 0, or without end.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:  # nan is neither
+        raise ArgumentTypeError(f"{text!r} is no number of seconds; give 0 or more, such as 25")
+    return number
 
 
 class ActionParser(CommandParser):

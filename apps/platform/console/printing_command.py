@@ -9,6 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.platform.console.command_errors import WRONG_ARGUMENTS
+
 # As a shell reports a program that SIGPIPE ended.
 READER_LEFT = 141
 
@@ -17,10 +19,14 @@ class PrintingCommand(BaseCommand):
     """Command that ends quietly, with exit code ``READER_LEFT``, when the reader of its output has left.
 
     ``manage.py jobs show ID | head -3`` is such a case. Other commands print a traceback of ``BrokenPipeError`` then.
+    An argument whose bytes are no UTF-8 is refused with exit code 2: neither a database nor a terminal takes it.
     """
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command of a command line."""
+        if unusable := next((text for text in argv[1:] if _is_no_text(text)), ""):
+            sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is no UTF-8 text; write it in UTF-8\n")
+            sys.exit(WRONG_ARGUMENTS)
         code: Any = None
         try:
             try:
@@ -39,6 +45,15 @@ class PrintingCommand(BaseCommand):
             code = READER_LEFT
         if code is not None:
             sys.exit(code)
+
+
+def _is_no_text(argument: str) -> bool:
+    """Return whether an argument has bytes that Python could not decode, and holds as halves of surrogate pairs."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _has_lost_its_reader(stream: Any) -> bool:

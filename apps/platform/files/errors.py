@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from broker.errors import SwitchyardError
 
 
@@ -24,6 +26,13 @@ class StorageUnavailable(StorageError):
         )
 
 
+class DiskFull(StorageError):
+    """A file was not written, because its disk is full. Nothing lies under its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"file {name} was not written, its disk is full: free space, and nothing has to be restarted")
+
+
 class FileDamaged(StorageError):
     """A stored file is not what was written: its SHA-256 or its length differs."""
 
@@ -36,3 +45,10 @@ class ExtraMissing(SwitchyardError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: install it, or the extra {extra} of Switchyard")
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether an error of a file or of SQLite says that a disk is full. PostgreSQL's are told by its codes."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "disk is full" in str(error)

@@ -10,6 +10,8 @@ from typing import Any
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
+from apps.platform.files.errors import DiskFull, is_full
+
 
 class WholeFileStorage(FileSystemStorage):
     """Django's file storage, writing to a ``.part`` file that is synced and renamed.
@@ -26,9 +28,9 @@ class WholeFileStorage(FileSystemStorage):
 
     def _save(self, name: str, content: File[Any]) -> str:
         target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{uuid.uuid4().hex}.part")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with part.open("xb") as out:
                 for chunk in content.chunks():
                     out.write(chunk if isinstance(chunk, bytes) else str(chunk).encode())
@@ -37,6 +39,10 @@ class WholeFileStorage(FileSystemStorage):
             if self.file_permissions_mode is not None:
                 part.chmod(self.file_permissions_mode)
             part.rename(target)
+        except OSError as error:
+            if is_full(error):
+                raise DiskFull(name) from error
+            raise
         finally:
             part.unlink(missing_ok=True)
         return name.replace("\\", "/")

@@ -6,6 +6,7 @@ limits bound the whole request: the ``Watchdog`` its time, the ``Meter`` the byt
 
 from __future__ import annotations
 
+import http.client
 import io
 import socket
 import ssl
@@ -162,7 +163,19 @@ class MeteredSocket:
         self._sock.close()
 
 
+class _FinalAnswer(http.client.HTTPResponse):
+    """The answer behind interim ones such as ``103 Early Hints`` (RFC 9110, 15.2). Python skips ``100`` alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status in (http.client.CONTINUE, http.client.SWITCHING_PROTOCOLS) or status >= http.client.OK:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class _PinnedHTTP(HTTPConnection):
+    response_class = _FinalAnswer
     pinned: socket.socket
 
     def _new_conn(self) -> socket.socket:
@@ -170,6 +183,7 @@ class _PinnedHTTP(HTTPConnection):
 
 
 class _PinnedHTTPS(HTTPSConnection):
+    response_class = _FinalAnswer
     pinned: socket.socket
 
     def _new_conn(self) -> socket.socket:

@@ -61,7 +61,10 @@ def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
     scheme = url.partition(":")[0].lower()
     if scheme in ("redis", "rediss", "unix"):
         # Each fetch first returns what workers held that have not been heard of for a minute.
-        return RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)
+        try:
+            return RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)
+        except ValueError as error:  # redis-py names the part
+            raise NotImported(f"the address cannot be read: {error}; write redis://HOST:6379/0") from error
     if scheme not in ("amqp", "amqps"):
         raise NotImported(
             f"the address begins with {scheme!r}; write redis://, rediss://, unix://, amqp:// or amqps://"

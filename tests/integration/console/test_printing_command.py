@@ -50,3 +50,19 @@ def test_a_command_without_a_standard_output_ends_with_its_own_exit_code() -> No
 
     assert ended.returncode == 2
     assert "ID" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["alerts", "silence", "x\udcff"], ["createtoken", "--user", "\udcff", "--scopes", "read"]],
+    ids=lambda words: words[0],
+)
+def test_an_argument_that_is_no_text_is_named(arguments: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "manage.py", *arguments], cwd=settings.BASE_DIR, capture_output=True, timeout=60,
+        check=False, text=True,
+    )  # fmt: skip
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"{arguments[0]}: the argument '") and "is no UTF-8 text" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

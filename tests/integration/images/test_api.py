@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -66,6 +68,18 @@ def test_by_url_and_by_upload_a_job_ends_with_an_image(post, serve, facilities, 
         assert (job["result"]["width"], job["result"]["height"]) == size
         assert "file" not in job["result"]
         assert job["progress"]["done"] == job["progress"]["total"]
+
+
+def test_a_full_disk_takes_no_upload_and_says_so(post, facilities, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused = post(file=upload(), width="80", height="80")
+
+    assert refused.status_code == 503
+    assert refused.json()["detail"].startswith("the disk of the files is full: nothing was enqueued; send the request")
+    assert nothing_happened()
 
 
 @pytest.mark.django_db(transaction=True)

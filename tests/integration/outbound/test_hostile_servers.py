@@ -46,6 +46,7 @@ SLOW = {
     "a chunk's size": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
     "trailers": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n"),
     "interim answers": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
 }
 
 ENDLESS = {
@@ -54,6 +55,7 @@ ENDLESS = {
     "a status line": flooding(b"HTTP/1.1 200 ", b"a"),
     "headers of 60 KiB": flooding(OK, b"X-Long: " + b"a" * 60_000 + b"\r\n"),
     "interim answers": flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": flooding(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
     "a body": flooding(OK + b"\r\n", b"a"),
     "a body of a known length": flooding(OK + b"Content-Length: 99999999999\r\n\r\n", b"a"),
     "chunks": flooding(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"a" * 1024 + b"\r\n"),
@@ -177,6 +179,17 @@ def test_what_is_no_http_is_unreachable_and_is_not_quoted(answer: bytes, allow) 
             assert "canary" not in str(error)
         else:
             assert (answer, status) == (OK + b"X-Cut", 200)
+
+
+@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_interim_answers_are_skipped(interim: bytes, allow) -> None:
+    early = b"HTTP/1.1 " + interim + b"\r\nLink: </a.css>; rel=preload\r\n\r\n"
+
+    with listening(answering(2 * early + OK + b"Content-Length: 2\r\nX-Mine: 1\r\n\r\nok")) as listener:
+        answer = send("GET", allow(listener), deadline_s=10, max_bytes=100)
+
+    assert (answer.status, answer.body, answer.headers["x-mine"]) == (200, b"ok", "1")
+    assert "link" not in answer.headers
 
 
 def test_a_refused_connection_is_unreachable(allow) -> None:

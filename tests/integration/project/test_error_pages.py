@@ -7,6 +7,7 @@ import types
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 from django.http import HttpRequest
 from django.test import Client
 from django.urls import path
@@ -21,12 +22,21 @@ def fail(request: HttpRequest) -> None:
     raise ZeroDivisionError("the secret of the yard")
 
 
+def fill(request: HttpRequest) -> None:
+    raise OperationalError("database or disk is full")
+
+
 @pytest.fixture
 def failing(settings: object) -> Client:
     """A client of the project with views that fail; pytest-django refuses it the database."""
     urls = types.ModuleType("urls_with_a_failure")
     urls.__dict__.update(vars(project.urls))
-    urls.urlpatterns = [path("fails/", fail), path("api/v1/fails", fail), *project.urls.urlpatterns]  # type: ignore[attr-defined]
+    urls.urlpatterns = [
+        path("fails/", fail),
+        path("fills/", fill),
+        path("api/v1/fails", fail),
+        *project.urls.urlpatterns,
+    ]  # type: ignore[attr-defined]
     settings.ROOT_URLCONF = urls  # type: ignore[attr-defined]
     return Client(raise_request_exception=False)
 
@@ -40,6 +50,14 @@ def test_an_error_is_answered_without_database_broker_or_session(failing: Client
     assert "from-the-proxy-7" in text_of(page) and answer[HEADER] == "from-the-proxy-7"
     assert "switchyard_frame/frame.css" in page and "secret of the yard" not in page
     assert answer["Cache-Control"] == "no-store" and "script-src 'self'" in answer["Content-Security-Policy"]
+
+
+def test_a_full_disk_is_named(failing: Client) -> None:
+    answer = failing.post("/fills/")
+
+    page = answer.content.decode()
+    assert answer.status_code == 503
+    assert "because the disk of the database is full." in page and "Free space where the database lies" in page
 
 
 def test_a_page_that_failed_is_tried_again_and_an_act_is_looked_at_first(failing: Client) -> None:

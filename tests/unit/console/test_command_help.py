@@ -1,47 +1,20 @@
-"""An option that an action does not have is answered with the action's own usage and the nearest name."""
+"""Types of arguments of commands."""
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 import pytest
-from django.core.management import CommandError, call_command
 
-from apps.platform.commands.management.commands.switchyard import MODULES, load
-
-WITH_ACTIONS = ("actors", "alerts", "audit", "bulk", "deadletters", "history", "jobs", "queues", "schedules", "tokens")
+from apps.platform.console.command_help import seconds
 
 
-@pytest.mark.parametrize(
-    ("command", "usage", "fault"),
-    [
-        (["jobs", "list", "--filter", "a=b"], "jobs list [-h]", "unrecognized arguments: --filter a=b\n"),
-        (["jobs", "list", "--failed"], "jobs list [-h]", "--failed; did you mean --failures?"),
-        (["jobs", "list", "--statr=queued"], "jobs list [-h]", "--statr=queued; did you mean --state?"),
-        (["jobs", "list", "extra"], "jobs list [-h]", "unrecognized arguments: extra\n"),
-        (["queues", "pause", "default", "--reson", "x"], "queues pause [-h]", "did you mean --reason?"),
-    ],
-)
-def test_an_unknown_option_shows_the_usage_of_the_action(
-    command: list[str], usage: str, fault: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        load(command[0]).run_from_argv(["manage.py", *command])
-
-    shown = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert f"usage: manage.py {usage}" in shown
-    assert fault in shown
+@pytest.mark.parametrize("text", ["nan", "-1", "inf", "-inf", "soon", ""])
+def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="give 0 or more, such as 25"):
+        seconds(text)
 
 
-def test_code_that_calls_a_command_gets_an_error() -> None:
-    with pytest.raises(CommandError, match=r"unrecognized arguments: --failed; did you mean --failures\?"):
-        call_command(load("jobs"), "list", "--failed")
-
-
-@pytest.mark.parametrize("name", WITH_ACTIONS)
-def test_the_parser_of_every_action_does_so(name: str) -> None:
-    assert name in MODULES
-    parser = load(name).create_parser("manage.py", name)
-    actions = next(action.choices for action in parser._actions if action.dest in ("action", "act", "verb", "form"))
-
-    for action in actions.values():
-        assert type(action).__name__ == "ActionParser"
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("25", 25), ("0.5", 0.5), ("1e2", 100)])
+def test_a_time_is_a_number_of_seconds(text: str, number: float) -> None:
+    assert seconds(text) == number

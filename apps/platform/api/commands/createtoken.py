@@ -7,19 +7,20 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.platform.api.models import SCOPES
 from apps.platform.api.tokens import create_token
 from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.printing_command import PrintingCommand
 
 EXAMPLES = """examples:
   manage.py createtoken --user ada --scopes submit,read --name 'billing system'"""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     help = "Make an API token for a user and print it. It cannot be shown again."
 
     def add_arguments(self, parser: CommandParser) -> None:

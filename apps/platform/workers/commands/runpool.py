@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import seconds, show_examples
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.preflight import (
@@ -39,7 +39,8 @@ class Command(BaseCommand):
         parser.add_argument("pool", metavar="NAME", help="a pool of project/topology.py")
         parser.add_argument("--metrics-port", type=int, default=0, help="default: a free one, which is reported")
         parser.add_argument("--metrics-host", default="127.0.0.1", help="default: loopback, only this machine reads it")
-        parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds for running tasks to end, default 25")
+        help_of_grace = "seconds for running tasks to end, default 25"
+        parser.add_argument("--grace", type=seconds, default=GRACE_S, help=help_of_grace)
 
     def handle(self, **options: Any) -> None:
         """Run the pool."""

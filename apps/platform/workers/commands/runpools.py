@@ -11,7 +11,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import seconds, show_examples
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.group import autoreload
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         parser.add_argument("--reload", action="store_true", help="replace the pools when a Python file changes")
         parser.add_argument(
             "--grace",
-            type=float,
+            type=seconds,
             help=f"seconds for running tasks to end, default {GRACE_S:g}, {autoreload.GRACE_S:g} with --reload",
         )
         parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
