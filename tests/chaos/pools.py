@@ -72,6 +72,12 @@ class RunningPool:
         for pid in (self.pid, *self.children().values()):
             os.kill(pid, signum)
 
+    def kill(self) -> None:
+        """Kill it and everything below, where anything is left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+
 
 class Pools:
     """Starts pools of one yard on one server, each in a process group of its own; ends them all.
@@ -145,9 +151,7 @@ class Pools:
     def stop_all(self) -> None:
         """End what is left."""
         for pool in self._started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pool.pid, signal.SIGKILL)
-            pool.process.wait()
+            pool.kill()
         self.broker.close()
         self.broker.client.close()
 

@@ -1,103 +1,117 @@
-"""docs/how-to/move-between-brokers.md, under load: nothing is lost and nothing runs twice."""
+"""docs/how-to/move-between-brokers.md, followed under load: nothing is lost and nothing runs twice."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from apps.platform.wiring import build_rabbit_yard, build_yard
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from tests.chaos.followed_pages import FollowedPage, followed
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import load
-from tests.chaos.pools import ROOT, Pools
-from tests.unit.documentation.pages import read
+from tests.chaos.load import YARD, declare_job, load
+from tests.chaos.pools import RunningPool
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.chaos.rabbit_pools import RabbitPools
 
 # A login that times out leaves pika's socket to the garbage collection.
 SOCKET_LEFT = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
 pytestmark = [
     pytest.mark.usefixtures("valkey"),
-    pytest.mark.long,
     pytest.mark.filterwarnings(SOCKET_LEFT),
     pytest.mark.timeout(600),
 ]
 
-YARD = "load"
 PAGE = "docs/how-to/move-between-brokers.md"
-COUNTED = ("depth", "scheduled", "running", "retrying")
+ON_REDIS, ON_RABBITMQ = (
+    "redis://old.example.com:6379/0",
+    "amqps://yard:PASSWORD@rabbit.example.com:5671/yard",
+)
 
 
 @pytest.fixture
-def sides(valkey_url: str, rabbitmq_server: Any, ledger: Ledger, tmp_path: Path) -> Iterator[tuple[Pools, RabbitPools]]:
-    """Pools of one yard on Redis, and on RabbitMQ with the same Redis beside it."""
-    from tests.chaos.rabbit_pools import RabbitPools
+def senders(valkey_url: str, rabbitmq_server: Any, ledger: Ledger) -> Iterator[tuple[Any, Any]]:
+    """Brokers of this process that send, as the web does: to Redis, and to RabbitMQ with the same Redis beside it."""
+    on_redis = build_yard(YARD, connect(valkey_url), Keys())
+    on_rabbitmq = build_rabbit_yard(YARD, connect(valkey_url), Keys(), url=rabbitmq_server.url)
+    for broker in (on_redis, on_rabbitmq):
+        declare_job(broker, ledger)
+    yield on_redis, on_rabbitmq
+    for broker in (on_redis, on_rabbitmq):
+        broker.close()
+        broker.client.close()
 
-    sides = (
-        Pools(tmp_path, ledger, valkey_url, YARD),
-        RabbitPools(tmp_path, ledger, rabbitmq_server, YARD, beside=valkey_url),
-    )
-    yield sides
-    for side in sides:
-        side.stop_all()
 
+@pytest.mark.parametrize(("per_s", "jobs"), [(30, 60), pytest.param(100, 300, marks=pytest.mark.long)])
+def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
+    senders: tuple[Any, Any],
+    valkey_url: str,
+    rabbitmq_server: Any,
+    ledger: Ledger,
+    tmp_path: Path,
+    per_s: int,
+    jobs: int,
+) -> None:
+    servers = {ON_REDIS: valkey_url, ON_RABBITMQ: rabbitmq_server.url}
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings", "CHAOS_LEDGER": str(ledger.path)}
+    with followed(PAGE, servers, tmp_path, environment) as page:
+        to_redis, to_rabbitmq = senders
+        old = ready(page, page.start("manage.py runpools", SWITCHYARD_BROKER_URL=valkey_url))
+        with load(to_redis, ledger, per_s=per_s) as before:
+            before.wait_for_accepted(jobs)
 
-def test_a_yard_moves_from_redis_to_rabbitmq_and_back(sides: tuple[Pools, RabbitPools], ledger: Ledger) -> None:
-    on_redis, on_rabbitmq = sides
-    on_redis.start("runpools")
-    with load(on_redis.broker, ledger, per_s=100) as before:
-        before.wait_for_accepted(300)
+            new = ready(page, page.start(page.block()))
+            with load(to_rabbitmq, ledger, per_s=per_s, first=100_000) as meanwhile:
+                meanwhile.wait_for_accepted(jobs)
+                before.stop()
+                wait_until_empty(page, page.block())
+                drain(page, old)
+                meanwhile.wait_for_accepted(jobs)
 
-        on_rabbitmq.start("runpools")
-        with load(on_rabbitmq.broker, ledger, per_s=100, first=100_000) as meanwhile:
-            meanwhile.wait_for_accepted(200)
-            before.stop()
-            wait_for(lambda: counted(on_redis) == 0, 60, what="the old queues are empty")
-            on_redis.drain_all()
-            meanwhile.wait_for_accepted(200)
-
-            on_redis.start("runpools")
-            with load(on_redis.broker, ledger, per_s=100, first=200_000) as after:
-                after.wait_for_accepted(200)
-                meanwhile.stop()
-                wait_for(lambda: counted(on_rabbitmq) == 0, 60, what="the old queues are empty")
-                on_rabbitmq.drain_all()
-                assert counted(on_rabbitmq) == on_rabbitmq.left() == 0
-                after.stop()
-    wait_for(lambda: counted(on_redis) == 0, 60)
-    on_redis.drain_all()
+                last = ready(page, page.start(page.block()))
+                with load(to_redis, ledger, per_s=per_s, first=200_000) as after:
+                    after.wait_for_accepted(jobs)
+                    meanwhile.stop()
+                    count = page.block()
+                    wait_until_empty(page, count)
+                    drain(page, new)
+                    assert left(page, count) == 0, "the page has the reader start the old pools again"
+                    after.stop()
+        wait_for(lambda: not ledger.account().lost, what="every job has completed")
+        drain(page, last)
 
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
-    assert len(found.completed) == len(found.accepted) > 900
+    assert len(found.completed) == len(found.accepted) >= 4 * jobs
 
 
-def counted(side: Pools) -> int:
-    """Return how many messages a side has, by the how-to's command under the side's addresses."""
-    [command] = {
-        line.strip().partition(" ")[2] for line in read(PAGE).splitlines() if line.endswith("manage.py queues --json")
-    }
-    assert command == "manage.py queues --json"
-    environment = {
-        **os.environ,
-        **side.addresses(""),
-        "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings",
-        "CHAOS_YARD": YARD,
-        "CHAOS_LEDGER": os.devnull,
-    }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), "queues", "--json"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return sum(queue[name] or 0 for queue in json.loads(done.stdout) for name in COUNTED)
+def ready(page: FollowedPage, pools: RunningPool) -> RunningPool:
+    """Wait until pools print the line of the page."""
+    [line] = re.findall(r"Wait until it says `(.+?)`", page.text)
+    pools.wait_for_log(re.escape(line), 90)
+    return pools
+
+
+def wait_until_empty(page: FollowedPage, count: str) -> None:
+    """Repeat the page's count of the old queues until nothing is left in them."""
+    wait_for(lambda: left(page, count) == 0, what="the old queues are empty")
+
+
+def left(page: FollowedPage, count: str) -> int:
+    """Return the sum of the figures of every queue that the page names."""
+    [named] = re.findall(r"under the old address: (.+) are 0", page.text)
+    figures = re.findall(r"`(\w+)`", named)
+    assert len(figures) == 4
+    return sum(queue[figure] or 0 for queue in json.loads(page.run(count)) for figure in figures)
+
+
+def drain(page: FollowedPage, pools: RunningPool) -> None:
+    """Stop pools as the page says."""
+    assert "`SIGTERM` to each `runpools`: they drain and exit with 0" in page.text
+    pools.process.terminate()
+    assert pools.process.wait(60) == 0, pools.log()
