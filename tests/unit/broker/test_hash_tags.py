@@ -1,28 +1,12 @@
-"""Every key of an operation is given to it, and has the hash tag of its family."""
+"""Every key of a family has the family's hash tag. That a script's keys are given to it: ``test_lua_keys``."""
 
 from __future__ import annotations
-
-import re
 
 import pytest
 
 from broker.keys.keys import Keys
 from broker.redis.hash_slots import slot_of
-from broker.redis.scripts import LUA
 from broker.topology import Queue, Yard
-
-SCRIPTS = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))
-CALL = re.compile(r"redis\.p?call\(\s*(?P<command>[^,()]+?)\s*,\s*(?P<key>[^,()]+)")
-# Commands that read keys which nobody named.
-SEARCHES = ("KEYS", "SCAN", "RANDOMKEY")
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_no_script_names_a_key_itself(name: str) -> None:
-    text = re.sub(r"--.*", "", (LUA / name).read_text())
-
-    assert [call[0] for call in CALL.finditer(text) if call["key"].startswith(('"', "'")) or ".." in call["key"]] == []
-    assert [word for word in SEARCHES if re.search(rf'call\(\s*"{word}"', text)] == []
 
 
 @pytest.mark.parametrize("groups", [(), (("mail", "first"), ("sms", "first"))])
