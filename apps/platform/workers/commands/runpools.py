@@ -53,7 +53,7 @@ class Command(BaseCommand):
             help=f"seconds for running tasks to end, default {GRACE_S:g}, {autoreload.GRACE_S:g} with --reload",
         )
         parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
-        parser.add_argument("--ready-fd", type=int, metavar="FD", help="descriptor to write to once all pools work")
+        parser.add_argument("--reload-fd", type=int, metavar="FD", help="socket on which --reload orders what starts")
 
     def handle(self, **options: Any) -> None:
         """Run the pools."""
@@ -73,10 +73,10 @@ class Command(BaseCommand):
         refuse_if_unwritable(pools)
         refuse_if_not_pinnable(pools)
         warn_if_too_small(pools, memory_here())
-        if (ready_fd := options["ready_fd"]) is not None:
-            os.set_inheritable(ready_fd, False)
+        if (reload_fd := options["reload_fd"]) is not None:
+            os.set_inheritable(reload_fd, False)
         history = None if options["no_history"] else _history_writer()
-        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, ready_fd=ready_fd)
+        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, reload_fd=reload_fd)
         sys.exit(run_or_crash(parent.run))
 
     def make_companion(self, options: dict[str, Any]) -> Companion | None:

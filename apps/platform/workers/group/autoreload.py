@@ -7,9 +7,11 @@ hold work: so only its file watching is used, and the pools are a process of the
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,15 +23,17 @@ from django.apps import apps
 from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.workers.group.pool_group import READY
+from apps.platform.workers.group.replacement import ReloadChannel
 from apps.platform.workers.shared.fork import import_path, name_process
 from apps.platform.workers.shared.parent_death import die_with_parent
 from middleware.places import place
 
 POLL_S = 0.5
-# New pools that do not work by then are ended: loading the project takes seconds.
+# New code that is not loaded by then is given up: loading the project takes seconds.
 READY_S = 60.0
-# A task that does not end delays nobody: the new pools work already.
+# A pool that is not ready by then delays the others no longer: a pool of a loaded project starts in about a second.
+SLOW_S = 10.0
+# A task that does not end delays nobody: the new pool works already.
 GRACE_S = 5.0
 
 logger = logging.getLogger("switchyard.workers")
@@ -66,21 +70,19 @@ def own_folders() -> set[Path]:
     return folders | {path for path in own_apps if not any(path.is_relative_to(folder) for folder in folders)}
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """One process of all pools.
+    """One process of pools.
 
     Args:
-        ready: Descriptor that the pools write to once all of them work.
+        channel: Its orders and answers.
+        loaded: Whether it can start pools.
     """
 
     process: subprocess.Popen[bytes]
-    ready: int
+    channel: ReloadChannel
     started_s: float
-
-    def is_ready(self) -> bool:
-        """Return whether every pool works."""
-        return bool(select.select([self.ready], [], [], 0)[0]) and os.read(self.ready, 1) == READY
+    loaded: bool = False
 
     def drain(self) -> None:
         """Request the pools to drain. A second request ends them at once."""
@@ -91,8 +93,8 @@ class Run:
 def keep_reloaded(arguments: Sequence[str]) -> int:
     """Run ``manage.py`` with arguments, anew after each change, until SIGTERM or Ctrl-C; return its exit code.
 
-    New pools start beside the old ones, which drain once every new pool works: each queue is served all the time, and
-    code that does not start leaves the old pools as they are.
+    New pools start beside the old ones, one after another. Each old pool drains once its successor works: every queue
+    is served all the time, no more than one pool is there twice, and code that does not start leaves the old pools.
     """
     name_process("reloader")
     received: list[int] = []
@@ -102,7 +104,6 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
     pools.start()
     pending: set[Path] = set()  # changed since the pools started; while one does not compile, none is loaded
     while not received:
-        time.sleep(POLL_S)
         pools.watch()
         changed = changes.poll()
         pending.update(changed)
@@ -115,47 +116,53 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
 
 
 class Pools:
-    """The pools of one command line: those that work, those that start, and older ones that drain."""
+    """The pools of one command line: those that work, and newer ones that replace them one by one."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = arguments
-        self._working: Run | None = None
-        self._starting: Run | None = None
+        self._runs: list[Run] = []  # oldest first; several run pools while the last one replaces them
+        self._starting: Run | None = None  # the last one, until each of its pools was ready
         self._draining: list[Run] = []
+        self._replaced: list[str] = []  # pools that drain now, and the runs that have not drained them
+        self._awaited: list[Run] = []
+        self._next_s = math.inf  # when the next pool starts in any case
 
     def start(self) -> None:
         """Start new pools, instead of others that are still starting."""
-        if self._starting is not None:
-            self._drain(self._starting)
+        for run in list(self._runs):
+            if run.loaded:
+                run.channel.send("cancel")
+            else:
+                self._drain(run)
         self._starting = _start(self._arguments)
+        if not self._runs:
+            self._starting.channel.send("all")
+        self._runs.append(self._starting)
+        self._awaited, self._next_s = [], math.inf
 
     def watch(self) -> None:
-        """Replace the working pools by new ones that are ready; log pools that ended."""
+        """Replace each pool whose successor is ready; log pools that ended. Takes up to half a second."""
+        select.select([run.channel for run in self._runs], [], [], POLL_S)
         for run in [run for run in self._draining if run.process.poll() is not None]:
-            self._forget(run)
-        if self._working is not None and (code := self._working.process.poll()) is not None:
-            os.close(self._working.ready)
-            self._working = None
-            then = "" if self._starting else "; they start again when a file changes"
-            logger.error("reload: the pools ended with %d%s", code, then)
+            self._draining.remove(run)
+        for run in list(self._runs):
+            for answer, *names in run.channel.take():
+                self._note(run, answer, names)
+            if run in self._runs and (code := run.process.poll()) is not None:
+                self._lose(run, code)
         if (new := self._starting) is None:
             return
-        if (code := new.process.poll()) is not None:
-            self._give_up(new, f"ended with {code}")
-        elif new.is_ready():
-            if self._working is not None:
-                logger.info("reload: the new pools work; the old ones drain")
-                self._drain(self._working)
-            self._working, self._starting = new, None
-        elif time.monotonic() - new.started_s > READY_S:
+        if time.monotonic() >= self._next_s:
+            self._start_next(new, *([] if self._awaited else ["late"]))
+        elif not new.loaded and time.monotonic() - new.started_s > READY_S:
             self._give_up(new, f"were not ready within {READY_S:g} s")
+            self._drain(new)
 
     def end(self, received: list[int]) -> int:
         """Drain all pools; return the exit code of the newest. A further signal is passed on, and ends them at once."""
-        runs = [run for run in (*self._draining, self._working, self._starting) if run is not None]
-        for run in runs:
-            if run not in self._draining:
-                run.drain()
+        runs = [*self._draining, *self._runs]
+        for run in self._runs:
+            run.drain()
         passed_on = min(len(received), 1)
         while any(run.process.poll() is None for run in runs):
             time.sleep(POLL_S / 10)
@@ -163,38 +170,75 @@ class Pools:
                 for run in runs:
                     run.drain()
             passed_on = max(passed_on, len(received))
-        last = self._working or self._starting
-        return last.process.returncode if last is not None else 0
+        newest = [run for run in self._runs if run.loaded] or self._runs
+        return newest[-1].process.returncode if newest else 0
+
+    def _note(self, run: Run, answer: str, names: list[str]) -> None:
+        older = self._runs[: self._runs.index(run)]
+        new = self._starting
+        if answer == "ready":
+            run.loaded = True
+            replaced = older if names else []
+            for old in replaced:
+                old.channel.send("replaced", *names)
+            if run is new and older:
+                self._replaced, self._awaited = names, replaced
+                self._next_s = time.monotonic() + GRACE_S
+                if not replaced:
+                    self._start_next(new)
+        elif answer == "ended" and names == self._replaced and run in self._awaited:
+            self._awaited.remove(run)
+            if new is not None and not self._awaited:
+                self._start_next(new)
+        elif answer == "complete":
+            for old in older:
+                self._drain(old)
+            if run is new:
+                self._starting = None
+                if older:
+                    logger.info("reload: all pools are replaced")
+
+    def _start_next(self, new: Run, *words: str) -> None:
+        new.channel.send("start", *words)
+        self._awaited, self._next_s = [], time.monotonic() + SLOW_S
+
+    def _lose(self, run: Run, code: int) -> None:
+        self._runs.remove(run)
+        run.channel.close()
+        if run is self._starting:
+            self._give_up(run, f"ended with {code}")
+            return
+        then = "" if self._starting else "; they start again when a file changes"
+        logger.error("reload: the pools ended with %d%s", code, then)
+        if self._starting is not None:
+            self._starting.channel.send("all")  # the queues of those that ended have no other pools
+            self._next_s = math.inf
 
     def _give_up(self, new: Run, fact: str) -> None:
-        remains = "the old pools keep running the old code" if self._working else "no pool runs"
+        left = "the old pools that are left" if new.loaded else "the old pools"
+        remains = f"{left} keep running the old code" if any(run is not new for run in self._runs) else "no pool runs"
         logger.error("reload: the new pools %s; %s; they start again when a file changes", fact, remains)
-        self._drain(new)
         self._starting = None
 
     def _drain(self, run: Run) -> None:
         run.drain()
+        run.channel.close()
+        self._runs.remove(run)
         self._draining.append(run)
-
-    def _forget(self, run: Run) -> None:
-        os.close(run.ready)
-        self._draining.remove(run)
 
 
 def _start(arguments: Sequence[str]) -> Run:
     # In a separate session: Ctrl-C reaches only this process, which then signals the pools once.
-    ready, write = os.pipe()
-    try:
+    own, passed = socket.socketpair()
+    with passed:
         process = subprocess.Popen(
-            [sys.executable, "-m", "django", *arguments, f"--ready-fd={write}"],
+            [sys.executable, "-m", "django", *arguments, f"--reload-fd={passed.fileno()}"],
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
             env={**os.environ, "PYTHONPATH": import_path()},
-            pass_fds=(write,),
+            pass_fds=(passed.fileno(),),
         )
-    finally:
-        os.close(write)
-    return Run(process, ready, time.monotonic())
+    return Run(process, ReloadChannel(own), time.monotonic())
 
 
 def _compile(files: Iterable[Path]) -> bool:

@@ -8,12 +8,14 @@ import math
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from apps.platform.workers.child.spawn import execute
+from apps.platform.workers.group.replacement import ReloadChannel, Replacement
 from apps.platform.workers.shared.child_table import ChildRow, ChildTable
 from apps.platform.workers.shared.fork import (
     EX_CRASHED,
@@ -31,8 +33,6 @@ from broker.topology import Pool
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
 GREENLETS = "greenlet pools"
-# Written to the descriptor that a reloader reads.
-READY = b"1"
 # Signals for a parent below another one, which passes on what a terminal sends to its whole process group.
 NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 
@@ -64,7 +64,7 @@ class PoolGroup:
         companion: A process to run beside the supervisors.
         history: Runs the history writer until a signal stops it; in a process that is restarted like a supervisor.
         own_row: Row in which a parent of this one reads whether all pools are ready.
-        ready_fd: Descriptor to write to once all pools are ready.
+        reload_fd: Socket on which a reloader orders the start and the end of each pool; without it, all start at once.
     """
 
     def __init__(
@@ -75,13 +75,14 @@ class PoolGroup:
         companion: Companion | None = None,
         history: Callable[[], int] | None = None,
         own_row: ChildRow | None = None,
-        ready_fd: int | None = None,
+        reload_fd: int | None = None,
     ) -> None:
         self._parts = _parts(pools)
+        if reload_fd is not None:  # gevent pools load anew, which takes seconds: the others are replaced before
+            self._parts = tuple(sorted(self._parts, key=lambda part: part[0].kind == "gevent"))
         self._companion = companion
         self._history = history
         self._own_row = own_row
-        self._ready_fd = ready_fd
         self._grace_s = grace_s
         count = len(self._parts) + (history is not None)
         self._table = ChildTable.create(count)
@@ -94,7 +95,9 @@ class PoolGroup:
             if own_row is None
             else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
         )
-        self._process_set = ProcessSet(self._selector, count, start=self._start, ended=self._ended)
+        self._channel = None if reload_fd is None else ReloadChannel(socket.socket(fileno=reload_fd))
+        spare = 0 if self._channel is None else count
+        self._process_set = ProcessSet(self._selector, count - spare, spare=spare, start=self._start, ended=self._ended)
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
@@ -103,9 +106,12 @@ class PoolGroup:
         if self._companion is not None:
             self._companion.start(self._close_inherited)
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
+        replacement = self._begin_replacement()
         while True:
             self._handle_signals(self._signals.take())
             self._process_set.work()
+            if replacement is not None:
+                replacement.work()
             if self._process_set.stopping and not self._process_set.running:
                 break
             self._check_ready()
@@ -117,6 +123,17 @@ class PoolGroup:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
 
+    def _begin_replacement(self) -> Replacement | None:
+        if (channel := self._channel) is None:
+            return None
+        # Until the reloader ends, which ends this process too.
+        self._selector.register(
+            channel, selectors.EVENT_READ, lambda: channel.closed and self._selector.unregister(channel)
+        )
+        names = [[pool.name for pool in part] for part in self._parts]
+        history: list[list[str]] = [] if self._history is None else [[]]
+        return Replacement(channel, self._process_set, self._table.rows, names + history)
+
     def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:
             if signum == signal.SIGCHLD:
@@ -125,11 +142,11 @@ class PoolGroup:
                 for process in self._process_set.running:
                     send(process, signum)
                 continue
-            if self._process_set.stopping or signum == signal.SIGQUIT:
+            if signum == signal.SIGQUIT or (self._process_set.stopping and self._own_row is None):
                 # SIGQUIT, not a second SIGTERM: a process manager that signals every process must not cut the drain
                 # short.
                 self._process_set.stop(signal.SIGQUIT)
-            else:
+            elif not self._process_set.stopping:
                 if self._companion is not None:
                     self._companion.pools_drain()
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
@@ -161,7 +178,7 @@ class PoolGroup:
 
     def _ended(self, index: int, pid: int, status: int) -> bool:
         _, description = describe_exit(status)
-        if self._process_set.stopping:
+        if self._process_set.stopping or not self._process_set.processes[index - 1].wanted:
             self._unclean = self._unclean or status != 0
         elif self._is_history(index):
             logger.error("the history writer (pid %d) %s; it is started again", pid, description)
@@ -180,16 +197,14 @@ class PoolGroup:
         self._selector.close()
         self._process_set.close_inherited()
         self._signals.close()
-        if self._ready_fd is not None:
-            os.close(self._ready_fd)
+        if self._channel is not None:
+            self._channel.close()
 
     def _check_ready(self) -> None:
         if not self._ready and all(row.read().ready for row in self._table.rows):
             self._ready = True
             if self._own_row is None:
                 logger.info("pools: all ready")
-                if self._ready_fd is not None:
-                    os.write(self._ready_fd, READY)
             else:
                 self._own_row.set_ready()
 

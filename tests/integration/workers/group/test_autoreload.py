@@ -10,43 +10,11 @@ import pytest
 from dramatiq import Message
 
 from tests.integration.workers.conftest import Bench
+from tests.integration.workers.group.changing import SAID, Changing
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
 
 PAGE = "docs/how-to/develop-with-workers.md"
-SAID = "bench:said"
-
-
-class Changing:
-    """An app with one actor, which says a word."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.file = bench.folder / "changing" / "actors.py"
-        self.file.parent.mkdir()
-        (self.file.parent / "__init__.py").touch()
-        bench.environment["PYTHONPATH"] = str(bench.folder)
-
-    def write(self, word: str) -> None:
-        """Have the actor say a word, from now on."""
-        self.replace(
-            "import dramatiq\n\n@dramatiq.actor(queue_name='urgent')\ndef say():\n"
-            f"    dramatiq.get_broker().client.rpush({SAID!r}, {word!r})\n"
-        )
-
-    def replace(self, code: str) -> None:
-        """Write the file, as an editor does."""
-        new = self.file.with_suffix(".new")
-        new.write_text(code)
-        new.replace(self.file)
-
-    def says(self) -> str:
-        """Return what the actor says now."""
-        before = self.bench.client.llen(SAID)
-        message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
-        self.bench.broker.enqueue(message)
-        wait_for(lambda: self.bench.client.llen(SAID) > before)
-        return str(self.bench.client.lindex(SAID, -1), "utf-8")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -137,13 +105,13 @@ def test_a_deleted_file_counts_as_changed_and_its_jobs_wait_until_it_is_back(ben
 
 
 def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, changing: Changing) -> None:
-    reloader = bench.start("runpools", "--reload", "urgent", "slow", settings="reloaded_settings")
+    reloader = bench.start("runpools", "--reload", "slow", "urgent", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
     stuck = bench.send("slow", ms=60_000, how="refuse")
     wait_for(lambda: bench.started(stuck))
 
     changing.write("two")
-    bench.wait_for_log("the new pools work; the old ones drain")
+    bench.wait_for_log("pool urgent: draining")
     said = {changing.says() for _ in range(20)}
     wait_for(lambda: "pools: stopped" in bench.log() or "pools: all drained" in bench.log())
     after = changing.says()
