@@ -13,7 +13,7 @@ FOREIGN_CALLS = {
     "apply": "(...), which runs it here",
     "s": ".message(...), and dramatiq.pipeline or group of such messages",
     "si": ".message_with_options(args=(...), pipe_ignore=True)",
-    "delay_on_commit": ".send(...) in transaction.on_commit, or enqueue_on_commit(...) of switchyard.jobs.services",
+    "delay_on_commit": ".send(...) in transaction.on_commit, or enqueue_on_commit(...) of apps.platform.jobs.services",
     "apply_async_on_commit": ".send_with_options(...) in transaction.on_commit",
     "enqueue": ".send(...), with the same arguments",
 }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# In the order of INSTALLED_APPS: the broker is built first, because actors are declared with it.
+BROKER_APP = "dramatiq_app.DramatiqConfig"
+
+# In the order of INSTALLED_APPS: the broker is built before all that has actors, because they are declared with it.
 APPS = (
-    "dramatiq_app.DramatiqConfig",
+    "commands",  # before the broker's app: of two commands with one name the first app's runs
+    BROKER_APP,
     "audit",
     "api",
     "outbound",
@@ -26,7 +29,6 @@ APPS = (
     "top",
     "deployment",
     "serving",
-    "commands",
 )
 
 
@@ -41,5 +43,5 @@ def apps(installed: Iterable[str] = ()) -> list[str]:
             project that lists ``django_dramatiq`` itself names ``wiring.build_broker`` in its ``DRAMATIQ_BROKER``.
     """
     has = set(installed)
-    wanted = [f"{__name__}.{app}" for app in APPS if app != APPS[0] or "django_dramatiq" not in has]
+    wanted = [f"{__name__}.{app}" for app in APPS if app != BROKER_APP or "django_dramatiq" not in has]
     return [app for app in wanted if app not in has]

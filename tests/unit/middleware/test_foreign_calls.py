@@ -16,7 +16,7 @@ from middleware.foreign_calls import FOREIGN_CALLS, explain_foreign_calls
     [
         ("delay", r"write generate_report\.send\(\.\.\.\), with the same arguments"),
         ("apply_async", r"write generate_report\.send_with_options\(args=.*milliseconds"),
-        ("delay_on_commit", ".*enqueue_on_commit"),
+        ("delay_on_commit", r".*enqueue_on_commit\(\.\.\.\) of apps\.platform\.jobs\.services$"),
         ("s", r"write generate_report\.message"),
     ],
 )

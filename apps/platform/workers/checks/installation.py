@@ -10,7 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, router
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.module_loading import import_string
 
-from apps.platform import APPS
+from apps.platform import APPS, BROKER_APP
 from apps.platform import __name__ as library
 from broker.interface import Facilities
 from middleware.foreign_middleware import is_replaced
@@ -28,7 +28,7 @@ OPTIONAL_MIDDLEWARE = {
 def missing_apps() -> list[CheckMessage]:
     """Return E030 when apps of the library are not in ``INSTALLED_APPS``."""
     names = {config.name for config in installed_apps.get_app_configs()}
-    missing = [f"{library}.{app}" for app in APPS[1:] if f"{library}.{app}" not in names]
+    missing = [f"{library}.{app}" for app in APPS if app != BROKER_APP and f"{library}.{app}" not in names]
     if not missing:
         return []
     remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-an-existing-project.md."
