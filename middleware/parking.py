@@ -28,7 +28,7 @@ GIVE_UP_MS: Final = 600_000
 LONGEST_MS: Final = 30 * 24 * 3_600_000
 LOG_EVERY_S: Final = 60.0
 UNKNOWN_HERE: Final = (
-    "no worker of its queue has this actor; where its app is in INSTALLED_APPS, restart the pools, which load code "
+    "no worker of its queue has this actor; where its app is installed, restart the pools, which load code "
     f"when they start, and the job runs by itself; after {GIVE_UP_MS // 60_000} minutes it becomes a dead letter"
 )
 # Calls that are logged within that time: names in messages are any sender's.

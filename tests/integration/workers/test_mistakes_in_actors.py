@@ -58,6 +58,14 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+MODEL = """from django.db import models
+
+class Card(models.Model):
+    class Meta:
+        managed = {managed}
+"""
+
+
 def actor(arguments: str, signature: str = "name: str") -> str:
     """Return the code of an actor whose decorator is in line 3."""
     return f"import dramatiq\n\n@dramatiq.actor({arguments})\ndef hello({signature}) -> None: ...\n"
@@ -242,6 +250,40 @@ def test_the_actors_of_a_project_whose_only_app_is_not_installed_are_seen(projec
     assert code == 0
     assert "loyalty/actors.py:3: (switchyard.W021) this actor is in no installed app, so its jobs wait" in said
     assert "Add 'loyalty' to INSTALLED_APPS." in said
+
+
+def test_an_app_that_is_not_installed_belongs_into_the_project_s_own_list(project: Project) -> None:
+    project.write("greetings/actors.py", actor('queue_name="urgent"'))
+    project.write("host/settings.py", SETTINGS.format(folder=str(project.folder)) + "PRODUCT_APPS = []\n")
+
+    _, said = project.check()
+
+    assert "Add 'greetings' to PRODUCT_APPS in the settings." in said
+
+
+@pytest.mark.parametrize("folder", ["", "migrations"])
+def test_models_without_migrations_are_seen(project: Project, folder: str) -> None:
+    project.write("loyalty/models.py", MODEL.format(managed=True))
+    project.write(f"loyalty/{folder}/__init__.py", "")
+
+    code, said = project.check()
+
+    assert code == 0
+    assert "loyalty: (switchyard.W029) has models and no migrations, so its tables are never made" in said
+    assert "Run manage.py makemigrations loyalty, then manage.py migrate." in said
+
+
+@pytest.mark.parametrize(("managed", "migration"), [(False, "loyalty/none.py"), (True, "loyalty/migrations/0001_a.py")])
+def test_models_that_need_no_migration_or_have_one_are_not_reported(
+    project: Project, managed: bool, migration: str
+) -> None:
+    project.write("loyalty/models.py", MODEL.format(managed=managed))
+    project.write("loyalty/migrations/__init__.py", "")
+    project.write(migration, "")
+
+    code, said = project.check()
+
+    assert (code, "W029" in said) == (0, False), said
 
 
 @pytest.mark.parametrize("file", ["tests/actors.py", "tests/tasks.py", "src/tests/actors.py"])

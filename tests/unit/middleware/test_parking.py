@@ -92,7 +92,7 @@ def test_the_line_of_an_unknown_actor_says_to_restart_the_pools(broker: StubBrok
         Parking(transport=Transport()).before_nack(broker, held)  # type: ignore[arg-type]
 
     assert lines[0]["error"] == (
-        "actor new: no worker of its queue has this actor; where its app is in INSTALLED_APPS, restart the pools, "
+        "actor new: no worker of its queue has this actor; where its app is installed, restart the pools, "
         "which load code when they start, and the job runs by itself; after 10 minutes it becomes a dead letter"
     )
 

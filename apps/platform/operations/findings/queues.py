@@ -112,7 +112,7 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         )
         step = (
             "manage.py check_backlog, with the code that the pools run; then deploy code that declares the actors, in "
-            "actors.py of an app in INSTALLED_APPS"
+            "actors.py of an installed app"
         )
         yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_act(queue, state))
 

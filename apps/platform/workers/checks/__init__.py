@@ -32,6 +32,7 @@ from apps.platform.workers.checks import (
     retries,
     short_options,
     undiscovered,
+    unmigrated,
 )
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
@@ -49,6 +50,7 @@ def register_all() -> None:
     register(addresses_are_included, Tags.urls)
     register(yard_is_sound, TAG)
     register(actors_are_sound, TAG)
+    register(models_have_migrations, TAG)
     register(clients_have_time_limits, TAG)
     register(bouncer_is_allowed_for, TAG)
     register(server_keeps_work, TAG, Tags.database)
@@ -87,6 +89,11 @@ def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the actors that the installed apps declared."""
     return check_actors(declared_yard(), dramatiq.get_broker()) + undiscovered.undiscovered_actors()
+
+
+def models_have_migrations(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check that no app of the project has models without migrations."""
+    return unmigrated.models_without_migrations()
 
 
 def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 
 from apps.platform.conf import switchyard_settings
@@ -39,9 +40,17 @@ def undiscovered_actors() -> list[CheckMessage]:
             if line := _line_of_actor(file):
                 name = ".".join(folder.relative_to(base).parts)
                 suffix = "." if file.stem == MODULE else f", and rename the file {MODULE}.py."
-                hint = f"Add {name!r} to INSTALLED_APPS{suffix}"
+                hint = f"Add {name!r} to {_list_of_apps()}{suffix}"
                 found.append(_warning(file, line, "is in no installed app", hint))
     return found
+
+
+def _list_of_apps() -> str:
+    """Return the setting to which a project adds its apps: this repository's has a list of its own for them."""
+    apart = getattr(settings, "PRODUCT_APPS", None)
+    if apart is None or not set(apart) <= set(settings.INSTALLED_APPS):
+        return "INSTALLED_APPS"
+    return "PRODUCT_APPS in the settings"
 
 
 def _is_own(path: Path, base: Path) -> bool:
