@@ -8,9 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dramatiq import GenericActor
+
 
 def place_of(function: Callable[..., Any]) -> str:
-    """Return the file and line of a function's or class's first decorator; "" for one without Python code."""
+    """Return the file and line of a function's or class's first decorator; "" for one without Python code.
+
+    Of a class-based actor, which is an object, that of its class.
+    """
+    if isinstance(function, GenericActor):
+        function = type(function)
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is not None:
         return place(code.co_filename, code.co_firstlineno)

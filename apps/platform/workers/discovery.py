@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ NO_QUEUE_NAME = ("Queue names must", "expected string or bytes-like object")
 UNKNOWN_OPTIONS = "The following actor options are undefined"
 ACTOR_FILE = Actor.__init__.__code__.co_filename
 LIBRARY_FILES = frozenset({ACTOR_FILE, CronSpec.parse.__func__.__code__.co_filename})
+# Python's words for a use of what is only just being imported, and for a decorator that was called once too often.
+CIRCULAR = re.compile(r"[^']*'([\w.]+)'.*\(most likely due to a circular import\)")
+CALLED_TWICE = "actor.<locals>.decorator() missing"
 OTHER_LIBRARIES = frozenset({"celery", "rq", "django_rq", "huey", "procrastinate"})
 
 _loaded: set[str] = set()
@@ -119,6 +123,10 @@ def _remedy(error: Exception) -> str:
         remedy = f"a schedule is one text, in UTC, and takes no other zone; {CRON}"
     elif isinstance(error, TypeError) and str(error).startswith("Actor.__init__() missing"):
         remedy = f"the decorator is dramatiq.actor, in lower case: {DECORATOR}"
+    elif isinstance(error, TypeError) and str(error).startswith(CALLED_TWICE):
+        remedy = f"leave out the second (): {DECORATOR}"
+    elif circular := CIRCULAR.match(str(error)):
+        remedy = f"this imports a file that imports this one: import {circular[1]} inside the function that needs it"
     elif isinstance(error, AttributeError) and inner.co_filename == ACTOR_FILE and "'__name__'" in str(error):
         text = isinstance(error.obj, str)
         remedy = (

@@ -110,6 +110,7 @@ def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
         ),
         (actor('periodic=periodiq.cron("@dialy")'), "a schedule has five fields, .*: write cron"),
         (actor('"urgent"'), "arguments of the decorator have names: write @dramatiq.actor"),
+        (actor('queue_name="urgent"').replace('")', '")()'), r"leave out the second \(\): write @dramatiq.actor\("),
         (actor("").replace(".actor(", ".Actor("), "the decorator is dramatiq.actor, in lower case"),
         (
             "import dramatiq\n\ndramatiq.actor(__import__('functools').partial(print, 1))\n",
@@ -218,6 +219,31 @@ def test_a_time_limit_in_seconds_is_seen(project: Project) -> None:
     assert code == 0
     assert "actor hello (loyalty/actors.py:3): (switchyard.W020) its time_limit is 30 ms" in said
     assert "for 30 s write time_limit=30_000" in said
+
+
+def test_the_place_of_a_class_based_actor_is_its_class(project: Project) -> None:
+    body = "class Hello(dramatiq.GenericActor):\n    class Meta:\n        queue_name = 'urgnet'\n"
+    project.write("loyalty/actors.py", f"import dramatiq\n\n{body}")
+
+    code, said = project.check()
+
+    assert code == 1
+    assert "actor Hello (loyalty/actors.py:3): (switchyard.E001) runs on queue 'urgnet'" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("from loyalty.actors import hello", "hello"), ("import loyalty.actors\nloyalty.actors.hello", "actors")],
+)
+def test_an_import_in_a_circle_is_followed_by_what_to_write(project: Project, line: str, name: str) -> None:
+    project.write("loyalty/actors.py", "from loyalty import services\n" + actor('queue_name="urgent"'))
+    project.write("loyalty/services.py", f"{line}\n")
+
+    code, said = project.check()
+
+    assert code == 1
+    place = f"loyalty/services.py:{len(line.splitlines())}"
+    assert f"{place}: this imports a file that imports this one: import {name} inside the function" in said
 
 
 @pytest.mark.parametrize(

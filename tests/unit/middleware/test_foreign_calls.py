@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
+import traceback
 
 import pytest
+from dramatiq import Message
 
 from apps.product.reports.actors import generate_report
-from middleware.foreign_calls import FOREIGN_CALLS, explain_foreign_calls
+from middleware.foreign_calls import FOREIGN_CALLS, FOREIGN_MESSAGE_CALLS, explain_foreign_calls
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,31 @@ def test_actors_do_not_seem_to_have_the_foreign_calls() -> None:
     assert copy.copy(generate_report).actor_name == "generate_report"
     with pytest.raises(AttributeError, match="no attribute 'sned'"):
         _ = generate_report.sned
+
+
+def test_python_adds_no_suggestion_to_a_foreign_call() -> None:
+    with pytest.raises(AttributeError) as raised:
+        _ = generate_report.s
+
+    assert "Did you mean" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("get", r"\.get_result\(block=True, timeout=3_000\), in milliseconds"),
+        ("id", r"\.message_id"),
+        ("ready", r"\.get_result\(\), which raises ResultMissing until there is one"),
+    ],
+)
+def test_a_foreign_call_on_a_message_says_what_to_write_instead(call: str, words: str) -> None:
+    with pytest.raises(AttributeError, match=rf"^message of generate_report has no '{call}': write {words}"):
+        getattr(generate_report.message(1), call)
+
+
+def test_messages_do_not_seem_to_have_the_foreign_calls() -> None:
+    message = generate_report.message(1)
+
+    assert [name for name in FOREIGN_MESSAGE_CALLS if hasattr(message, name) or hasattr(Message, name)] == []
+    assert copy.copy(message) == pickle.loads(pickle.dumps(message)) == Message.decode(message.encode()) == message
+    assert not set(FOREIGN_MESSAGE_CALLS) & set(message.asdict())
