@@ -80,7 +80,8 @@ class Pool:
             "isolated", "cores",
         ):  # fmt: skip
             value = getattr(self, option)
-            remedy = "write a number, 1 or more, or leave it out"
+            unit = "bytes, such as 512_000_000" if option.endswith("_bytes") else "a number, 1 or more"
+            remedy = f"write {unit}, or leave it out"
             require(is_whole_or_none(value, least=1), subject, option, value, remedy)
         usable = is_whole(self.nice, most=HIGHEST_NICE)
         require(usable, subject, "nice", self.nice, f"write a number from 0 to {HIGHEST_NICE}")

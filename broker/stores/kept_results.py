@@ -25,10 +25,12 @@ class RecordResults(ResultBackend):
 
     Args:
         broker: Its actors say which results are kept, and for how long.
+        remedy: What to do about a job that has not ended, for a broker whose jobs do not run by themselves.
     """
 
-    def __init__(self, records: JobRecords, broker: Broker) -> None:
+    def __init__(self, records: JobRecords, broker: Broker, *, remedy: str = "") -> None:
         super().__init__()
+        self._remedy = remedy
         self._records = records
         self._broker = broker
 
@@ -62,9 +64,18 @@ class RecordResults(ResultBackend):
             if not block or left_s <= 0:
                 if away is not None:
                     raise away
-                raise _not_ended(message, timeout=timeout, block=block)
+                raise self._not_ended(message, timeout=timeout, block=block)
             time.sleep(min(pause_s, left_s))
             pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
+
+    def _not_ended(self, message: Message[Any], *, timeout: int | None, block: bool) -> ResultMissing | ResultTimeout:
+        job = f"actor {message.actor_name}: job {message.message_id} has not ended, or its record is no longer kept"
+        if not block:
+            wait = "wait for it with get_result(block=True, timeout=10_000), in milliseconds"
+            return ResultMissing(f"{job}; {self._remedy or wait}")
+        waited_ms = DEFAULT_TIMEOUT if timeout is None else timeout
+        look = f"see manage.py jobs show {message.message_id}"
+        return ResultTimeout(f"{job}, after {waited_ms} ms; {self._remedy or look}")
 
     def _result_of(self, record: JobRecord, message: Message[Any], *, block: bool) -> Any:
         ttl_ms = self._option(message, "result_ttl")
@@ -107,14 +118,6 @@ class RecordResults(ResultBackend):
         value = message.options.get(name)
         actor = self._broker.actors.get(message.actor_name)
         return actor.options.get(name) if value is None and actor is not None else value
-
-
-def _not_ended(message: Message[Any], *, timeout: int | None, block: bool) -> ResultMissing | ResultTimeout:
-    job = f"actor {message.actor_name}: job {message.message_id} has not ended, or its record is no longer kept"
-    if not block:
-        return ResultMissing(f"{job}; wait for it with get_result(block=True, timeout=10_000), in milliseconds")
-    waited_ms = DEFAULT_TIMEOUT if timeout is None else timeout
-    return ResultTimeout(f"{job}, after {waited_ms} ms; see manage.py jobs show {message.message_id}")
 
 
 def _no_longer_kept(message: Message[Any], *, block: bool) -> ResultMissing | ResultTimeout:

@@ -63,6 +63,9 @@ class MemoryYard:
                 self.broker.emit_after("declare_actor", actor)
 
 
+RUN = "no job runs by itself in memory, call run_enqueued() first"
+
+
 def build(real: Broker) -> MemoryYard:
     """Return a broker in memory for the actors of a real one, which is not changed."""
     yard = declared_yard()
@@ -83,7 +86,7 @@ def build(real: Broker) -> MemoryYard:
     )
     broker.barrier = facilities.barrier
     attach(broker, facilities)
-    broker.results = RecordResults(records, broker)
+    broker.results = RecordResults(records, broker, remedy=RUN)
     for entry in _middleware(real, in_order(facilities, (project_dead_letter,))):
         broker.add_middleware(entry)
     refuse_unknown(broker)

@@ -122,6 +122,12 @@ def test_an_option_of_a_pool_that_cannot_be_used_is_refused_by_name(option: str,
         Pool(**POOL | {option: value})
 
 
+@pytest.mark.parametrize("option", ["memory_limit_bytes", "recycle_above_bytes"])
+def test_a_size_with_a_unit_is_answered_in_bytes(option: str) -> None:
+    with pytest.raises(InvalidDeclaration, match=f"{option} is '512M'; write bytes, such as 512_000_000, or leave it"):
+        Pool(**POOL | {option: "512M"})
+
+
 @pytest.mark.parametrize("name", ["", "two words", 7, None, "../up"])
 def test_a_pool_name_that_cannot_name_a_folder_is_refused(name: Any) -> None:
     with pytest.raises(InvalidDeclaration, match=r"^pool: name is .*; write 1 to 64 of"):

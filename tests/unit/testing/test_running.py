@@ -13,6 +13,7 @@ import time_machine
 from dramatiq import Worker
 from dramatiq.middleware import CurrentMessage
 from dramatiq.rate_limits import Barrier, ConcurrentRateLimiter, WindowRateLimiter
+from dramatiq.results import ResultMissing, ResultTimeout
 from periodiq import cron
 
 from apps.platform.jobs.queries import find_job
@@ -362,3 +363,18 @@ def test_a_barrier_lets_go_when_all_have_come() -> None:
     assert not barrier.wait(block=False)
     assert barrier.wait(block=False)
     assert barrier.wait(timeout=30)
+
+
+def test_a_result_before_the_run_says_what_runs_the_job() -> None:
+    @dramatiq.actor(queue_name="default", store_results=True)
+    def kept(value: str) -> str:
+        return value
+
+    message = kept.send("a")
+
+    with pytest.raises(ResultMissing, match=r"; no job runs by itself in memory, call run_enqueued\(\) first$"):
+        message.get_result()
+    with pytest.raises(ResultTimeout, match=r", after 1 ms; no job runs by itself in memory, call run_enqueued"):
+        message.get_result(block=True, timeout=1)
+    run_enqueued()
+    assert message.get_result() == "a"
