@@ -20,6 +20,7 @@ from apps.platform.jobs.result_stores.chosen import result_stores
 from apps.platform.missing_tables import MissingTables
 from apps.platform.transaction_warnings import TransactionWarnings
 from apps.platform.workers.metrics.restoring import keep_files, name_files
+from apps.platform.zone_warnings import ZoneWarnings
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, Transport, attach
 from broker.keys.keys import Keys
@@ -95,7 +96,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     elif not structlog.is_configured():
         logs.use_standard_logging()
     client = connect(own.broker_url, absence=own.absence)
-    extra = [*without_replaced(middleware or []), *([TransactionWarnings()] if own.debug else [])]
+    extra = [*without_replaced(middleware or []), *([TransactionWarnings(), ZoneWarnings()] if own.debug else [])]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     settings["results"] = result_stores(own.results)
     if own.rabbitmq_url:
