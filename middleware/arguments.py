@@ -59,8 +59,9 @@ class Arguments(Middleware):
 
 def _require_signature(actor: Actor[..., Any], message: Message[Any]) -> None:
     if (wrong := wrong_call(actor, len(message.args), message.kwargs.keys())) is not None:
-        if "delay" in message.kwargs and "delay" not in signature_of(actor.fn).parameters:
-            wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
+        for name in DELAYS & message.kwargs.keys() - signature_of(actor.fn).parameters.keys():
+            of = "an option" if name == "delay" else "no argument"
+            wrong += f"; {name} is {of}, write send_with_options(args=(...), delay=10_000), in milliseconds"
         if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
             wrong += "; args is a tuple, of one text write args=(text,) with a comma"
         raise ArgumentMismatch(message.actor_name, wrong, actor.fn)
@@ -153,6 +154,9 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
 
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.
 MOST_PLACES: Final = 1_000_000
+
+# What is written in a call for a start later on, in Celery with the second name.
+DELAYS: Final = frozenset({"delay", "countdown"})
 
 # Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.
 SIMILAR_NAME: Final = 0.6

@@ -162,3 +162,6 @@ def test_a_delay_among_the_arguments_is_answered_with_the_call_to_write(broker: 
     words = r"'delay'; delay is an option, write send_with_options\(args=\(\.\.\.\), delay=10_000\), in milli"
     with pytest.raises(ArgumentMismatch, match=words):
         greet.send("Ada", delay=10_000)
+    words = r"'countdown'; countdown is no argument, write send_with_options\(args=\(\.\.\.\), delay=10_000\), in milli"
+    with pytest.raises(ArgumentMismatch, match=words):
+        greet.send("Ada", countdown=10)
