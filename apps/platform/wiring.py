@@ -18,9 +18,8 @@ from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
 from apps.platform.jobs.result_stores.chosen import result_stores
 from apps.platform.missing_tables import MissingTables
-from apps.platform.transaction_warnings import TransactionWarnings
+from apps.platform.send_warnings import TransactionWarnings, ZoneWarnings
 from apps.platform.workers.metrics.restoring import keep_files, name_files
-from apps.platform.zone_warnings import ZoneWarnings
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, Transport, attach
 from broker.keys.keys import Keys

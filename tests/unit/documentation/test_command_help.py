@@ -12,8 +12,8 @@ from django.core.management import get_commands, load_command_class
 from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
 
-# Development servers, whose two options need no example, and one without any option.
-PLAIN = {"mailsink", "webhookreceiver", "runscheduler"}
+# Development servers, whose two options need no example, one without any option, and django-dramatiq's own.
+PLAIN = {"mailsink", "webhookreceiver", "runscheduler", "rundramatiq"}
 
 
 def parser_of(command: str) -> ArgumentParser:

@@ -26,13 +26,13 @@ from apps.platform.workers.checks import (
     environment,
     http_clients,
     installation,
+    missing_migrations,
     pools,
     queues,
     rabbit,
     retries,
     short_options,
     undiscovered,
-    unmigrated,
 )
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
@@ -93,7 +93,7 @@ def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
 
 def models_have_migrations(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check that no app of the project has models without migrations."""
-    return unmigrated.models_without_migrations()
+    return missing_migrations.models_without_migrations()
 
 
 def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:

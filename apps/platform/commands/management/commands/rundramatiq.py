@@ -7,7 +7,7 @@ from typing import Any
 from django_dramatiq.management.commands import rundramatiq
 
 
-class Command(rundramatiq.Command):  # type: ignore[misc]
+class Command(rundramatiq.Command):
     """Start Dramatiq's own workers, after a line about the pools that they are not."""
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -12,9 +12,9 @@ from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 
 from apps.platform.jobs.services import enqueue_on_commit
-from apps.platform.transaction_warnings import TransactionWarnings
+from apps.platform.send_warnings import TransactionWarnings
 
-HERE = "tests/integration/test_transaction_warnings.py"
+HERE = "tests/integration/test_send_warnings.py"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -1,9 +1,10 @@
-"""Warning, in development, of a send inside a transaction: a worker may start the job before the commit."""
+"""Warnings, in development, of a send inside a transaction, and of a time that is sent without a zone."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker import errors
+from broker.queue.arguments.types import argument_types
 from middleware import places
+from middleware.arguments import signature_of
 
 logger = logging.getLogger("switchyard.jobs")
 
@@ -33,6 +36,8 @@ PASSED_OVER = tuple(
 
 class TransactionWarnings(Middleware):
     """Log of each place in the project's code that sends a message inside a transaction, once a process.
+
+    A worker may start the job before the commit.
 
     Listed in development only. Test runners turn ``DEBUG`` off and keep a transaction open: they are not warned.
     """
@@ -56,6 +61,40 @@ class TransactionWarnings(Middleware):
             message.actor_name,
             __package__,
         )
+
+
+class ZoneWarnings(Middleware):
+    """Log of each argument, once a process, that is annotated ``datetime`` and gets a time without a zone.
+
+    Listed in development only, where ``USE_TZ`` is set as it is everywhere here.
+    """
+
+    def __init__(self) -> None:
+        self._reported: set[tuple[str, str]] = set()
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Warn of times without a zone."""
+        actor = broker.actors.get(message.actor_name)
+        if actor is None or not argument_types(actor.fn).is_typed:
+            return
+        try:
+            given = signature_of(actor.fn).bind(*message.args, **message.kwargs).arguments
+        except TypeError:  # refused by another middleware, or of other code
+            return
+        for name, value in given.items():
+            if (
+                not isinstance(value, datetime)
+                or value.tzinfo is not None
+                or (actor.actor_name, name) in self._reported
+            ):
+                continue
+            self._reported.add((actor.actor_name, name))
+            logger.warning(
+                "actor %s: argument %s has no zone; send timezone.now(), or timezone.make_aware(%s), of django.utils",
+                actor.actor_name,
+                name,
+                name,
+            )
 
 
 def calling_place() -> str:
