@@ -27,10 +27,14 @@ class StorageUnavailable(StorageError):
 
 
 class DiskFull(StorageError):
-    """A file was not written, because its disk is full. Nothing lies under its name."""
+    """A file was not written, because its disk is full. Nothing lies under its name.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"file {name} was not written, its disk is full: free space, and nothing has to be restarted")
+    Args:
+        cause: The system's words, such as ``No space left on device``.
+    """
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"file {name} was not written: {cause}; free space, nothing has to be restarted")
 
 
 class FileDamaged(StorageError):

@@ -41,7 +41,7 @@ class WholeFileStorage(FileSystemStorage):
             part.rename(target)
         except OSError as error:
             if is_full(error):
-                raise DiskFull(name) from error
+                raise DiskFull(name, error.strerror or type(error).__name__) from error
             raise
         finally:
             part.unlink(missing_ok=True)
