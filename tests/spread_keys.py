@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from broker.redis.calls import RedisCalls
-from broker.redis.hash_slots import slot_of
 
 # A single server has one marker for all queues, without a hash tag; a cluster has one for each family.
 OF_ONE_SERVER = ("generation_make", "generation_accept")
@@ -27,7 +27,10 @@ def require_one_slot(name: str, keys: Sequence[Any]) -> None:
     """
     if not any("{" in str(key) for key in keys):
         return  # of a family that a test made by itself
-    if len({slot_of(key) for key in keys}) > 1 and name not in OF_ONE_SERVER:
+    if (
+        len({key_slot(key if isinstance(key, bytes) else str(key).encode()) for key in keys}) > 1
+        and name not in OF_ONE_SERVER
+    ):
         raise SpreadKeys(f"{name}: {', '.join(map(str, keys))}")
 
 

@@ -182,7 +182,7 @@ class QueueKeys:
         return f"{self.base}job:result:{job_id}"
 
     def ended_mark(self, job_id: str) -> str:
-        """String: empty, the mark of the end of a job that was sent with an id of its own. Expires after 25 hours.
+        """String: 1, the mark of the end of a job that was sent with an id of its own. Expires after 25 hours.
 
         A request that is repeated under its ``Idempotency-Key`` finds it when the job's record is no longer kept.
         """

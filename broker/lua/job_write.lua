@@ -57,7 +57,7 @@ local function with_failure(record, known)
   return table.concat(parts)
 end
 
-for n = 13, at - 1 do redis.call("SET", beside(ended, "mark:" .. ARGV[n]), "", "PX", ARGV[12]) end
+for n = 13, at - 1 do redis.call("SET", beside(ended, "mark:" .. ARGV[n]), "1", "PX", ARGV[12]) end
 
 for _ = 1, live do
   local id, sequence, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]

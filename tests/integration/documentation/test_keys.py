@@ -93,7 +93,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     records.progress("held", {"done": 1, "total": 2, "note": ""})
     records.write([ended_step(name, EndedJob("done", "succeeded", attempt=1, body=b"{}"))])
     kept_ms = 2 * FINISHED_TTL_MS
-    records.write([ended_step(name, EndedJob("held", "succeeded", generation=1), kept_ms=kept_ms)])
+    records.write([ended_step(name, EndedJob("held", "succeeded", generation=1), kept_ms=kept_ms, marked=True)])
     records.write([live_step(name, LiveJob("held", "running", attempt=1))])
     records.progress("held", {"done": 1, "total": 2, "note": ""})
     facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)

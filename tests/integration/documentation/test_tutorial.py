@@ -24,7 +24,7 @@ COPIED_FILES = (
     "manage.py",
     "pyproject.toml",
     *(f"tests/{name}.py" for name in ("__init__", "baseline", "conftest", "environment")),
-    *(f"tests/{name}.py" for name in ("on_both_databases", "waiting")),
+    *(f"tests/{name}.py" for name in ("needed_programs", "on_both_databases", "spread_keys", "waiting")),
     "tests/integration/__init__.py",
 )
 TUTORIAL = "docs/tutorial/first-actor.md"
