@@ -1,8 +1,9 @@
 """Benchmark of a cluster: processor time of the servers and of the client for each message, beside one server.
 
-Of the servers twice: while workers drain the four queues, which is the target, and while a single client calls one
-server after the other. The second is the worst case: one server has its code and data in the processor's caches for
-each call, and of three each finds them gone after the turns of the others. Servers without a cluster show how much.
+Of the servers in three ways: while a worker drains four queues at once, while it drains one after the other, and
+while a single client calls one server after the other. Several servers that work at once on the cores of one machine
+find code and data in the processor's caches less often, with a cluster and without; those that work by turns hardly do,
+as those on machines of their own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import drain_rate
 from benchmarks.memory_cluster import MemoryCluster
 from benchmarks.peers import OURS, Peer
+from benchmarks.records import Record
 from benchmarks.server import MemoryServer
-from benchmarks.stage import MEMORY_DIR
+from benchmarks.stage import MEMORY_DIR, Stage
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
@@ -141,19 +143,35 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 
 
 def drain(bench: Bench, peer: Peer, name: str, masters: int) -> Figures:
-    """Drain a backlog of four queues with one worker."""
+    """Drain backlogs of four queues with one worker: of all at once, then of one queue after the other."""
     share = bench.count(peer.backlog // 2, least=200)
-    count = share * len(QUEUES)
     with bench.stage(peer, BENCH_LANES=" ".join(QUEUES)).on_cluster(masters) as stage:
         stage.start_workers(1, slots=SLOTS)
-        stage.pause_workers()
-        for number, queue in enumerate(QUEUES):
-            stage.sender.bulk(share, first=number * share, queue=queue)
-        before_s = stage.server.cpu_s()
-        stage.resume_workers()
-        records = stage.wait_for_records(count)
-        used_s = stage.server.cpu_s() - before_s
-    return {f"cluster_{name}_task_us": used_s * 1e6 / count, f"cluster_{name}_per_s": drain_rate(records)}
+        at_once_s, records = drained(stage, QUEUES, share, first=0)
+        count = len(records)
+        by_turns_s = sum(
+            drained(stage, [queue], share, first=count + number * share)[0] for number, queue in enumerate(QUEUES)
+        )
+    return {
+        f"cluster_{name}_task_us": at_once_s * 1e6 / count,
+        f"cluster_{name}_turns_us": by_turns_s * 1e6 / count,
+        f"cluster_{name}_per_s": drain_rate(records),
+    }
+
+
+def drained(stage: Stage, queues: Sequence[str], share: int, *, first: int) -> tuple[float, list[Record]]:
+    """Fill some queues with tasks from a number on, and drain them.
+
+    Returns:
+        Seconds of processor time of the servers meanwhile, and the records of all tasks so far.
+    """
+    stage.pause_workers()
+    for number, queue in enumerate(queues):
+        stage.sender.bulk(share, first=first + number * share, queue=queue)
+    before_s = stage.server.cpu_s()
+    stage.resume_workers()
+    records = stage.wait_for_records(first + len(queues) * share)
+    return stage.server.cpu_s() - before_s, records
 
 
 def calls(bench: Bench) -> Figures:

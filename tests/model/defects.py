@@ -66,8 +66,8 @@ DEFECTS = (
     lua(
         "moves are not fenced",
         "include/held",
-        'return redis.call("HGET", hold, id) == token and',
-        'return redis.call("HGET", hold, id) and',
+        'if redis.call("HGET", hold, id) ~= token then',
+        'if not redis.call("HGET", hold, id) then',
     ),
     lua("ack keeps the body", "include/finish", 'redis.call("HDEL", bodies, unpack(ids)) < #ids', "false"),
     lua(

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from rich.console import Console
 
 from apps.platform.console.command_errors import WRONG_ARGUMENTS
-from apps.platform.console.command_help import seconds, show_examples
+from apps.platform.console.command_help import show_examples
 from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.top.printing import as_json, exit_code, print_frame, read_room
 
@@ -39,7 +39,7 @@ class Command(PrintingCommand):
         parser.add_argument("--once", action="store_true", help="print one frame; also where no terminal is")
         parser.add_argument("--json", action="store_true", help="print one frame as JSON")
         parser.add_argument(
-            "--interval", type=seconds, default=DEFAULT_INTERVAL_S, metavar="S", help="seconds between updates (2)"
+            "--interval", type=float, default=DEFAULT_INTERVAL_S, metavar="S", help="seconds between updates (2)"
         )
 
     def handle(self, *args: Any, once: bool, interval: float, **options: Any) -> None:
