@@ -155,7 +155,7 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.
 MOST_PLACES: Final = 1_000_000
 
-# What is written in a call for a start later on, in Celery with the second name.
+# Names under which a call asks for a later start, the second in Celery.
 DELAYS: Final = frozenset({"delay", "countdown"})
 
 # Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.

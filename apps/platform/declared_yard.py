@@ -43,29 +43,6 @@ FOREIGN = {
         "max_size": "max_depth",
     },
 }
-# Words of Dramatiq's command, Celery and others -> what to write here.
-FOREIGN = {
-    "Pool": {
-        "concurrency": "slots",
-        "threads": "slots",
-        "greenlets": "slots",
-        "workers": "processes",
-        "children": "processes",
-        "prefetch_count": "prefetch",
-        "prefetch_multiplier": "prefetch",
-        "queue": "queues",
-        "max_tasks_per_child": "recycle_after",
-        "max_memory_per_child": "memory_limit_bytes",
-    },
-    "Queue": {
-        "time_limit": "soft_limit_ms",
-        "timeout": "soft_limit_ms",
-        "soft_time_limit": "soft_limit_ms",
-        "hard_time_limit": "hard_limit_ms",
-        "max_length": "max_depth",
-        "max_size": "max_depth",
-    },
-}
 
 MOST_CORES = 1_024
 
