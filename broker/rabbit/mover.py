@@ -26,6 +26,8 @@ LEASE_MS: Final = 10_000
 RENEW_S: Final = 1.0
 # Behind others that are due meanwhile, so that refused messages fill no pass.
 REFUSED_AGAIN_MS: Final = 60_000
+# Refused messages that are logged once; of more, some are logged again.
+NOTED: Final = 10_000
 # A process that is not the leader, or that a server refused, asks again after this.
 AGAIN_S: Final = 2.0
 
@@ -53,6 +55,7 @@ class Mover:
         self.delays = LongDelays(calls, keys)
         self._unreadable = Quarantine(calls, keys)
         self._refused: set[bytes] = set()  # those that the log has
+        self._away: set[str] = set()  # lanes whose queue did not answer last time
         self._lock = Lock(calls, keys, "long-delays", lease_ms=LEASE_MS)
         self._lanes, self._enqueue = lanes, enqueue
         self._stopping = threading.Event()
@@ -76,17 +79,28 @@ class Mover:
         """Move what is due, and return how many messages that were.
 
         What is no message goes to the quarantine. A message that is refused stays, and is tried again a minute later.
+        A queue that does not answer, for it is full or has no leader, keeps its own messages back and no others; it
+        comes last in the next pass, because each answer that is missing takes seconds.
 
         Raises:
-            BrokerError: one of the servers did not answer; the rest is moved the next time.
+            BrokerError: Redis did not answer, or RabbitMQ for one queue; what is left is moved the next time.
         """
         renew_s, moved = time.monotonic() + RENEW_S, 0
-        for later in self.delays.due(self._lanes()):
+        away: dict[str, BrokerUnavailable] = {}
+        for later in sorted(self.delays.due(self._lanes()), key=lambda later: later.lane in self._away):
+            if later.lane in away:
+                continue
             if time.monotonic() >= renew_s:  # a busy server confirms after seconds
                 if not self._lock.acquire():
                     break
                 renew_s = time.monotonic() + RENEW_S
-            moved += self._move(later)
+            try:
+                moved += self._move(later)
+            except BrokerUnavailable as error:
+                away[later.lane] = error
+        self._away = set(away)
+        for error in away.values():
+            raise error
         return moved
 
     def _move(self, later: Later) -> bool:
@@ -99,11 +113,13 @@ class Mover:
         try:
             with limits_lifted():
                 self._enqueue(message)
-        except BrokerUnavailable:  # the others would wait for that server, too
+        except BrokerUnavailable:  # the others of its queue would wait for the same answer
             raise
         except Exception as error:  # of this message, by middleware or for its queue: others are moved
             self.delays.postpone(later, delay_ms=REFUSED_AGAIN_MS)
             if later.member not in self._refused:
+                if len(self._refused) >= NOTED:  # some were cancelled meanwhile
+                    self._refused.clear()
                 self._refused.add(later.member)
                 text = (
                     "message %s of %s, actor %s, is refused after its delay: %s: %s; it is kept, and tried every %d s"

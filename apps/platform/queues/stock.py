@@ -11,7 +11,7 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.brokers.redis import MAINTENANCE_SCALE, RedisBroker
-from dramatiq.common import current_millis, dq_name
+from dramatiq.common import dq_name
 from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.message import Message
 from redis.exceptions import RedisError
@@ -20,7 +20,9 @@ from apps.platform.audit.services import act
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
 from apps.platform.queues.errors import NotImported
+from broker.clock import now_ms
 from broker.errors import BrokerError, QueueFull, SwitchyardError
+from broker.interface import facilities
 
 PREFETCH: Final = 100
 # RabbitMQ takes 16 bits.
@@ -90,6 +92,8 @@ def import_queue(source: Broker, queue: str, *, who: Who) -> Imported:
         QueueFull: the yard's queue is full.
     """
     found = Imported(declared_yard().queue_of(queue).name)
+    if (clock := facilities(dramatiq.get_broker()).clock) is not None:
+        clock.compare()  # an eta becomes a delay: of this host's clock nothing is assumed
     with act("queue.import", who=who, target=found.queue) as entry:
         entry.count = 0
         try:
@@ -168,7 +172,7 @@ def _refusal(target: Broker, message: MessageProxy, into: Imported, refused_ids:
     """
     if message.message_id in refused_ids:
         return ""
-    delay_ms = max(int(message.options.get("eta", 0)) - current_millis(), 0)
+    delay_ms = max(int(message.options.get("eta", 0)) - now_ms(), 0)
     try:
         target.enqueue(_of_yard(message, into.queue), delay=delay_ms or None)
     except (BrokerError, QueueFull):

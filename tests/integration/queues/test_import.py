@@ -6,10 +6,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dramatiq
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
@@ -18,6 +20,7 @@ from dramatiq.message import Message
 from apps.platform.audit.models import AuditEntry
 from apps.platform.conf import declared_yard
 from apps.platform.queues.printing import REFUSALS_SHOWN
+from broker.clock import CLOCK
 from broker.interface import Facilities
 from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
@@ -81,6 +84,25 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
     assert facilities.records.read(late).state == "scheduled"
     newest = AuditEntry.objects.filter(act="queue.import").latest("pk")
     assert (newest.target, newest.count, newest.outcome) == ("default", 0, "done")
+
+
+def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    broker, url = stock
+    broker.declare_queue("default")
+    late = broker.enqueue(message(1), delay=600_000)
+    assert facilities.clock is not None
+    monkeypatch.setattr(facilities.clock, "_due_s", 0.0)
+
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=300), tick=True):
+        assert run(url, "default") == "default: 1 message imported\n"
+    CLOCK.forget()
+
+    family: Any = dramatiq.get_broker().families["default"]  # type: ignore[attr-defined]
+    _, due_ms = family.calls.command("ZRANGE", family.keys.due("live"), 0, -1, "WITHSCORES")
+    assert abs(float(due_ms) - late.options["eta"]) < 5_000
 
 
 def test_queues_that_the_old_server_lacks_are_left_out(

@@ -37,8 +37,12 @@ class Refuses:
 def keep(broker: Any, *actors: str) -> None:
     """Store messages of actors with a long delay, due in this order."""
     for number, actor in enumerate(actors):
-        body = broker._body(dramatiq.Message("work", actor, (), {}, {}))
-        broker.mover.delays.add("work", f"{actor}-{number}", body, delay_ms=number - 1_000)
+        broker.mover.delays.add("work", f"{actor}-{number}", broker._body(message(actor)), delay_ms=number - 1_000)
+
+
+def message(actor: str) -> dramatiq.Message[Any]:
+    """Return a message of an actor."""
+    return dramatiq.Message("work", actor, (), {}, {})
 
 
 @pytest.mark.parametrize("error", [Refused("no"), BrokerRefused("a declaration", "406")], ids=["middleware", "server"])
@@ -68,15 +72,20 @@ def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard: Build) 
     assert broker.mover.delays.count(["work"]) == [long_delays.AT_ONCE]
 
 
-def test_a_server_that_is_away_ends_the_pass(rabbit_yard: Build) -> None:
+def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_yard: Build) -> None:
     broker = rabbit_yard()
-    keep(broker, "refused", "job")
-    broker.emit_before = Refuses(broker, BrokerUnavailable("a publish", "away"))
+    keep(broker, "refused", "job", "refused")
+    broker.mover.delays.add("work-retry", "other-1", broker._body(message("other")), delay_ms=-1)
+    broker.emit_before = refuses = Refuses(broker, BrokerUnavailable("a publish", "away"))
 
-    with pytest.raises(BrokerUnavailable):
-        broker.mover.move()
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            broker.mover.move()
 
-    assert broker.mover.delays.count(["work"]) == [2]
+    assert broker.mover.delays.count(["work", "work-retry"]) == [3, 0]
+    assert refuses.tries == 2
+    broker.emit_before = refuses.before
+    assert broker.mover.move() == 3
 
 
 def test_what_is_no_message_is_quarantined(rabbit_yard: Build) -> None:
