@@ -99,8 +99,8 @@ class Mover:
             except BrokerUnavailable as error:
                 away[later.lane] = error
         self._away = set(away)
-        for error in away.values():
-            raise error
+        for first in away.values():
+            raise first
         return moved
 
     def _move(self, later: Later) -> bool:
