@@ -80,6 +80,11 @@ class ActorRecords(dict[str, RecordOptions]):
                     self.plain.add(actor_name)
         return kept
 
+    def forget(self, actor_name: str) -> None:
+        """Drop the options of an actor that is declared again, as by a test or another definition of its name."""
+        self.pop(actor_name, None)
+        self.plain.discard(actor_name)
+
     def tracked(self, broker: Broker, message: Any) -> bool:
         """Return whether a message's job is recorded: its own option, else that of its actor."""
         asked = message.options.get("track")

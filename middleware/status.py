@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Any, ClassVar
 
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
@@ -30,9 +31,7 @@ class Status(Middleware):
 
     The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
     id, a job is recorded when it is enqueued, too.
-
-    Options of an actor and of a message: ``store_results`` keeps the result, which must be JSON, for ``result_ttl``;
-    ``track=False`` keeps none. More: :mod:`middleware.record_options`; of a message ``owner``, who may see the job.
+    Options of actors and messages: :mod:`middleware.record_options`; of a message ``owner``, who may see the job.
     """
 
     option_rules: ClassVar = record_rules()
@@ -60,6 +59,10 @@ class Status(Middleware):
         """Options that actors may set."""
         return {rule.name for rule in self.option_rules}
 
+    def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        """Take the options of an actor of a name that was declared before."""
+        self._kept.forget(actor.actor_name)
+
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write on the message that its actor keeps no record: its message would be one."""
         if "track" not in message.options and not self._kept.of(broker, message.actor_name).track:
@@ -77,9 +80,9 @@ class Status(Middleware):
             return
         if delay is None:
             self._add_waiting(message, "queued")
-            return
-        due_at = options.get("due_at", now_ms() + delay)
-        self._add_waiting(message, "scheduled", reason=options.get("deferred_by", "delay"), next_attempt_at=due_at)
+        else:
+            due_at, reason = options.get("due_at", now_ms() + delay), options.get("deferred_by", "delay")
+            self._add_waiting(message, "scheduled", reason=reason, next_attempt_at=due_at)
 
     def _note_parked(self, message: Message[Any]) -> None:
         """Record a parked job, ordered before its next start and after its last."""
@@ -161,8 +164,7 @@ class Status(Middleware):
         state, kept = "retrying" if outcome.kind == "retried" else "dead", self._kept.get(message.actor_name, ALWAYS)
         if not message.options.get("track", kept.track) or not self._in_history(message, kept, state):
             return NO_ROW
-        error = failure_of(message, outcome.exception, outcome.refusal)
-        reason = outcome.reason if state == "dead" else ""
+        error, reason = failure_of(message, outcome.exception, outcome.refusal), outcome.reason
         ended = self._ended(message, state, attempts=attempt(message), reason=reason, error=error)
         return HistoryRow(encode_rows([encode(ended)]), self._history_bytes)
 
@@ -187,28 +189,27 @@ class Status(Middleware):
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled, or too old, before it started."""
         self._logs.drop(message)
-        outcome, attempts = outcome_of(message), int(message.options.get("attempts", 0))
-        if outcome.kind not in ("cancelled", "expired") or not self._kept.tracked(broker, message):
-            return
-        # Its worker may have died after it started: the end comes after that start.
-        kept = self._kept.of(broker, message.actor_name)
-        self._end(message, kept, outcome.kind, attempts=attempts, started=attempts + 1, reason=outcome.reason)
+        outcome = outcome_of(message)
+        if outcome.kind in ("cancelled", "expired") and self._kept.tracked(broker, message):
+            kept = self._kept.of(broker, message.actor_name)
+            self._end_unstarted(message, kept, outcome.kind, reason=outcome.reason)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that no worker could start, unless it is parked."""
-        if outcome_of(message, message._exception).kind == "deferred":
-            return
-        attempts = int(message.options.get("attempts", 0))
-        error = failure_of(message, message._exception)
-        # A parked message has recorded the step before its next start, so the end is recorded as a step of that start.
-        self._end(message, ALWAYS, "dead", attempts=attempts, started=attempts + 1, reason="permanent", error=error)
+        if outcome_of(message, message._exception).kind != "deferred":
+            error = failure_of(message, message._exception)
+            self._end_unstarted(message, ALWAYS, "dead", reason="permanent", error=error)
 
     def after_quarantine_message(self, broker: Broker, message: Message[Any], error: Exception) -> None:
         """Record a job whose message no worker of this release understands as dead."""
-        if not self._kept.tracked(broker, message):
-            return
-        attempts, failure = int(message.options.get("attempts", 0)), failure_of(message, error)
-        self._end(message, ALWAYS, "dead", attempts=attempts, started=attempts + 1, reason="quarantined", error=failure)
+        if self._kept.tracked(broker, message):
+            failure = failure_of(message, error)
+            self._end_unstarted(message, ALWAYS, "dead", reason="quarantined", error=failure)
+
+    def _end_unstarted(self, message: Any, kept: RecordOptions, state: str, **details: Any) -> None:
+        """Record the end as a step of the start that did not come: it may have, in a worker that died since."""
+        attempts = int(message.options.get("attempts", 0))
+        self._end(message, kept, state, attempts=attempts, started=attempts + 1, **details)
 
     def _end(
         self,
@@ -286,14 +287,13 @@ class Status(Middleware):
 
     def _has_row(self, message: Any) -> bool:
         """Return whether the move of a message wrote its row, or found that its lease was lost."""
-        decided = isinstance(getattr(message, "outcome", None), Outcome)
-        return self._finds_waiting and decided and getattr(message, "moved", False) is True
+        moved = getattr(message, "moved", False) is True
+        return self._finds_waiting and moved and isinstance(getattr(message, "outcome", None), Outcome)
 
     def _queue_of(self, lane: str) -> str:
-        known = self._queues.get(lane)
-        if known is None:
-            known = self._queues[lane] = self._yard.queue_of(lane.removesuffix(".DQ")).name
-        return known
+        if lane not in self._queues:
+            self._queues[lane] = self._yard.queue_of(lane.removesuffix(".DQ")).name
+        return self._queues[lane]
 
 
 # Options of a message that is not sent for the first time.

@@ -309,7 +309,7 @@ def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(
     records = facilities(broker).records
     started, interrupted = threading.Event(), threading.Event()
 
-    name = f"interrupted_and_{how}"
+    name = f"interrupted_and_{how}_within_{within_s:.0f}"
 
     @dramatiq.actor(broker=broker, queue_name="work", actor_name=name)
     def long() -> None:

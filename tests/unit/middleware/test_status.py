@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
+import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
@@ -42,3 +43,19 @@ def test_a_worker_that_ends_without_its_server_says_so_in_one_line(caplog: pytes
         "job records are not written at the end of the worker, jobs that ended may run again: "
     )
     assert barrier.pending, "the last flush of the child tries once more"
+
+
+def test_an_actor_that_is_declared_again_brings_its_options() -> None:
+    broker, kept = StubBroker(middleware=[]), []
+    status = Status(yard=cast(Yard, None), barrier=AckBarrier(cast(JobRecords, NoAnswer())))
+    broker.add_middleware(status)
+    for store in (False, True, False):
+        actor = dramatiq.actor(_nothing, broker=broker, actor_name="again", store_results=store)
+        kept.append((status._kept.of(broker, "again").store_results, status._kept.succeeds_plainly(actor.message())))
+        del broker.actors["again"]
+
+    assert kept == [(False, True), (True, False), (False, True)]
+
+
+def _nothing() -> None:
+    """Do nothing."""
