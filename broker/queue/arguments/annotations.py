@@ -80,16 +80,17 @@ def takes_text(annotation: Any, *, only: bool = False) -> bool:
     Args:
         only: Whether it always is, but for ``None``.
     """
-    found = [_is_text(part) for part in _parts(annotation) if not isinstance(part, msgspec.inspect.NoneType)]
+    found = [_is_text(part) for part in parts_of(annotation) if not isinstance(part, msgspec.inspect.NoneType)]
     return all(found) and bool(found) if only else any(found)
 
 
 def takes_none(annotation: Any) -> bool:
     """Return whether ``None`` is among an annotation's values."""
-    return any(isinstance(part, msgspec.inspect.NoneType) for part in _parts(annotation))
+    return any(isinstance(part, msgspec.inspect.NoneType) for part in parts_of(annotation))
 
 
-def _parts(annotation: Any) -> tuple[Any, ...]:
+def parts_of(annotation: Any) -> tuple[Any, ...]:
+    """Return the descriptions of a union's types, or of the one type."""
     info = msgspec.inspect.type_info(annotation)
     return getattr(info, "types", (info,))
 

@@ -17,6 +17,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from broker.queue.arguments.annotations import Annotation, annotations_of
+from broker.queue.arguments.conversions import conversion_of
 from broker.queue.arguments.values import from_json, is_json, is_same, lost_key, to_json
 from broker.queue.json_values import BY_KEY, expression_for
 
@@ -37,6 +38,7 @@ class ArgumentType:
     def __init__(self, annotation: Annotation) -> None:
         self.name, self.written, self.is_typed = annotation.name, annotation.written, annotation.is_typed
         # msgspec prepares the fields of a structure once, any other type at each conversion.
+        self._type = annotation.type
         self._box = msgspec.defstruct("Argument", [("value", annotation.type)], array_like=True)
 
     def read(self, value: Any, *, strict: bool = True) -> Any:
@@ -69,7 +71,7 @@ class ArgumentType:
             if not is_json(value):
                 raise Misfit(f"{self._expects(path)}; this {type(value).__name__} would come out as another value")
         except msgspec.ValidationError as error:
-            raise Misfit(self._fact(value, path, str(error))) from None
+            raise Misfit(self._fact(value, path, str(error), conversion_of(self._type, value))) from None
         except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
             raise Misfit(f"{self._expects(path)}; {_held(value, str(error))}{self._remedy(value, path)}") from None
         except Misfit:
@@ -102,7 +104,7 @@ class ArgumentType:
     def _expects(self, path: str) -> str:
         return f"argument {path} expects {self.written}"
 
-    def _fact(self, value: Any, path: str, fault: str) -> str:
+    def _fact(self, value: Any, path: str, fault: str, remedy: str = "") -> str:
         _, found, place = fault.rpartition(" - at `")
         if place.startswith(_KEY):
             place = place.removeprefix(_KEY).removesuffix("`").removeprefix("$[0]")
@@ -110,7 +112,8 @@ class ArgumentType:
         place = place.removesuffix("`").removeprefix("$[0]").removeprefix("$")
         if found and place:
             return f"{self._expects(path)}; {path}{place} does not fit"
-        return f"{self._expects(path)}; this {type(value).__name__} does not fit{self._remedy(value, path)}"
+        remedy = f"; send {remedy.replace('{}', path)}" if remedy else self._remedy(value, path)
+        return f"{self._expects(path)}; this {type(value).__name__} does not fit{remedy}"
 
     def _remedy(self, value: Any, path: str) -> str:
         expression = expression_for(value)

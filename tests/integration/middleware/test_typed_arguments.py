@@ -117,7 +117,8 @@ def test_what_does_not_fit_is_refused_where_it_is_sent_and_nothing_was_sent(
     shop: Shop, send: Callable[[Any], Any]
 ) -> None:
     words = (
-        r"actor tomorrow: argument due expects datetime.date; this str does not fit; it is declared as "
+        r"actor tomorrow: argument due expects datetime.date; this str does not fit; "
+        r"send a date, or text such as 2026-05-01; it is declared as "
         r"tomorrow\(due.*test_typed_arguments.py:\d+"
     )
     with transaction.atomic(), pytest.raises(ArgumentMismatch, match=words):
