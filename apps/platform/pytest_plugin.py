@@ -39,10 +39,19 @@ def switchyard_eager() -> Iterator[MemoryBroker]:
         yield switch.yard.broker
 
 
+@pytest.fixture
+def switchyard_real_broker() -> Iterator[None]:
+    """The real broker, on purpose: the test has workers of its own, and is not warned of what it sends."""
+    from apps.platform.send_warnings import real_broker_is_meant
+
+    with real_broker_is_meant():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _switchyard_in_memory(request: pytest.FixtureRequest) -> Iterator[None]:
     wanted = request.config.getini("switchyard_in_memory")
-    own = {"switchyard_broker", "switchyard_eager"} & set(request.fixturenames)
+    own = {"switchyard_broker", "switchyard_eager", "switchyard_real_broker"} & set(request.fixturenames)
     if not wanted or own:
         yield
         return

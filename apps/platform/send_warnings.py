@@ -1,9 +1,15 @@
-"""Warnings, in development, of a send inside a transaction, and of a time that is sent without a zone."""
+"""Warnings of sends: in development inside a transaction, or of a time without a zone; in tests to the real broker."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+import os
+import sys
+import unittest
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +19,7 @@ from django.conf import settings
 from django.db import connections
 from dramatiq.broker import Broker
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker import errors
 from broker.queue.arguments.types import argument_types
@@ -21,6 +27,9 @@ from middleware import places
 from middleware.arguments import signature_of
 
 logger = logging.getLogger("switchyard.jobs")
+
+# Not empty while a test sends to the real broker on purpose.
+_meant: list[bool] = []
 
 # Folders of the code between the project's call and this middleware.
 PASSED_OVER = tuple(
@@ -32,6 +41,12 @@ PASSED_OVER = tuple(
         Path(__file__).parent,
     )
 )
+
+
+def warnings_of_sends(*, debug: bool) -> list[Middleware]:
+    """Return the middleware that warns in development, and in a process that runs pytest or ``manage.py test``."""
+    is_test_run = "pytest" in sys.modules or sys.argv[1:2] == ["test"]
+    return [*([TransactionWarnings(), ZoneWarnings()] if debug else []), *([SendsOfTests()] if is_test_run else [])]
 
 
 class TransactionWarnings(Middleware):
@@ -97,9 +112,73 @@ class ZoneWarnings(Middleware):
             )
 
 
+class SentByTest(UserWarning, MiddlewareError):
+    """A test sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test.
+
+    Args:
+        test: Name of the test.
+    """
+
+    def __init__(self, actor_name: str, test: str) -> None:
+        super().__init__(
+            f"actor {actor_name}: the test {test} sent it to the real broker, and no test runs what waits there; write "
+            f"@in_memory() of {__package__}.testing above the test or its class, or give it the fixture "
+            "switchyard_broker of pytest; a test with workers of its own is given switchyard_real_broker"
+        )
+
+
+class SendsOfTests(Middleware):
+    """Warn, once for each test and actor, of a message that a test sends to the real broker.
+
+    Listed in runs of tests only.
+    """
+
+    def __init__(self) -> None:
+        self._reported = ("", "")
+
+    def before_enqueue(self, broker: Broker, message: Message[object], delay: int | None) -> None:
+        """Warn if a test runs that did not ask for the real broker.
+
+        Raises:
+            SentByTest: warnings are errors.
+        """
+        if _meant or not (test := running_test()) or self._reported == (test, message.actor_name):
+            return
+        self._reported = (test, message.actor_name)
+        file, line = calling_line()
+        warnings.warn_explicit(SentByTest(message.actor_name, test), SentByTest, file, line)
+
+
+@contextmanager
+def real_broker_is_meant() -> Iterator[None]:
+    """Send without the warning in this block."""
+    _meant.append(True)
+    try:
+        yield
+    finally:
+        _meant.pop()
+
+
+def running_test() -> str:
+    """Return the name of the test that leads here, "" if there is none."""
+    if "pytest" in sys.modules and (named := os.environ.get("PYTEST_CURRENT_TEST")):
+        return named.rpartition(" (")[0]
+    frame = inspect.currentframe()
+    while frame is not None:
+        if isinstance(case := frame.f_locals.get("self"), unittest.TestCase):
+            return case.id()
+        frame = frame.f_back
+    return ""
+
+
 def calling_place() -> str:
     """Return the innermost place of the project's code that led here."""
+    return places.place(*calling_line())
+
+
+def calling_line() -> tuple[str, int]:
+    """Return the file and the number of the innermost line of the project's code that led here."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(PASSED_OVER):
         frame = frame.f_back
-    return places.place(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""  # CPython has frames
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)  # CPython has frames

@@ -18,7 +18,7 @@ from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
 from apps.platform.jobs.result_stores.chosen import result_stores
 from apps.platform.missing_tables import MissingTables
-from apps.platform.send_warnings import TransactionWarnings, ZoneWarnings
+from apps.platform.send_warnings import warnings_of_sends
 from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, Transport, attach
@@ -95,7 +95,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     elif not structlog.is_configured():
         logs.use_standard_logging()
     client = connect(own.broker_url, absence=own.absence)
-    extra = [*without_replaced(middleware or []), *([TransactionWarnings(), ZoneWarnings()] if own.debug else [])]
+    extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     settings["results"] = result_stores(own.results)
     if own.rabbitmq_url:

@@ -34,5 +34,5 @@ def test_every_fixture_is_described() -> None:
     functions = {node.name for node in plugin.body if isinstance(node, ast.FunctionDef)}
 
     fixtures = {name for name in functions if name.startswith("switchyard")}
-    assert fixtures == {"switchyard_broker", "switchyard_eager"}
+    assert fixtures == {"switchyard_broker", "switchyard_eager", "switchyard_real_broker"}
     assert all(f"| `{name}` |" in PAGE for name in (*fixtures, "switchyard_in_memory"))
