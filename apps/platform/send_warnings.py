@@ -46,7 +46,7 @@ PASSED_OVER = tuple(
 def warnings_of_sends(*, debug: bool) -> list[Middleware]:
     """Return the middleware that warns in development, and in a process that runs pytest or ``manage.py test``."""
     is_test_run = "pytest" in sys.modules or sys.argv[1:2] == ["test"]
-    return [*([TransactionWarnings(), ZoneWarnings()] if debug else []), *([SendsOfTests()] if is_test_run else [])]
+    return [*([TransactionWarnings(), ZoneWarnings()] if debug else []), *([SendsInTesting()] if is_test_run else [])]
 
 
 class TransactionWarnings(Middleware):
@@ -112,7 +112,7 @@ class ZoneWarnings(Middleware):
             )
 
 
-class SentByTest(UserWarning, MiddlewareError):
+class SentInTesting(UserWarning, MiddlewareError):
     """A test sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test.
 
     Args:
@@ -127,7 +127,7 @@ class SentByTest(UserWarning, MiddlewareError):
         )
 
 
-class SendsOfTests(Middleware):
+class SendsInTesting(Middleware):
     """Warn, once for each test and actor, of a message that a test sends to the real broker.
 
     Listed in runs of tests only.
@@ -140,13 +140,13 @@ class SendsOfTests(Middleware):
         """Warn if a test runs that did not ask for the real broker.
 
         Raises:
-            SentByTest: warnings are errors.
+            SentInTesting: warnings are errors.
         """
         if _meant or not (test := running_test()) or self._reported == (test, message.actor_name):
             return
         self._reported = (test, message.actor_name)
         file, line = calling_line()
-        warnings.warn_explicit(SentByTest(message.actor_name, test), SentByTest, file, line)
+        warnings.warn_explicit(SentInTesting(message.actor_name, test), SentInTesting, file, line)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 from apps.platform.conf import declared_yard
-from apps.platform.send_warnings import SendsOfTests
+from apps.platform.send_warnings import SendsInTesting
 from apps.platform.testing.broker import MemoryBroker
 from apps.platform.testing.calls import MemoryCalls
 from apps.platform.testing.running import Runner, WatchedTask
@@ -107,5 +107,5 @@ def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:
     if not hasattr(real, "switchyard"):
         return ours
     by_type = {type(entry): entry for entry in ours}
-    of_server = (WatchedTask, ClockComparison, SendsOfTests)
+    of_server = (WatchedTask, ClockComparison, SendsInTesting)
     return [by_type.get(type(entry), entry) for entry in real.middleware if not isinstance(entry, of_server)]

@@ -87,17 +87,17 @@ def test_pytest_shows_one_warning_for_each_test_that_forgot_it(folder: Path) -> 
 
     assert "6 passed, 2 warnings" in output
     for test, line in (("test_forgotten", 9), ("Forgotten::test_in_a_class", 14)):
-        assert f"test_hello.py:{line}: SentByTest: actor hello: the test test_hello.py::{test} sent it to" in output
+        assert f"test_hello.py:{line}: SentInTesting: actor hello: the test test_hello.py::{test} sent it to" in output
     assert REMEDY in output
 
 
 def test_the_warning_is_filtered_by_its_category(folder: Path) -> None:
-    category = "apps.platform.send_warnings.SentByTest"
+    category = "apps.platform.send_warnings.SentInTesting"
 
     assert "6 passed in" in pytest_in(folder, "-W", f"ignore::{category}", "test_hello.py")
     refused = pytest_in(folder, "-W", f"error::{category}", "test_hello.py")
     assert "2 failed, 4 passed" in refused
-    assert "SentByTest: actor hello" in refused
+    assert "SentInTesting: actor hello" in refused
 
 
 def test_a_broker_that_is_away_does_not_hide_it(folder: Path) -> None:
@@ -110,4 +110,4 @@ def test_djangos_runner_shows_it_as_well(folder: Path) -> None:
     output = run(folder, "-m", "django", "test", "test_hello")
 
     assert "Ran 2 tests" in output
-    assert output.count("SentByTest: actor hello: the test test_hello.Forgotten.test_in_a_class sent it to the") == 1
+    assert output.count("SentInTesting: actor hello: the test test_hello.Forgotten.test_in_a_class sent it to the") == 1

@@ -10,7 +10,7 @@ import yaml
 from django.conf import settings
 from django.urls import reverse
 
-from apps.platform.commands.management.commands.switchyard import MODULES
+from apps.platform.commands.modules import MODULES
 from apps.platform.console import runbook as console_runbook
 from apps.platform.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert, runbook_path
 from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule

@@ -10,34 +10,10 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.platform.commands.foreign_names import right_command
+from apps.platform.commands.modules import MODULES
 from apps.platform.console.command_errors import WRONG_ARGUMENTS
 from apps.platform.console.command_help import show_examples
-
-MODULES = {
-    "runpools": "apps.platform.workers.commands.runpools",
-    "runpool": "apps.platform.workers.commands.runpool",
-    "runscheduler": "apps.platform.schedules.commands.runscheduler",
-    "runhistory": "apps.platform.history.commands.runhistory",
-    "runweb": "apps.platform.serving.commands.runweb",
-    "top": "apps.platform.top.commands.top",
-    "doctor": "apps.platform.doctor.commands.doctor",
-    "queues": "apps.platform.queues.commands.queues",
-    "workers": "apps.platform.operations.commands.workers",
-    "jobs": "apps.platform.jobs.commands.jobs",
-    "actors": "apps.platform.actors.commands.actors",
-    "deadletters": "apps.platform.dead_letters.commands.deadletters",
-    "history": "apps.platform.history.commands.history",
-    "bulk": "apps.platform.bulk.commands.bulk",
-    "schedules": "apps.platform.schedules.commands.schedules",
-    "alerts": "apps.platform.alerts.commands.alerts",
-    "audit": "apps.platform.audit.commands.audit",
-    "retention": "apps.platform.retention.commands.retention",
-    "topology": "apps.platform.deployment.commands.topology",
-    "broker": "apps.platform.operations.commands.broker",
-    "check_backlog": "apps.platform.operations.commands.check_backlog",
-    "tokens": "apps.platform.api.commands.tokens",
-    "createtoken": "apps.platform.api.commands.createtoken",
-}
 
 EXAMPLES = """examples:
   manage.py switchyard runpools                all pools; Ctrl-C drains them
@@ -64,6 +40,9 @@ class Command(BaseCommand):
             load(name).run_from_argv([argv[0], f"switchyard {name}", *argv[3:]])
         elif name == "":
             self.print_help(argv[0], argv[1])
+            sys.exit(WRONG_ARGUMENTS)
+        elif remedy := right_command(name):
+            sys.stderr.write(f"switchyard: there is no command {name!r}; write manage.py {remedy}\n")
             sys.exit(WRONG_ARGUMENTS)
         else:
             super().run_from_argv(argv)
