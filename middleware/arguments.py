@@ -147,9 +147,13 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     """
     if isinstance(kwargs, dict):
         return
-    signature = signature_of(actor.fn)
-    fact = f"kwargs is {kind_of(kwargs)}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
-    raise InvalidArguments(actor.actor_name, fact, actor.fn)
+    parameters = signature_of(actor.fn).parameters.values()
+    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    if named or any(each.kind is each.VAR_KEYWORD for each in parameters):
+        remedy = f"write kwargs={{{named[0] if named else 'name'!r}: ...}}"
+    else:  # *args, or places before a slash
+        remedy = f"the actor takes none by name, {'write args=(...,)' if parameters else 'leave kwargs out'}"
+    raise InvalidArguments(actor.actor_name, f"kwargs is {kind_of(kwargs)}; {remedy}", actor.fn)
 
 
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+from collections.abc import Callable
 from inspect import Parameter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -136,6 +137,26 @@ def test_a_text_as_args_of_a_hand_made_message_is_answered_with_the_missing_comm
         broker.enqueue(dramatiq.Message("default", "greet", cast(Any, "Ada"), {}, {}))
     with pytest.raises(ArgumentMismatch, match=r"too many positional arguments; it is declared as greet\("):
         greet.send(*two)
+
+
+@pytest.mark.parametrize(
+    ("function", "remedy"),
+    [
+        (lambda *values: None, "the actor takes none by name, write args=(...,)"),
+        (lambda first, /: None, "the actor takes none by name, write args=(...,)"),
+        (lambda *values, last: None, "write kwargs={'last': ...}"),
+        (lambda *values, **more: None, "write kwargs={'name': ...}"),
+        (lambda: None, "the actor takes none by name, leave kwargs out"),
+    ],
+)
+def test_kwargs_of_the_wrong_type_are_answered_with_a_name_that_the_actor_takes(
+    function: Callable[..., None], remedy: str
+) -> None:
+    refuse_unusable_calls()
+    actor = dramatiq.actor(actor_name="named", broker=StubBroker(middleware=[Arguments()]))(function)
+
+    with pytest.raises(InvalidArguments, match=rf"^actor named: kwargs is a list; {re.escape(remedy)}; it is declared"):
+        actor.message_with_options(kwargs=[1])
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,8 @@ def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: St
 def test_a_negative_delay_and_a_fraction_are_accepted_as_by_dramatiq(broker: StubBroker, delay: Any) -> None:
     actor = declare(broker)
     actor.send_with_options(delay=delay)
-    (actor.message() | actor.message_with_options(delay=50.5) | actor.message_with_options(delay=-5)).run()
+    steps = [actor.message(), actor.message_with_options(delay=50.5), actor.message_with_options(delay=-5)]
+    dramatiq.pipeline(steps, broker=broker).run()
 
 
 @pytest.mark.parametrize("delay", [float("nan"), float("inf"), 366 * 24 * 3_600_000 + 0.5, 10**15, True])
