@@ -160,9 +160,13 @@ def real_broker_is_meant() -> Iterator[None]:
 
 
 def running_test() -> str:
-    """Return the name of the test that leads here, "" if there is none."""
+    """Return the name of the test that leads here, "" if there is none, or a fixture of pytest leads here.
+
+    A fixture may be of many tests.
+    """
     if "pytest" in sys.modules and (named := os.environ.get("PYTEST_CURRENT_TEST")):
-        return named.rpartition(" (")[0]
+        test, _, phase = named.rpartition(" ")
+        return test if phase == "(call)" else ""
     frame = inspect.currentframe()
     while frame is not None:
         if isinstance(case := frame.f_locals.get("self"), unittest.TestCase):

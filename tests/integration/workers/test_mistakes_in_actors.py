@@ -287,6 +287,20 @@ def test_an_app_that_is_not_installed_belongs_into_the_project_s_own_list(projec
     assert "Add 'greetings' to PRODUCT_APPS in the settings." in said
 
 
+@pytest.mark.parametrize(("place", "told"), [("", True), ("    def ready(self): ", False)])
+def test_an_actor_that_is_imported_before_the_broker_is_built_is_seen(project: Project, place: str, told: bool) -> None:
+    project.write("loyalty/actors.py", actor('queue_name="urgent"'))
+    config = 'class Config(AppConfig):\n    name = "loyalty"\n'
+    project.write("loyalty/apps.py", f"from django.apps import AppConfig\n{config}{place}import loyalty.actors\n")
+    settings = SETTINGS.format(folder=str(project.folder))
+    project.write("host/settings.py", settings.replace('*INSTALLED_APPS, "loyalty"', '"loyalty", *INSTALLED_APPS'))
+
+    code, said = project.check()
+
+    assert (code, "(switchyard.W036) is declared with a RabbitmqBroker, from which" in said) == (0, told), said
+    assert ("leave that import out, or write it in ready()" in said) == told
+
+
 @pytest.mark.parametrize("folder", ["", "migrations"])
 def test_models_without_migrations_are_seen(project: Project, folder: str) -> None:
     project.write("loyalty/models.py", MODEL.format(managed=True))

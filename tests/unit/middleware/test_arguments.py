@@ -156,7 +156,7 @@ def test_kwargs_of_the_wrong_type_are_answered_with_a_name_that_the_actor_takes(
     actor = dramatiq.actor(actor_name="named", broker=StubBroker(middleware=[Arguments()]))(function)
 
     with pytest.raises(InvalidArguments, match=rf"^actor named: kwargs is a list; {re.escape(remedy)}; it is declared"):
-        actor.message_with_options(kwargs=[1])
+        actor.message_with_options(kwargs=cast(Any, [1]))
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage
         *installation.foreign_broker(),
         *installation.replaced_middleware(),
         *installation.routed_models(),
+        *installation.late_unfold(),
     ]
 
 
@@ -88,7 +89,11 @@ def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the actors that the installed apps declared."""
-    return check_actors(declared_yard(), dramatiq.get_broker()) + undiscovered.undiscovered_actors()
+    return (
+        check_actors(declared_yard(), dramatiq.get_broker())
+        + undiscovered.undiscovered_actors()
+        + undiscovered.foreign_actors()
+    )
 
 
 def models_have_migrations(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -16,6 +16,7 @@ from broker.interface import Facilities
 from middleware.foreign_middleware import is_replaced
 
 LABEL = "switchyard_"
+ADMIN = "django.contrib.admin"
 ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
 PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
 # The others, which a project may leave out -> what they do.
@@ -67,6 +68,16 @@ def routed_models() -> list[CheckMessage]:
     fact = f"sends {', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''} to another database than 'default'"
     hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
     return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E036")]
+
+
+def late_unfold() -> list[CheckMessage]:
+    """Return W035 where Unfold is listed after Django's admin, whose templates are then found first."""
+    names = [config.name for config in installed_apps.get_app_configs()]
+    if not {"unfold", ADMIN} <= set(names) or names.index("unfold") < names.index(ADMIN):
+        return []
+    fact = f'lists "unfold" after "{ADMIN}", so that your own admin pages keep the looks of Django'
+    hint = f'Put "unfold" before "{ADMIN}", or leave it out.'
+    return [Warning(fact, hint=hint, obj="INSTALLED_APPS", id="switchyard.W035")]
 
 
 def addresses() -> list[CheckMessage]:

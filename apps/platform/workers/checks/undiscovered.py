@@ -1,18 +1,22 @@
-"""Actors in files that no process imports at its start: messages to them would wait for a worker that knows them."""
+"""Actors that no worker has: in files that no process imports at its start, or declared before the broker was built."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
+import dramatiq
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning
+from dramatiq.actor import Actor
 
+from apps.platform import __name__ as library
 from apps.platform.conf import switchyard_settings
 from apps.platform.workers.discovery import MODULE, is_discovered
-from middleware.places import place
+from middleware.places import place, place_of
 
 DECORATED = re.compile(rb"^@(?:dramatiq\.)?actor\b", re.MULTILINE)
 # Names of the file in which a newcomer, perhaps from Celery, writes actors.
@@ -43,6 +47,26 @@ def undiscovered_actors() -> list[CheckMessage]:
                 hint = f"Add {name!r} to {_list_of_apps()}{suffix}"
                 found.append(_warning(file, line, "is in no installed app", hint))
     return found
+
+
+def foreign_actors() -> list[CheckMessage]:
+    """W036: an actor of this project with another broker than the one that was built for it."""
+    base, broker = Path(switchyard_settings().base_dir), dramatiq.get_broker()
+    files = [(module, getattr(module, "__file__", None)) for module in list(sys.modules.values())]
+    own = [vars(module) for module, file in files if file and _is_own(Path(file), base)]
+    found = {id(value): value for names in own for value in list(names.values()) if isinstance(value, Actor)}
+    return [
+        Warning(
+            f"is declared with a {type(actor.broker).__name__}, from which no pool fetches: most likely its file is "
+            "imported before the broker is built, by an apps.py",
+            hint=f"Workers import {MODULE}.py themselves: leave that import out, or write it in ready(); or list "
+            f"{library}.apps() before that app.",
+            obj=f"actor {actor.actor_name} ({place_of(actor.fn)})",
+            id="switchyard.W036",
+        )
+        for actor in found.values()
+        if actor.broker is not broker
+    ]
 
 
 def _list_of_apps() -> str:
