@@ -16,8 +16,8 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
+from apps.platform.failure_notes import FailureNotes
 from apps.platform.jobs.result_stores.chosen import result_stores
-from apps.platform.missing_tables import MissingTables
 from apps.platform.send_warnings import warnings_of_sends
 from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
@@ -279,7 +279,7 @@ def in_order(
         *extra,
         *([DeclaredOptions()] if extra else []),
         TypedArguments(),
-        MissingTables(),
+        FailureNotes(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 

@@ -1,21 +1,26 @@
-"""Failures for want of a table or a column: the exception says what creates them."""
+"""Failures whose remedy the exception is given: a missing table, a query that an async actor does not await."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, ProgrammingError
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
-REMEDY = "run manage.py migrate; after a change of models, manage.py makemigrations before"
+NO_TABLE = "run manage.py migrate; after a change of models, manage.py makemigrations before"
+IN_EVENT_LOOP = (
+    "an async actor awaits the database: write await Model.objects.aget(...), async for over a queryset, or "
+    "await sync_to_async(function)(...) of asgiref.sync; or declare the actor with def, without async"
+)
 # PostgreSQL's codes of an undefined table and an undefined column, and SQLite's words for them.
 STATES = ("42P01", "42703")
 WORDS = ("no such table", "no such column", "has no column named")
 
 
-class MissingTables(Middleware):
-    """Middleware that adds the remedy to the exception of a job whose tables are not migrated, for logs and pages.
+class FailureNotes(Middleware):
+    """Middleware that adds the remedy to the exception of a job, for logs and pages.
 
     Listed behind all that read the exception.
     """
@@ -28,9 +33,11 @@ class MissingTables(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Add the remedy."""
+        """Add the remedy, where one is known."""
         if isinstance(exception, (OperationalError, ProgrammingError)) and _lacks_table(exception):
-            exception.add_note(REMEDY)
+            exception.add_note(NO_TABLE)
+        elif isinstance(exception, SynchronousOnlyOperation):
+            exception.add_note(IN_EVENT_LOOP)
 
 
 def _lacks_table(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""A job that lacks a table fails with the command that creates it."""
+"""A job that lacks a table, or does not await a query, fails with what to do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
+from django.contrib.auth.models import Group
 from django.db import DatabaseError, connection
 
-from apps.platform.missing_tables import REMEDY, MissingTables
+from apps.platform.failure_notes import IN_EVENT_LOOP, NO_TABLE, FailureNotes
 from broker.interface import facilities
 from tests.conftest import RunWorker
 from tests.waiting import wait_for
@@ -31,9 +32,9 @@ def test_the_failure_names_the_command(db: None, statement: str, told: bool) -> 
     with pytest.raises(DatabaseError) as failed, connection.cursor() as cursor:
         cursor.execute(statement)
 
-    MissingTables().after_process_message(unused, unused, exception=failed.value)
+    FailureNotes().after_process_message(unused, unused, exception=failed.value)
 
-    assert getattr(failed.value, "__notes__", []) == ([REMEDY] if told else [])
+    assert getattr(failed.value, "__notes__", []) == ([NO_TABLE] if told else [])
 
 
 @pytest.mark.django_db(transaction=True)
@@ -54,4 +55,27 @@ def test_the_dead_letter_of_such_a_job_has_the_remedy(valkey: redis.Redis, run_w
 
     letter = facilities().transport.find_dead_letter("default", job_id)
     assert letter is not None
-    assert REMEDY in letter.traceback
+    assert NO_TABLE in letter.traceback
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_dead_letter_of_an_async_actor_that_does_not_await_a_query_has_the_remedy(
+    valkey: redis.Redis, run_worker: RunWorker
+) -> None:
+    broker = dramatiq.get_broker()
+
+    @dramatiq.actor(queue_name="default", actor_name="probe_groups", max_retries=0)
+    async def count_groups() -> int:
+        return Group.objects.count()
+
+    try:
+        job_id = count_groups.send().message_id
+        with run_worker("default"):
+            wait_for(lambda: facilities().transport.find_dead_letter("default", job_id))
+    finally:
+        del broker.actors["probe_groups"]
+
+    letter = facilities().transport.find_dead_letter("default", job_id)
+    assert letter is not None
+    assert letter.exception == "SynchronousOnlyOperation"
+    assert IN_EVENT_LOOP in letter.traceback
