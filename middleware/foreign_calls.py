@@ -17,6 +17,8 @@ FOREIGN_CALLS = {
     "delay_on_commit": ".send(...) in transaction.on_commit, or enqueue_on_commit(...) of apps.platform.jobs.services",
     "apply_async_on_commit": ".send_with_options(...) in transaction.on_commit",
     "enqueue": ".send(...), with the same arguments",
+    # Dramatiq calls it on each step of a pipeline.
+    "copy": ".message(...), of which pipelines and groups are made",
 }
 
 RESULT = ".get_result(block=True, timeout=3_000), in milliseconds"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
+from django.apps import apps
 from django.utils.module_loading import autodiscover_modules
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
@@ -139,6 +140,8 @@ def _remedy(error: Exception) -> str:
             f"DRAMATIQ_BROKER in the settings names a {kind}, which has no options of {library}'s: remove it, "
             f'or set it to {{"BROKER": "{library}.wiring.build_broker"}}'
         )
+        if not apps.is_installed("django_dramatiq"):
+            remedy = f"no app of INSTALLED_APPS builds the broker: write INSTALLED_APPS += {library}.apps()"
     elif isinstance(error, ModuleNotFoundError) and error.name in OTHER_LIBRARIES:
         remedy = f"an actor is declared with Dramatiq: {DECORATOR}"
     if not remedy:

@@ -376,6 +376,29 @@ def test_an_option_of_ours_with_dramatiq_s_broker_names_the_setting(project: Pro
     assert "DRAMATIQ_BROKER in the settings names a RedisBroker, which has no options of apps.platform's" in said
 
 
+def test_the_package_itself_in_place_of_its_apps_is_answered(project: Project) -> None:
+    settings = SETTINGS.format(folder=str(project.folder)) + 'INSTALLED_APPS = ["apps.platform", "loyalty"]\n'
+    project.write("host/settings.py", settings)
+
+    code, said = project.check()
+
+    assert code == 1
+    assert 'INSTALLED_APPS lists "apps.platform", which is no app but a package of apps: remove it, and write' in said
+    assert "INSTALLED_APPS += apps.platform.apps()" in said
+
+
+def test_a_project_without_the_app_that_builds_the_broker_is_answered(project: Project) -> None:
+    settings = SETTINGS.format(folder=str(project.folder)) + (
+        'INSTALLED_APPS = [app for app in INSTALLED_APPS if "dramatiq" not in app]\n'
+    )
+    project.write("host/settings.py", settings)
+
+    code, said = project.check()
+
+    assert code == 1
+    assert "no app of INSTALLED_APPS builds the broker: write INSTALLED_APPS += apps.platform.apps()" in said
+
+
 def test_times_without_a_zone_are_refused(project: Project) -> None:
     project.write("host/settings.py", SETTINGS.format(folder=str(project.folder)) + "USE_TZ = False\n")
 

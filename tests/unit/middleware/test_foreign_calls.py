@@ -7,6 +7,7 @@ import inspect
 import pickle
 import traceback
 
+import dramatiq
 import pytest
 from dramatiq import Message
 
@@ -26,6 +27,11 @@ from middleware.foreign_calls import FOREIGN_CALLS, FOREIGN_MESSAGE_CALLS, expla
 def test_a_foreign_call_says_what_to_write_instead(call: str, words: str) -> None:
     with pytest.raises(AttributeError, match=rf"actor generate_report has no '{call}': {words}"):
         getattr(generate_report, call)
+
+
+def test_an_actor_in_place_of_a_step_is_answered_with_its_message() -> None:
+    with pytest.raises(AttributeError, match=r"^actor generate_report has no 'copy': write generate_report\.message\("):
+        dramatiq.pipeline([generate_report.message("2026-05"), generate_report])  # type: ignore[list-item]
 
 
 def test_actors_do_not_seem_to_have_the_foreign_calls() -> None:
