@@ -84,3 +84,17 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
         call_command("actors", "send", *words)
 
     assert facilities.transport.stats("billing").live.waiting == 0
+
+
+@pytest.mark.parametrize("words", [("7",), ("wagon=7", "--tag", "x"), ("7", "0.5")])
+def test_arguments_without_their_option_are_answered_with_what_to_write(
+    actor: Any, facilities: Facilities, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(CommandError) as refused:
+        call_command("actors", "send", "weigh", *words)
+
+    assert str(refused.value) == (
+        """actor weigh: its arguments are JSON; write --kwargs '{"wagon": ..., "tare_kg": ...}', or --args '[...]'"""
+    )
+    assert refused.value.returncode == 2
+    assert facilities.transport.stats("billing").live.waiting == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from argparse import SUPPRESS
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -13,7 +14,7 @@ from dramatiq.middleware import MiddlewareError
 from apps.platform.actors import ended_jobs, metrics, queries, services
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.audit.services import Who, act
-from apps.platform.console.command_errors import as_command_error
+from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
 from apps.platform.console.printing_command import PrintingCommand
@@ -43,6 +44,7 @@ class Command(PrintingCommand):
         send = actions.add_parser("send", help="enqueue one job; prints its id")
         for each in (show, send):
             each.add_argument("name", metavar="NAME", help="name of the actor, see list")
+        send.add_argument("bare", nargs="*", help=SUPPRESS)  # refused with what to write
         send.add_argument("--args", metavar="JSON", default="[]", dest="arguments", help="positional arguments: a list")
         send.add_argument("--kwargs", metavar="JSON", default="{}", dest="named", help="named arguments: an object")
         send.add_argument("--delay", metavar="MS", type=int, help="milliseconds until the job may start")
@@ -69,9 +71,24 @@ class Command(PrintingCommand):
             raise CommandError(str(error)) from error
 
     def _send(
-        self, *, name: str, arguments: str, named: str, delay: int | None, tags: list[str], **options: Any
+        self,
+        *,
+        name: str,
+        bare: list[str],
+        arguments: str,
+        named: str,
+        delay: int | None,
+        tags: list[str],
+        **options: Any,
     ) -> str:
         actor = queries.find_actor(name)
+        if bare:
+            example = ", ".join(f'"{each.name}": ...' for each in parameters_of(actor))
+            raise CommandError(
+                f"actor {name}: its arguments are JSON; "
+                + (f"write --kwargs '{{{example}}}', or --args '[...]'" if example else "it takes none"),
+                returncode=WRONG_ARGUMENTS,
+            )
         places = _value("--args", arguments, list)
         names = _value("--kwargs", named, dict)
         with as_command_error(f"actor {name}"):
