@@ -34,10 +34,19 @@ class FailureNotes(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Add the remedy, where one is known."""
-        if isinstance(exception, (OperationalError, ProgrammingError)) and _lacks_table(exception):
-            exception.add_note(NO_TABLE)
-        elif isinstance(exception, SynchronousOnlyOperation):
-            exception.add_note(IN_EVENT_LOOP)
+        if exception is not None:
+            add_remedy(exception)
+
+
+def add_remedy(error: BaseException) -> None:
+    """Add the remedy to an exception, where one is known."""
+    remedy = ""
+    if isinstance(error, (OperationalError, ProgrammingError)) and _lacks_table(error):
+        remedy = NO_TABLE
+    elif isinstance(error, SynchronousOnlyOperation):
+        remedy = IN_EVENT_LOOP
+    if remedy and remedy not in getattr(error, "__notes__", ()):
+        error.add_note(remedy)
 
 
 def _lacks_table(error: BaseException) -> bool:

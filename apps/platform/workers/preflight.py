@@ -9,12 +9,14 @@ from collections.abc import Iterable
 
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Warning, run_checks
+from django.db import DEFAULT_DB_ALIAS
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.metrics_folder import remedy_for
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
+from apps.platform.workers.checks.database import unmigrated
 from broker.errors import BrokerError
 from broker.health.keyspace_id import ACCEPT
 from broker.pool import Pool
@@ -34,7 +36,7 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     found = [message for message in found if not message.is_silenced()]
     wrong = [message for message in found if message.is_serious()]
     if ask_broker and not wrong:
-        found += mark_keyspace()
+        found += unmigrated(DEFAULT_DB_ALIAS) + mark_keyspace()
     for message in found:
         if message not in wrong:
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")

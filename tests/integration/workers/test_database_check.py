@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -104,3 +105,22 @@ def test_no_file_is_made_by_looking(environment: dict[str, str], tmp_path: Path)
 
     assert done.stdout.strip() == "[]"
     assert not (tmp_path / "db.sqlite3").exists()
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_process_that_starts_without_its_tables_says_what_makes_them(
+    environment: dict[str, str], tmp_path: Path, made: bool
+) -> None:
+    if made:
+        sqlite3.connect(tmp_path / "db.sqlite3").close()
+        assert manage(environment, "migrate", "switchyard_jobs").returncode == 0
+    start = "from apps.platform.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
+
+    lacking = manage(environment, "shell", "--verbosity=0", "-c", start)
+    migrated = manage(environment, "migrate")
+    after = manage(environment, "shell", "--verbosity=0", "-c", start)
+
+    said = r"switchyard: warning: database default: lacks \d+ migrations, switchyard_\w+\.0001_\w+ first, and what "
+    assert re.search(said + r"needs their tables fails; run manage\.py migrate \(switchyard\.W037\)\n", lacking.stderr)
+    assert migrated.returncode == 0 and "W037" not in migrated.stdout + migrated.stderr
+    assert "W037" not in after.stderr

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
+from apps.platform import __name__ as library
 from apps.platform.conf import declared_yard
 from apps.platform.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
 from apps.platform.workers.checks.bounced import is_bounced
@@ -46,6 +48,37 @@ def made_before(alias: str) -> list[CheckMessage]:
             id="switchyard.E021",
         )
     ]
+
+
+def unmigrated(alias: str) -> list[CheckMessage]:
+    """Return W037 where migrations of the library's apps are not applied. A database that does not answer is left out.
+
+    No check of Django's: ``manage.py migrate`` itself would print it.
+    """
+    connection = connections[alias]
+    lacks_file = connection.vendor == "sqlite" and not _file_exists(connection)
+    applied = () if lacks_file else _asked(_read_migrations, connection)
+    if applied is None:
+        return []
+    missing = sorted(set(_own_migrations()) - set(applied))
+    if not missing:
+        return []
+    first = ".".join(missing[0])
+    return [
+        Warning(
+            f"lacks {len(missing)} migrations, {first} first, and what needs their tables fails",
+            hint="Run manage.py migrate.",
+            obj=f"database {alias}",
+            id="switchyard.W037",
+        )
+    ]
+
+
+def _own_migrations() -> Iterator[tuple[str, str]]:
+    own = (config for config in apps.get_app_configs() if config.name.startswith(f"{library}."))
+    for config in own:
+        for file in Path(config.path).glob("migrations/[0-9]*.py"):
+            yield config.label, file.stem
 
 
 def undeclared_bouncer(alias: str) -> list[CheckMessage]:
