@@ -209,6 +209,8 @@ def _of_backoff(value: Any) -> str:
 
 
 def _of_retry_when(value: Any) -> str:
+    if is_exception_class(value):  # calling it makes an exception, which is true
+        return f"write retry_when=lambda retries, exception: isinstance(exception, {value.__name__})"
     remedy = "write a function of two arguments, the number of retries so far and the exception"
     return "" if takes_arguments(value, 2) else remedy
 

@@ -87,6 +87,8 @@ def _of_actor(key: Any, actor: Actor[..., Any]) -> str:
         return _of_function(key, list(parameters.values()))
     if refusal := _of_key(key):
         return refusal
+    if key in parameters:
+        return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: str({key})"
     if not any(f"{{{name}{end}" in key for name in parameters for end in "}.[:!"):
         return ""
     return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: f{key!r}"

@@ -137,6 +137,21 @@ def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to
     dramatiq.actor(send, broker=broker, unique_key="report:{custom}")
 
 
+def test_a_unique_key_that_is_the_name_of_an_argument_is_refused_with_the_function_to_write(broker: StubBroker) -> None:
+    def send(customer_id: int, month: str) -> None: ...
+
+    words = re.escape("same key for every call; write unique_key=lambda customer_id, month: str(customer_id)")
+    with pytest.raises(InvalidOption, match=words):
+        dramatiq.actor(broker=broker, unique_key="customer_id")(send)
+    dramatiq.actor(broker=broker, unique_key="customer")(send)
+
+
+def test_a_class_of_exceptions_that_would_retry_every_failure_is_refused(broker: StubBroker) -> None:
+    words = re.escape("write retry_when=lambda retries, exception: isinstance(exception, KeyError)")
+    with pytest.raises(InvalidOption, match=words):
+        declare(broker, retry_when=KeyError)
+
+
 @pytest.mark.parametrize("key", [lambda: "x", lambda customer_id, month, other: "x", lambda *, customer: "x"])
 def test_a_unique_key_that_cannot_be_called_with_the_arguments_is_refused(
     broker: StubBroker, key: Callable[..., str]
