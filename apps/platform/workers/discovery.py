@@ -34,6 +34,12 @@ LIBRARY_FILES = frozenset({ACTOR_FILE, CronSpec.parse.__func__.__code__.co_filen
 # Python's words for a use of what is only just being imported, and for a decorator that was called once too often.
 CIRCULAR = re.compile(r"[^']*'([\w.]+)'.*\(most likely due to a circular import\)")
 CALLED_TWICE = "actor.<locals>.decorator() missing"
+# Names that somebody looks for in Dramatiq -> what to write.
+ABSENT_NAME = re.compile(r"cannot import name '(\w+)' from 'dramatiq'")
+NAMES_ELSEWHERE = {
+    "cron": "a schedule is periodiq's: write from periodiq import cron",
+    **dict.fromkeys(("task", "shared_task", "job"), f"an actor is declared with Dramatiq's own decorator: {DECORATOR}"),
+}
 OTHER_LIBRARIES = frozenset({"celery", "rq", "django_rq", "huey", "procrastinate"})
 
 _loaded: set[str] = set()
@@ -144,6 +150,8 @@ def _remedy(error: Exception) -> str:
             remedy = f"no app of INSTALLED_APPS builds the broker: write INSTALLED_APPS += {library}.apps()"
     elif isinstance(error, ModuleNotFoundError) and error.name in OTHER_LIBRARIES:
         remedy = f"an actor is declared with Dramatiq: {DECORATOR}"
+    elif isinstance(error, ImportError) and (absent := ABSENT_NAME.match(str(error))):
+        remedy = NAMES_ELSEWHERE.get(absent[1], "")
     if not remedy:
         return ""
     frame, line = next(step for step in reversed(steps) if step[0].f_code.co_filename not in LIBRARY_FILES)

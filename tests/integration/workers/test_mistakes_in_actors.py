@@ -119,6 +119,11 @@ def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
         (actor("queue_name=None"), "queue_name is the name of a queue in the topology, as text: write @dramatiq.actor"),
         (actor('queue_name="my queue"'), "queue_name is the name of a queue in the topology, as text"),
         ("\n\nfrom celery import shared_task\n", "an actor is declared with Dramatiq: write @dramatiq.actor"),
+        (
+            "\n\nfrom dramatiq import task\n",
+            "an actor is declared with Dramatiq's own decorator: write @dramatiq.actor",
+        ),
+        ("\n\nfrom dramatiq import cron\n", "a schedule is periodiq's: write from periodiq import cron"),
     ],
 )
 def test_a_library_s_error_about_a_declaration_is_followed_by_what_to_write(
