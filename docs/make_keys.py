@@ -33,6 +33,7 @@ TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re
 PLACEHOLDERS: dict[str, Any] = {
     "lane": "live",
     "owner": "OWNER",
+    "tag": "TAG",
     "job_id": "ID",
     "bucket": 1,
     "name": "NAME",

@@ -10,7 +10,7 @@ from redis.crc import key_slot
 
 from broker.redis.calls import RedisCalls
 
-# A single server has one marker for all queues, without a hash tag; a cluster has one for each family.
+# A single server has one marker for all queues, without a hash tag; a cluster has several, one call for each.
 OF_ONE_SERVER = ("generation_make", "generation_accept")
 SEVERAL_KEYS = ("MGET", "DEL", "UNLINK", "EXISTS")
 

@@ -90,6 +90,10 @@ class KeyspaceId:
             return "ours" if found.id == self.seen else "another" if found.id else "missing"
         return "missing" if found.missed else "unmarked"
 
+    def where_lost(self) -> str:
+        """Return "": a single server needs no name. See :meth:`broker.health.cluster_ids.ClusterIds.where_lost`."""
+        return ""
+
     def miss_commands(self) -> list[tuple[Word, ...]]:
         """Return the commands that record that the keyspace this process had seen is not here."""
         return [("SADD", self._marks[1], self.seen)] if self.seen else []
@@ -106,8 +110,12 @@ def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
     )
 
 
-def finding(state: State) -> list[ServerFinding]:
-    """Return the findings of a state. An unmarked keyspace is reported by processes at their start."""
+def finding(state: State, where: str = "") -> list[ServerFinding]:
+    """Return the findings of a state. An unmarked keyspace is reported by processes at their start.
+
+    Args:
+        where: Nodes of a cluster that lost it, as half a sentence.
+    """
     if state == "missing":
         seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
     elif state == "another":
@@ -118,4 +126,4 @@ def finding(state: State) -> list[ServerFinding]:
         f"Find out what became of it (FLUSHDB, a failover to an empty server, a wrong database number); restore it, or "
         f"run `{ACCEPT}` to go on with what is there. Until then workers fetch nothing."
     )
-    return [ServerFinding("keyspace", "error", seen, remedy)]
+    return [ServerFinding("keyspace", "error", f"{seen}; {where}" if where else seen, remedy)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import BrokerUnavailable
-from broker.health.family_ids import keyspace_of
+from broker.health.cluster_ids import keyspace_of
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import State, finding
 from broker.health.nodes import NodeState, by_code, read_nodes
@@ -70,6 +70,7 @@ class Watch:
         self._every_s = every_s
         self._look_at_s = 0.0
         self._state: State = "unmarked"
+        self._lost: list[ServerFinding] = []
         self._refusing = False
 
     def due(self) -> bool:
@@ -92,7 +93,7 @@ class Watch:
             found = self._ask()
         except BrokerUnavailable as error:
             # The last known state of the keyspace holds until the next successful look.
-            found = [away(error), *finding(self._state)]
+            found = [away(error), *self._lost]
         pause = next((item.seen for item in found if item.code == "keyspace"), "")
         news = tuple(item for item in found if item.code not in before)
         for item in news:
@@ -118,17 +119,17 @@ class Watch:
         failed = next((answer for answer in marked if isinstance(answer, Exception)), None)
         if failed is None or self._calls.spread:
             self._state = self.generation.look(marked)
+            self._lost = finding(self._state, self.generation.where_lost())
         if failed is not None and not (self._calls.spread and isinstance(failed, BrokerUnavailable)):
             # A replica that lost its primary still answers what read_nodes() asked.
             found.append(away(failed) if isinstance(failed, BrokerUnavailable) else _unreadable(failed))
-        found += finding(self._state)
+        found += self._lost
         self._leave_word(nodes)
         return found
 
     def _leave_word(self, nodes: Sequence[NodeState]) -> None:
         evicting = {node.address: item.seen for node in nodes for item in node.findings if item.code == "evicting"}
-        lost = self._state in ("missing", "another")
-        if not evicting and not self._refusing and not lost:
+        if not evicting and not self._refusing and not self._lost:
             return
         commands: list[tuple[Word, ...]] = []
         for keys in self._families:
@@ -137,7 +138,7 @@ class Watch:
                 commands.append(("SET", keys.refused, seen, "PX", REFUSED_MS))
             elif self._refusing:
                 commands.append(("DEL", keys.refused))
-        if lost:
+        if self._lost:
             commands += self.generation.miss_commands()
         answers = self._calls.pipeline(commands, raise_errors=False)
         refused = [answer for answer in answers if isinstance(answer, Exception)]

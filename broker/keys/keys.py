@@ -83,6 +83,17 @@ class Keys:
         """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
         return f"{self.prefix}:generation:missed"
 
+    def part_id(self, tag: str) -> str:
+        """Hash: a keyspace id on a cluster, one for each 512 hash slots, so that a master without a queue has one too.
+
+        Its fields are those of the marker on a single server.
+        """
+        return f"{self.prefix}:keyspace:{{{tag}}}"
+
+    def part_ids_missed(self, tag: str) -> str:
+        """Set: keyspace ids that a process had read there and then did not find, on a cluster only."""
+        return f"{self.prefix}:keyspace:{{{tag}}}:missed"
+
     def abort(self, job_id: str) -> str:
         """String: the ``abort_timeout`` of a job that was aborted, ms. Expires after 90 s, or its ``abort_ttl``."""
         return f"{self.prefix}:abort:{{{job_id}}}"

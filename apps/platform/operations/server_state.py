@@ -10,9 +10,9 @@ from django.conf import settings
 from apps.platform.conf import declared_yard
 from apps.platform.leadership import SCHEDULER
 from broker.errors import BrokerError
-from broker.health.family_ids import marks_of
+from broker.health.cluster_ids import marks_of, where_lost
 from broker.health.key_types import type_commands, wrong_types
-from broker.health.keyspace_id import finding, marker_of
+from broker.health.keyspace_id import State, finding, marker_of
 from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes
 from broker.health.server import ServerFinding
 from broker.interface import Facilities
@@ -103,7 +103,8 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     """
     queues = [queue.name for queue in declared_yard().queues]
     reports, lease = keys.pool_reports(), keys.lock(SCHEDULER)
-    away = away_part(calls, keys, queues, also=(reports, lease))
+    marks = marks_of(calls, keys, queues)
+    away = away_part(calls, keys, queues, also=(reports, lease, *(marker for marker, _ in marks)))
     there = [queue for queue in queues if queue not in away.queues]
     refusal, then = _refusal(calls, keys, there)
     nodes = read_nodes(calls, production=not settings.DEBUG, keys=keys, queues=queues, away=away)
@@ -111,7 +112,7 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
     uptimes_s = [node.facts.uptime_s for node in nodes if node.facts is not None and node.facts.uptime_s is not None]
-    wrong = (*_lost_keyspace(calls, keys, there), *_wrong_types(calls, keys, there), *found)
+    wrong = (*_lost_keyspace(calls, keys, queues, away), *_wrong_types(calls, keys, there), *found)
     return ServerState(
         refusal,
         then,
@@ -141,15 +142,19 @@ def _wrong_types(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[S
     return wrong_types(families, calls.pipeline(type_commands(families), raise_errors=False))
 
 
-def _lost_keyspace(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[ServerFinding]:
+def _lost_keyspace(calls: RedisCalls, keys: Keys, queues: Sequence[str], away: AwayPart) -> list[ServerFinding]:
     """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
-    marks = marks_of(calls, keys, queues)
+    marks = [pair for pair in marks_of(calls, keys, queues) if pair[0] not in away.keys]
     commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
     answers = calls.pipeline(commands, raise_errors=False)
-    for hash_, missed in zip(answers[::2], answers[1::2], strict=True):
+    lost = {}
+    for (name, _), hash_, missed in zip(marks, answers[::2], answers[1::2], strict=True):
         if isinstance(hash_, BrokerError) or isinstance(missed, BrokerError):
             continue  # a replica without a primary, reported above
         marker = marker_of(hash_, missed)
         if marker.missed:
-            return finding("another" if marker.id else "missing")
-    return []
+            lost[name] = marker
+    if not lost:
+        return []
+    state: State = "another" if all(marker.id for marker in lost.values()) else "missing"
+    return finding(state, where_lost(calls, keys, queues, lost))

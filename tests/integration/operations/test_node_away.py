@@ -31,7 +31,7 @@ from apps.platform.operations.queries import yard_state
 from apps.platform.wiring import build_yard
 from broker.clock import now_ms
 from broker.errors import BrokerUnavailable
-from broker.health.family_ids import keyspace_of
+from broker.health.cluster_ids import keyspace_of
 from broker.interface import Facilities, facilities
 from broker.redis.connections import connect
 from broker.stores.pool_reports import PoolReport

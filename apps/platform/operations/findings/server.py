@@ -16,8 +16,8 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import UNCONFIRMED, read_server_state
-from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.health.family_ids import marks_of
+from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from broker.health.cluster_ids import marks_of, unmarked_nodes
 from broker.health.keyspace_id import ACCEPT
 from broker.health.nodes import NodeState, away_part, by_code, places_of, read_nodes
 from broker.health.sentinels import judge_replicas, judge_sentinels, most_known, read_sentinels, told
@@ -93,7 +93,7 @@ def look() -> Iterator[Finding]:
         servers = [(address, server) for address, server in each_server(client) if address in answering]
         for address, server in servers:
             yield from _of_node(address, _minor_defects(server))
-        yield from _marker(client, calls, keys, [queue for queue in queues if queue not in away.queues])
+        yield from _marker(calls, keys, queues, answering)
         for address, server in servers:
             yield from _of_node(address, [_latency(server), _clock(server), *_slow_log(server, keys)])
         if calls.spread:
@@ -232,26 +232,26 @@ def _minor_defects(client: redis.Redis) -> Iterator[Finding]:
             )
 
 
-def _marker(client: redis.Redis, calls: RedisCalls, keys: Keys, queues: list[str]) -> Iterator[Finding]:
-    try:
-        marks = marks_of(calls, keys, queues)
-        markers = [client.hget(name, "id") for name, _ in marks]
-        ids = sorted({str(marker, "utf-8", "replace")[:8] for marker in markers if isinstance(marker, bytes)})
-        if all(isinstance(marker, bytes) for marker in markers):
-            yield GROUP.ok("marker", f"keyspace {' '.join(ids)}")
-            return
-        unmarked = (
-            queues
-            if len(marks) == 1
-            else [queue for queue, marker in zip(queues, markers, strict=True) if not isinstance(marker, bytes)]
-        )
-        used = any(client.exists(*keys.queue(queue).all_keys()) for queue in unmarked)
-    except redis.ResponseError:  # reported above: a replica without its primary, or a key of another type
-        return
-    if used:
+def _marker(calls: RedisCalls, keys: Keys, queues: list[str], answering: set[str]) -> Iterator[Finding]:
+    marks = [name for name, _ in marks_of(calls, keys, queues) if calls.node_of(name) in answering]
+    found = calls.pipeline([("HGET", name, "id") for name in marks], raise_errors=False)
+    if any(isinstance(id_, BrokerError) for id_ in found):
+        return  # reported above: a replica without its primary, or a key of another type
+    ids = {name: str(id_, "utf-8", "replace")[:8] for name, id_ in zip(marks, found, strict=True) if id_ is not None}
+    of_queue = {queue: keys.queue(queue).keyspace_id if calls.spread else keys.generation() for queue in queues}
+    unmarked = [queue for queue, name in of_queue.items() if name in marks and name not in ids]
+    bare = {node: later for node, later in unmarked_nodes(calls, keys, ids).items() if node in answering}
+    if not unmarked and not bare:
+        shown = sorted({ids[name] for name in of_queue.values() if name in ids})
+        yield GROUP.ok("marker", f"keyspace {' '.join(shown)}{', every master has a marker' if calls.spread else ''}")
+    elif any(calls.command("EXISTS", *keys.queue(queue).all_keys()) for queue in unmarked):
         seen = "the keyspace is in use and has no marker: the loss of a part of it would go unnoticed"
         cause = "Work was sent before the first worker, web or scheduler started, or an earlier release created it"
         yield GROUP.warning("unmarked", seen, cause, ACCEPT)
+    for node, later in bare.items():
+        cause = "No process of this release has started yet" if later else "It holds no queue, nor 512 slots in a row"
+        then = "Start a pool, web or scheduler" if later else "Move 512 slots in a row to it, or give it a slot group"
+        yield GROUP.warning("no_marker", f"node {node} has no marker: its loss would go unnoticed", cause, then)
 
 
 def _latency(client: redis.Redis) -> Finding:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.health.cluster_ids import marks_of, unmarked_nodes
 from broker.health.nodes import LOOK_S, AwayPart, away_part, by_code, places_of, read_nodes
 from broker.health.watch import Watch
 from broker.keys.keys import Keys
+from broker.keys.parts import PARTS
 from broker.queue.leases import LeaseKeeper
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
@@ -87,6 +89,65 @@ def test_a_marker_moves_with_its_family(cluster: ClusterUnderTest, calls: RedisC
 
     assert watch.look().findings == ()
     cluster.move_at_once(KEYS.queue("a").bodies, home)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(
+    cluster: ClusterUnderTest, calls: RedisCalls, number: int
+) -> None:
+    node = cluster.masters[number]
+    queues = [queue for queue in QUEUES if calls.node_of(KEYS.queue(queue).bodies) != node.address]
+    watch, later = (Watch(calls, KEYS, queues, production=True) for _ in range(2))
+    assert watch.generation.prepare()
+    assert watch.look().findings == ()
+
+    node.ask("FLUSHALL")
+    paused = watch.look()
+
+    assert [found.code for found in paused.findings] == ["keyspace"]
+    assert (
+        f"emptied, or this is another database: the marker that was there is gone; node {node.address} " in paused.pause
+    )
+    assert len(queues) == 2 and not any(f" {queue}," in paused.pause for queue in queues)
+    assert later.look().pause and later.generation.is_missed()
+    assert watch.generation.accept()
+    assert not watch.look().pause and not later.look().pause
+
+
+def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    watch = watch_on(calls)
+    watch.generation.prepare()
+    homes = {KEYS.pool_reports(): "pool reports", KEYS.alerts_due(): "alerts"}
+
+    for queue in QUEUES:
+        node = cluster.owner(KEYS.queue(queue).bodies)
+        node.ask("FLUSHALL")
+        here = [what for key, what in homes.items() if calls.node_of(key) == node.address]
+        held = ", ".join([queue, *here, "locks and rate limits"])
+        assert watch.look().pause.endswith(f"gone; node {node.address} lost keys, it holds {held}")
+        watch.generation.accept()
+        watch.look()
+
+
+def test_a_marker_that_moves_to_another_master_is_found_there(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    watch = watch_on(calls)
+    watch.generation.prepare()
+    marker = KEYS.part_id(PARTS[0])
+    home = cluster.owner(marker)
+
+    cluster.move_at_once(marker, cluster.another(home))
+
+    assert watch.look().findings == ()
+    cluster.move_at_once(marker, home)
+
+
+def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    assert set(unmarked_nodes(calls, KEYS, []).values()) == {True}
+
+    watch_on(calls).generation.prepare()
+    marked = [marker for marker, _ in marks_of(calls, KEYS, ()) if calls.command("EXISTS", marker)]
+
+    assert unmarked_nodes(calls, KEYS, marked) == {}
 
 
 def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:

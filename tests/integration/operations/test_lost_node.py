@@ -1,0 +1,90 @@
+"""A master of a cluster that holds no queue and lost its keys: doctor and room name it until that is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.test import override_settings
+
+from apps.platform.operations.findings import server
+from apps.platform.operations.findings.failures import run_checks
+from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.overview import overview
+from apps.platform.operations.server_state import read_server_state
+from apps.platform.wiring import build_yard
+from apps.platform.workers.broker_watch import make_watch
+from apps.platform.workers.preflight import mark_keyspace
+from broker.interface import facilities
+from broker.keys.parts import PARTS
+from broker.redis.connections import connect
+from broker.topology import Pool, Queue, Yard
+from tests.chaos.cluster import ClusterUnderTest
+from tests.factories.brokers import the_global_broker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# Two of three masters hold a queue.
+YARD = Yard(
+    tuple(Queue(name, objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000) for name in ("b", "c")),
+    (Pool("pool", "threads", ("b", "c"), processes=1, slots=2),),
+)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        broker = build_yard(YARD, connect(cluster.url), YARD.keys)
+        own = replace(settings.SWITCHYARD, broker_url=cluster.url, topology=YARD)
+        with override_settings(SWITCHYARD=own, DEBUG=False), the_global_broker(broker):
+            yield cluster
+
+
+def look() -> dict[str, Finding]:
+    return {found.code: found for found in run_checks(FindingGroup("broker"), server.look, 20.0)}
+
+
+def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: ClusterUnderTest) -> None:
+    found, keys = facilities(), YARD.keys
+    holders = {cluster.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
+    [bare] = [node for node in cluster.masters if node not in holders]
+    assert look()["no_marker"].next == "Start a pool, web or scheduler"
+    assert mark_keyspace() == []
+    sound = look()
+    assert "every master has a marker" in sound["marker"].seen
+    assert not {"no_marker", "unmarked", "keyspace"} & set(sound)
+    watch = make_watch()
+    assert not watch.look().pause
+
+    bare.ask("FLUSHALL")
+    paused = watch.look().pause
+    told, room = look()["keyspace"], overview()
+
+    lost = f"node {bare.address} lost keys, it holds "
+    assert lost in paused and "locks and rate limits" in paused
+    assert lost in told.seen and "manage.py broker accept" in told.next
+    assert [item.code for item in read_server_state(found.records.calls, found.records.keys).errors] == ["keyspace"]
+    assert room.verdict.label == "Unsafe" and lost in room.verdict.sentence
+
+    call_command("broker", "accept")
+    assert not watch.look().pause
+    watch.close()
+    assert "keyspace" not in look()
+
+
+def test_a_master_with_too_few_slots_is_named_with_what_to_do(cluster: ClusterUnderTest) -> None:
+    bare = cluster.owner("{a}")
+    taker = cluster.owner("{b}")
+    assert mark_keyspace() == []
+
+    for tag in PARTS:
+        if cluster.owner(f"{{{tag}}}") is bare:
+            cluster.move_at_once(YARD.keys.part_id(tag), taker)
+
+    found = look()["no_marker"]
+    assert bare.address in found.seen and "nor 512 slots in a row" in found.cause
+    assert "slot group" in found.next
