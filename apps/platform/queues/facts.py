@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.broker_away import SWITCHED_OFF
+from apps.platform.console.broker_away import NODE_SWITCHED_OFF, SWITCHED_OFF
 from apps.platform.console.formatting import ago, duration, promise, retries_text, whole_duration
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.findings.facts import HeldGroup
@@ -190,7 +190,9 @@ class QueueView:
     @property
     def switched_off(self) -> str:
         """Reason for which acts on the queue are switched off; "" while the broker answers."""
-        return SWITCHED_OFF if self.stats is None else ""
+        if self.stats is not None:
+            return ""
+        return NODE_SWITCHED_OFF if self.row.state == AWAY else SWITCHED_OFF
 
     @property
     def is_late(self) -> bool:
