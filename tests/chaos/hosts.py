@@ -49,6 +49,7 @@ class Host:
     Args:
         number: Unlike those of the test's other hosts; from 1.
         database_port: 0 for an SQLite file of its own.
+        rabbit_port: Of the RabbitMQ that takes the messages; 0 where the broker does.
         clock_s: Seconds that its clock is ahead.
         past_proxy: Connect to the database itself, which must listen there: a proxy would outlive a cut.
         bucket: Address of the storage of files, whose server is on this machine.
@@ -62,6 +63,7 @@ class Host:
         *,
         broker_port: int,
         database_port: int = 0,
+        rabbit_port: int = 0,
         clock_s: int = 0,
         past_proxy: bool = False,
         bucket: StorageAddress | None = None,
@@ -81,8 +83,12 @@ class Host:
         if has_namespaces():
             address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{number * 4}")
         self.broker = FaultProxy(broker_port, host=address).__enter__()
-        self.database = self.storage = None
-        self._own_environment = {"DJANGO_SETTINGS_MODULE": settings}
+        self.database = self.storage = self.rabbit = None
+        self._own_environment = {"DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": self.broker.url}
+        if rabbit_port:
+            self.rabbit = FaultProxy(rabbit_port, host=address).__enter__()
+            taking = f"amqp://guest:guest@{address}:{self.rabbit.port}/"
+            self._own_environment |= {"SWITCHYARD_BROKER_URL": taking, "SWITCHYARD_REDIS_URL": self.broker.url}
         if bucket is not None:
             self.storage = FaultProxy(urlsplit(str(bucket.endpoint_url)).port or 80, host=address).__enter__()
             self._own_environment["SWITCHYARD_STORAGE_URL"] = (
@@ -170,7 +176,7 @@ class Host:
 
     def _proxies(self) -> Iterator[FaultProxy]:
         yield self.broker
-        for proxy in (self.database, self.storage):
+        for proxy in (self.database, self.storage, self.rabbit):
             if proxy is not None:
                 yield proxy
 
@@ -204,7 +210,6 @@ class Host:
     def _environment(self, release: str) -> dict[str, str]:
         own = {
             **self._own_environment,
-            "SWITCHYARD_BROKER_URL": self.broker.url,
             "SWITCHYARD_STATE_DIR": str(self.folder),
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
             "DATABASE_URL": self._database_url,

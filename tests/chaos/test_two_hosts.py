@@ -7,80 +7,24 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from dramatiq.message import Message
 
-from apps.platform.wiring import build_yard
 from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.stores.pool_reports import PoolReport
 from tests.chaos.databases import environment, manage
 from tests.chaos.hosts import SETTINGS, Host, has_namespaces
-from tests.chaos.hosts_yard.yard import PACED, PACED_PER_S, YARD
-from tests.chaos.ledger import Account, Ledger, account
-from tests.chaos.load import FIRST, QUEUE, Producers, declare_job, enqueue, let_pass, wait_until_drained
+from tests.chaos.hosts_yard.yard import PACED, PACED_PER_S
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import FIRST, QUEUE, Producers, enqueue, let_pass, wait_until_drained
 from tests.chaos.postgres import PostgresUnderTest
+from tests.chaos.two_hosts import FAULTS, WRONG_S, TwoHosts, begun_at, harm, running_on
 from tests.environment import SERVER
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(400)]
 long = pytest.mark.long
-FAULTS = ("cut", "killed", "ahead", "behind")
-WRONG_S = {"ahead": 61, "behind": -61}
-CUT_S = 25.0
 # A lease, a sweep, and a pool that is busy with what waited.
 TAKEN_OVER_S = 25.0
-
-
-class TwoHosts:
-    """Two hosts on one yard, a broker to send with, and the ledgers of all three."""
-
-    def __init__(self, folder: Path, database_port: int) -> None:
-        self._folder, self.ledger, self._database_port = folder, Ledger(folder / "ledger"), database_port
-        self.broker: RedisBroker = build_yard(YARD, connect(SERVER.url), Keys())
-        declare_job(self.broker, self.ledger, QUEUE)
-        self.hosts: list[Host] = []
-
-    def add(self, *, clock_s: int = 0) -> Host:
-        """Start a host."""
-        ports = {"broker_port": SERVER.port, "database_port": self._database_port}
-        self.hosts.append(Host(self._folder, len(self.hosts) + 1, clock_s=clock_s, **ports))
-        return self.hosts[-1]
-
-    def account(self) -> Account:
-        """Return the account over all ledgers, and check what no fault may do."""
-        ledgers = (self.ledger, *(host.ledger for host in self.hosts))
-        found = account(entry for ledger in ledgers for entry in ledger.entries())
-        logs = "\n".join(host.log() for host in self.hosts)
-        assert (found.lost, found.unexpected, found.dead) == ((), (), ()), f"{found}\n{logs}"
-        return found
-
-    def completed(self) -> set[str]:
-        """Return the jobs that completed on any host."""
-        return {job for host in self.hosts for job in host.ledger.jobs("completed")}
-
-    def send(self, actor: str, job: str, *, queue: str = QUEUE, delay_ms: int | None = None, **options: Any) -> None:
-        """Enqueue a job of an actor."""
-        message: Message[Any] = Message(queue, actor, (job,), {}, options, job)
-        self.ledger.note("attempted", job)
-        self.broker.enqueue(message, delay=delay_ms)
-        self.ledger.note("accepted", job)
-
-    def reports(self) -> list[PoolReport]:
-        """Return what the supervisors report."""
-        return facilities(self.broker).pools.read_all()
-
-    def close(self) -> None:
-        """End the hosts."""
-        for host in self.hosts:
-            host.close()
-        self.broker.close()
-        self.broker.client.close()
-        self.ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +85,6 @@ def test_a_host_whose_clock_is_wrong_works_beside_another(without_database: TwoH
     assert all(abs(one.beat_at - server_ms) < 20_000 for one in reports), "reports bear the server's time"
 
 
-def harm(fault: str, host: Host) -> None:
-    """Cut a host off for longer than a lease, or kill it; one with a wrong clock is killed as well."""
-    if fault == "cut":
-        host.cut()
-        let_pass(CUT_S)
-        host.heal()
-    else:
-        host.kill()
-
-
 @long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
@@ -188,17 +122,6 @@ def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
     )
     assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
     assert moved_s[0] <= TAKEN_OVER_S
-
-
-def running_on(host: Host) -> set[str]:
-    """Return the jobs that run on a host."""
-    return set(host.ledger.jobs("started")) - set(host.ledger.jobs("completed"))
-
-
-def begun_at(host: Host, job: str) -> float:
-    """Return when a job began on a host; 0 before."""
-    found = host.ledger.of("started", job)
-    return found[0].at_s if found else 0.0
 
 
 @long

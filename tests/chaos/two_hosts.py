@@ -1,0 +1,112 @@
+"""Two hosts on one yard, on Valkey or on RabbitMQ, and what may happen to one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dramatiq.message import Message
+
+from apps.platform.wiring import build_rabbit_yard, build_yard
+from broker.interface import facilities
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.stores.pool_reports import PoolReport
+from tests.chaos.hosts import Host
+from tests.chaos.hosts_yard.yard import YARD
+from tests.chaos.ledger import Account, Ledger, account
+from tests.chaos.load import QUEUE, declare_job, let_pass
+from tests.environment import SERVER
+
+if TYPE_CHECKING:
+    from tests.rabbit import RabbitServer
+
+FAULTS: Final = ("cut", "killed", "ahead", "behind")
+WRONG_S: Final = {"ahead": 61, "behind": -61}
+CUT_S: Final = 25.0
+
+
+class TwoHosts:
+    """Two hosts on one yard, a broker to send with, and the ledgers of all three.
+
+    Args:
+        rabbit: Takes the messages; the Valkey of the tests is then beside it.
+    """
+
+    def __init__(self, folder: Path, database_port: int, rabbit: RabbitServer | None = None) -> None:
+        self._folder, self.ledger, self._database_port = folder, Ledger(folder / "ledger"), database_port
+        self._rabbit_port = rabbit.port if rabbit else 0
+        self._client = connect(SERVER.url)
+        self.broker: Any = (
+            build_rabbit_yard(YARD, self._client, Keys(), url=rabbit.url)
+            if rabbit
+            else build_yard(YARD, self._client, Keys())
+        )
+        declare_job(self.broker, self.ledger, QUEUE)
+        self.hosts: list[Host] = []
+
+    def add(self, *, clock_s: int = 0) -> Host:
+        """Start a host."""
+        self.hosts.append(
+            Host(
+                self._folder,
+                len(self.hosts) + 1,
+                clock_s=clock_s,
+                broker_port=SERVER.port,
+                database_port=self._database_port,
+                rabbit_port=self._rabbit_port,
+            )
+        )
+        return self.hosts[-1]
+
+    def account(self) -> Account:
+        """Return the account over all ledgers, and check what no fault may do."""
+        ledgers = (self.ledger, *(host.ledger for host in self.hosts))
+        found = account(entry for ledger in ledgers for entry in ledger.entries())
+        logs = "\n".join(host.log() for host in self.hosts)
+        assert (found.lost, found.unexpected, found.dead) == ((), (), ()), f"{found}\n{logs}"
+        return found
+
+    def completed(self) -> set[str]:
+        """Return the jobs that completed on any host."""
+        return {job for host in self.hosts for job in host.ledger.jobs("completed")}
+
+    def send(self, actor: str, job: str, *, queue: str = QUEUE, delay_ms: int | None = None, **options: Any) -> None:
+        """Enqueue a job of an actor."""
+        message: Message[Any] = Message(queue, actor, (job,), {}, options, job)
+        self.ledger.note("attempted", job)
+        self.broker.enqueue(message, delay=delay_ms)
+        self.ledger.note("accepted", job)
+
+    def reports(self) -> list[PoolReport]:
+        """Return what the supervisors report."""
+        return facilities(self.broker).pools.read_all()
+
+    def close(self) -> None:
+        """End the hosts."""
+        for host in self.hosts:
+            host.close()
+        self.broker.close()
+        self._client.close()
+        self.ledger.close()
+
+
+def harm(fault: str, host: Host, *, cut_s: float = CUT_S) -> None:
+    """Cut a host off for longer than a lease, or kill it; one with a wrong clock is killed as well."""
+    if fault == "cut":
+        host.cut()
+        let_pass(cut_s)
+        host.heal()
+    else:
+        host.kill()
+
+
+def running_on(host: Host) -> set[str]:
+    """Return the jobs that run on a host."""
+    return set(host.ledger.jobs("started")) - set(host.ledger.jobs("completed"))
+
+
+def begun_at(host: Host, job: str) -> float:
+    """Return when a job began on a host; 0 before."""
+    found = host.ledger.of("started", job)
+    return found[0].at_s if found else 0.0
