@@ -29,6 +29,14 @@ fetch_promtool() {
     mv "$folder/usr/bin/promtool" .venv/bin/promtool
 }
 
+have_libfaketime() { compgen -G ".venv/lib/faketime/libfaketimeMT.so.1" || compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1"; }
+
+fetch_libfaketime() {
+  local folder=$scratch/libfaketime
+  download "$folder" libfaketime && unpack "$folder" && mkdir -p .venv/lib/faketime &&
+    cp "$folder"/usr/lib/*/faketime/libfaketimeMT.so.1 .venv/lib/faketime/
+}
+
 # Whether the program $1 is Redis 7 or newer, and not Valkey, which also installs a redis-server.
 is_redis_7() {
   [[ $("$1" --version 2>/dev/null) =~ ^Redis\ server\ v=([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 7 ]

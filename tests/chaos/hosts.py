@@ -22,6 +22,7 @@ import psutil
 
 from apps.platform.files.addresses import StorageAddress
 from apps.platform.workers.shared.parent_death import die_with_parent
+from tests.chaos import faked_clock
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.pools import ROOT, RunningPool
@@ -216,6 +217,7 @@ class Host:
             "CHAOS_LEDGER": str(self.ledger.path),
             "CHAOS_RELEASE": release,
             "CHAOS_CLOCK_S": str(self.clock_s),
+            **faked_clock.environment(self.clock_s),
         }
         return {**os.environ, **own}
 

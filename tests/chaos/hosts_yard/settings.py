@@ -1,7 +1,7 @@
 """The project without its products, on the yard of :mod:`tests.chaos.hosts_yard.yard`.
 
-``CHAOS_CLOCK_S`` is how far the clock of the host is ahead, for all Python code. libfaketime 0.9.10 would set it for C
-as well, but ``time.sleep`` of Python 3.11 fails with it.
+``CHAOS_CLOCK_S`` is how far the clock of the host is ahead. libfaketime sets it for all programs, see
+:mod:`tests.chaos.faked_clock`; without libfaketime time_machine sets it here, for Python code alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.chaos.hosts_yard.yard import YARD as YARD
 from tests.library_apps import LIBRARY_APPS
 
-if AHEAD_S := int(os.environ.get("CHAOS_CLOCK_S", "0")):
+if (AHEAD_S := int(os.environ.get("CHAOS_CLOCK_S", "0"))) and "FAKETIME" not in os.environ:
     time_machine.travel(datetime.now(UTC) + timedelta(seconds=AHEAD_S), tick=True).start()
 
 INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.hosts_yard"]
