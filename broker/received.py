@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import Any
 
 from dramatiq.message import Message
@@ -60,9 +61,9 @@ def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, bro
 def _quarantined(grant: Grant, family: QueueOperations, lane_name: str, error: Exception) -> bool:
     """Move an unreadable message to the quarantine; return ``False`` when its lease is lost."""
     raw = grant.lease.id if grant.body is None else grant.body
-    id_ = codec.usable_id(grant.lease.id)
+    id_ = codec.usable_id(grant.lease.id) or uuid.uuid4().hex  # requeued, it gets this one
     entry = Quarantine.entry(lane_name, raw, str(error), message_id=id_)
-    if not family.quarantine(grant.lease, entry.encode(), whole=grant.body if id_ else None):
+    if not family.quarantine(grant.lease, entry.encode(), whole=grant.body, kept_id=id_):
         return False
     logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), lane_name, error)
     return True

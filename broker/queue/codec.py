@@ -161,11 +161,13 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
 def usable_id(raw: bytes) -> str | None:
     """Return the id that a lane held as text, or ``None`` if it is none."""
     text = str(raw, "ascii", "replace")
-    return text if raw.isascii() and text and _is_usable_id(text) else None
+    return text if raw.isascii() and _is_usable_id(text) else None
 
 
 def _is_usable_id(text: str) -> bool:
-    return len(text) <= LONGEST_ID and text.isprintable() and not text.endswith(RESERVED_ENDS) and text not in RESERVED
+    if not text.isprintable() or text.endswith(RESERVED_ENDS) or text in RESERVED:
+        return False
+    return 1 <= len(text) <= LONGEST_ID
 
 
 def _require_reason(deferred_by: Any) -> None:

@@ -195,11 +195,11 @@ class QueueOperations:
         delay_ms = self.calls.call(script("schedule"), keys, [lease.id, lease.token, body, due_at_ms])
         return None if delay_ms < 0 else int(delay_ms)
 
-    def quarantine(self, lease: Lease, entry: bytes, *, whole: bytes | None = None) -> bool:
-        """Move an unreadable message, described by ``entry`` (JSON), to the quarantine; ``False`` on a stale token."""
+    def quarantine(self, lease: Lease, entry: bytes, *, whole: bytes | None = None, kept_id: str = "") -> bool:
+        """Move a message to the quarantine as ``entry`` (JSON), with its ``whole`` body; ``False`` on a stale token."""
         k = self.keys
         keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique, k.quarantined_bodies]
-        return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry, whole or b""]))
+        return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry, whole or b"", kept_id]))
 
     def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Renew leases; return the owners that have lost theirs and must stop."""

@@ -11,6 +11,7 @@
 -- ARGV[2] token
 -- ARGV[3] entry, JSON: first bytes and error
 -- ARGV[4] body, kept whole for a requeue; "" to keep none
+-- ARGV[5] id of the entry; "" where it is the message's
 -- Returns 1 when it is in the quarantine, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
 --@include finish
@@ -21,6 +22,6 @@ local word = "quarantine " .. token
 local state = held(KEYS[1], KEYS[2], id, token, "quarantine", KEYS[6], KEYS[4], KEYS[5])
 if state ~= "yes" then return state == "done" and 1 or 0 end
 redis.call("LPUSH", KEYS[3], ARGV[3])
-if ARGV[4] ~= "" then redis.call("HSET", KEYS[8], id, ARGV[4]) end
+if ARGV[4] ~= "" then redis.call("HSET", KEYS[8], ARGV[5] ~= "" and ARGV[5] or id, ARGV[4]) end
 finish({ id }, { word }, KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 return 1

@@ -183,6 +183,22 @@ def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
         transport.requeue_quarantined("work", newer)
 
 
+@pytest.mark.parametrize("id_", ["", "two words\x1b", "a:events"])
+def test_a_message_without_a_usable_id_is_whole_and_requeued_under_a_new_one(
+    broker: RedisBroker, run_worker: Any, runs: dict[str, int], id_: str
+) -> None:
+    with run_worker(broker=broker):
+        broker.families["work"].enqueue([Entry(id_, json.dumps({"actor": "note", "sent_at": now_ms()}).encode())])
+        found = wait_for(lambda: quarantined(broker))
+        [(new, error)] = found.items()
+        facilities(broker).transport.requeue_quarantined("work", new)
+        wait_for(lambda: runs)
+
+    assert error == f"its id is no id: {id_!r}"
+    assert runs == {new: 1}
+    assert quarantined(broker) == {}
+
+
 @pytest.mark.parametrize("lane", ["work", "work-retry"])
 def test_a_full_queue_takes_no_message_of_the_quarantine_but_its_retries(
     broker: RedisBroker, run_worker: Any, lane: str
