@@ -71,6 +71,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "project.content_security.content_security",  # first: refusals of the others are pages as well
     "django.middleware.security.SecurityMiddleware",
+    "apps.platform.frame.control_characters.control_characters",
     "apps.platform.frame.silent_database.SilentDatabase",  # before all that read a session
     "apps.platform.jobs.request_origin.request_origin",
     "apps.platform.api.middleware.problem_documents",

@@ -22,6 +22,7 @@ PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
 # The others, which a project may leave out -> what they do.
 OPTIONAL_MIDDLEWARE = {
     f"{library}.jobs.request_origin.request_origin": "names the request and the user on a job's page",
+    f"{library}.frame.control_characters.control_characters": "shows the control characters of a page as escapes",
     f"{library}.frame.silent_database.SilentDatabase": "answers within 5 s while PostgreSQL stands still",
 }
 
