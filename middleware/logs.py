@@ -147,7 +147,7 @@ def _plain(output: TextIO, exception: Any) -> None:
     """Write a traceback without local variables, arguments among them, and without control characters."""
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exception)
-    output.write("\n".join(printable(line) for line in _shortened(text.getvalue()).split("\n")))
+    output.write(printable_lines(_shortened(text.getvalue())))
 
 
 def _short_traceback(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -167,6 +167,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines with its control characters escaped, but for the line feeds."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def use_standard_logging() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from apps.platform.alerts.models import Alert, Delivery, Silence
 from apps.platform.console.runbook import runbook_of_alert
+from middleware.logs import printable
 
 
 def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
@@ -84,11 +85,6 @@ def silence_line(silence: Silence, named: str) -> str:
     """Return a silence in one line."""
     until = f"until {silence.until:%Y-%m-%d %H:%M} UTC"
     return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
-
-
-def printable(line: str) -> str:
-    """Return a line without control characters, which must not reach a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in line)
 
 
 def _iso(moment: datetime | None) -> str | None:

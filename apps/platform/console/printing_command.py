@@ -7,9 +7,10 @@ import select
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from apps.platform.console.command_errors import WRONG_ARGUMENTS
+from middleware.logs import printable_lines
 
 # As a shell reports a program that SIGPIPE ended.
 READER_LEFT = 141
@@ -19,8 +20,17 @@ class PrintingCommand(BaseCommand):
     """Command that ends quietly, with exit code ``READER_LEFT``, when the reader of its output has left.
 
     ``manage.py jobs show ID | head -3`` is such a case. Other commands print a traceback of ``BrokenPipeError`` then.
+    The control characters of its errors are escaped: names in them may be those of a message, and drive a terminal.
     An argument whose bytes are no UTF-8 is refused with exit code 2: neither a database nor a terminal takes it.
     """
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().execute(*args, **options)
+        except CommandError as error:
+            error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
+            raise
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command of a command line."""

@@ -18,11 +18,11 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
 from broker.clock import datetime_of
 from broker.shapes import Unreadable
+from middleware.logs import printable_lines
 
 LONGEST_FAILURE = 60
 INSTALLED = re.compile(r'File "[^"\n]*/(?:site-packages|lib/python3\.\d+)/')
 LISTED_BYTES = 128
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0))}
 
 
 def short_paths(traceback: str) -> str:
@@ -176,7 +176,7 @@ def _console(out: OutputWrapper) -> Console:
 
 def _plain(text: str) -> Text:
     # A message's names and texts may contain terminal escape codes and markup.
-    return Text(text.translate(CONTROL))
+    return Text(printable_lines(text))
 
 
 def _cut(text: str) -> str:

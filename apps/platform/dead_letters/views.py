@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -24,7 +24,8 @@ from apps.platform.dead_letters.bulk import MOST_AT_ONCE, BulkResult
 from apps.platform.dead_letters.confirmation import PAST, Confirmation, of_rows
 from apps.platform.dead_letters.errors import ArgumentsRefused, UnknownDeadLetter
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.presentation import letters, seen_at
+from apps.platform.dead_letters.pages import quarantine
+from apps.platform.dead_letters.presentation import letters
 from broker.errors import BrokerError
 
 BULK = ("requeue", "discard")
@@ -159,16 +160,15 @@ class ActionViews(ModelAdmin):
         """Show the messages that could not be decoded."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        away = ""
-        shown: list[dict[str, Any]] = []
+        away, shown = "", quarantine.QuarantinePage((), "")
         try:
-            for item in queries.unreadable():
-                shown.append(
-                    {"item": item, "dump": queries.hex_dump(queries.shown_bytes(item)), "seen_at": seen_at(item)}
-                )
+            shown = quarantine.page(request.GET.get("after", ""))
         except BrokerError:
             away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
-        context = {**self.admin_site.each_context(request), "title": "Quarantine", "items": shown, "away": away}
+        context = {
+            **self.admin_site.each_context(request), "title": "Quarantine", "page": shown, "away": away,
+            "is_later": "after" in request.GET,
+        }  # fmt: skip
         return TemplateResponse(request, "switchyard_dead_letters/quarantine.html", context)
 
     def _confirmed(self, request: HttpRequest, action: str, count: int) -> bool:

@@ -136,7 +136,7 @@ def test_command_prints_lines_without_control_characters() -> None:
 
     call_command("audit", "list", stdout=out)
 
-    assert "ada (page)  queue.pause slow (1)  done:  [31mred" in out.getvalue()
+    assert "ada (page)  queue.pause slow (1)  done: \\x1b[31mred" in out.getvalue()
 
 
 @pytest.mark.parametrize("words", [["--since", "soon"], ["--limit", "0"], ["--limit", "1001"]])

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 
 from apps.platform.console.printing_command import READER_LEFT, PrintingCommand
 
@@ -66,3 +67,16 @@ def test_an_argument_that_is_no_text_is_named(arguments: list[str]) -> None:
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"{arguments[0]}: the argument '") and "is no UTF-8 text" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_error_drives_no_terminal() -> None:
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            raise CommandError("no actor \x1b[2J\nis named \x9b2J", returncode=7)
+
+    with pytest.raises(CommandError) as raised:
+        call_command(Command())
+
+    assert (str(raised.value), raised.value.returncode) == ("no actor \\x1b[2J\nis named \\x9b2J", 7)

@@ -155,3 +155,13 @@ def test_the_command_pauses_shows_and_resumes(sweep, capsys):
         call_command("schedules", "pause", sweep, "--until", "soon")
     with pytest.raises(CommandError, match=r"did you mean sweep\?"):
         call_command("schedules", "pause", "sweeep")
+
+
+def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pauses.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
+
+    for words in (("list",), ("show", sweep), ("pause", sweep)):
+        call_command("schedules", *words)
+    printed = capsys.readouterr().out
+
+    assert "\x1b" not in printed and r"(\x1b]0;evil\x07)" in printed

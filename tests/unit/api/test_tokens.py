@@ -225,7 +225,7 @@ def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> No
 
     head, line = out.getvalue().splitlines()
     assert head.split()[:4] == ["prefix", "state", "owner", "scopes"]
-    assert "never" in line and "[red]evil[31m" in line and "\x1b" not in line
+    assert "never" in line and r"[red]evil\x1b[31m" in line and "\x1b" not in line
 
 
 def test_no_tokens_say_how_to_make_one(db: None) -> None:

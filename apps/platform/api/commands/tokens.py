@@ -17,6 +17,7 @@ from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.printing_command import PrintingCommand
+from middleware.logs import printable
 
 EXAMPLES = """examples:
   manage.py tokens list
@@ -65,8 +66,7 @@ def _table(tokens: list[Token]) -> Table:
     table = Table("prefix", "state", "owner", "scopes", "last used (UTC)", "name", box=None)
     for token in tokens:
         state = "revoked" if token.revoked_at else "usable"
-        # A name is free text of a user: Text disables markup, and control characters must not reach a terminal.
-        name = Text("".join(letter for letter in token.name if letter.isprintable()))
+        name = Text(printable(token.name))  # free text of a user: Text disables markup
         scopes = ",".join(token.scopes)
         table.add_row(token.prefix, state, token.owner.get_username(), scopes, _moment(token.last_used_at), name)
     return table

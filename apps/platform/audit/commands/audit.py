@@ -14,6 +14,7 @@ from apps.platform.audit.queries import page
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.printing_command import PrintingCommand
+from middleware.logs import printable
 
 MOST = 1_000
 EXAMPLES = """examples:
@@ -68,6 +69,6 @@ def _line(entry: AuditEntry) -> str:
     error = f" {entry.error}" if entry.error else ""
     reason = f": {entry.reason}" if entry.reason else ""
     what = f"{entry.act} {entry.target}".strip()
+    # Reasons and names are free text.
     line = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.who} ({entry.via})  {what}{count}  {entry.outcome}{error}{reason}"
-    # Reasons and names are free text: control characters must not reach a terminal.
-    return "".join(letter if letter.isprintable() else " " for letter in line)
+    return printable(line)

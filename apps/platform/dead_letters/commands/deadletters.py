@@ -20,6 +20,7 @@ from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import STATE_NAMES, DeadLetter
 from apps.platform.dead_letters.reconcile import reconcile_all
 from broker.errors import BrokerError
+from middleware.logs import printable
 
 EXAMPLES = """examples:
   manage.py deadletters list --limit 20
@@ -177,7 +178,7 @@ class Command(PrintingCommand):
         else:
             self.stdout.write(sentence)
         for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
-            self.stderr.write(text)
+            self.stderr.write(printable(text))
         if outcome.skipped or outcome.stopped:
             raise SystemExit(1)
 

@@ -16,6 +16,7 @@ from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.operations.findings.server import look_at_rabbitmq
 from apps.platform.workers.broker_watch import make_watch
 from broker.health.server import ServerFinding
+from middleware.logs import printable
 
 EXAMPLES = """examples:
   manage.py broker             check its server
@@ -58,7 +59,7 @@ class Command(PrintingCommand):
             self.stdout.write(json.dumps({"ok": safe, "findings": [asdict(found) for found in findings]}, indent=2))
             return
         for found in findings:
-            self.stdout.write(f"{found.severity}: {found.seen}; {found.remedy}")
+            self.stdout.write(printable(f"{found.severity}: {found.seen}; {found.remedy}"))
         if not findings:
             on_rabbitmq = bool(switchyard_settings().rabbitmq_url)
             servers = "RabbitMQ and the Redis server beside it" if on_rabbitmq else "its server"

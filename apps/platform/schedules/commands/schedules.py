@@ -17,6 +17,7 @@ from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.schedules import history, pauses, queries, services
 from apps.platform.schedules.models import ScheduleState
+from middleware.logs import printable_lines
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
 
@@ -66,7 +67,7 @@ class Command(PrintingCommand):
                     answer, text = actions[action](**options)
             except (services.UnknownSchedule, InvalidTime) as error:
                 raise CommandError(str(error)) from error
-        self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else text)
+        self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
 
     def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
         job_id = services.run_now(name, who=Who.of_command(), reason=reason)
