@@ -25,6 +25,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from apps.platform import yard_time
 from apps.platform.api.auth import token_of
 from apps.platform.api.exception_handlers import answer
 from apps.platform.api.models import IdempotentRequest, Token
@@ -110,10 +111,10 @@ def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
     if _KEY.fullmatch(key) is None:
         raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
     kept = IdempotentRequest.objects.filter(token=token, key=key)
+    now = yard_time.utc_now()
     # Reading first saves repetitions the database's write lock.
     if (found := kept.first()) is not None:
         return _known(found, fingerprint)
-    now = clock.utc_now()
     try:
         with transaction.atomic():
             made = IdempotentRequest.objects.create(token=token, key=key, fingerprint=fingerprint, claimed_at=now)

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from ninja import Router, Status
 
+from apps.platform import yard_time
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.parsing import read_json
 from apps.platform.api.problems import Problem
@@ -68,7 +69,8 @@ def create_payment_event(request: HttpRequest) -> Status[dict[str, str]]:
     `SWITCHYARD_PAYMENT_SECRET`. An event sent again under the same `webhook-id` gets 202 again and is applied once.
     """
     try:
-        external_id = signatures.verify(settings.PAYMENT_SECRET, request.headers, request.body)
+        now_s = yard_time.utc_now().timestamp()
+        external_id = signatures.verify(settings.PAYMENT_SECRET, request.headers, request.body, now_s=now_s)
     except signatures.SignatureRefused as error:
         logger.warning("payment event refused: %s", error)
         raise Problem(401, str(error), headers={"WWW-Authenticate": "Signature"}) from error

@@ -7,6 +7,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
+from apps.platform import yard_time
 from apps.product.mail import links
 from apps.product.mail.errors import LinkInvalid
 from apps.product.mail.forms import NewPasswordForm
@@ -21,6 +22,7 @@ def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
 
     An invalid token starts no session, because anybody could create rows that way.
     """
+    yard_time.compare()
     try:
         links.open_link(token)
     except LinkInvalid as invalid:
@@ -36,6 +38,7 @@ def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
 def choose_password(request: HttpRequest) -> HttpResponse:
     """Show the form and set the new password. Only setting it uses the link up."""
     token = request.session.get(_SESSION_KEY, "")
+    yard_time.compare()
     try:
         mail = links.open_link(token)
         form = NewPasswordForm(request.POST or None, user=links.account_of(mail.to))

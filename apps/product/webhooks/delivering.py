@@ -14,6 +14,7 @@ from apps.product.webhooks.errors import DeliveryFailed
 from apps.product.webhooks.models import Delivery, DeliveryState
 from apps.product.webhooks.retry_after import seconds_of
 from apps.product.webhooks.services import AttemptOutcome
+from broker import clock
 from middleware.errors import PermanentFailure, RetryLater
 
 DEADLINE_S = 10.0
@@ -55,7 +56,7 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
 def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
     """Send once; return the outcome and the exception for the actor to raise."""
     body = signing.body_of(delivery.event)
-    headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.active_secrets, timezone.now())
+    headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.active_secrets, clock.utc_now())
     started = time.monotonic()
     try:
         response = send(
@@ -89,7 +90,7 @@ def _judge(delivery: Delivery, response: Response, failed: DeliveryState) -> tup
         failure = PermanentFailure(f"{host}: {reason}; the endpoint is disabled, enable it once it is back")
         return outcome(DeliveryState.DEAD, str(failure), reason), failure
     if status in ASKS_TO_WAIT:
-        wait_s = seconds_of(response.headers.get("retry-after", ""), timezone.now())
+        wait_s = seconds_of(response.headers.get("retry-after", ""), clock.utc_now())
         if wait_s is not None:
             later = RetryLater(wait_s, f"{host}: answered {status} and asks for {wait_s:g} s; it is tried again then")
             return outcome(failed, str(later)), later

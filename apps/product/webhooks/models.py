@@ -7,6 +7,8 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
+from broker import clock
+
 EXCERPT_BYTES = 4096
 
 
@@ -44,7 +46,7 @@ class Endpoint(models.Model):
     def active_secrets(self) -> tuple[str, ...]:
         """Secrets to sign with, the newest first: two for 24 h after a rotation."""
         until = self.previous_secret_until
-        if self.previous_secret and until is not None and until > timezone.now():
+        if self.previous_secret and until is not None and until > clock.utc_now():
             return (self.secret, self.previous_secret)
         return (self.secret,)
 

@@ -1,0 +1,124 @@
+"""A host whose clock is an hour off takes and sends what the others do: the server's clock decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+
+from apps.platform.api.models import IdempotentRequest
+from apps.platform.api.tokens import create_token
+from apps.platform.outbound.http import Response
+from apps.product.billing import signatures
+from apps.product.mail import guard, links
+from apps.product.webhooks import delivering, publishing, services
+from apps.product.webhooks.models import Delivery
+from broker.clock import CLOCK
+from broker.interface import Facilities
+
+pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1, minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(facilities: Facilities) -> Iterator[None]:
+    """A process that has asked no server for its time yet."""
+    CLOCK.forget()
+    yield
+    CLOCK.forget()
+    forget(facilities)
+
+
+def forget(facilities: Facilities) -> None:
+    CLOCK.forget()
+    assert facilities.clock is not None
+    facilities.clock._due_s = 0.0
+
+
+@pytest.fixture(params=[HOUR, -HOUR], ids=["ahead", "behind"])
+def off(request: pytest.FixtureRequest, facilities: Facilities) -> Iterator[timedelta]:
+    """This process becomes another host, whose clock is off."""
+    with time_machine.travel(datetime.now(UTC) + request.param, tick=True):
+        forget(facilities)
+        yield request.param
+
+
+def test_a_signed_event_is_taken(off: timedelta) -> None:
+    paid = {"id": "pay_1", "amount": "1.00", "currency": "EUR", "paid_at": "2026-10-20T12:00:00Z", "reference": "x"}
+    content = json.dumps({"type": "payment.received", "data": paid}).encode()
+    sent_s = (datetime.now(UTC) - off).timestamp()
+
+    answer = Client().post(
+        "/api/v1/payments/events",
+        data=content,
+        content_type="application/json",
+        headers=signatures.signed_headers(settings.PAYMENT_SECRET, "evt_1", content, now_s=sent_s),
+    )
+
+    assert answer.status_code == 202
+
+
+def test_a_reset_link_of_a_host_that_is_right_works_for_an_hour(facilities: Facilities) -> None:
+    mail = guard.claim(guard.key_of("j1", "password_reset"), "ada@mail.example")
+    assert mail is not None
+    path = links.reset_link(mail).partition("/account/")[2]
+
+    for minutes, said in ((HOUR, "New password"), (-HOUR, "New password")):
+        with time_machine.travel(datetime.now(UTC) + minutes, tick=True):
+            forget(facilities)
+            assert said in Client().get(f"/account/{path}", follow=True).content.decode()
+
+
+def test_a_reset_link_of_a_host_that_is_wrong_works_for_an_hour(off: timedelta, facilities: Facilities) -> None:
+    mail = guard.claim(guard.key_of("j1", "password_reset"), "ada@mail.example")
+    assert mail is not None
+    assert facilities.clock is not None
+    facilities.clock.compare()  # as a worker does before each message
+
+    token = links.reset_link(mail).rstrip("/").rpartition("/")[2]
+
+    with time_machine.travel(datetime.now(UTC) - off, tick=True):
+        CLOCK.forget()
+        assert links.open_link(token) == mail
+    with time_machine.travel(datetime.now(UTC) - off + HOUR, tick=True), pytest.raises(Exception, match="an hour"):
+        links.open_link(token)
+
+
+def test_a_webhook_is_signed_for_the_time_of_its_receivers(
+    off: timedelta, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.create_endpoint("user:1", "https://example.com/hook", ["invoice.paid"])
+    publishing.publish("user:1", "invoice.paid", {})
+    assert facilities.clock is not None
+    facilities.clock.compare()  # as a worker does before each message
+    sent: list[dict[str, str]] = []
+
+    def send(*args: object, headers: dict[str, str], **options: object) -> Response:
+        sent.append(headers)
+        return Response(200, {}, b"", 1)
+
+    monkeypatch.setattr(delivering, "send", send)
+    delivering.deliver(str(Delivery.objects.get().pk), is_last=True)
+
+    right_s = (datetime.now(UTC) - off).timestamp()
+    assert abs(int(sent[0]["webhook-timestamp"]) - right_s) < 30
+
+
+def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: timedelta) -> None:
+    _, plain = create_token(owner=User.objects.create_user("ada"), scopes=["submit"], name="test")
+
+    answer = Client().post(
+        "/api/v1/reconciliations",
+        data={"month": "2026-10"},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {plain}", "Idempotency-Key": "k"},
+    )
+
+    assert answer.status_code == 202
+    assert abs(IdempotentRequest.objects.get().claimed_at - (datetime.now(UTC) - off)) < timedelta(seconds=30)
