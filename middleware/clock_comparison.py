@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -10,6 +11,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
+from broker import clock
 from broker.interface import attach, facilities
 from broker.redis.server_clock import ServerClock
 
@@ -39,6 +41,22 @@ class ClockComparison(Middleware):
 def compare_clocks(broker: Broker) -> None:
     """Have the processes of a broker reckon with the server's time where their own clock is wrong."""
     found = facilities(broker)
-    clock = ServerClock(getattr(broker, "calls", found.records.calls))  # of a connection that is in use
-    attach(broker, replace(found, clock=clock))
-    broker.add_middleware(ClockComparison(clock=clock), before=type(broker.middleware[0]))
+    server = ServerClock(getattr(broker, "calls", found.records.calls))  # of a connection that is in use
+    attach(broker, replace(found, clock=server))
+    broker.add_middleware(ClockComparison(clock=server), before=type(broker.middleware[0]))
+
+
+def compare() -> None:
+    """Compare the clocks where that is due, for requests: they read the clock before they enqueue anything.
+
+    Asks the server at most once in ten seconds, and waits 0.3 s at most for it.
+    """
+    comparison = facilities().clock
+    if comparison is not None:
+        comparison.compare()
+
+
+def compared_now() -> datetime:
+    """Compare the clocks where that is due, and return the time in UTC."""
+    compare()
+    return clock.utc_now()

@@ -13,11 +13,11 @@ from datetime import timedelta
 from django.db.models import F
 from django.utils.crypto import salted_hmac
 
-from apps.platform import yard_time
 from apps.platform.api.models import UsedAllowance
 from apps.platform.api.problems import Problem
 from apps.platform.api.request_jobs import current_request, is_repeated_request
 from broker import clock
+from middleware.clock_comparison import compared_now
 
 PURGE_EVERY = 100
 PURGE_AT_ONCE = 1_000
@@ -44,7 +44,7 @@ class Allowance:
             0 when it is allowed, otherwise the seconds until the window ends, at least 1.
         """
         key = salted_hmac(f"switchyard allowance {self.name}", subject, algorithm="sha256").hexdigest()
-        now = yard_time.utc_now()
+        now = compared_now()
         used = UsedAllowance.objects.filter(key=key)
         current = used.filter(began_at__gt=now - self.window)
         # Single statements: of concurrent requests no more than the limit are counted.

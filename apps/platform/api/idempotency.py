@@ -25,13 +25,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from apps.platform import yard_time
 from apps.platform.api.auth import token_of
 from apps.platform.api.exception_handlers import answer
 from apps.platform.api.models import IdempotentRequest, Token
 from apps.platform.api.problems import Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, RequestJobs, request_jobs
 from broker import clock
+from middleware.clock_comparison import compared_now
 
 KEPT = timedelta(hours=24)
 # A request that runs for longer has lost its process; a repetition takes its key over.
@@ -111,7 +111,7 @@ def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
     if _KEY.fullmatch(key) is None:
         raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
     kept = IdempotentRequest.objects.filter(token=token, key=key)
-    now = yard_time.utc_now()
+    now = compared_now()
     # Reading first saves repetitions the database's write lock.
     if (found := kept.first()) is not None:
         return _known(found, fingerprint)

@@ -9,7 +9,6 @@ from django.conf import settings
 from django.http import HttpRequest
 from ninja import Router, Status
 
-from apps.platform import yard_time
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.parsing import read_json
 from apps.platform.api.problems import Problem
@@ -25,6 +24,7 @@ from apps.product.billing.schemas import (
     ReconciliationRequest,
     body_schema,
 )
+from middleware.clock_comparison import compared_now
 
 logger = logging.getLogger(__name__)
 router = Router(tags=["Billing"])
@@ -69,7 +69,7 @@ def create_payment_event(request: HttpRequest) -> Status[dict[str, str]]:
     `SWITCHYARD_PAYMENT_SECRET`. An event sent again under the same `webhook-id` gets 202 again and is applied once.
     """
     try:
-        now_s = yard_time.utc_now().timestamp()
+        now_s = compared_now().timestamp()
         external_id = signatures.verify(settings.PAYMENT_SECRET, request.headers, request.body, now_s=now_s)
     except signatures.SignatureRefused as error:
         logger.warning("payment event refused: %s", error)

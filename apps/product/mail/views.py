@@ -7,10 +7,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
-from apps.platform import yard_time
 from apps.product.mail import links
 from apps.product.mail.errors import LinkInvalid
 from apps.product.mail.forms import NewPasswordForm
+from middleware.clock_comparison import compare
 
 _SESSION_KEY = "mail_reset_token"
 
@@ -22,7 +22,7 @@ def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
 
     An invalid token starts no session, because anybody could create rows that way.
     """
-    yard_time.compare()
+    compare()
     try:
         links.open_link(token)
     except LinkInvalid as invalid:
@@ -38,7 +38,7 @@ def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
 def choose_password(request: HttpRequest) -> HttpResponse:
     """Show the form and set the new password. Only setting it uses the link up."""
     token = request.session.get(_SESSION_KEY, "")
-    yard_time.compare()
+    compare()
     try:
         mail = links.open_link(token)
         form = NewPasswordForm(request.POST or None, user=links.account_of(mail.to))
