@@ -1,0 +1,76 @@
+"""No page shows an argument to a user who may see and do everything but view arguments."""
+
+from __future__ import annotations
+
+import dramatiq
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import timezone
+
+from apps.platform.audit.services import Who, act
+from apps.platform.bulk.models import BulkAct
+from apps.platform.dead_letters.queries import find
+from apps.platform.jobs.services import submit
+from broker.interface import Facilities
+from broker.redis_broker import RedisBroker
+from broker.stores.quarantine import Quarantine
+from tests.factories.letters import keep, letter
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.history_rows import job_row
+from tests.integration.project.url_table import ROUTES, model_rows
+
+pytestmark = pytest.mark.django_db
+SECRET = "Tr0ub4dor"
+JOBS = "/admin/switchyard_jobs/job/"
+OTHERS = [f"{JOBS}?state=scheduled", f"{JOBS}?state=queued", f"{JOBS}?state=dead", f"{JOBS}?argument=reason={SECRET}"]
+
+
+@pytest.fixture
+def eve(db: None) -> Client:
+    user = User.objects.create_user("eve", is_staff=True)
+    rights = Permission.objects.filter(content_type__app_label__startswith="switchyard_")
+    user.user_permissions.set(rights.exclude(codename="view_arguments"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def jobs(facilities: Facilities) -> list[str]:
+    """A waiting, a scheduled, a dead and an ended job, each with the argument."""
+    sent = submit(probe_actors.fail, kwargs={"reason": SECRET})
+    later = submit(probe_actors.fail, delay_ms=600_000, kwargs={"reason": SECRET})
+    made = letter(id="letter", actor="probe_fail")
+    made.message["kwargs"] = {"reason": SECRET}
+    keep(made)
+    return [sent, later, made.id, job_row(state="dead", arguments=f'{{"reason": "{SECRET}"}}').job_id]
+
+
+def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Client) -> None:
+    broker, now = dramatiq.get_broker(), timezone.now()
+    assert isinstance(broker, RedisBroker)
+    entry = Quarantine.entry("default", f'{{"args":["{SECRET}"]}}'.encode(), "no actor", message_id="odd")
+    broker.client.lpush(broker.keys.queue("default").quarantine, entry)
+    chosen = {"argument": f"reason={SECRET}"}
+    bulk = BulkAct.objects.create(kind="job.cancel", filter=chosen, total=1, created_at=now, touched_at=now)
+    detail = {"changed": {"reason": [SECRET, "x"]}, "filter": chosen}
+    with act("job.edit", who=Who("ada", "page"), target=jobs[0], detail=detail):
+        pass
+    names = dict.fromkeys(("alert", "silence", "token", "user", "group", "worker", "quieted", "member"), "1")
+    names |= {"queue": "default", "schedule": "purge_delivery_attempts", "fingerprint": "f00dfacef00dface"}
+    rows = [row for found in (*model_rows().values(), *ROUTES.values()) for row in found if row.method == "GET"]
+    paths = {
+        row.path.format(**names, job=job, letter=find("letter").pk, bulk=bulk.pk)
+        for row in rows
+        for job in jobs
+        if "events" not in row.path
+    }
+
+    answers = {
+        path: eve.get(path) for path in [*sorted(paths), *(f"{JOBS}{job}/?format=json" for job in jobs), *OTHERS]
+    }
+
+    shown = {path: answer for path, answer in answers.items() if answer.status_code == 200 and not answer.streaming}
+    assert [path for path, answer in shown.items() if SECRET in answer.content.decode()] == []
+    assert len(shown) > 60
