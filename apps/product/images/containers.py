@@ -218,7 +218,7 @@ def _read_jpeg(content: bytes, start: int = 0) -> Facts:
 
 def _coefficient_bytes(width: int, height: int, sampling: list[tuple[int, int]]) -> int:
     """Return the memory of all coefficients, two bytes each, in blocks of 8 by 8 that fill whole units."""
-    if not all(1 <= factor <= 4 for factors in sampling for factor in factors):
+    if not sampling or not all(1 <= factor <= 4 for factors in sampling for factor in factors):
         raise PictureRefused("is a JPEG with an invalid part")
     across, down = max(factors[0] for factors in sampling), max(factors[1] for factors in sampling)
     units = -(-width // (8 * across)) * -(-height // (8 * down))

@@ -84,6 +84,8 @@ def _decode(content: bytes, facts: Facts, width: int, height: int) -> Image.Imag
     # Pillow's own check of the pixel count only warns above its limit, and raises above twice that.
     Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS.values())
     PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
+    # One for each broken tag, of which a picture may have thousands; Python would keep each text for good.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     picture, orientation = _open(content, facts)
     box = (height, width) if orientation in SIDEWAYS else (width, height)

@@ -200,3 +200,12 @@ def test_a_name_that_lies_is_refused(name: str, is_url: bool) -> None:
 def test_formats_are_told_by_their_first_bytes() -> None:
     assert {sniff(content) for content in HONEST.values()} == set(HONEST)
     assert sniff(b"RIFF") is None
+
+
+def test_a_jpeg_of_several_scans_and_no_component_is_refused() -> None:
+    progressive = encode(gradient(), "JPEG", progressive=True)
+    start = progressive.index(b"\xff\xc2")
+    without = progressive[: start + 9] + b"\0" + progressive[start + 10 :]
+
+    with pytest.raises(PictureRefused, match="invalid part"):
+        read_facts(without)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import time
 import zlib
 
@@ -195,3 +196,14 @@ def test_damaged_pictures_are_refused_or_rendered_and_never_crash(format_name: s
             refused += 1
 
     assert refused > 50
+
+
+def test_a_picture_writes_no_warnings_into_the_log(recwarn: pytest.WarningsRecorder) -> None:
+    tags = b"".join(struct.pack(">HHII", 0x9000 + number, 2, 1_000_000, 10) for number in range(100))
+    exif = b"MM\0*\0\0\0\x08" + struct.pack(">H", 100) + tags + bytes(4)
+    png = encode(gradient(), "PNG")
+    content = png[:33] + chunk(b"eXIf", exif) + png[33:]
+
+    thumbnail(content)
+
+    assert [str(found.message) for found in recwarn] == []
