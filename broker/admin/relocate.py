@@ -76,6 +76,6 @@ def _sorted(taken: list[MovingMessage], actor: str, lane_name: str) -> tuple[lis
 
 def _is_for(actor: str, body: bytes, lane_name: str) -> bool:
     try:
-        return codec.decode(body, message_id="", lane=lane_name).actor_name == actor
+        return codec.decode(body, message_id=codec.ANY_ID, lane=lane_name).actor_name == actor
     except codec.UnreadableMessage:
         return False  # a consumer moves it to the quarantine

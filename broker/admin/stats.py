@@ -102,7 +102,7 @@ def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:
 
 def _since(body: bytes) -> int | None:
     try:
-        message: Any = codec.decode(body, message_id="", lane="")
+        message: Any = codec.decode(body, message_id=codec.ANY_ID, lane="")
     except codec.UnreadableMessage:  # a consumer moves it to the quarantine
         return None
     return int(message.options.get("due_at") or message.options.get("enqueued_at") or message.message_timestamp)

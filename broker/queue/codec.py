@@ -30,6 +30,8 @@ VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
 AS_SENT: Final = 0
 # The last millisecond of the year 9999. Later times, and negative numbers, raise where they are converted.
 LARGEST: Final = 253_402_300_799_999
+# For a body that is read for its fields alone.
+ANY_ID: Final = "any"
 # A sent message has no longer id; the table of running messages that supervisors read has no room for one.
 LONGEST_ID: Final = 200
 # Names are logged and shown whole.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from apps.platform.api.responses import iso_time
-from apps.platform.jobs.results import is_result_name
+from apps.platform.jobs.results import is_result_name, safe_name
 from broker.stores.job_records import JobRecord
 
+_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[ -~]+)?", re.ASCII)
 TIMES = ("enqueued_at", "started_at", "finished_at", "next_attempt_at")
 
 
@@ -36,11 +38,19 @@ def job_body(job: JobRecord, *, result_url: str | None) -> dict[str, Any]:
 
 
 def result_file(job: JobRecord) -> dict[str, Any] | None:
-    """Return the description of a succeeded job's file, as ``results.save_file`` made it, or ``None``."""
+    """Return the description of a succeeded job's file, or ``None``.
+
+    ``results.save_file`` made it, and the actor may have changed it since: name and type are fit for headers.
+    """
     result = job.result
-    if job.state == "succeeded" and isinstance(result, dict) and is_result_name(result.get("file")):
-        return result
-    return None
+    if job.state != "succeeded" or not isinstance(result, dict) or not is_result_name(result.get("file")):
+        return None
+    content_type = str(result.get("content_type"))
+    usable = _CONTENT_TYPE.fullmatch(content_type) is not None
+    return result | {
+        "filename": safe_name(str(result.get("filename") or "")),
+        "content_type": content_type if usable else "application/octet-stream",
+    }
 
 
 def public_result(result: Any) -> Any:

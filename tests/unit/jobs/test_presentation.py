@@ -85,6 +85,33 @@ def test_only_a_stored_file_of_a_job_that_succeeded_is_served(changes: dict[str,
     assert (result_file(record(**changes)) is not None) == has_file
 
 
+@pytest.mark.parametrize(
+    ("given", "filename", "content_type"),
+    [
+        ({}, "a.pdf", "application/pdf"),
+        ({"content_type": "text/csv; charset=utf-8"}, "a.pdf", "text/csv; charset=utf-8"),
+        ({"filename": "x\r\nSet-Cookie: a=b"}, "x_Set-Cookie_a_b", "application/pdf"),
+        ({"filename": None, "content_type": None}, "result", "application/octet-stream"),
+        ({"content_type": "text/html\r\nSet-Cookie: a=b"}, "a.pdf", "application/octet-stream"),
+        ({"content_type": "text/html\x00"}, "a.pdf", "application/octet-stream"),
+    ],
+)
+def test_a_download_has_a_plain_name_and_type_whatever_its_actor_returned(
+    given: dict[str, Any], filename: str, content_type: str
+) -> None:
+    found = result_file(record(state="succeeded", result=FILE | given))
+
+    assert found is not None
+    assert (found["filename"], found["content_type"]) == (filename, content_type)
+
+
+@pytest.mark.parametrize("name", ["filename", "content_type"])
+def test_a_description_without_a_part_of_it_is_served(name: str) -> None:
+    found = result_file(record(state="succeeded", result={key: FILE[key] for key in FILE if key != name}))
+
+    assert found is not None and found[name] in ("result", "application/octet-stream")
+
+
 def test_a_snapshot_leaves_out_what_is_not_known() -> None:
     assert snapshot(record()) == {"state": "queued", "attempts": 0, "enqueued_at": "2025-11-20T12:00:00.123000Z"}
 
