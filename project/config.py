@@ -88,13 +88,17 @@ def load(environ: Mapping[str, str]) -> Config:
 def _database_url(variable: str, value: str | None, state_dir: Path) -> str:
     url = value or f"sqlite:///{state_dir / 'db.sqlite3'}"
     with_valid_port(variable, url)
+    scheme, separator, _ = url.partition("://")
     try:
-        pool = dj_database_url.parse(url).get("OPTIONS", {}).get("pool", 0)
+        parsed = dj_database_url.parse(url)
     except ValueError as error:  # its words may quote a part of the password
-        scheme, separator, _ = url.partition("://")
         fact = f"{scheme!r:.40} is no database" if separator else "is no URL"
         remedy = f"set {variable} to for example postgresql://user:password@host/name"
         raise InvalidSetting(variable, fact, remedy) from error
+    pool = parsed.get("OPTIONS", {}).get("pool", 0)
+    if scheme in ("postgres", "postgresql") and not parsed.get("NAME") and not parsed.get("OPTIONS", {}).get("service"):
+        remedy = "append it after the host: postgresql://user:password@host/name"
+        raise InvalidSetting(variable, "names no database", remedy)
     if type(pool) is not int:  # a whole number is read as one, "true" as a bool
         fact = f"has pool={pool!r:.40}, which is no number of connections"
         raise InvalidSetting(variable, fact, "write for example ?pool=10, or leave it out")

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.redis import sentinel_url
-from broker.redis.addresses import split_hosts
+from broker.redis.addresses import check_options, split_hosts
 from broker.redis.cluster_client import is_cluster, split_cluster_url
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
 RABBITMQ_SCHEMES = ("amqp", "amqps")
+# Options of pika, which raises an error without a variable's name for others. It is not installed everywhere.
+RABBITMQ_NUMBERS = (
+    "blocked_connection_timeout",
+    "channel_max",
+    "connection_attempts",
+    "frame_max",
+    "heartbeat",
+    "retry_delay",
+    "socket_timeout",
+    "stack_timeout",
+)
+RABBITMQ_OPTIONS = (*RABBITMQ_NUMBERS, "client_properties", "locale", "ssl_options", "tcp_options")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
@@ -99,7 +112,7 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     """Return the address of a RabbitMQ server, or "" where the broker is another one.
 
     Raises:
-        InvalidSetting: its port is no number, or it has no password in production.
+        InvalidSetting: its port is no number, an option is unknown, or it has no password in production.
     """
     if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
         return ""
@@ -108,6 +121,12 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     if not debug and parts.hostname not in LOOPBACK and not parts.password:
         remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
         raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    for option, given in parse_qsl(parts.query, keep_blank_values=True):
+        if option not in RABBITMQ_OPTIONS:
+            remedy = f"write one of {', '.join(RABBITMQ_OPTIONS)}, or leave it out"
+            raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
+        if option in RABBITMQ_NUMBERS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
     return value
 
 
@@ -143,6 +162,10 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
             remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
             raise InvalidSetting(name, "has a database that is no number", remedy)
+    try:
+        check_options(value, own=sentinel_url.OWN if sentinel_url.is_sentinel_url(value) else ())
+    except UnusableAddress as error:
+        raise InvalidSetting(name, error.fact, error.remedy) from None
     loopback = hosts and hosts <= set(LOOPBACK)
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"

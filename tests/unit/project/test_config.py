@@ -68,6 +68,21 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "redis+cluster://user:pass/word@a:1,b:2", "has a node whose port is no number"),
         ("SWITCHYARD_BROKER_URL", "redis+cluster://127.0.0.1:1,b:2", "b is reached without a password"),
         ("SWITCHYARD_BROKER_URL", "redis+cluster://user:word@a:1,b:2/3", "names database 3"),
+        (
+            "SWITCHYARD_BROKER_URL",
+            "rediss://user:word@a/0?ssl_ca_cert=/ca.pem",
+            "'ssl_ca_cert', which redis-py does not know; write ssl_ca_certs",
+        ),
+        (
+            "SWITCHYARD_BROKER_URL",
+            "redis+cluster://user:word@a:1,b:2?ssl_ca_certs=/ca.pem",
+            "ssl_ca_certs, which is for TLS; begin the address with rediss+cluster://",
+        ),
+        ("SWITCHYARD_BROKER_URL", "redis://user:word@a/0?socket_timeout=x", "socket_timeout with a value that it"),
+        ("SWITCHYARD_BROKER_URL", "redis+sentinel://u:p@a/yard/0?sentinel_user=x", "'sentinel_user'"),
+        ("SWITCHYARD_BROKER_URL", "amqps://u:p@a/yard?heartbet=3", "'heartbet', which pika does not know"),
+        ("SWITCHYARD_BROKER_URL", "amqps://u:p@a/yard?heartbeat=x", "heartbeat='x', which is no number"),
+        ("DATABASE_URL", "postgresql://u:p@db:5432/", "names no database"),
         ("DATABASE_URL", "postgresql://user:pass/word@postgres:5432/name", "has a port that is no number"),
         (
             "DATABASE_URL",
@@ -93,6 +108,25 @@ def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str
 
     assert refused.value.name == variable
     assert fact in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SWITCHYARD_BROKER_URL", "rediss://u:p@a/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key"),
+        ("SWITCHYARD_BROKER_URL", "rediss+cluster://u:p@a:1,b:2?ssl_check_hostname=no&health_check_interval=10"),
+        (
+            "SWITCHYARD_BROKER_URL",
+            "rediss+sentinel://u:p@a,b/yard/0?sentinel_ssl=no&sentinel_password=x&socket_timeout=2",
+        ),
+        ("SWITCHYARD_BROKER_URL", "redis://a/0?password=p&username=u&max_connections=9&socket_keepalive=yes"),
+        ("SWITCHYARD_BROKER_URL", "unix:///run/valkey.sock?db=2&password=p"),
+        ("SWITCHYARD_BROKER_URL", "redis://u:p@a/0?client_name=web&socket_connect_timeout=0.5"),
+        ("DATABASE_URL", "postgresql://u:p@db/yard?sslmode=require"),
+    ],
+)
+def test_options_that_clients_know_are_taken(variable: str, value: str) -> None:
+    load({**GOOD, "DJANGO_DEBUG": "1", variable: value})
 
 
 def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None:
