@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
 from broker.redis.calls import RedisCalls
+from broker.redis.server_errors import reason
 
 Severity = Literal["error", "warning"]
 
@@ -140,7 +141,8 @@ def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
 def away(error: BrokerError) -> ServerFinding:
     """Return the finding for a server that does not answer. Never its own words: they hold its address."""
     remedy = error.remedy or CHECK_THE_ADDRESS
-    fact = "refuses the login" if error.kind == "AuthenticationError" else f"does not answer ({error.kind})"
+    why = reason(error.__cause__ or error)
+    fact = "refuses the login" if error.kind == "AuthenticationError" else f"does not answer ({why})"
     return ServerFinding(
         "away",
         "warning",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import redis
 from redis.exceptions import (
     BusyLoadingError,
@@ -15,6 +18,7 @@ from redis.exceptions import (
 
 from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from broker.redis.connections import Absence
+from broker.redis.sentinel import NoMasterNamed
 from broker.redis.tls_errors import tls_remedy
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
@@ -40,6 +44,9 @@ NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 LOGIN_REMEDY = (
     "check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL; "
     "replicas and nodes of a cluster need the same users"
+)
+MASTER_REMEDY = (
+    "check the sentinels and the master's name in SWITCHYARD_BROKER_URL; ask a sentinel for SENTINEL MASTERS"
 )
 
 
@@ -73,5 +80,25 @@ def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, 
         return BrokerUnavailable(operation, str(error), outcome=outcome, remedy=tls_remedy(error))
     if remedy := LOGIN_REMEDY if isinstance(error, redis.AuthenticationError) else tls_remedy(error):
         return BrokerUnavailable(operation, str(error), outcome="refused", remedy=remedy)
+    if isinstance(error, NoMasterNamed):
+        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=MASTER_REMEDY)
     absence: Absence = getattr(client, "absence", None) or Absence()
     return BrokerUnavailable(operation, absence.fact or str(error), outcome="refused", remedy=absence.remedy)
+
+
+def reason(error: BaseException | None) -> str:
+    """Return why a server was not reached, in words without its address; the error's class where no words are known."""
+    if isinstance(error, NoMasterNamed):
+        return "no sentinel names the master"
+    below = error
+    while below is not None and not isinstance(below, OSError):
+        below = below.__cause__ or below.__context__
+    if isinstance(below, socket.gaierror):
+        return "the name of its host does not resolve"
+    if isinstance(below, ConnectionRefusedError):
+        return "connection refused, nothing listens there"
+    if isinstance(below, OSError) and below.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+        return "no route to its host"
+    if isinstance(error, redis.ConnectionError) and "closed by server" in str(error):
+        return "it closed the connection, as a server for TLS does where the address lacks rediss"
+    return type(error).__name__

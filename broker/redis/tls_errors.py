@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
+UNREADABLE: Final = (
+    "a file for TLS cannot be read here: correct the path behind ssl_ca_certs, ssl_certfile or ssl_keyfile in "
+    "SWITCHYARD_BROKER_URL, or let the account of this process read it"
+)
 # The first that is in the error's text. A server that wants a certificate may close the connection without a word.
 REMEDIES: Final = (
+    (
+        "KEY_VALUES_MISMATCH",
+        "the client's certificate and key do not belong together: name two files of one certificate by ssl_certfile "
+        "and ssl_keyfile in SWITCHYARD_BROKER_URL",
+    ),
+    (
+        "handshake operation timed out",
+        "the server accepts connections and does not answer within TLS: check its process and its log; where it "
+        "listens without TLS, begin SWITCHYARD_BROKER_URL with redis in place of rediss",
+    ),
     ("certificate has expired", "the server's certificate has expired: renew it"),
     (
         "mismatch",
@@ -31,5 +46,14 @@ REMEDIES: Final = (
 
 def tls_remedy(error: BaseException | None) -> str:
     """Return what to do about a failed TLS connection; "" for any other error."""
-    text = str(error) if error is not None else ""
+    if error is None:
+        return ""
+    below = error.__context__  # redis-py's words for a timeout and for a missing file leave out that it was TLS
+    if _is_unreadable(below) and "connecting to /" not in str(error):  # that is a socket, which has no TLS
+        return UNREADABLE
+    text = f"{error} {below or ''}"
     return next((remedy for words, remedy in REMEDIES if "SSL" in text.upper() and words in text), "")
+
+
+def _is_unreadable(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES)

@@ -76,6 +76,14 @@ def test_the_command_for_the_server_beside_rabbitmq_names_its_own_variable(
     assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_REDIS_URL" CONFIG SET', found.next)
 
 
+def test_a_password_that_the_server_beside_rabbitmq_refuses_is_told_with_its_own_variable(
+    own_server: ServerUnderTest, configure: Configure
+) -> None:
+    configure(rabbitmq_url="amqp://127.0.0.1:1/", broker_url=own_server.url.replace("://", "://:wrong@"))
+
+    assert of(look(), "error")["refused"].next == "Correct user and password in SWITCHYARD_REDIS_URL"
+
+
 def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(
     rabbitmq_server: RabbitServer, configure: Configure
 ) -> None:
@@ -88,7 +96,11 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
     away = of(found_at("amqp://guest:guest@127.0.0.1:1/"), "error")["away"]
     refused = of(found_at(rabbitmq_server.url.replace("guest@", "wrong@")), "error")["away"]
     assert away.seen.startswith("RabbitMQ does not take a connection (")
-    assert "Authentication" in refused.seen and "password" in refused.cause
+    assert "Authentication" in refused.seen and refused.cause == "It refuses user or password"
+    elsewhere = of(found_at(rabbitmq_server.url + "nowhere"), "error")["away"]
+    assert "no virtual host of that name" in elsewhere.cause and "list_vhosts" in elsewhere.next
+    unknown = of(found_at("amqp://guest:guest@rabbit.invalid:1/"), "error")["away"]
+    assert unknown.cause == "The name of its host does not resolve"
 
 
 def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(

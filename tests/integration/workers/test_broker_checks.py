@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from apps.platform.workers.checks.broker_server import IDS, unsafe_server
 from apps.platform.workers.preflight import mark_keyspace
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
+from tests.tls import Authority
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,41 @@ def test_a_wrong_password_is_told_as_one(server: EmbeddedServer) -> None:
         "Check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL; "
         "replicas and nodes of a cluster need the same users."
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://127.0.0.1:1/0", "connection refused, nothing listens there"),
+        ("redis://valkey.invalid:6379/0", "the name of its host does not resolve"),
+        ("redis+sentinel://127.0.0.1:1/yard/0", "no sentinel names the master"),
+    ],
+)
+def test_a_server_that_is_not_reached_is_told_with_the_reason(url: str, why: str) -> None:
+    [message] = unsafe_server(url, debug=True)
+
+    assert message.msg == f"the server does not answer ({why}); eviction and persistence were not checked"
+
+
+def test_tls_at_a_port_without_it_is_told_with_the_scheme(server: EmbeddedServer) -> None:
+    [message] = unsafe_server(f"rediss://127.0.0.1:{server.port}/0", debug=True)
+
+    assert "with redis in place of rediss" in str(message.hint)
+
+
+def test_a_file_for_tls_that_is_missing_is_told_as_one(server: EmbeddedServer) -> None:
+    [message] = unsafe_server(f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs=/missing.pem", debug=True)
+
+    assert str(message.hint).startswith("A file for TLS cannot be read here: correct the path behind ssl_ca_certs")
+
+
+def test_a_key_of_another_certificate_is_told_as_one(server: EmbeddedServer, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    (file, _), (_, key) = authority.issue("one"), authority.issue("two")
+
+    [message] = unsafe_server(f"rediss://127.0.0.1:{server.port}/0?ssl_certfile={file}&ssl_keyfile={key}", debug=True)
+
+    assert str(message.hint).startswith("The client's certificate and key do not belong together")
 
 
 def test_every_finding_of_a_server_has_a_check() -> None:

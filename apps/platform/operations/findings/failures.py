@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
@@ -17,11 +18,12 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
-from broker.errors import BrokerError
+from broker.errors import BrokerError, BrokerUnavailable
 from broker.redis.cluster_client import is_cluster, split_cluster_url
 from broker.redis.hash_slots import NoSlots
 from broker.redis.sentinel import NoMasterNamed, server_url
 from broker.redis.sentinel_url import is_sentinel_url
+from broker.redis.server_errors import reason
 from broker.redis.tls_errors import tls_remedy
 
 # Groups of the checks that ask a server for nothing but its state.
@@ -31,6 +33,34 @@ PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
 # Options of the broker's address, and those of valkey-cli with the same file.
 TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
+# Class of the client's error -> most likely cause, and the next step; the others are a server that is away.
+RABBITMQ_CAUSES = {
+    "ProbableAuthenticationError": (
+        "It refuses user or password",
+        "Correct user and password in SWITCHYARD_BROKER_URL; on its host: rabbitmqctl authenticate_user USER PASSWORD",
+    ),
+    "ProbableAccessDeniedError": (
+        "It has no virtual host of that name, or the user has no rights there",
+        "Correct what stands after the last / of SWITCHYARD_BROKER_URL; on its host: rabbitmqctl list_vhosts, and "
+        "rabbitmqctl list_permissions -p VHOST",
+    ),
+    "gaierror": ("The name of its host does not resolve", "Correct the host in SWITCHYARD_BROKER_URL"),
+    "SSLError": (
+        "It does not speak TLS on this port, or refuses ours",
+        "Name the port for TLS in SWITCHYARD_BROKER_URL, usually 5671; on its host: rabbitmqctl status",
+    ),
+}
+RABBITMQ_AWAY = (
+    "It is down, or host or port of the address is wrong",
+    "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status",
+)
+# Words of PostgreSQL's client, the first that are in an error's text, and why its server was not reached.
+DATABASE_REASONS = (
+    ("connection refused", "connection refused, nothing listens there"),
+    ("resolve host", "the name of its host does not resolve"),
+    ("timeout expired", "no answer in time"),
+    ("unreachable", "no route to its host"),
+)
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
@@ -134,11 +164,12 @@ def _login(url: str) -> str:
 
 def broker_away(group: FindingGroup, error: Exception) -> Finding:
     """Return the finding for a broker that did not answer, without the error's text, which contains the address."""
+    named = "SWITCHYARD_REDIS_URL" if switchyard_settings().rabbitmq_url else "SWITCHYARD_BROKER_URL"
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
         seen = "the server refuses our user or password"
         cause = "The password was changed on one side only"
-        return group.error("refused", seen, cause, "Correct user and password in SWITCHYARD_BROKER_URL")
+        return group.error("refused", seen, cause, f"Correct user and password in {named}")
     if isinstance(client_error, NoPermissionError):
         seen = "not checked: the broker's server refuses this to our user (NOPERM)"
         cause = "Each user has the rights of its role; only switchyard-room may look at everything"
@@ -146,9 +177,9 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         return group.warning("not_permitted", seen, cause, step)
     if "DB index is out of range" in str(client_error):
         seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
-        return group.error("refused", seen, cause, "Correct the number at the end of SWITCHYARD_BROKER_URL")
+        return group.error("refused", seen, cause, f"Correct the number at the end of {named}")
     if remedy := tls_remedy(client_error):
-        fact, _, step = remedy.partition(": ")
+        fact, _, step = remedy.replace("SWITCHYARD_BROKER_URL", named).partition(": ")
         cause = "TLS failed before anything was asked"
         return group.error("refused", fact, cause, f"{step[0].upper()}{step[1:]}")
     if isinstance(client_error, redis.TimeoutError):
@@ -161,7 +192,7 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     if is_sentinel_url(switchyard_settings().broker_url):
         return _master_away(group, client_error)
     absence = switchyard_settings().absence
-    seen = absence.fact or f"the server does not answer ({type(client_error).__name__})"
+    seen = absence.fact or f"the server does not answer ({reason(client_error)})"
     cause = "Nothing listens on the socket there" if absence.fact else "It is down, or the address is wrong"
     return group.error("away", seen, cause, f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py broker`")
 
@@ -172,10 +203,20 @@ def _master_away(group: FindingGroup, error: BaseException) -> Finding:
         seen, cause = "no sentinel names the master", "All sentinels are down, or the address names another master"
         step = "Check sentinels and master's name in SWITCHYARD_BROKER_URL; ask a sentinel for SENTINEL MASTERS"
     else:
-        seen = f"the master that the sentinels name does not answer ({type(error).__name__})"
+        seen = f"the master that the sentinels name does not answer ({reason(error)})"
         cause = "It is down, and the sentinels have not replaced it yet, or cannot"
         step = "manage.py doctor, again in a minute; then ask a sentinel for SENTINEL CKQUORUM"
     return group.error("away", seen, cause, step)
+
+
+def rabbitmq_away(group: FindingGroup, error: BrokerUnavailable) -> Finding:
+    """Return the finding for a RabbitMQ that takes no connection."""
+    why = type(error.__cause__).__name__
+    cause, remedy = RABBITMQ_CAUSES.get(why, RABBITMQ_AWAY)
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        cause = f"Its certificate is refused: {error.__cause__.verify_message}"
+        remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
+    return group.error("away", f"RabbitMQ does not take a connection ({why})", cause, remedy)
 
 
 def database_away(group: FindingGroup, error: Exception) -> Finding:
@@ -203,7 +244,8 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
     if "locked" in message:
         seen, cause = "the database is locked", "Something holds the writer's lock"
         return group.error("locked", seen, cause, "End the transaction that holds it")
-    seen = f"the database does not answer ({type(error).__name__})"
+    why = next((words for found, words in DATABASE_REASONS if found in message), type(error).__name__)
+    seen = f"the database does not answer ({why})"
     return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT, act=CHECK_DATABASE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from django.conf import settings
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
+from apps.platform.operations.findings.failures import rabbitmq_away
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import UNCONFIRMED, read_server_state
 from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -130,13 +130,7 @@ def look_at_rabbitmq() -> Iterator[Finding]:
         yard = declared_yard()
         took_ms, confirms = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
     except BrokerUnavailable as error:
-        seen = f"RabbitMQ does not take a connection ({type(error.__cause__).__name__})"
-        cause = "It is down, the address is wrong, or it refuses user, password or virtual host"
-        remedy = "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status"
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            cause = f"Its certificate is refused: {error.__cause__.verify_message}"
-            remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
-        yield GROUP.error("away", seen, cause, remedy)
+        yield rabbitmq_away(GROUP, error)
         return
     except BrokerRefused as error:
         yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
