@@ -17,7 +17,8 @@ from django.urls import reverse
 from PIL import Image
 
 from apps.platform.files.declared import storage_of
-from apps.platform.operations.findings.disk import look_at_storage
+from apps.platform.files.result_addresses import ResultsAddress
+from apps.platform.operations.findings.disk import look_at_results, look_at_storage
 from apps.product.exports import services as exports
 from apps.product.exports.models import Export
 from apps.product.images.models import Thumbnail
@@ -129,6 +130,48 @@ def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings: 
     assert "the server has no such bucket (404)" in found.seen
     assert found.next.startswith("make the bucket")
     storages["default"].close()
+
+
+def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_server: S3Server) -> None:
+    bucket = own_s3_server.bucket()
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(bucket)}
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", bucket))
+    same = list(look_at_results())
+    missing = replace(bucket, bucket="no-such-bucket")
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", missing))
+
+    (found,) = look_at_results()
+
+    assert same == [] and found.severity == "warning"
+    assert "the server has no such bucket (404)" in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
+    storages["default"].close()
+
+
+def test_the_doctor_tells_that_there_are_no_credentials(
+    settings: Any, own_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(own_s3_server.bucket())}
+
+    (found,) = look_at_storage()
+
+    assert "this process has no credentials" in found.seen and "AWS_ACCESS_KEY_ID" in found.cause
+    storages["default"].close()
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [("nowhere.Results", "cannot be imported: No module"), ("dataclasses.Field", "has no put and no get")],
+)
+def test_the_doctor_tells_of_a_class_of_results_that_is_not_there(settings: Any, path: str, seen: str) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("class", path=path))
+
+    (found,) = look_at_results()
+
+    assert found.severity == "warning" and seen in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
 
 
 def test_a_storage_that_is_down_is_told_by_api_room_and_doctor(

@@ -1,4 +1,4 @@
-"""Checks of the state folder's disk, and of the storage of job files where that is off the disk."""
+"""Checks of the state folder's disk, and of the stores of job files and results where those are off the disk."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from django.core.files.storage import storages
+from django.utils.module_loading import import_string
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import counted, size
+from apps.platform.files.addresses import StorageAddress
 from apps.platform.files.bucket import BucketStorage
+from apps.platform.files.declared import storage_at
 from apps.platform.files.errors import ExtraMissing, StorageUnavailable
 from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.metrics.restoring import gaps_of
@@ -23,6 +27,19 @@ EMPTY_BYTES = 100_000_000
 # Codes of the clients' errors for a bucket, of S3 and of Google.
 MISSING = ("404", "NoSuchBucket", "NotFound")
 REFUSED = ("403", "AccessDenied", "Forbidden")
+NO_CREDENTIALS = "NoCredentialsError"
+
+
+class _Store(NamedTuple):
+    """Words for one of the two stores."""
+
+    variable: str
+    severity: Severity
+    while_away: str
+
+
+FILES = _Store("SWITCHYARD_STORAGE_URL", "error", "jobs that store files fail and are retried")
+RESULTS = _Store("SWITCHYARD_RESULTS_URL", "warning", "jobs go on, and their records keep results meanwhile")
 
 
 def look() -> Iterator[Finding]:
@@ -56,39 +73,75 @@ def look() -> Iterator[Finding]:
 
 def look_at_storage() -> Iterator[Finding]:
     """Reach the bucket of the default storage. A folder is the disk's check."""
+    if bucket := _bucket_of_files():
+        yield from _reach(bucket, FILES)
+
+
+def look_at_results() -> Iterator[Finding]:
+    """Reach the bucket of results where it is another one, or import their class."""
+    results = switchyard_settings().results
+    if results.bucket is not None and results.bucket != _bucket_of_files():
+        yield from _reach(results.bucket, RESULTS)
+    if results.path:
+        yield from _look_at_class(results.path)
+
+
+def _bucket_of_files() -> StorageAddress | None:
     storage = storages["default"]
-    if not isinstance(storage, BucketStorage):
-        return
+    return storage.address if isinstance(storage, BucketStorage) else None
+
+
+def _reach(address: StorageAddress, store: _Store) -> Iterator[Finding]:
     began_s = time.monotonic()
-    quick = storage.quick()
+    quick = storage_at(address).quick()
     try:
         quick.reach()
     except ExtraMissing as error:
-        yield STORAGE.error("no_client", str(error), "Its package is not installed", "install the package")
+        step = f"install the package; {store.while_away} until then"
+        yield STORAGE.finding(store.severity, "no_client", str(error), "Its package is not installed", step)
     except StorageUnavailable as error:
-        yield _away(storage.address.shown, error.cause)
+        yield _away(address.shown, error.cause, store)
     else:
         took_ms = (time.monotonic() - began_s) * 1000
-        yield STORAGE.ok("reached", f"{storage.address.shown} answered in {took_ms:.0f} ms")
+        yield STORAGE.ok("reached", f"{address.shown} answered in {took_ms:.0f} ms")
     finally:
         quick.close()
 
 
-def _away(shown: str, code: str) -> Finding:
+def _away(shown: str, code: str, store: _Store) -> Finding:
     """Return the finding for a bucket that is missing, refuses this user, or does not answer."""
     if code in MISSING:
         seen = f"{shown}: the server has no such bucket ({code})"
         cause = "It was not made, or the address has another name"
-        remedy = "make the bucket, or correct SWITCHYARD_STORAGE_URL"
+        remedy = f"make the bucket, or correct {store.variable}"
     elif code in REFUSED:
         seen = f"{shown}: the server refuses this user ({code})"
         cause = "The credentials are wrong, or the user may not list the bucket"
         remedy = "check the user's rights, and the credentials in the environment of web and pools"
+    elif code == NO_CREDENTIALS:
+        seen = f"{shown} was not reached: this process has no credentials ({code})"
+        cause = "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role"
+        remedy = "set both in the environment of web and pools, then restart those"
     else:
         seen = f"{shown} was not reached: {code}"
         cause = "The server is down, or the address or the credentials are wrong"
-        remedy = "check that it runs, SWITCHYARD_STORAGE_URL, and the credentials in the environment of web and pools"
-    return STORAGE.error("away", seen, f"{cause}; jobs that store files fail and are retried", remedy)
+        remedy = f"check that it runs, {store.variable}, and the credentials in the environment of web and pools"
+    return STORAGE.finding(store.severity, "away", seen, f"{cause}; {store.while_away}", remedy)
+
+
+def _look_at_class(path: str) -> Iterator[Finding]:
+    """Import the class of a project's own store of results, which a process makes when it has the first result."""
+    try:
+        store = import_string(path)
+    except ImportError as error:
+        seen, cause = f"the store of results {path} cannot be imported: {error}", "The name in SWITCHYARD_RESULTS_URL"
+    else:
+        missing = [name for name in ("put", "get") if not callable(getattr(store, name, None))]
+        if not missing:
+            return
+        seen, cause = f"the store of results {path} has no {' and no '.join(missing)}", "The class, or its name"
+    step = "correct SWITCHYARD_RESULTS_URL, or write that class: docs/reference/stores.md"
+    yield STORAGE.warning("no_class", seen, f"{cause} is wrong; {RESULTS.while_away}", step)
 
 
 def _gaps() -> Iterator[Finding]:

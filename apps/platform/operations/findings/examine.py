@@ -246,6 +246,7 @@ def checks() -> tuple[Check, ...]:
         Check(configuration.GROUP, configuration.look, RARELY_S),
         Check(disk.GROUP, disk.look, SELDOM_S),
         Check(disk.STORAGE, disk.look_at_storage, SELDOM_S),
+        Check(disk.STORAGE, disk.look_at_results, SELDOM_S),
         Check(server.GROUP, server.look, SELDOM_S),
         Check(server.GROUP, server.look_at_sentinels, SELDOM_S),
         Check(server.GROUP, server.look_at_rabbitmq, SELDOM_S),
