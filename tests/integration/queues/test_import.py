@@ -229,3 +229,25 @@ def test_an_address_that_cannot_be_used_is_refused(url: str, says: str, faciliti
 def test_a_queue_that_the_yard_lacks_is_refused(valkey_url: str, facilities: Facilities) -> None:
     with pytest.raises(CommandError, match="nowhere"):
         run(valkey_url, "nowhere")
+
+
+def told(*arguments: str) -> str:
+    told = io.StringIO()
+    call_command("queues", "import", *arguments, stdout=io.StringIO(), stderr=told)
+    return told.getvalue()
+
+
+def test_queues_that_the_yard_lacks_and_an_empty_namespace_are_told(facilities: Facilities, valkey_url: str) -> None:
+    broker = RedisBroker(url=valkey_url, namespace="shop", middleware=[])
+    for name, delay in (("elsewhere", None), ("elsewhere", 600_000), ("default", None)):
+        broker.declare_queue(name)
+        broker.enqueue(Message(name, "moves", (1,), {}, {}), delay=delay)
+    broker.client.zadd("shop:__heartbeats__", {"a worker": 1})
+
+    lacking = told(valkey_url, "--namespace", "shop")
+    empty = told(valkey_url, "--namespace", "none")
+
+    assert lacking.startswith("elsewhere: 2 messages left there, for this yard declares no such queue")
+    assert "default" not in lacking
+    assert "no queue there begins with 'none:'; workers used" in empty and "shop" in empty and "--namespace" in empty
+    broker.client.delete(*broker.client.scan_iter("shop:*"))

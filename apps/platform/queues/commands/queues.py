@@ -27,6 +27,7 @@ from apps.platform.queues.errors import ForeignBroker, NotImported, NotRelocated
 from apps.platform.queues.facts import waiting_and_scheduled
 from apps.platform.queues.printing import import_lines, print_queues, print_sentences, status_lines
 from apps.platform.queues.queries import view_of
+from apps.platform.queues.stock_leftovers import leftover_lines
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.stats import family_stats
 from broker.errors import UnknownQueue
@@ -228,6 +229,8 @@ class Command(PrintingCommand):
         with _as_wrong_argument():
             source = stock.stock_broker(options["url"], namespace=options["namespace"])
             found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
+            for line in leftover_lines(source):
+                self.stderr.write(printable(line))
         if options["json"]:
             self.stdout.write(json.dumps([asdict(queue) for queue in found]))
             return
