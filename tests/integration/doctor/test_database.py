@@ -161,6 +161,7 @@ def test_postgres_that_is_away_is_an_error_and_no_traceback(on_postgres: Any) ->
     [found] = look()
 
     assert (found.code, found.severity) == ("away", "error")
+    assert found.seen == "the database does not answer (connection refused, nothing listens there)"
 
 
 def test_postgres_that_stands_still_is_an_error_in_time(on_postgres: Any, postgres: PostgresUnderTest) -> None:
