@@ -33,6 +33,7 @@ from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.acks import Acks, report_stale
 from broker.worker.cancellations import CancellationPoll
+from broker.worker.held_marks import HeldMarks
 from broker.worker.hooks import Hooks
 from broker.worker.prefetch import PrefetchCredit
 from broker.worker.work_queue import WorkQueue
@@ -68,6 +69,7 @@ class RedisBroker(Broker):
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining, self.runs_suspects = False, True
+        self.held_marks: HeldMarks | None = None  # not written here: the server knows what is leased
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.quiet: Callable[[], bool] = bool
         self.results: ResultBackend | None = None  # a project's own Results go before it

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
 from broker.queue.operations import QueueOperations
+from broker.worker.held_marks import HeldMarks
 
 
 @runtime_checkable
@@ -18,6 +19,7 @@ class SupervisedBroker(Protocol):
         in_flight: Messages that this process holds, by id.
         quiet: Returns whether nothing is to be fetched or started.
         runs_suspects: Messages that may have ended their pool run here.
+        held_marks: Where a child writes the publications that it holds, on RabbitMQ; its supervisor reads them.
         families: Queue -> its operations on the Redis server.
     """
 
@@ -25,6 +27,7 @@ class SupervisedBroker(Protocol):
     draining: bool
     quiet: Callable[[], bool]
     runs_suspects: bool
+    held_marks: HeldMarks | None
     families: dict[str, QueueOperations]
     keys: Keys
 

@@ -132,6 +132,22 @@ class Keys:
         """
         return f"{self.prefix}:redelivered:{{{job_id}}}"
 
+    def returned(self) -> str:
+        """Sorted set: publications on RabbitMQ that went back to the server -> when, ms since the epoch.
+
+        A member is the number of the publication. Whoever receives it next removes it: how its last delivery ended is
+        known, and makes no suspect. Those of 72 hours ago are removed with the next entry.
+        """
+        return f"{self.prefix}:rabbit:returned"
+
+    def suspects(self, queue: str) -> str:
+        """Hash: id of a lapse suspect on RabbitMQ -> when that changed (ms), its lone run, its counted lapses.
+
+        Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
+        ``+`` no lapse. Supervisors remove what has not changed for 72 hours.
+        """
+        return f"{self.prefix}:{{{queue}}}:suspects"
+
     def lock(self, name: str) -> str:
         """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"

@@ -27,7 +27,7 @@ from broker.queue.depth_limits import DepthLimits
 from broker.queue.operations import QueueOperations
 from broker.queue.results import level_of
 from broker.rabbit.connections import Publishers, parameters_of
-from broker.rabbit.consumer import RabbitConsumer, settle
+from broker.rabbit.consumer import RabbitConsumer
 from broker.rabbit.figures import QueueFigures
 from broker.rabbit.frames import PublicationFields
 from broker.rabbit.held import RabbitMessage
@@ -35,6 +35,7 @@ from broker.rabbit.mover import Mover
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
 from broker.rabbit.redeliveries import Redeliveries
+from broker.rabbit.settling import settle
 from broker.rabbit.unique_claims import UniqueClaims
 from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
@@ -43,6 +44,7 @@ from broker.topology import lane_of_name
 from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
+from broker.worker.held_marks import HeldMarks
 from broker.worker.hooks import Hooks
 from broker.worker.work_queue import WorkQueue
 
@@ -85,6 +87,7 @@ class RabbitBroker(RabbitmqBroker):
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, RabbitMessage] = {}
         self.draining, self.runs_suspects = False, True
+        self.held_marks: HeldMarks | None = None
         self.quiet: Callable[[], bool] = bool
         self.results: ResultBackend | None = None  # a project's own Results go before it
         self.slots: int | None = None
@@ -162,6 +165,8 @@ class RabbitBroker(RabbitmqBroker):
             with self.delivering:
                 args[0].runs_in = threading.get_ident()
         self.hooks.call_before(self, signal, args, kwargs)
+        if signal == "process_message" and args[0].lapses is not None and self._name and self.runs_suspects:
+            self.redeliveries.note_alone(args[0].family.keys.queue, args[0].message_id, args[0].lapses)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions."""

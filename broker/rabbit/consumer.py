@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -19,18 +19,16 @@ from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
+from broker.rabbit.admission import Admission
 from broker.rabbit.connections import AWAY, connect, disconnect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
 from broker.rabbit.held import RabbitMessage, read
 from broker.rabbit.outgoing import Outgoing
 from broker.rabbit.publication import UNREAD, Publication
+from broker.rabbit.settling import ends_suspicion, is_unstarted
 from broker.rabbit.unreadable import UnreadableDeliveries
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 
-# Time to send the last acknowledgements of a worker that ends.
-SETTLE_S: Final = 2.0
-# A message that was delivered before starts this much later: the supervisor of its last worker notes how that ended.
-REDELIVERED_S: Final = 0.25
 CHECK_OLD_S: Final = 1.0
 
 logger = logging.getLogger("switchyard.broker")
@@ -53,18 +51,25 @@ class RabbitConsumer(DramatiqConsumer):
     ) -> None:
         self._broker, self._family, self._lane = broker, family, lane
         self._holds_delayed = lane != q_name(lane)
+        self._runs_alone = broker.lane(q_name(lane))[1] == "alone"
         self._timeout_s = timeout_ms / 1000
         self.owner = broker.new_owner(lane)
         self.closed = False
         self._ready: deque[RabbitMessage] = deque()
-        self._later: deque[tuple[float, RabbitMessage]] = deque()
+        self._later = Admission(broker.redeliveries)
         self._woken = self._away = False
         self._check_old_s = 0.0
         self._connection = connect(broker.parameters)
         try:
             self._channel = self._connection.channel()
             names = list(broker.server_queues.of(lane))
-            self.outgoing = Outgoing(self._channel, broker.barrier, window=prefetch * len(names))
+            self.outgoing = Outgoing(
+                self._channel,
+                broker.barrier,
+                window=prefetch * len(names),
+                note_returns=broker.redeliveries.note_returns_or_log if not self._holds_delayed else None,
+                held=broker.held_marks if not self._holds_delayed else None,
+            )
             self._unreadable = UnreadableDeliveries(broker, family, lane, self.outgoing)
             self._channel.basic_qos(prefetch_count=prefetch)
             for name in names:
@@ -123,6 +128,7 @@ class RabbitConsumer(DramatiqConsumer):
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge a message that ended, or give it back if it was not started. Never fails."""
         assert isinstance(message, RabbitMessage)  # noqa: S101  a worker's messages come from this class
+        self._end_suspicion(message)
         with self._broker.delivering:
             self._broker.leave(message)
             source: Any = message.source
@@ -130,13 +136,13 @@ class RabbitConsumer(DramatiqConsumer):
             if message.given_back:
                 return
             if not lost:
-                if _is_unstarted(message):
+                if is_unstarted(message):
                     source.outgoing.give_back(message.tag)
                 else:
                     source.outgoing.ack(message.tag)
         if not lost:
             source._wake()
-        elif not _is_unstarted(message):
+        elif not is_unstarted(message):
             self._broker.redeliveries.note_ends_or_log([Publication(message.message_id, message.lease.token)])
 
     def nack(self, message: MessageProxy) -> None:
@@ -145,6 +151,7 @@ class RabbitConsumer(DramatiqConsumer):
         if message.moved:
             self.ack(message)
             return
+        self._end_suspicion(message)
         source: Any = message.source
         with self._broker.delivering:
             self._broker.leave(message)
@@ -188,13 +195,13 @@ class RabbitConsumer(DramatiqConsumer):
         except (codec.UnreadableMessage, MiddlewareError) as error:
             self._unreadable.add(tag, properties.message_id or "", body, error, message)
             return
-        self.outgoing.unacked[tag] = Publication(message.message_id, number)
+        self.outgoing.receive(tag, Publication(message.message_id, number))
         if (due_ms := message.options.get("eta")) is not None:  # Dramatiq's worker compares it with this host's clock
             message.options["eta"] = current_millis() + due_ms - now_ms()
         lease = Lease(self.owner, message.message_id.encode(), number)
         held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
-        if method.redelivered:
-            self._later.append((time.monotonic() + REDELIVERED_S, held))
+        if method.redelivered or (self._runs_alone and not self._holds_delayed):
+            self._later.add(held, again=method.redelivered and not self._holds_delayed, wait=method.redelivered)
         else:
             self._ready.append(held)
 
@@ -205,7 +212,7 @@ class RabbitConsumer(DramatiqConsumer):
             return message
         with self._broker.delivering:
             if message.message_id in self._broker.in_flight:
-                self._later.append((time.monotonic() + REDELIVERED_S, message))
+                self._later.add(message, again=False)
                 return None
             self._broker.in_flight[message.message_id] = message
         return message
@@ -213,35 +220,23 @@ class RabbitConsumer(DramatiqConsumer):
     def _admit(self) -> None:
         """Make messages ready that were delivered before: without those that have ended, with their crashes."""
         self._unreadable.set_aside()
-        due: list[RabbitMessage] = []
-        while self._later and self._later[0][0] <= time.monotonic():
-            due.append(self._later.popleft()[1])
-        if not due:
-            return
-        try:
-            noted = self._broker.redeliveries.read([message.message_id for message in due])
-        except BrokerError:
-            self._later.extend((time.monotonic() + REDELIVERED_S, message) for message in due)
-            raise
-        self._away = False
-        for message, found in zip(due, noted, strict=True):
-            number = message.lease.token
+        for message, ended in self._later.admit():
+            self._away = False
             with self._broker.delivering:
                 runs = self._broker.in_flight.get(message.message_id)
-                if runs is not None and runs.source is not self and runs.lease.token == number:
+                if runs is not None and runs.source is not self and runs.lease.token == message.lease.token:
                     runs.source, runs.tag, runs.lease = self, message.tag, message.lease
                     continue
-            if number in found.ended:
+            if ended:
                 self.outgoing.drop(message.tag)
             else:
-                message.crashes, message.cause = found.crashes, found.cause
                 self._ready.append(message)
 
     def _give_back_ready(self) -> None:
         while self._ready:
             self.outgoing.give_back(self._ready.popleft().tag)
-        while self._later:
-            self.outgoing.give_back(self._later.popleft()[1].tag)
+        for message in self._later.take():
+            self.outgoing.give_back(message.tag)
 
     def _give_back_old(self) -> None:
         """Give back what has waited for a thread for too long, before the server ends the connection for it."""
@@ -255,6 +250,10 @@ class RabbitConsumer(DramatiqConsumer):
                     message.given_back = True
                     self._broker.leave(message)
                     self.outgoing.give_back(message.tag)
+
+    def _end_suspicion(self, message: RabbitMessage) -> None:
+        if ends_suspicion(message) and not message.given_back:
+            self._broker.redeliveries.clear(message.family.keys.queue, message.message_id)
 
     def _wake(self) -> None:
         """End the wait of the thread that uses the connection."""
@@ -270,25 +269,14 @@ class RabbitConsumer(DramatiqConsumer):
                 return
             self.closed = True
         self._ready.clear()
-        self._later.clear()
+        self._later.take()
         processed = self._disconnect()
-        self._broker.lost(self.owner, self.outgoing.ended(processed=processed))
+        ended = self.outgoing.ended(processed=processed)
+        self._broker.lost(self.owner, ended)
+        self.outgoing.lose(ended)
 
     def _disconnect(self) -> bool:
         return disconnect(self._connection)
-
-
-def _is_unstarted(message: RabbitMessage) -> bool:
-    """Whether a message was skipped because its lease was in doubt; it must run elsewhere."""
-    outcome = message.outcome
-    return outcome is not None and outcome.kind == "deferred" and outcome.reason in ("lease", "quiet")
-
-
-def settle(consumers: Sequence[RabbitConsumer]) -> None:
-    """Wait until the threads of consumers have sent their last acknowledgements."""
-    give_up_s = time.monotonic() + SETTLE_S
-    while not all(consumer.settled for consumer in consumers) and time.monotonic() < give_up_s:
-        time.sleep(0.01)
 
 
 def _nothing() -> None:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from broker.keys.queue_keys import Lane
+from broker.queue.operations import QueueOperations
 from broker.rabbit.held import RabbitMessage
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import RabbitQueues
@@ -13,6 +15,7 @@ from broker.rabbit.redeliveries import Redeliveries
 from broker.stores.quarantine import Quarantine
 from broker.worker.ack_barrier import AckBarrier
 from broker.worker.cancellations import CancellationPoll
+from broker.worker.held_marks import HeldMarks
 
 
 class ConsumingRabbitBroker(Protocol):
@@ -21,6 +24,7 @@ class ConsumingRabbitBroker(Protocol):
     Attributes:
         delivering: Held while a message's delivery changes.
         longest_held_ms: How long a message may wait here for a thread.
+        held_marks: Where a pool's child writes what it holds, for its supervisor.
     """
 
     parameters: Any
@@ -34,6 +38,10 @@ class ConsumingRabbitBroker(Protocol):
     cancellations: CancellationPoll
     delivering: threading.RLock
     longest_held_ms: int
+    held_marks: HeldMarks | None
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return the keys of a queue's family, and the kind of the lane."""
 
     def new_owner(self, lane: str) -> str:
         """Return a name for a consumer that was never used."""

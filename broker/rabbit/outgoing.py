@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from broker.rabbit.publication import Publication
 from broker.worker.ack_barrier import AckBarrier
+from broker.worker.held_marks import HeldMarks
 
 # So many acknowledgements, and more, wait for the background's flush of the records, while there is other work.
 MANY: Final = 16
@@ -27,9 +29,21 @@ class Outgoing:
         barrier: Flushed before messages are acknowledged.
         window: Unacknowledged messages after which the server delivers no more. It has processed all acknowledgements
             but the last so many.
+        note_returns: Called with the marks of publications before they go back to their queue.
+        held: Where the publications that are held are written for the supervisor.
     """
 
-    def __init__(self, channel: Any, barrier: AckBarrier | None, *, window: int) -> None:
+    def __init__(
+        self,
+        channel: Any,
+        barrier: AckBarrier | None,
+        *,
+        window: int,
+        note_returns: Callable[[list[int]], None] | None = None,
+        held: HeldMarks | None = None,
+    ) -> None:
+        self._note_returns, self._held = note_returns, held
+        self._cells: dict[int, int] = {}
         self.unacked: dict[int, Publication] = {}
         self._acknowledged: deque[Publication] = deque(maxlen=window)
         self._channel, self._barrier = channel, barrier
@@ -43,6 +57,20 @@ class Outgoing:
         """Whether there is anything to send, or some of it is being sent."""
         # In this order: what is taken from the lists is taken while the lock is held.
         return bool(self._acks or self._returns or self._rejected) or self._sending.locked()
+
+    def receive(self, tag: int, publication: Publication) -> None:
+        """Note what a delivery is."""
+        self.unacked[tag] = publication
+        if self._held is not None and (cell := self._held.hold(publication.mark)) is not None:
+            self._cells[tag] = cell
+
+    def lose(self, ended: Sequence[Publication]) -> None:
+        """Note that the server gives all but what has ended to others: this process lives, it is not to blame."""
+        if self._note_returns is not None:
+            without = set(ended)
+            self._note_returns([each.mark for each in self.unacked.values() if each.id and each not in without])
+        for tag in list(self._cells):
+            self._release(tag)
 
     def ack(self, tag: int) -> None:
         """Note a message that has ended; it is acknowledged after the next flush of the records."""
@@ -80,17 +108,31 @@ class Outgoing:
             BrokerUnavailable: the records could not be written; acknowledgements are kept.
         """
         with self._sending:
-            while self._returns:
-                self._nack(self._returns.popleft(), requeue=True)
+            if self._returns:
+                self._send_returns()
             while self._rejected:
                 self._nack(self._rejected.popleft(), requeue=False)
             if self._acks:
                 self._acknowledge(busy=busy)
 
+    def _send_returns(self) -> None:
+        tags = []
+        while self._returns:
+            tags.append(self._returns.popleft())
+        if self._note_returns is not None:
+            self._note_returns([self.unacked[tag].mark for tag in tags if tag in self.unacked])
+        for tag in tags:
+            self._nack(tag, requeue=True)
+
     def _nack(self, tag: int, *, requeue: bool) -> None:
         if tag in self.unacked:
             self._channel.basic_nack(tag, requeue=requeue)
             del self.unacked[tag]
+            self._release(tag)
+
+    def _release(self, tag: int) -> None:
+        if self._held is not None and (cell := self._cells.pop(tag, None)) is not None:
+            self._held.release(cell)
 
     def _acknowledge(self, *, busy: bool) -> None:
         """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
@@ -114,3 +156,4 @@ class Outgoing:
             if tag > oldest and tag in self.unacked:
                 self._channel.basic_ack(tag)
             self.unacked.pop(tag, None)
+            self._release(tag)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, NamedTuple
 
 # Number of a message that another library published: two of one id cannot be told apart.
 NO_NUMBER: Final = b"0"
+_HIGHEST: Final = (1 << 63) - 1
 
 
 class Publication(NamedTuple):
@@ -13,6 +15,13 @@ class Publication(NamedTuple):
 
     id: str = ""
     number: bytes = NO_NUMBER
+
+    @property
+    def mark(self) -> int:
+        """Its number, or one that is made of its id, as a positive number of 63 bits."""
+        if self.number != NO_NUMBER:
+            return int(self.number) & _HIGHEST
+        return int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest()) & _HIGHEST
 
 
 # Until a delivery is read. Such a tag must be known: an acknowledgement of several would include one that is not.

@@ -42,12 +42,25 @@ class RabbitPools(Pools):
     def addresses(self, url: str) -> dict[str, str]:
         return {**super().addresses(url), "SWITCHYARD_REDIS_URL": self._beside}
 
+    @property
+    def _lanes(self) -> list[str]:
+        yard = YARDS[self._yard]
+        return [*yard.lanes, *(queue.alone_lane for queue in yard.queues)]
+
+    def empty(self) -> None:
+        """Drop what other tests left on the server."""
+        for lane in self._lanes:
+            self.broker.declare_queue(lane)
+            self.broker.flush(lane)
+
     def left(self) -> int:
         """Return how many messages the server has that nothing holds, rejected ones included."""
         queues = self.broker.server_queues
-        yard = YARDS[self._yard]
-        lanes = [*yard.lanes, *(queue.alone_lane for queue in yard.queues)]
-        return sum(self.broker.count((lane, name) for lane in lanes for name in queues.every(lane)))
+        return sum(self.broker.count((lane, name) for lane in self._lanes for name in queues.every(lane)))
+
+    def suspects(self) -> list[str]:
+        """Return the ids of the lapse suspects."""
+        return [id_ for queue in YARDS[self._yard].queues for id_ in self.broker.redeliveries.suspects(queue.name)]
 
 
 def wait_until_completed(ledger: Ledger, stale_s: float = STALE_S) -> None:

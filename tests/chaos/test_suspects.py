@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
 from collections.abc import Sequence
 
@@ -12,41 +11,15 @@ import pytest
 from broker.interface import facilities
 from broker.shapes import DeadLetter
 from tests.chaos.conftest import PoolsOn
+from tests.chaos.killed_host import Host
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained
-from tests.chaos.pools import Pools, RunningPool
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
 long = pytest.mark.long
 BRIEF = "tests.chaos.yard.brief_leases"
 MOST_ROUNDS = 6
-
-
-class Host:
-    """A host that starts its container again whenever the container's processes were killed."""
-
-    def __init__(self, pools: Pools, settings: str) -> None:
-        self._pools, self._settings = pools, settings
-        self.rounds = 0
-        self.pool = self._start()
-
-    def restart_if_gone(self) -> bool:
-        """Start the pool again if it was killed, and return whether it runs still."""
-        if self.pool.process.poll() is None:
-            return True
-        self.rounds += 1
-        self.pool = self._start()
-        return False
-
-    def kill(self) -> None:
-        """Kill supervisor and children."""
-        self.pool.signal_all(signal.SIGKILL)
-        self.pool.process.wait()
-        self.pool = self._start()
-
-    def _start(self) -> RunningPool:
-        return self._pools.start("runpool", "work", settings=self._settings, ready=False)
 
 
 @pytest.mark.timeout(600)

@@ -78,7 +78,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     for lane in assignment.lanes:
         broker.declare_queue(lane)
     supervised.quiet = lambda: row.quiet
-    supervised.runs_suspects = assignment.exclusive
+    supervised.runs_suspects, supervised.held_marks = assignment.exclusive, row.held_marks
     leaves_suspects = assignment.isolated and not assignment.exclusive
     slots = SlotTracking(supervised, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
     install(broker, slots)

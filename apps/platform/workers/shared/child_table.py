@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from apps.platform.workers.shared.child_state import ChildState, Finished, Running
+from broker.worker.held_marks import HELD_BYTES, HeldMarks
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
@@ -58,6 +59,7 @@ class ChildRow:
         self._free = deque(HEADER_CELLS + entry * ENTRY_CELLS + STATE for entry in range(self._entries))
         self._kinds_at = (HEADER_CELLS + STATE) * CELL_BYTES
         self._log_at = (HEADER_CELLS + self._entries * ENTRY_CELLS) * CELL_BYTES
+        self.held_marks = HeldMarks(self._cells[self._log_at // CELL_BYTES + LOG_BYTES // CELL_BYTES :])
         self._events = itertools.count(EVENT, EVENT)
         self._moved = 0
 
@@ -282,7 +284,7 @@ class ChildTable:
     @staticmethod
     def row_bytes(slots: int) -> int:
         """Return the size of a row."""
-        return HEADER_CELLS * CELL_BYTES + entries_of(slots) * _ENTRY.size + (LOG_BYTES if slots else 0)
+        return HEADER_CELLS * CELL_BYTES + entries_of(slots) * _ENTRY.size + (LOG_BYTES + HELD_BYTES if slots else 0)
 
     @classmethod
     def create(cls, rows: int, slots: int = 0) -> ChildTable:

@@ -83,6 +83,10 @@ class BacklogPoll:
         self._backlogs.clear()
         self._poll_at_s = 0.0
 
+    def poll_within(self, seconds: float) -> None:
+        """Have a poll due in so many seconds at the latest."""
+        self._poll_at_s = min(self._poll_at_s, time.monotonic() + seconds)
+
     def poll(self, budget: TickBudget) -> int:
         """Read the backlogs when a poll is due; return the number of messages that wait for isolated children.
 

@@ -56,6 +56,7 @@ class Leftovers:
         running: Messages in its slots.
         finished: Finished and recorded messages whose acknowledgement is not confirmed.
         cancelled: Messages in its slots whose jobs were cancelled.
+        held: Marks of the publications that it held, on RabbitMQ.
     """
 
     child: str
@@ -63,6 +64,7 @@ class Leftovers:
     running: list[Running] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
     cancelled: list[Running] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
 
 
 class ChildLeases:
@@ -110,7 +112,11 @@ class ChildLeases:
         if self._isolates:
             self._adopt_heir()
         self._isolated_waiting = 0
-        self.backlog = BacklogPoll(calls, queues, served.keys)
+        self.backlog = self.make_backlog()
+
+    def make_backlog(self) -> BacklogPoll:
+        """Return the poll of what waits in the pool's lanes."""
+        return BacklogPoll(self._calls, self._queues, self.served.keys)
 
     @property
     def settled(self) -> bool:
@@ -175,7 +181,7 @@ class ChildLeases:
     def leftovers(self, index: int, row: ChildRow) -> Leftovers:
         """Return the messages that the child of an index left, before its row is cleared."""
         adopted = self._children.pop(index)
-        return Leftovers(adopted.child, adopted.served, row.running(), row.finished())
+        return Leftovers(adopted.child, adopted.served, row.running(), row.finished(), held=row.held_marks.read())
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
         """Return those of the running messages, by index, whose jobs were cancelled.

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from apps.platform.workers.shared.child_state import Running
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
+from apps.platform.workers.supervisor.rabbit_backlog import Count, RabbitBacklog
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.rabbit.publication import Publication
 from broker.rabbit.redeliveries import Redeliveries
 
-# How often the isolated lanes are counted on the server.
-COUNT_EVERY_S, COUNT_AGAIN_S = 2.0, 10.0
+# The server delivers the suspects of a child that ended, and a worker isolates them, within this time.
+ISOLATED_WITHIN_S = 1.0
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -28,21 +28,22 @@ class RabbitLeases(ChildLeases):
 
     A message belongs to the connection that received it. When a child ends, the kernel closes its connections, and the
     server delivers their messages again, 0.25 s later at the earliest. By then the supervisor has noted which of them
-    had ended, and which ran while the child crashed.
+    had ended, which ran while the child crashed, and which have crashed nothing. Without such a note, supervisor and
+    child ended together: what the child held becomes lapse suspects.
 
     Args:
-        count: Returns how many messages are ready in queues of the server, given pairs of a lane and a queue's name.
+        count: Returns how many messages are ready in queues of the server.
     """
 
-    def __init__(
-        self, *args: Any, keys: Keys, count: Callable[[Iterable[tuple[str, str]]], list[int]], **options: Any
-    ) -> None:
+    def __init__(self, *args: Any, keys: Keys, count: Count, **options: Any) -> None:
+        self._keys, self._count = keys, count
         super().__init__(*args, **options)
         self._redeliveries = Redeliveries(self._calls, keys)
-        self._count = count
-        self._counted = [(lane, f"{keys.prefix}.{lane}") for lane in self.isolated.names]
-        self._count_at_s = 0.0
         self._notes: deque[Callable[[], None]] = deque()
+
+    def make_backlog(self) -> RabbitBacklog:
+        """Return the poll of what waits on the server, and of the notes beside it."""
+        return RabbitBacklog(self._calls, self._queues, self.served.keys, keys=self._keys, count=self._count)
 
     @property
     def settled(self) -> bool:
@@ -56,19 +57,21 @@ class RabbitLeases(ChildLeases):
         self._notes.append(partial(self._redeliveries.note_ends, ended))
         for ran in suspects:
             self._notes.append(partial(self._redeliveries.note_crash, _text(ran.id), cause, counts=counts))
+        blamed = {Publication(_text(ran.id), b"%d" % ran.token).mark for ran in suspects}
+        self._notes.append(
+            partial(self._redeliveries.note_returns, [mark for mark in leftovers.held if mark not in blamed])
+        )
         self._write_notes()
         super().settle(Leftovers(leftovers.child, leftovers.served, cancelled=leftovers.cancelled))
         self._isolated_waiting += sum(leftovers.served.keys[ran.lane][1] == "alone" for ran in suspects)
         if suspects:
-            self._count_at_s = time.monotonic() + COUNT_EVERY_S / 2
+            self.backlog.poll_within(ISOLATED_WITHIN_S)
 
     def tick(self, rows: Mapping[int, ChildRow]) -> list[int]:
-        """Renew the leases, write notes, and count what waits in the isolated lanes."""
+        """Renew the leases, and write notes."""
         lost = super().tick(rows)
         if self._notes and not self.keeper.away:
             self._write_notes()
-        if time.monotonic() >= self._count_at_s:
-            self._count_isolated()
         return lost
 
     def _write_notes(self) -> None:
@@ -78,14 +81,6 @@ class RabbitLeases(ChildLeases):
                 self._notes.popleft()
         except BrokerError as error:
             logger.warning("%d messages of children that ended are noted later: %s", len(self._notes), error)
-
-    def _count_isolated(self) -> None:
-        try:
-            self._isolated_waiting = max(self._isolated_waiting, sum(self._count(self._counted)))
-            self._count_at_s = time.monotonic() + COUNT_EVERY_S
-        except BrokerError as error:
-            logger.warning("messages that wait to run alone cannot be counted: %s", error)
-            self._count_at_s = time.monotonic() + COUNT_AGAIN_S
 
 
 def _text(id_: bytes) -> str:

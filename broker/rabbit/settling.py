@@ -1,0 +1,39 @@
+"""Ends of a consumer's messages: which were not started here, which end a suspicion, and the wait for the last acks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from broker.rabbit.held import RabbitMessage
+
+# Time to send the last acknowledgements of a worker that ends.
+SETTLE_S: Final = 2.0
+
+
+class Settles(Protocol):
+    """A consumer."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to acknowledge or to give back."""
+
+
+def is_unstarted(message: RabbitMessage) -> bool:
+    """Return whether a message was skipped, because of a lease in doubt or a quiet child, and must run elsewhere."""
+    outcome = message.outcome
+    return outcome is not None and outcome.kind == "deferred" and outcome.reason in ("lease", "quiet")
+
+
+def ends_suspicion(message: RabbitMessage) -> bool:
+    """Return whether a message is a lapse suspect that has ended, well or not; one that was deferred remains one."""
+    outcome = message.outcome
+    return message.lapses is not None and (outcome is None or outcome.kind != "deferred")
+
+
+def settle(consumers: Sequence[Settles]) -> None:
+    """Wait until the threads of consumers have sent their last acknowledgements."""
+    give_up_s = time.monotonic() + SETTLE_S
+    while not all(consumer.settled for consumer in consumers) and time.monotonic() < give_up_s:
+        time.sleep(0.01)
