@@ -6,14 +6,13 @@ import itertools
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
-from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
 from dramatiq.results import ResultBackend, Results
 
@@ -35,7 +34,8 @@ from broker.rabbit.mover import Mover
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
 from broker.rabbit.redeliveries import Redeliveries
-from broker.rabbit.settling import settle
+from broker.rabbit.settling import join, settle
+from broker.rabbit.stock import start
 from broker.rabbit.unique_claims import UniqueClaims
 from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
@@ -100,8 +100,7 @@ class RabbitBroker(RabbitmqBroker):
         self.figures = QueueFigures(self.publishers, self.server_queues, self.mover.delays)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._consumers: list[RabbitConsumer] = []
-        self._numbers = itertools.count(1)
-        self._name = ""
+        self._numbers, self._name = itertools.count(1), ""
 
     # --- A worker's side ---
 
@@ -162,8 +161,7 @@ class RabbitBroker(RabbitmqBroker):
             worker = args[0]
             worker.work_queue, self.slots = WorkQueue(self.level), self.slots or worker.worker_threads
         elif signal == "process_message":
-            with self.delivering:
-                args[0].runs_in = threading.get_ident()
+            start(args[0], self.delivering)
         self.hooks.call_before(self, signal, args, kwargs)
         if signal == "process_message" and args[0].lapses is not None and self._name and self.runs_suspects:
             self.redeliveries.note_alone(args[0].family.keys.queue, args[0].message_id, args[0].lapses)
@@ -287,12 +285,9 @@ class RabbitBroker(RabbitmqBroker):
         Raises:
             QueueJoinTimeout: it is not so within ``timeout`` milliseconds.
         """
-        give_up_s = None if timeout is None else time.monotonic() + timeout / 1000
         names = [*self.server_queues.of(queue_name), self.server_queues.delayed(queue_name)]
-        while self.in_flight or sum(self.count((queue_name, name) for name in names)):
-            if give_up_s is not None and time.monotonic() >= give_up_s:
-                raise QueueJoinTimeout(queue_name)
-            time.sleep(interval / 1000)
+        counted = [(queue_name, name) for name in names]
+        join(queue_name, lambda: bool(self.in_flight or sum(self.count(counted))), timeout=timeout, interval=interval)
 
     # --- Figures ---
 

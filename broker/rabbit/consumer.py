@@ -26,6 +26,7 @@ from broker.rabbit.held import RabbitMessage, read
 from broker.rabbit.outgoing import Outgoing
 from broker.rabbit.publication import UNREAD, Publication
 from broker.rabbit.settling import ends_suspicion, is_unstarted
+from broker.rabbit.stock import Stock
 from broker.rabbit.unreadable import UnreadableDeliveries
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 
@@ -57,6 +58,7 @@ class RabbitConsumer(DramatiqConsumer):
         self.closed = False
         self._ready: deque[RabbitMessage] = deque()
         self._later = Admission(broker.redeliveries)
+        self.stock = Stock(broker.redeliveries, broker.delivering)
         self._woken = self._away = False
         self._check_old_s = 0.0
         self._connection = connect(broker.parameters)
@@ -239,7 +241,7 @@ class RabbitConsumer(DramatiqConsumer):
             self.outgoing.give_back(message.tag)
 
     def _give_back_old(self) -> None:
-        """Give back what has waited for a thread for too long, before the server ends the connection for it."""
+        """Give back what has waited for a thread for too long, before the server ends the connection; note the rest."""
         if time.monotonic() < self._check_old_s:
             return
         self._check_old_s = time.monotonic() + CHECK_OLD_S
@@ -250,6 +252,7 @@ class RabbitConsumer(DramatiqConsumer):
                     message.given_back = True
                     self._broker.leave(message)
                     self.outgoing.give_back(message.tag)
+        self.stock.note(self._broker.in_flight, self)
 
     def _end_suspicion(self, message: RabbitMessage) -> None:
         if ends_suspicion(message) and not message.given_back:

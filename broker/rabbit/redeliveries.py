@@ -103,11 +103,18 @@ class Redeliveries:
         self._calls.pipeline([("ZADD", key, *scores), ("ZREMRANGEBYSCORE", key, "-inf", now - KEPT_MS)])
 
     def note_returns_or_log(self, marks: Sequence[int]) -> None:
-        """Note them; where the server does not answer, the messages run alone once."""
+        """Note them; where the server does not answer, the messages may run alone once."""
         try:
             self.note_returns(marks)
         except BrokerError as error:
-            logger.warning("%d messages go back and will run alone, it was not noted: %s", len(marks), error)
+            logger.warning("%d messages have not run and may run alone, it was not noted: %s", len(marks), error)
+
+    def forget_return_or_log(self, mark: int) -> None:
+        """Remove such a note; where the server does not answer, the next end of the message's pool is not counted."""
+        try:
+            self._calls.command("ZREM", self._keys.returned(), mark)
+        except BrokerError as error:
+            logger.warning("publication %d starts, and an end of its pool will not be counted: %s", mark, error)
 
     def note_alone(self, queue: str, message_id: str, lapses: tuple[str, ...]) -> None:
         """Note that a lapse suspect starts with nothing beside it. A failure is logged: a lapse is not counted then."""

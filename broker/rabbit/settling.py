@@ -1,10 +1,12 @@
-"""Ends of a consumer's messages: which were not started here, which end a suspicion, and the wait for the last acks."""
+"""Ends of a consumer's messages: which were not started here, which end a suspicion, and waits for the last ones."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
+
+from dramatiq.errors import QueueJoinTimeout
 
 from broker.rabbit.held import RabbitMessage
 
@@ -30,6 +32,19 @@ def ends_suspicion(message: RabbitMessage) -> bool:
     """Return whether a message is a lapse suspect that has ended, well or not; one that was deferred remains one."""
     outcome = message.outcome
     return message.lapses is not None and (outcome is None or outcome.kind != "deferred")
+
+
+def join(lane: str, works: Callable[[], bool], *, timeout: int | None, interval: int) -> None:
+    """Wait until a lane has no work, polled every ``interval`` milliseconds.
+
+    Raises:
+        QueueJoinTimeout: it has some after ``timeout`` milliseconds.
+    """
+    give_up_s = None if timeout is None else time.monotonic() + timeout / 1000
+    while works():
+        if give_up_s is not None and time.monotonic() >= give_up_s:
+            raise QueueJoinTimeout(lane)
+        time.sleep(interval / 1000)
 
 
 def settle(consumers: Sequence[Settles]) -> None:

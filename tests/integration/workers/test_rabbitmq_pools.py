@@ -44,6 +44,9 @@ def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBenc
 
 
 def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
+    from broker.rabbit.publication import Publication
+    from broker.rabbit.redeliveries import Delivery
+
     bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")
     short = [bench.send("urgent") for _ in range(50)]
@@ -58,5 +61,5 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
     starts = [note["token"] for note in bench.notes("bench:started")]
     assert [starts.count(token) for token in short] == [1] * 50
     assert starts.count(long) == 2
-    assert bench.broker.redeliveries.read([bench.ids[long]])[0].crashes == 1
+    assert bench.broker.redeliveries.read([Delivery(Publication(bench.ids[long]), "urgent")])[0].crashes == 1
     wait_for(lambda: bench.waiting("urgent") == 0)

@@ -103,20 +103,15 @@ class ChildLeases:
         self._report_at_s = 0.0
         self._done: dict[int, int] = {}
         self._incarnations: dict[int, int] = {}
-        self._lost: set[str] = set()  # noticed when another child was given its leases
+        self._lost = set[str]()  # noticed when another child was given its leases
         # The heir is an owner of this process: it gets suspects until they are isolated.
         self._isolates = pool.slots > 1
-        self._heirs = 0
-        self._heir = ""
+        self._heirs, self._heir = 0, ""
         self._suspects: list[tuple[str, Lease]] = []
         if self._isolates:
             self._adopt_heir()
         self._isolated_waiting = 0
-        self.backlog = self.make_backlog()
-
-    def make_backlog(self) -> BacklogPoll:
-        """Return the poll of what waits in the pool's lanes."""
-        return BacklogPoll(self._calls, self._queues, self.served.keys)
+        self.backlog = BacklogPoll(calls, queues, served.keys)
 
     @property
     def settled(self) -> bool:

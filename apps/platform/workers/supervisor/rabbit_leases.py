@@ -36,14 +36,10 @@ class RabbitLeases(ChildLeases):
     """
 
     def __init__(self, *args: Any, keys: Keys, count: Count, **options: Any) -> None:
-        self._keys, self._count = keys, count
         super().__init__(*args, **options)
+        self.backlog = RabbitBacklog(self._calls, self._queues, self.served.keys, keys=keys, count=count)
         self._redeliveries = Redeliveries(self._calls, keys)
         self._notes: deque[Callable[[], None]] = deque()
-
-    def make_backlog(self) -> RabbitBacklog:
-        """Return the poll of what waits on the server, and of the notes beside it."""
-        return RabbitBacklog(self._calls, self._queues, self.served.keys, keys=self._keys, count=self._count)
 
     @property
     def settled(self) -> bool:
