@@ -140,14 +140,6 @@ class Keys:
         """
         return f"{self.prefix}:rabbit:returned"
 
-    def suspects(self, queue: str) -> str:
-        """Hash: id of a lapse suspect on RabbitMQ -> when that changed (ms), its lone run, its counted lapses.
-
-        Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
-        ``+`` no lapse. Supervisors remove what has not changed for 72 hours.
-        """
-        return f"{self.prefix}:{{{queue}}}:suspects"
-
     def lock(self, name: str) -> str:
         """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"

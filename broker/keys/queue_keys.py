@@ -102,6 +102,15 @@ class QueueKeys:
         return f"{self.base}notes"
 
     @property
+    def suspects(self) -> str:
+        """Hash: id of a lapse suspect on RabbitMQ -> when that changed (ms), its lone run, its counted lapses.
+
+        Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
+        ``+`` no lapse. Supervisors remove what has not changed for 72 hours.
+        """
+        return f"{self.base}suspects"
+
+    @property
     def unique(self) -> str:
         """Hash: unique key -> id of the message that holds it."""
         return f"{self.base}unique"
@@ -239,7 +248,7 @@ class QueueKeys:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
-        hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
+        hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
         hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]

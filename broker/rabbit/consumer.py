@@ -22,10 +22,9 @@ from broker.queue.results import Lease
 from broker.rabbit.admission import Admission
 from broker.rabbit.connections import AWAY, connect, disconnect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
-from broker.rabbit.held import RabbitMessage, read
+from broker.rabbit.held import RabbitMessage, ends_suspicion, is_unstarted, read
 from broker.rabbit.outgoing import Outgoing
 from broker.rabbit.publication import UNREAD, Publication
-from broker.rabbit.settling import ends_suspicion, is_unstarted
 from broker.rabbit.stock import Stock
 from broker.rabbit.unreadable import UnreadableDeliveries
 from broker.worker.cancellations import POLL_CANCELLATIONS_S

@@ -33,6 +33,18 @@ class RabbitMessage(HeldMessage):
         self.received_s = time.monotonic()
 
 
+def is_unstarted(message: RabbitMessage) -> bool:
+    """Return whether a message was skipped, because of a lease in doubt or a quiet child, and must run elsewhere."""
+    outcome = message.outcome
+    return outcome is not None and outcome.kind == "deferred" and outcome.reason in ("lease", "quiet")
+
+
+def ends_suspicion(message: RabbitMessage) -> bool:
+    """Return whether a message is a lapse suspect that has ended, well or not; one that was deferred remains one."""
+    outcome = message.outcome
+    return message.lapses is not None and (outcome is None or outcome.kind != "deferred")
+
+
 def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
     """Return a delivered message, and the number of its publication. Messages of stock Dramatiq are understood.
 

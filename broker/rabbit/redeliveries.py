@@ -121,14 +121,14 @@ class Redeliveries:
         now = now_ms()
         note = LapseNote(now, f"{now}@{self._host}", lapses)
         try:
-            self._calls.command("HSET", self._keys.suspects(queue), message_id, note.encode())
+            self._calls.command("HSET", self._keys.queue(queue).suspects, message_id, note.encode())
         except BrokerError as error:
             logger.warning("job %s runs alone, and an end of its pool will not be counted: %s", message_id, error)
 
     def clear(self, queue: str, message_id: str) -> None:
         """Note that a lapse suspect has ended, well or not: it is none any more."""
         try:
-            self._calls.command("HDEL", self._keys.suspects(queue), message_id)
+            self._calls.command("HDEL", self._keys.queue(queue).suspects, message_id)
         except BrokerError as error:
             logger.warning("job %s ended and remains a suspect for 72 h at most: %s", message_id, error)
 
@@ -142,7 +142,7 @@ class Redeliveries:
         for publication, queue, _ in deliveries:
             reads.append(("HGETALL", self._keys.redelivered(publication.id)))
             reads.append(("ZSCORE", self._keys.returned(), publication.mark))
-            reads.append(("HGET", self._keys.suspects(queue), publication.id))
+            reads.append(("HGET", self._keys.queue(queue).suspects, publication.id))
         answers = iter(self._calls.pipeline(reads))
         now, found, changes = now_ms(), list[RedeliveryRecord](), list[Sequence[Any]]()
         for delivery in deliveries:
@@ -152,7 +152,7 @@ class Redeliveries:
             lapsed, before = again and not known, decode(stored)
             note = (before or LapseNote(now)).after(lapsed=lapsed, now_ms=now) if lapsed or before else None
             if note is not None and note != before:
-                changes.append(("HSET", self._keys.suspects(queue), id_, note.encode()))
+                changes.append(("HSET", self._keys.queue(queue).suspects, id_, note.encode()))
             if returned is not None:
                 changes.append(("ZREM", self._keys.returned(), delivery.publication.mark))
             if record.cause:
@@ -164,7 +164,7 @@ class Redeliveries:
 
     def suspects(self, queue: str, *, budget_s: float | None = None) -> dict[str, LapseNote]:
         """Return the lapse suspects of a queue; forget those without a change for 72 hours."""
-        key, found = self._keys.suspects(queue), dict[str, LapseNote]()
+        key, found = self._keys.queue(queue).suspects, dict[str, LapseNote]()
         answer = self._calls.command("HGETALL", key, budget_s=budget_s)
         old = []
         for id_, stored in zip(answer[::2], answer[1::2], strict=True):

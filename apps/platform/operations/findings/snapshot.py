@@ -17,6 +17,7 @@ from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
 from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
+from broker.rabbit.lapse_notes import decode
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.cluster_client import each_server
@@ -117,9 +118,10 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
     with client.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # score 0: the owner is being cleared
         pipe.hscan(keys.notes, 0, match="crash:*", count=CRASH_NOTES)
+        pipe.hscan(keys.suspects, 0, count=CRASH_NOTES)
         for lane in ALL_LANES:
             pipe.zrange(keys.parked(lane), 0, PARKED_SHOWN - 1)
-        found, (_, notes), *parked = pipe.execute()
+        found, (_, notes), (_, suspects), *parked = pipe.execute()
         expired = {str(owner, "utf-8", "replace"): (now_ms - until) / 1000 for owner, until in found}
         for owner in expired:
             pipe.hlen(keys.hold(owner))
@@ -136,6 +138,9 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
         for name, note in notes.items()
         if (found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note))
     }
+    for id_, stored in suspects.items():  # of RabbitMQ, whose messages have no notes of that kind
+        if (note := decode(stored)) is not None:
+            lapses[str(id_, "utf-8", "replace")] = len(note.lapses)
     actors = _actors_of(client, keys, [*crashed, *lapses])
     unknown = sorted({_actor(member) for members in parked for member in members})
     return QueueFacts(stats, expired, held, crashed, actors, lapses, tuple(unknown))

@@ -141,7 +141,7 @@ def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears
     message = dramatiq.Message(queue_name=alone, actor_name="job", args=(), kwargs={}, options={})
     broker.publish(message, alone)
     broker.redeliveries._calls.command(
-        "HSET", Keys("test-rabbit").suspects(QUEUE), message.message_id, LapseNote(current_millis()).encode()
+        "HSET", Keys("test-rabbit").queue(QUEUE).suspects, message.message_id, LapseNote(current_millis()).encode()
     )
     first, [runs] = held(broker, lane=alone)
     assert runs.lapses == ()

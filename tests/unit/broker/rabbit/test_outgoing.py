@@ -8,6 +8,7 @@ import pytest
 
 from broker.rabbit.outgoing import MANY, Outgoing
 from broker.rabbit.publication import Publication
+from broker.worker.held_marks import HeldMarks
 
 
 class SlowChannel:
@@ -94,3 +95,60 @@ def test_jobs_whose_acknowledgement_breaks_off_are_told_as_ended() -> None:
         outgoing.send()
 
     assert [publication.id for publication in outgoing.ended(processed=False)] == ["job-1", "job-2"]
+
+
+class Returns:
+    """A channel, and notes of returns, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+
+    def basic_nack(self, tag: int, *, requeue: bool) -> None:
+        self.log.append(tag if requeue else -tag)
+
+    def basic_ack(self, tag: int, *, multiple: bool = False) -> None:
+        self.log.append("ack")
+
+    def note(self, marks: list[int]) -> None:
+        self.log.append(marks)
+
+
+def returning() -> tuple[Outgoing, Returns, HeldMarks]:
+    """Return what holds the deliveries 1 to 4, with the numbers 11 to 14."""
+    channel, marks = Returns(), HeldMarks(memoryview(bytearray(64)).cast("q"))
+    outgoing = Outgoing(channel, None, window=8, note_returns=channel.note, held=marks)
+    for tag in range(1, 5):
+        outgoing.receive(tag, Publication(f"job-{tag}", b"%d" % (10 + tag)))
+    return outgoing, channel, marks
+
+
+def test_returns_are_noted_together_before_the_server_hears_of_them() -> None:
+    outgoing, channel, marks = returning()
+    outgoing.give_back(1)
+    outgoing.give_back(3)
+    outgoing.reject(4)
+
+    outgoing.send()
+
+    assert channel.log == [[11, 13], 1, 3, -4]
+    assert marks.read() == [12]
+
+
+def test_a_lost_connection_notes_all_that_has_not_ended() -> None:
+    outgoing, channel, marks = returning()
+    outgoing.drop(2)
+
+    outgoing.lose(outgoing.ended(processed=True))
+
+    assert channel.log == [[11, 13, 14]]
+    assert marks.read() == []
+
+
+def test_what_is_acknowledged_is_held_no_longer() -> None:
+    outgoing, _, marks = returning()
+    for tag in (1, 3):
+        outgoing.drop(tag)
+
+    outgoing.send()
+
+    assert sorted(marks.read()) == [12, 14]

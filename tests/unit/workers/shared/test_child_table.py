@@ -273,3 +273,15 @@ def test_an_entry_that_is_filled_anew_while_it_is_read_is_never_seen_half_writte
 
     assert row.running() == []
     assert [(ran.id, ran.start_ns) for ran in row.running()] == [(b"after", 9)]
+
+
+def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared() -> None:
+    table = ChildTable.create(2, 2)
+    child = ChildTable(os.dup(table.fd), 2, 2)
+    child.rows[0].log("x" * 5_000)
+    child.rows[0].held_marks.hold(7)
+
+    assert [row.held_marks.read() for row in table.rows] == [[7], []]
+    assert set("".join(table.rows[0].logged())) <= {"x"}
+    table.rows[0].clear()
+    assert table.rows[0].held_marks.read() == []

@@ -1,4 +1,4 @@
-"""Ends of a consumer's messages: which were not started here, which end a suspicion, and waits for the last ones."""
+"""Waits for the end of a worker's messages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from dramatiq.errors import QueueJoinTimeout
-
-from broker.rabbit.held import RabbitMessage
 
 # Time to send the last acknowledgements of a worker that ends.
 SETTLE_S: Final = 2.0
@@ -20,18 +18,6 @@ class Settles(Protocol):
     @property
     def settled(self) -> bool:
         """Whether nothing is left to acknowledge or to give back."""
-
-
-def is_unstarted(message: RabbitMessage) -> bool:
-    """Return whether a message was skipped, because of a lease in doubt or a quiet child, and must run elsewhere."""
-    outcome = message.outcome
-    return outcome is not None and outcome.kind == "deferred" and outcome.reason in ("lease", "quiet")
-
-
-def ends_suspicion(message: RabbitMessage) -> bool:
-    """Return whether a message is a lapse suspect that has ended, well or not; one that was deferred remains one."""
-    outcome = message.outcome
-    return message.lapses is not None and (outcome is None or outcome.kind != "deferred")
 
 
 def join(lane: str, works: Callable[[], bool], *, timeout: int | None, interval: int) -> None:
