@@ -34,8 +34,8 @@ from broker.rabbit.mover import Mover
 from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
 from broker.rabbit.redeliveries import Redeliveries
-from broker.rabbit.stock import start
 from broker.rabbit.unique_claims import UniqueClaims
+from broker.rabbit.waiting_messages import start
 from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
 from broker.stores.quarantine import Quarantine
@@ -45,7 +45,7 @@ from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.held_marks import HeldMarks
 from broker.worker.hooks import Hooks
-from broker.worker.settling import join, settle
+from broker.worker.waits import join, settle
 from broker.worker.work_queue import WorkQueue
 
 

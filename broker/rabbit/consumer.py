@@ -19,14 +19,14 @@ from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
-from broker.rabbit.admission import Admission
 from broker.rabbit.connections import AWAY, connect, disconnect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
 from broker.rabbit.held import RabbitMessage, ends_suspicion, is_unstarted, read
+from broker.rabbit.later_deliveries import LaterDeliveries
 from broker.rabbit.outgoing import Outgoing
 from broker.rabbit.publication import UNREAD, Publication
-from broker.rabbit.stock import Stock
 from broker.rabbit.unreadable import UnreadableDeliveries
+from broker.rabbit.waiting_messages import WaitingMessages
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 
 CHECK_OLD_S: Final = 1.0
@@ -56,8 +56,8 @@ class RabbitConsumer(DramatiqConsumer):
         self.owner = broker.new_owner(lane)
         self.closed = False
         self._ready: deque[RabbitMessage] = deque()
-        self._later = Admission(broker.redeliveries)
-        self.stock = Stock(broker.redeliveries, broker.delivering)
+        self._later = LaterDeliveries(broker.redeliveries)
+        self.waiting = WaitingMessages(broker.redeliveries, broker.delivering)
         self._woken = self._away = False
         self._check_old_s = 0.0
         self._connection = connect(broker.parameters)
@@ -251,7 +251,7 @@ class RabbitConsumer(DramatiqConsumer):
                     message.given_back = True
                     self._broker.leave(message)
                     self.outgoing.give_back(message.tag)
-        self.stock.note(self._broker.in_flight, self)
+        self.waiting.note(self._broker.in_flight, self)
 
     def _end_suspicion(self, message: RabbitMessage) -> None:
         if ends_suspicion(message) and not message.given_back:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
-from broker.rabbit.lapse_notes import KEPT_MS, LapseNote, decode
+from broker.rabbit.lapse_records import KEPT_MS, LapseRecord, decode
 from broker.rabbit.publication import NO_NUMBER, Publication
 from broker.redis.calls import RedisCalls
 
@@ -21,7 +21,7 @@ KEPT_S: Final = KEPT_MS // 1000
 NAMED: Final = 5
 
 
-class Delivery(NamedTuple):
+class Redelivery(NamedTuple):
     """A delivery whose message has notes, perhaps.
 
     Args:
@@ -119,7 +119,7 @@ class Redeliveries:
     def note_alone(self, queue: str, message_id: str, lapses: tuple[str, ...]) -> None:
         """Note that a lapse suspect starts with nothing beside it. A failure is logged: a lapse is not counted then."""
         now = now_ms()
-        note = LapseNote(now, f"{now}@{self._host}", lapses)
+        note = LapseRecord(now, f"{now}@{self._host}", lapses)
         try:
             self._calls.command("HSET", self._keys.queue(queue).suspects, message_id, note.encode())
         except BrokerError as error:
@@ -132,7 +132,7 @@ class Redeliveries:
         except BrokerError as error:
             logger.warning("job %s ended and remains a suspect for 72 h at most: %s", message_id, error)
 
-    def read(self, deliveries: Sequence[Delivery]) -> list[RedeliveryRecord]:
+    def read(self, deliveries: Sequence[Redelivery]) -> list[RedeliveryRecord]:
         """Return the notes of messages, and forget those that count for one delivery: causes, returns, lone runs.
 
         A message that was delivered before, and whose last delivery ended without a note, is a lapse suspect; one that
@@ -150,7 +150,7 @@ class Redeliveries:
             record, returned, stored = _parsed(next(answers)), next(answers), next(answers)
             known = number in record.ended or record.cause or returned is not None
             lapsed, before = again and not known, decode(stored)
-            note = (before or LapseNote(now)).after(lapsed=lapsed, now_ms=now) if lapsed or before else None
+            note = (before or LapseRecord(now)).after(lapsed=lapsed, now_ms=now) if lapsed or before else None
             if note is not None and note != before:
                 changes.append(("HSET", self._keys.queue(queue).suspects, id_, note.encode()))
             if returned is not None:
@@ -162,9 +162,9 @@ class Redeliveries:
         self._calls.pipeline(changes)
         return found
 
-    def suspects(self, queue: str, *, budget_s: float | None = None) -> dict[str, LapseNote]:
+    def suspects(self, queue: str, *, budget_s: float | None = None) -> dict[str, LapseRecord]:
         """Return the lapse suspects of a queue; forget those without a change for 72 hours."""
-        key, found = self._keys.queue(queue).suspects, dict[str, LapseNote]()
+        key, found = self._keys.queue(queue).suspects, dict[str, LapseRecord]()
         answer = self._calls.command("HGETALL", key, budget_s=budget_s)
         old = []
         for id_, stored in zip(answer[::2], answer[1::2], strict=True):

@@ -130,6 +130,8 @@ NOT_MADE_HERE = {
     "{webhook}:keyspace:missed",
     "job:{held}",
     "redelivered:{held}",
+    "rabbit:returned",
+    "{webhook}:suspects",
     "tick:an_actor:2026-11-20T00:00Z",
 }
 

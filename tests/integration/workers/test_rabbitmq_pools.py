@@ -45,7 +45,7 @@ def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBenc
 
 def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
     from broker.rabbit.publication import Publication
-    from broker.rabbit.redeliveries import Delivery
+    from broker.rabbit.redeliveries import Redelivery
 
     bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")
@@ -61,5 +61,39 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
     starts = [note["token"] for note in bench.notes("bench:started")]
     assert [starts.count(token) for token in short] == [1] * 50
     assert starts.count(long) == 2
-    assert bench.broker.redeliveries.read([Delivery(Publication(bench.ids[long]), "urgent")])[0].crashes == 1
+    assert bench.broker.redeliveries.read([Redelivery(Publication(bench.ids[long]), "urgent")])[0].crashes == 1
     wait_for(lambda: bench.waiting("urgent") == 0)
+
+
+def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: RabbitBench) -> None:
+    bench.start("runpool", "webhook")
+    bench.wait_for_log("pool webhook: ready")
+    ran = [bench.send("webhook", ms=2_000) for _ in range(8)]
+    first = wait_for(lambda: all(bench.started(token) for token in ran) and bench.started(ran[0]), 30)
+    stock = [bench.send("webhook") for _ in range(8)]
+    wait_for(lambda: bench.waiting("webhook") == 0, what="all is in the child")
+
+    os.kill(first["pid"], signal.SIGKILL)
+
+    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)), 60)
+    alone = [line for line in bench.log().splitlines() if "runs alone" in line]
+    assert len(alone) >= 8
+    assert all("crashes=1" in line for line in alone)  # what ran crashed its child; nothing is suspected of more
+    assert bench.broker.redeliveries.suspects("webhook") == {}
+
+
+def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> None:
+    pool = bench.start("runpool", "webhook")
+    bench.wait_for_log("pool webhook: ready")
+    ran = [bench.send("webhook", ms=1_000) for _ in range(8)]
+    wait_for(lambda: all(bench.started(token) for token in ran), 30)
+    stock = [bench.send("webhook") for _ in range(8)]
+    wait_for(lambda: bench.waiting("webhook") == 0, what="all is in the child")
+
+    pool.terminate()
+    assert pool.wait(60) == 0
+    bench.start("runpool", "webhook", log="second")
+
+    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)), 60)
+    assert "runs alone" not in bench.log() + bench.log("second")
+    assert bench.broker.redeliveries.suspects("webhook") == {}

@@ -17,7 +17,7 @@ from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
 from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
-from broker.rabbit.lapse_notes import decode
+from broker.rabbit.lapse_records import decode
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.cluster_client import each_server

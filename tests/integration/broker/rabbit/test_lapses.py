@@ -12,7 +12,7 @@ import pytest
 from dramatiq.common import current_millis
 
 from broker.keys.keys import Keys
-from broker.rabbit.lapse_notes import LapseNote
+from broker.rabbit.lapse_records import LapseRecord
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]
@@ -114,7 +114,7 @@ def test_a_message_that_starts_while_it_is_noted_as_stock_is_no_stock_in_the_end
         note_returns(marks)
 
     monkeypatch.setattr(broker.redeliveries, "note_returns", note_slowly)
-    noting = threading.Thread(target=consumer.stock.note, args=(broker.in_flight, consumer))
+    noting = threading.Thread(target=consumer.waiting.note, args=(broker.in_flight, consumer))
     noting.start()
     assert noted.wait(10)
     starting = threading.Thread(target=broker.emit_before, args=("process_message", message))
@@ -141,7 +141,7 @@ def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears
     message = dramatiq.Message(queue_name=alone, actor_name="job", args=(), kwargs={}, options={})
     broker.publish(message, alone)
     broker.redeliveries._calls.command(
-        "HSET", Keys("test-rabbit").queue(QUEUE).suspects, message.message_id, LapseNote(current_millis()).encode()
+        "HSET", Keys("test-rabbit").queue(QUEUE).suspects, message.message_id, LapseRecord(current_millis()).encode()
     )
     first, [runs] = held(broker, lane=alone)
     assert runs.lapses == ()

@@ -15,7 +15,7 @@ from broker.rabbit.redeliveries import Redeliveries
 WAITED_S: Final = 1.0
 
 
-class Stock:
+class WaitingMessages:
     """Notes of the messages of a consumer that have waited for a thread for over a second.
 
     A message that is noted has not started: its note is removed before it does, which costs those that waited for so
@@ -55,7 +55,7 @@ def start(message: Any, delivering: threading.RLock) -> None:
     """Note in a message that this thread runs it: it is no stock any more."""
     with delivering:
         message.runs_in = threading.get_ident()
-    message.source.stock.begin(message)
+    message.source.waiting.begin(message)
 
 
 def _mark_of(message: RabbitMessage) -> int:

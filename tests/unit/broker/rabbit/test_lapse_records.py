@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import pytest
 
-from broker.rabbit.lapse_notes import KEPT_MS, LapseNote, decode
+from broker.rabbit.lapse_records import KEPT_MS, LapseRecord, decode
 
 NOW = 10 * KEPT_MS
 
 
 def test_a_first_lapse_marks_and_counts_nothing() -> None:
-    assert LapseNote(NOW).after(lapsed=True, now_ms=NOW).lapses == ()
+    assert LapseRecord(NOW).after(lapsed=True, now_ms=NOW).lapses == ()
 
 
 def test_a_lapse_of_a_lone_run_is_counted_once_with_its_host() -> None:
-    note = LapseNote(NOW - 9, f"{NOW - 5}@box", (f"{NOW - 8}@other",))
+    note = LapseRecord(NOW - 9, f"{NOW - 5}@box", (f"{NOW - 8}@other",))
 
     counted = note.after(lapsed=True, now_ms=NOW)
 
-    assert counted == LapseNote(NOW, "", (f"{NOW - 8}@other", f"{NOW}@box"))
+    assert counted == LapseRecord(NOW, "", (f"{NOW - 8}@other", f"{NOW}@box"))
     assert counted.after(lapsed=True, now_ms=NOW + 1).lapses == counted.lapses
 
 
 def test_a_lone_run_whose_end_is_known_is_not_counted() -> None:
-    assert LapseNote(NOW - 9, f"{NOW - 5}@box").after(lapsed=False, now_ms=NOW) == LapseNote(NOW)
+    assert LapseRecord(NOW - 9, f"{NOW - 5}@box").after(lapsed=False, now_ms=NOW) == LapseRecord(NOW)
 
 
 def test_a_lapse_counts_for_72_hours() -> None:
-    note = LapseNote(NOW, "", (f"{NOW - KEPT_MS - 1}@box", f"{NOW - KEPT_MS}@box"))
+    note = LapseRecord(NOW, "", (f"{NOW - KEPT_MS - 1}@box", f"{NOW - KEPT_MS}@box"))
 
     assert note.after(lapsed=True, now_ms=NOW).lapses == (f"{NOW - KEPT_MS}@box",)
 
 
 def test_a_delivery_that_changes_nothing_leaves_the_note_as_it_is() -> None:
-    note = LapseNote(NOW - 9, "", (f"{NOW - 8}@box",))
+    note = LapseRecord(NOW - 9, "", (f"{NOW - 8}@box",))
 
     assert note.after(lapsed=False, now_ms=NOW) is note
 
 
 @pytest.mark.parametrize(
-    "note", [LapseNote(1), LapseNote(2, "1@box"), LapseNote(3, "", ("1@a", "2@b-c.d")), LapseNote(4, "3@x", ("1@a",))]
+    "note",
+    [LapseRecord(1), LapseRecord(2, "1@box"), LapseRecord(3, "", ("1@a", "2@b-c.d")), LapseRecord(4, "3@x", ("1@a",))],
 )
-def test_a_stored_note_is_read_as_it_was(note: LapseNote) -> None:
+def test_a_stored_note_is_read_as_it_was(note: LapseRecord) -> None:
     assert decode(note.encode().encode()) == note
 
 

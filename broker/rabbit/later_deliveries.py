@@ -9,7 +9,7 @@ from typing import Final
 from broker.errors import BrokerError
 from broker.rabbit.held import RabbitMessage
 from broker.rabbit.publication import Publication
-from broker.rabbit.redeliveries import Delivery, Redeliveries
+from broker.rabbit.redeliveries import Redeliveries, Redelivery
 
 # A message that was delivered before starts this much later: the supervisor of its last worker notes how that ended.
 REDELIVERED_S: Final = 0.25
@@ -17,7 +17,7 @@ REDELIVERED_S: Final = 0.25
 ALONE: Final = "alone"
 
 
-class Admission:
+class LaterDeliveries:
     """Queue of such messages. One thread uses it: that of the consumer."""
 
     def __init__(self, redeliveries: Redeliveries) -> None:
@@ -68,5 +68,5 @@ class Admission:
         return taken
 
 
-def _delivery(message: RabbitMessage, again: bool) -> Delivery:
-    return Delivery(Publication(message.message_id, message.lease.token), message.family.keys.queue, again)
+def _delivery(message: RabbitMessage, again: bool) -> Redelivery:
+    return Redelivery(Publication(message.message_id, message.lease.token), message.family.keys.queue, again)

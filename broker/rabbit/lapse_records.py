@@ -13,7 +13,7 @@ _NOTE = re.compile(rf"(\d{{1,15}}) (-|{_LAPSE}) (\+|{_LAPSE}(?:,{_LAPSE})*)")
 
 
 @dataclass(frozen=True, slots=True)
-class LapseNote:
+class LapseRecord:
     """Note of a lapse suspect.
 
     Args:
@@ -26,7 +26,7 @@ class LapseNote:
     alone: str = ""
     lapses: tuple[str, ...] = ()
 
-    def after(self, *, lapsed: bool, now_ms: int) -> LapseNote:
+    def after(self, *, lapsed: bool, now_ms: int) -> LapseRecord:
         """Return the note of the message's next delivery.
 
         Args:
@@ -44,13 +44,13 @@ class LapseNote:
         return f"{self.at_ms} {self.alone or '-'} {','.join(self.lapses) or '+'}"
 
 
-def decode(stored: bytes | None) -> LapseNote | None:
+def decode(stored: bytes | None) -> LapseRecord | None:
     """Return a stored note; ``None`` without one that can be read."""
     found = _NOTE.fullmatch(str(stored or b"", "utf-8", "replace"))
     if found is None:
         return None
     at_ms, alone, lapses = found.groups()
-    return LapseNote(int(at_ms), "" if alone == "-" else alone, () if lapses == "+" else tuple(lapses.split(",")))
+    return LapseRecord(int(at_ms), "" if alone == "-" else alone, () if lapses == "+" else tuple(lapses.split(",")))
 
 
 def _ms_of(lapse: str) -> int:
