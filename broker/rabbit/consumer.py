@@ -25,6 +25,7 @@ from broker.rabbit.held import RabbitMessage, ends_suspicion, is_unstarted, read
 from broker.rabbit.later_deliveries import LaterDeliveries
 from broker.rabbit.outgoing import Outgoing
 from broker.rabbit.publication import UNREAD, Publication
+from broker.rabbit.queues import QueueConsumers
 from broker.rabbit.unreadable import UnreadableDeliveries
 from broker.rabbit.waiting_messages import WaitingMessages
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
@@ -72,10 +73,17 @@ class RabbitConsumer(DramatiqConsumer):
                 held=broker.held_marks if not self._holds_delayed else None,
             )
             self._unreadable = UnreadableDeliveries(broker, family, lane, self.outgoing)
-            self._channel.basic_qos(prefetch_count=prefetch)
             for name in names:
                 broker.server_queues.declare(self._channel, lane, name)
-                self._channel.basic_consume(name, self._receive)
+            self._queues = QueueConsumers(
+                self._connection,
+                self._channel,
+                names,
+                self._receive,
+                held=lambda: len(self.outgoing.unacked),
+                prefetch=prefetch,
+            )
+            self._queues.start()
         except AWAY as error:
             self._disconnect()
             raise unavailable("a consumer", error) from error
@@ -83,7 +91,7 @@ class RabbitConsumer(DramatiqConsumer):
     @property
     def settled(self) -> bool:
         """Whether nothing is left to acknowledge or to give back."""
-        return self.closed or not self.outgoing.pending
+        return self.closed or not (self.outgoing.pending or (self._broker.draining and self._queues.active))
 
     def __next__(self) -> RabbitMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
@@ -100,11 +108,14 @@ class RabbitConsumer(DramatiqConsumer):
                     self._admit()
                 stops = self._broker.draining or self._broker.quiet()
                 if stops:
+                    self._queues.stop()
                     self._give_back_ready()
                 elif self._ready:
                     if (message := self._hand_out()) is not None:
                         return message
                     continue
+                else:
+                    self._queues.start()
                 if not self._holds_delayed:
                     self._give_back_old()
                     self._broker.cancellations.run(self._broker.in_flight)
@@ -179,6 +190,7 @@ class RabbitConsumer(DramatiqConsumer):
         if self.closed:
             return
         try:
+            self._queues.stop()
             self.outgoing.send()
         except (BrokerError, *AWAY) as error:
             logger.warning("acknowledgements of %s were not sent, those jobs may run again: %s", self._lane, error)

@@ -1,18 +1,23 @@
-"""Queues on a RabbitMQ server: the names of each lane's queues, and how they are declared."""
+"""Queues on a RabbitMQ server: the names of each lane's queues, how they are declared, and how they are consumed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from dramatiq.common import dq_name, q_name
+from pika.spec import Basic
 
 from broker.queue.results import HIGH, LOW, NORMAL
 
 QueueType = Literal["quorum", "classic"]
 
 LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
+# Deliveries have stopped when none came for so long; they are stopped after the longer time in any case.
+STILL_S: Final = 0.1
+STOP_S: Final = 1.0
 # Server's error for a user without the right to a queue or an exchange.
 ACCESS_REFUSED: Final = 403
 # Server's error for a queue that exists with other arguments.
@@ -83,3 +88,57 @@ class RabbitQueues:
             # Without it a message is dropped when the queue of rejected ones cannot take it.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return arguments
+
+
+class QueueConsumers:
+    """Deliveries from queues to a channel; they can be stopped, and started again.
+
+    Args:
+        receive: Called with each delivery.
+        held: Returns how many deliveries are not acknowledged.
+        prefetch: Unacknowledged messages of each queue after which the server delivers no more.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        channel: Any,
+        names: Sequence[str],
+        receive: Callable[..., None],
+        *,
+        held: Callable[[], int],
+        prefetch: int,
+    ) -> None:
+        self._connection, self._channel, self._names, self._receive = connection, channel, names, receive
+        self._held, self._prefetch = held, prefetch
+        self._tags: list[str] = []
+        self.active = False
+
+    def start(self) -> None:
+        """Have the server deliver."""
+        if not self.active:
+            for tag in self._tags:
+                self._channel.basic_cancel(tag)
+            self._channel.basic_qos(prefetch_count=self._prefetch)
+            self._tags = [self._channel.basic_consume(name, self._receive) for name in self._names]
+            self.active = True
+
+    def stop(self) -> None:
+        """Have the server deliver no more, and receive what is on its way: what this process knows, it can note.
+
+        The server drops what is between its queue and the channel at a cancellation, and pika rejects what comes after
+        its own. So this waits until nothing more comes: acknowledgements that were sent are answered with deliveries,
+        and none is sent meanwhile. pika cancels before the next start.
+        """
+        if not self.active:
+            return
+        give_up_s, held = time.monotonic() + STOP_S, -1
+        while held != self._held() and time.monotonic() < give_up_s:
+            held, until_s = self._held(), time.monotonic() + STILL_S
+            while (left_s := until_s - time.monotonic()) > 0:
+                self._connection.process_data_events(time_limit=left_s)
+        for tag in self._tags:
+            self._channel._impl._send_method(Basic.Cancel(consumer_tag=tag, nowait=True))
+        self._channel.basic_qos(prefetch_count=self._prefetch)
+        self._connection.process_data_events(time_limit=0)
+        self.active = False

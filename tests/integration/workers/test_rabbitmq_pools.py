@@ -97,3 +97,19 @@ def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> 
     wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)), 60)
     assert "runs alone" not in bench.log() + bench.log("second")
     assert bench.broker.redeliveries.suspects("webhook") == {}
+
+
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench: RabbitBench, queue: str) -> None:
+    pool = bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+    sent = [bench.send(queue, ms=5) for _ in range(600)]
+    wait_for(lambda: len(bench.notes("bench:started")) > 50, 30)
+
+    pool.terminate()
+    assert pool.wait(60) == 0
+    bench.start("runpool", queue, log="second")
+
+    wait_for(lambda: len({note["token"] for note in bench.notes("bench:ended")}) == len(sent), 60)
+    assert "runs alone" not in bench.log("second")
+    assert bench.broker.redeliveries.suspects(queue) == {}
