@@ -15,6 +15,7 @@ from apps.platform.operations.findings.finding import Finding
 from broker.interface import Facilities
 from broker.queue import administration, codec
 from broker.queue.results import Entry
+from broker.rabbit.lapse_records import LapseRecord
 from broker.stores.pool_reports import PoolReport
 from tests.conftest import RunWorker
 from tests.integration.doctor.conftest import of
@@ -124,6 +125,17 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
     assert found.seen == "slow: 1 message ran when a whole pool ended, and runs alone (suspect)"
     assert "killed 1 time while suspect ran alone" in found.cause
     assert found.next == "manage.py jobs show suspect"
+
+
+def test_suspects_on_rabbitmq_are_named_from_their_notes(enqueue: Any) -> None:
+    family = enqueue("slow")
+    note = LapseRecord(1, "", ("1@host-1", "2@host-2")).encode()
+    family.calls.command("HSET", family.keys.suspects, "pill", note, "odd", "not a note")
+
+    found = of(look(), "warning")["suspects"]
+
+    assert found.seen == "slow: 1 message ran when a whole pool ended, and runs alone (pill)"
+    assert "killed 2 times while pill ran alone" in found.cause
 
 
 def test_a_command_that_names_a_message_can_be_pasted_whatever_its_id(enqueue: Any) -> None:
