@@ -130,7 +130,7 @@ class QueueConsumers:
         its own. So this waits until nothing more comes: acknowledgements that were sent are answered with deliveries,
         and none is sent meanwhile. pika cancels before the next start.
         """
-        if not self.active:
+        if not self.active or not self._connection.is_open:  # what a closed one held is noted by the consumer
             return
         give_up_s, held = time.monotonic() + STOP_S, -1
         while held != self._held() and time.monotonic() < give_up_s:
