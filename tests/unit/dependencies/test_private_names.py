@@ -340,6 +340,17 @@ def _pika_frames() -> None:
     assert "self._deliver_frame_to_channel(frame_value)" in source
 
 
+@canary("`BlockingChannel._impl`, `Channel._send_method`")
+def _pika_cancellation() -> None:
+    from pika.adapters.blocking_connection import BlockingChannel
+    from pika.channel import Channel
+
+    assert "self._impl = " in inspect.getsource(BlockingChannel.__init__)
+    parameters = inspect.signature(Channel._send_method).parameters
+    assert list(parameters) == ["self", "method", "content"] and parameters["content"].default is None
+    assert "self._cancelled.add(consumer_tag)" in inspect.getsource(Channel.basic_cancel)
+
+
 @canary("`Histogram._sum`, `Histogram._buckets`")
 def _histogram() -> None:
     from prometheus_client import CollectorRegistry, Histogram
