@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from dramatiq.common import dq_name, q_name
-from pika.spec import Basic
 
 from broker.queue.results import HIGH, LOW, NORMAL
 
@@ -130,6 +129,8 @@ class QueueConsumers:
         its own. So this waits until nothing more comes: acknowledgements that were sent are answered with deliveries,
         and none is sent meanwhile. pika cancels before the next start.
         """
+        from pika.spec import Basic  # pika is installed where it is used
+
         if not self.active or not self._connection.is_open:  # what a closed one held is noted by the consumer
             return
         give_up_s, held = time.monotonic() + STOP_S, -1
