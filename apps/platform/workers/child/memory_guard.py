@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
@@ -16,6 +16,9 @@ from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.shared.fork import PAGE_BYTES, peak_bytes, resident_bytes
 from middleware.outcomes import Outcome, decide
 
+# What the rest of the process may take while a message runs: two of the arenas that Python gets its memory in.
+REST_BYTES: Final = 2 * 1_048_576
+
 logger = logging.getLogger("switchyard.workers")
 
 
@@ -23,8 +26,9 @@ class MemoryGuard(Middleware):
     """Middleware that refuses messages which may exceed the child's memory limit; the supervisor replaces the child.
 
     The memory that a message will use is unknown. The guard keeps as much free as one message of this child has used at
-    most, including the concurrent growth of its neighbours. The first message of a child always starts; a child that is
-    over its limit before that consumes nothing, see :attr:`over_limit`.
+    most, including the concurrent growth of its neighbours, and 2 MiB for what fetches and records beside it. The first
+    message of a child always starts; a child that is over its limit before that consumes nothing, see
+    :attr:`over_limit`.
 
     It must come before :class:`apps.platform.workers.child.slot_tracking.SlotTracking`: a message that is refused here
     takes no slot.
@@ -68,7 +72,7 @@ class MemoryGuard(Middleware):
             SkipMessage: too little memory is free; the message was released.
         """
         resident, size = self._used()
-        if self._row.full or (self._begun and size + self._growth_bytes > self._limit_bytes):
+        if self._row.full or (self._begun and not self._fits(size)):
             self._close(broker, size)
             self._release(message)
             decide(message, Outcome("deferred", "memory"))
@@ -93,8 +97,12 @@ class MemoryGuard(Middleware):
         # A peak that was reached before the message is not its own.
         went_up = peak - resident_before if peak > peak_before else 0
         self._growth_bytes = max(self._growth_bytes, went_up, size - before)
-        if not self._row.full and size + self._growth_bytes > self._limit_bytes:
+        if not self._row.full and not self._fits(size):
             self._close(broker, size)
+
+    def _fits(self, size: int) -> bool:
+        """Return whether one more message may start in a child that uses so many bytes."""
+        return size + self._growth_bytes + REST_BYTES <= self._limit_bytes
 
     def _used(self) -> tuple[int, int]:
         """Return the resident bytes, and the used part of the limit, by resident or by allocated bytes."""
