@@ -26,7 +26,7 @@ MOST_ROUNDS = 6
 @pytest.mark.parametrize(
     ("yard", "ms", "neighbours", "settings"),
     [
-        ("one slot", 200, 20, BRIEF),
+        pytest.param("one slot", 200, 20, BRIEF, marks=long),
         ("many greenlets", 200, 200, BRIEF),
         pytest.param("one slot", 0, 200, BRIEF, marks=long),
         pytest.param("many greenlets", 0, 200, BRIEF, marks=long),
@@ -68,7 +68,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
 @pytest.mark.parametrize(
     ("yard", "jobs", "ms", "settings"),
     [
-        ("many greenlets", 300, 100, BRIEF),
+        pytest.param("many greenlets", 300, 100, BRIEF, marks=long),
         pytest.param("many greenlets", 1_000, 150, "tests.chaos.yard.settings", marks=long),
         pytest.param("one slot", 1_000, 100, "tests.chaos.yard.settings", marks=long),
         pytest.param("threads", 1_000, 1_000, "tests.chaos.yard.settings", marks=long),
