@@ -10,6 +10,8 @@ SLOTS = 8
 # Slices are short, so that other work on the machine slows both sides down alike. The first tasks of one are left out:
 # until then the worker and its server have to come back to the cores.
 TURNS, LEAST_TURNS, SLICE, LEFT_OUT = 12, 1, 5_000, 1_000
+# What starts until a worker is paused: on a busy machine that takes a while.
+PAUSED_LATE = 20_000
 
 
 class Side:
@@ -40,7 +42,7 @@ class Side:
 def measure(bench: Bench, peer: Peer) -> Figures:
     """Drain two backlogs by turns, one with a bare worker and one with a pool of one child."""
     turns, tasks = bench.count(TURNS, least=LEAST_TURNS), bench.count(SLICE, least=200)
-    backlog = 3 * turns * tasks  # two slices a turn, and what starts until a worker is paused
+    backlog = 3 * turns * tasks + PAUSED_LATE  # two slices a turn
     with bench.stage(STACK) as bare_stage, bench.stage(peer) as pool_stage:
         bare, pool = Side(bare_stage, backlog), Side(pool_stage, backlog)
         for _ in range(turns):
