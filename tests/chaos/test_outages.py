@@ -114,7 +114,10 @@ def test_an_endpoint_that_is_away_gets_every_delivery(
 
 @pytest.mark.parametrize(
     ("count", "speed", "slack_s", "live_wait_ms"),
-    [(60, 200, BUSY_SLACK_S, BUSY_LIVE_WAIT_MS), pytest.param(1_000, 20, SLACK_S, LIVE_WAIT_MS, marks=long)],
+    [
+        pytest.param(60, 200, BUSY_SLACK_S, BUSY_LIVE_WAIT_MS, marks=long),
+        pytest.param(1_000, 20, SLACK_S, LIVE_WAIT_MS, marks=long),
+    ],
 )
 def test_a_mail_server_that_is_away_gets_every_mail_once(
     count: int, speed: int, slack_s: float, live_wait_ms: float, yard_with: Any, tmp_path: Path
@@ -135,7 +138,10 @@ def test_a_mail_server_that_is_away_gets_every_mail_once(
 
 @pytest.mark.parametrize(
     ("count", "speed", "slack_s", "live_wait_ms"),
-    [(60, 200, BUSY_SLACK_S, BUSY_LIVE_WAIT_MS), pytest.param(1_000, 20, SLACK_S, LIVE_WAIT_MS, marks=long)],
+    [
+        pytest.param(60, 200, BUSY_SLACK_S, BUSY_LIVE_WAIT_MS, marks=long),
+        pytest.param(1_000, 20, SLACK_S, LIVE_WAIT_MS, marks=long),
+    ],
 )
 def test_a_database_that_is_away_gets_every_payment_once(
     count: int, speed: int, slack_s: float, live_wait_ms: float, yard_with: Any, postgres: PostgresUnderTest
