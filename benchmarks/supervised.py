@@ -10,7 +10,7 @@ SLOTS = 8
 # Slices are short, so that other work on the machine slows both sides down alike. The first tasks of one are left out:
 # until then the worker and its server have to come back to the cores.
 TURNS, LEAST_TURNS, SLICE, LEFT_OUT = 12, 1, 5_000, 1_000
-# What starts until a worker is paused: on a busy machine that takes a while.
+# Tasks that start until a worker is paused: on a busy machine that takes a while.
 PAUSED_LATE = 20_000
 
 

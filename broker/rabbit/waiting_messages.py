@@ -11,7 +11,7 @@ from broker.rabbit.held import RabbitMessage
 from broker.rabbit.publication import Publication
 from broker.rabbit.redeliveries import Redeliveries
 
-# What waits for a thread for longer is noted. Shorter, and each message of a busy worker would cost a round trip.
+# A message that waits for a thread for longer is noted. Shorter, and each of a busy worker would cost a round trip.
 WAITED_S: Final = 1.0
 
 

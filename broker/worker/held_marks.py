@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final
 
 CELL_BYTES: Final = 8
-# What a child holds beyond that is not written: after a crash it runs alone once.
+# Further messages that a child holds are not written: after a crash they run alone once.
 CELLS: Final = 1_024
 HELD_BYTES: Final = CELLS * CELL_BYTES
 

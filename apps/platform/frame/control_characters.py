@@ -14,7 +14,7 @@ from django.utils.decorators import sync_and_async_middleware
 # C0 without tab, line feed and carriage return, and DEL; C1 begin with the byte C2 in UTF-8.
 _C0 = bytes((*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F))
 _FIRST_OF_C1 = b"\xc2"
-# What a browser sends back with a form has to stay as it is: a page that is saved unchanged changes nothing.
+# Fields that a browser sends back with a form stay as they are: a page that is saved unchanged changes nothing.
 _FOUND = re.compile(
     rb'<textarea\b.*?</textarea\s*>|\svalue="[^"]*"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]',
     re.DOTALL | re.IGNORECASE,

@@ -16,7 +16,7 @@ from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.shared.fork import PAGE_BYTES, peak_bytes, resident_bytes
 from middleware.outcomes import Outcome, decide
 
-# What the rest of the process may take while a message runs: two of the arenas that Python gets its memory in.
+# Memory that the rest of the process may take while a message runs: two of the arenas that Python allocates.
 REST_BYTES: Final = 2 * 1_048_576
 
 logger = logging.getLogger("switchyard.workers")
