@@ -69,6 +69,7 @@ class FaultProxy:
         self._random = random.Random(seed)
         self._links: set[Link] = set()
         self._transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()  # that may be open still
+        self._serving: set[asyncio.Task[None]] = set()  # held here: the loop keeps weak references only
         self._faults: list[Fault] = []
         self._blackhole = self._refuses = False
         self._delay_s = self._jitter_s = 0.0
@@ -208,11 +209,16 @@ class FaultProxy:
     async def _listen(self) -> None:
         for direction in BOTH:
             self._open.setdefault(direction, asyncio.Event()).set()
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
         self._refuses = False
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _refuse(self) -> None:
+        await self._stop_listening()
+        for link in list(self._links):
+            self._reset(link)
+
+    async def _stop_listening(self) -> None:
         self._refuses = True
         assert self._server is not None
         for listening in self._server.sockets:
@@ -220,27 +226,29 @@ class FaultProxy:
         for _ in range(2):  # a connection that was accepted belongs to the server when its task has begun
             await asyncio.sleep(0)
         self._server.close()
-        for link in list(self._links):
-            self._reset(link)
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        tasks = [task for link in self._links for task in link.tasks]
+        await self._stop_listening()
         for link in list(self._links):
             self._reset(link)
-        await asyncio.gather(*tasks, return_exceptions=True)
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        this = asyncio.current_task()
+        while others := [task for task in asyncio.all_tasks() if task is not this]:  # one may have begun another
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
         for transport in self._transports:  # one that was closed waits until its peer has read everything
             transport.abort()
         await asyncio.sleep(0)
 
-    async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    def _accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """Note the connection before its task begins: a task that is cancelled before that closes nothing."""
         self.accepted_count += 1
         self._transports.add(to_client.transport)
+        task = self._loop.create_task(self._serve(from_client, to_client))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
         except OSError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -240,3 +243,16 @@ def test_closing_ends_a_connection_whose_client_does_not_read(valkey: redis.Redi
         wait_for(lambda: proxy.open_count == 0)
 
     assert [transport.get_extra_info("socket").fileno() for transport in transports] == [-1, -1]
+
+
+def test_closing_leaves_no_connection_open_that_had_just_begun(valkey: redis.Redis) -> None:
+    gc.collect()
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(30):
+            with contextlib.ExitStack() as clients, FaultProxy(SERVER.port) as proxy:
+                for _ in range(5):
+                    clients.enter_context(socket.create_connection((proxy.host, proxy.port)))
+        gc.collect()
+
+    assert [str(warning.message) for warning in left_open] == []
