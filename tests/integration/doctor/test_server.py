@@ -13,9 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.servers import node
+from apps.platform.operations.findings.servers.look import look_at_servers
+from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
 from broker.health.keyspace_id import KeyspaceId
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -29,13 +31,13 @@ from tests.tls import Authority
 
 
 def look() -> list[Finding]:
-    return run_checks(FindingGroup("broker"), server.look, 20.0)
+    return run_checks(FindingGroup("broker"), look_at_servers, 20.0)
 
 
 def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pings and commands take what a machine that is busy with other tests gives them.
-    monkeypatch.setattr(server, "SLOW_PING_MS", 1_000.0)
-    monkeypatch.setattr(server, "STALLED_MS", 10_000.0)
+    monkeypatch.setattr(node, "SLOW_PING_MS", 1_000.0)
+    monkeypatch.setattr(node, "STALLED_MS", 10_000.0)
     KeyspaceId(RedisCalls(own_server.admin), Keys(), [queue.name for queue in YARD.queues]).prepare()
 
     findings = look()
@@ -89,7 +91,7 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
 ) -> None:
     def found_at(url: str) -> list[Finding]:
         configure(rabbitmq_url=url)
-        return run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 20.0)
+        return run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0)
 
     assert found_at("") == []
     assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["rabbitmq"].seen
@@ -117,7 +119,7 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
         threads.submit(answer, listener)
         configure(rabbitmq_url=f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/")
-        refused = of(run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 20.0), "error")["away"]
+        refused = of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0), "error")["away"]
 
     assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
 
@@ -153,7 +155,7 @@ def test_a_server_that_frees_large_keys_while_all_wait_is_a_warning(own_server: 
 def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
     own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "STALLED_MS", 10_000.0)
+    monkeypatch.setattr(node, "STALLED_MS", 10_000.0)
 
     def log_slow(key: str, times: int) -> None:
         own_server.config_set("slowlog-log-slower-than", 0)
@@ -173,7 +175,7 @@ def test_one_command_of_ours_that_all_had_to_wait_for_is_told(
     own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A loop of 100 ms on any machine takes more than the client's second on a busy one.
-    monkeypatch.setattr(server, "STALLED_MS", 20.0)
+    monkeypatch.setattr(node, "STALLED_MS", 20.0)
     own_server.admin.eval("for i = 1, 30000000 do end", 1, "switchyard:key")
 
     assert "1 of our commands" in of(look(), "warning")["slow_commands"].seen
@@ -210,7 +212,7 @@ def test_a_server_that_was_told_to_follow_another_is_an_error(own_server: Server
 
 def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
-    monkeypatch.setattr(server, "time", clock)
+    monkeypatch.setattr(node, "time", clock)
 
     assert re.search(r"clock is (9\.\d|10\.\d)", of(look(), "warning")["clock_off"].seen)
     assert "behind this machine" in of(look(), "warning")["clock_off"].seen

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
 
-from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.servers.look import look_at_servers
 from apps.platform.operations.overview import overview
 from apps.platform.operations.server_state import read_server_state
 from apps.platform.wiring import build_yard
@@ -45,7 +45,7 @@ def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
 
 
 def look() -> dict[str, Finding]:
-    return {found.code: found for found in run_checks(FindingGroup("broker"), server.look, 20.0)}
+    return {found.code: found for found in run_checks(FindingGroup("broker"), look_at_servers, 20.0)}
 
 
 def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: ClusterUnderTest) -> None:

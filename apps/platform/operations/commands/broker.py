@@ -13,7 +13,7 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.printing_command import PrintingCommand
-from apps.platform.operations.findings.server import look_at_rabbitmq
+from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
 from apps.platform.workers.broker_watch import make_watch
 from broker.health.server import ServerFinding
 from middleware.logs import printable

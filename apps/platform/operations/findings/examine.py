@@ -23,12 +23,15 @@ from apps.platform.operations.findings import (
     pools,
     queues,
     scheduler,
-    server,
     snapshot,
 )
 from apps.platform.operations.findings.facts import facts_of_snapshot
 from apps.platform.operations.findings.failures import SERVERS, findings_of, found_by, hangs, run_checks
 from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.servers.causes import GROUP as BROKER
+from apps.platform.operations.findings.servers.look import look_at_servers
+from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
+from apps.platform.operations.findings.servers.sentinels import look_at_sentinels
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 
 DEADLINE_S = 2.0
@@ -247,14 +250,14 @@ def checks() -> tuple[Check, ...]:
         Check(disk.GROUP, disk.look, SELDOM_S),
         Check(disk.STORAGE, disk.look_at_storage, SELDOM_S),
         Check(disk.STORAGE, disk.look_at_results, SELDOM_S),
-        Check(server.GROUP, server.look, SELDOM_S),
-        Check(server.GROUP, server.look_at_sentinels, SELDOM_S),
-        Check(server.GROUP, server.look_at_rabbitmq, SELDOM_S),
-        Check(pools.GROUP, _pools_and_queues, SOON_S, needs=server.GROUP),
-        Check(queues.GROUP, queues.look_at_undeclared, SELDOM_S, needs=server.GROUP),
-        Check(queues.GROUP, held.look_at_purges, SOON_S, needs=server.GROUP),
-        Check(scheduler.GROUP, scheduler.look_at_leader, SOON_S, needs=server.GROUP),
-        Check(history.GROUP, history.look, SOON_S, needs=server.GROUP),
+        Check(BROKER, look_at_servers, SELDOM_S),
+        Check(BROKER, look_at_sentinels, SELDOM_S),
+        Check(BROKER, look_at_rabbitmq, SELDOM_S),
+        Check(pools.GROUP, _pools_and_queues, SOON_S, needs=BROKER),
+        Check(queues.GROUP, queues.look_at_undeclared, SELDOM_S, needs=BROKER),
+        Check(queues.GROUP, held.look_at_purges, SOON_S, needs=BROKER),
+        Check(scheduler.GROUP, scheduler.look_at_leader, SOON_S, needs=BROKER),
+        Check(history.GROUP, history.look, SOON_S, needs=BROKER),
         Check(database.GROUP, database.look, SOON_S),
         Check(database.GROUP, database.look_at_migrations, RARELY_S, needs=database.GROUP),
         Check(scheduler.GROUP, scheduler.look_at_ticks, SELDOM_S, needs=database.GROUP),

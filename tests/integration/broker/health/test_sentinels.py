@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import Finding
+from apps.platform.operations.findings.servers.causes import GROUP
+from apps.platform.operations.findings.servers.look import look_at_servers
+from apps.platform.operations.findings.servers.sentinels import look_at_sentinels
 from broker.health import sentinels as judged
 from broker.redis.sentinel import Sentinels
 from broker.redis.sentinel_url import parse as parse_sentinel_url
@@ -33,7 +35,7 @@ def watched(sentinels: Watched, settings: Any) -> Iterator[Watched]:
 
 def found() -> dict[str, Finding]:
     """Return code -> finding about the sentinels."""
-    return {finding.code: finding for finding in run_checks(server.GROUP, server.look_at_sentinels, 20.0)}
+    return {finding.code: finding for finding in run_checks(GROUP, look_at_sentinels, 20.0)}
 
 
 @contextlib.contextmanager
@@ -74,7 +76,7 @@ def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -
     settings.SWITCHYARD = replace(settings.SWITCHYARD, broker_url=url)
 
     findings = found()
-    [away] = run_checks(server.GROUP, server.look, 20.0)
+    [away] = run_checks(GROUP, look_at_servers, 20.0)
 
     assert list(findings) == ["sentinel_away"]
     assert "knows no master 'yrad'" in findings["sentinel_away"].seen
@@ -85,7 +87,7 @@ def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -
 def test_a_command_of_a_finding_names_the_master(watched: Watched) -> None:
     finding = Finding("broker", "stalls", "warning", "it blocks", next="valkey-cli CONFIG SET appendonly yes")
 
-    [found] = run_checks(server.GROUP, lambda: [finding], 20.0)
+    [found] = run_checks(GROUP, lambda: [finding], 20.0)
 
     assert found.next.endswith(f"-cli -h 127.0.0.1 -p {watched.master.port} CONFIG SET appendonly yes")
 
@@ -112,7 +114,7 @@ def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Wa
     former = watched.master
     with stopped(*watched.sentinels[:2]):  # so that none replaces it
         former.kill()
-        [away] = wait_for(lambda: run_checks(server.GROUP, server.look, 20.0))
+        [away] = wait_for(lambda: run_checks(GROUP, look_at_servers, 20.0))
         named = found()["sentinels"].seen
         former.restart()
 

@@ -18,9 +18,9 @@ from django.conf import settings
 from django.test import Client, override_settings
 
 from apps.platform.conf import declared_yard
-from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import FindingGroup
+from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
 from apps.platform.operations.queries import yard_state
 from apps.platform.wiring import build_rabbit_yard
 from broker.keys.keys import Keys
@@ -82,7 +82,7 @@ def readiness() -> tuple[int, str, float]:
 def examined(node: RabbitServer) -> dict[str, Any]:
     """Return the errors that the doctor finds on a node, by code."""
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, rabbitmq_url=node.url)):
-        return of(run_checks(FindingGroup("broker"), server.look_at_rabbitmq, 4.0), "error")
+        return of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 4.0), "error")
 
 
 def has_queue(server: RabbitServer, name: str) -> bool:

@@ -17,8 +17,9 @@ import redis
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.jobs import job_events
-from apps.platform.operations.findings import server
 from apps.platform.operations.findings.failures import run_checks
+from apps.platform.operations.findings.servers.causes import GROUP
+from apps.platform.operations.findings.servers.look import look_at_servers
 from broker.errors import BrokerUnavailable
 from broker.health.watch import Watch
 from broker.redis.calls import RedisCalls
@@ -214,6 +215,6 @@ def test_an_emptied_new_master_is_told_as_what_it_is(settled: Watched, settings:
     # Until the connection to the former master has ended, the watch may speak of that.
     wait_for(lambda: "emptied" in watch.look().pause, 30, what="the watch says it")
     watch.close()
-    told = {found.code for found in run_checks(server.GROUP, server.look, 20.0) if found.severity == "error"}
+    told = {found.code for found in run_checks(GROUP, look_at_servers, 20.0) if found.severity == "error"}
 
     assert told == {"keyspace"}

@@ -1,0 +1,37 @@
+"""Check of RabbitMQ: it takes connections and confirms messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from apps.platform.conf import declared_yard, switchyard_settings
+from apps.platform.operations.findings.failures import rabbitmq_away
+from apps.platform.operations.findings.finding import Finding
+from apps.platform.operations.findings.servers.causes import GROUP
+from apps.platform.operations.server_state import UNCONFIRMED
+from broker.errors import BrokerRefused, BrokerUnavailable
+
+MINORITY = "Most of its nodes are away or cut off, or one that leads queues hangs"
+OTHER_TYPE = "Queues keep the type that they were declared with; workers cannot fetch from one of another type"
+QUEUE_REMEDY = "Set SWITCHYARD_RABBITMQ_QUEUES to the type that it has, or delete that queue when it is empty"
+
+
+def look_at_rabbitmq() -> Iterator[Finding]:
+    """Connect to the RabbitMQ that takes the messages, where it does: :func:`look` checks the server beside it."""
+    own = switchyard_settings()
+    if not own.rabbitmq_url:
+        return
+    from broker.rabbit import majority  # pika is installed where it is used
+
+    try:
+        yard = declared_yard()
+        took_ms, confirms = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
+    except BrokerUnavailable as error:
+        yield rabbitmq_away(GROUP, error)
+        return
+    except BrokerRefused as error:
+        yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
+        return
+    yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")
+    if not confirms:
+        yield GROUP.error("takes_no_work", f"RabbitMQ accepts no work: {UNCONFIRMED[0]}", MINORITY, UNCONFIRMED[1])
