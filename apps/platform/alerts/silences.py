@@ -6,11 +6,11 @@ import re
 from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
 from apps.platform.alerts.errors import InvalidSilence
 from apps.platform.alerts.models import Alert, Silence
 from apps.platform.database_text import storable
+from middleware.clock_comparison import compared_now
 
 LONGEST = timedelta(days=30)
 LONGEST_REASON = 500
@@ -21,7 +21,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 def in_force(fingerprint: str | None = None) -> QuerySet[Silence]:
     """Return the silences that hold now, the first to end first; with a fingerprint those that cover it."""
-    found = Silence.objects.filter(until__gt=timezone.now(), ended_at__isnull=True)
+    found = Silence.objects.filter(until__gt=compared_now(), ended_at__isnull=True)
     return found if fingerprint is None else found.filter(Q(fingerprint="") | Q(fingerprint=fingerprint[:128]))
 
 
@@ -37,7 +37,7 @@ def end_of(span: str) -> datetime:
     length = timedelta(**{_UNITS[matched[2]]: int(matched[1])})
     if length > LONGEST:
         raise InvalidSilence(f"{span} is over {LONGEST.days} days", "mend the cause, or leave its channel out")
-    return timezone.now() + length
+    return compared_now() + length
 
 
 def create(*, fingerprint: str, until: datetime, reason: str, by: str) -> Silence:
@@ -59,7 +59,7 @@ def create(*, fingerprint: str, until: datetime, reason: str, by: str) -> Silenc
 
 def end(silence: int, *, by: str) -> Silence | None:
     """End a silence before its time; ``None`` when there is none, or it is over already."""
-    if not in_force().filter(pk=silence).update(ended_at=timezone.now(), ended_by=by[:150]):
+    if not in_force().filter(pk=silence).update(ended_at=compared_now(), ended_by=by[:150]):
         return None
     return Silence.objects.get(pk=silence)
 

@@ -14,6 +14,7 @@ from apps.platform.bulk.errors import UnknownBulkAct
 from apps.platform.bulk.kinds import kind_of
 from apps.platform.bulk.models import UNFINISHED, BulkAct
 from apps.platform.database_text import storable
+from middleware.clock_comparison import compared_now
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ def start(
     if rate is not None and rate < 1:
         raise ValueError(f"rate: {rate} is below 1; give items a second, or leave it out")
     row = BulkAct(kind=kind, filter=stored, rate=rate, reason=storable(reason)[:500], who=who.name, via=who.via)
-    row.created_at = row.touched_at = timezone.now()
+    row.created_at = row.touched_at = compared_now()
     row.form_id = form_id or None
     with act("bulk.start", who=who, reason=reason, detail={"kind": kind, "filter": stored, "rate": rate}) as entry:
         row.total = chosen.count(row)
@@ -72,7 +73,7 @@ def send(row: BulkAct, *, waits_for: str = "", delay_ms: int | None = None) -> N
     with transaction.atomic():
         now = BulkAct.objects.select_for_update().get(pk=row.pk)
         now.run += 1
-        now.touched_at = timezone.now()
+        now.touched_at = compared_now()
         now.error = waits_for[:500] or now.error
         now.save(update_fields=("run", "touched_at", "error"))
     row.run = now.run
@@ -108,7 +109,7 @@ def resume_lost() -> int:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    before = timezone.now() - timedelta(seconds=LOST_S)
+    before = compared_now() - timedelta(seconds=LOST_S)
     lost = list(BulkAct.objects.filter(state__in=UNFINISHED, touched_at__lt=before).order_by("id")[:RESUMED_AT_ONCE])
     for row in lost:
         log.warning("bulk act resumed: its job was lost", bulk_act=row.pk, kind=row.kind)

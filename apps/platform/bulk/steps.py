@@ -19,6 +19,7 @@ from apps.platform.audit.services import complete
 from apps.platform.bulk.kinds import Item, Kind, kind_of
 from apps.platform.bulk.models import BulkAct
 from apps.platform.database_text import storable
+from middleware.clock_comparison import compared_now
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ def begin(number: int, run: int) -> Begun | None:
         act = BulkAct.objects.select_for_update().filter(pk=number).first()
         if act is None or act.run != run or not act.unfinished:
             return None
-        act.touched_at = timezone.now()
+        act.touched_at = compared_now()
         if act.state == BulkAct.State.WAITING:
             act.state, act.started_at = BulkAct.State.RUNNING, act.touched_at
         if act.hand:
@@ -73,7 +74,7 @@ def finish(begun: Begun, answers: Sequence[str]) -> bool:
         kind_of(act.kind).settle(act, begun.items, answers)
         act.done += sum(not answer for answer in answers)
         act.note_skips(dict(Counter(answer for answer in answers if answer)))
-        act.hand, act.step, act.touched_at, act.error = [], act.step + 1, timezone.now(), ""
+        act.hand, act.step, act.touched_at, act.error = [], act.step + 1, compared_now(), ""
         act.save()
     return True
 

@@ -21,6 +21,7 @@ from apps.platform.bulk.errors import UnknownKind
 from apps.platform.bulk.kinds import Kind, kind_of
 from apps.platform.bulk.models import BulkAct
 from broker.errors import BrokerError
+from middleware.clock_comparison import compared_now
 
 VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
 TYPED_ABOVE = 100
@@ -92,7 +93,7 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     if (started := _started(form_id)) is not None:
         return _shown(request, started)
     try:
-        planned = BulkAct(kind=kind, filter=chosen.check(request.GET.dict()), created_at=timezone.now())
+        planned = BulkAct(kind=kind, filter=chosen.check(request.GET.dict()), created_at=compared_now())
         planned.total = chosen.count(planned)
     except ValueError as error:
         return _rendered(request, "begin", {"title": chosen.texts.verb, "wrong": str(error)}, status=400)

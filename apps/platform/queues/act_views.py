@@ -9,7 +9,6 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
@@ -21,6 +20,7 @@ from apps.platform.queues import queries, services
 from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
 from apps.platform.queues.views import check, queue_of
 from broker.errors import BrokerError, UnknownQueue
+from middleware.clock_comparison import compared_now
 
 TYPED_ABOVE = 100
 NOTHING_WAITS = "Nothing waited and nothing was scheduled."
@@ -38,7 +38,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     refused: str | Exception = ""
     if request.method == "POST":
         try:
-            until = parse_until(given, now=timezone.now()) if given else None
+            until = parse_until(given, now=compared_now()) if given else None
             changed = services.pause(queue.name, who=Who.of_request(request), reason=reason, until=until)
         except (InvalidTime, ForeignBroker, BrokerError) as error:
             refused = error

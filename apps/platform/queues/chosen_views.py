@@ -10,7 +10,6 @@ from django.contrib import admin, messages
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
@@ -25,6 +24,7 @@ from apps.platform.queues.errors import ForeignBroker
 from apps.platform.queues.facts import PauseFacts
 from apps.platform.queues.views import check
 from broker.errors import BrokerError
+from middleware.clock_comparison import compared_now
 
 VERBS = ("pause", "resume")
 
@@ -72,7 +72,7 @@ def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, unt
     """Do the act to one queue after the other; return why it is refused before the first one, or ""."""
     who, done, unchanged = Who.of_request(request), 0, 0
     try:
-        end = parse_until(until, now=timezone.now()) if verb == "pause" and until else None
+        end = parse_until(until, now=compared_now()) if verb == "pause" and until else None
         for name in queues:
             if verb == "pause":
                 changed = services.pause(name, who=who, reason=reason, until=end)

@@ -26,6 +26,7 @@ from apps.platform.schedules import history, next_hour, pauses, queries, service
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule, schedules
 from broker.errors import BrokerError
+from middleware.clock_comparison import compared_now
 
 VIEW, RUN, PAUSE = (
     f"switchyard_schedules.{codename}" for codename in ("view_schedulestate", "run_schedule", "pause_schedule")
@@ -54,7 +55,7 @@ class PauseForm(forms.Form):
         """
         text = self.cleaned_data["until"].strip()
         try:
-            return parse_until(text, now=timezone.now()) if text else None
+            return parse_until(text, now=compared_now()) if text else None
         except InvalidTime as error:
             raise forms.ValidationError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,10 +11,15 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 
+from apps.platform.alerts import silences
+from apps.platform.alerts.models import Silence
 from apps.platform.api.models import IdempotentRequest
 from apps.platform.api.tokens import create_token
+from apps.platform.bulk import services as bulk
+from apps.platform.bulk.models import BulkAct
 from apps.platform.outbound.http import Response
 from apps.product.billing import signatures
 from apps.product.mail import guard, links
@@ -122,3 +128,31 @@ def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: ti
 
     assert answer.status_code == 202
     assert abs(IdempotentRequest.objects.get().claimed_at - (datetime.now(UTC) - off)) < timedelta(seconds=30)
+
+
+def test_a_silence_ends_by_the_clock_of_the_others(off: timedelta, facilities: Facilities) -> None:
+    until = silences.end_of("30m")
+
+    assert abs(until - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)
+    Silence.objects.create(fingerprint="a", until=until, reason="the provider is slow")
+    Silence.objects.create(fingerprint="b", until=datetime.now(UTC) - off - timedelta(minutes=1), reason="it was slow")
+    assert [one.fingerprint for one in silences.in_force()] == ["a"]
+
+
+def test_a_pause_ends_by_the_clock_of_the_others(off: timedelta) -> None:
+    said = io.StringIO()
+    call_command("queues", "pause", "slow", "--until", "30m", "--json", stdout=said)
+
+    until = datetime.fromisoformat(json.loads(said.getvalue())["until"])
+    assert abs(until - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)
+
+
+def test_a_bulk_act_that_another_host_works_on_is_not_lost(off: timedelta) -> None:
+    right = datetime.now(UTC) - off
+    BulkAct.objects.create(kind="letter.discard", filter={}, created_at=right, touched_at=right)
+    late = right - timedelta(minutes=3)
+    lost = BulkAct.objects.create(kind="letter.discard", filter={}, created_at=late, touched_at=late)
+
+    assert bulk.resume_lost() == 1
+    lost.refresh_from_db()
+    assert abs(lost.touched_at - right) < timedelta(seconds=30)

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import dramatiq
 from django.core.management.base import CommandError
-from django.utils import timezone
 
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
@@ -33,6 +32,7 @@ from broker.admin.stats import family_stats
 from broker.errors import UnknownQueue
 from broker.keys.queue_keys import LANES, Lane
 from broker.queue.operations import QueueOperations
+from middleware.clock_comparison import compared_now
 from middleware.logs import printable
 from middleware.redaction import redacted
 
@@ -119,7 +119,7 @@ class Command(PrintingCommand):
         until = None
         with _as_wrong_argument():
             if options["until"]:
-                until = parse_until(options["until"], now=timezone.now())
+                until = parse_until(options["until"], now=compared_now())
         found: list[dict[str, Any]] = []
         for queue in _known(options["queues"]):
             with _as_wrong_argument():

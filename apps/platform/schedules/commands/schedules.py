@@ -17,6 +17,7 @@ from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.schedules import history, pauses, queries, services
 from apps.platform.schedules.models import ScheduleState
+from middleware.clock_comparison import compared_now
 from middleware.logs import printable_lines
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
@@ -74,7 +75,7 @@ class Command(PrintingCommand):
         return {"id": job_id}, job_id
 
     def _pause(self, *, name: str, reason: str, until: str | None, **options: Any) -> tuple[Any, str]:
-        end = parse_until(until, now=timezone.now()) if until else None
+        end = parse_until(until, now=compared_now()) if until else None
         pauses.pause(name, who=Who.of_command(), reason=reason, until=end)
         row = _row(name)
         return dataclasses.asdict(row), f"{name} is {_state(row)}; its ticks are not sent, then or later"
