@@ -5,41 +5,44 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from broker.errors import ADDRESSES
+
+# At the end of a clause.
+ADDRESS: Final = ADDRESSES.removesuffix(",")
 UNREADABLE: Final = (
     "a file for TLS cannot be read here: correct the path behind ssl_ca_certs, ssl_certfile or ssl_keyfile in "
-    "SWITCHYARD_BROKER_URL, or let the account of this process read it"
+    f"{ADDRESS}, or let the account of this process read it"
 )
 # The first that is in the error's text. A server that wants a certificate may close the connection without a word.
 REMEDIES: Final = (
     (
         "KEY_VALUES_MISMATCH",
         "the client's certificate and key do not belong together: name two files of one certificate by ssl_certfile "
-        "and ssl_keyfile in SWITCHYARD_BROKER_URL",
+        f"and ssl_keyfile in {ADDRESS}",
     ),
     (
         "handshake operation timed out",
         "the server accepts connections and does not answer within TLS: check its process and its log; where it "
-        "listens without TLS, begin SWITCHYARD_BROKER_URL with redis in place of rediss",
+        f"listens without TLS, write redis in place of rediss at the beginning of {ADDRESS}",
     ),
     ("certificate has expired", "the server's certificate has expired: renew it"),
     (
         "mismatch",
-        "the server's certificate is for another name: write in SWITCHYARD_BROKER_URL a host that it contains",
+        f"the server's certificate is for another name: write a host that it contains in {ADDRESS}",
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
-        "the authority of the server's certificate is unknown here: append ?ssl_ca_certs=/path/to/ca.pem to "
-        "SWITCHYARD_BROKER_URL",
+        f"the authority of the server's certificate is unknown here: append ?ssl_ca_certs=/path/to/ca.pem to {ADDRESS}",
     ),
     (
         "CERTIFICATE_REQUIRED",
         "the server wants a client's certificate: append ?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key "
-        "to SWITCHYARD_BROKER_URL",
+        f"to {ADDRESS}",
     ),
     (
         "EOF occurred in violation",
         "the server ended the connection within TLS, perhaps because it wants a client's certificate: append "
-        "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key to SWITCHYARD_BROKER_URL",
+        f"?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key to {ADDRESS}",
     ),
 )
 

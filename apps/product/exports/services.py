@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ from apps.product.exports.writers import CONTENT_TYPES, open_writer
 from middleware.errors import PermanentFailure
 
 PROGRESS_ROWS = 500
+FOLDERS = "switchyard-export-"
+# Longer than any export may take: a folder of this age belongs to a process that was killed.
+LEFT_BEHIND_S = 86_400
 
 
 def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, Any]:
@@ -44,13 +50,22 @@ def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, A
         return _result(done)
     table = TABLES[dataset]
     filename = f"{dataset}-{timezone.now():%Y-%m-%d}.{file_format}"
-    with tempfile.TemporaryDirectory(prefix="switchyard-export-") as folder:
+    _remove_left_behind()
+    with tempfile.TemporaryDirectory(prefix=FOLDERS) as folder:
         path = Path(folder) / filename
         row_count = _write(path, table, file_format)
         stored = save_path(filename, path, CONTENT_TYPES[file_format])
     values = {**stored, "dataset": dataset, "format": file_format, "row_count": row_count, "created_at": timezone.now()}
     written, _ = Export.objects.update_or_create(job_id=job_id, defaults=values)
     return _result(written)
+
+
+def _remove_left_behind() -> None:
+    """Remove folders of exports whose process was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        with contextlib.suppress(OSError):  # another export removes it, or another user's process made it
+            if time.time() - folder.stat().st_mtime > LEFT_BEHIND_S:
+                shutil.rmtree(folder)
 
 
 def _write(path: Path, table: Table, file_format: str) -> int:

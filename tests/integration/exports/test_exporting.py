@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
+import tempfile
+import time
 import uuid
 
 import openpyxl
@@ -112,3 +115,17 @@ def test_a_failure_half_way_leaves_nothing_behind(storage, tmp_path, monkeypatch
 def test_an_unknown_dataset_or_format_fails_for_good(dataset, file_format):
     with pytest.raises(PermanentFailure, match="is not known"):
         services.export(dataset, file_format, job_id=None)
+
+
+def test_folder_of_a_killed_export_is_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, running = tmp_path / "switchyard-export-a", tmp_path / "switchyard-export-b"
+    for folder in (killed, running, tmp_path / "of-somebody-else"):
+        folder.mkdir()
+    (killed / "customers.csv").write_text("half")
+    for name in ("switchyard-export-a", "of-somebody-else"):
+        os.utime(tmp_path / name, (time.time() - 2 * services.LEFT_BEHIND_S,) * 2)
+
+    services.export("customers", "csv", job_id=None)
+
+    assert {path.name for path in tmp_path.iterdir()} - {"media"} == {"switchyard-export-b", "of-somebody-else"}

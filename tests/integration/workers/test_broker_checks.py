@@ -108,7 +108,7 @@ def test_a_server_that_is_not_reached_is_told_with_the_reason(url: str, why: str
 def test_tls_at_a_port_without_it_is_told_with_the_scheme(server: EmbeddedServer) -> None:
     [message] = unsafe_server(f"rediss://127.0.0.1:{server.port}/0", debug=True)
 
-    assert "with redis in place of rediss" in str(message.hint)
+    assert "write redis in place of rediss" in str(message.hint)
 
 
 def test_a_file_for_tls_that_is_missing_is_told_as_one(server: EmbeddedServer) -> None:

@@ -24,7 +24,7 @@ from broker.redis.hash_slots import NoSlots
 from broker.redis.sentinel import NoMasterNamed, server_url
 from broker.redis.sentinel_url import is_sentinel_url
 from broker.redis.server_errors import reason
-from broker.redis.tls_errors import tls_remedy
+from broker.redis.tls_errors import ADDRESS, tls_remedy
 
 # Groups of the checks that ask a server for nothing but its state.
 SERVERS = ("broker", "database")
@@ -179,7 +179,7 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
         return group.error("refused", seen, cause, f"Correct the number at the end of {named}")
     if remedy := tls_remedy(client_error):
-        fact, _, step = remedy.replace("SWITCHYARD_BROKER_URL", named).partition(": ")
+        fact, _, step = remedy.replace(ADDRESS, named).partition(": ")
         cause = "TLS failed before anything was asked"
         return group.error("refused", fact, cause, f"{step[0].upper()}{step[1:]}")
     if isinstance(client_error, redis.TimeoutError):
