@@ -118,7 +118,7 @@ def bury(count: int) -> list[str]:
 @pytest.mark.timeout(900)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("count", "kills"), SIZES)
-@pytest.mark.parametrize("kind", ["letter.requeue", "letter.discard"])
+@pytest.mark.parametrize("kind", ["letter.requeue", pytest.param("letter.discard", marks=pytest.mark.long)])
 def test_letters_of_a_killed_bulk_act_are_moved_once_each(
     kind: str, count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
 ) -> None:  # fmt: skip

@@ -23,7 +23,7 @@ LIMIT_S = 3.0
 
 # A busy machine kills late, and notes late what began. Neighbours start again before a lease of 15 s lapses.
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("how", ["hang", "seize"])
+@pytest.mark.parametrize("how", ["hang", pytest.param("seize", marks=long)])
 @pytest.mark.parametrize(
     ("yard", "again_s", "killed_s"),
     [
