@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.interface import facilities
-from broker.shapes import DeadLetter
-from tests.chaos.killed_host import Host
+from tests.chaos.felled_pools import BRIEF, USUAL, fell_until_buried, kill_five_times
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import QUEUE, enqueue
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -22,8 +18,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("valkey")
 long = pytest.mark.long
-BRIEF, USUAL = "tests.chaos.yard.brief_leases", "tests.chaos.yard.settings"
-MOST_ROUNDS = 6
 RabbitPoolsOn = Callable[[str], "RabbitPools"]
 
 
@@ -62,29 +56,10 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
     from tests.chaos.rabbit_pools import wait_until_completed
 
     pools = rabbit_pools_on(yard)
-    transport = facilities(pools.broker).transport
-    for number in range(neighbours):
-        enqueue(pools.broker, ledger, f"good-{number}.", 20)
-        if number == neighbours // 2:
-            enqueue(pools.broker, ledger, "pill", ms, "fell")
-    host = Host(pools, settings)
-
-    def buried() -> Sequence[DeadLetter]:
-        host.restart_if_gone()
-        return transport.dead_letters(QUEUE).items
-
-    [letter] = wait_for(buried, 500, what="a dead letter")
-    ledger.note("buried", letter.id)
-    wait_until_completed(ledger)
-
-    found, felled = ledger.account(), len(ledger.of("started", "pill"))
-    print(f"{host.rounds} rounds, {felled} starts of the pill")
-    assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
-    assert (letter.id, letter.reason) == ("pill", "suspected_poison")
-    assert felled == host.rounds <= MOST_ROUNDS
-    assert f"on {socket.gethostname()}" in letter.error
-    times = re.findall(r"found expired at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, on host (\S+)", letter.traceback)
-    assert times == [socket.gethostname()] * 5
+    fell_until_buried(
+        pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
+        wait_until_done=partial(wait_until_completed, ledger),
+    )  # fmt: skip
     wait_for(lambda: not pools.suspects(), 30, what="nothing is suspected any more")
 
 
@@ -105,18 +80,8 @@ def test_a_host_that_is_killed_five_times_blames_no_message(
     from tests.chaos.rabbit_pools import wait_until_completed
 
     pools = rabbit_pools_on(yard)
-    host = Host(pools, settings)
-    for number in range(jobs):
-        enqueue(pools.broker, ledger, f"good-{number}.", ms)
-    for _ in range(5):
-        started = len(ledger.jobs("started"))
-        wait_for(lambda: len(ledger.jobs("started")) > started, 120, what="more jobs started")  # noqa: B023
-        host.kill()
-
-    wait_until_completed(ledger)
-
-    found = ledger.account()
+    found = kill_five_times(
+        pools, ledger, jobs=jobs, ms=ms, settings=settings, wait_until_done=partial(wait_until_completed, ledger)
+    )
     print(f"{len(found.duplicated)} twice")
-    assert facilities(pools.broker).transport.stats(QUEUE).dead == 0
-    assert (found.lost, found.unexpected, len(found.completed)) == ((), (), jobs)
     wait_for(lambda: not pools.suspects() and pools.left() == 0, 30, what="nothing is left, or suspected")
