@@ -6,14 +6,15 @@ import gc
 import itertools
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.chaos.hosts import Host
-from tests.chaos.load import FIRST, Producers, enqueue, wait_until_drained
-from tests.chaos.two_hosts import FAULTS, WRONG_S, TwoHosts, begun_at, harm, running_on
+from tests.chaos.load import FIRST, enqueue, wait_until_drained
+from tests.chaos.two_hosts import FAULTS, WRONG_S, TwoHosts, begun_at, running_on, take_over
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -71,38 +72,8 @@ def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
-    harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
-    harmed.start_pool("work")
-    taken = [f"long-{number}." for number in range(4)]
-    for job in taken:
-        enqueue(two.broker, two.ledger, job, 1_500, FIRST)
-    wait_for(lambda: set(taken) <= set(harmed.ledger.jobs("started")), 20, what="the jobs run on the first host")
-    other.start_pool("work")
-    held = [f"held-{number}." for number in range(8)]
-    for job in held:
-        enqueue(two.broker, two.ledger, job, 4_000, FIRST)
-    for number in range(20):
-        enqueue(two.broker, two.ledger, f"later-{number}.", 5, delay_ms=8_000, max_age=60_000)
-    producers = Producers(two.broker, two.ledger, per_s=100, threads=2, ms=20, plain=True)
-    producers.start()
-    producers.wait_for_accepted(300)
+    moved_s = take_over(two, fault, cut_s=CUT_S, wait_until_done=partial(wait_until_done, two))
 
-    running = running_on(harmed)
-    harmed_s = time.monotonic()
-    harm(fault, harmed, cut_s=CUT_S)
-    producers.wait_for_accepted(200)
-    wait_for(lambda: {*held, *taken} <= two.completed(), 120, what="what ran there was done elsewhere")
-    producers.stop()
-    wait_until_done(two)
-
-    found = two.account()
-    moved_s = sorted(at_s - harmed_s for job in running if (at_s := begun_at(other, job)))
-    print(
-        f"{fault}: {len(found.accepted)} accepted, lost {len(found.lost)}, twice {len(set(found.duplicated))}; "
-        f"{len(moved_s)} of {len(running)} that ran there began on the other host after "
-        f"{', '.join(f'{s:.1f}' for s in (*moved_s[:1], *moved_s[-1:]))} s"
-    )
-    assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
     assert moved_s and moved_s[0] <= TAKEN_OVER_S.get(fault, TAKEN_OVER_AT_ONCE_S)
 
 

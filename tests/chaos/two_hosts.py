@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +17,9 @@ from broker.stores.pool_reports import PoolReport
 from tests.chaos.hosts import Host
 from tests.chaos.hosts_yard.yard import YARD
 from tests.chaos.ledger import Account, Ledger, account
-from tests.chaos.load import QUEUE, declare_job, let_pass
+from tests.chaos.load import FIRST, QUEUE, Producers, declare_job, enqueue, let_pass
 from tests.environment import SERVER
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from tests.rabbit import RabbitServer
@@ -110,3 +113,45 @@ def begun_at(host: Host, job: str) -> float:
     """Return when a job began on a host; 0 before."""
     found = host.ledger.of("started", job)
     return found[0].at_s if found else 0.0
+
+
+def take_over(two: TwoHosts, fault: str, *, wait_until_done: Callable[[], None], cut_s: float = CUT_S) -> list[float]:
+    """Harm one of two hosts under load; the other completes everything.
+
+    Returns:
+        Seconds after which each job that had run on the harmed host began on the other one, sorted.
+    """
+    harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
+    harmed.start_pool("work")
+    taken = [f"long-{number}." for number in range(4)]
+    for job in taken:
+        enqueue(two.broker, two.ledger, job, 1_500, FIRST)
+    wait_for(lambda: set(taken) <= set(harmed.ledger.jobs("started")), 20, what="the jobs run on the first host")
+    # Half of the messages wait there when it is harmed.
+    other.start_pool("work")
+    held = [f"held-{number}." for number in range(8)]
+    for job in held:
+        enqueue(two.broker, two.ledger, job, 4_000, FIRST)
+    for number in range(20):
+        enqueue(two.broker, two.ledger, f"later-{number}.", 5, delay_ms=8_000, max_age=60_000)
+    producers = Producers(two.broker, two.ledger, per_s=100, threads=2, ms=20, plain=True)
+    producers.start()
+    producers.wait_for_accepted(300)
+
+    running = running_on(harmed)
+    harmed_s = time.monotonic()
+    harm(fault, harmed, cut_s=cut_s)
+    producers.wait_for_accepted(200)
+    wait_for(lambda: {*held, *taken} <= two.completed(), 120, what="what ran there was done elsewhere")
+    producers.stop()
+    wait_until_done()
+
+    found = two.account()
+    moved_s = sorted(at_s - harmed_s for job in running if (at_s := begun_at(other, job)))
+    print(
+        f"{fault}: {len(found.accepted)} accepted, lost {len(found.lost)}, twice {len(set(found.duplicated))}; "
+        f"{len(moved_s)} of {len(running)} that ran there began on the other host after "
+        f"{', '.join(f'{s:.1f}' for s in (*moved_s[:1], *moved_s[-1:]))} s"
+    )
+    assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
+    return moved_s
