@@ -229,7 +229,7 @@ def test_a_report_that_fails_costs_no_room(
     yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch, listens: bool
 ) -> None:
     broker = yard_broker(small_yard())
-    consumer = broker.consume("work", prefetch=4)
+    consumer = broker.consume("work", prefetch=4, timeout=500)
     free = broker.credit._free
     if listens:
         listen(consumer)
