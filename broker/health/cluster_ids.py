@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from broker.errors import BrokerUnavailable
 from broker.health.keyspace_id import KeyspaceId, State
+from broker.health.nodes import holder_of
 from broker.keys.keys import Keys
 from broker.keys.parts import PARTS
 from broker.redis.calls import RedisCalls, Word
@@ -97,25 +97,17 @@ def where_lost(calls: RedisCalls, keys: Keys, queues: Iterable[str], lost: Itera
     Args:
         lost: Names of the markers.
     """
-    nodes = {_home(calls, marker) for marker in lost} - {""}
+    nodes = {holder_of(calls, marker) for marker in lost} - {""}
     if not nodes:
         return ""
     named = {queue: keys.queue(queue).bodies for queue in queues}
     named |= {"pool reports": keys.pool_reports(), "alerts": keys.alerts_due()}
-    homes = [(_home(calls, key), what) for what, key in named.items()]
+    homes = [(holder_of(calls, key), what) for what, key in named.items()]
     held = {node: [what for home, what in homes if home == node] for node in sorted(nodes)}
     return "; ".join(
         f"node {node} lost keys, it holds {', '.join([*names, 'locks and rate limits'])}"
         for node, names in held.items()
     )
-
-
-def _home(calls: RedisCalls, key: str) -> str:
-    """Return the address of a key's node, "" on a single server and while no node has the hash slot."""
-    try:
-        return calls.node_of(key)
-    except BrokerUnavailable:
-        return ""
 
 
 def unmarked_nodes(calls: RedisCalls, keys: Keys, marked: Iterable[str]) -> dict[str, bool]:
@@ -129,8 +121,8 @@ def unmarked_nodes(calls: RedisCalls, keys: Keys, marked: Iterable[str]) -> dict
     """
     if not calls.spread:
         return {}
-    having = {calls.node_of(name) for name in marked}
-    promised = {calls.node_of(keys.part_id(tag)) for tag in PARTS}
+    having = {holder_of(calls, name) for name in marked}
+    promised = {holder_of(calls, keys.part_id(tag)) for tag in PARTS}
     return {node: node in promised for node in calls.nodes() if node not in having}
 
 

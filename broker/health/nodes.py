@@ -69,7 +69,7 @@ def away_part(calls: RedisCalls, keys: Keys, queues: Iterable[str], *, also: Ite
     if not silent:
         return NOTHING_AWAY
     return AwayPart(
-        tuple(sorted({calls.node_of(key) for key in silent})),
+        tuple(sorted({holder_of(calls, key) for key in silent} - {""})),
         tuple(names[key] for key in silent if key in names),
         frozenset(key for key in silent if key not in names),
     )
@@ -151,10 +151,21 @@ def by_code(states: Iterable[NodeState]) -> list[ServerFinding]:
 def places_of(calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> dict[str, list[str]]:
     """Return the queues that each master holds, by its address.
 
+    A queue whose hash slot has no master is left out.
+
     Raises:
         BrokerUnavailable: no node answers.
     """
     found: dict[str, list[str]] = {address: [] for address in calls.nodes()}
     for queue in queues:
-        found.setdefault(calls.node_of(keys.queue(queue).bodies), []).append(queue)
+        if address := holder_of(calls, keys.queue(queue).bodies):
+            found.setdefault(address, []).append(queue)
     return found
+
+
+def holder_of(calls: RedisCalls, key: str) -> str:
+    """Return the address of a key's node, "" on a single server and while no node has the hash slot."""
+    try:
+        return calls.node_of(key)
+    except BrokerUnavailable:
+        return ""

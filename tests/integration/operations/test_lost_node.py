@@ -21,7 +21,9 @@ from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.preflight import mark_keyspace
 from broker.interface import facilities
 from broker.keys.parts import PARTS
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
+from broker.redis.hash_slots import slot_of
 from broker.topology import Pool, Queue, Yard
 from tests.chaos.cluster import ClusterUnderTest
 from tests.factories.brokers import the_global_broker
@@ -74,6 +76,22 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
     assert not watch.look().pause
     watch.close()
     assert "keyspace" not in look()
+
+
+def test_a_hash_slot_without_a_node_hides_no_other_finding(cluster: ClusterUnderTest) -> None:
+    keys = YARD.keys
+    holders = {cluster.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
+    tag = next(tag for tag in PARTS if cluster.owner(keys.part_id(tag)) not in holders)
+    assert mark_keyspace() == []
+    for node in cluster.masters:
+        node.ask("CLUSTER", "DELSLOTS", slot_of(keys.part_id(tag)))
+    calls = calls_on(connect(cluster.url))
+
+    state, found = read_server_state(calls, keys), look()
+
+    assert not state.away.queues and "away" not in found
+    assert len([one for one in look_at_servers() if one.code == "place"]) == 3
+    calls.close()
 
 
 def test_a_master_with_too_few_slots_is_named_with_what_to_do(cluster: ClusterUnderTest) -> None:

@@ -13,7 +13,7 @@ from apps.platform.operations.findings.servers.causes import CAUSES, GROUP
 from broker.errors import BrokerError
 from broker.health.cluster_ids import marks_of, unmarked_nodes
 from broker.health.keyspace_id import ACCEPT
-from broker.health.nodes import places_of
+from broker.health.nodes import holder_of, places_of
 from broker.health.sentinels import judge_replicas
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -37,7 +37,7 @@ def places(calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
 
 
 def markers(calls: RedisCalls, keys: Keys, queues: list[str], answering: set[str]) -> Iterator[Finding]:
-    marks = [name for name, _ in marks_of(calls, keys, queues) if calls.node_of(name) in answering]
+    marks = [name for name, _ in marks_of(calls, keys, queues) if holder_of(calls, name) in answering]
     found = calls.pipeline([("HGET", name, "id") for name in marks], raise_errors=False)
     if any(isinstance(id_, BrokerError) for id_ in found):
         return  # reported above: a replica without its primary, or a key of another type
