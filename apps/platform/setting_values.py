@@ -17,17 +17,11 @@ from broker.redis.cluster_client import is_cluster, split_cluster_url
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
 RABBITMQ_SCHEMES = ("amqp", "amqps")
 # Options of pika, which raises an error without a variable's name for others. It is not installed everywhere.
-RABBITMQ_NUMBERS = (
-    "blocked_connection_timeout",
-    "channel_max",
-    "connection_attempts",
-    "frame_max",
-    "heartbeat",
-    "retry_delay",
-    "socket_timeout",
-    "stack_timeout",
-)
-RABBITMQ_OPTIONS = (*RABBITMQ_NUMBERS, "client_properties", "locale", "ssl_options", "tcp_options")
+RABBITMQ_WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
+RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout", "stack_timeout")
+RABBITMQ_OPTIONS = (
+    *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
+)  # fmt: skip
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
@@ -112,7 +106,7 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     """Return the address of a RabbitMQ server, or "" where the broker is another one.
 
     Raises:
-        InvalidSetting: its port is no number, an option is unknown, or it has no password in production.
+        InvalidSetting: its port is no number, an option is unknown or no number, or it has no password in production.
     """
     if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
         return ""
@@ -121,11 +115,16 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     if not debug and parts.hostname not in LOOPBACK and not parts.password:
         remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
         raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    if parts.username is not None and parts.password is None:
+        remedy = "write amqp://user:password@host:5672/, with nothing after the colon for an empty password"
+        raise InvalidSetting(name, "names a user without a password", remedy)
     for option, given in parse_qsl(parts.query, keep_blank_values=True):
         if option not in RABBITMQ_OPTIONS:
             remedy = f"write one of {', '.join(RABBITMQ_OPTIONS)}, or leave it out"
             raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
-        if option in RABBITMQ_NUMBERS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
+        if option in RABBITMQ_WHOLE_NUMBERS and not re.fullmatch(r"[0-9]+", given):
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
+        if option in RABBITMQ_SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
             raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
     return value
 

@@ -20,7 +20,7 @@ from apps.platform.failure_notes import FailureNotes
 from apps.platform.jobs.result_stores.chosen import result_stores
 from apps.platform.send_warnings import warnings_of_sends
 from apps.platform.workers.metrics.restoring import keep_files, name_files
-from broker.errors import SwitchyardError
+from broker.errors import SwitchyardError, UnusableAddress
 from broker.interface import Facilities, Transport, attach
 from broker.keys.keys import Keys
 from broker.rabbit.unique_claims import UniqueClaims
@@ -94,17 +94,17 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         logs.configure(own.log_format)
     elif not structlog.is_configured():
         logs.use_standard_logging()
-    client = connect(own.broker_url, absence=own.absence)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
-    settings["results"] = result_stores(own.results)
+    settings |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
+    build: Callable[..., Broker] = build_rabbit_yard if own.rabbitmq_url else build_yard
     if own.rabbitmq_url:
         settings |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
         settings["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
-        build: Callable[..., Broker] = build_rabbit_yard
-    else:
-        build = build_yard
-    broker = build(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
+    try:
+        broker = build(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **settings)
+    except UnusableAddress as error:
+        refuse(str(error))
     compare_clocks(broker)
     return broker
 

@@ -19,7 +19,7 @@ import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
 
-from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable, UnusableAddress
 from broker.rabbit.frames import RabbitConnection
 from broker.rabbit.queues import ACCESS_REFUSED, PRECONDITION_FAILED
 
@@ -53,8 +53,16 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)  # each error is raised as 
 
 
 def parameters_of(url: str) -> pika.URLParameters:
-    """Return connection parameters for ``amqp://`` or ``amqps://``; what its query string sets stays."""
-    parameters = pika.URLParameters(url)
+    """Return connection parameters for ``amqp://`` or ``amqps://``; what its query string sets stays.
+
+    Raises:
+        UnusableAddress: pika refuses an option's value, or cannot read a file that it names.
+    """
+    try:
+        parameters = pika.URLParameters(url)
+    except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
+        fact = f"has an option that pika refuses: {str(error).partition(':')[0]}"  # behind it stand values
+        raise UnusableAddress(fact, "correct it in SWITCHYARD_BROKER_URL, or leave it out") from error
     given = parse_qs(urlsplit(url).query)
     defaults: dict[str, Any] = {
         "socket_timeout": CONNECT_S,

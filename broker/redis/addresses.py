@@ -23,6 +23,12 @@ from broker.errors import UnusableAddress
 PARTS = re.compile(r"([^:/?#]*://)((?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
 # Name of an option -> what reads its value; others are texts.
 READERS: Final = cast("dict[str, Callable[[str], Any]]", URL_QUERY_ARGUMENT_PARSERS)
+# Name of an option -> its values: others end in an error far from the address. Answers are read as bytes.
+VALUES: Final = {
+    "ssl_cert_reqs": ("required", "optional", "none"),
+    "protocol": ("2",),
+    "decode_responses": ("no", "false", "False", "0"),
+}
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
@@ -66,6 +72,9 @@ def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
             near = get_close_matches(name, sorted(known), n=1)
             remedy = f"write {near[0]}" if near else "leave it out"
             raise UnusableAddress(f"has the option {name!r:.60}, which redis-py does not know", remedy)
+        if name in VALUES and value not in VALUES[name]:
+            remedy = f"write {name}={VALUES[name][0]}, or leave it out"
+            raise UnusableAddress(f"has the option {name} with a value that it cannot have", remedy)
         try:
             READERS.get(name, str)(value)
         except (TypeError, ValueError):
