@@ -7,7 +7,7 @@ import select
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 
 from apps.platform.console.command_errors import WRONG_ARGUMENTS
 from middleware.logs import printable_lines
@@ -28,6 +28,8 @@ class PrintingCommand(BaseCommand):
         """Run the command."""
         try:
             return super().execute(*args, **options)
+        except SystemCheckError:  # of Django, in colours
+            raise
         except CommandError as error:
             error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
             raise

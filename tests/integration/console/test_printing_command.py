@@ -9,6 +9,7 @@ import sys
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
 
 from apps.platform.console.printing_command import READER_LEFT, PrintingCommand
 
@@ -80,3 +81,14 @@ def test_an_error_drives_no_terminal() -> None:
         call_command(Command())
 
     assert (str(raised.value), raised.value.returncode) == ("no actor \\x1b[2J\nis named \\x9b2J", 7)
+
+
+def test_findings_of_djangos_checks_keep_their_colours() -> None:
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            raise SystemCheckError("SystemCheckError: \x1b[31;1m(fields.E006) no field\x1b[0m")
+
+    with pytest.raises(SystemCheckError, match="\x1b"):
+        call_command(Command())
