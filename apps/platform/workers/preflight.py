@@ -33,12 +33,11 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
         ask_broker: Check the broker's server as well, which takes up to 2 s when it is down.
     """
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
-    found = [message for message in found if not message.is_silenced()]
-    wrong = [message for message in found if message.is_serious()]
+    wrong = [message for message in found if message.is_serious() and not message.is_silenced()]
     if ask_broker and not wrong:
         found += unmigrated(DEFAULT_DB_ALIAS) + mark_keyspace()
     for message in found:
-        if message not in wrong:
+        if message not in wrong and not message.is_silenced():
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
     if wrong:
         refuse(*(_line(message) for message in wrong))

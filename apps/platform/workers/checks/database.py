@@ -16,6 +16,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from apps.platform import __name__ as library
 from apps.platform.conf import declared_yard
+from apps.platform.console.formatting import counted
 from apps.platform.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
 from apps.platform.workers.checks.bounced import is_bounced
 
@@ -66,7 +67,7 @@ def unmigrated(alias: str) -> list[CheckMessage]:
     first = ".".join(missing[0])
     return [
         Warning(
-            f"lacks {len(missing)} migrations, {first} first, and what needs their tables fails",
+            f"lacks {counted(len(missing), 'migration')}, {first} first, and what needs their tables fails",
             hint="Run manage.py migrate.",
             obj=f"database {alias}",
             id="switchyard.W037",
