@@ -6,6 +6,7 @@ import hashlib
 import io
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from PIL import Image
 
 from apps.platform.files.declared import storage_of
 from apps.platform.files.result_addresses import ResultsAddress
-from apps.platform.operations.findings.disk import look_at_results, look_at_storage
+from apps.platform.operations.findings.disk import STORAGE, look_at_results, look_at_storage
+from apps.platform.operations.findings.failures import run_checks
 from apps.product.exports import services as exports
 from apps.product.exports.models import Export
 from apps.product.images.models import Thumbnail
@@ -172,6 +174,19 @@ def test_the_doctor_tells_of_a_class_of_results_that_is_not_there(settings: Any,
     (found,) = look_at_results()
 
     assert found.severity == "warning" and seen in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
+
+
+def test_a_class_of_results_whose_module_fails_is_no_defect_of_the_doctor(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_results.py").write_text("BUCKET = {}['BUCKET']")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("class", path="broken_results.Results"))
+
+    (found,) = run_checks(STORAGE, look_at_results, 5.0)
+
+    assert (found.severity, found.code) == ("warning", "no_class")
+    assert "broken_results.Results cannot be imported: KeyError: 'BUCKET'" in found.seen
 
 
 def test_a_storage_that_is_down_is_told_by_api_room_and_doctor(

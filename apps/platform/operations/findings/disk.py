@@ -133,8 +133,12 @@ def _look_at_class(path: str) -> Iterator[Finding]:
     """Import the class of a project's own store of results, which a process makes when it has the first result."""
     try:
         store = import_string(path)
-    except ImportError as error:
-        seen, cause = f"the store of results {path} cannot be imported: {error}", "The name in SWITCHYARD_RESULTS_URL"
+    except Exception as error:  # noqa: BLE001  the module is the project's
+        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        seen, cause = (
+            f"the store of results {path} cannot be imported: {why}",
+            "The name in SWITCHYARD_RESULTS_URL, or its module,",
+        )
     else:
         missing = [name for name in ("put", "get") if not callable(getattr(store, name, None))]
         if not missing:
