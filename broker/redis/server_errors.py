@@ -16,7 +16,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
+from broker.errors import ADDRESSES, BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from broker.redis.connections import Absence
 from broker.redis.sentinel import NoMasterNamed
 from broker.redis.tls_errors import tls_remedy
@@ -45,9 +45,7 @@ LOGIN_REMEDY = (
     "check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL; "
     "replicas and nodes of a cluster need the same users"
 )
-MASTER_REMEDY = (
-    "check the sentinels and the master's name in SWITCHYARD_BROKER_URL; ask a sentinel for SENTINEL MASTERS"
-)
+MASTER_REMEDY = f"check the sentinels and the master's name in {ADDRESSES} and ask a sentinel for SENTINEL MASTERS"
 
 
 def is_away(error: Exception) -> bool:

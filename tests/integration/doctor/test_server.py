@@ -86,6 +86,15 @@ def test_a_password_that_the_server_beside_rabbitmq_refuses_is_told_with_its_own
     assert of(look(), "error")["refused"].next == "Correct user and password in SWITCHYARD_REDIS_URL"
 
 
+def test_sentinels_beside_rabbitmq_that_name_no_master_are_told_with_their_own_variable(configure: Configure) -> None:
+    configure(rabbitmq_url="amqp://127.0.0.1:1/", broker_url="redis+sentinel://127.0.0.1:1/yard/0")
+
+    away = of(look(), "error")["away"]
+
+    assert away.seen == "no sentinel names the master"
+    assert away.next.startswith("Check sentinels and master's name in SWITCHYARD_REDIS_URL;")
+
+
 def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(
     rabbitmq_server: RabbitServer, configure: Configure
 ) -> None:

@@ -190,18 +190,18 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen, cause = "no node of the cluster holds hash slots", "The nodes run and were never joined"
         return group.error("away", seen, cause, f"{_program()} --cluster create, with the address of every node")
     if is_sentinel_url(switchyard_settings().broker_url):
-        return _master_away(group, client_error)
+        return _master_away(group, client_error, named)
     absence = switchyard_settings().absence
     seen = absence.fact or f"the server does not answer ({reason(client_error)})"
     cause = "Nothing listens on the socket there" if absence.fact else "It is down, or the address is wrong"
     return group.error("away", seen, cause, f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py broker`")
 
 
-def _master_away(group: FindingGroup, error: BaseException) -> Finding:
-    """Return the finding for a master that sentinels name, or should name."""
+def _master_away(group: FindingGroup, error: BaseException, named: str) -> Finding:
+    """Return the finding for a master that the sentinels of the variable ``named`` name, or should name."""
     if isinstance(error, NoMasterNamed):
         seen, cause = "no sentinel names the master", "All sentinels are down, or the address names another master"
-        step = "Check sentinels and master's name in SWITCHYARD_BROKER_URL; ask a sentinel for SENTINEL MASTERS"
+        step = f"Check sentinels and master's name in {named}; ask a sentinel for SENTINEL MASTERS"
     else:
         seen = f"the master that the sentinels name does not answer ({reason(error)})"
         cause = "It is down, and the sentinels have not replaced it yet, or cannot"
