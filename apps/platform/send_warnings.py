@@ -134,7 +134,7 @@ class SendsInTesting(Middleware):
     """
 
     def __init__(self) -> None:
-        self._reported = ("", "")
+        self._test, self._reported = "", set[str]()
 
     def before_enqueue(self, broker: Broker, message: Message[object], delay: int | None) -> None:
         """Warn if a test runs that did not ask for the real broker.
@@ -142,9 +142,13 @@ class SendsInTesting(Middleware):
         Raises:
             SentInTesting: warnings are errors.
         """
-        if _meant or not (test := running_test()) or self._reported == (test, message.actor_name):
+        if _meant or not (test := running_test()):
             return
-        self._reported = (test, message.actor_name)
+        if test != self._test:
+            self._test, self._reported = test, set()
+        if message.actor_name in self._reported:
+            return
+        self._reported.add(message.actor_name)
         file, line = calling_line()
         warnings.warn_explicit(SentInTesting(message.actor_name, test), SentInTesting, file, line)
 

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dramatiq
 import pytest
+from dramatiq.message import Message
 
+from apps.platform.send_warnings import SendsInTesting, SentInTesting
 from project.config import BASE_DIR
 from tests.environment import SERVER
 
@@ -111,3 +114,13 @@ def test_djangos_runner_shows_it_as_well(folder: Path) -> None:
 
     assert "Ran 2 tests" in output
     assert output.count("SentInTesting: actor hello: the test test_hello.Forgotten.test_in_a_class sent it to the") == 1
+
+
+def test_each_actor_is_told_once_for_each_test() -> None:
+    middleware, broker = SendsInTesting(), dramatiq.get_broker()
+
+    with pytest.warns(SentInTesting) as told:
+        for name in ("hello", "bye", "hello"):
+            middleware.before_enqueue(broker, Message("default", name, (), {}, {}), None)
+
+    assert [str(one.message).split()[1] for one in told] == ["hello:", "bye:"]
