@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
+from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
 from apps.platform.actors import ended_jobs, metrics, queries, services
@@ -19,7 +20,7 @@ from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
 from apps.platform.console.printing_command import PrintingCommand
 from apps.platform.jobs.calls.arguments import checked, read_json
-from apps.platform.jobs.calls.parameters import parameters_of, signature_text
+from apps.platform.jobs.calls.parameters import VARIADIC, parameters_of, signature_text
 from broker.errors import BrokerError, SwitchyardError
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
@@ -83,12 +84,7 @@ class Command(PrintingCommand):
     ) -> str:
         actor = queries.find_actor(name)
         if bare:
-            example = ", ".join(f'"{each.name}": ...' for each in parameters_of(actor))
-            raise CommandError(
-                f"actor {name}: its arguments are JSON; "
-                + (f"write --kwargs '{{{example}}}', or --args '[...]'" if example else "it takes none"),
-                returncode=WRONG_ARGUMENTS,
-            )
+            raise CommandError(f"actor {name}: its arguments are JSON; {_form_of(actor)}", returncode=WRONG_ARGUMENTS)
         places = _value("--args", arguments, list)
         names = _value("--kwargs", named, dict)
         with as_command_error(f"actor {name}"):
@@ -102,6 +98,14 @@ class Command(PrintingCommand):
             except (SwitchyardError, MiddlewareError) as error:
                 raise CommandError(str(error)) from error
         return job_id
+
+
+def _form_of(actor: Actor[..., Any]) -> str:
+    """Return how the arguments of an actor are written."""
+    parameters = parameters_of(actor)
+    named = ", ".join(f'"{each.name}": ...' for each in parameters if each.kind not in VARIADIC)
+    forms = [*([f"--kwargs '{{{named}}}'"] if named else []), "--args '[...]'"]
+    return f"write {', or '.join(forms)}" if parameters else "it takes none"
 
 
 def _value(option: str, text: str, kind: type) -> Any:
