@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.platform.api.request_jobs import is_repeated_request, row_id_of_request
 from apps.product.webhooks.models import EXCERPT_BYTES, Attempt, Delivery, DeliveryState, Endpoint
 from apps.product.webhooks.signing import new_secret
-from broker import clock
+from middleware.clock_comparison import compared_now
 
 PREVIOUS_SECRET_KEPT = timedelta(hours=24)
 ATTEMPTS_KEPT = timedelta(days=30)
@@ -81,7 +81,7 @@ def rotate_secret(endpoint_id: uuid.UUID) -> str:
     """Rotate an endpoint's secret and return the new one. For 24 h deliveries are signed with the old one too."""
     endpoint = Endpoint.objects.select_for_update().get(pk=endpoint_id)
     endpoint.previous_secret = endpoint.secret
-    endpoint.previous_secret_until = clock.utc_now() + PREVIOUS_SECRET_KEPT
+    endpoint.previous_secret_until = compared_now() + PREVIOUS_SECRET_KEPT
     endpoint.secret = new_secret()
     endpoint.save(update_fields=["secret", "previous_secret", "previous_secret_until"])
     return endpoint.secret

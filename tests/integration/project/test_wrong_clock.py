@@ -116,6 +116,17 @@ def test_a_webhook_is_signed_for_the_time_of_its_receivers(
     assert abs(int(sent[0]["webhook-timestamp"]) - right_s) < 30
 
 
+def test_a_secret_that_was_rotated_in_the_room_signs_for_another_day(off: timedelta) -> None:
+    endpoint, _ = services.create_endpoint("user:1", "https://example.com/hook", ["invoice.paid"])
+
+    services.rotate_secret(endpoint.pk)
+
+    endpoint.refresh_from_db()
+    assert endpoint.previous_secret_until is not None
+    left = endpoint.previous_secret_until - (datetime.now(UTC) - off)
+    assert abs(left - services.PREVIOUS_SECRET_KEPT) < timedelta(seconds=30)
+
+
 def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: timedelta) -> None:
     _, plain = create_token(owner=User.objects.create_user("ada"), scopes=["submit"], name="test")
 
