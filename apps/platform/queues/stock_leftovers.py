@@ -34,6 +34,7 @@ def leftover_lines(source: Broker) -> list[str]:
 def _lines(source: RedisBroker) -> list[str]:
     prefix, own, namespaces = f"{source.namespace}:", False, set[str]()
     counts: dict[str, int] = {}
+    counted_keys = set[bytes]()
     for key in source.client.scan_iter(count=SCANNED_AT_ONCE):
         name = key.decode(errors="replace")
         if name.endswith(HEARTBEATS):
@@ -42,8 +43,9 @@ def _lines(source: RedisBroker) -> list[str]:
             continue
         own = True
         queue = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
-        if name.endswith(f".XQ{MESSAGES}") or not name.endswith(MESSAGES):
+        if name.endswith(f".XQ{MESSAGES}") or not name.endswith(MESSAGES) or key in counted_keys:
             continue
+        counted_keys.add(key)  # SCAN may return a key twice
         counts[queue] = counts.get(queue, 0) + int(source.client.hlen(key))
     declared = {queue.name for queue in declared_yard().queues}
     lines = [

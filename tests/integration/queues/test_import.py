@@ -20,6 +20,7 @@ from dramatiq.message import Message
 from apps.platform.audit.models import AuditEntry
 from apps.platform.conf import declared_yard
 from apps.platform.queues.printing import REFUSALS_SHOWN
+from apps.platform.queues.stock_leftovers import leftover_lines
 from broker.clock import CLOCK
 from broker.interface import Facilities
 from tests.rabbit import RabbitServer
@@ -235,6 +236,20 @@ def told(*arguments: str) -> str:
     told = io.StringIO()
     call_command("queues", "import", *arguments, stdout=io.StringIO(), stderr=told)
     return told.getvalue()
+
+
+def test_a_key_that_a_scan_returns_twice_counts_once(
+    facilities: Facilities, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = RedisBroker(url=valkey_url, namespace="twice", middleware=[])
+    source.declare_queue("elsewhere")
+    source.enqueue(Message("elsewhere", "moves", (1,), {}, {}))
+    keys = list(source.client.scan_iter())
+    monkeypatch.setattr(source.client, "scan_iter", lambda **options: iter(keys + keys))
+
+    [line] = leftover_lines(source)
+
+    assert line.startswith("elsewhere: 1 message left there")
 
 
 def test_queues_that_the_yard_lacks_and_an_empty_namespace_are_told(facilities: Facilities, valkey_url: str) -> None:
