@@ -173,8 +173,9 @@ def running_test() -> str:
         return test if phase == "(call)" else ""
     frame = inspect.currentframe()
     while frame is not None:
-        if isinstance(case := frame.f_locals.get("self"), unittest.TestCase):
-            return case.id()
+        case: Any = frame.f_locals.get("self")
+        if issubclass(type(case), unittest.TestCase):  # isinstance would make what a lazy object stands for
+            return str(case.id())
         frame = frame.f_back
     return ""
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import dramatiq
 import pytest
+from django.utils.functional import SimpleLazyObject
 from dramatiq.message import Message
 
-from apps.platform.send_warnings import SendsInTesting, SentInTesting
+from apps.platform.send_warnings import SendsInTesting, SentInTesting, running_test
 from project.config import BASE_DIR
 from tests.environment import SERVER
 
@@ -124,3 +125,14 @@ def test_each_actor_is_told_once_for_each_test() -> None:
             middleware.before_enqueue(broker, Message("default", name, (), {}, {}), None)
 
     assert [str(one.message).split()[1] for one in told] == ["hello:", "bye:"]
+
+
+def test_an_object_that_sends_while_it_is_made_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # as in a run of Django's own
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("made")
+        return running_test() if len(made) < 3 else ""
+
+    assert str(SimpleLazyObject(make)) == "" and made == ["made"]

@@ -306,6 +306,15 @@ def test_an_actor_that_is_imported_before_the_broker_is_built_is_seen(project: P
     assert ("leave that import out, or write it in ready()" in said) == told
 
 
+def test_no_check_evaluates_what_a_project_makes_when_it_is_used(project: Project) -> None:
+    lazy = "from django.utils.functional import SimpleLazyObject\n\nclient = SimpleLazyObject(lambda: 1 / 0)\n"
+    project.write("loyalty/actors.py", lazy + actor('queue_name="urgent"'))
+
+    code, said = project.check()
+
+    assert (code, "Traceback" in said) == (0, False), said
+
+
 @pytest.mark.parametrize("folder", ["", "migrations"])
 def test_models_without_migrations_are_seen(project: Project, folder: str) -> None:
     project.write("loyalty/models.py", MODEL.format(managed=True))

@@ -54,7 +54,8 @@ def foreign_actors() -> list[CheckMessage]:
     base, broker = Path(switchyard_settings().base_dir), dramatiq.get_broker()
     files = [(module, getattr(module, "__file__", None)) for module in list(sys.modules.values())]
     own = [vars(module) for module, file in files if file and _is_own(Path(file), base)]
-    found = {id(value): value for names in own for value in list(names.values()) if isinstance(value, Actor)}
+    # isinstance would make what a lazy object of the project stands for.
+    found = {id(value): value for names in own for value in list(names.values()) if issubclass(type(value), Actor)}
     return [
         Warning(
             f"is declared with a {type(actor.broker).__name__}, from which no pool fetches: most likely its file is "
