@@ -63,7 +63,8 @@ def _declares_tasks(source: bytes) -> bool:
 def _register_others(modules: list[ModuleType], backend: SwitchyardBackend) -> None:
     """Register tasks of other backends as well: ``using(backend=…)`` may send them to ours."""
     for value in [value for module in modules for value in vars(module).values()]:
-        if isinstance(value, Task) and task_at(value.module_path) is None:
+        # isinstance would make what a lazy object of the project stands for.
+        if issubclass(type(value), Task) and task_at(value.module_path) is None:
             with contextlib.suppress(InvalidTask):  # nobody can send it to this backend either
                 value.using(backend=backend.alias)
 

@@ -135,9 +135,12 @@ def test_a_warning_of_a_lacking_migration_is_counted_and_can_be_silenced(
         connection.execute("DELETE FROM django_migrations WHERE app = 'switchyard_audit' AND name LIKE '0001%'")
     start = "from apps.platform.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
     silence = "from django.conf import settings; settings.SILENCED_SYSTEM_CHECKS = ['switchyard.W037']; "
+    own = "from django.conf import settings; settings.MIGRATION_MODULES = {'switchyard_audit': None}; "
 
     lacking = manage(environment, "shell", "--verbosity=0", "-c", start)
     silenced = manage(environment, "shell", "--verbosity=0", "-c", silence + start)
+    elsewhere = manage(environment, "shell", "--verbosity=0", "-c", own + start)
 
     assert "database default: lacks 1 migration, switchyard_audit.0001_" in lacking.stderr
     assert "W037" not in silenced.stderr
+    assert "W037" not in elsewhere.stderr

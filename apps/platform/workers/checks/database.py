@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -78,6 +79,8 @@ def unmigrated(alias: str) -> list[CheckMessage]:
 def _own_migrations() -> Iterator[tuple[str, str]]:
     own = (config for config in apps.get_app_configs() if config.name.startswith(f"{library}."))
     for config in own:
+        if config.label in settings.MIGRATION_MODULES:  # the project has its own for that app, or none
+            continue
         for file in Path(config.path).glob("migrations/[0-9]*.py"):
             yield config.label, file.stem
 
