@@ -21,7 +21,7 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
 from broker.rabbit.connections import AWAY, connect, disconnect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
-from broker.rabbit.held import RabbitMessage, ends_suspicion, is_unstarted, read
+from broker.rabbit.held import RabbitMessage, ends_suspicion, id_of, is_unstarted, read
 from broker.rabbit.later_deliveries import LaterDeliveries
 from broker.rabbit.outgoing import Outgoing
 from broker.rabbit.publication import UNREAD, Publication
@@ -206,7 +206,7 @@ class RabbitConsumer(DramatiqConsumer):
             if not message.options.keys() <= codec.VALIDATED:
                 self._broker.emit_before("receive_message", message)
         except (codec.UnreadableMessage, MiddlewareError) as error:
-            self._unreadable.add(tag, properties.message_id or "", body, error, message)
+            self._unreadable.add(tag, id_of(properties), body, error, message)
             return
         self.outgoing.receive(tag, Publication(message.message_id, number))
         if (due_ms := message.options.get("eta")) is not None:  # Dramatiq's worker compares it with this host's clock

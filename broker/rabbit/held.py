@@ -52,9 +52,10 @@ def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
         UnreadableMessage: it is no message.
     """
     if properties.content_type == CONTENT_TYPE:
-        message: Message[Any] = codec.decode(body, message_id=properties.message_id or "", lane=lane)
+        message: Message[Any] = codec.decode(body, message_id=id_of(properties), lane=lane)
         number = str(properties.correlation_id or "")
-        return message, number.encode() if number.isdigit() and len(number) <= 20 else NO_NUMBER
+        is_ours = number.isascii() and number.isdigit() and len(number) <= 20
+        return message, number.encode() if is_ours else NO_NUMBER
     try:
         found: Message[Any] = Message.decode(body)
         fields = {"actor": found.actor_name, "sent_at": found.message_timestamp}
@@ -62,4 +63,11 @@ def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
         raw = json_body.encode(fields, limit_bytes=None)
     except (DecodeError, TypeError, KeyError, AttributeError, UnencodablePayload) as error:
         raise codec.UnreadableMessage(f"it is neither a message of this library nor of Dramatiq: {error}") from error
-    return codec.decode(raw, message_id=found.message_id, lane=lane), NO_NUMBER
+    id_: Any = found.message_id
+    return codec.decode(raw, message_id=id_ if isinstance(id_, str) else "", lane=lane), NO_NUMBER
+
+
+def id_of(properties: Any) -> str:
+    """Return the id of a delivery. pika leaves one that is not UTF-8 as bytes."""
+    id_ = properties.message_id or ""
+    return str(id_, "utf-8", "backslashreplace") if isinstance(id_, bytes) else id_
