@@ -136,7 +136,7 @@ class Keys:
         """Sorted set: publications on RabbitMQ that went back to the server -> when, ms since the epoch.
 
         A member is the number of the publication. Whoever receives it next removes it: how its last delivery ended is
-        known, and makes no suspect. Those of 72 hours ago are removed with the next entry.
+        known, and makes no suspect. Expires 72 hours after the last entry, with which older ones are removed.
         """
         return f"{self.prefix}:rabbit:returned"
 

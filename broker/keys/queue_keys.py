@@ -106,7 +106,7 @@ class QueueKeys:
         """Hash: id of a lapse suspect on RabbitMQ -> when that changed (ms), its lone run, its counted lapses.
 
         Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
-        ``+`` no lapse. Supervisors remove what has not changed for 72 hours.
+        ``+`` no lapse. Expires 72 hours after the last change; supervisors that read it remove older fields.
         """
         return f"{self.base}suspects"
 

@@ -100,7 +100,8 @@ class Redeliveries:
             return
         now, key = now_ms(), self._keys.returned()
         scores: list[int] = [word for mark in marks for word in (now, mark)]
-        self._calls.pipeline([("ZADD", key, *scores), ("ZREMRANGEBYSCORE", key, "-inf", now - KEPT_MS)])
+        old = "ZREMRANGEBYSCORE", key, "-inf", now - KEPT_MS
+        self._calls.pipeline([("ZADD", key, *scores), old, ("EXPIRE", key, KEPT_S)])
 
     def note_returns_or_log(self, marks: Sequence[int]) -> None:
         """Note them; where the server does not answer, the messages may run alone once."""
@@ -121,7 +122,7 @@ class Redeliveries:
         now = now_ms()
         note = LapseRecord(now, f"{now}@{self._host}", lapses)
         try:
-            self._calls.command("HSET", self._keys.queue(queue).suspects, message_id, note.encode())
+            self._calls.pipeline(self._suspect(queue, message_id, note))
         except BrokerError as error:
             logger.warning("job %s runs alone, and an end of its pool will not be counted: %s", message_id, error)
 
@@ -152,7 +153,7 @@ class Redeliveries:
             lapsed, before = again and not known, decode(stored)
             note = (before or LapseRecord(now)).after(lapsed=lapsed, now_ms=now) if lapsed or before else None
             if note is not None and note != before:
-                changes.append(("HSET", self._keys.queue(queue).suspects, id_, note.encode()))
+                changes += self._suspect(queue, id_, note)
             if returned is not None:
                 changes.append(("ZREM", self._keys.returned(), delivery.publication.mark))
             if record.cause:
@@ -161,6 +162,11 @@ class Redeliveries:
             found.append(RedeliveryRecord(record.crashes, record.cause, record.ended, lapses))
         self._calls.pipeline(changes)
         return found
+
+    def _suspect(self, queue: str, message_id: str, note: LapseRecord) -> list[Sequence[Any]]:
+        """Return the commands that store a suspect's note."""
+        key = self._keys.queue(queue).suspects
+        return [("HSET", key, message_id, note.encode()), ("EXPIRE", key, KEPT_S)]
 
     def suspects(self, queue: str, *, budget_s: float | None = None) -> dict[str, LapseRecord]:
         """Return the lapse suspects of a queue; forget those without a change for 72 hours."""

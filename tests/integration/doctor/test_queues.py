@@ -12,10 +12,11 @@ from dramatiq.message import Message
 from apps.platform.operations.findings import held, lateness, queues, snapshot
 from apps.platform.operations.findings.facts import facts_of_snapshot
 from apps.platform.operations.findings.finding import Finding
+from broker.clock import now_ms
 from broker.interface import Facilities
 from broker.queue import administration, codec
 from broker.queue.results import Entry
-from broker.rabbit.lapse_records import LapseRecord
+from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
 from broker.stores.pool_reports import PoolReport
 from tests.conftest import RunWorker
 from tests.integration.doctor.conftest import of
@@ -129,8 +130,10 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
 
 def test_suspects_on_rabbitmq_are_named_from_their_notes(enqueue: Any) -> None:
     family = enqueue("slow")
-    note = LapseRecord(1, "", ("1@host-1", "2@host-2")).encode()
-    family.calls.command("HSET", family.keys.suspects, "pill", note, "odd", "not a note")
+    now = now_ms()
+    note = LapseRecord(now, "", ("1@host-1", "2@host-2")).encode()
+    old = LapseRecord(now - KEPT_MS - 60_000, "", ("1@a", "2@b", "3@c")).encode()
+    family.calls.command("HSET", family.keys.suspects, "pill", note, "odd", "not a note", "ended", old)
 
     found = of(look(), "warning")["suspects"]
 

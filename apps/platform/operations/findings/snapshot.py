@@ -17,7 +17,7 @@ from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
 from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
-from broker.rabbit.lapse_records import decode
+from broker.rabbit.lapse_records import KEPT_MS, decode
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.cluster_client import each_server
@@ -139,7 +139,7 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
         if (found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note))
     }
     for id_, stored in suspects.items():  # of RabbitMQ, whose messages have no notes of that kind
-        if (note := decode(stored)) is not None:
+        if (note := decode(stored)) is not None and now_ms - note.at_ms <= KEPT_MS:
             lapses[str(id_, "utf-8", "replace")] = len(note.lapses)
     actors = _actors_of(client, keys, [*crashed, *lapses])
     unknown = sorted({_actor(member) for members in parked for member in members})

@@ -12,7 +12,7 @@ import pytest
 from dramatiq.common import current_millis
 
 from broker.keys.keys import Keys
-from broker.rabbit.lapse_records import LapseRecord
+from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]
@@ -169,3 +169,22 @@ def test_a_queue_of_delayed_messages_makes_no_suspects(rabbit_yard: Build) -> No
     _, [again] = delayed(other)
     assert again.lapses is None
     assert other.redeliveries.suspects(QUEUE) == {}
+
+
+def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard: Build) -> None:
+    broker, other = rabbit_yard(), rabbit_yard()
+    keys = Keys("test-rabbit")
+    sent(broker, 2)
+    first, [held_one, _] = held(broker, 2)
+    first.requeue([held_one])
+    next(first)
+    assert 0 < broker.client.ttl(keys.returned()) <= KEPT_MS // 1000
+
+    killed(first)
+
+    held(other, 2)
+    suspects = keys.queue(QUEUE).suspects
+    assert 0 < broker.client.ttl(suspects) <= KEPT_MS // 1000
+    broker.client.persist(suspects)
+    broker.redeliveries.note_alone(QUEUE, "alone", ())
+    assert 0 < broker.client.ttl(suspects) <= KEPT_MS // 1000
