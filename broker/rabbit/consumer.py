@@ -266,7 +266,7 @@ class RabbitConsumer(DramatiqConsumer):
         self.waiting.note(self._broker.in_flight, self)
 
     def _end_suspicion(self, message: RabbitMessage) -> None:
-        if ends_suspicion(message) and not message.given_back:
+        if ends_suspicion(message) and not (message.given_back or self._holds_delayed):  # the end of a delay is none
             self._broker.redeliveries.clear(message.family.keys.queue, message.message_id)
 
     def _wake(self) -> None:

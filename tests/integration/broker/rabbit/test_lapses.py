@@ -171,6 +171,21 @@ def test_a_queue_of_delayed_messages_makes_no_suspects(rabbit_yard: Build) -> No
     assert other.redeliveries.suspects(QUEUE) == {}
 
 
+def test_a_suspect_that_is_delayed_remains_one_when_its_delay_ends(rabbit_yard: Build) -> None:
+    broker, other = rabbit_yard(), rabbit_yard()
+    job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
+    id_ = job.send_with_options(delay=60_000).message_id
+    note = LapseRecord(current_millis(), "", ("1@host",)).encode()
+    broker.calls.command("HSET", Keys("test-rabbit").queue(QUEUE).suspects, id_, note)
+    first, [_] = delayed(broker)
+    killed(first)
+    second, [again] = delayed(other)
+
+    second.ack(again)  # as Dramatiq does once it has enqueued the message in its lane
+
+    assert list(other.redeliveries.suspects(QUEUE)) == [id_]
+
+
 def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard: Build) -> None:
     broker, other = rabbit_yard(), rabbit_yard()
     keys = Keys("test-rabbit")
