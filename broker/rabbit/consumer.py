@@ -287,6 +287,7 @@ class RabbitConsumer(DramatiqConsumer):
         processed = self._disconnect()
         ended = self.outgoing.ended(processed=processed)
         self._broker.lost(self.owner, ended)
+        self.waiting.leave()
         self.outgoing.lose(ended)
 
     def _disconnect(self) -> bool:

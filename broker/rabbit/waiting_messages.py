@@ -47,8 +47,14 @@ class WaitingMessages:
         """Remove the note of a message that starts, if it has one."""
         if self._noted and (mark := _mark_of(message)) in self._noted:
             with self._noting:
-                self._noted.discard(mark)
-                self._redeliveries.forget_return_or_log(mark)
+                if mark in self._noted:
+                    self._noted.discard(mark)
+                    self._redeliveries.forget_return_or_log(mark)
+
+    def leave(self) -> None:
+        """Leave the notes of a connection that ended: they are about the next deliveries of these messages."""
+        with self._noting:
+            self._noted.clear()
 
 
 def start(message: Any, delivering: threading.RLock) -> None:

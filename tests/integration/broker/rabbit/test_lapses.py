@@ -10,6 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.common import current_millis
+from dramatiq.middleware import SkipMessage
 
 from broker.keys.keys import Keys
 from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
@@ -125,6 +126,23 @@ def test_a_message_that_starts_while_it_is_noted_as_stock_is_no_stock_in_the_end
     starting.join(10)
 
     assert broker.client.zcard(Keys("test-rabbit").returned()) == 0
+
+
+def test_stock_that_is_skipped_after_its_connection_was_lost_is_no_suspect_elsewhere(rabbit_yard: Build) -> None:
+    broker, other = rabbit_yard(), rabbit_yard()
+    sent(broker)
+    sent(other, 0)
+    first, [message] = held(broker)
+    message.received_s -= 2
+    first._check_old_s = 0.0
+    next(first)
+    first._lose()
+
+    with pytest.raises(SkipMessage):
+        broker.emit_before("process_message", message)
+
+    _, [again] = held(other)
+    assert (again.message_id, again.lapses) == (message.message_id, None)
 
 
 def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears_the_suspect(
