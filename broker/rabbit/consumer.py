@@ -239,6 +239,7 @@ class RabbitConsumer(DramatiqConsumer):
                 runs = self._broker.in_flight.get(message.message_id)
                 if runs is not None and runs.source is not self and runs.lease.token == message.lease.token:
                     runs.source, runs.tag, runs.lease = self, message.tag, message.lease
+                    runs.lapses = message.lapses  # noted as a suspect's by this very delivery, perhaps
                     continue
             if ended:
                 self.outgoing.drop(message.tag)

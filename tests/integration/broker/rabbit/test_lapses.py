@@ -12,6 +12,7 @@ import pytest
 from dramatiq.common import current_millis
 from dramatiq.middleware import SkipMessage
 
+from broker.errors import BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
 from tests.waiting import wait_for
@@ -45,6 +46,11 @@ def killed(consumer: Any) -> None:
     """End a consumer as the end of its process does: the server hears of it, and nobody notes anything."""
     consumer._disconnect()
     consumer.closed = True
+
+
+def refused(*_: Any, **__: Any) -> None:
+    """Answer nothing, as a server that is away."""
+    raise BrokerUnavailable("a test", "it is away", outcome="refused")
 
 
 def test_what_was_held_when_all_ended_without_a_word_is_a_suspect(rabbit_yard: Build) -> None:
@@ -143,6 +149,25 @@ def test_stock_that_is_skipped_after_its_connection_was_lost_is_no_suspect_elsew
 
     _, [again] = held(other)
     assert (again.message_id, again.lapses) == (message.message_id, None)
+
+
+def test_a_running_message_that_is_delivered_again_here_is_no_suspect_once_it_ends(
+    rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = rabbit_yard()
+    [id_] = sent(broker)
+    first, [message] = held(broker)
+    broker.emit_before("process_message", message)
+    with monkeypatch.context() as away:  # both servers are, as behind one switch
+        away.setattr(broker.redeliveries._calls, "pipeline", refused)
+        first._lose()
+    again = broker.consume(QUEUE, prefetch=8, timeout=20)
+    wait_for(lambda: next(again) or message.source is again)
+    assert list(broker.redeliveries.suspects(QUEUE)) == [id_]
+
+    again.ack(message)
+
+    assert broker.redeliveries.suspects(QUEUE) == {}
 
 
 def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears_the_suspect(
