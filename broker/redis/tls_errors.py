@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from traceback import walk_tb
 from typing import Final
 
 from broker.errors import ADDRESSES
@@ -52,11 +53,14 @@ def tls_remedy(error: BaseException | None) -> str:
     if error is None:
         return ""
     below = error.__context__  # redis-py's words for a timeout and for a missing file leave out that it was TLS
-    if _is_unreadable(below) and "connecting to /" not in str(error):  # that is a socket, which has no TLS
+    if _is_unreadable(below):
         return UNREADABLE
     text = f"{error} {below or ''}"
     return next((remedy for words, remedy in REMEDIES if "SSL" in text.upper() and words in text), "")
 
 
 def _is_unreadable(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES)
+    """Return whether TLS raised the error. A Unix socket may be missing as well, and SELinux forbid a connection."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOENT, errno.EACCES):
+        return False
+    return any(frame.f_code.co_name == "_wrap_socket_with_ssl" for frame, _ in walk_tb(error.__traceback__))
