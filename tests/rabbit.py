@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -10,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pika
@@ -27,6 +31,8 @@ class RabbitServer:
         consumer_timeout_s: As the server's setting; tests have it checked every second.
         certificate: Files of the authority, of a certificate and of its key: the node then also takes TLS.
         beside: A node that was started before; this one joins its cluster when it starts for the first time.
+        rights: User, whose password is its name -> its rights to configure, write and read. The user ``guest`` has all.
+        asks: Over TLS it asks clients for a certificate.
     """
 
     def __init__(
@@ -36,7 +42,10 @@ class RabbitServer:
         consumer_timeout_s: int = 1_800,
         certificate: tuple[Path, Path, Path] | None = None,
         beside: RabbitServer | None = None,
+        rights: Mapping[str, tuple[str, str, str]] | None = None,
+        asks: bool = False,
     ) -> None:
+        self._rights, self._asks = rights, asks
         self.folder, self._beside = folder, beside
         self.port, self._dist, self._epmd, self.secure_port = _free_ports(4)
         if beside is not None:
@@ -127,7 +136,10 @@ class RabbitServer:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
             f"consumer_timeout = {self._consumer_timeout_s * 1000}\n"
-            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n" + self._tls() + self._join()
+            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n"
+            + self._tls()
+            + self._join()
+            + self._users()
         )
         (self.folder / "enabled_plugins").write_text("[].")
         (self.folder / "advanced.config").write_text(
@@ -146,6 +158,19 @@ class RabbitServer:
             f"cluster_formation.classic_config.nodes.2 = {self.name}\n"
         )
 
+    def _users(self) -> str:
+        if self._rights is None:
+            return ""
+        rights = {"guest": (".*",) * 3, **self._rights}
+        users = [{"name": name, "password_hash": _hashed(name), "tags": "administrator"} for name in rights]
+        granted = [
+            {"user": name, "vhost": "/", "configure": configure, "write": write, "read": read}
+            for name, (configure, write, read) in rights.items()
+        ]
+        file = self.folder / "definitions.json"
+        file.write_text(json.dumps({"users": users, "vhosts": [{"name": "/"}], "permissions": granted}))
+        return f"load_definitions = {file}\n"
+
     def _tls(self) -> str:
         if self._certificate is None:
             return ""
@@ -153,7 +178,8 @@ class RabbitServer:
         return (
             f"listeners.ssl.1 = 127.0.0.1:{self.secure_port}\n"
             f"ssl_options.cacertfile = {authority}\nssl_options.certfile = {file}\nssl_options.keyfile = {key}\n"
-            "ssl_options.verify = verify_none\nssl_options.fail_if_no_peer_cert = false\n"
+            f"ssl_options.verify = {'verify_peer' if self._asks else 'verify_none'}\n"
+            f"ssl_options.fail_if_no_peer_cert = {'true' if self._asks else 'false'}\n"
         )
 
     def _environment(self) -> dict[str, str]:
@@ -174,6 +200,11 @@ class RabbitServer:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
+
+
+def _hashed(password: str) -> str:
+    salt = b"salt"
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 def _program() -> str:

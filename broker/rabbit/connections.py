@@ -36,9 +36,8 @@ PUBLISH_S: Final = 2.0
 ANSWER_S: Final = 5.0
 LOOK_EVERY_S: Final = 0.1
 CLOSE_S: Final = 3.0
-REMEDY: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
+USUAL: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
 NO_RIGHT: Final = "give its user that right: rabbitmqctl set_permissions, see docs/how-to/run-on-rabbitmq.md"
-OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
 # OpenSSL's code of a refused certificate -> the next step; an authority that is unknown has several codes.
 UNTRUSTED: Final = "name the file of the certificate's authority in SSL_CERT_FILE"
 OF_CERTIFICATE: Final = {
@@ -46,6 +45,21 @@ OF_CERTIFICATE: Final = {
     62: "name a host of the server's certificate in SWITCHYARD_BROKER_URL",
     64: "name an address of the server's certificate in SWITCHYARD_BROKER_URL",
 }
+# TLS 1.3 servers ask for a client's certificate after it is connected: pika takes that for another protocol.
+ASKED_FOR_CERTIFICATE: Final = "CERTIFICATE_REQUIRED"
+OWN_CERTIFICATE: Final = "name a certificate in SWITCHYARD_BROKER_URL, see docs/how-to/run-on-rabbitmq.md"
+# Class of pika's or Python's error -> the next step.
+OF_CLASS: Final = {
+    "ProbableAuthenticationError": "correct user and password in SWITCHYARD_BROKER_URL; on its host: "
+    "rabbitmqctl authenticate_user USER PASSWORD",
+    "ProbableAccessDeniedError": "correct what stands after the last / of SWITCHYARD_BROKER_URL; on its host: "
+    "rabbitmqctl list_vhosts, and rabbitmqctl list_permissions -p VHOST",
+    "gaierror": "correct the host in SWITCHYARD_BROKER_URL",
+    "SSLError": "name the port for TLS in SWITCHYARD_BROKER_URL, usually 5671; on its host: rabbitmqctl status",
+    "IncompatibleProtocolError": "begin SWITCHYARD_BROKER_URL with amqps:// where its port takes TLS, or name the port "
+    "without it, usually 5672; on its host: rabbitmqctl status",
+}
+OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
 # pika raises these for a connection that is gone, or that is not made in time.
 AWAY: Final = (AMQPError, AMQPConnectorException, OSError, AssertionError)
 
@@ -95,12 +109,18 @@ def connect(parameters: Any) -> Any:
 def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown") -> BrokerUnavailable:
     """Return the error for a server that did not answer. pika's errors often have no text."""
     cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    remedy = REMEDY
+    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy_for(error))
+
+
+def remedy_for(error: BaseException) -> str:
+    """Return the next step after an error of pika or of Python's ssl."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        remedy = OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
-    elif isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
-        remedy = NO_RIGHT
-    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy)
+        return OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
+    if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
+        return NO_RIGHT
+    if ASKED_FOR_CERTIFICATE in str(error):
+        return OWN_CERTIFICATE
+    return OF_CLASS.get(type(error).__name__, USUAL)
 
 
 def other_type(error: ChannelClosedByBroker) -> BrokerRefused:
@@ -194,7 +214,7 @@ class Publishers:
             except NackError as error:  # of a server that starts, or is busy; it is an AMQPError as well
                 if time.monotonic() >= give_up_s:
                     fact = f"queue {queue} rejected the message"
-                    raise BrokerUnavailable("a publish", fact, outcome=outcome, remedy=REMEDY) from error
+                    raise BrokerUnavailable("a publish", fact, outcome=outcome, remedy=USUAL) from error
             except AWAY as error:
                 if time.monotonic() >= give_up_s:
                     raise unavailable("a publish", error) from error

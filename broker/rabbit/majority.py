@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
 from pika.exceptions import ChannelClosedByBroker
 
+from broker.errors import BrokerRefused
 from broker.rabbit.connections import (
     AWAY,
+    NO_RIGHT,
     Publishers,
     answers_within,
     connect,
@@ -29,6 +32,10 @@ PAUSE_S: Final = 0.2
 NOT_FOUND: Final = 404
 # All of :func:`ask`, with time to close its connections.
 TOGETHER_S: Final = 3.5
+
+
+class RightMissing(BrokerRefused):
+    """The server refuses its user something that every pool does."""
 
 
 def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = CONFIRMS_S) -> bool:
@@ -77,6 +84,7 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[fl
     Raises:
         BrokerUnavailable: the server takes no connection, or does not answer on it.
         BrokerRefused: as :func:`confirms`, or for a queue of a lane.
+        RightMissing: the user may not do what pools do.
     """
     parameters = parameters_of(url)
     parameters.socket_timeout = parameters.stack_timeout = ASKED_S
@@ -86,6 +94,7 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[fl
     publishers = Publishers(parameters, answer_s=ASKED_S)
     try:
         queues = RabbitQueues(prefix, "classic" if kind == "classic" else "quorum")
+        _check_rights(connection, queues)
         answer = confirms(publishers, queues, within_s=ASKED_S)
         left_s = began_s + TOGETHER_S - time.monotonic()
         if answer and left_s > 0:
@@ -94,6 +103,28 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[fl
     finally:
         publishers.close()
         disconnect(connection)
+
+
+def _check_rights(connection: Any, queues: RabbitQueues) -> None:
+    """Declare a queue as pools do, and read it; it is this connection's alone, and goes with it.
+
+    Both need the rights to configure and to read a queue of the yard, and to write to the default exchange.
+
+    Raises:
+        RightMissing: the user lacks one.
+    """
+    name, of_this_node = f"{queues.prefix}.RIGHTS-{uuid.uuid4()}", {"x-queue-type": "classic"}
+    with suppress(*AWAY), answers_within(connection, ASKED_S):
+        try:
+            channel = connection.channel()
+            channel.queue_declare(name, exclusive=True, arguments={**of_this_node, **queues.dead_lettering(name)})
+            channel.basic_get(name, auto_ack=True)
+            channel.close()
+        except ChannelClosedByBroker as error:
+            if error.reply_code == ACCESS_REFUSED:
+                raise RightMissing(
+                    "a declaration", f"{error.reply_code} {error.reply_text}", remedy=NO_RIGHT
+                ) from error
 
 
 def _declare_existing(connection: Any, queues: RabbitQueues, lanes: Iterable[str], *, within_s: float) -> None:

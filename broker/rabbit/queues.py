@@ -77,12 +77,12 @@ class RabbitQueues:
         """Return the names of all queues of a lane."""
         return [*self.of(lane), self.delayed(lane), self.rejected(lane)]
 
+    def dead_lettering(self, rejected: str) -> dict[str, Any]:
+        """Return arguments that have the server put what it rejects into a queue; they need rights of their own."""
+        return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": rejected}
+
     def _arguments(self, rejected: str) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "x-queue-type": self.kind,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": rejected,
-        }
+        arguments: dict[str, Any] = {"x-queue-type": self.kind, **self.dead_lettering(rejected)}
         if self.kind == "quorum":
             # Without it a message is dropped when the queue of rejected ones cannot take it.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}

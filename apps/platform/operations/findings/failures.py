@@ -33,22 +33,13 @@ PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
 # Options of the broker's address, and those of valkey-cli with the same file.
 TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
-# Class of the client's error -> most likely cause, and the next step; the others are a server that is away.
+# Class of the client's error -> most likely cause; the others are a server that is away.
 RABBITMQ_CAUSES = {
-    "ProbableAuthenticationError": (
-        "It refuses user or password",
-        "Correct user and password in SWITCHYARD_BROKER_URL; on its host: rabbitmqctl authenticate_user USER PASSWORD",
-    ),
-    "ProbableAccessDeniedError": (
-        "It has no virtual host of that name, or the user has no rights there",
-        "Correct what stands after the last / of SWITCHYARD_BROKER_URL; on its host: rabbitmqctl list_vhosts, and "
-        "rabbitmqctl list_permissions -p VHOST",
-    ),
-    "gaierror": ("The name of its host does not resolve", "Correct the host in SWITCHYARD_BROKER_URL"),
-    "SSLError": (
-        "It does not speak TLS on this port, or refuses ours",
-        "Name the port for TLS in SWITCHYARD_BROKER_URL, usually 5671; on its host: rabbitmqctl status",
-    ),
+    "ProbableAuthenticationError": "It refuses user or password",
+    "ProbableAccessDeniedError": "It has no virtual host of that name, or the user has no rights there",
+    "gaierror": "The name of its host does not resolve",
+    "SSLError": "It does not speak TLS on this port, or refuses ours",
+    "IncompatibleProtocolError": "It does not speak AMQP without TLS on this port, or refuses ours",
 }
 RABBITMQ_AWAY = (
     "It is down, or host or port of the address is wrong",
@@ -212,10 +203,14 @@ def _master_away(group: FindingGroup, error: BaseException, named: str) -> Findi
 def rabbitmq_away(group: FindingGroup, error: BrokerUnavailable) -> Finding:
     """Return the finding for a RabbitMQ that takes no connection."""
     why = type(error.__cause__).__name__
-    cause, remedy = RABBITMQ_CAUSES.get(why, RABBITMQ_AWAY)
+    cause = RABBITMQ_CAUSES.get(why, "")
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         cause = f"Its certificate is refused: {error.__cause__.verify_message}"
-        remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
+    elif "CERTIFICATE_REQUIRED" in error.cause:
+        cause = "It asks for a certificate of ours, and the address names none"
+    remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
+    if not cause:
+        cause, remedy = RABBITMQ_AWAY
     return group.error("away", f"RabbitMQ does not take a connection ({why})", cause, remedy)
 
 

@@ -13,6 +13,8 @@ from broker.errors import BrokerRefused, BrokerUnavailable
 
 MINORITY = "Most of its nodes are away or cut off, or one that leads queues hangs"
 OTHER_TYPE = "Queues keep the type that they were declared with; workers cannot fetch from one of another type"
+NO_RIGHT = "Its user lacks a right that every pool needs: pools are ready, fetch nothing, and sends may fail"
+RIGHT_REMEDY = "Give it that right: rabbitmqctl set_permissions, see docs/how-to/run-on-rabbitmq.md"
 QUEUE_REMEDY = "Set SWITCHYARD_RABBITMQ_QUEUES to the type that it has, or delete that queue when it is empty"
 
 
@@ -28,6 +30,9 @@ def look_at_rabbitmq() -> Iterator[Finding]:
         took_ms, confirms = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
     except BrokerUnavailable as error:
         yield rabbitmq_away(GROUP, error)
+        return
+    except majority.RightMissing as error:
+        yield GROUP.error("not_permitted", f"RabbitMQ refuses: {error.cause}", NO_RIGHT, RIGHT_REMEDY)
         return
     except BrokerRefused as error:
         yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
