@@ -17,7 +17,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
+from pika.exceptions import (
+    AMQPError,
+    AMQPHeartbeatTimeout,
+    ChannelClosedByBroker,
+    IncompatibleProtocolError,
+    NackError,
+    UnroutableError,
+)
 
 from broker.errors import BrokerRefused, BrokerUnavailable, UnusableAddress
 from broker.rabbit.frames import RabbitConnection
@@ -45,8 +52,7 @@ OF_CERTIFICATE: Final = {
     62: "name a host of the server's certificate in SWITCHYARD_BROKER_URL",
     64: "name an address of the server's certificate in SWITCHYARD_BROKER_URL",
 }
-# TLS 1.3 servers ask for a client's certificate after it is connected: pika takes that for another protocol.
-ASKED_FOR_CERTIFICATE: Final = "CERTIFICATE_REQUIRED"
+# TLS 1.3 servers refuse a client without a certificate after it is connected: pika takes that for another protocol.
 OWN_CERTIFICATE: Final = "name a certificate in SWITCHYARD_BROKER_URL, see docs/how-to/run-on-rabbitmq.md"
 # Class of pika's or Python's error -> the next step.
 OF_CLASS: Final = {
@@ -56,8 +62,8 @@ OF_CLASS: Final = {
     "rabbitmqctl list_vhosts, and rabbitmqctl list_permissions -p VHOST",
     "gaierror": "correct the host in SWITCHYARD_BROKER_URL",
     "SSLError": "name the port for TLS in SWITCHYARD_BROKER_URL, usually 5671; on its host: rabbitmqctl status",
-    "IncompatibleProtocolError": "begin SWITCHYARD_BROKER_URL with amqps:// where its port takes TLS, or name the port "
-    "without it, usually 5672; on its host: rabbitmqctl status",
+    "IncompatibleProtocolError": "begin SWITCHYARD_BROKER_URL with amqps:// where its port takes TLS, and name a "
+    "certificate where it asks for one, see docs/how-to/run-on-rabbitmq.md; on its host: rabbitmqctl status",
 }
 OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
 # pika raises these for a connection that is gone, or that is not made in time.
@@ -118,7 +124,7 @@ def remedy_for(error: BaseException) -> str:
         return OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
     if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
         return NO_RIGHT
-    if ASKED_FOR_CERTIFICATE in str(error):
+    if isinstance(error, IncompatibleProtocolError) and "SSL" in str(error):
         return OWN_CERTIFICATE
     return OF_CLASS.get(type(error).__name__, USUAL)
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pika.exceptions import ChannelClosedByBroker
 
@@ -32,6 +32,20 @@ PAUSE_S: Final = 0.2
 NOT_FOUND: Final = 404
 # All of :func:`ask`, with time to close its connections.
 TOGETHER_S: Final = 3.5
+
+
+class RabbitAnswer(NamedTuple):
+    """Answer of a server.
+
+    Args:
+        took_ms: Milliseconds that a connection took.
+        confirms: Whether its quorum queues confirm, see :func:`confirms`.
+        rejected: Queues with messages that the server rejected, with their counts.
+    """
+
+    took_ms: float
+    confirms: bool
+    rejected: dict[str, int]
 
 
 class RightMissing(BrokerRefused):
@@ -72,8 +86,8 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
         time.sleep(PAUSE_S)
 
 
-def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[float, bool]:
-    """Return the milliseconds that a connection took, and what :func:`confirms` does, over connections of their own.
+def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> RabbitAnswer:
+    """Return what a server answers over connections of their own.
 
     Declares the queues of ``lanes`` that exist: the server refuses those of another type. Lanes that are not reached
     within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a server that answers.
@@ -96,10 +110,11 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[fl
         queues = RabbitQueues(prefix, "classic" if kind == "classic" else "quorum")
         _check_rights(connection, queues)
         answer = confirms(publishers, queues, within_s=ASKED_S)
+        rejected: dict[str, int] = {}
         left_s = began_s + TOGETHER_S - time.monotonic()
         if answer and left_s > 0:
-            _declare_existing(connection, queues, lanes, within_s=left_s)
-        return took_ms, answer
+            rejected = _declare_existing(connection, queues, lanes, within_s=left_s)
+        return RabbitAnswer(took_ms, answer, rejected)
     finally:
         publishers.close()
         disconnect(connection)
@@ -127,8 +142,12 @@ def _check_rights(connection: Any, queues: RabbitQueues) -> None:
                 ) from error
 
 
-def _declare_existing(connection: Any, queues: RabbitQueues, lanes: Iterable[str], *, within_s: float) -> None:
+def _declare_existing(
+    connection: Any, queues: RabbitQueues, lanes: Iterable[str], *, within_s: float
+) -> dict[str, int]:
     """Declare each lane's queue that exists, which changes nothing, so that the server compares its type.
+
+    Returns queues with messages that the server rejected, with their counts.
 
     Leaves out a lane without the queue for rejected messages: a declaration would create it. Ends when the time is
     over, as at a queue that is electing a leader; the connection is not used again then.
@@ -136,16 +155,20 @@ def _declare_existing(connection: Any, queues: RabbitQueues, lanes: Iterable[str
     Raises:
         BrokerRefused: a queue is of another type.
     """
+    found: dict[str, int] = {}
     with suppress(*AWAY), answers_within(connection, within_s):
         for lane in lanes:
             name, channel = queues.name(lane), connection.channel()
             try:
                 channel.queue_declare(name, passive=True)
-                channel.queue_declare(queues.rejected(lane), passive=True)
+                rejected = queues.rejected(lane)
+                if count := channel.queue_declare(rejected, passive=True).method.message_count:
+                    found[rejected] = count
                 queues.declare(channel, lane, name)
                 channel.close()
             except ChannelClosedByBroker as error:  # the next lane has a channel of its own
                 if error.reply_code == PRECONDITION_FAILED:
                     raise other_type(error) from error
                 if error.reply_code != NOT_FOUND:
-                    return
+                    break
+    return found

@@ -39,7 +39,7 @@ RABBITMQ_CAUSES = {
     "ProbableAccessDeniedError": "It has no virtual host of that name, or the user has no rights there",
     "gaierror": "The name of its host does not resolve",
     "SSLError": "It does not speak TLS on this port, or refuses ours",
-    "IncompatibleProtocolError": "It does not speak AMQP without TLS on this port, or refuses ours",
+    "IncompatibleProtocolError": "It does not speak AMQP without TLS on this port, or asks for a certificate of ours",
 }
 RABBITMQ_AWAY = (
     "It is down, or host or port of the address is wrong",
@@ -206,8 +206,8 @@ def rabbitmq_away(group: FindingGroup, error: BrokerUnavailable) -> Finding:
     cause = RABBITMQ_CAUSES.get(why, "")
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         cause = f"Its certificate is refused: {error.__cause__.verify_message}"
-    elif "CERTIFICATE_REQUIRED" in error.cause:
-        cause = "It asks for a certificate of ours, and the address names none"
+    elif why == "IncompatibleProtocolError" and "SSL" in error.cause:
+        cause = "It ended the connection over TLS, as one does that asks for a certificate of ours"
     remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
     if not cause:
         cause, remedy = RABBITMQ_AWAY

@@ -15,6 +15,8 @@ MINORITY = "Most of its nodes are away or cut off, or one that leads queues hang
 OTHER_TYPE = "Queues keep the type that they were declared with; workers cannot fetch from one of another type"
 NO_RIGHT = "Its user lacks a right that every pool needs: pools are ready, fetch nothing, and sends may fail"
 RIGHT_REMEDY = "Give it that right: rabbitmqctl set_permissions, see docs/how-to/run-on-rabbitmq.md"
+REJECTED = "RabbitMQ 4 rejects what has come back to its queue 20 times, unless a policy lifts that limit"
+REJECTED_REMEDY = "Set the policy, then move them back: docs/how-to/run-on-rabbitmq.md, step 1 and 'Rejected messages'"
 QUEUE_REMEDY = "Set SWITCHYARD_RABBITMQ_QUEUES to the type that it has, or delete that queue when it is empty"
 
 
@@ -27,7 +29,7 @@ def look_at_rabbitmq() -> Iterator[Finding]:
 
     try:
         yard = declared_yard()
-        took_ms, confirms = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
+        answer = majority.ask(own.rabbitmq_url, yard.keys.prefix, own.rabbitmq_queues, yard.lanes)
     except BrokerUnavailable as error:
         yield rabbitmq_away(GROUP, error)
         return
@@ -37,6 +39,11 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     except BrokerRefused as error:
         yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
         return
-    yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {own.rabbitmq_queues}")
-    if not confirms:
+    yield GROUP.ok(
+        "rabbitmq", f"RabbitMQ took a connection in {answer.took_ms:.0f} ms; queues are {own.rabbitmq_queues}"
+    )
+    if answer.rejected:
+        queues = ", ".join(f"{count} in {name}" for name, count in answer.rejected.items())
+        yield GROUP.warning("rejected", f"RabbitMQ rejected messages: {queues}", REJECTED, REJECTED_REMEDY)
+    if not answer.confirms:
         yield GROUP.error("takes_no_work", f"RabbitMQ accepts no work: {UNCONFIRMED[0]}", MINORITY, UNCONFIRMED[1])
