@@ -17,14 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import (
-    AMQPError,
-    AMQPHeartbeatTimeout,
-    ChannelClosedByBroker,
-    IncompatibleProtocolError,
-    NackError,
-    UnroutableError,
-)
+from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
 
 from broker.errors import BrokerRefused, BrokerUnavailable, UnusableAddress
 from broker.rabbit.frames import RabbitConnection
@@ -124,7 +117,7 @@ def remedy_for(error: BaseException) -> str:
         return OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
     if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
         return NO_RIGHT
-    if isinstance(error, IncompatibleProtocolError) and "SSL" in str(error):
+    if isinstance(error, pika.exceptions.IncompatibleProtocolError) and "SSL" in str(error):
         return OWN_CERTIFICATE
     return OF_CLASS.get(type(error).__name__, USUAL)
 
@@ -204,13 +197,16 @@ class Publishers:
             declare: Called with the channel when the queue does not exist.
 
         Raises:
-            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s; the message may be there.
+            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s. The message may be there, unless
+                no connection was made: the outcome is ``refused`` then.
             BrokerRefused: the server has a queue of that name with other arguments.
         """
         give_up_s, outcome = time.monotonic() + PUBLISH_S, "refused"
         while True:
+            sent = False
             try:
                 with self.channel() as channel:
+                    sent = True
                     try:
                         channel.basic_publish("", queue, body, properties, mandatory=True)
                     except UnroutableError:
@@ -222,9 +218,9 @@ class Publishers:
                     fact = f"queue {queue} rejected the message"
                     raise BrokerUnavailable("a publish", fact, outcome=outcome, remedy=USUAL) from error
             except AWAY as error:
+                outcome = "unknown" if sent else outcome
                 if time.monotonic() >= give_up_s:
-                    raise unavailable("a publish", error) from error
-                outcome = "unknown"
+                    raise unavailable("a publish", error, outcome=outcome) from error
             time.sleep(0.05)
 
     def channel(self, *, within_s: float = 0.0) -> _Loan:
