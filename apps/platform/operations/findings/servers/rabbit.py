@@ -15,7 +15,7 @@ MINORITY = "Most of its nodes are away or cut off, or one that leads queues hang
 OTHER_TYPE = "Queues keep the type that they were declared with; workers cannot fetch from one of another type"
 NO_RIGHT = "Its user lacks a right that every pool needs: pools are ready, fetch nothing, and sends may fail"
 RIGHT_REMEDY = "Give it that right: rabbitmqctl set_permissions, see docs/how-to/run-on-rabbitmq.md"
-REJECTED = "RabbitMQ 4 rejects what has come back to its queue 20 times, unless a policy lifts that limit"
+REJECTED = "RabbitMQ 4 rejects what comes back to its queue 20 times, unless a policy lifts that limit; or a worker did"
 REJECTED_REMEDY = "Set the policy, then move them back: docs/how-to/run-on-rabbitmq.md, step 1 and 'Rejected messages'"
 QUEUE_REMEDY = "Set SWITCHYARD_RABBITMQ_QUEUES to the type that it has, or delete that queue when it is empty"
 
