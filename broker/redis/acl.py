@@ -72,7 +72,8 @@ def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
     """Return each role by its name.
 
     A ``producer`` sends, follows jobs, and counts limits. A ``worker`` is a pool: bulk acts of people are jobs there.
-    The ``scheduler`` also writes history and sends alerts. The ``room`` is a web with API, pages and commands.
+    The ``scheduler`` also writes history, sends alerts, and drops or puts back what purges have set aside. The ``room``
+    is a web with API, pages and commands.
 
     Args:
         beside_rabbitmq: The server holds no messages: whoever sends one writes its record and claims its unique key.
@@ -115,9 +116,12 @@ def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
         "lindex",
     )
     recorded = ("{*}:job:ended*", "unlink")
-    scheduled = (("{alerts}:*", "del"), recorded)
+    scheduled = [("{alerts}:*", "del"), recorded]
     if beside_rabbitmq:
         own = (*own, recorded)
+    else:
+        schedules |= {"queue/claim_purge", "queue/drop_purged", "queue/put_back"}
+        scheduled += [("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink")]
     room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
     return {
         "producer": Role(sends, RECORDS, own),
