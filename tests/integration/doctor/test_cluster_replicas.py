@@ -31,4 +31,5 @@ def test_masters_that_no_replica_follows_are_named(tmp_path: Path, configure: Ca
     assert (one.severity, one.group) == ("warning", "broker")
     assert lone.address in one.seen and kept.address not in one.seen
     assert lone.address in two.seen and kept.address not in two.seen
+    assert "its queues wait" in one.seen and "the queues of each wait" in two.seen
     assert "--cluster-slave" in two.next

@@ -37,15 +37,21 @@ def places(calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
 
 
 def markers(calls: RedisCalls, keys: Keys, queues: list[str], answering: set[str]) -> Iterator[Finding]:
-    marks = [name for name, _ in marks_of(calls, keys, queues) if holder_of(calls, name) in answering]
+    pairs = [pair for pair in marks_of(calls, keys, queues) if holder_of(calls, pair[0]) in answering]
+    marks, missed = [name for name, _ in pairs], [name for _, name in pairs]
     found = calls.pipeline([("HGET", name, "id") for name in marks], raise_errors=False)
     if any(isinstance(id_, BrokerError) for id_ in found):
         return  # reported above: a replica without its primary, or a key of another type
     ids = {name: str(id_, "utf-8", "replace")[:8] for name, id_ in zip(marks, found, strict=True) if id_ is not None}
     of_queue = {queue: keys.queue(queue).keyspace_id if calls.spread else keys.generation() for queue in queues}
     unmarked = [queue for queue, name in of_queue.items() if name in marks and name not in ids]
-    bare = {node: later for node, later in unmarked_nodes(calls, keys, ids).items() if node in answering}
-    if not unmarked and not bare:
+    # What a process misses was there and is gone, which is reported above.
+    known = calls.pipeline([("EXISTS", name) for name in missed])
+    gone = [name for name, there in zip(marks, known, strict=True) if there]
+    lost = {holder_of(calls, name) for name in gone} if calls.spread else set()
+    unmarked = [queue for queue in unmarked if of_queue[queue] not in gone]
+    bare = {node: late for node, late in unmarked_nodes(calls, keys, ids).items() if node in answering - lost}
+    if not unmarked and not bare and not gone:
         shown = sorted({ids[name] for name in of_queue.values() if name in ids})
         yield GROUP.ok("marker", f"keyspace {' '.join(shown)}{', every master has a marker' if calls.spread else ''}")
     elif any(calls.command("EXISTS", *keys.queue(queue).all_keys()) for queue in unmarked):
@@ -74,5 +80,6 @@ def replicas(servers: Iterable[tuple[str, redis.Redis]]) -> Iterator[Finding]:
                     item.severity, item.code, f"node {address}: {item.seen}", CAUSES[item.code][0], item.remedy
                 )
     if alone:
-        seen = f"no replica is connected to {', '.join(alone)}: its queues wait for as long as it is away"
+        whose = "its queues" if len(alone) == 1 else "the queues of each"
+        seen = f"no replica is connected to {', '.join(alone)}: {whose} wait for as long as it is away"
         yield GROUP.warning("no_replica", seen, CAUSES["no_replica"][0], NO_REPLICA.format(alone[0]))
