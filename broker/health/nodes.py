@@ -98,10 +98,16 @@ def read_nodes(
         facts = read_facts(calls)
         return [NodeState("", facts, tuple(judge(facts, production=production)))]
     budget_s = calls.budget_s / len(nodes)  # one after the other, and each may hang
-    found = []
-    for address, node in nodes.items():
+
+    def read(address: str, node: RedisCalls) -> NodeState:
         state = None if address in away.nodes else _read(address, node, production, budget_s)
-        found.append(state or NodeState(address, None, ()))
+        return state or NodeState(address, None, ())
+
+    states = {address: read(address, node) for address, node in nodes.items()}
+    if silent := [address for address, state in states.items() if state.facts is None]:  # or a master no longer
+        nodes = calls.nodes(silent=silent[0])
+        states = {address: states.get(address) or read(address, node) for address, node in nodes.items()}
+    found = list(states.values())
     if all(state.facts is None for state in found):
         raise BrokerUnavailable("INFO", "no node of the cluster answers", outcome="refused")
     if all(state.facts is not None for state in found) or keys is None:

@@ -273,8 +273,12 @@ class RedisCalls:
         """Return this project's error for one on an acquired connection, after learning from it."""
         return named(operation, error)
 
-    def nodes(self) -> dict[str, RedisCalls]:
-        """Return the access to each server that holds keys, by address; "" for the only one."""
+    def nodes(self, *, silent: str = "") -> dict[str, RedisCalls]:
+        """Return the access to each server that holds keys, by address; "" for the only one.
+
+        Args:
+            silent: Address of a node that did not answer just now: another one may have replaced it.
+        """
         return {"": self}
 
     def node_of(self, key: str) -> str:

@@ -199,13 +199,15 @@ class ClusterCalls(RedisCalls):
             self._slots.doubt(None)
         return made
 
-    def nodes(self) -> dict[str, RedisCalls]:
+    def nodes(self, *, silent: str = "") -> dict[str, RedisCalls]:
         """Return the access to each master, by address; its budgets are those of this one.
 
         Raises:
             BrokerUnavailable: no node answers.
         """
         try:
+            if silent:
+                self._slots.doubt(next((one for one in self._slots.masters() if text_of(one) == silent), None))
             masters = self._slots.masters()
         except redis.RedisError as error:
             raise unanswered("CLUSTER", error, self.client, sent=False) from error

@@ -2,7 +2,7 @@
 
 A cluster spreads keys over 16,384 hash slots by the hash of the key's tag, the part in braces, and each of its masters
 holds some of the slots. The map is read once, corrected by each ``MOVED``, and read anew from another node after a
-failure.
+failure, and where all masters are asked for after a ``MOVED``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class HashSlots:
         self._nodes: tuple[Address, ...] = ()
         self._doubted: Address | None = None
         self._read_s = 0.0
+        self._moved = False  # a slot, since the map was read
 
     def master_of(self, key: str | bytes | None) -> Address:
         """Return the address of the node that holds a key; of any master without one, not of the last that failed.
@@ -104,9 +105,13 @@ class HashSlots:
     def masters(self) -> list[Address]:
         """Return the addresses of all nodes that hold slots.
 
+        After a ``MOVED`` the map is read anew: it told of one slot, and its former master may hold none any more.
+
         Raises:
             redis.ConnectionError: no node answers, or none holds slots.
         """
+        if self._moved:
+            self.doubt(None)
         masters = {address for address in self._owners if address is not None}
         masters = masters or {address for address in self.read() if address is not None}
         if not masters:
@@ -120,6 +125,7 @@ class HashSlots:
             return address
         if self._owners:
             self._owners[error.slot_id] = address
+            self._moved = True
         return None
 
     def doubt(self, address: Address | None) -> None:
@@ -170,7 +176,7 @@ class HashSlots:
             addresses = [_address(node, asked) for node in served_by]
             owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
             nodes.update(dict.fromkeys(addresses))
-        self._owners, self._nodes = owners, tuple(nodes)
+        self._owners, self._nodes, self._moved = owners, tuple(nodes), False
         return owners
 
 

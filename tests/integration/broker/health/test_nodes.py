@@ -19,6 +19,7 @@ from broker.queue.results import Entry
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
+from broker.redis.hash_slots import SLOTS
 from tests.chaos.cluster import ClusterUnderTest
 from tests.waiting import wait_for
 
@@ -195,3 +196,45 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
     assert {node.address for node in nodes} == before
     assert [node.facts.role for node in nodes if node.address == former.address and node.facts] == ["slave"]
     assert by_code(nodes) == []
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["unseen", "seen"])
+def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path, looked: bool) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1, node_timeout_ms=5_000) as cluster:
+        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+        watch = watch_on(calls)
+        watch.generation.prepare()
+        key = KEYS.queue("a").bodies
+        former = cluster.owner(key)
+        heir = cluster.replica_of(former)
+
+        heir.ask("CLUSTER", "FAILOVER")
+        wait_for(lambda: cluster.owner(key) is heir, what="the replica is the master")
+        if looked:
+            assert watch.look().findings == ()
+        former.kill()
+
+        assert watch.look().findings == ()
+        assert set(calls.nodes()) == {node.address for node in (*cluster.masters, heir)} - {former.address}
+        calls.close()
+
+
+def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_path: Path) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
+        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+        watch = watch_on(calls)
+        watch.generation.prepare()
+        key = KEYS.queue("a").bodies
+        leaving, taker = cluster.owner(key), cluster.another(cluster.owner(key))
+        at = cluster.masters.index(leaving)
+        share = -(-SLOTS // len(cluster.masters))
+
+        first, last = at * share, min((at + 1) * share, SLOTS) - 1
+        leaving.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", taker.id)
+        wait_for(lambda: cluster.owner(key) is taker, what="the slots are on the other node")
+        assert watch.look().findings == ()
+        leaving.kill()
+
+        assert watch.look().findings == ()
+        assert leaving.address not in calls.nodes()
+        calls.close()
