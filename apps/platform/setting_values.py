@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from broker.errors import SwitchyardError, UnusableAddress
@@ -22,6 +24,14 @@ RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout
 RABBITMQ_OPTIONS = (
     *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
 )  # fmt: skip
+# What an address needs -> module, requirement and extra of the wheel that brings it, as pyproject.toml has them.
+PACKAGES: Final = {
+    "amqp": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
+    "amqps": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
+    "s3": ("boto3", "boto3>=1.40,<2", "s3"),
+    "gs": ("google.cloud.storage", "google-cloud-storage>=3.1,<4", "gcs"),
+}
+DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
@@ -51,6 +61,56 @@ def with_valid_port(name: str, url: str) -> str:
         remedy = "write /, ? and # within a password as %2F, %3F and %23"
         raise InvalidSetting(name, "has a port that is no number", remedy) from None
     return url
+
+
+def refuse_without_package(name: str, scheme: str) -> None:
+    """Refuse an address whose client is not installed.
+
+    Raises:
+        InvalidSetting: the package of this scheme is missing.
+    """
+    module, requirement, extra = PACKAGES.get(scheme, ("", "", ""))
+    if module and not _exists(module):
+        package = re.split("[<>=]", requirement, maxsplit=1)[0]
+        fact = f"{scheme}: needs the package {package}, which is not installed"
+        raise InvalidSetting(name, fact, _installs(requirement, extra))
+
+
+def refuse_without_driver(databases: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a PostgreSQL in ``DATABASES`` whose driver is not installed, before Django does so with a traceback.
+
+    Raises:
+        InvalidSetting: psycopg is missing, finds no libpq, or lacks the package of Django's pool.
+    """
+    for alias, database in databases.items():
+        if not str(database.get("ENGINE", "")).endswith((".postgresql", ".postgis")):
+            continue
+        name, remedy = f'DATABASES["{alias}"]', _installs(*DRIVER)
+        if error := _import_error("psycopg"):
+            if _import_error("psycopg2"):  # Django works with either
+                raise InvalidSetting(name, f"PostgreSQL needs the package psycopg: {error}", remedy)
+        elif (database.get("OPTIONS") or {}).get("pool") and (error := _import_error("psycopg_pool")):
+            raise InvalidSetting(name, f"pool in OPTIONS needs the package psycopg_pool: {error}", remedy)
+
+
+def _installs(requirement: str, extra: str) -> str:
+    return f"run: pip install '{requirement}', which the extra {extra} of the wheel brings"
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent of it
+        return False
+
+
+def _import_error(module: str) -> str:
+    """Return why a module cannot be imported, in one line, or "" when it can."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) -> str:
@@ -106,7 +166,8 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     """Return the address of a RabbitMQ server, or "" where the broker is another one.
 
     Raises:
-        InvalidSetting: its port is no number, an option is unknown or no number, or it has no password in production.
+        InvalidSetting: its port is no number, an option is unknown or no number, a user or production has no password, or
+            pika is missing.
     """
     if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
         return ""
@@ -118,6 +179,7 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     if parts.username is not None and parts.password is None:
         remedy = "write amqp://user:password@host:5672/, with nothing after the colon for an empty password"
         raise InvalidSetting(name, "names a user without a password", remedy)
+    refuse_without_package(name, parts.scheme)
     for option, given in parse_qsl(parts.query, keep_blank_values=True):
         if option not in RABBITMQ_OPTIONS:
             remedy = f"write one of {', '.join(RABBITMQ_OPTIONS)}, or leave it out"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
-from django.core.exceptions import ImproperlyConfigured
+from django.conf import settings
 from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
@@ -19,6 +19,7 @@ from apps.platform.database_connections import Connections
 from apps.platform.failure_notes import FailureNotes
 from apps.platform.jobs.result_stores.chosen import result_stores
 from apps.platform.send_warnings import warnings_of_sends
+from apps.platform.setting_values import refuse_without_driver
 from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.interface import Facilities, Transport, attach
@@ -87,6 +88,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
             Dramatiq's own, whose work ours does, is left out.
     """
     try:
+        refuse_without_driver(settings.DATABASES)
         own = switchyard_settings()
     except SwitchyardError as error:
         refuse(str(error))
@@ -95,14 +97,14 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     elif not structlog.is_configured():
         logs.use_standard_logging()
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
-    settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
-    settings |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
+    options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
     build: Callable[..., Broker] = build_rabbit_yard if own.rabbitmq_url else build_yard
     if own.rabbitmq_url:
-        settings |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
-        settings["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
+        options |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
+        options["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
     try:
-        broker = build(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **settings)
+        broker = build(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
     except UnusableAddress as error:
         refuse(str(error))
     compare_clocks(broker)
@@ -163,15 +165,10 @@ def build_rabbit_yard(
 
     Args:
         options: For :class:`broker.rabbit.broker.RabbitBroker`; the others are as in :func:`build_yard`.
-
-    Raises:
-        ImproperlyConfigured: pika is not installed.
     """
-    try:
-        from broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
-        from broker.rabbit.transport import RabbitTransport
-    except ModuleNotFoundError as error:
-        raise ImproperlyConfigured(f"{error}: install pika, or Switchyard with its extra rabbitmq") from error
+    from broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
+    from broker.rabbit.transport import RabbitTransport
+
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
     records.results = results or records.results

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import os
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from django.utils.module_loading import import_string
 
 from apps.platform.files.addresses import StorageAddress, address_of
-from apps.platform.setting_values import InvalidSetting
+from apps.platform.setting_values import InvalidSetting, refuse_without_package
 
 if TYPE_CHECKING:
     from apps.platform.files.bucket import BucketStorage
@@ -18,8 +19,6 @@ BACKENDS: Final = {
     "s3": "apps.platform.files.s3.S3Storage",
     "gs": "apps.platform.files.google.GoogleStorage",
 }
-# Module that a scheme needs, and the package that has it.
-PACKAGES: Final = {"s3": ("boto3", "boto3"), "gs": ("google.cloud.storage", "google-cloud-storage")}
 
 
 def usable_address_of(name: str, value: str) -> StorageAddress:
@@ -32,11 +31,24 @@ def usable_address_of(name: str, value: str) -> StorageAddress:
         InvalidSetting: see ``address_of``; or the package is not installed.
     """
     address = address_of(name, value)
-    module, package = PACKAGES.get(address.scheme, ("", ""))
-    if module and not _has(module):
-        fact = f"{address.scheme}: needs the package {package}, which is not installed"
-        raise InvalidSetting(name, fact, f"run: pip install {package}")
+    refuse_without_package(name, address.scheme)
     return address
+
+
+def declared_storage(name: str, value: str) -> dict[str, Any]:
+    """Return the entry of ``STORAGES`` for the address in a project's own settings.
+
+    An address that cannot be used, or whose client is not installed, exits the process with 78: in the middle of a
+    project's settings nothing else would catch the error.
+
+    Args:
+        name: Setting or variable that the address was read from, for the error.
+    """
+    try:
+        return storage_of(usable_address_of(name, value))
+    except InvalidSetting as error:
+        sys.stderr.write(f"switchyard: refused to start: {error}\n")
+        raise SystemExit(os.EX_CONFIG) from error
 
 
 def storage_of(address: StorageAddress) -> dict[str, Any]:
@@ -50,10 +62,3 @@ def storage_at(address: StorageAddress) -> BucketStorage:
     """Return the storage of a bucket."""
     storage: BucketStorage = import_string(BACKENDS[address.scheme])(address)
     return storage
-
-
-def _has(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # a parent of it
-        return False

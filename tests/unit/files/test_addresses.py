@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.files import declared
+from apps.platform import setting_values
 from apps.platform.files.addresses import StorageAddress, address_of
 from apps.platform.files.declared import usable_address_of
 from apps.platform.setting_values import InvalidSetting
@@ -69,7 +69,9 @@ def test_an_unusable_address_is_refused_with_a_good_one(url: str, fact: str) -> 
 
 
 def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(declared.PACKAGES, "s3", ("boto3_that_is_not_here", "boto3"))
+    monkeypatch.setitem(setting_values.PACKAGES, "s3", ("boto3_that_is_not_here", "boto3>=1", "s3"))
 
-    with pytest.raises(InvalidSetting, match=r"needs the package boto3, .*; run: pip install boto3"):
+    with pytest.raises(
+        InvalidSetting, match=r"needs the package boto3, .*; run: pip install 'boto3>=1', which the extra"
+    ):
         usable_address_of(NAME, "s3://bucket")
