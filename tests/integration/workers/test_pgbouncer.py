@@ -90,7 +90,11 @@ def test_migrations_go_past_the_bouncer_and_nothing_else(bounced: dict[str, str]
     # The bouncer would refuse this start-up option, which the server takes.
     direct = {**bounced, "DATABASE_DIRECT_URL": bounced["DATABASE_DIRECT_URL"] + "?options=-c%20lock_timeout%3D1s"}
     manage(direct, "migrate", "--check")
+    warned = subprocess.run(
+        [sys.executable, "manage.py", "migrate"], cwd=BASE_DIR, env=bounced, capture_output=True, text=True, timeout=150
+    )
 
+    assert "W010" not in warned.stderr, "the others share the bouncer's connections"
     assert shell.strip() == str(bouncer.port)
 
 
@@ -106,6 +110,25 @@ def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lack
     assert {"switchyard.E023", "switchyard.E024", "switchyard.E025", "switchyard.W010"}.isdisjoint(without["checks"])
     assert "ALTER ROLE yard SET lock_timeout" in without["doctor"]["endless_locks"]
     assert "endless_locks" not in with_timeout["doctor"] and "server" in with_timeout["doctor"]
+
+
+def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "doctor", "--json"],
+        cwd=BASE_DIR,
+        env={**bounced, "DATABASE_BOUNCED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    told = json.loads(done.stdout)
+
+    [error] = [one for one in told["findings"] if one["severity"] == "error"]
+    assert error["code"] == "bounced" and "DATABASE_BOUNCED=1" in error["next"]
+    left_out = {one["group"] for one in told["findings"] if one["severity"] == "skipped"}
+    assert left_out == {"database", "scheduler", "actors", "dead letters", "alerts"}
+    assert told["exit_code"] == done.returncode == 2
 
 
 def test_a_bouncer_that_nobody_declared_is_refused(bounced: dict[str, str], server: PostgresUnderTest) -> None:

@@ -52,6 +52,7 @@ AWAY = {
     "away": "does not answer",
     "hangs": "does not answer",
     "refused": "refuses us",
+    "bounced": "is behind a bouncer that refuses us",
     "broken": "was not understood",
     "unmigrated": "lacks its tables",
 }

@@ -11,12 +11,13 @@ from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
-from django.db import DatabaseError, ProgrammingError, connections
+from django.db import DatabaseError, connections
 from redis.exceptions import NoPermissionError
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
+from apps.platform.operations.findings.servers.database_errors import database_away
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.redis.cluster_client import is_cluster, split_cluster_url
@@ -45,14 +46,6 @@ RABBITMQ_AWAY = (
     "It is down, or host or port of the address is wrong",
     "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status",
 )
-# Words of PostgreSQL's client, the first that are in an error's text, and why its server was not reached.
-DATABASE_REASONS = (
-    ("connection refused", "connection refused, nothing listens there"),
-    ("resolve host", "the name of its host does not resolve"),
-    ("timeout expired", "no answer in time"),
-    ("unreachable", "no route to its host"),
-)
-DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
 def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
@@ -212,36 +205,6 @@ def rabbitmq_away(group: FindingGroup, error: BrokerUnavailable) -> Finding:
     if not cause:
         cause, remedy = RABBITMQ_AWAY
     return group.error("away", f"RabbitMQ does not take a connection ({why})", cause, remedy)
-
-
-def database_away(group: FindingGroup, error: Exception) -> Finding:
-    """Return the finding for a database that did not answer."""
-    message = str(error).lower()
-    if "password" in message or "authentication" in message or "role " in message:
-        seen, cause = "the server refuses our user or password", "The password was changed on one side only"
-        return group.error("refused", seen, cause, "Correct user and password in DATABASE_URL", act=CHECK_DATABASE)
-    if "database " in message and "does not exist" in message:
-        seen, cause = (
-            "the server has no database of that name",
-            "DATABASE_URL is wrong, or the database was never created",
-        )
-        return group.error("refused", seen, cause, "createdb, with the name of DATABASE_URL")
-    if "unsupported startup parameter" in message:
-        seen, cause = "a bouncer stands before the server and refuses our options", "DATABASE_BOUNCED is not set"
-        step = "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations"
-        return group.error("bounced", seen, cause, step)
-    if "no such table" in message or isinstance(error, ProgrammingError):
-        seen, cause = (
-            "tables are missing",
-            "Migrations of this release were not run, or DATABASE_URL names another database",
-        )
-        return group.error("unmigrated", seen, cause, "manage.py migrate")
-    if "locked" in message:
-        seen, cause = "the database is locked", "Something holds the writer's lock"
-        return group.error("locked", seen, cause, "End the transaction that holds it")
-    why = next((words for found, words in DATABASE_REASONS if found in message), type(error).__name__)
-    seen = f"the database does not answer ({why})"
-    return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT, act=CHECK_DATABASE)
 
 
 def hangs(group: FindingGroup, unanswered_s: float) -> Finding:

@@ -59,6 +59,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
     Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
     Rank("database.refused", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.bounced", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
     Rank("database.unmigrated", "Not migrated", says="The database: {seen}.", explains=("history.*", "actors.*")),
     # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
     Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),

@@ -1,0 +1,59 @@
+"""Each error of PostgreSQL 15 and PgBouncer 1.18, in their own words, is told with its own remedy."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import OperationalError, ProgrammingError
+
+from apps.platform.operations.findings.finding import FindingGroup
+from apps.platform.operations.findings.servers.database_errors import database_away
+
+SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "seen", "step"),
+    [
+        ('FATAL:  password authentication failed for user "yard"', "refused", "user or password", "Correct user"),
+        ('FATAL:  role "yard" does not exist', "refused", "user or password", "Correct user"),
+        ('FATAL:  database "nodb" does not exist', "refused", "has no database of that name", "createdb"),
+        ('FATAL:  too many connections for role "yard"', "refused", "CONNECTION LIMIT", "ALTER ROLE name CONNECTION"),
+        ('FATAL:  too many connections for database "yard"', "refused", "CONNECTION LIMIT", "or ALTER DATABASE"),
+        ("FATAL:  sorry, too many clients already", "refused", "max_connections", "Raise max_connections"),
+        (
+            "FATAL:  remaining connection slots are reserved for non-replication superuser connections",
+            "refused",
+            "max_connections",
+            "Raise max_connections",
+        ),
+        ("FATAL:  no more connections allowed (max_client_conn)", "refused", "max_client_conn", "pgbouncer.ini"),
+        ("FATAL:  no such database: nodb", "refused", "the bouncer knows no database", "[databases] in pgbouncer.ini"),
+        (
+            "FATAL:  server login has been failing, try again later (server_login_retry)",
+            "away",
+            "does not reach the server behind it",
+            "On the bouncer's host",
+        ),
+        ("FATAL:  query_wait_timeout", "away", "does not reach the server behind it", "On the bouncer's host"),
+        (
+            'FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "yard", database "yard", no encryption',
+            "refused",
+            "pg_hba.conf",
+            "pg_reload_conf()",
+        ),
+        ("FATAL:  unsupported startup parameter: options", "bounced", "refuses our options", "DATABASE_BOUNCED=1"),
+        ("Connection refused\n\tIs the server running on that host?", "away", "nothing listens there", "server runs"),
+    ],
+)
+def test_each_error_has_its_remedy(text: str, code: str, seen: str, step: str) -> None:
+    found = database_away(FindingGroup("database"), OperationalError(SERVER + text))
+
+    assert found.code == code and found.severity == "error"
+    assert seen in found.seen and step in found.next
+    assert "127.0.0.1" not in found.seen + found.next
+
+
+def test_missing_tables_are_told_with_the_command() -> None:
+    found = database_away(FindingGroup("database"), ProgrammingError('relation "jobs" does not exist'))
+
+    assert (found.code, found.next) == ("unmigrated", "manage.py migrate")
