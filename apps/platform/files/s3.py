@@ -67,9 +67,13 @@ class S3Storage(BucketStorage):
             made[1].close()
 
     def reach(self) -> None:
-        """Ask for the bucket. Raises ``StorageUnavailable`` when it is not there, or refuses this user."""
+        """List one name. Raises ``StorageUnavailable`` when the bucket is not there, or refuses this user.
+
+        A list has the error's code in its body: the answer to HEAD has none, so that an expired token is only "400".
+        """
+        prefix = f"{self.address.prefix}/" if self.address.prefix else ""  # the rights may end there
         with _translated("reach its bucket"):
-            self.client.head_bucket(Bucket=self.address.bucket)
+            self.client.list_objects_v2(Bucket=self.address.bucket, Prefix=prefix, MaxKeys=1)
 
     @property
     def client(self) -> Any:
@@ -257,3 +261,5 @@ def _translated(operation: str) -> Iterator[None]:
         raise StorageUnavailable(operation, code or "refused") from error
     except (BotoCoreError, HTTPClientError) as error:
         raise StorageUnavailable(operation, type(error).__name__) from error
+    except RecursionError as error:  # botocore asks for the region again and again where a redirect names none
+        raise StorageUnavailable(operation, "PermanentRedirect") from error

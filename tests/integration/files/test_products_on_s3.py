@@ -129,7 +129,7 @@ def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings: 
     (found,) = look_at_storage()
 
     assert (found.severity, found.code) == ("error", "away")
-    assert "the server has no such bucket (404)" in found.seen
+    assert "the server has no such bucket (NoSuchBucket)" in found.seen
     assert found.next.startswith("make the bucket")
     storages["default"].close()
 
@@ -145,7 +145,7 @@ def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_
     (found,) = look_at_results()
 
     assert same == [] and found.severity == "warning"
-    assert "the server has no such bucket (404)" in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
+    assert "the server has no such bucket (NoSuchBucket)" in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
     storages["default"].close()
 
 

@@ -219,7 +219,7 @@ def test_a_server_that_is_down_is_named_without_its_address_or_secret(
 def test_a_bucket_that_is_not_there_is_told(s3_server: S3Server, storage_at: StorageAt) -> None:
     storage = storage_at(address_of("TEST", s3_server.address("no-such-bucket")))
 
-    with pytest.raises(StorageUnavailable, match="reach its bucket: 404"):
+    with pytest.raises(StorageUnavailable, match="reach its bucket: NoSuchBucket"):
         storage.reach()
     with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
         storage.save("a.txt", ContentFile(b"x"))
