@@ -139,6 +139,9 @@ def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_
     settings.STORAGES = {**settings.STORAGES, "default": storage_of(bucket)}
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", bucket))
     same = list(look_at_results())
+    storages["default"].close()
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(replace(bucket, link_s=300))}
+    same += look_at_results()
     missing = replace(bucket, bucket="no-such-bucket")
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", missing))
 

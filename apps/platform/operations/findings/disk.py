@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from django.core.files.storage import storages
@@ -108,10 +109,16 @@ def look_at_storage() -> Iterator[Finding]:
 def look_at_results() -> Iterator[Finding]:
     """Reach the bucket of results where it is another one, or import their class."""
     results = switchyard_settings().results
-    if results.bucket is not None and results.bucket != _bucket_of_files():
+    if results.bucket is not None and not _is_that_of_files(results.bucket):
         yield from _reach(results.bucket, RESULTS)
     if results.path:
         yield from _look_at_class(results.path)
+
+
+def _is_that_of_files(address: StorageAddress) -> bool:
+    """Return whether a bucket is reached as that of files is; links are those of files alone."""
+    files = _bucket_of_files()
+    return files is not None and replace(address, link_s=0) == replace(files, link_s=0)
 
 
 def _bucket_of_files() -> StorageAddress | None:
