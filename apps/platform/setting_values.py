@@ -166,8 +166,8 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
     """Return the address of a RabbitMQ server, or "" where the broker is another one.
 
     Raises:
-        InvalidSetting: its port is no number, an option is unknown or no number, a user or production has no password, or
-            pika is missing.
+        InvalidSetting: its port is no number, an option is unknown or no number, a user or production has no password,
+            or pika is missing.
     """
     if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
         return ""
