@@ -24,7 +24,7 @@ RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout
 RABBITMQ_OPTIONS = (
     *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
 )  # fmt: skip
-# What an address needs -> module, requirement and extra of the wheel that brings it, as pyproject.toml has them.
+# Scheme of an address -> its module, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
     "amqp": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
     "amqps": ("pika", "pika>=1.4,<1.5", "rabbitmq"),

@@ -1,4 +1,4 @@
-"""What a failed connection says about TLS."""
+"""Remedies of failed connections are those of TLS where TLS failed, and no others."""
 
 from __future__ import annotations
 

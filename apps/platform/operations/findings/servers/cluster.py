@@ -45,7 +45,7 @@ def markers(calls: RedisCalls, keys: Keys, queues: list[str], answering: set[str
     ids = {name: str(id_, "utf-8", "replace")[:8] for name, id_ in zip(marks, found, strict=True) if id_ is not None}
     of_queue = {queue: keys.queue(queue).keyspace_id if calls.spread else keys.generation() for queue in queues}
     unmarked = [queue for queue, name in of_queue.items() if name in marks and name not in ids]
-    # What a process misses was there and is gone, which is reported above.
+    # A marker that a process misses was there and is gone, which is reported above.
     known = calls.pipeline([("EXISTS", name) for name in missed])
     gone = [name for name, there in zip(marks, known, strict=True) if there]
     lost = {holder_of(calls, name) for name in gone} if calls.spread else set()
