@@ -6,6 +6,9 @@ import errno
 
 from broker.errors import SwitchyardError
 
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+POSTGRES_DISK_FULL = "53100"
+
 
 class StorageError(SwitchyardError, OSError):
     """A storage did not carry out an operation. An ``OSError``, as that of a disk: actors retry both."""
@@ -52,7 +55,7 @@ class ExtraMissing(SwitchyardError):
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether an error of a file or of SQLite says that a disk is full. PostgreSQL's are told by its codes."""
+    """Return whether an error of a file or of a database says that a disk is full."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "disk is full" in str(error)
+    return "disk is full" in str(error) or getattr(error.__cause__, "sqlstate", "") == POSTGRES_DISK_FULL

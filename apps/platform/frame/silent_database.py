@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
+from apps.platform.files.errors import is_full
 from apps.platform.operations.database_deadline import each_statement_within, limit_connection
 
 # A page is read again soon; an act may run statements that take their time.
@@ -78,7 +79,7 @@ def _reads(request: HttpRequest) -> bool:
 
 def _is_silence(error: Exception) -> bool:
     """Return whether PostgreSQL gave no answer, or none but that it serves nobody."""
-    if connection.vendor != "postgresql" or not isinstance(error, OperationalError | InterfaceError):
+    if connection.vendor != "postgresql" or not isinstance(error, OperationalError | InterfaceError) or is_full(error):
         return False
     state = getattr(error.__cause__, "sqlstate", None)
     return state is None or state.startswith(AWAY)

@@ -22,8 +22,16 @@ def fail(request: HttpRequest) -> None:
     raise ZeroDivisionError("the secret of the yard")
 
 
+class PostgresDiskFull(Exception):
+    sqlstate = "53100"
+
+
 def fill(request: HttpRequest) -> None:
     raise OperationalError("database or disk is full")
+
+
+def fill_postgres(request: HttpRequest) -> None:
+    raise OperationalError("could not extend file: No space left on device") from PostgresDiskFull()
 
 
 @pytest.fixture
@@ -34,6 +42,7 @@ def failing(settings: object) -> Client:
     urls.urlpatterns = [
         path("fails/", fail),
         path("fills/", fill),
+        path("fills-postgres/", fill_postgres),
         path("api/v1/fails", fail),
         *project.urls.urlpatterns,
     ]  # type: ignore[attr-defined]
@@ -52,8 +61,9 @@ def test_an_error_is_answered_without_database_broker_or_session(failing: Client
     assert answer["Cache-Control"] == "no-store" and "script-src 'self'" in answer["Content-Security-Policy"]
 
 
-def test_a_full_disk_is_named(failing: Client) -> None:
-    answer = failing.post("/fills/")
+@pytest.mark.parametrize("path", ["/fills/", "/fills-postgres/"])
+def test_a_full_disk_is_named(failing: Client, path: str) -> None:
+    answer = failing.post(path)
 
     page = answer.content.decode()
     assert answer.status_code == 503
