@@ -30,6 +30,7 @@ RATE = 200
 ALLOWED_S = 2.0
 # A queue that was away sends no burst of what it owes.
 CAUGHT_UP_S = 0.2
+JOIN_MS = 30_000
 long = pytest.mark.long
 
 
@@ -138,6 +139,8 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
             try:
                 if error[0] is None:
                     wait_for(lambda: not self.load.lost(self.certain), what="everything ran")
+                    for queue in QUEUES:  # what a master's death left waits longer: it is not lost
+                        self.broker.join(queue, timeout=JOIN_MS)
             finally:
                 self._worker.__exit__(*error)
 
