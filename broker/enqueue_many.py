@@ -51,8 +51,10 @@ def enqueue_in_batches(
             broker.emit_before("enqueue", message, delay)
         by_lane.setdefault((message.queue_name, broker.level(message)), []).append(position)
     standing = [message.message_id for message in messages]
+    queues: set[str] = set()
     for (queue_name, level), positions in by_lane.items():
         family, lane = broker.lane(queue_name)
+        queues.add(family.keys.queue)
         limit = broker.limits.of(queue_name)
         entries = (entry_of(messages[position], broker.actors) for position in positions)
         ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
@@ -63,5 +65,5 @@ def enqueue_in_batches(
             messages[position] = message.copy(message_id=standing[position])
         elif has_after:
             broker.emit_after("enqueue", message, delay)
-    record_enqueued(broker.barrier, len(messages))
+    record_enqueued(broker.barrier, len(messages), *queues)
     return messages

@@ -235,7 +235,7 @@ class RedisBroker(Broker):
         delay = delay and whole_delay(delay)
         if (held := self._held_by_sender(message, family)) is not None:
             if self.moves.move(held, message, move="divert", delay=delay):
-                record_enqueued(self.barrier, 1)
+                record_enqueued(self.barrier, 1, family.keys.queue)
             return message
         self.emit_before("enqueue", message, delay)
         entry, limit = entry_of(message, self.actors), self.limits.of(message.queue_name)
@@ -244,7 +244,7 @@ class RedisBroker(Broker):
         if id_ != entry.id:
             return message.copy(message_id=id_)
         self.emit_after("enqueue", message, delay)
-        record_enqueued(self.barrier, 1)
+        record_enqueued(self.barrier, 1, family.keys.queue)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:

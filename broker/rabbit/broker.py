@@ -226,7 +226,7 @@ class RabbitBroker(RabbitmqBroker):
         """
         codec.require_message(message)
         lane = message.queue_name
-        self.lane(lane)
+        family, _ = self.lane(lane)
         delay = delay and whole_delay(delay)
         self._refuse_if_full(lane)
         is_long = bool(delay and delay > self.longest_held_ms)
@@ -243,7 +243,7 @@ class RabbitBroker(RabbitmqBroker):
         else:
             self.publish(message, lane)
         self.emit_after("enqueue", message, delay)
-        record_enqueued(self.barrier, 1)
+        record_enqueued(self.barrier, 1, family.keys.queue)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:

@@ -66,7 +66,7 @@ class AckBarrier:
         worker_place: Where jobs of this process run, for their records.
         row_of: Returns the row of a held message whose attempt ends with a move.
         begun: Number of the last flush that has begun. It writes all that was noted before it began.
-        written: Number of the last flush that has ended.
+        written: Number of the last flush of all queues that has ended.
     """
 
     def __init__(self, records: JobRecords) -> None:
@@ -77,12 +77,15 @@ class AckBarrier:
         self.begun = 0
         self.written = 0
         self._records = records
-        # Every thread adds to these two without a lock; the others are of the thread that holds ``_writing``.
+        # Every thread adds to these two without a lock; the steps are of the thread that holds ``_writing``.
         self._added: deque[Step] = deque()
         self._started: dict[str, tuple[float, Callable[[Any], Step], Any]] = {}
         self._steps: dict[str, Step] = {}
-        # On a cluster: queue whose node does not answer -> last flush that wrote all of the queue.
+        # On a cluster, by queue: the last flush that wrote all of it; the same, where its node did not answer since;
+        # the lock of the thread that writes it, so that no other queue waits for a node that is away.
+        self._wrote: dict[str, int] = {}
         self._behind: dict[str, int] = {}
+        self._writing_queue: dict[str, threading.Lock] = {}
         self._beginning = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
@@ -121,14 +124,15 @@ class AckBarrier:
 
     def written_of(self, queue: str) -> int:
         """Return the number of the last flush that has written all of a queue."""
-        return self._behind.get(queue, self.written)
+        return max(self._wrote.get(queue, 0), self._behind.get(queue, self.written))
 
     def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
         """Write everything that was noted before this call.
 
         Args:
             with_starts: Also of attempts that began just now; no acknowledgement waits for those.
-            queue: The only one that matters: on a cluster, steps of others whose node is away are left.
+            queue: The only one that matters: on a cluster, where others may be on a node that is away, it is written
+                alone.
 
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
@@ -137,10 +141,19 @@ class AckBarrier:
         with self._beginning:
             number = self.begun = self.begun + 1
         self._write_metrics()
-        self._write_steps(math.inf if with_starts else time.monotonic() - START_LAG_S, number, queue)
+        began_before_s = math.inf if with_starts else time.monotonic() - START_LAG_S
+        if not self._records.spread:
+            self._write_steps(began_before_s)
+        else:
+            with self._writing:
+                self._gather(began_before_s)
+            if queue:
+                self._write_queue(queue, number)
+                return
+            self._write_queues(number)
         with self._beginning:
             self.written = max(self.written, number)
-        if self.finished is not None and not self._behind:
+        if self.finished is not None:
             self.finished.confirm_flush(last_end)
 
     def _write_metrics(self) -> None:
@@ -151,43 +164,52 @@ class AckBarrier:
         except Exception:
             logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
 
-    def _write_steps(self, began_before_s: float, number: int, queue: str) -> None:
+    def _write_steps(self, began_before_s: float) -> None:
         with self._writing:  # also waits for steps that another thread is writing, and may have to put back
             # No more than there are now: where others note without a pause, the buffer is never empty.
             left = self._gather(began_before_s)
-            if self._records.spread:
-                self._write_by_queue(number, queue)
-                return
             while left > 0:
                 left -= self._write_some()
 
-    def _write_by_queue(self, number: int, only: str) -> None:
-        """Write the steps of each queue, on a cluster, where the node of one may be away while others answer.
-
-        Args:
-            only: Queue whose node must answer; steps of queues that are behind are then left to a later flush.
-        """
-        by_queue: dict[str, list[Step]] = {queue: [] for queue in self._behind}
-        for step in self._steps.values():
-            by_queue.setdefault(step.queue, []).append(step)
+    def _write_queues(self, number: int) -> None:
+        """Write the steps of each queue, on a cluster, those last that may have to wait for a node that is away."""
+        with self._writing:
+            queues = {step.queue for step in self._steps.values()} | {*self._behind}
         failed: BrokerUnavailable | None = None
-        for queue, steps in sorted(by_queue.items(), key=lambda item: item[0] in self._behind):
-            if only and queue != only and queue in self._behind:
-                continue
+        for queue in sorted(queues, key=self._may_wait):
             try:
-                for start in range(0, len(steps), WRITTEN_AT_ONCE):
-                    self._records.write(steps[start : start + WRITTEN_AT_ONCE])
-                    for step in steps[start : start + WRITTEN_AT_ONCE]:
-                        self._steps.pop(step.job_id, None)
+                self._write_queue(queue, number)
             except BrokerUnavailable as error:
-                self._behind.setdefault(queue, number - 1)
-                failed = error if not only or queue == only else failed
-            else:
-                self._behind.pop(queue, None)
+                failed = error
         if failed is not None:
             with self._beginning:
                 self.written = max(self.written, number)
             raise failed
+
+    def _may_wait(self, queue: str) -> bool:
+        return queue in self._behind or (queue in self._writing_queue and self._writing_queue[queue].locked())
+
+    def _write_queue(self, queue: str, number: int) -> None:
+        """Write all steps of a queue, on a cluster; also waits for those that another thread is writing."""
+        with self._writing_queue.setdefault(queue, threading.Lock()):
+            with self._writing:
+                steps = [step for step in self._steps.values() if step.queue == queue]
+            try:
+                for start in range(0, len(steps), WRITTEN_AT_ONCE):
+                    self._records.write(steps[start : start + WRITTEN_AT_ONCE])
+                    with self._writing:
+                        self._drop(steps[start : start + WRITTEN_AT_ONCE])
+            except BrokerUnavailable:
+                self._behind.setdefault(queue, self.written)
+                raise
+            self._wrote[queue] = max(self._wrote.get(queue, 0), number)
+            self._behind.pop(queue, None)
+
+    def _drop(self, written: list[Step]) -> None:
+        """Drop steps that were written, but for jobs whose next step was gathered meanwhile."""
+        for step in written:
+            if self._steps.get(step.job_id) is step:
+                self._steps.pop(step.job_id, None)
 
     def start(self) -> None:
         """Write in the background from now on, in this process."""
@@ -267,11 +289,12 @@ def _made(message: Any, make: Callable[[Any], Step]) -> Step | None:
         return None
 
 
-def record_enqueued(barrier: AckBarrier | None, count: int) -> None:
+def record_enqueued(barrier: AckBarrier | None, count: int, *queues: str) -> None:
     """Write the job records of messages that were enqueued; a server that is away gets them later."""
     if barrier is None or not barrier.pending:
         return
-    try:
-        barrier.flush()
-    except BrokerUnavailable as error:  # the messages are enqueued; their records follow
-        logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
+    for queue in queues:
+        try:
+            barrier.flush(queue=queue)
+        except BrokerUnavailable as error:  # the messages are enqueued; their records follow
+            logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)

@@ -150,7 +150,7 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     message, found = CurrentMessage.get_current_message(), facilities()
     queue = None if message is None else found.yard.queue_of(message.queue_name.removesuffix(".DQ")).name
     try:
-        found.barrier.flush()  # records that the job runs before its progress
+        found.barrier.flush(queue=queue or "")  # records that the job runs before its progress
         stop = found.records.progress(job_id, progress, queue=queue)
     except BrokerError as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)

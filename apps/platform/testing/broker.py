@@ -134,7 +134,7 @@ class MemoryBroker(Broker):
             if standing not in (None, entry.id):
                 return message.copy(message_id=standing)
         self.emit_after("enqueue", message, delay)
-        record_enqueued(self.barrier, 1)
+        record_enqueued(self.barrier, 1, message.queue_name)
         self.on_enqueue()
         return message
 

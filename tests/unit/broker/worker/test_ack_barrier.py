@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
+from msgspec import structs
 
 from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.stores.ended_jobs import EndedJob
@@ -41,7 +42,7 @@ class Records:
         self.written += [step.job_id for step in steps]
 
 
-MOVES = {AckBarrier._gather.__code__, AckBarrier._write_some.__code__, AckBarrier._write_by_queue.__code__}
+MOVES = {AckBarrier._gather.__code__, AckBarrier._write_some.__code__, AckBarrier._drop.__code__}
 
 
 class InterruptAt:
@@ -248,7 +249,7 @@ def test_a_node_that_is_away_holds_back_its_own_queues_only() -> None:
         steps.flush(queue="gone")
 
     assert records.written == ["b", "c"]
-    assert (steps.written_of("gone"), steps.written_of("work")) == (0, 3)
+    assert (steps.written_of("gone"), steps.written_of("work")) == (0, 2)
     assert steps.pending
 
 
@@ -269,3 +270,75 @@ def test_a_node_that_is_back_gets_what_waited_for_it() -> None:
     assert steps.written_of("gone") == 2
     assert not steps.pending
     finished.confirm_flush.assert_called_once_with(7)
+
+
+def test_no_queue_waits_for_the_write_of_another() -> None:
+    records = SpreadRecords()
+    steps = make(records)
+    writes, answers = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        writes.set()
+        assert answers.wait(30)
+
+    records.instead = [hang]
+    steps.add(end("a", "hangs"))
+    with ThreadPoolExecutor() as threads:
+        try:
+            first = threads.submit(steps.flush, queue="hangs")
+            assert writes.wait(30)
+            steps.add(end("b", "work"))
+            threads.submit(steps.flush, queue="work").result(10)
+            assert (records.written, steps.written_of("work")) == (["b"], 2)
+            whole = threads.submit(steps.flush)  # waits, and has written what it can
+            steps.add(end("c", "work"))
+            wait_for(lambda: steps.begun == 3)
+        finally:
+            answers.set()
+        first.result(30)
+        whole.result(30)
+        steps.flush()
+
+    assert sorted(records.written) == ["a", "b", "c"]
+    assert steps.written_of("hangs") == steps.written_of("work") == 4
+
+
+def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well() -> None:
+    records = SpreadRecords()
+    steps = make(records)
+    writes, answers = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        writes.set()
+        assert answers.wait(30)
+
+    records.instead = [hang]
+    steps.add(structs.replace(end("a"), state="retrying", sequence=1))
+    with ThreadPoolExecutor() as threads:
+        try:
+            first = threads.submit(steps.flush, queue="work")
+            assert writes.wait(30)
+            steps.add(structs.replace(end("a"), sequence=2))
+            steps.flush(queue="another")  # gathers it
+        finally:
+            answers.set()
+        first.result(30)
+    assert steps.pending
+    steps.flush(queue="work")
+
+    assert records.written == ["a", "a"]
+    assert not steps.pending
+
+
+def test_an_attempt_to_write_that_fails_does_not_make_one_before_it_count_as_written() -> None:
+    records = SpreadRecords()
+    steps = make(records)
+    steps.flush()
+    steps.add(end("a", "gone"))
+    needs = steps.begun + 1
+    records.away = {"gone"}
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailable):
+            steps.flush()
+
+    assert steps.written_of("gone") < needs <= steps.written_of("work")
