@@ -234,6 +234,17 @@ class SpreadRecords(Records):
             raise BrokerUnavailable("job_write", "away")
         super().write(steps)
 
+    def hang_once(self) -> tuple[threading.Event, threading.Event]:
+        """Have the next write wait; return what is set when it has begun, and what is to be set to end it."""
+        writes, answers = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            writes.set()
+            assert answers.wait(30)
+
+        self.instead = [hang]
+        return writes, answers
+
 
 def test_a_node_that_is_away_holds_back_its_own_queues_only() -> None:
     records = SpreadRecords()
@@ -275,13 +286,7 @@ def test_a_node_that_is_back_gets_what_waited_for_it() -> None:
 def test_no_queue_waits_for_the_write_of_another() -> None:
     records = SpreadRecords()
     steps = make(records)
-    writes, answers = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        writes.set()
-        assert answers.wait(30)
-
-    records.instead = [hang]
+    writes, answers = records.hang_once()
     steps.add(end("a", "hangs"))
     with ThreadPoolExecutor() as threads:
         try:
@@ -306,13 +311,7 @@ def test_no_queue_waits_for_the_write_of_another() -> None:
 def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well() -> None:
     records = SpreadRecords()
     steps = make(records)
-    writes, answers = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        writes.set()
-        assert answers.wait(30)
-
-    records.instead = [hang]
+    writes, answers = records.hang_once()
     steps.add(structs.replace(end("a"), state="retrying", sequence=1))
     with ThreadPoolExecutor() as threads:
         try:
