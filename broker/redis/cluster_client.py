@@ -22,7 +22,7 @@ REMEDY: Final = "use for example redis+cluster://user:password@valkey-1:6379,val
 
 def is_cluster(url: str) -> bool:
     """Return whether a URL is the address of a cluster."""
-    return url.partition("://")[0] in SCHEMES
+    return url.partition("://")[0].lower() in SCHEMES
 
 
 def split_cluster_url(url: str) -> tuple[str, list[Address]]:

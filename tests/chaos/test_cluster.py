@@ -16,6 +16,7 @@ import pytest
 from dramatiq import Worker
 
 from apps.platform.wiring import build_yard
+from apps.platform.workers.child.consumer_restarts import FAILOVER_PAUSE_S
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
@@ -182,7 +183,10 @@ def test_a_slot_that_moves_under_load_loses_and_delays_nothing(
 
 
 @long
-def test_a_master_that_dies_stops_its_own_queues_only(run: Any, tmp_path: Path) -> None:
+def test_a_master_that_dies_stops_its_own_queues_only(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", FAILOVER_PAUSE_S)  # as in a pool
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         running = run(cluster)
         running.certain = ("a", "b")  # a replica may lack what its master answered last

@@ -7,6 +7,7 @@ from typing import Final
 import dramatiq.worker
 
 from apps.platform.conf import switchyard_settings
+from broker.redis.cluster_client import is_cluster
 from broker.redis.sentinel_url import is_sentinel_url
 
 # A call rides out 2 s and a failover takes longer: Dramatiq's pause of 3 s would outlast the new master's start.
@@ -14,7 +15,8 @@ FAILOVER_PAUSE_S: Final = 1.0
 
 
 def restart_soon() -> None:
-    """Shorten the pause where sentinels replace a master that is down; elsewhere Dramatiq's remains."""
-    if is_sentinel_url(switchyard_settings().broker_url):
+    """Shorten the pause where a replica takes over from a master that is down; elsewhere Dramatiq's remains."""
+    url = switchyard_settings().broker_url
+    if is_sentinel_url(url) or is_cluster(url):
         pause_s = min(dramatiq.worker.CONSUMER_RESTART_DELAY_SECS, FAILOVER_PAUSE_S)
         dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = pause_s
