@@ -1,9 +1,9 @@
 """Benchmark of a cluster: processor time of the servers and of the client for each message, beside one server.
 
-Of the servers in three ways: while a worker drains four queues at once, while it drains one after the other, and
-while a single client calls one server after the other. Several servers that work at once on the cores of one machine
-find code and data in the processor's caches less often, with a cluster and without; those that work by turns hardly do,
-as those on machines of their own.
+Of the servers in four ways: while a worker drains four queues at once, while it drains one after the other, while tasks
+come at a steady rate to all four, and while a single client calls one server after the other. Several servers that work
+at once on the cores of one machine find code and data in the processor's caches less often, with a cluster and without;
+those that work by turns hardly do, as those on machines of their own.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ SLICES, LEAST_SLICES, SLICE, AT_ONCE = 60, 10, 320, 8
 BARE_CALLS = 10_000
 BODY = b"x" * 400
 OWNER = "bench.1/live"
-# Masters of the drains.
-DRAINED = {"alone": 0, "of_3": 3}
+# Name in figures -> masters of a drain, and its queues; "on_2" leaves one of three masters without a queue.
+DRAINED = {"alone": (0, QUEUES), "on_2": (3, ("b", "c", "f", "g")), "of_3": (3, QUEUES)}
 SLOTS = 8
+# To all queues together: more than a sender of one process reaches on a slow machine would be no rate.
+STEADY_PER_S, STEADY_S = 1_000, 5
 
 
 class Side:
@@ -137,24 +139,26 @@ class SideApart(Side):
 def measure(bench: Bench, peer: Peer) -> Figures:
     """Measure calls of a single client, then drains by workers."""
     figures = {} if peer.whole_stack else calls(bench)
-    for name, masters in random.sample(list(DRAINED.items()), len(DRAINED)):
-        figures |= drain(bench, peer, name, masters)
+    for name, (masters, queues) in random.sample(list(DRAINED.items()), len(DRAINED)):
+        figures |= drain(bench, peer, name, masters, queues)
     return figures
 
 
-def drain(bench: Bench, peer: Peer, name: str, masters: int) -> Figures:
-    """Drain backlogs of four queues with one worker: of all at once, then of one queue after the other."""
+def drain(bench: Bench, peer: Peer, name: str, masters: int, queues: Sequence[str]) -> Figures:
+    """Drain four queues with one worker: backlogs of all at once, of one after the other, then what comes steadily."""
     share = bench.count(peer.backlog // 2, least=200)
-    with bench.stage(peer, BENCH_LANES=" ".join(QUEUES)).on_cluster(masters) as stage:
+    with bench.stage(peer, BENCH_LANES=" ".join(queues)).on_cluster(masters) as stage:
         stage.start_workers(1, slots=SLOTS)
-        at_once_s, records = drained(stage, QUEUES, share, first=0)
+        at_once_s, records = drained(stage, queues, share, first=0)
         count = len(records)
         by_turns_s = sum(
-            drained(stage, [queue], share, first=count + number * share)[0] for number, queue in enumerate(QUEUES)
+            drained(stage, [queue], share, first=count + number * share)[0] for number, queue in enumerate(queues)
         )
+        steady_s = steadily(stage, queues, bench.count(STEADY_S, least=1) * STEADY_PER_S, first=2 * count)
     return {
         f"cluster_{name}_task_us": at_once_s * 1e6 / count,
         f"cluster_{name}_turns_us": by_turns_s * 1e6 / count,
+        f"cluster_{name}_steady_us": steady_s * 1e6,
         f"cluster_{name}_per_s": drain_rate(records),
     }
 
@@ -172,6 +176,18 @@ def drained(stage: Stage, queues: Sequence[str], share: int, *, first: int) -> t
     stage.resume_workers()
     records = stage.wait_for_records(first + len(queues) * share)
     return stage.server.cpu_s() - before_s, records
+
+
+def steadily(stage: Stage, queues: Sequence[str], count: int, *, first: int) -> float:
+    """Send tasks to some queues by turns at an even pace, and run them.
+
+    Returns:
+        Seconds of processor time of the servers for each.
+    """
+    before_s = stage.server.cpu_s()
+    stage.sender.paced([1 / STEADY_PER_S] * count, first=first, queues=queues)
+    stage.wait_for_records(first + count)
+    return (stage.server.cpu_s() - before_s) / count
 
 
 def calls(bench: Bench) -> Figures:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import sys
 import time
@@ -36,14 +37,21 @@ async def bulk(adapter: Any, *, numbers: Sequence[int], work_s: float = 0.0, **w
 
 
 async def paced(
-    adapter: Any, *, gaps_s: list[float], numbers: Sequence[int], work_s: float = 0.0, **where: str
+    adapter: Any,
+    *,
+    gaps_s: list[float],
+    numbers: Sequence[int],
+    work_s: float = 0.0,
+    queues: Sequence[str] = (),
+    **where: str,
 ) -> float:
-    """Enqueue one task after each gap; a late task does not delay the following ones."""
+    """Enqueue one task after each gap, to several queues by turns; a late task does not delay the following ones."""
+    places = itertools.cycle([{**where, "queue": queue} for queue in queues] or [where])
     started_s = due_s = time.perf_counter()
-    for number, gap_s in zip(range(*numbers), gaps_s, strict=True):
+    for number, gap_s, place in zip(range(*numbers), gaps_s, places, strict=False):
         due_s += gap_s
         await asyncio.sleep(max(due_s - time.perf_counter(), 0))
-        await _done(adapter.enqueue(payload(number, work_s=work_s), **where))
+        await _done(adapter.enqueue(payload(number, work_s=work_s), **place))
     return time.perf_counter() - started_s
 
 
