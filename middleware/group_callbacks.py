@@ -11,6 +11,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import GroupCallbacks
 
 from broker.stores.group_barriers import GroupBarriers
+from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 from middleware.wait_for_broker import retry_until_available
 
@@ -30,13 +31,17 @@ class DurableGroupCallbacks(GroupCallbacks):
 
     Args:
         barrier: Writes the records.
+        yard: Names the queue whose record is written before a job is counted.
         barrier_ttl: Milliseconds that a group is known after the last job that succeeded, a day by default.
     """
 
-    def __init__(self, *, groups: GroupBarriers, barrier: AckBarrier, barrier_ttl: int = 86_400_000) -> None:
+    def __init__(
+        self, *, groups: GroupBarriers, barrier: AckBarrier, yard: Yard, barrier_ttl: int = 86_400_000
+    ) -> None:
         super().__init__(groups, barrier_ttl=barrier_ttl)
         self._groups = groups
         self._barrier = barrier
+        self._yard = yard
 
     def after_process_message(
         self,
@@ -52,7 +57,7 @@ class DurableGroupCallbacks(GroupCallbacks):
         group, callbacks = message.options.get("group_completion_uuid"), message.options["group_completion_callbacks"]
         if not group or not callbacks:
             return
-        count = partial(self._count, str(group), message.message_id)
+        count = partial(self._count, str(group), message)
         state = retry_until_available(count, job_id=message.message_id, what="end of a group's job")
         if state == "unknown":
             log.error("group unknown, its callbacks are not sent", group=group, job_id=message.message_id)
@@ -63,9 +68,9 @@ class DurableGroupCallbacks(GroupCallbacks):
         note_sent = partial(self._groups.note_sent, str(group), ttl_ms=self.barrier_ttl)
         retry_until_available(note_sent, job_id=message.message_id, what="note of a group's callbacks")
 
-    def _count(self, group: str, job_id: str) -> str:
-        self._barrier.flush(with_starts=False)
-        return self._groups.count(group, job_id, ttl_ms=self.barrier_ttl)
+    def _count(self, group: str, message: MessageProxy) -> str:
+        self._barrier.flush(with_starts=False, queue=self._yard.queue_of(message.queue_name).name)
+        return self._groups.count(group, message.message_id, ttl_ms=self.barrier_ttl)
 
     def _send(self, broker: Broker, message: MessageProxy, callback: Message[Any]) -> None:
         if callback.queue_name not in broker.queues:  # a queue of newer code, whose workers consume it

@@ -285,7 +285,7 @@ def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> lis
     """Return ours unless the project lists Dramatiq's: jobs of both would be counted in two places."""
     if facilities.groups is None or any(isinstance(entry, GroupCallbacks) for entry in extra):
         return []
-    return [DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier)]
+    return [DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier, yard=facilities.yard)]
 
 
 def project_dead_letter(letter: DeadLetter) -> None:
