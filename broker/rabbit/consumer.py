@@ -69,6 +69,7 @@ class RabbitConsumer(DramatiqConsumer):
                 self._channel,
                 broker.barrier,
                 window=prefetch * len(names),
+                queue=family.keys.queue,
                 note_returns=broker.redeliveries.note_returns_or_log if not self._holds_delayed else None,
                 held=broker.held_marks if not self._holds_delayed else None,
             )

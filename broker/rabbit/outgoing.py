@@ -27,6 +27,7 @@ class Outgoing:
 
     Args:
         barrier: Flushed before messages are acknowledged.
+        queue: Name of the queue whose records are written; of all by default.
         window: Unacknowledged messages after which the server delivers no more. It has processed all acknowledgements
             but the last so many.
         note_returns: Called with the marks of publications before they go back to their queue.
@@ -39,6 +40,7 @@ class Outgoing:
         barrier: AckBarrier | None,
         *,
         window: int,
+        queue: str = "",
         note_returns: Callable[[list[int]], None] | None = None,
         held: HeldMarks | None = None,
     ) -> None:
@@ -46,7 +48,7 @@ class Outgoing:
         self._cells: dict[int, int] = {}
         self.unacked: dict[int, Publication] = {}
         self._acknowledged: deque[Publication] = deque(maxlen=window)
-        self._channel, self._barrier = channel, barrier
+        self._channel, self._barrier, self._queue = channel, barrier, queue
         self._acks: deque[_Ack] = deque()
         self._returns: deque[int] = deque()
         self._rejected: deque[int] = deque()
@@ -138,8 +140,8 @@ class Outgoing:
         """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
         barrier = self._barrier
         if barrier is not None and not (busy and barrier.in_background and len(self._acks) >= MANY):
-            barrier.flush(with_starts=False)
-        written = barrier.written if barrier is not None else 0
+            barrier.flush(with_starts=False, queue=self._queue)
+        written = barrier.written_of(self._queue) if barrier is not None else 0
         done: dict[int, None] = {}
         while self._acks and self._acks[0].flush <= written:
             done[self._acks.popleft().tag] = None

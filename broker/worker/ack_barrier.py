@@ -94,8 +94,8 @@ class AckBarrier:
 
     @property
     def in_background(self) -> bool:
-        """Whether a thread writes what is noted, without a call of :meth:`flush`."""
-        return self._thread is not None
+        """Whether a thread writes what is noted, without a call of :meth:`flush`, and no node is away."""
+        return self._thread is not None and not self._behind
 
     def wake(self) -> None:
         """Flush soon in the background, where there is one."""

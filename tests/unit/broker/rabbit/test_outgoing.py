@@ -6,9 +6,11 @@ import threading
 
 import pytest
 
+from broker.errors import BrokerUnavailable
 from broker.rabbit.outgoing import MANY, Outgoing
 from broker.rabbit.publication import Publication
 from broker.worker.held_marks import HeldMarks
+from tests.unit.broker.worker.test_ack_barrier import SpreadRecords, end, make
 
 
 class SlowChannel:
@@ -60,9 +62,12 @@ class Background:
     def __init__(self) -> None:
         self.begun = self.written = 0
 
-    def flush(self, *, with_starts: bool) -> None:
+    def flush(self, *, with_starts: bool, queue: str) -> None:
         self.begun += 1
         self.written = self.begun
+
+    def written_of(self, queue: str) -> int:
+        return self.written
 
 
 @pytest.mark.parametrize(("busy", "acknowledged"), [(False, [MANY]), (True, [])])
@@ -79,6 +84,31 @@ def test_many_acknowledgements_wait_for_the_background_only_while_there_is_somet
 
     assert channel.acknowledged == acknowledged
     assert outgoing.pending is busy
+
+
+def test_nothing_is_acknowledged_whose_record_a_node_that_is_away_did_not_take() -> None:
+    """Beside RabbitMQ may be a cluster of Redis: each queue's records are on one of its nodes."""
+    records = SpreadRecords()
+    records.away = {"gone"}
+    barrier = make(records)
+    sent = {queue: Channel() for queue in ("gone", "work")}
+    outgoing = {queue: Outgoing(channel, barrier, window=1, queue=queue) for queue, channel in sent.items()}
+    for queue, one in outgoing.items():
+        one.unacked[1] = Publication(queue)
+        one.ack(1)
+        barrier.add(end(queue, queue))
+
+    for _ in range(2):
+        outgoing["work"].send()
+        with pytest.raises(BrokerUnavailable):
+            barrier.flush()
+        with pytest.raises(BrokerUnavailable):
+            outgoing["gone"].send()
+
+    assert {queue: channel.acknowledged for queue, channel in sent.items()} == {"gone": [], "work": [1]}
+    records.away = set()
+    outgoing["gone"].send()
+    assert sent["gone"].acknowledged == [1]
 
 
 def test_jobs_whose_acknowledgement_breaks_off_are_told_as_ended() -> None:
