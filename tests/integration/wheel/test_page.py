@@ -10,7 +10,7 @@ from urllib.error import URLError
 
 import pytest
 
-from apps.platform.embedded.server import free_port
+from tests.held_port import held_port
 from tests.integration.wheel.browser import Browser
 from tests.integration.wheel.environments import Index, clean_environment
 from tests.integration.wheel.reader import Reader
@@ -24,23 +24,24 @@ PORT = "127.0.0.1:8000"
 
 
 def test_every_step_of_the_page_works(clone: Path, index: Index, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    page = read(PAGE).replace("/path/to/switchyard", str(clone)).replace(PORT, address)
-    offline = clean_environment(
-        PIP_NO_INDEX="1",
-        PIP_FIND_LINKS=str(index.wheels),
-        PIP_NO_COMPILE="1",
-        PIP_CONFIG_FILE="/dev/null",
-        PIP_DISABLE_PIP_VERSION_CHECK="1",
-    )
-    reader = Reader(page, tmp_path, offline)
-    try:
-        _follow(reader, f"http://{address}", index.wheel)
-    except BaseException:
-        print(reader.logs())
-        raise
-    finally:
-        reader.stop()
+    with held_port() as port:
+        address = f"127.0.0.1:{port}"
+        page = read(PAGE).replace("/path/to/switchyard", str(clone)).replace(PORT, address)
+        offline = clean_environment(
+            PIP_NO_INDEX="1",
+            PIP_FIND_LINKS=str(index.wheels),
+            PIP_NO_COMPILE="1",
+            PIP_CONFIG_FILE="/dev/null",
+            PIP_DISABLE_PIP_VERSION_CHECK="1",
+        )
+        reader = Reader(page, tmp_path, offline)
+        try:
+            _follow(reader, f"http://{address}", index.wheel)
+        except BaseException:
+            print(reader.logs())
+            raise
+        finally:
+            reader.stop()
 
 
 def _follow(reader: Reader, root: str, wheel: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from apps.platform.embedded.server import free_port
+from tests.held_port import held_port
 from tests.integration.workers.conftest import ROOT, Bench
 from tests.processes import titles_below
 from tests.unit.documentation.pages import code_blocks, read
@@ -25,23 +25,23 @@ def words_of(command: str, port: int) -> list[str]:
 
 
 def test_probe_of_the_page_tells_a_pool_that_works_from_one_that_is_gone(bench: Bench) -> None:
-    port = free_port()
-    _, manage, *arguments = words_of(START, port)
-    pool = bench.start(*arguments)
-    bench.wait_for_log("pool slow: ready")
+    with held_port() as port:
+        _, manage, *arguments = words_of(START, port)
+        pool = bench.start(*arguments)
+        bench.wait_for_log("pool slow: ready")
 
-    def probe() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words_of(PROBE, port), cwd=ROOT, capture_output=True, text=True, check=False)
+        def probe() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(words_of(PROBE, port), cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert manage == "manage.py"
-    assert wait_for(lambda: (done := probe()).returncode == 0 and done).stderr == ""
-    pool.terminate()
-    pool.wait(60)
-    gone = probe()
-    assert (gone.returncode, gone.stderr) == (
-        1,
-        f"127.0.0.1:{port}/health did not answer: [Errno 111] Connection refused\n",
-    )
+        assert manage == "manage.py"
+        assert wait_for(lambda: (done := probe()).returncode == 0 and done).stderr == ""
+        pool.terminate()
+        pool.wait(60)
+        gone = probe()
+        assert (gone.returncode, gone.stderr) == (
+            1,
+            f"127.0.0.1:{port}/health did not answer: [Errno 111] Connection refused\n",
+        )
 
 
 def test_signal_of_the_page_writes_the_file_it_names(bench: Bench) -> None:
