@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerUnavailable, HashSlotHalfMoved
+from broker.health.half_moved import HalfMovedSlot, half_moved_slots, probe, stands_still
 from broker.health.server import ServerFacts, ServerFinding, judge, read_facts
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -20,17 +21,24 @@ ALONE_ONLY: Final = frozenset({"cluster", "replica"})
 
 @dataclass(frozen=True, slots=True)
 class AwayPart:
-    """Part of a cluster that does not answer; empty where everything answers, and on a single server.
+    """Part of a cluster that does not answer or starts nothing; empty on a single server, and on a whole cluster.
 
     Args:
         nodes: Addresses of its masters.
         queues: Queues that they hold.
-        keys: Further keys that were asked for and lie there.
+        keys: Further keys that were asked for and lie there, or in a slot that is half moved.
+        half_moved: Hash slots whose nodes answer.
     """
 
     nodes: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     keys: frozenset[str] = frozenset()
+    half_moved: tuple[HalfMovedSlot, ...] = ()
+
+    @property
+    def starts_nothing(self) -> frozenset[str]:
+        """Queues that are away or half moved."""
+        return frozenset(self.queues).union(*(slot.queues for slot in self.half_moved))
 
 
 NOTHING_AWAY: Final = AwayPart()
@@ -64,14 +72,16 @@ def away_part(calls: RedisCalls, keys: Keys, queues: Iterable[str], *, also: Ite
         return NOTHING_AWAY
     names = {keys.queue(queue).bodies: queue for queue in queues}
     watched = [*names, *also]
-    answers = calls.pipeline([("EXISTS", key) for key in watched], raise_errors=False, budget_s=LOOK_S)
-    silent = [key for key, answer in zip(watched, answers, strict=True) if isinstance(answer, BrokerUnavailable)]
-    if not silent:
+    answers = calls.pipeline([probe(key) for key in watched], raise_errors=False, budget_s=LOOK_S)
+    away = {key: found for key, found in zip(watched, answers, strict=True) if isinstance(found, BrokerUnavailable)}
+    if not away:
         return NOTHING_AWAY
+    silent = [key for key, error in away.items() if not isinstance(error, HashSlotHalfMoved)]
     return AwayPart(
         tuple(sorted({holder_of(calls, key) for key in silent} - {""})),
         tuple(names[key] for key in silent if key in names),
-        frozenset(key for key in silent if key not in names),
+        frozenset(key for key in away if key not in names),
+        tuple(half_moved_slots(watched, answers, names)),
     )
 
 
@@ -130,13 +140,10 @@ def _read(address: str, node: RedisCalls, production: bool, budget_s: float) -> 
 
 
 def _node_away(queues: Iterable[str]) -> ServerFinding:
-    names = list(queues)
-    verbs = ("starts", "takes") if len(names) == 1 else ("start", "take")
-    stops = f"{', '.join(names)} {verbs[0]} nothing and {verbs[1]} no new jobs" if names else "no queue is on it"
     return ServerFinding(
         "node_away",
         "error",
-        f"it does not answer; {stops}",
+        f"it does not answer; {stands_still(list(queues))}",
         "Start it, or let a replica of it take over; the other nodes' queues go on.",
     )
 

@@ -26,7 +26,8 @@ class ServerFinding:
     Args:
         code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
             ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``, ``node_away``; see also
-            :mod:`broker.health.keyspace_id`, :mod:`broker.health.key_types` and :mod:`broker.health.sentinels`.
+            :mod:`broker.health.keyspace_id`, :mod:`broker.health.key_types`, :mod:`broker.health.half_moved` and
+            :mod:`broker.health.sentinels`.
         severity: ``error`` when work is or will be lost or refused.
         seen: The fact, as half a sentence. Contains no secret, and no address but that of a node or sentinel.
         remedy: The next step, in one line.

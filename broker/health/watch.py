@@ -15,6 +15,7 @@ from typing import Final
 
 from broker.errors import BrokerUnavailable
 from broker.health.cluster_ids import keyspace_of
+from broker.health.half_moved import half_moved, half_moved_slots, probe
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import State, finding
 from broker.health.nodes import NodeState, by_code, read_nodes
@@ -66,6 +67,8 @@ class Watch:
         self.generation = keyspace_of(calls, keys, queues)
         self._calls, self._keys, self._queues = calls, keys, tuple(queues)
         self._families = [keys.queue(queue) for queue in queues]
+        self._queue_of = {family.bodies: family.queue for family in self._families}
+        self._probed = (keys.pool_reports(), *self._queue_of) if calls.spread else ()
         self._production = production
         self._every_s = every_s
         self._look_at_s = 0.0
@@ -113,9 +116,12 @@ class Watch:
     def _ask(self) -> list[ServerFinding]:
         nodes = read_nodes(self._calls, production=self._production, keys=self._keys, queues=self._queues)
         markers = self.generation.commands()
-        answers = self._calls.pipeline([*markers, *type_commands(self._families)], raise_errors=False)
-        marked, types = answers[: len(markers)], answers[len(markers) :]
-        found = by_code(nodes) + wrong_types(self._families, types)
+        probes = [probe(key) for key in self._probed]
+        answers = self._calls.pipeline([*markers, *probes, *type_commands(self._families)], raise_errors=False)
+        marked, answers = answers[: len(markers)], answers[len(markers) :]
+        probed, types = answers[: len(probes)], answers[len(probes) :]
+        slots = half_moved_slots(self._probed, probed, self._queue_of)
+        found = by_code(nodes) + half_moved(slots) + wrong_types(self._families, types)
         failed = next((answer for answer in marked if isinstance(answer, Exception)), None)
         if failed is None or self._calls.spread:
             self._state = self.generation.look(marked)

@@ -17,14 +17,21 @@ from typing import Any, TypeVar
 import redis
 from redis.exceptions import AskError, OutOfMemoryError, TryAgainError
 
-from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, HashSlotMoved
+from broker.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    HashSlotHalfMoved,
+    HashSlotMoved,
+)
 from broker.redis.calls import ANSWER_S, BUDGET_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisCalls
 from broker.redis.cluster_client import ClusterClient
 from broker.redis.cluster_pipeline import ClusterPipeline
 from broker.redis.cluster_stream import ClusterStream
 from broker.redis.connections import lone_connection
 from broker.redis.exchange import Word, ask, connect_within, evaluate, left_s
-from broker.redis.hash_slots import NOTHING_DONE, Address, Asking, HashSlots, key_of, text_of
+from broker.redis.hash_slots import NOTHING_DONE, Address, Asking, HashSlots, is_half_moved, key_of, slot_of, text_of
 from broker.redis.pace import PACE
 from broker.redis.scripts import Script
 from broker.redis.server_errors import is_away, named, unanswered
@@ -77,14 +84,16 @@ class ClusterCalls(RedisCalls):
 
         Args:
             raise_errors: As in :meth:`broker.redis.calls.RedisCalls.pipeline`. Otherwise the commands of a node that
-                does not answer get a ``BrokerUnavailable`` each, unless no node answers.
+                does not answer get a ``BrokerUnavailable`` each, unless no node answers; those whose keys are on two
+                nodes a ``HashSlotHalfMoved``.
         """
         if not commands:
             return []
         pipeline = ClusterPipeline(self, self._slots, commands, self.budget_s if budget_s is None else budget_s)
         answers = pipeline.run(self.refused_s)
         failed = [answer for answer in answers if isinstance(answer, BrokerError)]
-        if failed and (raise_errors or (len(failed) == len(answers) and isinstance(failed[0], BrokerUnavailable))):
+        silent = len(failed) == len(answers) and isinstance(failed[0], BrokerUnavailable)
+        if failed and (raise_errors or (silent and not any(isinstance(one, HashSlotHalfMoved) for one in failed))):
             raise next((error for error in failed if isinstance(error, BrokerUnavailable)), failed[0])
         return answers
 
@@ -145,7 +154,7 @@ class ClusterCalls(RedisCalls):
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
                 give_up_s = deadline if sent or redirected else min(deadline, began_s + self.refused_s)
                 if lost or time.monotonic() + wait_s >= give_up_s:
-                    raise self.given_up(name, error, sent=sent) from error
+                    raise self.given_up(name, error, key, sent=sent) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
                 if connection is not None:
                     connection.disconnect()
@@ -157,11 +166,15 @@ class ClusterCalls(RedisCalls):
                 time.sleep(wait_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
+    def given_up(self, name: str, error: redis.RedisError, key: str | bytes | None, *, sent: bool) -> BrokerError:
         """Return the error for a call whose time is over."""
-        if isinstance(error, NOTHING_DONE):
+        outcome = "unknown" if sent else "refused"
+        made: BrokerError
+        if key is not None and is_half_moved(error):
+            made = HashSlotHalfMoved(name, slot_of(key), self.node_of(key), outcome=outcome)
+        elif isinstance(error, NOTHING_DONE):
             cause = f"its hash slot is being moved or has no node ({type(error).__name__}: {error})"
-            made = BrokerUnavailable(name, cause, outcome="unknown" if sent else "refused")
+            made = BrokerUnavailable(name, cause, outcome=outcome)
         else:
             made = unanswered(name, error, self.client, sent=sent)
         made.__cause__ = error
@@ -219,7 +232,7 @@ class ClusterCalls(RedisCalls):
             self._nodes[address] = RedisCalls(client, budget_s=self.budget_s, refused_s=self.refused_s)
         return self._nodes[address]
 
-    def node_of(self, key: str) -> str:
+    def node_of(self, key: str | bytes) -> str:
         """Return the address of the master that holds a key.
 
         Raises:

@@ -75,14 +75,14 @@ class ClusterClient(Client):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command to the node of its key, or to one that answers, and follow where the node sends it."""
+        key, asked = key_of(args), None
         for left in reversed(range(TRIES)):
-            key = key_of(args)
-            address = self.slots.master_of(key)
+            address = asked or self.slots.master_of(key)
             with self.node(address) as node:
                 try:
-                    return node.execute_command(*args, **options)
-                except AskError as error:  # a slot that moves: it is the new node's soon
-                    self.slots.redirected(error, address)
+                    return _ask_once(node, args, options) if asked else node.execute_command(*args, **options)
+                except AskError as error:
+                    asked = self.slots.redirected(error, address)
                     if not left:
                         raise
                 except (redis.ConnectionError, redis.TimeoutError):
@@ -94,6 +94,14 @@ class ClusterClient(Client):
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         """Return a pipeline for commands whose keys are on one node: that of the first key."""
         return NodePipeline(self, transaction)
+
+
+def _ask_once(node: Client, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Return the answer of a node that is being given the slot of a key."""
+    with node.pipeline(transaction=False) as pipe:
+        pipe.execute_command("ASKING")
+        pipe.execute_command(*args, **options)
+        return pipe.execute()[1]
 
 
 class NodePipeline(redis.client.Pipeline):

@@ -66,7 +66,9 @@ class ClusterPipeline:
         for position in left:
             error = self._errors[position]
             name = str(self._commands[position][0])
-            self._answers[position] = self._calls.given_up(name, error, sent=position in self._sent)
+            self._answers[position] = self._calls.given_up(
+                name, error, self._keys[position], sent=position in self._sent
+            )
         return self._answers
 
     def _round(self, left: Sequence[int]) -> list[int]:

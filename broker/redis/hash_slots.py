@@ -64,6 +64,11 @@ def slot_of(key: str | bytes) -> int:
     return int(key_slot(key.encode() if isinstance(key, str) else key))
 
 
+def is_half_moved(error: Exception) -> bool:
+    """Whether a node that is handing a hash slot over, or is being given it, does not have all keys of a call."""
+    return isinstance(error, TryAgainError) or (isinstance(error, AskError) and not isinstance(error, MovedError))
+
+
 def text_of(address: Address) -> str:
     """Return an address as people write it."""
     return f"{address[0]}:{address[1]}"

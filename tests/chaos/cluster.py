@@ -166,19 +166,28 @@ class ClusterUnderTest:
 
     def owner(self, key: str) -> Node:
         """Return the master that holds a key, as the first node that answers says."""
-        slot = slot_of(key)
-        for node in self.nodes:
-            if not node.answers():
-                continue
-            with node.admin as client:
-                connection = client.connection_pool.get_connection()
-                connection.send_command("CLUSTER", "SLOTS")
-                ranges = connection.read_response(disable_decoding=True)
-                connection.disconnect()
-            for first, last, master, *_ in ranges:
-                if first <= slot <= last:
-                    return next(one for one in self.nodes if one.port == master[1])
-        raise LookupError(f"no node holds {key}")
+        found = (self._owner_by(node, slot_of(key)) for node in self.nodes if node.answers())
+        owner = next((owner for owner in found if owner is not None), None)
+        if owner is None:
+            raise LookupError(f"no node holds {key}")
+        return owner
+
+    def _owner_by(self, node: Node, slot: int) -> Node | None:
+        """Return the master of a slot, as one node says."""
+        with node.admin as client:
+            connection = client.connection_pool.get_connection()
+            connection.send_command("CLUSTER", "SLOTS")
+            ranges = connection.read_response(disable_decoding=True)
+            connection.disconnect()
+        ports = (master[1] for first, last, master, *_ in ranges if first <= slot <= last)
+        return next((one for port in ports for one in self.nodes if one.port == port), None)
+
+    def wait_until_agreed(self, key: str, owner: Node) -> None:
+        """Wait until every node names a master of a key: news of an earlier move may still be on their way."""
+        wait_for(
+            lambda: all(self._owner_by(node, slot_of(key)) is owner for node in self.nodes if node.answers()),
+            what=f"all name {owner.address} for {key}",
+        )
 
     def replica_of(self, master: Node) -> Node:
         """Return a node that follows a master."""

@@ -13,7 +13,7 @@ from apps.platform.operations.findings.finding import CHECK_BROKER, Act, Finding
 from apps.platform.operations.findings.precedence import Level, Ranked, ranked
 from apps.platform.operations.findings.scheduler import look_at_schedules
 from apps.platform.operations.rows import Row
-from apps.platform.operations.server_state import ServerState
+from apps.platform.operations.server_state import OF_SOME_QUEUES, ServerState
 from broker.health.server import ServerFinding
 from broker.shapes import LaneStats
 
@@ -23,9 +23,9 @@ LETTERS_PAGE = "admin:switchyard_dead_letters_deadletter_changelist"
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",
-    "broker.replica", "broker.node_away", "pools.down", "pools.returning", "pools.host_gone", "queues.late",
-    "queues.just_late", "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down",
-    "dead letters.*",
+    "broker.replica", "broker.node_away", "broker.half_moved", "pools.down", "pools.returning", "pools.host_gone",
+    "queues.late", "queues.just_late", "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying",
+    "scheduler.down", "dead letters.*",
     # The broker answers at this moment.
     *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip
@@ -165,7 +165,7 @@ def _server(server: ServerState) -> Iterable[Finding]:
         )
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
-        if found.code == "node_away":
+        if found.code in OF_SOME_QUEUES:
             then += "" if server.pools_known else " The pools' reports are on it: which pools run is not known."
             then += "" if server.scheduler_known else " The scheduler's lease is on it: no schedule starts meanwhile."
         yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_BROKER)

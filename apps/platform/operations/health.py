@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, OperationalError, ProgrammingError, connection
 
-from apps.platform.operations.server_state import read_broker_state
+from apps.platform.operations.server_state import OF_SOME_QUEUES, read_broker_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -28,7 +28,7 @@ class Dependency:
 def _ask_broker() -> str:
     """Return why the broker accepts no work or may lose it, "" when it is healthy.
 
-    A node of a cluster that is away is no reason: this process takes work for the queues of the others.
+    A node of a cluster that is away is no reason, nor a half-moved slot: this process takes work for other queues.
     """
     found = facilities()
     server = read_broker_state(found)
@@ -36,7 +36,7 @@ def _ask_broker() -> str:
         return f"accepts no work: {server.refusal}"
     if server.pools_known:
         found.pools.read_all()
-    return "; ".join(error.seen for error in server.errors if error.code != "node_away")
+    return "; ".join(error.seen for error in server.errors if error.code not in OF_SOME_QUEUES)
 
 
 def _ask_database() -> str:

@@ -45,10 +45,10 @@ def _broker_up(*, is_up: bool) -> Metric:
 
 
 def _away(state: YardState) -> Metric:
-    text = "Whether the node of a cluster that holds a queue does not answer."
+    text = "Whether a queue starts nothing, since its node of a cluster is away or its hash slot is half moved."
     away = GaugeMetricFamily("switchyard_queue_away", text, labels=("queue",))
     for queue in declared_yard().queues:
-        away.add_metric((queue.name,), int(queue.name in state.server.away.queues))
+        away.add_metric((queue.name,), int(queue.name in state.server.away.starts_nothing))
     return away
 
 

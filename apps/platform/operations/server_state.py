@@ -11,6 +11,7 @@ from apps.platform.conf import declared_yard
 from apps.platform.leadership import SCHEDULER
 from broker.errors import BrokerError
 from broker.health.cluster_ids import marks_of, where_lost
+from broker.health.half_moved import half_moved
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import State, finding, marker_of
 from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes
@@ -41,6 +42,8 @@ UNCONFIRMED = (
     "Start the nodes that are away: `rabbitmqctl cluster_status`, on a node that is left, names those that run. Work "
     "then resumes by itself: what waits and what was confirmed is not lost.",
 )
+# Errors that stop some queues of a cluster, while the others go on.
+OF_SOME_QUEUES = frozenset({"node_away", "half_moved"})
 # Findings that a refusal already reports.
 IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
@@ -54,7 +57,7 @@ class ServerState:
         remedy: Step after which the server accepts writes again.
         findings: Other defects, worst first, without those that cannot be verified.
         uptime_s: Seconds since its start, not compared; ``None`` where it does not tell.
-        away: Part of a cluster that does not answer.
+        away: Part of a cluster that does not answer or starts nothing.
         pools_known, scheduler_known: The node with the pools' reports, and with the scheduler's lease, answers.
     """
 
@@ -112,7 +115,8 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
     uptimes_s = [node.facts.uptime_s for node in nodes if node.facts is not None and node.facts.uptime_s is not None]
-    wrong = (*_lost_keyspace(calls, keys, queues, away), *_wrong_types(calls, keys, there), *found)
+    lost, slots = _lost_keyspace(calls, keys, queues, away), half_moved(away.half_moved)
+    wrong = (*lost, *slots, *_wrong_types(calls, keys, there), *found)
     return ServerState(
         refusal,
         then,

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dramatiq
 import pytest
-from django.conf import settings
-from django.core.management import call_command
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import reverse
-from prometheus_client import CollectorRegistry, generate_latest
 
 from apps.platform.conf import declared_yard
 from apps.platform.history.filters import Filter
 from apps.platform.jobs.listing.pages import find_jobs
-from apps.platform.leadership import SCHEDULER, Leadership
+from apps.platform.leadership import SCHEDULER
 from apps.platform.operations import health
 from apps.platform.operations.findings.examine import examine
-from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.metrics_broker import BrokerMetrics
 from apps.platform.operations.overview import Room, overview
 from apps.platform.operations.queries import yard_state
-from apps.platform.wiring import build_yard
-from broker.clock import now_ms
 from broker.errors import BrokerUnavailable
-from broker.health.cluster_ids import keyspace_of
-from broker.interface import Facilities, facilities
-from broker.redis.connections import connect
-from broker.stores.pool_reports import PoolReport
-from tests.chaos.cluster import ClusterUnderTest, Node
-from tests.factories.brokers import the_global_broker
+from broker.interface import facilities
+from tests.chaos.cluster import ClusterUnderTest
 from tests.factories.callers import Caller
+from tests.integration.operations.yard_on_cluster import (
+    by_name,
+    fill,
+    held_by,
+    metrics,
+    output_of,
+    report,
+    words,
+    yard_on_cluster,
+)
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
@@ -49,42 +45,8 @@ ALLOWED_S = 4.0
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
     """The project's yard is on three masters without replicas."""
-    with ClusterUnderTest(tmp_path / "cluster") as cluster:
-        yard = declared_yard()
-        broker = build_yard(yard, connect(cluster.url), yard.keys)
-        broker.actors = dict(dramatiq.get_broker().actors)
-        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
-        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
-            yield cluster
-
-
-def held_by(cluster: ClusterUnderTest, node: Node) -> list[str]:
-    keys = declared_yard().keys
-    return [queue.name for queue in declared_yard().queues if cluster.owner(keys.queue(queue.name).bodies) is node]
-
-
-def fill(found: Facilities) -> dict[str, str]:
-    """Send a job to every queue, let every pool report and a scheduler lead; return queue -> job."""
-    broker, sent = dramatiq.get_broker(), {}
-    keyspace_of(found.records.calls, found.records.keys, [queue.name for queue in declared_yard().queues]).prepare()
-    for queue in declared_yard().queues:
-        actor: Any = dramatiq.actor(lambda: None, broker=broker, queue_name=queue.name, actor_name=f"of_{queue.name}")
-        sent[queue.name] = actor.send().message_id
-    report(found)
-    assert Leadership(found.records.calls, found.records.keys, SCHEDULER, lease_s=600).acquire_or_renew()
-    return sent
-
-
-def report(found: Facilities) -> None:
-    now = now_ms()
-    for pool in declared_yard().pools:
-        found.pools.write(
-            PoolReport(
-                pool=pool.name, host="h", pid=1, kind=pool.kind, slots=pool.total_slots, busy=0, started_at=now,
-                beat_at=now, state="up", restarts={},
-                children=[{"pid": 2, "ready": True, "busy": 0, "done": 0, "rss_bytes": 1}],
-            )
-        )  # fmt: skip
+    with yard_on_cluster(tmp_path / "cluster") as cluster:
+        yield cluster
 
 
 def timed(function: Callable[[], Any]) -> Any:
@@ -92,27 +54,6 @@ def timed(function: Callable[[], Any]) -> Any:
     answer = function()
     assert time.monotonic() - began_s < ALLOWED_S
     return answer
-
-
-def words(room: Room) -> dict[str, str]:
-    return {row.name: row.state.word for row, _ in room.rows if row.kind == "queue"}
-
-
-def by_name(findings: list[Finding]) -> dict[str, Finding]:
-    return {found.name: found for found in findings}
-
-
-def output_of(*command: str) -> tuple[str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    call_command(*command, stdout=out, stderr=err)
-    return out.getvalue(), err.getvalue()
-
-
-def metrics() -> dict[str, float]:
-    registry = CollectorRegistry()
-    registry.register(BrokerMetrics())  # type: ignore[arg-type]
-    lines = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: ClusterUnderTest, watcher: Client) -> None:

@@ -105,6 +105,8 @@ def copyable(found: Finding) -> Finding:
         address = f"-s {urlsplit(url).path}"
     elif node := NODE.match(found.seen):  # a setting is that node's alone
         address = f"-h {node[1]} -p {node[2]}"
+    elif "--cluster" in found.next:  # names its node
+        address = ""
     elif is_cluster(url):
         host, port = split_cluster_url(url)[1][0]
         address = f"-c -h {host} -p {port}"
@@ -115,7 +117,8 @@ def copyable(found: Finding) -> Finding:
         address = f"-h {parts.hostname} -p {parts.port or 6379}"
     else:
         address, login = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"', ""
-    return replace(found, next=found.next.replace("valkey-cli", f"{_program()} {address}{login}"))
+    words = " ".join(part for part in (_program(), address, login) if part)
+    return replace(found, next=found.next.replace("valkey-cli", words))
 
 
 def _program() -> str:
@@ -143,7 +146,7 @@ def _login(url: str) -> str:
         options.append("--user ADMIN")
     if parts.username or parts.password:
         options.append("--askpass")
-    return "".join(f" {option}" for option in options)
+    return " ".join(options)
 
 
 def broker_away(group: FindingGroup, error: Exception) -> Finding:

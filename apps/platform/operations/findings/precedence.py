@@ -55,6 +55,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("broker.wrong_type", "Unsafe", says=UNSAFE),
     # One cause for many queues.
     Rank("broker.node_away", "Node away", says="Of the cluster, {seen}."),
+    Rank("broker.half_moved", "Slot half moved", says="Of the cluster, {seen}."),
     Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
     Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
     Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),

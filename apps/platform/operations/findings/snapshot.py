@@ -19,7 +19,7 @@ from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
 from broker.rabbit.lapse_records import KEPT_MS, decode
 from broker.redis.access import calls_on
-from broker.redis.calls import RedisCalls
+from broker.redis.calls import RedisCalls, Word
 from broker.redis.cluster_client import each_server
 from broker.redis.connections import connect
 from broker.shapes import QueueStats
@@ -105,7 +105,7 @@ def read() -> Snapshot:
         reports = [] if away.keys else pools.read_all()
         return Snapshot(
             now_ms=now_ms,
-            queues={name: _queue(client, calls, keys.queue(name), now_ms) for name in there},
+            queues={name: _queue(calls, keys.queue(name), now_ms) for name in there},
             reports=reports,
             silent=[] if away.keys else pools.read_silent(reports, now_ms),
             away=away,
@@ -113,21 +113,20 @@ def read() -> Snapshot:
         )
 
 
-def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
+def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
     stats = family_stats(calls, keys, ages_held=True)
-    with client.pipeline(transaction=False) as pipe:
-        pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # score 0: the owner is being cleared
-        pipe.hscan(keys.notes, 0, match="crash:*", count=CRASH_NOTES)
-        pipe.hscan(keys.suspects, 0, count=CRASH_NOTES)
-        for lane in ALL_LANES:
-            pipe.zrange(keys.parked(lane), 0, PARKED_SHOWN - 1)
-        found, (_, notes), (_, suspects), *parked = pipe.execute()
-        expired = {str(owner, "utf-8", "replace"): (now_ms - until) / 1000 for owner, until in found}
-        for owner in expired:
-            pipe.hlen(keys.hold(owner))
-            pipe.hexists(keys.hold(owner), "#")
-        answers = pipe.execute()
+    reads: list[tuple[Word, ...]] = [
+        ("ZRANGEBYSCORE", keys.leases, "(0", now_ms, "WITHSCORES"),  # score 0: the owner is being cleared
+        ("HSCAN", keys.notes, 0, "MATCH", "crash:*", "COUNT", CRASH_NOTES),
+        ("HSCAN", keys.suspects, 0, "COUNT", CRASH_NOTES),
+        *(("ZRANGE", keys.parked(lane), 0, PARKED_SHOWN - 1) for lane in ALL_LANES),
+    ]
+    leases, (_, noted), (_, suspected), *parked = calls.pipeline(reads)
+    expired = {str(owner, "utf-8", "replace"): (now_ms - float(until)) / 1000 for owner, until in _pairs(leases)}
+    reads = [read for hold in map(keys.hold, expired) for read in (("HLEN", hold), ("HEXISTS", hold, "#"))]
+    answers = calls.pipeline(reads)
     held = sum(answers[::2]) - sum(answers[1::2])
+    notes, suspects = dict(_pairs(noted)), dict(_pairs(suspected))
     crashed = {
         str(name, "utf-8", "replace").removeprefix("crash:"): int(count[0])
         for name, note in notes.items()
@@ -141,13 +140,17 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
     for id_, stored in suspects.items():  # of RabbitMQ, whose messages have no notes of that kind
         if (note := decode(stored)) is not None and now_ms - note.at_ms <= KEPT_MS:
             lapses[str(id_, "utf-8", "replace")] = len(note.lapses)
-    actors = _actors_of(client, keys, [*crashed, *lapses])
+    actors = _actors_of(calls, keys, [*crashed, *lapses])
     unknown = sorted({_actor(member) for members in parked for member in members})
     return QueueFacts(stats, expired, held, crashed, actors, lapses, tuple(unknown))
 
 
-def _actors_of(client: redis.Redis, keys: QueueKeys, ids: list[str]) -> dict[str, str]:
-    bodies = cast("list[bytes | None]", client.hmget(keys.bodies, ids)) if ids else []
+def _pairs(words: list[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _actors_of(calls: RedisCalls, keys: QueueKeys, ids: list[str]) -> dict[str, str]:
+    bodies = calls.command("HMGET", keys.bodies, *ids) if ids else []
     found = {id_: fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
     return {id_: fields.actor for id_, fields in found.items() if fields is not None}
 

@@ -31,6 +31,7 @@ CAUSES = {
     "too_old": ("An old package", ""),
     "cluster": ("The address of a cluster's node, without +cluster in its scheme", ""),
     "node_away": ("The node was stopped or is cut off, and has no replica that took over", ""),
+    "half_moved": ("A reshard was interrupted, or is running", ""),
     "sentinel_away": ("It is down or cut off, TLS differs on both sides, or the address is out of date", ""),
     "sentinels_split": ("A failover is going on, or some are cut off from the others", ""),
     "no_quorum": ("Too many sentinels are down, cut off from one another, or lack tls-replication", ""),

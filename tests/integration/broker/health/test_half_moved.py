@@ -1,0 +1,107 @@
+"""A hash slot that an interrupted reshard leaves on two nodes is named: by the watch, by probes and by calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from broker.errors import HashSlotHalfMoved
+from broker.health.half_moved import HalfMovedSlot
+from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, places_of
+from broker.health.watch import Watch
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.access import calls_on
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from broker.redis.hash_slots import slot_of
+from tests.chaos.cluster import ClusterUnderTest, Node
+
+KEYS = Keys("halves")
+# Of each case its own, whose slot is moved once: two moves at short intervals may leave nodes with two opinions.
+NAMES = (f"half-{number}" for number in itertools.count())
+
+
+@dataclass(frozen=True)
+class Move:
+    """An interrupted move of a queue's hash slot."""
+
+    queue: str
+    steps: Iterator[int]
+    cluster: ClusterUnderTest
+    target: Node
+
+    @property
+    def key(self) -> str:
+        """A key of the queue."""
+        return KEYS.queue(self.queue).bodies
+
+    def end(self) -> None:
+        """Go on with it to its end."""
+        for _ in self.steps:
+            pass
+        self.cluster.wait_until_agreed(self.key, self.target)
+
+
+@pytest.fixture
+def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+    """The access to an emptied cluster."""
+    cluster.flush()
+    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+    yield calls
+    calls.close()
+
+
+@pytest.fixture(params=["no key of the queue", "no key moved", "every key moved"])
+def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRequest) -> Iterator[Move]:
+    """The move of a queue's slot, in each state in which it may be interrupted."""
+    queue = next(NAMES)
+    key = KEYS.queue(queue).bodies
+    target = cluster.another(cluster.owner(key))
+    move = Move(queue, cluster.keys_moved_one_by_one(key, target), cluster, target)
+    Watch(calls, KEYS, [queue, "c"], production=True).generation.prepare()
+    if request.param != "no key of the queue":
+        QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("waits", b"{}")])
+    next(move.steps)
+    if request.param == "every key moved":
+        next(move.steps)
+    yield move
+    move.end()
+
+
+def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCalls, move: Move) -> None:
+    queue, node, slot = move.queue, calls.node_of(move.key), slot_of(move.key)
+    watch = Watch(calls, KEYS, [queue, "c"], production=True)
+
+    assert away_part(calls, KEYS, [queue, "c"]) == AwayPart(half_moved=(HalfMovedSlot(slot, node, (queue,)),))
+    assert away_part(calls, KEYS, [queue]).half_moved, "also where the yard has no other queue"
+    [found] = watch.look().findings
+    assert (found.code, found.severity) == ("half_moved", "error")
+    assert found.seen == (
+        f"hash slot {slot} is half moved away from node {node}; {queue} starts nothing and takes no new jobs"
+    )
+    assert found.remedy.endswith(f"valkey-cli --cluster fix {node}.")
+    with pytest.raises(HashSlotHalfMoved) as refused:
+        QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("refused", b"{}")])
+    assert (refused.value.slot, refused.value.node, refused.value.outcome) == (slot, node, "refused")
+    QueueOperations(calls, KEYS.queue("c")).enqueue([Entry("taken", b"{}")])
+
+    move.end()
+    QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("taken", b"{}")])
+    assert watch.look().findings == ()
+    assert away_part(calls, KEYS, [queue, "c"]) == NOTHING_AWAY
+    assert queue in places_of(calls, KEYS, [queue])[move.target.address]
+
+
+def test_a_plain_command_follows_a_key_to_its_new_node(
+    cluster: ClusterUnderTest, calls: RedisCalls, move: Move
+) -> None:
+    client = connect(cluster.url, profile="quick")
+
+    assert client.hlen(move.key) == calls.command("HLEN", move.key)
+    assert client.hlen(KEYS.queue(move.queue).dead) == 0
+    client.close()
