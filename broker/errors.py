@@ -104,7 +104,7 @@ class HashSlotHalfMoved(BrokerUnavailable):
 
 def finish_the_move(node: str) -> str:
     """Return the remedy for a hash slot that a node is handing over."""
-    return f"wait while a reshard runs; after one that was interrupted: valkey-cli --cluster fix {node}"
+    return f"wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix {node}`"
 
 
 class UnknownQueue(SwitchyardError):

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.redis import sentinel_url
-from broker.redis.addresses import check_options, split_hosts
+from broker.redis.addresses import check_options, is_loopback, split_hosts
 from broker.redis.cluster_client import is_cluster, split_cluster_url
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
@@ -32,7 +32,6 @@ PACKAGES: Final = {
     "gs": ("google.cloud.storage", "google-cloud-storage>=3.1,<4", "gcs"),
 }
 DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
 
@@ -173,7 +172,7 @@ def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
         return ""
     parts = urlsplit(value)
     with_valid_port(name, value)
-    if not debug and parts.hostname not in LOOPBACK and not parts.password:
+    if not debug and not is_loopback(parts.hostname) and not parts.password:
         remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
         raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
     if parts.username is not None and parts.password is None:
@@ -227,10 +226,10 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         check_options(value, own=sentinel_url.OWN if sentinel_url.is_sentinel_url(value) else ())
     except UnusableAddress as error:
         raise InvalidSetting(name, error.fact, error.remedy) from None
-    loopback = hosts and hosts <= set(LOOPBACK)
+    loopback = hosts and all(map(is_loopback, hosts))
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
-        far = min(hosts - set(LOOPBACK), default=parts.hostname)
+        far = min((host for host in hosts if not is_loopback(host)), default=parts.hostname)
         raise InvalidSetting(name, f"{far} is reached without a password", remedy)
     return value
 

@@ -17,6 +17,10 @@ from broker.redis.tls_errors import tls_remedy
 BEHIND_BYTES: Final = 1_000_000
 SILENT_S: Final = 10
 ASK_EACH: Final = "Ask each for SENTINEL CKQUORUM and SENTINEL SENTINELS; start those that are down."
+START_IT: Final = "Start it, or correct SWITCHYARD_BROKER_URL."
+LOGIN: Final = "Correct sentinel_username and sentinel_password in SWITCHYARD_BROKER_URL."
+SPEAK_TLS: Final = "Begin SWITCHYARD_BROKER_URL with rediss+sentinel://, where it takes TLS alone."
+ITS_NAME: Final = "Correct the master's name in SWITCHYARD_BROKER_URL, or that in the sentinel's configuration."
 MISSING_REPLICA: Final = (
     "Start the missing one; its log says why it does not connect. "
     "SENTINEL RESET, at one sentinel after the other, forgets one that is gone for good."
@@ -34,6 +38,7 @@ class SentinelState:
         address: Its host and port.
         master: Host and port of the server that it names; "" without an answer.
         failure: Reason why it names none; "" when it does.
+        step: What to do about that, where it was reached; "" where it was not.
         known: Sentinels of this master that it knows, itself among them.
         needed: Sentinels that it must reach to start a failover: the quorum, and more than half of those known.
         usable: Sentinels that it reaches; ``None`` where its user may not ask.
@@ -43,6 +48,7 @@ class SentinelState:
     address: str
     master: str = ""
     failure: str = ""
+    step: str = ""
     known: int = 0
     needed: int = 0
     usable: int | None = None
@@ -59,10 +65,17 @@ def judge_sentinels(states: Sequence[SentinelState]) -> list[ServerFinding]:
     """Return what is wrong with the sentinels: those without an answer, of another opinion, or without a quorum."""
     found = []
     answered = [state for state in states if state.master]
-    if len(answered) < len(states):
-        silent = "; ".join(f"{state.address} {state.failure}" for state in states if not state.master)
-        seen = f"{len(states) - len(answered)} of {len(states)} sentinels name no master: {silent}"
-        found.append(ServerFinding("sentinel_away", "warning", seen, "Start it, or correct SWITCHYARD_BROKER_URL."))
+    mute = [state for state in states if not state.master]
+    for code, some in (
+        ("sentinel_away", [state for state in mute if not state.step]),
+        ("sentinel_refuses", [state for state in mute if state.step]),
+    ):
+        if some:
+            why = "; ".join(f"{state.address} {state.failure}" for state in some)
+            steps = " ".join(dict.fromkeys(state.step for state in some if state.step)) or START_IT
+            found.append(
+                ServerFinding(code, "warning", f"{len(some)} of {len(states)} sentinels name no master: {why}", steps)
+            )
     named = {state.master for state in answered}
     if len(named) > 1:
         names = "; ".join(f"{state.address} names {state.master}" for state in answered)
@@ -89,7 +102,8 @@ def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFin
     """
     replicas = [value for name, value in sorted(replication.items()) if re.fullmatch(r"slave\d+", name)]
     if not replicas:
-        seen = "no replica is connected to the master: nothing takes over when it fails"
+        which = f"none of {known} replicas that the sentinels know is" if known else "no replica is"
+        seen = f"{which} connected to the master: nothing takes over when it fails"
         return [ServerFinding("no_replica", "warning", seen, "Start a replica; its log says why it does not connect.")]
     offset = int(replication.get("master_repl_offset", 0))
     behind = [text for replica in replicas if (text := _behind(replica, offset))]
@@ -134,11 +148,13 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
     except redis.TimeoutError:
         return SentinelState(address, failure="does not answer")
     except redis.AuthenticationError:
-        return SentinelState(address, failure="refuses sentinel_username or sentinel_password")
+        return SentinelState(address, failure="refuses sentinel_username or sentinel_password", step=LOGIN)
     except redis.ConnectionError as error:
-        return SentinelState(address, failure=_absence(error))
+        failure, step = _absence(error)
+        return SentinelState(address, failure=failure, step=step)
     if isinstance(words, redis.ResponseError) or named is None or isinstance(named, redis.ResponseError):
-        return SentinelState(address, failure=_refusal(words, sentinels.url.master))
+        failure, step = _refusal(words, sentinels.url.master)
+        return SentinelState(address, failure=failure, step=step)
     state = fields_of(words)
     known = int(state["num-other-sentinels"]) + 1
     return SentinelState(
@@ -151,18 +167,19 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
     )
 
 
-def _absence(error: redis.ConnectionError) -> str:
+def _absence(error: redis.ConnectionError) -> tuple[str, str]:
     if remedy := tls_remedy(error):
-        return f"fails within TLS ({remedy.partition(': ')[0]})"
+        fact, _, step = remedy.partition(": ")
+        return f"fails within TLS ({fact})", f"{step[0].upper()}{step[1:]}."
     if any(words in str(error) for words in ENDED):
-        return "ends the connection without an answer, perhaps because it takes TLS alone"
-    return "is away"
+        return "ends the connection without an answer, perhaps because it takes TLS alone", SPEAK_TLS
+    return "is away", ""
 
 
-def _refusal(answer: Any, master: str) -> str:
+def _refusal(answer: Any, master: str) -> tuple[str, str]:
     if "No such master" in str(answer):
-        return f"knows no master {master!r}"
-    return "refuses the question for the master"
+        return f"knows no master {master!r}", ITS_NAME
+    return "refuses the question for the master", LOGIN
 
 
 def _usable(answer: bytes | redis.ResponseError) -> int | None:

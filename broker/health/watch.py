@@ -91,7 +91,7 @@ class Watch:
 
     def look(self) -> Health:
         """Look now; log what is new and what is over. Raises nothing for a server that is away."""
-        before = {found.code for found in self.health.findings}
+        before = {found.code: found for found in self.health.findings}
         try:
             found = self._ask()
         except BrokerUnavailable as error:
@@ -103,8 +103,8 @@ class Watch:
             logger.log(
                 logging.ERROR if item.severity == "error" else logging.WARNING, "broker: %s; %s", item.seen, item.remedy
             )
-        for code in before - {item.code for item in found}:
-            logger.info("broker: %s is over", code)
+        for code in before.keys() - {item.code for item in found}:
+            logger.info("broker: resolved: %s", before[code].seen)
         self.health = Health(tuple(sorted(found, key=lambda item: item.severity)), news, pause)
         self._look_at_s = time.monotonic() + self._every_s
         return self.health

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import ipaddress
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -46,6 +47,16 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     scheme, login, hosts, rest = found.groups()
     each = hosts.split(",")
     return urlsplit(f"{scheme}{login}{each[0]}{rest}"), each
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host of an address is this machine by its loopback interface: also ``127.0.0.11``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:

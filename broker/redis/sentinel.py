@@ -9,6 +9,7 @@ What clients write there meanwhile is lost: hence the question once a second.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,8 @@ ONE_S: Final = 0.4
 ALL_S: Final = 1.0
 # The question while a connection is used: how often, for how long, and how often where it was not answered.
 EVERY_S, ANSWER_S, LATER_S = 1.0, 0.2, 5.0
+
+logger = logging.getLogger("switchyard.broker")
 
 
 class Answer(NamedTuple):
@@ -115,7 +118,9 @@ class Sentinels:
 
     def _learn(self, answer: Answer) -> tuple[str, int]:
         former, self._epoch, self.master = self.master, answer.epoch, (answer.host, answer.port)
-        self.changes += former not in (None, self.master)
+        if former is not None and former != self.master:
+            self.changes += 1
+            logger.warning("broker: the sentinels name %s:%d as the master, in place of %s:%d", *self.master, *former)
         self._ask_at_s = time.monotonic() + EVERY_S
         return self.master
 

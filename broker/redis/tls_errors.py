@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from traceback import walk_tb
 from typing import Final
 
@@ -14,6 +15,8 @@ UNREADABLE: Final = (
     "a file for TLS cannot be read here: correct the path behind ssl_ca_certs, ssl_certfile or ssl_keyfile in "
     f"{ADDRESS}, or let the account of this process read it"
 )
+# The TLS library's words for the name by which the server was called.
+CALLED: Final = re.compile(r"not valid for '([^']+)'")
 # The first that is in the error's text. A server that wants a certificate may close the connection without a word.
 REMEDIES: Final = (
     (
@@ -29,7 +32,8 @@ REMEDIES: Final = (
     ("certificate has expired", "the server's certificate has expired: renew it"),
     (
         "mismatch",
-        f"the server's certificate is for another name: write a host that it contains in {ADDRESS}",
+        f"the server's certificate is for another name{{named}}: write a host that it contains in {ADDRESS}; where "
+        "sentinels or a cluster name the server, give it a certificate for the host that they name",
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
@@ -56,7 +60,9 @@ def tls_remedy(error: BaseException | None) -> str:
     if _is_unreadable(below):
         return UNREADABLE
     text = f"{error} {below or ''}"
-    return next((remedy for words, remedy in REMEDIES if "SSL" in text.upper() and words in text), "")
+    called = CALLED.search(text)
+    remedy = next((remedy for words, remedy in REMEDIES if "SSL" in text.upper() and words in text), "")
+    return remedy.replace("{named}", f" than {called[1]}" if called else "")
 
 
 def _is_unreadable(error: BaseException | None) -> bool:

@@ -214,9 +214,9 @@ YARD_RULES = (
         hold_s=30,
         severity="page",
         where="queue",
-        summary="{{ $labels.queue }}: the node of the cluster that holds it does not answer",
-        cause="A master is down or cut off, and no replica has taken over.",
-        next_step="`manage.py broker` names the node: start it, or promote its replica. The other queues go on.",
+        summary="{{ $labels.queue }}: its node of the cluster does not answer, or its hash slot is half moved",
+        cause="A master is down or cut off, and no replica has taken over; or a reshard was interrupted.",
+        next_step="`manage.py broker` says which, and what to do. The other queues go on.",
     ),
     Rule(
         name="SwitchyardSchedulerMissing",

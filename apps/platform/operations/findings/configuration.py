@@ -12,14 +12,13 @@ from django.db import connection
 from apps.platform.conf import switchyard_settings
 from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
-from broker.redis.addresses import split_hosts
+from broker.redis.addresses import is_loopback, split_hosts
 
 GROUP = FindingGroup("configuration")
 # Checks of the broker's server: it has a group of its own.
 ELSEWHERE = (server_keeps_work, server_keeps_work_deployed)
 # HTTPS redirection and HSTS are the proxy's task, see docs/how-to/deploy-with-compose.md.
 OF_THE_PROXY = ("security.W004", "security.W008")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def look() -> Iterator[Finding]:
@@ -63,7 +62,7 @@ def _unsafe_defaults() -> Iterator[Finding]:
             "SWITCHYARD_BROKER_URL": split_hosts(config.broker_url)[0].hostname,
             "DATABASE_URL": settings.DATABASES["default"].get("HOST"),  # a path is a socket's folder
         }
-        remote = [name for name, host in hosts.items() if host and host not in LOOPBACK and not host.startswith("/")]
+        remote = [name for name, host in hosts.items() if host and not is_loopback(host) and not host.startswith("/")]
         if remote:
             seen = f"DJANGO_DEBUG is on, and another machine is named in {' and '.join(remote)}"
             cause = "A deployment without its environment variables: its secrets are the public development ones"

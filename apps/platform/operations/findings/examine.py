@@ -51,7 +51,7 @@ FORGOTTEN_S = 2 * WHOLE_S
 AWAY = {
     "away": "does not answer",
     "hangs": "does not answer",
-    "refused": "refuses us",
+    "refused": "takes no connection of ours",
     "bounced": "is behind a bouncer that refuses us",
     "broken": "was not understood",
     "unmigrated": "lacks its tables",

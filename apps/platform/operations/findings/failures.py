@@ -23,7 +23,7 @@ from broker.errors import BrokerError, BrokerUnavailable
 from broker.redis.cluster_client import is_cluster, split_cluster_url
 from broker.redis.hash_slots import NoSlots
 from broker.redis.sentinel import NoMasterNamed, server_url
-from broker.redis.sentinel_url import is_sentinel_url
+from broker.redis.sentinel_url import is_sentinel_url, parse
 from broker.redis.server_errors import reason
 from broker.redis.tls_errors import ADDRESS, tls_remedy
 
@@ -187,12 +187,13 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
 def _master_away(group: FindingGroup, error: BaseException, named: str) -> Finding:
     """Return the finding for a master that the sentinels of the variable ``named`` name, or should name."""
     if isinstance(error, NoMasterNamed):
-        seen, cause = "no sentinel names the master", "All sentinels are down, or the address names another master"
-        step = f"Check sentinels and master's name in {named}; ask a sentinel for SENTINEL MASTERS"
+        seen, cause = "no sentinel names the master", "They are down, or refuse us: the finding about them says which"
+        step = f"Check sentinels and master's name in {named}; ask a sentinel for `SENTINEL MASTERS`"
     else:
         seen = f"the master that the sentinels name does not answer ({reason(error)})"
         cause = "It is down, and the sentinels have not replaced it yet, or cannot"
-        step = "manage.py doctor, again in a minute; then ask a sentinel for SENTINEL CKQUORUM"
+        name = parse(switchyard_settings().broker_url).master
+        step = f"manage.py doctor, again in a minute; then ask a sentinel for `SENTINEL CKQUORUM {name}`"
     return group.error("away", seen, cause, step)
 
 

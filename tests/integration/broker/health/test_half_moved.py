@@ -84,7 +84,7 @@ def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCal
     assert found.seen == (
         f"hash slot {slot} is half moved away from node {node}; {queue} starts nothing and takes no new jobs"
     )
-    assert found.remedy.endswith(f"valkey-cli --cluster fix {node}.")
+    assert found.remedy.endswith(f"`valkey-cli --cluster fix {node}`.")
     with pytest.raises(HashSlotHalfMoved) as refused:
         QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("refused", b"{}")])
     assert (refused.value.slot, refused.value.node, refused.value.outcome) == (slot, node, "refused")

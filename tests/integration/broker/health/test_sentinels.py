@@ -78,9 +78,11 @@ def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -
     findings = found()
     [away] = run_checks(GROUP, look_at_servers, 20.0)
 
-    assert list(findings) == ["sentinel_away"]
-    assert "knows no master 'yrad'" in findings["sentinel_away"].seen
-    assert "127.0.0.1:1 is away" in findings["sentinel_away"].seen
+    assert list(findings) == ["sentinel_away", "sentinel_refuses"]
+    assert findings["sentinel_away"].seen.startswith("1 of 3 sentinels name no master: 127.0.0.1:1 is away")
+    assert findings["sentinel_refuses"].seen.startswith("2 of 3 sentinels name no master: ")
+    assert "knows no master 'yrad'" in findings["sentinel_refuses"].seen
+    assert findings["sentinel_refuses"].next.startswith("Correct the master's name")
     assert (away.code, away.seen) == ("away", "no sentinel names the master")
 
 
@@ -107,7 +109,9 @@ def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch:
     wait_for(lambda: list(found()) == ["sentinels"])
 
     assert f"127.0.0.1:{replica.port} has been silent for " in behind.seen
-    assert gone.seen == "no replica is connected to the master: nothing takes over when it fails"
+    assert gone.seen == (
+        "none of 1 replicas that the sentinels know is connected to the master: nothing takes over when it fails"
+    )
 
 
 def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Watched) -> None:
@@ -142,15 +146,19 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "said", "step"),
     [
-        ("Error while reading from a:1 : (104, 'Connection reset by peer')", "perhaps because it takes TLS alone"),
-        ("Connection closed by server.", "perhaps because it takes TLS alone"),
-        ("[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch", "TLS (the server's certificate is for another name)"),
-        ("Error 111 connecting to a:1. Connection refused.", "is away"),
+        ("Error while reading from a:1 : (104, 'Connection reset by peer')", "takes TLS alone", "Begin SWITCHYARD"),
+        ("Connection closed by server.", "takes TLS alone", "Begin SWITCHYARD_BROKER_URL with rediss"),
+        (
+            "[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch, certificate is not valid for '10.0.0.7'.",
+            "TLS (the server's certificate is for another name than 10.0.0.7)",
+            "Write a host that it contains in SWITCHYARD_BROKER_URL",
+        ),
+        ("Error 111 connecting to a:1. Connection refused.", "is away", ""),
     ],
 )
-def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(text: str, said: str) -> None:
+def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(text: str, said: str, step: str) -> None:
     class Refusing(Sentinels):
         def ask(self, *args: object) -> list[Any]:
             raise redis.ConnectionError(text)
@@ -158,6 +166,7 @@ def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(te
     [state] = judged.read_sentinels(Refusing(parse_sentinel_url("redis+sentinel://a:1/yard/0"), {}))
 
     assert said in state.failure
+    assert state.step.startswith(step) and bool(state.step) == bool(step)
 
 
 def test_sentinels_of_different_opinions_are_told() -> None:
