@@ -47,7 +47,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
 
     fact = f"hash slot {slot} is half moved away from node {source.address}; default starts nothing"
     step = f"--cluster fix {source.address}"
-    # Whoever sends a job.
+    # A view that sends a job.
     actor: Any = dramatiq.get_broker().actors["of_default"]
     with pytest.raises(HashSlotHalfMoved, match=rf"hash slot {slot} is half moved.*{step}"):
         actor.send()

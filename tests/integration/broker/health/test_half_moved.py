@@ -15,7 +15,6 @@ from broker.health.watch import Watch
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
-from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis.hash_slots import slot_of
@@ -45,15 +44,6 @@ class Move:
         for _ in self.steps:
             pass
         self.cluster.wait_until_agreed(self.key, self.target)
-
-
-@pytest.fixture
-def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
-    """The access to an emptied cluster."""
-    cluster.flush()
-    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-    yield calls
-    calls.close()
 
 
 @pytest.fixture(params=["no key of the queue", "no key moved", "every key moved"])

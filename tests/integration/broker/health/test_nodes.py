@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,6 @@ from tests.waiting import wait_for
 # On three different masters.
 QUEUES = ("b", "c", "a")
 KEYS = Keys("watched")
-
-
-@pytest.fixture
-def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
-    """The access to an emptied cluster."""
-    cluster.flush()
-    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-    yield calls
-    calls.close()
 
 
 def watch_on(calls: RedisCalls) -> Watch:
