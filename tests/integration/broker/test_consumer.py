@@ -219,6 +219,10 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
     found = next(broker.consume("work-retry", prefetch=1, timeout=60_000))
     took_s = time.monotonic() - started_s
     first.close()
+    valkey.rpush(bell, "the end")
+    for each in (thread, other):
+        each.join(30)
+        assert not each.is_alive()
 
     assert found is not None
     assert took_s < 15, "the listening consumer kept its credit until its own wait ended"
