@@ -136,7 +136,7 @@ def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
 
 
 def answering_families() -> list[QueueOperations]:
-    """Return the families of the queues of the yard without those on a node of a cluster that does not answer.
+    """Return the families of the yard's queues, without those of a cluster that are away or half moved.
 
     Raises:
         BrokerUnavailable: no node answers.
@@ -145,7 +145,7 @@ def answering_families() -> list[QueueOperations]:
     if not found or not found[0].calls.spread:
         return found
     keys = facilities().records.keys
-    away = away_part(found[0].calls, keys, [family.keys.queue for family in found]).queues
+    away = away_part(found[0].calls, keys, [family.keys.queue for family in found]).starts_nothing
     return [family for family in found if family.keys.queue not in away]
 
 

@@ -15,6 +15,8 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.platform.conf import declared_yard
+from apps.platform.history.filters import Filter
+from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.operations import health
 from apps.platform.operations.findings.examine import examine
 from apps.platform.operations.overview import overview
@@ -38,7 +40,7 @@ def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
 def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     cluster: ClusterUnderTest, watcher: Client, steps: int
 ) -> None:
-    fill(facilities())
+    sent = fill(facilities())
     key = declared_yard().keys.queue("default").bodies
     source, slot = cluster.owner(key), slot_of(key)
     moving = cluster.keys_moved_one_by_one(key, cluster.another(source))
@@ -70,6 +72,10 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     assert step in told["broker.half_moved"].next
     assert not [name for name in told if name.endswith((".not_checked", ".away", ".broken"))]
     assert {"pools.up", "queues.on_time"} & set(told)
+    # The list of jobs has the others' jobs, and names what is missing.
+    jobs = find_jobs(Filter())
+    assert {line.id for line in jobs.lines} == {id_ for name, id_ in sent.items() if name != "default"}
+    assert list(jobs.away) == ["default"] and not jobs.broker_away
     # Commands.
     assert output_of("queues", "status", "default")[0].startswith("default: half moved")
     with pytest.raises(SystemExit, match="1"):

@@ -31,7 +31,8 @@ def print_page(page: JobsPage, out: OutputWrapper) -> None:
             table.add_row(*(Text(printable(cell)) for cell in _cells(line, by_due_time=page.by_due_time)))
         console.print(table)
     for queue in page.away:
-        console.print(Text(f"{queue}: its node of the cluster does not answer; what has not ended there is missing"))
+        why = "its node of the cluster does not answer, or its hash slot is half moved"
+        console.print(Text(f"{queue}: {why}; what has not ended there is missing"))
     for queue in page.cut:
         console.print(Text(f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through"))
     if page.after:

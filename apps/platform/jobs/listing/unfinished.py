@@ -55,7 +55,7 @@ class UnfinishedJobs(NamedTuple):
 
     Args:
         cut: Queues that hold more than was looked through.
-        away: Queues on a node of a cluster that does not answer; their jobs are missing.
+        away: Queues of a cluster that are away or half moved; their jobs are missing.
         also: Ids of those that were asked for, wherever they are in the list.
     """
 
