@@ -87,7 +87,7 @@ class HashSlotMoved(BrokerUnavailable):
 
 
 class HashSlotHalfMoved(BrokerUnavailable):
-    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; it did not happen.
+    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
 
     Args:
         operation: The operation or command.

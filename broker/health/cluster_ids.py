@@ -91,6 +91,11 @@ def marks_of(calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> list[tuple
     return marks + [(keys.part_id(tag), keys.part_ids_missed(tag)) for tag in PARTS]
 
 
+def probed_keys(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[str]:
+    """Return the keys, beside those of the queues, whose slots operations need on one node."""
+    return [keys.pool_reports(), keys.alerts_due(), *(marker for marker, _ in marks_of(calls, keys, queues))]
+
+
 def where_lost(calls: RedisCalls, keys: Keys, queues: Iterable[str], lost: Iterable[str]) -> str:
     """Return the nodes of a cluster that lost markers, and what they hold, as half a sentence; "" on a single server.
 

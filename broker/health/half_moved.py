@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.errors import HashSlotHalfMoved, finish_the_move
-from broker.health.server import ServerFinding
-from broker.redis.calls import Word
+from broker.health.server import ServerFinding, Severity
+from broker.redis.exchange import Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def half_moved_slots(keys: Iterable[str], answers: Iterable[Any], queues: Mappin
 
 
 def half_moved(slots: Sequence[HalfMovedSlot]) -> list[ServerFinding]:
-    """Return the finding about hash slots that are half moved."""
+    """Return the finding about hash slots that are half moved: an error where a queue is in one of them."""
     if not slots:
         return []
     seen = "; ".join(
@@ -57,7 +57,8 @@ def half_moved(slots: Sequence[HalfMovedSlot]) -> list[ServerFinding]:
         for slot in slots
     )
     step = finish_the_move(slots[0].node)
-    return [ServerFinding("half_moved", "error", seen, f"{step[0].upper()}{step[1:]}.")]
+    severity: Severity = "error" if any(slot.queues for slot in slots) else "warning"
+    return [ServerFinding("half_moved", severity, seen, f"{step[0].upper()}{step[1:]}.")]
 
 
 def stands_still(queues: Sequence[str]) -> str:

@@ -11,16 +11,23 @@ import redis
 
 from broker.health.server import ServerFinding
 from broker.redis.sentinel import ALL_S, ONE_S, Sentinels, fields_of
-from broker.redis.tls_errors import tls_remedy
+from broker.redis.sentinel_url import SentinelUrl
+from broker.redis.tls_errors import ADDRESS, tls_remedy
 
 # Of the master's writes that a replica has not got yet, and of its silence: it reports once a second.
 BEHIND_BYTES: Final = 1_000_000
 SILENT_S: Final = 10
 ASK_EACH: Final = "Ask each for SENTINEL CKQUORUM and SENTINEL SENTINELS; start those that are down."
-START_IT: Final = "Start it, or correct SWITCHYARD_BROKER_URL."
-LOGIN: Final = "Correct sentinel_username and sentinel_password in SWITCHYARD_BROKER_URL."
-SPEAK_TLS: Final = "Begin SWITCHYARD_BROKER_URL with rediss+sentinel://, where it takes TLS alone."
-ITS_NAME: Final = "Correct the master's name in SWITCHYARD_BROKER_URL, or that in the sentinel's configuration."
+# Their ends name the variable: ADDRESS is replaced by whoever knows which one it is.
+START_IT: Final = f"Start it, or correct {ADDRESS}."
+LOGIN: Final = f"Correct sentinel_username and sentinel_password in {ADDRESS}."
+ITS_NAME: Final = f"Correct the name in the sentinel's configuration, or in {ADDRESS}."
+RIGHTS: Final = (
+    "Let its user send SENTINEL MASTER, GET-MASTER-ADDR-BY-NAME and CKQUORUM; without users, give it a password."
+)
+SPEAK_TLS: Final = f"Where it takes TLS alone, write rediss+sentinel at the beginning of {ADDRESS}."
+TLS_LEFT_OUT: Final = f"Where it takes TLS alone, leave out sentinel_ssl=no in {ADDRESS}."
+READ_ITS_LOG: Final = "Read its log: it may want a certificate of the client."
 MISSING_REPLICA: Final = (
     "Start the missing one; its log says why it does not connect. "
     "SENTINEL RESET, at one sentinel after the other, forgets one that is gone for good."
@@ -150,10 +157,10 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
     except redis.AuthenticationError:
         return SentinelState(address, failure="refuses sentinel_username or sentinel_password", step=LOGIN)
     except redis.ConnectionError as error:
-        failure, step = _absence(error)
+        failure, step = _absence(error, sentinels.url)
         return SentinelState(address, failure=failure, step=step)
     if isinstance(words, redis.ResponseError) or named is None or isinstance(named, redis.ResponseError):
-        failure, step = _refusal(words, sentinels.url.master)
+        failure, step = _refusal(words, named, sentinels.url.master)
         return SentinelState(address, failure=failure, step=step)
     state = fields_of(words)
     known = int(state["num-other-sentinels"]) + 1
@@ -167,19 +174,23 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
     )
 
 
-def _absence(error: redis.ConnectionError) -> tuple[str, str]:
+def _absence(error: redis.ConnectionError, url: SentinelUrl) -> tuple[str, str]:
     if remedy := tls_remedy(error):
         fact, _, step = remedy.partition(": ")
         return f"fails within TLS ({fact})", f"{step[0].upper()}{step[1:]}."
     if any(words in str(error) for words in ENDED):
-        return "ends the connection without an answer, perhaps because it takes TLS alone", SPEAK_TLS
+        if url.sentinel_secure:
+            return "ends the connection without an answer", READ_ITS_LOG
+        step = TLS_LEFT_OUT if url.secure else SPEAK_TLS
+        return "ends the connection without an answer, perhaps because it takes TLS alone", step
     return "is away", ""
 
 
-def _refusal(answer: Any, master: str) -> tuple[str, str]:
-    if "No such master" in str(answer):
+def _refusal(words: Any, named: Any, master: str) -> tuple[str, str]:
+    if "No such master" in str(words) or named is None:
         return f"knows no master {master!r}", ITS_NAME
-    return "refuses the question for the master", LOGIN
+    login = any(code in str(words) for code in ("NOAUTH", "WRONGPASS"))
+    return "refuses the question for the master", LOGIN if login else RIGHTS
 
 
 def _usable(answer: bytes | redis.ResponseError) -> int | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import BrokerUnavailable
-from broker.health.cluster_ids import keyspace_of
+from broker.health.cluster_ids import keyspace_of, probed_keys
 from broker.health.half_moved import half_moved, half_moved_slots, probe
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import State, finding
@@ -68,7 +68,7 @@ class Watch:
         self._calls, self._keys, self._queues = calls, keys, tuple(queues)
         self._families = [keys.queue(queue) for queue in queues]
         self._queue_of = {family.bodies: family.queue for family in self._families}
-        self._probed = (keys.pool_reports(), *self._queue_of) if calls.spread else ()
+        self._probed = [*self._queue_of, *probed_keys(calls, keys, queues)] if calls.spread else []
         self._production = production
         self._every_s = every_s
         self._look_at_s = 0.0
@@ -103,7 +103,8 @@ class Watch:
             logger.log(
                 logging.ERROR if item.severity == "error" else logging.WARNING, "broker: %s; %s", item.seen, item.remedy
             )
-        for code in before.keys() - {item.code for item in found}:
+        codes = {item.code for item in found}
+        for code in () if "away" in codes else before.keys() - codes:  # what is not seen may still be so
             logger.info("broker: resolved: %s", before[code].seen)
         self.health = Health(tuple(sorted(found, key=lambda item: item.severity)), news, pause)
         self._look_at_s = time.monotonic() + self._every_s

@@ -31,15 +31,22 @@ from broker.redis.cluster_pipeline import ClusterPipeline
 from broker.redis.cluster_stream import ClusterStream
 from broker.redis.connections import lone_connection
 from broker.redis.exchange import Word, ask, connect_within, evaluate, left_s
-from broker.redis.hash_slots import NOTHING_DONE, Address, Asking, HashSlots, is_half_moved, key_of, slot_of, text_of
+from broker.redis.hash_slots import (
+    FOLLOWED_AT_ONCE,
+    NOTHING_DONE,
+    Address,
+    Asking,
+    HashSlots,
+    is_half_moved,
+    key_of,
+    slot_of,
+    text_of,
+)
 from broker.redis.pace import PACE
 from broker.redis.scripts import Script
 from broker.redis.server_errors import is_away, named, unanswered
 
 T = TypeVar("T")
-
-# Redirections that are followed at once: more of them come from nodes that do not agree yet.
-FOLLOWED_AT_ONCE = 3
 
 
 class ClusterCalls(RedisCalls):
@@ -119,6 +126,7 @@ class ClusterCalls(RedisCalls):
         deadline = began_s + (self.budget_s if budget_s is None else budget_s)
         pause_s, redirections, sent = FIRST_PAUSE_S, 0, False
         asked: Address | None = None
+        giver: Address | None = None
         while True:
             sent_before, address, connection = sent, asked, None
             try:
@@ -137,6 +145,8 @@ class ClusterCalls(RedisCalls):
                 redirected = isinstance(error, AskError)
                 if not redirected and not is_away(error):
                     raise named(name, error) from error
+                if asked is None:  # of one that is being given the slot, a failure says nothing new
+                    giver = address if is_half_moved(error) else None
                 asked, wait_s = None, random.uniform(pause_s / 2, pause_s)  # noqa: S311  no secret
                 if isinstance(error, NOTHING_DONE):
                     sent = sent_before
@@ -154,7 +164,7 @@ class ClusterCalls(RedisCalls):
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
                 give_up_s = deadline if sent or redirected else min(deadline, began_s + self.refused_s)
                 if lost or time.monotonic() + wait_s >= give_up_s:
-                    raise self.given_up(name, error, key, sent=sent) from error
+                    raise self.given_up(name, error, key, giver, sent=sent) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
                 if connection is not None:
                     connection.disconnect()
@@ -166,12 +176,18 @@ class ClusterCalls(RedisCalls):
                 time.sleep(wait_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def given_up(self, name: str, error: redis.RedisError, key: str | bytes | None, *, sent: bool) -> BrokerError:
-        """Return the error for a call whose time is over."""
+    def given_up(
+        self, name: str, error: redis.RedisError, key: str | bytes | None, giver: Address | None, *, sent: bool
+    ) -> BrokerError:
+        """Return the error for a call whose time is over.
+
+        Args:
+            giver: The node that is handing the key's slot over, where one said so last.
+        """
         outcome = "unknown" if sent else "refused"
         made: BrokerError
-        if key is not None and is_half_moved(error):
-            made = HashSlotHalfMoved(name, slot_of(key), self.node_of(key), outcome=outcome)
+        if key is not None and giver is not None:
+            made = HashSlotHalfMoved(name, slot_of(key), text_of(giver), outcome=outcome)
         elif isinstance(error, NOTHING_DONE):
             cause = f"its hash slot is being moved or has no node ({type(error).__name__}: {error})"
             made = BrokerUnavailable(name, cause, outcome=outcome)
@@ -232,7 +248,7 @@ class ClusterCalls(RedisCalls):
             self._nodes[address] = RedisCalls(client, budget_s=self.budget_s, refused_s=self.refused_s)
         return self._nodes[address]
 
-    def node_of(self, key: str | bytes) -> str:
+    def node_of(self, key: str) -> str:
         """Return the address of the master that holds a key.
 
         Raises:

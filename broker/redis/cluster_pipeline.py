@@ -13,7 +13,7 @@ from redis.exceptions import AskError, BusyLoadingError, TryAgainError
 
 from broker.redis.calls import ANSWER_S, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from broker.redis.exchange import Word, connect_within, left_s
-from broker.redis.hash_slots import Address, Asking, HashSlots, key_of
+from broker.redis.hash_slots import FOLLOWED_AT_ONCE, Address, Asking, HashSlots, is_half_moved, key_of
 from broker.redis.server_errors import is_away, named
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class ClusterPipeline:
         self._answers: list[Any] = [None] * len(commands)
         self._asked: dict[int, Address] = {}
         self._errors: dict[int, redis.RedisError] = {}
+        self._givers: dict[int, Address] = {}  # nodes that are handing a slot over, by position
         self._sent: set[int] = set()
         self._began_s = time.monotonic()
         self._deadline = self._began_s + budget_s
@@ -49,27 +50,32 @@ class ClusterPipeline:
             refused_s: Seconds after which commands are given up that could not be sent.
         """
         left = list(range(len(self._commands)))
-        pause_s = FIRST_PAUSE_S
+        pause_s, rounds = FIRST_PAUSE_S, 0
         while True:
             left = self._round(left)
             if not left:
                 break
+            rounds += 1
             wait_s = random.uniform(pause_s / 2, pause_s)  # noqa: S311  no secret
-            give_up_s = (
-                self._deadline if self._sent.intersection(left) else min(self._deadline, self._began_s + refused_s)
-            )
+            reached = any(map(self._is_reached, left))
+            give_up_s = self._deadline if reached else min(self._deadline, self._began_s + refused_s)
             if time.monotonic() + wait_s >= give_up_s:
                 break
-            if any(not isinstance(self._errors[position], AskError) for position in left):
+            redirected = all(isinstance(self._errors[position], AskError) for position in left)
+            if not redirected or rounds > FOLLOWED_AT_ONCE:
                 time.sleep(wait_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         for position in left:
             error = self._errors[position]
             name = str(self._commands[position][0])
             self._answers[position] = self._calls.given_up(
-                name, error, self._keys[position], sent=position in self._sent
+                name, error, self._keys[position], self._givers.get(position), sent=position in self._sent
             )
         return self._answers
+
+    def _is_reached(self, position: int) -> bool:
+        """Return whether a node may have got a command, or said where it is to be sent."""
+        return position in self._sent or position in self._givers or isinstance(self._errors[position], AskError)
 
     def _round(self, left: Sequence[int]) -> list[int]:
         """Ask for what is left, and return what is left after it."""
@@ -80,7 +86,7 @@ class ClusterPipeline:
             try:
                 groups[asked or self._slots.master_of(self._keys[position]), asked is not None].append(position)
             except redis.RedisError as error:
-                self._errors[position] = error
+                self._failed([position], error, None)
                 again.append(position)
         opened: list[tuple[Address, Any, Any, list[int]]] = []
         try:
@@ -110,7 +116,7 @@ class ClusterPipeline:
         except redis.RedisError as error:
             connection.disconnect()
             self._slots.doubt(address)
-            self._errors.update(dict.fromkeys(positions, error))
+            self._failed(positions, error, address, asking=on is not connection)
             return False
         return True
 
@@ -118,12 +124,13 @@ class ClusterPipeline:
         """Read the answers of one node, and return the positions of those that are to be asked for again."""
         address, connection, on, positions = each
         again: list[int] = []
+        asking = on is not connection
         for at, position in enumerate(positions):
             timeout_s = min(max(left_s(self._deadline), LEAST_S), ANSWER_S)
             try:
                 self._answers[position] = on.read_response(disable_decoding=True, timeout=timeout_s)
             except AskError as error:
-                self._errors[position] = error
+                self._failed([position], error, address, asking=asking)
                 if (asked := self._slots.redirected(error, address)) is not None:
                     self._asked[position] = asked
                 again.append(position)
@@ -131,15 +138,26 @@ class ClusterPipeline:
                 connection.disconnect()
                 self._slots.doubt(address)
                 rest = positions[at:]
-                self._errors.update(dict.fromkeys(rest, error))
+                self._failed(rest, error, address, asking=asking)
                 self._sent.update(rest)
                 return again + rest
             except redis.ResponseError as error:
                 if is_away(error):
-                    self._errors[position] = error
+                    self._failed([position], error, address, asking=asking)
                     again.append(position)
                     if not isinstance(error, TryAgainError):
                         self._slots.doubt(address)
                 else:
                     self._answers[position] = named(str(self._commands[position][0]), error)
         return again
+
+    def _failed(
+        self, positions: Sequence[int], error: redis.RedisError, address: Address | None, *, asking: bool = False
+    ) -> None:
+        """Note an error. A failure of a node that is being given a slot leaves it half moved, as its giver said."""
+        self._errors.update(dict.fromkeys(positions, error))
+        for position in () if asking else positions:
+            if address is not None and is_half_moved(error):
+                self._givers[position] = address
+            else:
+                self._givers.pop(position, None)

@@ -27,6 +27,8 @@ ANSWER_S: Final = 0.4
 # After a failure many threads ask at once, and one answer serves all of them.
 APART_S: Final = 0.05
 
+# Redirections that are followed at once: more of them come from nodes that do not agree yet.
+FOLLOWED_AT_ONCE: Final = 3
 # Where the key stands in commands that have it elsewhere than in the first place.
 KEY_AT: Final = {"EVAL": 3, "EVALSHA": 3, "XINFO": 2, "MEMORY": 2, "OBJECT": 2}
 # Answers of a node that did nothing.

@@ -10,7 +10,7 @@ from django.conf import settings
 from apps.platform.conf import declared_yard
 from apps.platform.leadership import SCHEDULER
 from broker.errors import BrokerError
-from broker.health.cluster_ids import marks_of, where_lost
+from broker.health.cluster_ids import marks_of, probed_keys, where_lost
 from broker.health.half_moved import half_moved
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import State, finding, marker_of
@@ -106,8 +106,7 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     """
     queues = [queue.name for queue in declared_yard().queues]
     reports, lease = keys.pool_reports(), keys.lock(SCHEDULER)
-    marks = marks_of(calls, keys, queues)
-    away = away_part(calls, keys, queues, also=(reports, lease, *(marker for marker, _ in marks)))
+    away = away_part(calls, keys, queues, also=(lease, *probed_keys(calls, keys, queues)))
     there = [queue for queue in queues if queue not in away.queues]
     refusal, then = _refusal(calls, keys, there)
     nodes = read_nodes(calls, production=not settings.DEBUG, keys=keys, queues=queues, away=away)

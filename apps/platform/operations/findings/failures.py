@@ -17,9 +17,10 @@ from redis.exceptions import NoPermissionError
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
+from apps.platform.operations.findings.servers.causes import CAUSES
 from apps.platform.operations.findings.servers.database_errors import database_away
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
-from broker.errors import BrokerError, BrokerUnavailable
+from broker.errors import BrokerError, BrokerUnavailable, HashSlotHalfMoved
 from broker.redis.cluster_client import is_cluster, split_cluster_url
 from broker.redis.hash_slots import NoSlots
 from broker.redis.sentinel import NoMasterNamed, server_url
@@ -151,6 +152,10 @@ def _login(url: str) -> str:
 
 def broker_away(group: FindingGroup, error: Exception) -> Finding:
     """Return the finding for a broker that did not answer, without the error's text, which contains the address."""
+    if isinstance(error, HashSlotHalfMoved):
+        return group.error(
+            "half_moved", error.cause, CAUSES["half_moved"][0], f"{error.remedy[0].upper()}{error.remedy[1:]}"
+        )
     named = "SWITCHYARD_REDIS_URL" if switchyard_settings().rabbitmq_url else "SWITCHYARD_BROKER_URL"
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):

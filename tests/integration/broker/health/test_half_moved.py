@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +19,12 @@ from broker.health.watch import Watch
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
+from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis.hash_slots import slot_of
 from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.waiting import wait_for
 
 KEYS = Keys("halves")
 # Of each case its own, whose slot is moved once: two moves at short intervals may leave nodes with two opinions.
@@ -95,3 +101,76 @@ def test_a_plain_command_follows_a_key_to_its_new_node(
     assert client.hlen(move.key) == calls.command("HLEN", move.key)
     assert client.hlen(KEYS.queue(move.queue).dead) == 0
     client.close()
+
+
+def test_a_move_that_ends_within_a_second_is_no_finding(cluster: ClusterUnderTest, move: Move) -> None:
+    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0, refused_s=0.1)  # as the rooms'
+    ending = threading.Timer(0.4, lambda: list(move.steps))
+    began_s = time.monotonic()
+    ending.start()
+
+    found = away_part(calls, KEYS, [move.queue, "c"])
+    took_s = time.monotonic() - began_s
+    ending.join()
+    calls.close()
+
+    assert found == NOTHING_AWAY
+    assert took_s > 0.3, "the move had ended before the probe"
+
+
+@pytest.mark.parametrize("lost", ["its node", "its side of the move"])
+def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, lost: str) -> None:
+    queue, key = "half", KEYS.queue("half").bodies
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        source = cluster.owner(key)
+        target = cluster.another(source)
+        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+        watch = Watch(calls, KEYS, [queue], production=True)
+        watch.generation.prepare()
+        next(cluster.keys_moved_one_by_one(key, target))
+        if lost == "its node":
+            target.kill()
+        else:
+            target.ask("CLUSTER", "SETSLOT", slot_of(key), "STABLE")
+
+        asked = commands_of(source)
+        part = away_part(calls, KEYS, [queue])
+        asked = commands_of(source) - asked
+        with pytest.raises(HashSlotHalfMoved) as refused:
+            QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("refused", b"{}")])
+        told = {found.code: found.seen for found in watch.look().findings}
+        calls.close()
+
+    assert part.half_moved == (HalfMovedSlot(slot_of(key), source.address, (queue,)),)
+    assert source.address not in part.nodes
+    assert asked < 100, "a probe goes from node to node without a pause"
+    assert refused.value.node == source.address
+    assert f"away from node {source.address}; half starts nothing" in told["half_moved"]
+    assert source.address not in told.get("node_away", "")
+
+
+def commands_of(node: Node) -> int:
+    """Return how many commands a node has processed."""
+    facts = str(node.ask("INFO", "stats"), "ascii").splitlines()
+    return next(int(line.partition(":")[2]) for line in facts if line.startswith("total_commands_processed:"))
+
+
+def test_what_is_not_seen_while_the_broker_is_away_is_not_resolved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", masters=1) as cluster:
+        [node] = cluster.masters
+        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+        watch = Watch(calls, KEYS, ["c"], production=True)
+        watch.generation.prepare()
+        node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert [found.code for found in watch.look().findings] == ["evicting"]
+        node.kill()
+        with caplog.at_level(logging.INFO, logger="switchyard.broker"):
+            watch.look()
+            assert not [message for message in caplog.messages if "resolved" in message]
+            node.start()
+            wait_for(lambda: not watch.look().findings, what="the node, restarted with noeviction, is well")
+        calls.close()
+
+    assert [message for message in caplog.messages if "resolved: the server does not answer" in message]

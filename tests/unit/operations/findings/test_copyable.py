@@ -62,3 +62,13 @@ def test_a_command_begins_with_the_command_line_that_the_host_has(
     found = failures.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
 
     assert found.next == f"{expected} -s /run/v.sock {CHANGE}"
+
+
+def test_a_command_about_a_cluster_names_no_second_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = CLUSTER.replace("redis+", "rediss+", 1) + "?ssl_ca_certs=/ca.pem"
+    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, rabbitmq_url=""))
+    step = "Wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix 10.0.0.1:6379`."
+
+    found = failures.copyable(Finding("broker", "half_moved", "error", "hash slot 1 is half moved", next=step))
+
+    assert found.next.endswith(f"`valkey-cli --tls --cacert /ca.pem {ADMIN} --cluster fix 10.0.0.1:6379`.")

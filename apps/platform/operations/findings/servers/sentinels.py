@@ -14,11 +14,13 @@ from broker.health.sentinels import judge_replicas, judge_sentinels, most_known,
 from broker.redis.connections import connect
 from broker.redis.sentinel import sentinels_of
 from broker.redis.sentinel_url import is_sentinel_url, parse
+from broker.redis.tls_errors import ADDRESS
 
 
 def look_at_sentinels() -> Iterator[Finding]:
     """Ask every sentinel of the address for the master, and the master for its replicas; neither has to answer."""
     url = switchyard_settings().broker_url
+    named = "SWITCHYARD_REDIS_URL" if switchyard_settings().rabbitmq_url else "SWITCHYARD_BROKER_URL"
     if not is_sentinel_url(url):
         return
     states = read_sentinels(sentinels_of(parse(url)))
@@ -29,7 +31,8 @@ def look_at_sentinels() -> Iterator[Finding]:
     if seen := told(states, replication):
         yield GROUP.ok("sentinels", seen)
     for item in found:
-        yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], item.remedy)
+        step = item.remedy.replace(ADDRESS, named)
+        yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)
 
 
 def _replication(url: str) -> dict[str, Any] | None:
