@@ -82,7 +82,7 @@ def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -
     assert findings["sentinel_away"].seen.startswith("1 of 3 sentinels name no master: 127.0.0.1:1 is away")
     assert findings["sentinel_refuses"].seen.startswith("2 of 3 sentinels name no master: ")
     assert "knows no master 'yrad'" in findings["sentinel_refuses"].seen
-    assert findings["sentinel_refuses"].next.startswith("Correct the master's name")
+    assert findings["sentinel_refuses"].next.endswith("or in SWITCHYARD_BROKER_URL.")
     assert (away.code, away.seen) == ("away", "no sentinel names the master")
 
 
@@ -146,24 +146,31 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "step"),
+    ("options", "text", "said", "step"),
     [
-        ("Error while reading from a:1 : (104, 'Connection reset by peer')", "takes TLS alone", "Begin SWITCHYARD"),
-        ("Connection closed by server.", "takes TLS alone", "Begin SWITCHYARD_BROKER_URL with rediss"),
+        ("", "Error while reading from a:1 : (104, 'Connection reset by peer')", "takes TLS alone", judged.SPEAK_TLS),
+        ("", "Connection closed by server.", "takes TLS alone", judged.SPEAK_TLS),
+        ("s", "Connection closed by server.", "ends the connection", judged.READ_ITS_LOG),
+        ("s?sentinel_ssl=no", "Connection closed by server.", "takes TLS alone", judged.TLS_LEFT_OUT),
         (
+            "",
             "[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch, certificate is not valid for '10.0.0.7'.",
             "TLS (the server's certificate is for another name than 10.0.0.7)",
             "Write a host that it contains in SWITCHYARD_BROKER_URL",
         ),
-        ("Error 111 connecting to a:1. Connection refused.", "is away", ""),
+        ("", "Error 111 connecting to a:1. Connection refused.", "is away", ""),
     ],
 )
-def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(text: str, said: str, step: str) -> None:
+def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(
+    options: str, text: str, said: str, step: str
+) -> None:
     class Refusing(Sentinels):
         def ask(self, *args: object) -> list[Any]:
             raise redis.ConnectionError(text)
 
-    [state] = judged.read_sentinels(Refusing(parse_sentinel_url("redis+sentinel://a:1/yard/0"), {}))
+    secure, _, query = options.partition("?")
+    url = f"redis{secure}+sentinel://a:1/yard/0{f'?{query}' if query else ''}"
+    [state] = judged.read_sentinels(Refusing(parse_sentinel_url(url), {}))
 
     assert said in state.failure
     assert state.step.startswith(step) and bool(state.step) == bool(step)
