@@ -18,7 +18,7 @@ from broker.redis.tls_errors import ADDRESS, tls_remedy
 BEHIND_BYTES: Final = 1_000_000
 SILENT_S: Final = 10
 ASK_EACH: Final = "Ask each for SENTINEL CKQUORUM and SENTINEL SENTINELS; start those that are down."
-# Their ends name the variable: ADDRESS is replaced by whoever knows which one it is.
+# The doctor replaces ADDRESS by the name of the variable in use.
 START_IT: Final = f"Start it, or correct {ADDRESS}."
 LOGIN: Final = f"Correct sentinel_username and sentinel_password in {ADDRESS}."
 ITS_NAME: Final = f"Correct the name in the sentinel's configuration, or in {ADDRESS}."
