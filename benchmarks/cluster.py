@@ -26,11 +26,11 @@ from benchmarks.peers import OURS, Peer
 from benchmarks.records import Record
 from benchmarks.server import MemoryServer
 from benchmarks.stage import MEMORY_DIR, Stage
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.access import calls_on
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
 
 # On all of three masters that share the slots alike: first, second, third, third.
 QUEUES = ("b", "c", "a", "d")

@@ -13,8 +13,8 @@ from benchmarks.peers import HISTORY, Peer
 from benchmarks.peers.on_dramatiq import LANES
 from benchmarks.sending import PeerFailed
 from benchmarks.stage import Stage
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
 
 SLOTS = 8
 SECONDS = 300

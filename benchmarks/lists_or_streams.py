@@ -1,10 +1,10 @@
 """Benchmark of the server's cost of Streams and of lists with Lua.
 
-One client, no Dramatiq. Lists: our own scripts (``broker/queue/operations.py``). Streams: a consumer group, where an
-acknowledged entry is also deleted, as a queue needs it. Printed, medians of alternating rounds: the server's processor
-time per message to enqueue 500 at a time, and to fetch and acknowledge ``B`` at a time (each acknowledged in the round
-trip that fetches the next); bytes per queued message, per
-leased one beside that, and per finished one (its id is remembered for a while); wake-up of an idle consumer.
+One client, no Dramatiq. Lists: our own scripts (``switchyard/broker/queue/operations.py``). Streams: a consumer group,
+where an acknowledged entry is also deleted, as a queue needs it. Printed, medians of alternating rounds: the server's
+processor time per message to enqueue 500 at a time, and to fetch and acknowledge ``B`` at a time (each acknowledged in
+the round trip that fetches the next); bytes per queued message, per leased one beside that, and per finished one (its
+id is remembered for a while); wake-up of an idle consumer.
 
     python -m benchmarks.lists_or_streams [--rounds 5] [--messages 10000] [--wakes 100] [--json FILE]
 """
@@ -27,13 +27,13 @@ import redis
 
 from benchmarks.figures import quantile, spread
 from benchmarks.server import MemoryServer
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import AT_ONCE, Entry, Lease, fetched
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.scripts import script
-from broker.worker.wakeup import Wakeup
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import AT_ONCE, Entry, Lease, fetched
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.worker.wakeup import Wakeup
 
 BODY = b"x" * 180
 BATCHES = (1, 16, 64)

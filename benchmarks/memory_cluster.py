@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from apps.platform.embedded.server import HOST, free_port
 from benchmarks.server import MemoryServer
-from broker.redis.connections import connect
+from switchyard.broker.redis.connections import connect
+from switchyard.embedded.server import HOST, free_port
 
 SLOTS = 16_384
 START_TIMEOUT_S = 30.0

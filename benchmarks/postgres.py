@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from apps.platform.embedded.server import free_port
-from apps.platform.workers.shared.parent_death import die_with_parent
+from switchyard.embedded.server import free_port
+from switchyard.workers.shared.parent_death import die_with_parent
 
 START_TIMEOUT_S = 30.0
 

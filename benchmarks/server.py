@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.platform.embedded.server import EmbeddedServer
-from broker.redis.connections import connect
+from switchyard.broker.redis.connections import connect
+from switchyard.embedded.server import EmbeddedServer
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.platform.workers.shared.parent_death import die_with_parent
 from benchmarks.environments import Environments
 from benchmarks.memory_cluster import MemoryCluster
 from benchmarks.peers import Peer
 from benchmarks.records import LAYOUT, Record, read
 from benchmarks.sending import PeerFailed, Sender, end, pipe
 from benchmarks.server import MemoryServer
+from switchyard.workers.shared.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_DIR = Path("/dev/shm")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.shared.parent_death import die_with_parent
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 

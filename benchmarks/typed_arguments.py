@@ -58,7 +58,7 @@ def serve() -> None:
     logging.disable(logging.CRITICAL)
     import dramatiq
 
-    from apps.platform.testing import in_memory, run_enqueued
+    from switchyard.testing import in_memory, run_enqueued
 
     with in_memory():
 

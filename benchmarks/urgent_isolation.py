@@ -74,8 +74,8 @@ def _start(yard: ThrowawayYard) -> None:
 
 
 def _resets(count: int, seconds: float) -> list[float]:
-    from apps.platform.jobs.services import submit
-    from apps.product.mail.actors import send_password_reset
+    from apps.mail.actors import send_password_reset
+    from switchyard.jobs.services import submit
 
     ids, started = [], time.monotonic()
     for number in range(count):
@@ -89,7 +89,7 @@ def _resets(count: int, seconds: float) -> list[float]:
 
 def _stalls() -> dict[str, int]:
     """Return the latency events of the server since the last call with their maxima in ms, and reset them."""
-    from broker.interface import facilities
+    from switchyard.broker.interface import facilities
 
     client: Any = facilities().records.calls.client
     latest = client.execute_command("LATENCY", "LATEST")
@@ -100,10 +100,10 @@ def _stalls() -> dict[str, int]:
 
 def _saturate(yard: ThrowawayYard) -> list[str]:
     """Enqueue statements that never end, and return their ids once they hold every slot."""
-    from apps.platform.jobs.services import submit
-    from apps.product.reports.actors import generate_report
-    from apps.product.shop.queries import months_with_invoices
-    from broker.interface import facilities
+    from apps.reports.actors import generate_report
+    from apps.shop.queries import months_with_invoices
+    from switchyard.broker.interface import facilities
+    from switchyard.jobs.services import submit
 
     months = list(months_with_invoices())
     ids = [
@@ -118,7 +118,7 @@ def _empty(backlog: list[str]) -> None:
     """Check that the slots were held to the end, then cancel the rest."""
     import dramatiq
 
-    from broker.interface import facilities
+    from switchyard.broker.interface import facilities
 
     left = facilities().transport.stats("slow").live.waiting
     if left == 0:
@@ -128,7 +128,7 @@ def _empty(backlog: list[str]) -> None:
 
 
 def _record(job_id: str) -> Any:
-    from broker.interface import facilities
+    from switchyard.broker.interface import facilities
 
     record = facilities().records.read(job_id)
     if record is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from broker.errors import SwitchyardError
+from switchyard.broker.errors import SwitchyardError
 
 
 class DemoError(SwitchyardError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.platform.console.formatting import retries_text, rough_duration
 from project.topology import YARD
+from switchyard.console.formatting import retries_text, rough_duration
 
 # 5 retries over 3 h 47 min to 7 h 36 min take 9 s to 19 s.
 RETRY_SPEED = 1_500

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from broker.errors import SwitchyardError
 from demo.errors import PartFailed, Stopped
 from demo.processes import last_lines
+from switchyard.broker.errors import SwitchyardError
 
 POLL_S = 0.1
 SETTLED_S = 30.0

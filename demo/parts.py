@@ -10,18 +10,18 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from broker.clock import now_ms
-from broker.errors import BrokerError
-from broker.keys.keys import Keys
-from broker.redis.access import calls_on
-from broker.redis.connections import connect
-from broker.stores.pool_reports import PoolReport, PoolReports
-from broker.topology import Yard
 from demo.addresses import HOST, Addresses
 from demo.errors import DemoError
 from demo.manager import ProcessManager
 from demo.processes import CommandPart
 from demo.state import StateFolder
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
+from switchyard.broker.topology import Yard
 
 ANSWER_TIMEOUT_S = 1.0
 

@@ -13,9 +13,9 @@ from typing import IO
 
 import psutil
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.shared.parent_death import die_with_parent
 from project.config import BASE_DIR
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.parent_death import die_with_parent
 
 LOG_LIMIT_BYTES = 10_000_000
 LAST_LINES = 12

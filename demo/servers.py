@@ -21,7 +21,7 @@ GRACE_S = 3  # event streams stay open for as long as their readers like; withou
 
 def serve_web(descriptor: int) -> None:
     """Serve the site until SIGTERM; requests in flight have ``GRACE_S`` seconds to complete."""
-    from apps.platform.serving.server import serve
+    from switchyard.serving.server import serve
 
     # No proxy stands in front of the demo's web, so forwarded headers are not trusted.
     listener = socket.socket(fileno=descriptor)
@@ -30,7 +30,7 @@ def serve_web(descriptor: int) -> None:
 
 def serve_sidecars(smtp: socket.socket, http: socket.socket, state: StateFolder) -> None:
     """Serve mail sink and webhook receiver until SIGTERM, the receiver in its own thread."""
-    from apps.product.webhooks.receiver import Receiver
+    from apps.webhooks.receiver import Receiver
 
     receiver = Receiver(listener=http, secrets_file=state.sample, log_file=state.deliveries)
     thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, name="webhook receiver")
@@ -45,7 +45,7 @@ def serve_sidecars(smtp: socket.socket, http: socket.socket, state: StateFolder)
 async def _serve_smtp(listener: socket.socket, folder: Path) -> None:
     from aiosmtpd.smtp import SMTP
 
-    from apps.product.mail.sink import MAX_MAIL_BYTES, Mailbox
+    from apps.mail.sink import MAX_MAIL_BYTES, Mailbox
 
     mailbox = Mailbox(folder)
     loop = asyncio.get_running_loop()

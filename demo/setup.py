@@ -22,12 +22,12 @@ from typing import Any
 import django
 from setproctitle import setproctitle
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.workers.shared.parent_death import die_with_parent
 from demo.identity import USERNAME, kept_token
 from demo.identity import load as load_identity
 from demo.parts import POOLS_ARGUMENTS
 from demo.state import StateFolder
+from switchyard.conf import switchyard_settings
+from switchyard.workers.shared.parent_death import die_with_parent
 
 TOKEN_NAME = "demo"  # noqa: S105 (a name, no secret)
 SCOPES = ("submit", "read", "operate")
@@ -46,11 +46,11 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
     """
     from django.core.management import call_command
 
-    from apps.platform.api.tokens import find_token
-    from apps.platform.console.refusal import refuse
-    from apps.platform.workers.checks import database_is_of_this_release
-    from apps.platform.workers.preflight import mark_keyspace
     from demo.sample.preparation import enqueue_newsletters, find_facts, move_endpoints
+    from switchyard.api.tokens import find_token
+    from switchyard.console.refusal import refuse
+    from switchyard.workers.checks import database_is_of_this_release
+    from switchyard.workers.preflight import mark_keyspace
 
     state = StateFolder(switchyard_settings().state_dir)
     if old := database_is_of_this_release(None, databases=["default"]):
@@ -80,7 +80,7 @@ def _ensure_user(password: str) -> Any:
 
 
 def _ensure_token(user: Any, kept: str) -> str:
-    from apps.platform.api.tokens import create_token, find_token
+    from switchyard.api.tokens import create_token, find_token
 
     if kept and find_token(kept) is not None:
         return kept
@@ -95,7 +95,7 @@ def preload() -> None:
 
     run_checks()
     import_module("project.asgi")
-    import_module("apps.platform.serving.server")
+    import_module("switchyard.serving.server")
     import_module("uvloop")
 
 

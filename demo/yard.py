@@ -7,8 +7,6 @@ import shutil
 import socket
 from typing import Any
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.shared.parent_death import adopt_orphans
 from demo.addresses import (
     Addresses,
     as_exports,
@@ -29,6 +27,8 @@ from demo.processes import BrokerPart, proportional_bytes
 from demo.state import StateFolder, StateLock
 from demo.stopping import StopRequest
 from demo.view.feed import Feed
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.parent_death import adopt_orphans
 
 
 class DemoYard:

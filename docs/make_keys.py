@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``broker/keys/keys.py`` and ``queue_keys.py``.
+"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``switchyard/broker/keys/keys.py`` and ``queue_keys.py``.
 
 python -m docs.make_keys [--check]
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.keys.keys import Keys
+from switchyard.broker.keys.keys import Keys
 
 PAGE = Path(__file__).parent / "reference" / "keys.md"
 QUEUE = "webhook"

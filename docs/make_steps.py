@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 FOLDER = Path(__file__).resolve().parents[1]
 SOURCE = FOLDER / "docs" / "how-to" / "triage.md"
-PAGE = FOLDER / "apps/platform/frame/templates/switchyard_frame/steps_text.html"
+PAGE = FOLDER / "switchyard/frame/templates/switchyard_frame/steps_text.html"
 HEADING = re.compile(r"<(h[23])>(.+?)</\1>")
 # Other pages of the documentation are named, and not linked: they are not in the wheel.
 ELSEWHERE = re.compile(r'<a href="(?!#)[^"]*">(.+?)</a>')

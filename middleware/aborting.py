@@ -13,12 +13,12 @@ from dramatiq.middleware import CurrentMessage
 from dramatiq_abort import Abort, Abortable, Event, EventBackend
 from dramatiq_abort.middleware import AbortMode
 
-from broker.admin.cancel import cancel, find_unrecorded
-from broker.errors import BrokerError
-from broker.interface import facilities
-from broker.stores.job_record import fields_of, options_of
-from middleware.cancellation import STOP_BY_ITSELF_S, Cancellation
-from middleware.errors import CancelInterrupt
+from switchyard.broker.admin.cancel import cancel, find_unrecorded
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_record import fields_of, options_of
+from switchyard.middleware.cancellation import STOP_BY_ITSELF_S, Cancellation
+from switchyard.middleware.errors import CancelInterrupt
 
 # The process of a task that goes on is terminated 3 s after the request.
 LONGEST_WAIT_MS: Final = 2_500

@@ -7,18 +7,18 @@ from typing import Any, ClassVar
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
-from broker.clock import now_ms
-from broker.validation import LONGEST_DELAY_MS, is_delay
-from middleware.option_rules import rule_of_both
-from middleware.outcomes import Outcome, decide
+from switchyard.broker.clock import now_ms
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay
+from switchyard.middleware.option_rules import rule_of_both
+from switchyard.middleware.outcomes import Outcome, decide
 
 
 class AgeLimits(Middleware):
     """Middleware that ends a message as ``expired`` when it is older than its ``max_age`` (ms) at its start.
 
     Option of an actor and of a message, whose own goes first; 0 is none. The age counts from the message's creation
-    on, through delays and retries, by the clock of the yard (:mod:`broker.clock`). That of a message that a person
-    requeued counts from the requeue on.
+    on, through delays and retries, by the clock of the yard (:mod:`switchyard.broker.clock`). That of a message that a
+    person requeued counts from the requeue on.
     """
 
     option_rules: ClassVar = (rule_of_both("max_age", lambda value: _of_max_age(value)),)

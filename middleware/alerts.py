@@ -1,6 +1,6 @@
 """Alerts: one broker call adds each dead letter to an alert group; a group of a thousand sends a few messages.
 
-This middleware sends no message, does not wait, and fails no job: ``apps/platform/alerts`` reads the groups and sends
+This middleware sends no message, does not wait, and fails no job: ``switchyard/alerts`` reads the groups and sends
 to channels.
 """
 
@@ -12,9 +12,9 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
-from broker.shapes import DeadLetter
-from broker.stores.alert_groups import AlertFact, AlertGroups
-from middleware.option_rules import boolean_of, flag, rule_of_both
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.middleware.option_rules import boolean_of, flag, rule_of_both
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 class Alerts(Middleware):
     """Middleware that raises an alert for each dead letter, unless message or actor has the option ``alert=False``.
 
-    Listed before :class:`middleware.dead_letters.DeadLetters`, which sets ``dead_letter`` on the message.
+    Listed before :class:`switchyard.middleware.dead_letters.DeadLetters`, which sets ``dead_letter`` on the message.
     """
 
     option_rules: ClassVar = (rule_of_both("alert", flag),)

@@ -1,7 +1,7 @@
 """Arguments: compared with signature and annotations when a message is sent, so that a wrong call fails where written.
 
 Messages of other code, which may not fit this worker's actors, are checked again before they run:
-:mod:`middleware.parking`.
+:mod:`switchyard.middleware.parking`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.queue.arguments.annotations import callee_of
-from broker.queue.arguments.types import argument_types, has_steps, steps_of
-from broker.queue.depth_limits import follows_a_job
-from broker.queue.json_values import kind_of
-from middleware.errors import ArgumentMisfit, ArgumentMismatch, InvalidArguments
+from switchyard.broker.queue.arguments.annotations import callee_of
+from switchyard.broker.queue.arguments.types import argument_types, has_steps, steps_of
+from switchyard.broker.queue.depth_limits import follows_a_job
+from switchyard.broker.queue.json_values import kind_of
+from switchyard.middleware.errors import ArgumentMisfit, ArgumentMismatch, InvalidArguments
 
 
 class Arguments(Middleware):

@@ -11,7 +11,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO
 
-from middleware.errors import MissingWorker
+from switchyard.middleware.errors import MissingWorker
 
 
 class AsyncActors(AsyncIO):

@@ -7,13 +7,13 @@ from typing import Any
 
 import structlog
 
-from broker.errors import BrokerError, ResultTooLarge, UnencodableResult
-from broker.queue import codec
-from broker.queue.json_values import refused_part
-from broker.stores.ended_jobs import Failure
-from broker.stores.result_stores import RECORD_LIMIT_BYTES, ResultStores
-from middleware.fingerprints import fingerprint
-from middleware.outcomes import error_text
+from switchyard.broker.errors import BrokerError, ResultTooLarge, UnencodableResult
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.json_values import refused_part
+from switchyard.broker.stores.ended_jobs import Failure
+from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES, ResultStores
+from switchyard.middleware.fingerprints import fingerprint
+from switchyard.middleware.outcomes import error_text
 
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,11 @@ from functools import partial
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
-from broker.errors import BrokerUnavailable
-from broker.interface import Transport
-from middleware.interrupts import Interrupts
-from middleware.outcomes import Outcome, decide
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Transport
+from switchyard.middleware.interrupts import Interrupts
+from switchyard.middleware.outcomes import Outcome, decide
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 # Time for a task to end by itself. The worker polls cancellations every 0.25 s: together well under 1 s.
 STOP_BY_ITSELF_S = 0.3

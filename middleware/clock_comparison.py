@@ -11,15 +11,15 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
-from broker import clock
-from broker.interface import attach, facilities
-from broker.redis.server_clock import ServerClock
+from switchyard.broker import clock
+from switchyard.broker.interface import attach, facilities
+from switchyard.broker.redis.server_clock import ServerClock
 
 
 class ClockComparison(Middleware):
     """Middleware that compares the clocks when a worker boots, and then every 10 s before a message.
 
-    Listed first: the others stamp messages and judge their age by :mod:`broker.clock`.
+    Listed first: the others stamp messages and judge their age by :mod:`switchyard.broker.clock`.
     """
 
     def __init__(self, *, clock: ServerClock) -> None:

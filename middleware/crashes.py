@@ -10,13 +10,13 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLimitExceeded
 
-from broker.clock import now_ms
-from broker.errors import SwitchyardError
-from broker.interface import Transport
-from middleware.fingerprints import fingerprint_of
-from middleware.outcomes import Outcome, decide
-from middleware.redaction import redacted, without_arguments
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.interface import Transport
+from switchyard.middleware.fingerprints import fingerprint_of
+from switchyard.middleware.outcomes import Outcome, decide
+from switchyard.middleware.redaction import redacted, without_arguments
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 

@@ -13,16 +13,16 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker.clock import now_ms
-from broker.errors import SwitchyardError
-from broker.interface import Transport
-from broker.queue.dead_letter_json import payload_of
-from broker.shapes import DeadLetter
-from broker.topology import Yard
-from middleware.failure_results import store_failure
-from middleware.fingerprints import fingerprint
-from middleware.outcomes import Outcome, attempt, error_text, outcome_of
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.interface import Transport
+from switchyard.broker.queue.dead_letter_json import payload_of
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.topology import Yard
+from switchyard.middleware.failure_results import store_failure
+from switchyard.middleware.fingerprints import fingerprint
+from switchyard.middleware.outcomes import Outcome, attempt, error_text, outcome_of
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.clock import CLOCK, now_ms
+from switchyard.broker.clock import CLOCK, now_ms
 
 # Time from making a message to sending it that its times do not tell apart.
 AT_ONCE_MS: Final = 1
@@ -27,7 +27,8 @@ class Envelope(Middleware):
             # Dramatiq stamps with this host's clock; ages are reckoned by hosts whose clocks are right.
             object.__setattr__(message, "message_timestamp", CLOCK.corrected(message.message_timestamp))
         made_at = message.message_timestamp
-        # Most messages are sent as soon as they are made: their body says the time once, see broker/queue/codec.py.
+        # Most messages are sent as soon as they are made: their body says the time once, see
+        # switchyard/broker/queue/codec.py.
         message.options.setdefault("enqueued_at", made_at if 0 <= now - made_at <= AT_ONCE_MS else now)
         if delay is not None:
             message.options["due_at"] = now + delay

@@ -10,9 +10,9 @@ from dramatiq.errors import ActorNotFound, Retry
 from dramatiq.middleware import MiddlewareError
 from dramatiq.threading import Interrupt
 
-from broker.errors import SwitchyardError
-from broker.queue.arguments.annotations import callee_of
-from middleware.places import place_of
+from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.queue.arguments.annotations import callee_of
+from switchyard.middleware.places import place_of
 
 
 class RetryLater(SwitchyardError, Retry):

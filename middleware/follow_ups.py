@@ -9,7 +9,7 @@ from typing import Any, Final
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
-from middleware.outcomes import attempt
+from switchyard.middleware.outcomes import attempt
 
 DEEPEST_TRACEBACK: Final = 30
 _NAMESPACE: Final = uuid.UUID("1c7a5f0e-6d8f-5b0a-9f5e-52a7e0f1d0c4")

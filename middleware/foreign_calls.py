@@ -14,7 +14,7 @@ FOREIGN_CALLS = {
     "apply": "(...), which runs it here",
     "s": ".message(...), and dramatiq.pipeline or group of such messages",
     "si": ".message_with_options(args=(...), pipe_ignore=True)",
-    "delay_on_commit": ".send(...) in transaction.on_commit, or enqueue_on_commit(...) of apps.platform.jobs.services",
+    "delay_on_commit": ".send(...) in transaction.on_commit, or enqueue_on_commit(...) of switchyard.jobs.services",
     "apply_async_on_commit": ".send_with_options(...) in transaction.on_commit",
     "enqueue": ".send(...), with the same arguments",
     # Dramatiq calls it on each step of a pipeline.
@@ -22,9 +22,7 @@ FOREIGN_CALLS = {
 }
 
 RESULT = ".get_result(block=True, timeout=3_000), in milliseconds"
-PROGRESS = (
-    ".get_result(), which raises ResultMissing until there is one; a job's page and manage.py jobs show say its state"
-)
+PROGRESS = ".get_result(), which raises ResultMissing until there is one; a job's page and manage.py switchyard jobs show say its state"
 
 # The same of what ``send`` returns, behind the message.
 FOREIGN_MESSAGE_CALLS = {

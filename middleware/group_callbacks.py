@@ -10,10 +10,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import GroupCallbacks
 
-from broker.stores.group_barriers import GroupBarriers
-from broker.topology import Yard
-from broker.worker.ack_barrier import AckBarrier
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.topology import Yard
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ import structlog
 from dramatiq.middleware import Shutdown, TimeLimitExceeded
 from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_exception
 
-from middleware.errors import CancelInterrupt
+from switchyard.middleware.errors import CancelInterrupt
 
 # Interval at which time limits of threads are checked; greenlets have timers.
 INTERVAL_S = 0.25
@@ -43,7 +43,7 @@ class Interrupts(Protocol):
         """Unregister the task of this thread or greenlet. An exception that has not arrived is withdrawn."""
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise :class:`middleware.errors.CancelInterrupt` in a job's task, once, unless the task ends before."""
+        """Raise :class:`switchyard.middleware.errors.CancelInterrupt` in a job's task, once, unless the task ends before."""
 
     def shut_down(self, job_ids: Collection[str]) -> None:
         """Raise Dramatiq's ``Shutdown`` in the tasks of these jobs."""

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from dramatiq.actor import Actor
 
-from broker.queue.arguments.types import in_message
-from broker.stores.ended_jobs import LOGS_LIMIT_BYTES
-from middleware.logs import JOBS_LOGGER, printable, running_message
-from middleware.redaction import without_arguments, without_secrets
+from switchyard.broker.queue.arguments.types import in_message
+from switchyard.broker.stores.ended_jobs import LOGS_LIMIT_BYTES
+from switchyard.middleware.logs import JOBS_LOGGER, printable, running_message
+from switchyard.middleware.redaction import without_arguments, without_secrets
 
 # Bound to every line of a job: its record says them.
 NAMES: Final = frozenset({"job_id", "actor", "queue", "attempt", "event", "level", "logger", "timestamp"})

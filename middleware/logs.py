@@ -18,7 +18,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 from structlog.contextvars import clear_contextvars
 
-from middleware.outcomes import Outcome, attempt, outcome_of, text_of
+from switchyard.middleware.outcomes import Outcome, attempt, outcome_of, text_of
 
 JOBS_LOGGER = "switchyard.jobs"
 log = structlog.get_logger(JOBS_LOGGER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
-from middleware.outcomes import Outcome, decide
+from switchyard.middleware.outcomes import Outcome, decide
 
 
 class LostLeases(Middleware):

@@ -14,10 +14,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from broker.clock import now_ms
-from broker.worker.ack_barrier import AckBarrier
-from middleware.envelope import ready_since
-from middleware.outcomes import outcome_of
+from switchyard.broker.clock import now_ms
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.middleware.envelope import ready_since
+from switchyard.middleware.outcomes import outcome_of
 
 # Doubling from 5 ms: one scale for a start within 80 ms and a report of 5 minutes.
 BUCKETS_S = tuple(0.005 * 2**step for step in range(18))

@@ -1,7 +1,7 @@
 """Rules of options: the values that an option takes, as an actor's option and as a message's.
 
-A middleware lists the rules of its options as ``option_rules``; :class:`middleware.options.Options` applies them.
-A message's option overrides its actor's, and the actor's overrides its queue's.
+A middleware lists the rules of its options as ``option_rules``; :class:`switchyard.middleware.options.Options` applies
+them. A message's option overrides its actor's, and the actor's overrides its queue's.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from dramatiq.actor import Actor
 
-from broker.queue.codec import LARGEST
-from broker.validation import LONGEST_DELAY_MS, is_whole, whole_delay
-from middleware.errors import ActorOption, InvalidOption
-from middleware.places import place_of
+from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole, whole_delay
+from switchyard.middleware.errors import ActorOption, InvalidOption
+from switchyard.middleware.places import place_of
 
 # Value of an option, and whom it is for. Returns what to write instead, empty when the value is usable.
 ActorCheck = Callable[[Any, Actor[..., Any]], str]

@@ -11,10 +11,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.queue.depth_limits import follows_a_job
-from broker.validation import whole_delay
-from middleware.errors import InvalidOption, UnknownOption, UnreadableOption
-from middleware.option_rules import (
+from switchyard.broker.queue.depth_limits import follows_a_job
+from switchyard.broker.validation import whole_delay
+from switchyard.middleware.errors import InvalidOption, UnknownOption, UnreadableOption
+from switchyard.middleware.option_rules import (
     OptionRule,
     any_value,
     check_actor,
@@ -25,8 +25,8 @@ from middleware.option_rules import (
     usable_eta,
     whole_number,
 )
-from middleware.places import place_of
-from middleware.unknown_options import FIXED, fault_of
+from switchyard.middleware.places import place_of
+from switchyard.middleware.unknown_options import FIXED, fault_of
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
-from middleware.option_rules import OptionRule, rule_of_both
+from switchyard.middleware.option_rules import OptionRule, rule_of_both
 
 MOST_TAGS = 10
 LONGEST_TAG = 64

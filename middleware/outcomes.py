@@ -1,7 +1,7 @@
 """Outcomes of attempts: decided once for each message, read by every middleware listed before.
 
 Dramatiq calls after-hooks from the last middleware to the first, and drops what they raise. So
-:mod:`middleware.retries` decides, and the middleware listed before it read the decision here.
+:mod:`switchyard.middleware.retries` decides, and the middleware listed before it read the decision here.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, SkipMessage
 
-from broker.interface import Transport
-from middleware.arguments import call_of, calls_of, misfit
-from middleware.errors import ArgumentMismatch, UnknownActor
-from middleware.outcomes import Outcome, decide
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.interface import Transport
+from switchyard.middleware.arguments import call_of, calls_of, misfit
+from switchyard.middleware.errors import ArgumentMismatch, UnknownActor
+from switchyard.middleware.outcomes import Outcome, decide
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -39,10 +39,11 @@ class Parking(Middleware):
     """Middleware that parks messages whose actor is unknown here, or whose arguments do not fit; no actor is called.
 
     Neither an attempt nor a crash is counted. Workers that know the actor and its arguments take such messages as soon
-    as they have room, see :class:`broker.interface.Transport`. After 10 minutes without such a worker a message becomes
-    a dead letter (``permanent``). The time is the sum of its scheduled delays; workers' clocks are not compared.
+    as they have room, see :class:`switchyard.broker.interface.Transport`. After 10 minutes without such a worker a
+    message becomes a dead letter (``permanent``). The time is the sum of its scheduled delays; workers' clocks are not
+    compared.
 
-    Listed before :class:`middleware.dead_letters.DeadLetters`, which skips parked messages.
+    Listed before :class:`switchyard.middleware.dead_letters.DeadLetters`, which skips parked messages.
 
     Raises:
         ArgumentMismatch: arguments did not fit any worker for 10 minutes.

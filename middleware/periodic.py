@@ -1,7 +1,7 @@
 """The options ``periodic`` and ``catch_up``: the times at which the scheduler sends an actor.
 
 periodiq's own middleware declares ``periodic`` and drops ticks that are 30 s late; this one only declares it, and
-``apps/platform/schedules`` sends the ticks.
+``switchyard/schedules`` sends the ticks.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from dramatiq.middleware import Middleware
 
-from middleware.option_rules import OptionRule, any_value
+from switchyard.middleware.option_rules import OptionRule, any_value
 
 
 class Periodic(Middleware):
     """Options ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, and ``catch_up`` for missed ticks.
 
-    Their values are validated by system checks, see ``apps/platform/schedules/checks.py``.
+    Their values are validated by system checks, see ``switchyard/schedules/checks.py``.
     """
 
     option_rules: ClassVar = (

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Callbacks, Pipelines
 
-from middleware.follow_ups import follow_up_of
-from middleware.option_rules import OptionRule, actor_name, flag, is_message, rule_of_both
-from middleware.wait_for_broker import retry_until_available
+from switchyard.middleware.follow_ups import follow_up_of
+from switchyard.middleware.option_rules import OptionRule, actor_name, flag, is_message, rule_of_both
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 
 class DurablePipelines(Pipelines):

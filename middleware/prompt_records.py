@@ -9,15 +9,15 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.errors import BrokerUnavailable
-from broker.worker.ack_barrier import AckBarrier
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
 
 class PromptRecords(Middleware):
-    """Writer of the steps that :class:`middleware.status.Status` recorded: after enqueues, before acknowledgements.
+    """Writer of the steps that :class:`switchyard.middleware.status.Status` recorded: after enqueues, before acknowledgements.
 
     Listed before it: after-hooks run from last to first. Switchyard's own broker does the same for many messages at
     once, and needs no such middleware.

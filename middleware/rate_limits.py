@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
-from broker.errors import BrokerError
-from broker.interface import Transport
-from broker.stores.rate_windows import RateWindows
-from middleware.errors import DeferFailed
-from middleware.option_rules import OptionRule
-from middleware.outcomes import Outcome, decide
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import Transport
+from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.middleware.errors import DeferFailed
+from switchyard.middleware.option_rules import OptionRule
+from switchyard.middleware.outcomes import Outcome, decide
 
 SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])$")
 UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 
-from broker.validation import LONGEST_DELAY_MS, is_whole
-from middleware.arguments import missing_arguments
-from middleware.option_rules import OptionRule, flag, rule_of_both
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole
+from switchyard.middleware.arguments import missing_arguments
+from switchyard.middleware.option_rules import OptionRule, flag, rule_of_both
 
 HISTORIES: Final = ("all", "failures", "none")
 FAILED: Final = frozenset({"dead", "expired", "retrying"})

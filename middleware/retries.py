@@ -10,13 +10,13 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, TimeLimitExceeded
 
-from broker.interface import Transport
-from broker.topology import Yard
-from middleware.crashes import Poison, SuspectedPoison
-from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
-from middleware.follow_ups import follow_up_of, traceback_of
-from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
-from middleware.retry_options import (
+from switchyard.broker.interface import Transport
+from switchyard.broker.topology import Yard
+from switchyard.middleware.crashes import Poison, SuspectedPoison
+from switchyard.middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
+from switchyard.middleware.follow_ups import follow_up_of, traceback_of
+from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
+from switchyard.middleware.retry_options import (
     bounds_of,
     delay_of,
     is_never_retried,
@@ -24,7 +24,7 @@ from middleware.retry_options import (
     max_retries_of,
     retry_rules,
 )
-from middleware.wait_for_broker import retry_until_available
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -42,9 +42,9 @@ class Retries(Middleware):
 
     A task that was interrupted because its worker stops is always retried, at once.
 
-    Listed after the middleware that read the outcome (:mod:`middleware.outcomes`): after-hooks run from last to first.
-    While the broker is unavailable the move is retried and the worker's slot waits: an acknowledgement would lose the
-    message.
+    Listed after the middleware that read the outcome (:mod:`switchyard.middleware.outcomes`): after-hooks run from last
+    to first. While the broker is unavailable the move is retried and the worker's slot waits: an acknowledgement would
+    lose the message.
     """
 
     option_rules: ClassVar = retry_rules()

@@ -12,11 +12,11 @@ from dramatiq.actor import Actor
 from dramatiq.common import compute_backoff
 from dramatiq.errors import Retry
 
-from broker.retry_policy import MOST_COUNTED
-from broker.topology import RetryPolicy
-from broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_arguments, takes_one_argument
-from middleware.errors import RetryLater
-from middleware.option_rules import OptionRule, actor_name, rule_of_both
+from switchyard.broker.retry_policy import MOST_COUNTED
+from switchyard.broker.topology import RetryPolicy
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_arguments, takes_one_argument
+from switchyard.middleware.errors import RetryLater
+from switchyard.middleware.option_rules import OptionRule, actor_name, rule_of_both
 
 log = structlog.get_logger(__name__)
 

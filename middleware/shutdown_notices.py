@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, Shutdown
 
-from middleware.interrupts import Interrupts
-from middleware.option_rules import boolean_of, flag, rule_of_both
+from switchyard.middleware.interrupts import Interrupts
+from switchyard.middleware.option_rules import boolean_of, flag, rule_of_both
 
 
 class ShutdownNotices(Middleware):
     """Middleware that interrupts tasks with ``notify_shutdown=True``, of actor or message, when their worker stops.
 
-    :class:`middleware.retries.Retries` retries such a message at once, however many retries it has had.
+    :class:`switchyard.middleware.retries.Retries` retries such a message at once, however many retries it has had.
 
     Listed after the middleware that decides the outcome.
 

@@ -12,18 +12,18 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.clock import now_ms
-from broker.queue.results import NO_ROW, HistoryRow
-from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows, kept_body
-from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence, success_step
-from broker.stores.result_stores import ResultStores
-from broker.topology import Yard
-from broker.worker.ack_barrier import AckBarrier
-from middleware.attempt_records import body_of, failure_of, result_of
-from middleware.kept_logs import KeptLogs
-from middleware.option_rules import boolean_of
-from middleware.outcomes import SUCCEEDED, Outcome, attempt, outcome_of
-from middleware.record_options import ALWAYS, ActorRecords, RecordOptions, record_rules
+from switchyard.broker.clock import now_ms
+from switchyard.broker.queue.results import NO_ROW, HistoryRow
+from switchyard.broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows, kept_body
+from switchyard.broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence, success_step
+from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.broker.topology import Yard
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.middleware.attempt_records import body_of, failure_of, result_of
+from switchyard.middleware.kept_logs import KeptLogs
+from switchyard.middleware.option_rules import boolean_of
+from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, outcome_of
+from switchyard.middleware.record_options import ALWAYS, ActorRecords, RecordOptions, record_rules
 
 
 class Status(Middleware):
@@ -31,7 +31,8 @@ class Status(Middleware):
 
     The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
     id, a job is recorded when it is enqueued, too.
-    Options of actors and messages: :mod:`middleware.record_options`; of a message ``owner``, who may see the job.
+    Options of actors and messages: :mod:`switchyard.middleware.record_options`; of a message ``owner``, who may see the
+    job.
     """
 
     option_rules: ClassVar = record_rules()

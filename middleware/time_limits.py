@@ -10,11 +10,11 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, TimeLimitExceeded
 
-from broker.errors import UnknownQueue
-from broker.topology import Queue, Yard
-from broker.validation import is_duration
-from middleware.interrupts import Interrupts
-from middleware.option_rules import OptionRule
+from switchyard.broker.errors import UnknownQueue
+from switchyard.broker.topology import Queue, Yard
+from switchyard.broker.validation import is_duration
+from switchyard.middleware.interrupts import Interrupts
+from switchyard.middleware.option_rules import OptionRule
 
 
 class TimeLimits(Middleware):

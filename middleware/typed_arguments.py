@@ -5,8 +5,8 @@ from __future__ import annotations
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
-from broker.queue.arguments.types import Misfit, argument_types, in_message
-from middleware.errors import ReceivedMisfit
+from switchyard.broker.queue.arguments.types import Misfit, argument_types, in_message
+from switchyard.middleware.errors import ReceivedMisfit
 
 
 class TypedArguments(Middleware):

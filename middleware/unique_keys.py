@@ -13,12 +13,12 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.queue.arguments.types import argument_types
-from broker.queue.depth_limits import follows_a_job
-from middleware.arguments import signature_of
-from middleware.errors import InvalidOption
-from middleware.option_rules import OptionRule
-from middleware.places import place_of
+from switchyard.broker.queue.arguments.types import argument_types
+from switchyard.broker.queue.depth_limits import follows_a_job
+from switchyard.middleware.arguments import signature_of
+from switchyard.middleware.errors import InvalidOption
+from switchyard.middleware.option_rules import OptionRule
+from switchyard.middleware.places import place_of
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import structlog
 
-from broker.errors import BrokerUnavailable
-from broker.queue.depth_limits import limits_lifted
-from middleware.origin import following
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.middleware.origin import following
 
 T = TypeVar("T")
 

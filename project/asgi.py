@@ -6,8 +6,8 @@ import os
 
 from django.core.asgi import get_asgi_application
 
-from apps.platform.api.body_limit import BodyLimit
-from apps.platform.workers.preflight import refuse_if_wrong
+from switchyard.api.body_limit import BodyLimit
+from switchyard.workers.preflight import refuse_if_wrong
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 

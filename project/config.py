@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
-from apps.platform import conf
-from apps.platform.conf import SwitchyardSettings
-from apps.platform.files.addresses import StorageAddress
-from apps.platform.files.declared import usable_address_of
-from apps.platform.metrics_folder import remedy_for, setting_of
-from apps.platform.setting_values import InvalidSetting, with_valid_port
+from switchyard import conf
+from switchyard.conf import SwitchyardSettings
+from switchyard.files.addresses import StorageAddress
+from switchyard.files.declared import usable_address_of
+from switchyard.metrics_folder import remedy_for, setting_of
+from switchyard.setting_values import InvalidSetting, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")

@@ -14,9 +14,9 @@ from django.http import HttpRequest, HttpResponse
 from django.template import loader
 from django.utils import timezone
 
-from apps.platform.files.errors import is_full
-from apps.platform.frame.theme import THEME_COOKIE, THEMES
-from apps.platform.jobs.request_origin import request_id
+from switchyard.files.errors import is_full
+from switchyard.frame.theme import THEME_COOKIE, THEMES
+from switchyard.jobs.request_origin import request_id
 
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,11 @@ from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
 from apps import platform
-from apps.platform.console.page_folders import FOLDERS
-from apps.platform.files.declared import storage_of
-from broker.errors import SwitchyardError
 from project import database
 from project.config import BASE_DIR, load, make_metrics_dir
+from switchyard.broker.errors import SwitchyardError
+from switchyard.console.page_folders import FOLDERS
+from switchyard.files.declared import storage_of
 
 EX_CONFIG = 78
 
@@ -44,13 +44,13 @@ FORMAT_MODULE_PATH = ["project.formats"]
 # The image for production is built without this folder.
 DEVELOPMENT_APPS = ["devtools"] if DEBUG and (BASE_DIR / "devtools").is_dir() else []
 PRODUCT_APPS = [
-    "apps.product.shop",
-    "apps.product.mail",
-    "apps.product.reports",
-    "apps.product.images",
-    "apps.product.webhooks",
-    "apps.product.billing",
-    "apps.product.exports",
+    "apps.shop",
+    "apps.mail",
+    "apps.reports",
+    "apps.images",
+    "apps.webhooks",
+    "apps.billing",
+    "apps.exports",
 ]
 INSTALLED_APPS = [
     "unfold",
@@ -64,17 +64,17 @@ INSTALLED_APPS = [
     "axes",
     *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
     *platform.apps(),
-    "apps.platform.short_commands",
+    "switchyard.short_commands",
     *PRODUCT_APPS,
 ]
 
 MIDDLEWARE = [
     "project.content_security.content_security",  # first: refusals of the others are pages as well
     "django.middleware.security.SecurityMiddleware",
-    "apps.platform.frame.control_characters.control_characters",
-    "apps.platform.frame.silent_database.SilentDatabase",  # before all that read a session
-    "apps.platform.jobs.request_origin.request_origin",
-    "apps.platform.api.middleware.problem_documents",
+    "switchyard.frame.control_characters.control_characters",
+    "switchyard.frame.silent_database.SilentDatabase",  # before all that read a session
+    "switchyard.jobs.request_origin.request_origin",
+    "switchyard.api.middleware.problem_documents",
     "project.static_files.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -5,13 +5,14 @@ less than half of the broker's 512 MB; the rest is for records of jobs that have
 
 Memory: an idle child has 112 to 121 MB. Its limit is that, and what the largest messages of its slots take beside each
 other. A child is replaced after 100,000 messages, 1,000 where each may take hundreds of MB, so that a slow leak does
-not reach the limit. ``manage.py topology`` shows what each container needs for its children, a successor and the
-children for isolated messages: of the latter fewer than the default of 4, since each costs as much as the pool's own.
+not reach the limit. ``manage.py switchyard topology`` shows what each container needs for its children, a successor and
+the children for isolated messages: of the latter fewer than the default of 4, since each costs as much as the pool's
+own.
 """
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 SECOND = 1_000
 MINUTE = 60 * SECOND

@@ -7,21 +7,21 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from apps.platform.api.application import PLATFORM_ROUTERS, build_api
-from apps.platform.api.middleware import PREFIX
-from apps.platform.console.list_queries import check_foreign_lists
+from switchyard.api.application import PLATFORM_ROUTERS, build_api
+from switchyard.api.middleware import PREFIX
+from switchyard.console.list_queries import check_foreign_lists
 
 PRODUCT_ROUTERS = (
-    ("/reports", "apps.product.reports.api.router"),
-    ("/emails", "apps.product.mail.api.router"),
-    ("/thumbnails", "apps.product.images.api.router"),
-    ("/exports", "apps.product.exports.api.router"),
-    ("/reconciliations", "apps.product.billing.api.router"),
-    ("/payments", "apps.product.billing.api.payments_router"),
-    ("/webhooks", "apps.product.webhooks.api.router"),
+    ("/reports", "apps.reports.api.router"),
+    ("/emails", "apps.mail.api.router"),
+    ("/thumbnails", "apps.images.api.router"),
+    ("/exports", "apps.exports.api.router"),
+    ("/reconciliations", "apps.billing.api.router"),
+    ("/payments", "apps.billing.api.payments_router"),
+    ("/webhooks", "apps.webhooks.api.router"),
 )
 PRODUCT_PAGES = [
-    ("account/", "apps.product.mail.urls"),
+    ("account/", "apps.mail.urls"),
 ]
 
 
@@ -46,7 +46,7 @@ OLD_ADMIN_PAGES = r"^admin/(?P<label>alerts|api|dead_letters|jobs|schedules)/(?P
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
-    path("", include("apps.platform.operations.urls")),
+    path("", include("switchyard.operations.urls")),
     re_path(OLD_ADMIN_PAGES, old_admin_page),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),

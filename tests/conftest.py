@@ -24,14 +24,14 @@ from dramatiq.broker import Broker
 from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker, blocking_manager_key
 
-from apps.platform.conf import declared_yard
-from apps.platform.wiring import build_yard
-from broker.interface import Facilities
-from broker.interface import facilities as facilities_of
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.topology import Yard
+from switchyard.broker.interface import Facilities
+from switchyard.broker.interface import facilities as facilities_of
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Yard
+from switchyard.conf import declared_yard
+from switchyard.wiring import build_yard
 from tests.baseline import Baseline
 from tests.environment import PGBOUNCER, POSTGRES, SERVER
 from tests.needed_programs import is_left_out
@@ -117,15 +117,15 @@ def own_clock() -> None:
 @pytest.fixture(autouse=True)
 def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the checks that the overview repeats in a thread, which does not see this test's transaction."""
-    monkeypatch.setattr("apps.platform.operations.findings.examine.KeptFindings.findings", lambda self, wait_s=0.3: [])
+    monkeypatch.setattr("switchyard.operations.findings.examine.KeptFindings.findings", lambda self, wait_s=0.3: [])
 
 
 @pytest.fixture(autouse=True)
 def no_kept_verdict() -> None:
     """Have the pages of a test read the yard themselves: a process keeps verdict and counters for seconds."""
-    if strip := sys.modules.get("apps.platform.frame.strip"):
+    if strip := sys.modules.get("switchyard.frame.strip"):
         strip.STRIP.forget()
-    if rates := sys.modules.get("apps.platform.operations.rates"):
+    if rates := sys.modules.get("switchyard.operations.rates"):
         rates._readings.clear()
 
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from apps.platform.embedded.server import EmbeddedServer
+from switchyard.embedded.server import EmbeddedServer
 
 DATABASES = ("sqlite", "postgres", "pgbouncer")
 DATABASE = os.environ.get("TEST_DATABASE") or DATABASES[0]

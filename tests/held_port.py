@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from apps.platform.embedded.server import HOST
+from switchyard.embedded.server import HOST
 
 
 @contextmanager

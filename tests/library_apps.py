@@ -10,6 +10,4 @@ from project.settings import INSTALLED_APPS
 
 ADMIN, ADMIN_WITHOUT_PAGES = "django.contrib.admin", "django.contrib.admin.apps.SimpleAdminConfig"
 
-LIBRARY_APPS = [
-    ADMIN_WITHOUT_PAGES if app == ADMIN else app for app in INSTALLED_APPS if not app.startswith("apps.product.")
-]
+LIBRARY_APPS = [ADMIN_WITHOUT_PAGES if app == ADMIN else app for app in INSTALLED_APPS if not app.startswith("apps.")]

@@ -5,4 +5,4 @@ from django.urls import include, path
 
 admin.autodiscover()  # see tests.library_apps
 
-urlpatterns = [path("", include("apps.platform.urls")), path("admin/", admin.site.urls)]
+urlpatterns = [path("", include("switchyard.urls")), path("admin/", admin.site.urls)]

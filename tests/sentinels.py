@@ -14,8 +14,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from apps.platform.embedded.server import free_port
-from apps.platform.workers.shared.parent_death import die_with_parent
+from switchyard.embedded.server import free_port
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.chaos.server import ServerUnderTest
 from tests.tls import Authority
 from tests.waiting import wait_for

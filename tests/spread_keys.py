@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import RedisCalls
 
 # A single server has one marker for all queues, without a hash tag; a cluster has several, one call for each.
 OF_ONE_SERVER = ("generation_make", "generation_accept")

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from apps.platform.embedded.server import free_port
-from apps.platform.workers.shared.parent_death import die_with_parent
+from switchyard.embedded.server import free_port
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.waiting import wait_for
 
 DAY = datetime.timedelta(days=1)

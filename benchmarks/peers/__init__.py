@@ -25,7 +25,7 @@ class Peer:
         language: What its workers are written in.
         needs: What must be on the machine.
         whole_stack: Carries everything that Switchyard puts around a task.
-        keeps_history: ``manage.py runhistory`` moves its ended jobs into a database meanwhile.
+        keeps_history: ``manage.py switchyard runhistory`` moves its ended jobs into a database meanwhile.
     """
 
     name: str

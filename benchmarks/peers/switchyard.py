@@ -10,12 +10,12 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import default_middleware
 
 from benchmarks.peers.on_dramatiq import LANES, OnDramatiq
-from broker.batch import messages
-from broker.keys.keys import Keys
-from broker.redis.access import calls_on
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.topology import RETRY_SUFFIX, Pool, Queue, Yard
+from switchyard.broker.batch import messages
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import RETRY_SUFFIX, Pool, Queue, Yard
 
 RABBITMQ_URL = os.environ.get("BENCH_RABBITMQ_URL", "")
 
@@ -28,7 +28,7 @@ def plain() -> RedisBroker:
 
 def plain_on_rabbitmq() -> Any:
     """Return the broker on RabbitMQ as stock Dramatiq would use it."""
-    from broker.rabbit.broker import RabbitBroker
+    from switchyard.broker.rabbit.broker import RabbitBroker
 
     calls = calls_on(connect(os.environ["BENCH_URL"]))
     broker = RabbitBroker(RABBITMQ_URL, calls, Keys("bench"))
@@ -42,8 +42,8 @@ def whole_stack() -> Broker:
     import django
 
     django.setup()
-    from apps.platform.wiring import build_rabbit_yard, build_yard
-    from middleware import logs
+    from switchyard.middleware import logs
+    from switchyard.wiring import build_rabbit_yard, build_yard
 
     logs.configure("json", level=logging.WARNING)
     names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]

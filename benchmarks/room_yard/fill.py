@@ -33,7 +33,7 @@ def _fill_queue(count: int) -> str:
     import dramatiq
 
     from benchmarks.room_yard.actors import wait_in_line
-    from broker.redis_broker import RedisBroker
+    from switchyard.broker.redis_broker import RedisBroker
 
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)
@@ -50,7 +50,7 @@ def _fill_queue(count: int) -> str:
 
 def _send(broker: Any, messages: list[Any]) -> None:
     """Send messages; once more where a busy machine's server did not answer in time: a message is sent only once."""
-    from broker.errors import BrokerUnavailable
+    from switchyard.broker.errors import BrokerUnavailable
 
     for left in reversed(range(TRIES)):
         try:
@@ -64,13 +64,13 @@ def _send(broker: Any, messages: list[Any]) -> None:
 def _fill_letters(count: int) -> int:
     import dramatiq
 
-    from apps.platform.dead_letters.models import DeadLetter
-    from apps.platform.dead_letters.projection import columns
-    from apps.platform.history.models import JobRow
-    from broker.clock import now_ms
-    from broker.redis_broker import RedisBroker
-    from broker.shapes import DeadLetter as Letter
-    from broker.stores.dead_lists import DeadLists
+    from switchyard.broker.clock import now_ms
+    from switchyard.broker.redis_broker import RedisBroker
+    from switchyard.broker.shapes import DeadLetter as Letter
+    from switchyard.broker.stores.dead_lists import DeadLists
+    from switchyard.dead_letters.models import DeadLetter
+    from switchyard.dead_letters.projection import columns
+    from switchyard.history.models import JobRow
 
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)
@@ -98,7 +98,7 @@ def _fill_letters(count: int) -> int:
 
 
 def _row(letter: Any) -> Any:
-    from apps.platform.history.models import JobRow
+    from switchyard.history.models import JobRow
 
     return JobRow(
         job_id=letter.id, sequence=1, state="dead", reason=letter.reason, actor=letter.actor, queue=letter.queue,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.peers.on_dramatiq import LANES
-from broker.topology import Pool, Queue, Yard
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
+from switchyard.broker.topology import Pool, Queue, Yard
 
 YARD = Yard(
     queues=tuple(Queue(lane, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for lane in LANES),
@@ -18,7 +18,7 @@ YARD = Yard(
     ),
 )
 INSTALLED_APPS = [
-    *(app for app in PROJECT_APPS if not app.startswith("apps.product.")),
+    *(app for app in PROJECT_APPS if not app.startswith("apps.")),
     "benchmarks.supervised_yard",
 ]
 DRAMATIQ_BROKER = {"BROKER": "benchmarks.supervised_yard.broker.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}

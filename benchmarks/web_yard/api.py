@@ -6,11 +6,11 @@ from typing import Any
 
 from ninja import Router, Status
 
-from apps.platform.api.auth import submit_scope
-from apps.platform.api.responses import accepted
-from apps.platform.api.schemas import Accepted, StrictSchema
-from apps.platform.jobs.services import submit
 from benchmarks.web_yard.actors import nothing
+from switchyard.api.auth import submit_scope
+from switchyard.api.responses import accepted
+from switchyard.api.schemas import Accepted, StrictSchema
+from switchyard.jobs.services import submit
 
 router = Router(tags=["Benchmark"])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.platform.api.application import PLATFORM_ROUTERS, build_api
-from apps.platform.api.middleware import PREFIX
+from switchyard.api.application import PLATFORM_ROUTERS, build_api
+from switchyard.api.middleware import PREFIX
 
 api = build_api(*PLATFORM_ROUTERS, ("/nothings", "benchmarks.web_yard.api.router"))
 urlpatterns = [path(PREFIX, api.urls)]

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from apps.platform.console.formatting import duration
 from demo.check.evidence import Evidence, Seen
 from demo.check.expectations import EXPECTATIONS, Expectation
 from demo.errors import DemoError, Stopped
@@ -24,6 +23,7 @@ from demo.stopping import StopRequest
 from demo.view.feed import Feed
 from demo.view.text import memory
 from demo.yard import DemoYard
+from switchyard.console.formatting import duration
 
 TIMEOUT_S = 90.0
 POLL_S = 0.5

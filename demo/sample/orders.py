@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.product.billing.signatures import signed_headers
+from apps.billing.signatures import signed_headers
 from demo.client import Client
 from demo.identity import read_private, write_private
 from demo.sample.journal import Sender

@@ -21,8 +21,8 @@ def find_facts() -> dict[str, Any]:
         ``statements``: ``[customer id, month]`` pairs; ``month``: the newest full month; ``open_invoice``: number,
         amount and currency of an invoice without a payment; counts of ``customers``, ``invoices`` and ``payments``.
     """
-    from apps.product.shop import months, queries
-    from apps.product.shop.models import Customer, Invoice, InvoiceStatus
+    from apps.shop import months, queries
+    from apps.shop.models import Customer, Invoice, InvoiceStatus
 
     running, *full = queries.months_with_invoices()
     month = full[0] if full else running
@@ -52,8 +52,8 @@ def enqueue_newsletters(owner: str) -> dict[str, str]:
     Returns:
         ``later`` and ``cancelled``: their job ids.
     """
-    from apps.platform.jobs.services import submit
-    from apps.product.mail.actors import newsletter
+    from apps.mail.actors import newsletter
+    from switchyard.jobs.services import submit
 
     def enqueue(delay_ms: int, to: str) -> str:
         paragraphs = ["Twelve new customers came aboard.", "The slow pool printed their first statements."]
@@ -76,7 +76,7 @@ def move_endpoints(kept: Path, receiver: str) -> int:
         kept: File that lists the endpoints the demo registered.
         receiver: Root of the receiver, without a slash at the end.
     """
-    from apps.product.webhooks.models import Endpoint
+    from apps.webhooks.models import Endpoint
 
     known = read_private(kept)
     moved = {

@@ -10,10 +10,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from apps.platform.console.formatting import duration
 from demo.sample.journal import SentJob, count_states
 from demo.view.snapshot import Snapshot
 from demo.view.text import memory
+from switchyard.console.formatting import duration
 
 TONES = {"plain": "", "good": "green", "bad": "bold red", "wait": "yellow"}
 STATES = {"succeeded": "green", "running": "cyan", "retrying": "yellow", "scheduled": "yellow", "dead": "bold red"}

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.stores.pool_reports import PoolReport
 from demo.client import Client, RequestFailed
 from demo.sample.journal import Journal, SentJob
 from demo.view.feed import Feed, Line
 from demo.view.job_lines import JobLines
 from demo.yard import DemoYard
+from switchyard.broker.stores.pool_reports import PoolReport
 
 EVERY_S = 1.0
 MEMORY_EVERY = 5

@@ -8,11 +8,11 @@ from typing import TextIO
 
 from rich.console import Console
 
-from apps.platform.conf import shortened
-from apps.platform.console.formatting import duration, size
 from demo.identity import USERNAME
 from demo.sample.journal import count_states
 from demo.view.snapshot import Snapshot
+from switchyard.conf import shortened
+from switchyard.console.formatting import duration, size
 
 FILE_WIDTH = 140
 
@@ -52,7 +52,10 @@ def addresses_to_open(site: str, credentials: Path, log: Path) -> list[tuple[str
         ("Mailbox", f"{site}admin/mail/mailbox/"),
         ("API and its docs", f"{site}api/v1/docs"),
         ("Metrics", f"{site}metrics"),
-        ("Commands", f". {shortened(credentials.with_name('environment'))}; .venv/bin/python manage.py doctor"),
+        (
+            "Commands",
+            f". {shortened(credentials.with_name('environment'))}; .venv/bin/python manage.py switchyard doctor",
+        ),
         ("Log of the jobs", shortened(log)),
     ]
 

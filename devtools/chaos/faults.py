@@ -12,8 +12,8 @@ from typing import cast
 import psutil
 import redis
 
-from broker.queue.operations import QueueOperations, lane_of
 from devtools.chaos.outcomes import client_name
+from switchyard.broker.queue.operations import QueueOperations, lane_of
 
 # Process titles of supervisors and children, to tell them from processes that tasks have started.
 SUPERVISOR, CHILD = re.compile(r"pool \S+"), re.compile(r"\S+ (child|alone) \d+")

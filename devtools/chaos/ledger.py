@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from broker.queue.operations import QueueOperations
-from broker.stores.job_records import JobRecords
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.stores.job_records import JobRecords
 
 SHOWN = 5
 # Final states of a job record other than completion -> field of the ledger.

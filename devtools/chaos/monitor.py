@@ -9,8 +9,8 @@ import codecs
 import re
 from typing import Any
 
-from broker.redis.connections import connect
-from broker.redis.scripts import script
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
 
 WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 ENQUEUE = script("enqueue")

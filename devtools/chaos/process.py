@@ -14,21 +14,21 @@ from pathlib import Path
 
 import redis
 
-from apps.platform.workers.child.main import MIDDLEWARE_VARIABLE
-from apps.platform.workers.shared.fork import EX_CRASHED, fork
-from apps.platform.workers.shared.signal_pipe import SignalPipe
-from broker.errors import BrokerError
-from broker.queue.operations import QueueOperations
-from broker.redis.access import calls_on
-from broker.redis.connections import connect
-from broker.stores.job_records import JobRecords
-from broker.stores.pool_reports import PoolReports
-from broker.topology import Yard
 from devtools.chaos.faults import FaultInjector
 from devtools.chaos.ledger import make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
 from devtools.chaos.outcomes import OUTCOMES_VARIABLE, OutcomeLog, read_outcomes
 from devtools.chaos.plan import Plan
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.topology import Yard
+from switchyard.workers.child.main import MIDDLEWARE_VARIABLE
+from switchyard.workers.shared.fork import EX_CRASHED, fork
+from switchyard.workers.shared.signal_pipe import SignalPipe
 
 logger = logging.getLogger("switchyard.chaos")
 

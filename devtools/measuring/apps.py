@@ -19,7 +19,7 @@ class MeasuringConfig(AppConfig):
         import dramatiq
 
         from devtools.measuring.stopwatch import Stopwatch
-        from middleware.dead_letters import DeadLetters
+        from switchyard.middleware.dead_letters import DeadLetters
 
         broker = dramatiq.get_broker()
         broker.add_middleware(Stopwatch())

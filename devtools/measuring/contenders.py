@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from broker.topology import Pool, PoolKind, Queue, Yard
+from switchyard.broker.topology import Pool, PoolKind, Queue, Yard
 
 POOL = "measured"
 SAMPLES_QUEUE = "measured"

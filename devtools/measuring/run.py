@@ -17,16 +17,16 @@ import psutil
 from django.conf import settings
 from dramatiq import Message
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.shared.fork import memory_bytes
-from apps.platform.workers.shared.parent_death import die_with_parent
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
 from devtools.measuring.contenders import POOL, Contender
 from devtools.measuring.stopwatch import VARIABLE, Lap, read_laps
 from devtools.measuring.work import Work
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.conf import switchyard_settings
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.fork import memory_bytes
+from switchyard.workers.shared.parent_death import die_with_parent
 
 START_S = 60.0
 SHOWN_LOG_CHARACTERS = 2_000

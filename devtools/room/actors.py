@@ -10,7 +10,7 @@ from typing import Any
 
 import dramatiq
 
-from apps.platform.jobs.services import check_cancelled, report_progress
+from switchyard.jobs.services import check_cancelled, report_progress
 
 HOUR_MS = 3_600_000
 POLL_S = 0.1

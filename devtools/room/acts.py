@@ -7,12 +7,12 @@ from datetime import timedelta
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from apps.platform.alerts.models import Alert, Delivery, Silence
-from apps.platform.api.models import IdempotentRequest
-from apps.platform.api.tokens import create_token
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.services import Who, act
-from apps.platform.bulk.models import BulkAct
+from switchyard.alerts.models import Alert, Delivery, Silence
+from switchyard.api.models import IdempotentRequest
+from switchyard.api.tokens import create_token
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who, act
+from switchyard.bulk.models import BulkAct
 
 OPERATOR = Who("a.lind", "page")
 

@@ -6,16 +6,16 @@ from functools import partial
 
 import dramatiq
 
-from apps.platform.audit.services import Who
-from apps.platform.history.models import JobRow
-from apps.platform.jobs.services import submit
-from apps.platform.queues import services as queues
-from broker.admin.cancel import cancel
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.quarantine import Quarantine
 from devtools.room import actors
 from devtools.room.yard import until
+from switchyard.audit.services import Who
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.history.models import JobRow
+from switchyard.jobs.services import submit
+from switchyard.queues import services as queues
 
 OPERATOR = Who("a.lind", "page")
 PAUSED = "images"

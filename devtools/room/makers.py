@@ -9,13 +9,13 @@ from typing import Any
 
 from django.utils import timezone
 
-from apps.platform.alerts.models import Alert
-from apps.platform.audit.models import AuditEntry
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.jobs.services import submit
-from broker.interface import facilities
 from devtools.room import actors, jobs, stories
 from devtools.room.yard import until
+from switchyard.alerts.models import Alert
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import facilities
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.jobs.services import submit
 
 _numbers = itertools.count(1)
 _running: list[str] = []

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import Group, User
 
-from apps.platform.audit.roles import OPERATOR, READ_ONLY
+from switchyard.audit.roles import OPERATOR, READ_ONLY
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 PEOPLE = {"ada.byron": "", "a.lind": OPERATOR, "r.holm": READ_ONLY}

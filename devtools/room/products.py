@@ -7,15 +7,15 @@ from datetime import timedelta
 from django.core.management import call_command
 from django.utils import timezone
 
-from apps.platform.retention import services as retention
-from apps.product.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
-from apps.product.exports.models import Dataset, Export, Format
-from apps.product.images.models import Picture, Thumbnail, ThumbnailState
-from apps.product.mail.models import MailState, SentMail, Template
-from apps.product.reports.models import Report
-from apps.product.shop.models import Customer, Invoice
-from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
-from broker.clock import now_ms
+from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
+from apps.exports.models import Dataset, Export, Format
+from apps.images.models import Picture, Thumbnail, ThumbnailState
+from apps.mail.models import MailState, SentMail, Template
+from apps.reports.models import Report
+from apps.shop.models import Customer, Invoice
+from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
+from switchyard.broker.clock import now_ms
+from switchyard.retention import services as retention
 
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

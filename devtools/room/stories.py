@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from apps.platform.audit.services import Who
-from apps.platform.jobs.services import submit
-from apps.platform.queues import services as queues
-from broker.clock import now_ms
 from devtools.room import actors
+from switchyard.audit.services import Who
+from switchyard.broker.clock import now_ms
+from switchyard.jobs.services import submit
+from switchyard.queues import services as queues
 
 OPERATOR = Who("a.lind", "page")
 SLOTS = 8

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.shared.parent_death import die_with_parent
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "devtools.room.settings"

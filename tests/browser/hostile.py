@@ -18,14 +18,14 @@ from tests.browser.payloads import PAYLOADS
 def main() -> None:
     """Make the rows, wait for the jobs, and print what there is."""
     django.setup()
-    from apps.platform.dead_letters.models import DeadLetter
-    from apps.platform.history.models import JobRow
-    from apps.platform.jobs.services import submit
-    from broker.clock import now_ms
-    from broker.interface import facilities
-    from broker.stores.pool_reports import PoolReport
     from devtools.room import actors
     from devtools.room.yard import until
+    from switchyard.broker.clock import now_ms
+    from switchyard.broker.interface import facilities
+    from switchyard.broker.stores.pool_reports import PoolReport
+    from switchyard.dead_letters.models import DeadLetter
+    from switchyard.history.models import JobRow
+    from switchyard.jobs.services import submit
 
     sent = {"failed": [], "succeeded": []}  # type: dict[str, list[str]]
     for number, text in enumerate(PAYLOADS):
@@ -60,10 +60,10 @@ def _rows() -> list[Any]:
     """Return rows of alerts, silences, bulk acts and the audit log, for every payload."""
     from django.utils import timezone
 
-    from apps.platform.alerts.models import Alert, Silence
-    from apps.platform.audit.models import AuditEntry
-    from apps.platform.bulk.models import BulkAct
-    from apps.product.shop.models import Customer
+    from apps.shop.models import Customer
+    from switchyard.alerts.models import Alert, Silence
+    from switchyard.audit.models import AuditEntry
+    from switchyard.bulk.models import BulkAct
 
     now, rows = timezone.now(), []  # type: Any, list[Any]
     for number, text in enumerate(PAYLOADS):
@@ -98,13 +98,13 @@ def _newest(name: str) -> int:
 
 
 def _newest_bulk() -> int:
-    from apps.platform.bulk.models import BulkAct
+    from switchyard.bulk.models import BulkAct
 
     return int(BulkAct.objects.order_by("-pk")[0].pk)
 
 
 def _customer() -> int:
-    from apps.product.shop.models import Customer
+    from apps.shop.models import Customer
 
     return int(Customer.objects.order_by("-pk")[0].pk)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.wiring import build_yard
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.wiring import build_yard
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job
 from tests.chaos.pools import Pools
@@ -81,6 +81,6 @@ def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for pause in (
         "dramatiq.worker.CONSUMER_RESTART_DELAY_SECS",
         "dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS",
-        "middleware.wait_for_broker.PAUSE_S",
+        "switchyard.middleware.wait_for_broker.PAUSE_S",
     ):
         monkeypatch.setattr(pause, 0.1)

@@ -6,8 +6,8 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 
-from broker.interface import facilities
-from broker.shapes import DeadLetter
+from switchyard.broker.interface import facilities
+from switchyard.broker.shapes import DeadLetter
 from tests.chaos.killed_host import Host
 from tests.chaos.ledger import Account, Ledger
 from tests.chaos.load import QUEUE, enqueue

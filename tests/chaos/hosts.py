@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from apps.platform.files.addresses import StorageAddress
-from apps.platform.workers.shared.parent_death import die_with_parent
+from switchyard.files.addresses import StorageAddress
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.chaos import faked_clock
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger

@@ -15,9 +15,9 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
-from broker.errors import BrokerError, BrokerUnavailable
-from broker.interface import facilities
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.chaos.ledger import Entry, Ledger
 from tests.waiting import wait_for
 from tests.ways import WAYS

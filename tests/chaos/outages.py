@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 from dramatiq.message import Message
 
-from apps.platform.embedded.server import free_port
-from apps.platform.wiring import build_yard
-from apps.platform.workers.shared.parent_death import die_with_parent
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.stores.job_records import JobRecord
 from project.topology import YARD
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.embedded.server import free_port
+from switchyard.wiring import build_yard
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ from typing import Any
 
 import psycopg
 
-from apps.platform.embedded.server import free_port
-from apps.platform.workers.shared.parent_death import die_with_parent
 from benchmarks.postgres import postgres_account
+from switchyard.embedded.server import free_port
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.platform.wiring import build_yard
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.stores.pool_reports import PoolReports
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.wiring import build_yard
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import declare_job
 from tests.chaos.yard.yards import YARDS

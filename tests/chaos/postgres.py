@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import psycopg
 
-from apps.platform.embedded.server import free_port
-from apps.platform.workers.shared.parent_death import die_with_parent
 from benchmarks.postgres import postgres_account, provide
+from switchyard.embedded.server import free_port
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.waiting import wait_for
 
 # Of the default 100 the slots of the webhooks' two pools alone take 96. All processes of the yard may open 314.

@@ -10,11 +10,11 @@ from typing import Any
 
 import redis
 
-from broker.admin.purge import finish
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.admin.purge import finish
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 
 
 class MortalCalls(RedisCalls):

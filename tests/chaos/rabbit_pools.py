@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.platform.wiring import build_rabbit_yard
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.wiring import build_rabbit_yard
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import JOBS_THAT_ARE_DELAYED, JOBS_THAT_FAIL_ONCE, let_pass
 from tests.chaos.pools import Pools

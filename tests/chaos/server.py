@@ -11,9 +11,9 @@ from types import TracebackType
 
 import redis
 
-from apps.platform.embedded.binary import bundled_binary
-from apps.platform.embedded.server import EmbeddedServer
-from broker.redis.connections import connect
+from switchyard.broker.redis.connections import connect
+from switchyard.embedded.binary import bundled_binary
+from switchyard.embedded.server import EmbeddedServer
 
 SERVER_NAMES = ("valkey-server", "redis-server")
 ANSWER_S = 4.0

@@ -9,9 +9,9 @@ import urllib.request
 import psutil
 import pytest
 
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.pool_reports import PoolReports
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.pool_reports import PoolReports
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import enqueue, let_pass

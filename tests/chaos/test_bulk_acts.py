@@ -17,18 +17,18 @@ import pytest
 import redis
 from django.conf import settings
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.who import Who
-from apps.platform.bulk import services
-from apps.platform.bulk.models import BulkAct
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.projection import columns
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.queue.dead_letter_json import encode
-from broker.redis_broker import RedisBroker
-from broker.stores.ended_jobs import decode_rows
-from broker.stores.job_records import RecordLimits
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.who import Who
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.dead_letter_json import encode
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.broker.stores.job_records import RecordLimits
+from switchyard.bulk import services
+from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.projection import columns
 from tests.factories.letters import letter
 from tests.waiting import wait_for
 

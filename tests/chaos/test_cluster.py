@@ -15,13 +15,13 @@ import dramatiq
 import pytest
 from dramatiq import Worker
 
-from apps.platform.wiring import build_yard
-from apps.platform.workers.child.consumer_restarts import FAILOVER_PAUSE_S
-from broker.errors import BrokerError
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.wiring import build_yard
+from switchyard.workers.child.consumer_restarts import FAILOVER_PAUSE_S
 from tests.chaos.cluster import ClusterUnderTest
 from tests.waiting import wait_for
 

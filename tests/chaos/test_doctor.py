@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from apps.platform.operations.findings.finding import EXIT_CODES
+from switchyard.operations.findings.finding import EXIT_CODES
 from tests.chaos.databases import ROOT, SQLITE_TABLE, DatabaseYard, environment, manage
 from tests.chaos.ledger import Ledger
 from tests.processes import is_alive
@@ -98,7 +98,7 @@ def test_a_pool_that_was_killed_is_found_and_the_others_are_well(yard: DatabaseY
     assert found_by(healthy) - BUSY == set()
     down = [found for found in killed["findings"] if found["group"] == "pools" and found["severity"] != "ok"]
     assert [(found["code"], found["subject"]) for found in down] == [("down", "processes")]
-    assert down[0]["next"] == "manage.py runpool processes"
+    assert down[0]["next"] == "manage.py switchyard runpool processes"
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.health.watch import Watch
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.watch import Watch
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger

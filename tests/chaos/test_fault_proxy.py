@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.redis.connections import connect
+from switchyard.broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import connect_once
 from tests.environment import SERVER

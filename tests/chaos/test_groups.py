@@ -11,7 +11,7 @@ from dramatiq.message import Message
 from dramatiq.results import ResultFailure
 from dramatiq_abort import abort
 
-from middleware.aborting import CancelAbortable
+from switchyard.middleware.aborting import CancelAbortable
 from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.group_jobs import called, declare_group_jobs, run_group
 from tests.chaos.ledger import Ledger

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import JOBS_THAT_FAIL_ONCE, enqueue, let_pass, wait_until_drained

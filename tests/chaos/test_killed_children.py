@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, let_pass, load, wait_until_drained

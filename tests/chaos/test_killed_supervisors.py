@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from apps.platform.workers.supervisor.quiet_periods import PATIENCE_S
-from broker.queue.operations import LEASE_MS
+from switchyard.broker.queue.operations import LEASE_MS
+from switchyard.workers.supervisor.quiet_periods import PATIENCE_S
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, enqueue, load, wait_until_drained

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from apps.platform.workers.supervisor.quiet_periods import PATIENCE_S
+from switchyard.workers.supervisor.quiet_periods import PATIENCE_S
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger

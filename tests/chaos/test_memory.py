@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from apps.platform.workers.shared.fork import resident_bytes
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
+from switchyard.workers.shared.fork import resident_bytes
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained

@@ -98,7 +98,7 @@ def outlast(
 def test_an_endpoint_that_is_away_gets_every_delivery(
     count: int, speed: int, slack_s: float, live_wait_ms: float, yard_with: Any, postgres: PostgresUnderTest
 ) -> None:
-    receiver = SideServer("apps.product.webhooks.receiver")
+    receiver = SideServer("apps.webhooks.receiver")
     yard = yard_with(speed=speed, SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES=f"127.0.0.1:{receiver.port}")
     arguments = yard.rows("webhook", count, f"http://127.0.0.1:{receiver.port}/healthy")
     yard.start("webhook", "webhook-retry")
@@ -122,7 +122,7 @@ def test_an_endpoint_that_is_away_gets_every_delivery(
 def test_a_mail_server_that_is_away_gets_every_mail_once(
     count: int, speed: int, slack_s: float, live_wait_ms: float, yard_with: Any, tmp_path: Path
 ) -> None:
-    sink = SideServer("apps.product.mail.sink", "--dir", str(tmp_path / "mailbox"))
+    sink = SideServer("apps.mail.sink", "--dir", str(tmp_path / "mailbox"))
     yard = yard_with(speed=speed, SWITCHYARD_SMTP_URL=f"smtp://127.0.0.1:{sink.port}")
     yard.start("default", "retries")
     arguments = [{"to": f"person.{number}@mail.example"} for number in range(count)]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from dramatiq.broker import Broker
 
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained

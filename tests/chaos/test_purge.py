@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import redis
 
-from broker.admin.purge import STEP, finish, purges, set_aside
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.scripts import script
+from switchyard.broker.admin.purge import STEP, finish, purges, set_aside
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
 from tests.chaos.server import ServerUnderTest
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, Producers, enqueue, let_pass, load, offered_per_s

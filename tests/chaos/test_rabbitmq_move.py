@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from apps.platform.wiring import build_rabbit_yard, build_yard
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.wiring import build_rabbit_yard, build_yard
 from tests.chaos.followed_pages import FollowedPage, followed
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job, load
@@ -61,7 +61,7 @@ def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
     environment = {"DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings", "CHAOS_LEDGER": str(ledger.path)}
     with followed(PAGE, servers, tmp_path, environment) as page:
         to_redis, to_rabbitmq = senders
-        old = ready(page, page.start("manage.py runpools", SWITCHYARD_BROKER_URL=valkey_url))
+        old = ready(page, page.start("manage.py switchyard runpools", SWITCHYARD_BROKER_URL=valkey_url))
         with load(to_redis, ledger, per_s=per_s) as before:
             before.wait_for_accepted(jobs)
 

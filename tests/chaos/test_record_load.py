@@ -11,11 +11,11 @@ import dramatiq
 import pytest
 import redis
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.ended_jobs import decode_rows
-from broker.stores.history_streams import HistoryStreams
-from broker.stores.job_records import RecordLimits
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.job_records import RecordLimits
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

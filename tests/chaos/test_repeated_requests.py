@@ -27,15 +27,15 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from apps.platform.api.models import IdempotentRequest
-from apps.platform.api.tokens import create_token
-from apps.platform.conf import declared_yard
-from apps.platform.wiring import build_yard
-from apps.product.images.models import Picture, Thumbnail
-from apps.product.webhooks.models import Delivery, Endpoint, Event
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from apps.images.models import Picture, Thumbnail
+from apps.webhooks.models import Delivery, Endpoint, Event
+from switchyard.api.models import IdempotentRequest
+from switchyard.api.tokens import create_token
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.conf import declared_yard
+from switchyard.wiring import build_yard
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.processes import is_alive

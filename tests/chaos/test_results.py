@@ -9,14 +9,14 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.files.result_addresses import results_of
-from apps.platform.jobs.result_stores.chosen import result_stores
-from apps.platform.wiring import build_yard
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.stores.result_stores import LARGE_BYTES
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.result_stores import LARGE_BYTES
+from switchyard.files.result_addresses import results_of
+from switchyard.jobs.result_stores.chosen import result_stores
+from switchyard.wiring import build_yard
 from tests.chaos.load import let_pass
 from tests.chaos.server import ServerUnderTest
 from tests.factories.yards import small_yard

@@ -12,9 +12,9 @@ import pytest
 import redis
 from dramatiq import Worker
 
-from broker.errors import BrokerRefused
-from broker.interface import facilities
-from broker.queue.results import Entry
+from switchyard.broker.errors import BrokerRefused
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.results import Entry
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, load, wait_until_drained

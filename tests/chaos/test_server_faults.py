@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.errors import BrokerFull
-from broker.interface import facilities
+from switchyard.broker.errors import BrokerFull
+from switchyard.broker.interface import facilities
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import DELAY_MS, QUEUE, enqueue, let_pass, load, wait_until_drained

@@ -48,9 +48,9 @@ def test_what_stock_dramatiq_left_goes_on_here(
         imports, shown = page.block(), page.block()
         left = set(ledger.account().lost)
         first, again = page.run(imports), page.run(imports)
-        pools = page.start(page.command("manage.py runpools"))
+        pools = page.start(page.command("manage.py switchyard runpools"))
         wait_for(lambda: not ledger.account().lost, what="every job has completed")
-        jobs = json.loads(page.run(page.command("manage.py jobs list") + " --json"))
+        jobs = json.loads(page.run(page.command("manage.py switchyard jobs list") + " --json"))
         pools.process.terminate()
         assert pools.process.wait(60) == 0, pools.log()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
 from tests.chaos.databases import environment, manage
 from tests.chaos.hosts import SETTINGS, Host, has_namespaces
 from tests.chaos.hosts_yard.yard import PACED, PACED_PER_S

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq.message import Message
 
-from apps.platform.wiring import build_rabbit_yard, build_yard
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.wiring import build_rabbit_yard, build_yard
 from tests.chaos.hosts import Host
 from tests.chaos.hosts_yard.yard import YARD
 from tests.chaos.ledger import Account, Ledger, account

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import dramatiq
 from dramatiq.broker import Broker
 
-from apps.platform.conf import declared_yard
-from apps.platform.wiring import build_yard
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.conf import declared_yard
+from switchyard.wiring import build_yard
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
-from apps.platform.api.tokens import create_token
+from switchyard.api.tokens import create_token
 
 
 class Caller:

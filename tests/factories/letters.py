@@ -8,9 +8,9 @@ from typing import Any
 
 import dramatiq
 
-from broker.redis_broker import RedisBroker
-from broker.shapes import DeadLetter
-from broker.stores.dead_lists import DeadLists
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.dead_lists import DeadLists
 
 
 def letter(**changes: Any) -> DeadLetter:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from apps.platform.files.addresses import StorageAddress, address_of
+from switchyard.files.addresses import StorageAddress, address_of
 from tests.waiting import wait_for
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAYARDTESTS0000000", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests"}

@@ -6,7 +6,7 @@ import datetime
 import itertools
 from decimal import Decimal
 
-from apps.product.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
+from apps.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
 
 _serial = itertools.count(1)
 

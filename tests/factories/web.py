@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from apps.platform.serving.server import config
+from switchyard.serving.server import config
 from tests.waiting import wait_for
 
 

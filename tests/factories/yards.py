@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 
 def small_yard(*, max_retries: int = 5, base_ms: int = 5, cap_ms: int = 20, soft_limit_ms: int = 5_000) -> Yard:

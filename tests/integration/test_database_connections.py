@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
 
-from apps.platform.database_connections import Connections
+from switchyard.database_connections import Connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -10,8 +10,8 @@ import redis
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, connection
 
-from apps.platform.failure_notes import IN_EVENT_LOOP, NO_TABLE, FailureNotes
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
+from switchyard.failure_notes import IN_EVENT_LOOP, NO_TABLE, FailureNotes
 from tests.conftest import RunWorker
 from tests.waiting import wait_for
 

@@ -14,12 +14,12 @@ import pytest
 import redis
 from django.conf import settings
 
-from apps.platform.workers.shared.parent_death import die_with_parent
-from apps.product.webhooks import publishing, services
-from apps.product.webhooks.models import Attempt, Delivery, DeliveryState
-from broker.interface import Facilities
-from broker.redis.connections import connect
-from broker.shapes import LaneStats
+from apps.webhooks import publishing, services
+from apps.webhooks.models import Attempt, Delivery, DeliveryState
+from switchyard.broker.interface import Facilities
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.shapes import LaneStats
+from switchyard.workers.shared.parent_death import die_with_parent
 from tests.waiting import wait_for
 
 ENDPOINTS, EVENTS, HEALTHY = 20, 100, 60
@@ -61,7 +61,7 @@ def start(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
 def test_new_deliveries_start_within_the_objective_while_2000_fail(
     facilities: Facilities, start: Any, valkey_url: str
 ) -> None:
-    receiver = start("-m", "apps.product.webhooks.receiver", "--port", "0", ready="ready: ").rstrip("/")
+    receiver = start("-m", "apps.webhooks.receiver", "--port", "0", ready="ready: ").rstrip("/")
     allowed = receiver.removeprefix("http://")
     watch = LiveQueueWatch(valkey_url)
     start("manage.py", "runpools", "webhook", "webhook-retry", ready="pools: all ready",

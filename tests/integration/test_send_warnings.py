@@ -11,8 +11,8 @@ import pytest
 from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.jobs.services import enqueue_on_commit
-from apps.platform.send_warnings import TransactionWarnings
+from switchyard.jobs.services import enqueue_on_commit
+from switchyard.send_warnings import TransactionWarnings
 
 HERE = "tests/integration/test_send_warnings.py"
 
@@ -48,7 +48,7 @@ def test_a_send_inside_a_transaction_is_reported_once_for_each_place(
     line = hello.fn.__code__.co_firstlineno
     assert first.startswith(f"actor hello: sent inside a transaction at {HERE}:")
     assert int(first.partition(f"{HERE}:")[2].partition(";")[0]) > line
-    assert "write enqueue_on_commit(hello, ...) of apps.platform.jobs.services" in first
+    assert "write enqueue_on_commit(hello, ...) of switchyard.jobs.services" in first
     assert first.partition(HERE)[2].partition(";")[0] != second.partition(HERE)[2].partition(";")[0]
 
 

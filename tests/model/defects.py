@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Fetched, Lease
-from broker.redis.calls import RedisCalls
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Fetched, Lease
+from switchyard.broker.redis.calls import RedisCalls
 from tests.model.scripts import Change
 
 
@@ -19,7 +19,7 @@ class Defect:
     Args:
         name: What the broker does then.
         changes: In its Lua.
-        family: Stands in for :class:`broker.queue.operations.QueueOperations`, for what is wrong in Python.
+        family: Stands in for :class:`switchyard.broker.queue.operations.QueueOperations`, for what is wrong in Python.
     """
 
     name: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.keys.queue_keys import ALL_LANES
-from broker.queue.operations import lane_of
+from switchyard.broker.keys.queue_keys import ALL_LANES
+from switchyard.broker.queue.operations import lane_of
 from tests.model.keyspace import (
     ACTIVE,
     DEAD,

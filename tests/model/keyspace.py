@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
+from switchyard.broker.redis.calls import RedisCalls
 from tests.model.scripts import script_of
 
 WAITING, SCHEDULED, ACTIVE = "waiting", "scheduled", "active"

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from broker.keys.queue_keys import ALL_LANES, LANES, Lane
-from broker.queue import administration
-from broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, lane_of
-from broker.queue.results import Entry, Lease, MovingMessage
-from broker.queue.unroutable import UnroutableLane
+from switchyard.broker.keys.queue_keys import ALL_LANES, LANES, Lane
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, lane_of
+from switchyard.broker.queue.results import Entry, Lease, MovingMessage
+from switchyard.broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
 from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks
 from tests.model.keyspace import DEAD, NOWHERE
@@ -45,9 +45,9 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         suppress_health_check=list(HealthCheck),
     )
     with (
-        mock.patch("broker.queue.operations.script", bench.scripts),
-        mock.patch("broker.queue.administration.script", bench.scripts),
-        mock.patch("broker.queue.unroutable.script", bench.scripts),
+        mock.patch("switchyard.broker.queue.operations.script", bench.scripts),
+        mock.patch("switchyard.broker.queue.administration.script", bench.scripts),
+        mock.patch("switchyard.broker.queue.unroutable.script", bench.scripts),
     ):
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 

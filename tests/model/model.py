@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from broker.keys.queue_keys import ALL_LANES, Lane
-from broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, SWEEP_GAP_MS, lane_of
-from broker.queue.results import NORMAL, Entry, Fetched, Grant, Lease, MovingMessage, Reclaimed, Suspect
+from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
+from switchyard.broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, SWEEP_GAP_MS, lane_of
+from switchyard.broker.queue.results import NORMAL, Entry, Fetched, Grant, Lease, MovingMessage, Reclaimed, Suspect
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, UNFINISHED, WAITING
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it
@@ -97,7 +97,7 @@ class Full:
 
 
 class Model:
-    """Every operation of :class:`broker.queue.operations.QueueOperations` by its name, with its answer."""
+    """Every operation of :class:`switchyard.broker.queue.operations.QueueOperations` by its name, with its answer."""
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
-from broker.redis.scripts import INCLUDE, LUA, Script
+from switchyard.broker.redis.scripts import INCLUDE, LUA, Script
 
 # No operation declares this key; it is in the hash slot of the family, where a cluster does not mind.
 CLOCK_KEY = "{q}:model-clock"
@@ -39,12 +39,14 @@ class Change:
             ChangeDoesNotApply: ``old`` is not there exactly once.
         """
         if text.count(self.old) != 1:
-            raise ChangeDoesNotApply(f"broker/lua/{self.file}.lua has {text.count(self.old)} times {self.old!r}")
+            raise ChangeDoesNotApply(
+                f"switchyard/broker/lua/{self.file}.lua has {text.count(self.old)} times {self.old!r}"
+            )
         return text.replace(self.old, self.new)
 
 
 class Scripts:
-    """Stands in for :func:`broker.redis.calls.script`: the same operations, with the test's clock and with changes."""
+    """Stands in for :func:`switchyard.broker.redis.calls.script`: the same operations, with the test's clock and with changes."""
 
     def __init__(self, changes: Sequence[Change] = ()) -> None:
         self._changes = changes
@@ -53,7 +55,7 @@ class Scripts:
             change.apply((LUA / f"{change.file}.lua").read_text())
 
     def __call__(self, name: str) -> Script:
-        """Return an operation of ``broker/lua/queue``."""
+        """Return an operation of ``switchyard/broker/lua/queue``."""
         if name not in self._known:
             self._known[name] = script_of(name, INCLUDE.sub(lambda match: self._include(match[1]), self._read(name)))
         return self._known[name]

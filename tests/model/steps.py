@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
-from broker.keys.keys import Keys
-from broker.keys.queue_keys import ALL_LANES, Lane
-from broker.queue import administration
-from broker.queue.operations import QueueOperations, lane_of
-from broker.queue.results import NORMAL, Entry, Fetched, Lease
-from broker.redis.access import calls_on
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations, lane_of
+from switchyard.broker.queue.results import NORMAL, Entry, Fetched, Lease
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 from tests.model import invariants
 from tests.model.coverage import Coverage
@@ -42,7 +42,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Reclaim:
-    """Arguments of a reclaim; see :meth:`broker.queue.operations.QueueOperations.reclaim`."""
+    """Arguments of a reclaim; see :meth:`switchyard.broker.queue.operations.QueueOperations.reclaim`."""
 
     only_lapsed: bool = False
     finished: Sequence[Lease] = ()

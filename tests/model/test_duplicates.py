@@ -9,11 +9,11 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.keys.keys import Keys
-from broker.keys.queue_keys import QueueKeys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, Grant, Lease
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import QueueKeys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry, Grant, Lease
+from switchyard.broker.redis.calls import RedisCalls
 from tests.chaos.server import ServerUnderTest
 
 IDS = ["a", "b"]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.platform import payload
-from apps.platform.database_text import storable
-from apps.platform.payload import readable
-from middleware.redaction import HIDDEN
+from switchyard import payload
+from switchyard.database_text import storable
+from switchyard.middleware.redaction import HIDDEN
+from switchyard.payload import readable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

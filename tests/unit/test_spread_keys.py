@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.spread_keys import SpreadKeys
 
 

@@ -16,11 +16,11 @@ from functools import partial
 import psutil
 import psycopg
 
-from apps.platform.leadership import SCHEDULER
-from broker.admin.purge import set_aside
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.results import Entry
+from switchyard.broker.admin.purge import set_aside
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.results import Entry
+from switchyard.leadership import SCHEDULER
 from tests.verdicts.watched_yard import WATCHER, WatchedYard, endpoint, slack, steadily, stopped
 from tests.waiting import wait_for
 

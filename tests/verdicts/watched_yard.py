@@ -19,13 +19,13 @@ from typing import Any
 
 from dramatiq.message import Message
 
-from apps.platform.wiring import build_yard
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.shapes import QueueStats
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.shapes import QueueStats
+from switchyard.wiring import build_yard
 from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.server import ServerUnderTest
 from tests.verdicts.yard.yard import YARD

@@ -9,12 +9,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.platform.console.command_help import show_examples
 from devtools.measuring.choice import choose
 from devtools.measuring.contenders import Contender, read_contender, usual_contenders
 from devtools.measuring.run import Figures, NotMeasured, measure
 from devtools.measuring.slow_server import slow_server
 from devtools.measuring.work import SAMPLES, Work, read_work
+from switchyard.console.command_help import show_examples
 
 COLUMNS = ("pool", "tasks/s", "p50 ms", "p95 ms", "memory MB", "CPU %", "failed")
 

@@ -1,4 +1,4 @@
-"""``manage.py runpools``: run several pools under one parent, with injected faults if requested."""
+"""``manage.py switchyard runpools``: run several pools under one parent, with injected faults if requested."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.console.refusal import refuse
-from apps.platform.workers.commands import runpools
 from devtools.chaos.plan import Plan, read_rate
 from devtools.chaos.process import Chaos
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.console.refusal import refuse
+from switchyard.workers.commands import runpools
 
 CHAOS_EXAMPLE = """
-  manage.py runpools --chaos 6/m --chaos-seed 7      inject faults at this rate and account for every message"""
+  manage.py switchyard runpools --chaos 6/m --chaos-seed 7      inject faults at this rate and account for every message"""
 
 
 class Command(runpools.Command):

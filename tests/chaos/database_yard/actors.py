@@ -10,7 +10,7 @@ import dramatiq
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
-from middleware.errors import PermanentFailure
+from switchyard.middleware.errors import PermanentFailure
 from tests.chaos.database_yard.yard import KINDS, PLAIN
 from tests.chaos.ledger import Ledger
 

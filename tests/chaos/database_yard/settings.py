@@ -10,6 +10,6 @@ from tests.chaos.database_yard.yard import YARD as YARD
 from tests.library_apps import LIBRARY_APPS
 
 INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.database_yard"]
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

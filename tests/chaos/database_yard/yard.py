@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 KINDS = ("threads", "processes", "gevent")
 PLAIN = "plain"

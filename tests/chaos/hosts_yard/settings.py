@@ -21,6 +21,6 @@ if (AHEAD_S := int(os.environ.get("CHAOS_CLOCK_S", "0"))) and "FAKETIME" not in 
     time_machine.travel(datetime.now(UTC) + timedelta(seconds=AHEAD_S), tick=True).start()
 
 INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.hosts_yard"]
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dramatiq
 
-from apps.platform.jobs.services import current_job_id
-from apps.product.mail import services
+from apps.mail import services
+from switchyard.jobs.services import current_job_id
 
 
 @dramatiq.actor(queue_name="default", redact=("to",))

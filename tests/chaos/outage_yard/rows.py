@@ -11,8 +11,8 @@ import django
 
 def deliveries(count: int, url: str) -> list[dict[str, Any]]:
     """Write so many deliveries to one endpoint."""
-    from apps.product.webhooks import services
-    from apps.product.webhooks.models import Delivery, Event
+    from apps.webhooks import services
+    from apps.webhooks.models import Delivery, Event
 
     endpoint, _ = services.create_endpoint("owner", url, ["order.paid"])
     events = Event.objects.bulk_create(
@@ -24,7 +24,7 @@ def deliveries(count: int, url: str) -> list[dict[str, Any]]:
 
 def payments(count: int) -> list[dict[str, Any]]:
     """Write so many payment events of as many invoices."""
-    from apps.product.billing import services
+    from apps.billing import services
     from tests.factories.shop import make_invoice
 
     found = []

@@ -5,4 +5,4 @@ from __future__ import annotations
 from tests.chaos.yard.settings import *  # noqa: F403
 from tests.chaos.yard.settings import DRAMATIQ_BROKER as OTHER_BROKER
 
-DRAMATIQ_BROKER = {**OTHER_BROKER, "MIDDLEWARE": ["middleware.aborting.CancelAbortable"]}
+DRAMATIQ_BROKER = {**OTHER_BROKER, "MIDDLEWARE": ["switchyard.middleware.aborting.CancelAbortable"]}

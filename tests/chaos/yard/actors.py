@@ -11,7 +11,7 @@ import dramatiq
 from django.conf import settings
 from django.db import connection
 
-from apps.platform.jobs.once import once
+from switchyard.jobs.once import once
 from tests.chaos.group_jobs import declare_group_jobs
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, declare_job

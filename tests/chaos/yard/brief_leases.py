@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.queue import leases
-from broker.queue.operations import QueueOperations
+from switchyard.broker.queue import leases
+from switchyard.broker.queue.operations import QueueOperations
 from tests.chaos.yard.settings import *  # noqa: F403
 
 LEASE_MS = 4_000

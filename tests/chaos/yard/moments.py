@@ -14,12 +14,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from apps.platform.workers.child.slot_tracking import SlotTracking
-from broker.consumer import Consumer
-from broker.held_message import HeldMessage
-from broker.queue.operations import QueueOperations
-from broker.stores.group_barriers import GroupBarriers
-from broker.worker.acks import Acks
+from switchyard.broker.consumer import Consumer
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.worker.acks import Acks
+from switchyard.workers.child.slot_tracking import SlotTracking
 
 DEATHS = 3
 # Moment -> class, method, whether it is before or after it.

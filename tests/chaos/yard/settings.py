@@ -13,6 +13,6 @@ from tests.library_apps import LIBRARY_APPS
 YARD = YARDS[os.environ.get("CHAOS_YARD", "load")]
 
 INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.yard"]
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

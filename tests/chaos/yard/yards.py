@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.chaos.load import QUEUE
 from tests.chaos.load import YARD as LOAD
 

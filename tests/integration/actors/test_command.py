@@ -1,4 +1,4 @@
-"""``manage.py actors``: list, show and send."""
+"""``manage.py switchyard actors``: list, show and send."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
 
-from apps.platform.audit.models import AuditEntry
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
 
 pytestmark = pytest.mark.django_db
 

@@ -13,12 +13,12 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.actors import ended_jobs, metrics
-from apps.platform.audit.models import AuditEntry
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.history.models import JobRow
-from broker.clock import now_ms
-from broker.interface import Facilities
+from switchyard.actors import ended_jobs, metrics
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.history.models import JobRow
 from tests.factories.brokers import broker_without_server
 
 pytestmark = pytest.mark.django_db

@@ -12,10 +12,10 @@ import dramatiq
 import pytest
 import redis
 
-from broker.interface import Facilities, attach
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.broker.interface import Facilities, attach
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 
 
 class Receiver:

@@ -6,10 +6,10 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.alerts import services
-from apps.platform.alerts.models import Alert, Silence
-from apps.platform.audit.models import AuditEntry
-from broker.stores.alert_groups import AlertGroups
+from switchyard.alerts import services
+from switchyard.alerts.models import Alert, Silence
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from apps.platform.alerts.broker_alerts import BrokerAlerts
-from apps.platform.leadership import Leadership
-from apps.platform.schedules.maintenance import maintenance_tasks
-from broker.interface import Facilities
-from broker.stores.alert_groups import AlertGroup
+from switchyard.alerts.broker_alerts import BrokerAlerts
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.alert_groups import AlertGroup
+from switchyard.leadership import Leadership
+from switchyard.schedules.maintenance import maintenance_tasks
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``manage.py alerts``, each act with its row in the audit log."""
+"""``manage.py switchyard alerts``, each act with its row in the audit log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from apps.platform.alerts.models import Alert, Silence
-from apps.platform.audit.models import AuditEntry
+from switchyard.alerts.models import Alert, Silence
+from switchyard.audit.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
 

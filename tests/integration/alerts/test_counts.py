@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.alerts.intake import write_alert
-from apps.platform.alerts.queries import recent
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.stores.alert_groups import AlertFact
+from switchyard.alerts.intake import write_alert
+from switchyard.alerts.queries import recent
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.alert_groups import AlertFact
 from tests.factories.brokers import broker_without_server
 
 pytestmark = pytest.mark.django_db

@@ -12,10 +12,10 @@ from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
 
-from apps.platform.alerts import services
-from apps.platform.alerts.models import Alert, Delivery
-from apps.platform.alerts.sending import BACKOFF_S
-from broker.stores.alert_groups import AlertGroups
+from switchyard.alerts import services
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.sending import BACKOFF_S
+from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls
@@ -113,7 +113,7 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
     groups: AlertGroups, receiver: Receiver, second_receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.hang = threading.Event()
-    monkeypatch.setattr("apps.platform.alerts.channels.webhook.DEADLINE_S", 0.5)
+    monkeypatch.setattr("switchyard.alerts.channels.webhook.DEADLINE_S", 0.5)
     groups.raise_(fact())
     started = time.monotonic()
 

@@ -12,9 +12,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.alerts import list_page
-from apps.platform.alerts.models import Alert, Delivery
-from apps.platform.audit.models import AuditEntry
+from switchyard.alerts import list_page
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.audit.models import AuditEntry
 from tests.integration.alerts.conftest import Receiver
 from tests.integration.alerts.test_admin import LIST, logged_in
 from tests.integration.alerts.test_dispatch import configured

@@ -8,14 +8,14 @@ import pytest
 import redis
 from django.utils import timezone
 
-from apps.platform.alerts import resolution, services
-from apps.platform.alerts.broker_alerts import BrokerAlerts
-from apps.platform.alerts.models import Alert
-from apps.platform.dead_letters import actions
-from apps.platform.schedules.maintenance import reconcile_letters
-from broker.errors import BrokerError
-from broker.interface import Facilities
-from broker.stores.alert_groups import AlertGroups
+from switchyard.alerts import resolution, services
+from switchyard.alerts.broker_alerts import BrokerAlerts
+from switchyard.alerts.models import Alert
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.dead_letters import actions
+from switchyard.schedules.maintenance import reconcile_letters
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 from tests.integration.alerts.conftest import fact

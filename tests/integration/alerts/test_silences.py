@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.platform.alerts import services, silences
-from apps.platform.alerts.errors import InvalidSilence
-from apps.platform.alerts.models import Alert, Delivery, Silence
-from broker.stores.alert_groups import AlertGroups
+from switchyard.alerts import services, silences
+from switchyard.alerts.errors import InvalidSilence
+from switchyard.alerts.models import Alert, Delivery, Silence
+from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls
 from tests.waiting import wait_for

@@ -8,9 +8,9 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.alerts import services
-from apps.platform.alerts.models import Alert
-from broker.interface import Facilities
+from switchyard.alerts import services
+from switchyard.alerts.models import Alert
+from switchyard.broker.interface import Facilities
 from tests.integration.alerts.conftest import Receiver
 from tests.integration.alerts.test_dispatch import configured
 from tests.waiting import wait_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 
-from apps.platform.api.tokens import create_token
+from switchyard.api.tokens import create_token
 
 
 @pytest.fixture

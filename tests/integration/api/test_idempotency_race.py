@@ -16,14 +16,14 @@ from django.test import Client
 from django.urls import path
 from ninja import Router, Status
 
-from apps.platform.api.application import build_api
-from apps.platform.api.auth import submit_scope
-from apps.platform.api.middleware import PREFIX
-from apps.platform.api.models import IdempotentRequest
-from apps.platform.api.responses import accepted
-from apps.platform.api.schemas import Accepted, StrictSchema
-from apps.platform.jobs.services import submit
-from broker.interface import Facilities
+from switchyard.api.application import build_api
+from switchyard.api.auth import submit_scope
+from switchyard.api.middleware import PREFIX
+from switchyard.api.models import IdempotentRequest
+from switchyard.api.responses import accepted
+from switchyard.api.schemas import Accepted, StrictSchema
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 
 CALLERS = 50
@@ -46,7 +46,7 @@ def create_sum(request: Any, body: Sum) -> Status[dict[str, str]]:
     return Status(202, accepted(request, job_id))
 
 
-api = build_api(("/jobs", "apps.platform.jobs.api.router"), ("/sums", f"{__name__}.router"))
+api = build_api(("/jobs", "switchyard.jobs.api.router"), ("/sums", f"{__name__}.router"))
 urlpatterns = [path(PREFIX, api.urls)]
 
 

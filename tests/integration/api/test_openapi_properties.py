@@ -20,12 +20,12 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from apps.platform.api.middleware import PREFIX
-from apps.platform.jobs.services import submit
-from broker.admin.cancel import cancel
-from broker.interface import Facilities
 from project.asgi import application
 from project.urls import api
+from switchyard.api.middleware import PREFIX
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.services import submit
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 

@@ -8,8 +8,8 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import RequestFactory
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.services import Who, act
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who, act
 
 pytestmark = pytest.mark.django_db
 

@@ -11,9 +11,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.jobs.services import submit
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.services import submit
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 

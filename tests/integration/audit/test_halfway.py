@@ -13,18 +13,18 @@ from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.dead_letters import acts
-from apps.platform.dead_letters.queries import find
-from broker.errors import BrokerUnavailable
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
+from switchyard.dead_letters import acts
+from switchyard.dead_letters.queries import find
 from tests.factories.letters import keep, letter
 
 CHOSEN = reverse("admin:switchyard_dead_letters_chosen", args=["requeue"])
 KILLED = """
 import os, signal, django
 django.setup()
-from apps.platform.audit.services import Who, act
+from switchyard.audit.services import Who, act
 with act("letter.discard", who=Who("ada", "command"), target="a", reason="test data"):
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -14,9 +14,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.roles import READ_ONLY
-from apps.platform.audit.services import Who, act, delete_old_rows
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.roles import READ_ONLY
+from switchyard.audit.services import Who, act, delete_old_rows
 
 pytestmark = pytest.mark.django_db
 

@@ -9,8 +9,8 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 
-from apps.platform.audit.models import GrantedRight
-from apps.platform.audit.roles import OPERATOR, READ_ONLY, ROLES, make_roles
+from switchyard.audit.models import GrantedRight
+from switchyard.audit.roles import OPERATOR, READ_ONLY, ROLES, make_roles
 
 ROOT = Path(__file__).parents[3]
 

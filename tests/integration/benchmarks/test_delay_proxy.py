@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.redis.connections import connect
+from switchyard.broker.redis.connections import connect
 from tests.environment import SERVER
 
 

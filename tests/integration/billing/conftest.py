@@ -9,7 +9,7 @@ import pytest
 import redis
 from django.test import Client
 
-from apps.platform.api.tokens import create_token
+from switchyard.api.tokens import create_token
 
 Submit = Callable[[Any], Any]
 

@@ -7,8 +7,8 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from apps.product.billing import services
-from apps.product.billing.models import PaymentEvent, Reconciliation, ReconciliationEntry
+from apps.billing import services
+from apps.billing.models import PaymentEvent, Reconciliation, ReconciliationEntry
 from tests.factories.shop import make_invoice, make_payment
 from tests.waiting import wait_for
 

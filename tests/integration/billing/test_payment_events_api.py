@@ -12,13 +12,13 @@ from django.conf import settings
 from django.db import connections
 from django.test import Client
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
-from apps.product.billing import signatures
-from apps.product.billing.actors import apply_payment_event
-from apps.product.billing.models import EventState, PaymentEvent
-from apps.product.shop.models import Invoice, InvoiceStatus, Payment
-from broker.errors import BrokerUnavailable
+from apps.billing import signatures
+from apps.billing.actors import apply_payment_event
+from apps.billing.models import EventState, PaymentEvent
+from apps.shop.models import Invoice, InvoiceStatus, Payment
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.factories.shop import make_invoice
 from tests.waiting import wait_for
 
@@ -210,7 +210,7 @@ def test_an_event_that_may_have_been_enqueued_is_enqueued_once(waiting, monkeypa
         submit(*args, **options)
         raise BrokerUnavailable("enqueue", "the answer was lost")
 
-    monkeypatch.setattr("apps.product.billing.api.submit", lose_answer)
+    monkeypatch.setattr("apps.billing.api.submit", lose_answer)
     lost = post(body())
     monkeypatch.undo()
     again = post(body())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit as send
-from apps.product.billing.actors import reconcile_current_month, reconcile_month
-from apps.product.billing.models import Reconciliation
+from apps.billing.actors import reconcile_current_month, reconcile_month
+from apps.billing.models import Reconciliation
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit as send
 from tests.factories.shop import make_invoice, make_payment
 from tests.waiting import wait_for
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from apps.platform.testing import redelivered, run_enqueued
-from apps.product.billing import services
-from apps.product.billing.actors import apply_payment_event, reconcile_current_month, reconcile_month
-from apps.product.shop.models import InvoiceStatus, Payment
+from apps.billing import services
+from apps.billing.actors import apply_payment_event, reconcile_current_month, reconcile_month
+from apps.shop.models import InvoiceStatus, Payment
+from switchyard.testing import redelivered, run_enqueued
 from tests.factories.shop import make_invoice, make_payment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]

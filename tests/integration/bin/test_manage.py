@@ -45,8 +45,8 @@ def test_a_package_that_is_missing_is_followed_by_what_installs_it(tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("INSTALLED_APPS = [*INSTALLED_APPS, 'apps.product.mial']", "INSTALLED_APPS in wrong names 'apps.product.mia"),
-        ("INSTALLED_APPS = ['apps.product.mail' 'apps.product.shop']", "names 'apps.product.mailapps.product.shop'"),
+        ("INSTALLED_APPS = [*INSTALLED_APPS, 'apps.mial']", "INSTALLED_APPS in wrong names 'apps.mia"),
+        ("INSTALLED_APPS = ['apps.mail' 'apps.shop']", "names 'apps.mailapps.product.shop'"),
         ("ROOT_URLCONF = 'project.url'", "ROOT_URLCONF in wrong names 'project.url'; correct it, and look for a comma"),
         ("DRAMATIQ_BROKER = {'BROKER': 'project.brokers.build'}", "DRAMATIQ_BROKER in wrong names 'project.brokers.b"),
         ("from project import nothing_there\nimport no_such_package", "cannot import name 'nothing_there'"),

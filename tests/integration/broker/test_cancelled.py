@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import redis
 
-from broker.admin.relocate import relocate
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
+from switchyard.broker.admin.relocate import relocate
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import dramatiq
 import pytest
 import time_machine
 
-from apps.platform.wiring import build_yard
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -12,14 +12,14 @@ import pytest
 import redis
 from dramatiq.message import Message
 
-from broker.consumer import Consumer
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
-from broker.queue import codec
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.redis_broker import RedisBroker
-from broker.worker.wakeup import Wakeup
+from switchyard.broker.consumer import Consumer
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.worker.wakeup import Wakeup
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -45,8 +45,8 @@ def listen(consumer: Consumer) -> None:
 
 def block_for_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a wait that nobody ends take longer than a busy machine takes for anything."""
-    monkeypatch.setattr("broker.worker.wakeup.LONGEST_BLOCK_S", 30)
-    monkeypatch.setattr("broker.worker.wakeup.SILENT_S", 40.0)
+    monkeypatch.setattr("switchyard.broker.worker.wakeup.LONGEST_BLOCK_S", 30)
+    monkeypatch.setattr("switchyard.broker.worker.wakeup.SILENT_S", 40.0)
 
 
 def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroker) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.errors import NotQuarantined, NotRequeued
-from broker.interface import facilities
-from broker.queue.depth_limits import DepthLimits
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
+from switchyard.broker.errors import NotQuarantined, NotRequeued
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import CRASH_WINDOW_MS, QueueOperations
-from broker.queue.results import Entry, Grant
-from broker.redis.calls import RedisCalls
-from broker.redis.scripts import script
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import CRASH_WINDOW_MS, QueueOperations
+from switchyard.broker.queue.results import Entry, Grant
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.scripts import script
 
 NUMBERS = itertools.count()
 HOUR_MS = 3_600_000

@@ -11,14 +11,14 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.wiring import build_yard
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.queue import codec
-from broker.queue.results import Entry
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.wiring import build_yard
 from tests.chaos.load import let_pass
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

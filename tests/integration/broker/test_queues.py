@@ -15,12 +15,12 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.errors import BrokerUnavailable, InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
-from broker.held_message import HeldMessage
-from broker.keys.keys import Keys
-from broker.queue.unroutable import UnroutableLane
-from broker.redis_broker import RedisBroker
-from middleware.metrics import Metrics
+from switchyard.broker.errors import BrokerUnavailable, InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.unroutable import UnroutableLane
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.middleware.metrics import Metrics
 from tests.waiting import wait_for
 
 Build = Callable[..., RedisBroker]
@@ -223,8 +223,8 @@ def test_a_unique_key_stands_for_one_message_until_that_has_ended(build: Build, 
 def test_a_delayed_message_waits_for_its_time_and_no_longer(
     build: Build, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.worker.wakeup.LONGEST_BLOCK_S", 30)
-    monkeypatch.setattr("broker.worker.wakeup.SILENT_S", 40.0)
+    monkeypatch.setattr("switchyard.broker.worker.wakeup.LONGEST_BLOCK_S", 30)
+    monkeypatch.setattr("switchyard.broker.worker.wakeup.SILENT_S", 40.0)
     broker = build()
     started_s: list[float] = []
 
@@ -514,7 +514,7 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
 
 
 def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
     held = next(broker.consume("work", prefetch=1, timeout=30_000))
@@ -552,7 +552,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
 
 
 def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     reads: list[list[str]] = []
     consumer = broker.consume("work", prefetch=1, timeout=100)

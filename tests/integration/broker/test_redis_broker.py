@@ -14,17 +14,17 @@ import dramatiq
 import pytest
 import redis
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.wiring import build_yard
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.queue.lease_steps import TICK_S
-from broker.queue.leases import RENEW_S, SWEEP_S
-from broker.queue.operations import LEASE_MS
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.lease_steps import TICK_S
+from switchyard.broker.queue.leases import RENEW_S, SWEEP_S
+from switchyard.broker.queue.operations import LEASE_MS
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

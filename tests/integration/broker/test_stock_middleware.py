@@ -29,9 +29,9 @@ from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import ResultFailure, Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
 
 Build = Callable[..., RedisBroker]
 

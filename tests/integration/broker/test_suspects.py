@@ -7,12 +7,12 @@ import uuid
 import pytest
 import redis
 
-from broker.admin.stats import family_stats
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, Grant, Lease
-from broker.redis.calls import RedisCalls
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry, Grant, Lease
+from switchyard.broker.redis.calls import RedisCalls
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, Grant
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry, Grant
+from switchyard.broker.redis.calls import RedisCalls
 from tests.waiting import wait_for
 
 UNREADABLE: dict[Any, Any] = {"level:a": "urgent", "crash:a": "often"}

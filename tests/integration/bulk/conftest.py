@@ -7,10 +7,10 @@ import dramatiq
 import pytest
 from dramatiq.actor import Actor
 
-from apps.platform.audit.who import Who
-from apps.platform.bulk import services, steps
-from apps.platform.bulk.models import BulkAct
-from broker.interface import Facilities
+from switchyard.audit.who import Who
+from switchyard.broker.interface import Facilities
+from switchyard.bulk import services, steps
+from switchyard.bulk.models import BulkAct
 
 WHO = Who("a.lind", "page")
 Start = Callable[..., BulkAct]

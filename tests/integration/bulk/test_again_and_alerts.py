@@ -12,16 +12,16 @@ from django.test import Client
 from django.utils import timezone
 from dramatiq.actor import Actor
 
-from apps.platform.alerts.models import Alert
-from apps.platform.audit.models import AuditEntry
-from apps.platform.bulk import steps
-from apps.platform.bulk.kinds import kind_of
-from apps.platform.bulk.models import BulkAct
-from apps.platform.history.models import JobRow
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
+from switchyard.alerts.models import Alert
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.bulk import steps
+from switchyard.bulk.kinds import kind_of
+from switchyard.bulk.models import BulkAct
+from switchyard.history.models import JobRow
 from tests.integration.bulk.conftest import Start
 
 pytestmark = pytest.mark.django_db

@@ -12,12 +12,12 @@ import pytest
 from django.utils import timezone
 from dramatiq.actor import Actor
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.bulk import steps
-from apps.platform.bulk.kinds import kind_of
-from apps.platform.bulk.models import BulkAct
-from broker.interface import Facilities
-from broker.stores.ended_jobs import decode_rows
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.bulk import steps
+from switchyard.bulk.kinds import kind_of
+from switchyard.bulk.models import BulkAct
 from tests.integration.bulk.conftest import Start
 from tests.waiting import wait_for
 

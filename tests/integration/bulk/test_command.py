@@ -1,4 +1,4 @@
-"""``manage.py bulk`` on real rows."""
+"""``manage.py switchyard bulk`` on real rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apps.platform.bulk.models import BulkAct
-from apps.platform.schedules.maintenance import maintenance_tasks
+from switchyard.bulk.models import BulkAct
+from switchyard.schedules.maintenance import maintenance_tasks
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
 

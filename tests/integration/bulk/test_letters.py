@@ -13,21 +13,21 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from dramatiq.actor import Actor
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.bulk import services, steps
-from apps.platform.bulk.actors import run_bulk_act
-from apps.platform.bulk.kinds import kind_of
-from apps.platform.bulk.models import BulkAct
-from apps.platform.dead_letters import actions
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.projection import project
-from apps.platform.dead_letters.reconcile import reconcile_all
-from broker.clock import now_ms
-from broker.errors import BrokerUnavailable
-from broker.interface import Facilities
-from broker.queue import administration
-from broker.queue.depth_limits import DepthLimits
-from broker.shapes import DeadLetter as Letter
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.bulk import services, steps
+from switchyard.bulk.actors import run_bulk_act
+from switchyard.bulk.kinds import kind_of
+from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters import actions
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.projection import project
+from switchyard.dead_letters.reconcile import reconcile_all
 from tests.factories.letters import keep, letter
 from tests.integration.bulk.conftest import WHO, Start
 

@@ -10,11 +10,11 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.bulk import steps, views
-from apps.platform.bulk.models import BulkAct
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
+from switchyard.bulk import steps, views
+from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters.models import DeadLetter
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
 

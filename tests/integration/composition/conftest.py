@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broker.redis_broker import RedisBroker
+from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 

@@ -13,10 +13,10 @@ from dramatiq_abort import Abort, Abortable, abort, abort_requested
 from dramatiq_abort.backends import RedisBackend
 from dramatiq_abort.middleware import AbortMode
 
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from middleware.aborting import AbortInterrupt, CancelAbortable
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.middleware.aborting import AbortInterrupt, CancelAbortable
 from tests.factories.brokers import broker_without_server, the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -15,10 +15,10 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend
 from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.group_barriers import GroupBarriers
-from middleware.group_callbacks import DurableGroupCallbacks
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.middleware.group_callbacks import DurableGroupCallbacks
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

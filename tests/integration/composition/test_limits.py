@@ -21,11 +21,11 @@ from dramatiq.rate_limits import (
 )
 from dramatiq.rate_limits.backends import RedisBackend, StubBackend
 
-from apps.platform.limits import rate_limiter_backend
-from broker.errors import BrokerUnavailable
-from broker.redis.calls import RedisCalls
-from broker.redis_broker import RedisBroker
-from broker.stores.limit_counts import CHANGE, LimitCounts
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.limit_counts import CHANGE, LimitCounts
+from switchyard.limits import rate_limiter_backend
 from tests.factories.brokers import broker_without_server
 from tests.waiting import wait_for
 

@@ -15,11 +15,11 @@ import redis
 from dramatiq.results import ResultBackend, ResultFailure, ResultMissing, Results, ResultTimeout
 from dramatiq.results.backends import RedisBackend
 
-from broker.errors import BrokerUnavailable, ResultNotKept
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores import kept_results
-from broker.stores.kept_results import RecordResults
+from switchyard.broker.errors import BrokerUnavailable, ResultNotKept
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores import kept_results
+from switchyard.broker.stores.kept_results import RecordResults
 from tests.factories.brokers import broker_without_server, the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -121,7 +121,7 @@ def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
         return 1
 
     sent, began_s = one.send(), time.monotonic()
-    with pytest.raises(ResultTimeout, match=f"after 120 ms; see manage.py jobs show {sent.message_id}"):
+    with pytest.raises(ResultTimeout, match=f"after 120 ms; see manage.py switchyard jobs show {sent.message_id}"):
         sent.get_result(block=True, timeout=120)
 
     assert 0.1 <= time.monotonic() - began_s < 10

@@ -8,9 +8,9 @@ from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from apps.platform.api.models import Token
-from apps.platform.dead_letters import projection
-from broker.interface import Facilities
+from switchyard.api.models import Token
+from switchyard.broker.interface import Facilities
+from switchyard.dead_letters import projection
 from tests.factories.letters import letter
 
 pytestmark = pytest.mark.django_db

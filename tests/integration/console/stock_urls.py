@@ -8,6 +8,6 @@ from django.views.generic import RedirectView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
-    path("", include("apps.platform.operations.urls")),
+    path("", include("switchyard.operations.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -13,12 +13,12 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.api.models import Token
-from apps.platform.dead_letters.models import DeadLetter
-from apps.product.billing.models import PaymentEvent, ReconciliationEntry
-from apps.product.shop.models import Customer, Invoice, InvoiceLine, Payment
-from apps.product.webhooks.models import Delivery, Endpoint
-from broker.interface import Facilities
+from apps.billing.models import PaymentEvent, ReconciliationEntry
+from apps.shop.models import Customer, Invoice, InvoiceLine, Payment
+from apps.webhooks.models import Delivery, Endpoint
+from switchyard.api.models import Token
+from switchyard.broker.interface import Facilities
+from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 
-from apps.platform.console.printing_command import READER_LEFT, PrintingCommand
+from switchyard.console.printing_command import READER_LEFT, PrintingCommand
 
 PRINTING = [["topology"], ["switchyard", "topology"]]
 

@@ -18,9 +18,9 @@ from django.http import HttpResponse
 from django.test import Client
 from PIL import Image
 
-from apps.platform.api.tokens import create_token, revoke_token
-from apps.product.billing.signatures import sign
-from broker.interface import Facilities
+from apps.billing.signatures import sign
+from switchyard.api.tokens import create_token, revoke_token
+from switchyard.broker.interface import Facilities
 from tests.factories.shop import make_customer, make_invoice
 from tests.unit.api.conftest import problem
 

@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from dramatiq.actor import Actor
 
-from broker.interface import Facilities
-from broker.shapes import DeadLetter as Letter
+from switchyard.broker.interface import Facilities
+from switchyard.broker.shapes import DeadLetter as Letter
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 

@@ -12,11 +12,11 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
-from apps.platform.dead_letters import actions, bulk, projection, reconcile
-from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.shapes import DeadLetter as Letter
+from switchyard.broker.interface import Facilities
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.dead_letters import actions, bulk, projection, reconcile
+from switchyard.dead_letters.errors import UnknownDeadLetter, UnknownGroup
+from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db
 

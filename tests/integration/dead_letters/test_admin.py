@@ -10,12 +10,12 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.dead_letters import actions, projection, reconcile
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
-from broker.shapes import DeadLetter as Letter
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.dead_letters import actions, projection, reconcile
+from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db

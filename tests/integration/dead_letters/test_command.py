@@ -11,14 +11,14 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
 
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.presentation import print_unreadable
-from broker.interface import Facilities
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
-from broker.shapes import DeadLetter as Letter
-from broker.shapes import Unreadable
-from middleware.logs import printable
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.broker.shapes import Unreadable
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.presentation import print_unreadable
+from switchyard.middleware.logs import printable
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -50,7 +50,7 @@ def test_a_list_that_is_cut_says_so(bury: Callable[..., Letter]) -> None:
     for _ in range(3):
         bury()
 
-    assert "more than 2: --limit N for more; manage.py deadletters groups counts by cause" in run(
+    assert "more than 2: --limit N for more; manage.py switchyard deadletters groups counts by cause" in run(
         "list", "--limit", "2"
     )
     assert "more than" not in run("list", "--limit", "3")

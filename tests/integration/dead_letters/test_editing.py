@@ -12,13 +12,13 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.dead_letters import editing, projection
-from apps.platform.dead_letters.errors import ArgumentsRefused
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.queue.json_body import LIMIT_BYTES
-from broker.shapes import DeadLetter as Letter
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.json_body import LIMIT_BYTES
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.dead_letters import editing, projection
+from switchyard.dead_letters.errors import ArgumentsRefused
+from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import letter
 
 pytestmark = pytest.mark.django_db

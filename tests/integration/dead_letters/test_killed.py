@@ -12,10 +12,10 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from apps.platform.dead_letters import bulk, reconcile
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.shapes import DeadLetter as Letter
+from switchyard.broker.interface import Facilities
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.dead_letters import bulk, reconcile
+from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
 LETTERS = 120

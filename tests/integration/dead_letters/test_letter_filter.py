@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.dead_letters import letter_filter
+from switchyard.dead_letters import letter_filter
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.pages import letter_list, listing
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.pages import letter_list, listing
 
 pytestmark = pytest.mark.django_db
 
@@ -32,7 +32,7 @@ def client(operator: User) -> Client:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.platform.dead_letters.admin.DeadLetterAdmin.list_per_page", 3)
+    monkeypatch.setattr("switchyard.dead_letters.admin.DeadLetterAdmin.list_per_page", 3)
 
 
 def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "new", **columns: Any) -> DeadLetter:

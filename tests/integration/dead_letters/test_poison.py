@@ -14,10 +14,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import escape
 
-from apps.platform.dead_letters import projection
-from apps.platform.dead_letters.models import DeadLetter
-from broker.shapes import DeadLetter as Letter
-from middleware.crashes import Poison
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.dead_letters import projection
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.middleware.crashes import Poison
 
 pytestmark = pytest.mark.django_db
 CAUSE = "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB\nabout to crash <at 3>\nreading"

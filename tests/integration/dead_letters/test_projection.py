@@ -8,10 +8,10 @@ import pytest
 from django.db import DatabaseError, connection
 from dramatiq.actor import Actor
 
-from apps.platform.dead_letters import actions, projection
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.shapes import DeadLetter as Letter
+from switchyard.broker.interface import Facilities
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.dead_letters import actions, projection
+from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import letter
 from tests.waiting import wait_for
 

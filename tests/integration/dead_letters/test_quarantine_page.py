@@ -10,8 +10,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from broker.redis_broker import RedisBroker
-from broker.stores.quarantine import Quarantine
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.quarantine import Quarantine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 PAGE = reverse("admin:switchyard_dead_letters_quarantine")
@@ -68,7 +68,7 @@ def test_the_page_says_how_much_of_a_message_it_leaves_out(client: Client) -> No
 
     assert "0000f0  78 78" in page and "000100  78" not in page
     assert "4,745 bytes more" in page
-    assert "manage.py deadletters list --quarantined --json" in page
+    assert "manage.py switchyard deadletters list --quarantined --json" in page
 
 
 @pytest.mark.parametrize("after", ["nothing~1", "default~-1", "default~²", "default", "~", "default~99999999999999"])

@@ -8,12 +8,12 @@ import pytest
 from django.utils import timezone
 from structlog.testing import capture_logs
 
-from apps.platform.dead_letters import actions, projection, reconcile
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.queue.codec import MESSAGE_ID
-from broker.shapes import DeadLetter as Letter
-from broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.codec import MESSAGE_ID
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.dead_letters import actions, projection, reconcile
+from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import keep
 
 pytestmark = pytest.mark.django_db

@@ -15,13 +15,13 @@ from django.test import Client
 from django.utils import timezone
 from dramatiq.actor import Actor
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.who import Who
-from apps.platform.bulk import services, steps
-from apps.platform.dead_letters import actions, projection, reconcile, restoring
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.shapes import DeadLetter as Letter
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.who import Who
+from switchyard.broker.interface import Facilities
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.bulk import services, steps
+from switchyard.dead_letters import actions, projection, reconcile, restoring
+from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db

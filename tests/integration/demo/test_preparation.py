@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.product.webhooks.models import Endpoint
+from apps.webhooks.models import Endpoint
 from demo.identity import read_private, write_private
 from demo.sample.preparation import move_endpoints
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import ended_step
 from devtools.chaos.ledger import Ledger, make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
 from devtools.chaos.outcomes import read_outcomes
 from devtools.chaos.plan import Plan, read_rate
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import ended_step
 from tests.waiting import wait_for
 
 OWNER = "pool.host.1.x.1.1/live"

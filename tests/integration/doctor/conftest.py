@@ -10,11 +10,11 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.operations.findings.finding import Finding
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.operations.findings.finding import Finding
 from tests.chaos.server import ServerUnderTest
 
 Configure = Callable[..., None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.findings.servers.causes import GROUP
-from apps.platform.operations.findings.servers.look import look_at_servers
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings.servers.causes import GROUP
+from switchyard.operations.findings.servers.look import look_at_servers
 from tests.chaos.cluster import ClusterUnderTest
 from tests.waiting import wait_for
 

@@ -1,4 +1,4 @@
-"""``manage.py doctor``: what it prints, how it exits, and that it never hangs."""
+"""``manage.py switchyard doctor``: what it prints, how it exits, and that it never hangs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from apps.platform.doctor import printing
-from apps.platform.operations.findings import examine
-from apps.platform.operations.findings.finding import Finding, worst
-from broker.interface import Facilities
-from broker.redis import acl
+from switchyard.broker.interface import Facilities
+from switchyard.broker.redis import acl
+from switchyard.doctor import printing
+from switchyard.operations.findings import examine
+from switchyard.operations.findings.finding import Finding, worst
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 from tests.integration.doctor.conftest import Configure
 from tests.tls import GuardedServer
@@ -36,13 +36,15 @@ def run(*arguments: str, tty: bool = False) -> tuple[int, str]:
 
 
 def findings_are(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
-    monkeypatch.setattr("apps.platform.doctor.commands.doctor.examine", lambda: list(findings))
+    monkeypatch.setattr("switchyard.doctor.commands.doctor.examine", lambda: list(findings))
 
 
 OK = Finding("disk", "free", "ok", "70 GB free")
 SKIPPED = Finding("pools", "not_checked", "skipped", "not checked")
-WARNING = Finding("scheduler", "down", "warning", "no scheduler leads", "None runs", "manage.py runscheduler")
-ERROR = Finding("broker", "away", "error", "the server does not answer", "It is down", "manage.py broker")
+WARNING = Finding(
+    "scheduler", "down", "warning", "no scheduler leads", "None runs", "manage.py switchyard runscheduler"
+)
+ERROR = Finding("broker", "away", "error", "the server does not answer", "It is down", "manage.py switchyard broker")
 
 
 @pytest.mark.parametrize(
@@ -77,12 +79,12 @@ def test_people_read_what_was_seen_why_and_what_is_next(monkeypatch: pytest.Monk
         "broker",
         "  error    the server does not answer",
         "           why: It is down",
-        "           next: manage.py broker",
+        "           next: manage.py switchyard broker",
         "",
         "scheduler",
         "  warning  no scheduler leads",
         "           why: None runs",
-        "           next: manage.py runscheduler",
+        "           next: manage.py switchyard runscheduler",
         "",
         "1 error and 1 warning; begin with: the server does not answer",
     ]

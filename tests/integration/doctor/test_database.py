@@ -17,9 +17,9 @@ import pytest
 from django.db import connection
 from django.db.utils import ConnectionHandler
 
-from apps.platform.operations.findings import database
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings import database
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding, FindingGroup
 from tests.chaos.postgres import PostgresUnderTest
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for

@@ -14,16 +14,16 @@ import redis
 from django.db import connection
 from django.utils import timezone
 
-from apps.platform.alerts.models import Alert, Delivery
-from apps.platform.dead_letters.projection import project
-from apps.platform.leadership import SCHEDULER, Leadership
-from apps.platform.operations.findings import alerts, configuration, dead_letters, disk, scheduler
-from apps.platform.schedules.models import ScheduleState
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.topology import Yard
 from project.topology import YARD
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.topology import Yard
+from switchyard.dead_letters.projection import project
+from switchyard.leadership import SCHEDULER, Leadership
+from switchyard.operations.findings import alerts, configuration, dead_letters, disk, scheduler
+from switchyard.schedules.models import ScheduleState
 from tests.factories.letters import letter
 from tests.integration.doctor.conftest import Configure, of
 
@@ -88,7 +88,7 @@ def test_a_state_folder_that_is_not_there_is_a_warning(configure: Configure, tmp
 
 
 def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, valkey: redis.Redis) -> None:
-    assert of(scheduler.look_at_leader(), "warning")["down"].next == "manage.py runscheduler"
+    assert of(scheduler.look_at_leader(), "warning")["down"].next == "manage.py switchyard runscheduler"
 
     Leadership(RedisCalls(valkey), Keys()).acquire_or_renew()
 
@@ -129,7 +129,7 @@ def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities)
     found = of(dead_letters.look(), "warning")["new"]
 
     assert dead.exception in found.seen and dead.actor in found.seen
-    assert found.next == f"manage.py deadletters list --group {dead.fingerprint}"
+    assert found.next == f"manage.py switchyard deadletters list --group {dead.fingerprint}"
 
 
 @pytest.fixture

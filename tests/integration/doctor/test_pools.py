@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.platform.operations.findings import absent_pools, pools, snapshot
-from apps.platform.operations.findings.facts import facts_of_snapshot
-from apps.platform.operations.findings.finding import Finding
-from broker.interface import Facilities
-from broker.queue.results import Entry
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.findings import absent_pools, pools, snapshot
+from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.finding import Finding
 from tests.integration.doctor.conftest import of
 
 Report = Callable[..., None]
@@ -61,7 +61,7 @@ def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Re
 
     missed = of(look(), "error")["down"]
 
-    assert idle.next == missed.next == "manage.py runpool slow"
+    assert idle.next == missed.next == "manage.py switchyard runpool slow"
     assert "was killed" in idle.cause and idle.cause == missed.cause
     assert "1 job waits" in missed.seen
 
@@ -69,7 +69,7 @@ def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Re
 def test_a_pool_that_paused_is_an_error(report: Report) -> None:
     report(state="paused")
 
-    assert of(look(), "error")["paused"].next == "manage.py broker"
+    assert of(look(), "error")["paused"].next == "manage.py switchyard broker"
 
 
 def test_a_pool_that_never_gets_ready_is_an_error(report: Report) -> None:

@@ -9,15 +9,15 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.operations.findings import held, lateness, queues, snapshot
-from apps.platform.operations.findings.facts import facts_of_snapshot
-from apps.platform.operations.findings.finding import Finding
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.queue import administration, codec
-from broker.queue.results import Entry
-from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue import administration, codec
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.rabbit.lapse_records import KEPT_MS, LapseRecord
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.findings import held, lateness, queues, snapshot
+from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.finding import Finding
 from tests.conftest import RunWorker
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
@@ -51,7 +51,7 @@ def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: A
 
     found = of(look(), "warning")["paused"]
 
-    assert (found.subject, found.next) == ("slow", "manage.py queues resume slow")
+    assert (found.subject, found.next) == ("slow", "manage.py switchyard queues resume slow")
 
 
 def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(enqueue: Any, slow_up: None) -> None:
@@ -76,7 +76,7 @@ def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, mon
     found = wait_for(lambda: of(look(), "error").get("lapsed"))
 
     assert "1 lease with 2 messages" in found.seen
-    assert found.next == "manage.py runpool slow"
+    assert found.next == "manage.py switchyard runpool slow"
 
 
 def test_unreadable_messages_are_a_warning(enqueue: Any) -> None:
@@ -85,7 +85,9 @@ def test_unreadable_messages_are_a_warning(enqueue: Any) -> None:
     [odd] = family.fetch(OWNER, 1, request=1).grants
     family.quarantine(odd.lease, b"{}")
 
-    assert of(look(), "warning")["quarantined"].next == "manage.py deadletters list --quarantined --queue slow"
+    assert (
+        of(look(), "warning")["quarantined"].next == "manage.py switchyard deadletters list --quarantined --queue slow"
+    )
 
 
 def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
@@ -96,7 +98,7 @@ def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
         found = wait_for(lambda: of(look(), "warning").get("parked"))
 
     assert found.seen == "slow: 1 message waits for a worker that can run it; it calls from_the_future"
-    assert found.next.startswith("manage.py check_backlog")
+    assert found.next.startswith("manage.py switchyard check_backlog")
 
 
 def test_messages_that_took_their_worker_down_twice_are_named(enqueue: Any) -> None:
@@ -125,7 +127,7 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
 
     assert found.seen == "slow: 1 message ran when a whole pool ended, and runs alone (suspect)"
     assert "killed 1 time while suspect ran alone" in found.cause
-    assert found.next == "manage.py jobs show suspect"
+    assert found.next == "manage.py switchyard jobs show suspect"
 
 
 def test_suspects_on_rabbitmq_are_named_from_their_notes(enqueue: Any) -> None:
@@ -149,7 +151,7 @@ def test_a_command_that_names_a_message_can_be_pasted_whatever_its_id(enqueue: A
         family.fetch(owner, 1, request=1)
         family.reclaim(owner, running=["$(touch /tmp/a)"], cause="SIGSEGV")
 
-    assert of(look(), "warning")["crashing"].next == "manage.py jobs show '$(touch /tmp/a)'"
+    assert of(look(), "warning")["crashing"].next == "manage.py switchyard jobs show '$(touch /tmp/a)'"
 
 
 def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> None:

@@ -10,14 +10,14 @@ import pika
 import pytest
 import redis
 
-from apps.platform.conf import declared_yard
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import Finding, FindingGroup
-from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
-from apps.platform.wiring import build_rabbit_yard
-from broker.errors import BrokerUnavailable
-from broker.keys.keys import Keys
-from broker.rabbit.queues import RabbitQueues
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.rabbit.queues import RabbitQueues
+from switchyard.conf import declared_yard
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
+from switchyard.wiring import build_rabbit_yard
 from tests.factories.yards import small_yard
 from tests.integration.doctor.conftest import Configure, of
 from tests.rabbit import RabbitServer

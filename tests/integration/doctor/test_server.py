@@ -13,16 +13,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import Finding, FindingGroup
-from apps.platform.operations.findings.servers import node
-from apps.platform.operations.findings.servers.look import look_at_servers
-from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
-from broker.health.keyspace_id import KeyspaceId
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
 from project.topology import YARD
+from switchyard.broker.health.keyspace_id import KeyspaceId
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.servers import node
+from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure, of
@@ -195,7 +195,7 @@ def test_a_keyspace_that_was_emptied_is_an_error(own_server: ServerUnderTest) ->
 
     found = of(look(), "error")["keyspace"]
 
-    assert "emptied" in found.seen and "manage.py broker accept" in found.next
+    assert "emptied" in found.seen and "manage.py switchyard broker accept" in found.next
 
 
 def test_a_used_keyspace_without_a_marker_is_a_warning(own_server: ServerUnderTest) -> None:
@@ -203,7 +203,7 @@ def test_a_used_keyspace_without_a_marker_is_a_warning(own_server: ServerUnderTe
 
     found = of(look(), "warning")["unmarked"]
 
-    assert found.next == "manage.py broker accept"
+    assert found.next == "manage.py switchyard broker accept"
     assert "Work was sent before the first worker" in found.cause  # on a new server, as well as an earlier release
 
 
@@ -243,7 +243,7 @@ def test_a_server_that_is_away_is_an_error_and_no_traceback(own_server: ServerUn
     [found] = look()
 
     assert (found.code, found.severity) == ("away", "error")
-    assert "manage.py broker" in found.next
+    assert "manage.py switchyard broker" in found.next
 
 
 def test_a_server_that_stands_still_is_an_error_in_time(own_server: ServerUnderTest) -> None:

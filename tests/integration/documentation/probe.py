@@ -6,11 +6,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from apps.platform.api.tokens import create_token
-from apps.platform.jobs.queries import find_job
-from apps.product.greetings.actors import greet
-from apps.product.loyalty.actors import count_points
-from middleware.errors import ArgumentMismatch
+from apps.greetings.actors import greet
+from apps.loyalty.actors import count_points
+from switchyard.api.tokens import create_token
+from switchyard.jobs.queries import find_job
+from switchyard.middleware.errors import ArgumentMismatch
 from tests.conftest import RunWorker
 from tests.waiting import wait_for
 

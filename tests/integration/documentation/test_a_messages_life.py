@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from apps.platform.alerts.services import dispatch_due
-from apps.platform.dead_letters.actions import requeue
-from apps.product.exports.actors import export_dataset
-from broker.interface import Facilities
+from apps.exports.actors import export_dataset
+from switchyard.alerts.services import dispatch_due
+from switchyard.broker.interface import Facilities
+from switchyard.dead_letters.actions import requeue
 from tests.conftest import RunWorker
 from tests.factories.callers import Caller
 from tests.factories.shop import make_customer
@@ -99,7 +99,7 @@ def test_a_job_that_succeeds(facilities: Facilities, run_worker: RunWorker) -> N
 def test_a_job_that_fails_until_a_person_requeues_it(
     facilities: Facilities, run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.product.exports.services.export", fail)
+    monkeypatch.setattr("apps.exports.services.export", fail)
 
     with noting_files() as found:
         job = export_dataset.send_with_options(

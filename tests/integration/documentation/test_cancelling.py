@@ -12,10 +12,10 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import request_cancel, submit
-from broker.interface import Facilities
-from middleware.errors import Cancelled
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import request_cancel, submit
+from switchyard.middleware.errors import Cancelled
 from tests.conftest import RunWorker
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
@@ -45,7 +45,7 @@ class Index(ModuleType):
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Index:
     """The module that the guide imports."""
-    catalogue, index = ModuleType("apps.product.catalogue"), Index("apps.product.catalogue.index")
+    catalogue, index = ModuleType("apps.catalogue"), Index("apps.catalogue.index")
     index.pages = []
     catalogue.index = index  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, catalogue.__name__, catalogue)

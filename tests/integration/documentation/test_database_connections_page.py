@@ -16,11 +16,11 @@ from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from apps.platform.database_connections import CONNECTION_AGE_S, SPARE_CONNECTIONS, WEB_CONNECTIONS
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
-from broker.interface import Facilities
-from broker.topology import MOST_ALONE
+from switchyard.broker.interface import Facilities
+from switchyard.broker.topology import MOST_ALONE
+from switchyard.database_connections import CONNECTION_AGE_S, SPARE_CONNECTIONS, WEB_CONNECTIONS
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
@@ -64,9 +64,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     """Stand-in for the page's models."""
     rows = Rows()
     for app, model in (("catalogue", "Price"), ("audit", "Failure")):
-        models = ModuleType(f"apps.product.{app}.models")
+        models = ModuleType(f"apps.{app}.models")
         setattr(models, model, rows)
-        monkeypatch.setitem(sys.modules, f"apps.product.{app}", ModuleType(f"apps.product.{app}"))
+        monkeypatch.setitem(sys.modules, f"apps.{app}", ModuleType(f"apps.{app}"))
         monkeypatch.setitem(sys.modules, models.__name__, models)
     return rows
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
 from tests.unit.documentation.pages import ROOT, code_blocks, read
 
 
@@ -30,5 +30,5 @@ def test_the_check_of_the_page_names_what_is_next(
     to_do = shown["to_do"](report)
     said = "pools: slow starts nothing, because no pool serves it: no supervisor of it reports; 1 job waits"
     assert to_do[0].startswith(said)
-    assert to_do[0].endswith("-> manage.py runpool slow")
-    assert any("manage.py runscheduler" in line for line in to_do[1:])
+    assert to_do[0].endswith("-> manage.py switchyard runpool slow")
+    assert any("manage.py switchyard runscheduler" in line for line in to_do[1:])

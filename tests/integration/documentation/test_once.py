@@ -10,10 +10,10 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.jobs.models import DoneOnce
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
-from broker.interface import Facilities
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.models import DoneOnce
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
@@ -43,9 +43,9 @@ class Account:
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Account:
     """Stand-in for the guide's model."""
-    account, models = Account(), ModuleType("apps.product.bonuses.models")
+    account, models = Account(), ModuleType("apps.bonuses.models")
     models.Account = account  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "apps.product.bonuses", ModuleType("apps.product.bonuses"))
+    monkeypatch.setitem(sys.modules, "apps.bonuses", ModuleType("apps.bonuses"))
     monkeypatch.setitem(sys.modules, models.__name__, models)
     return account
 

@@ -10,8 +10,8 @@ import dramatiq
 import pytest
 from django.db import transaction
 
-from apps.platform.jobs.queries import find_job
-from broker.interface import Facilities
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.queries import find_job
 from tests.conftest import RunWorker
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
@@ -27,9 +27,9 @@ def remind_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemindAll]:
     def remind(invoice_id: int) -> None:
         reminded.append(invoice_id)
 
-    actors = ModuleType("apps.product.invoicing.actors")
+    actors = ModuleType("apps.invoicing.actors")
     actors.remind = dramatiq.actor(remind)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "apps.product.invoicing", ModuleType("apps.product.invoicing"))
+    monkeypatch.setitem(sys.modules, "apps.invoicing", ModuleType("apps.invoicing"))
     monkeypatch.setitem(sys.modules, actors.__name__, actors)
     reminded.clear()
     [code] = code_blocks(read("docs/how-to/send-many-at-once.md"), "python")

@@ -15,8 +15,8 @@ import dramatiq
 import pytest
 import time_machine
 
-from apps.platform import testing
-from apps.platform.testing import MemoryBroker
+from switchyard import testing
+from switchyard.testing import MemoryBroker
 from tests.unit.documentation.pages import ROOT, code_blocks, read
 
 COPIED = ("apps", "broker", "middleware", "project")
@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _follow(copy: Path) -> None:
     [greetings] = code_blocks(read("README.md"), "python")
-    _write(copy / "apps/product/greetings/actors.py", greetings)
+    _write(copy / "apps/greetings/actors.py", greetings)
     decorators = []
     for code in code_blocks(read(TUTORIAL) + read(TESTING), "python"):
         if place := re.match(r"# (\S+\.py)\n", code):
@@ -55,9 +55,9 @@ def _follow(copy: Path) -> None:
         elif code.startswith("@"):
             decorators.append(code.strip())
     [mended] = decorators
-    actors = copy / "apps/product/loyalty/actors.py"
+    actors = copy / "apps/loyalty/actors.py"
     actors.write_text(re.sub(r"@dramatiq\.actor\(.*\)", lambda _: mended, actors.read_text()))
-    products = ('    "apps.product.greetings",', '    "apps.product.loyalty",')
+    products = ('    "apps.greetings",', '    "apps.loyalty",')
     _insert(copy / "project/settings.py", "PRODUCT_APPS = [", *products)
     [router] = re.findall(r"Add `(.+)` to `PRODUCT_ROUTERS`", read(TUTORIAL))
     _insert(copy / "project/urls.py", "PRODUCT_ROUTERS = (", f"    {router}")
@@ -123,7 +123,7 @@ def test_test_of_the_tutorial_needs_no_server_and_less_than_100_ms(project: Path
 
 def _slowest_call(project: Path) -> float:
     """Run the tutorial's test where no server is, and return the seconds that pytest says of its slowest call phase."""
-    addopts = "addopts=-p apps.platform.pytest_plugin -p no:cacheprovider"  # the project's own start a server
+    addopts = "addopts=-p switchyard.pytest_plugin -p no:cacheprovider"  # the project's own start a server
     output = run(
         project,
         *("-m", "pytest", "--noconftest", "-o", addopts, "-vv", "--durations=0"),
@@ -154,7 +154,7 @@ def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker: MemoryBro
 
 
 def test_code_of_the_tutorial_passes_the_linters(project: Path) -> None:
-    new = ("apps/product/loyalty", "apps/product/greetings", "tests/integration/loyalty/test_points.py")
+    new = ("apps/loyalty", "apps/greetings", "tests/integration/loyalty/test_points.py")
 
     run(project, "-m", "ruff", "check", "--no-cache", *new)
     run(project, "-m", "ruff", "format", "--no-cache", "--check", *new)

@@ -1,4 +1,4 @@
-"""``python -m apps.platform.embedded``: the broker of a developer's machine."""
+"""``python -m switchyard.embedded``: the broker of a developer's machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from apps.platform.embedded.server import free_port
-from broker.redis.connections import connect
 from project.config import BASE_DIR
+from switchyard.broker.redis.connections import connect
+from switchyard.embedded.server import free_port
 
-COMMAND = (sys.executable, "-m", "apps.platform.embedded")
+COMMAND = (sys.executable, "-m", "switchyard.embedded")
 
 
 def test_server_is_where_development_looks_for_it_and_ends_with_a_signal(tmp_path: Path) -> None:

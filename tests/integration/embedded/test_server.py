@@ -15,8 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from apps.platform.embedded.binary import bundled_binary
-from apps.platform.embedded.server import EmbeddedServer, EmbeddedServerFailed, free_port
+from switchyard.embedded.binary import bundled_binary
+from switchyard.embedded.server import EmbeddedServer, EmbeddedServerFailed, free_port
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -95,7 +95,7 @@ def test_password_is_required_and_appears_in_no_command_line(tmp_path: Path) -> 
 
 def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from apps.platform.embedded.server import EmbeddedServer\n"
+        "import sys, time; from switchyard.embedded.server import EmbeddedServer\n"
         "server = EmbeddedServer(sys.argv[1]).start(); print(server.pid, server.url, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -141,7 +141,7 @@ def test_free_port_that_is_taken_meanwhile_is_replaced_by_another(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = [taken.getsockname()[1]]
-        monkeypatch.setattr("apps.platform.embedded.server.free_port", lambda: ports.pop() if ports else free_port())
+        monkeypatch.setattr("switchyard.embedded.server.free_port", lambda: ports.pop() if ports else free_port())
 
         with EmbeddedServer(tmp_path) as server:
             assert server.port != taken.getsockname()[1]
@@ -169,7 +169,7 @@ def test_server_on_path_serves_where_none_is_bundled(tmp_path: Path, monkeypatch
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "redis-server").symlink_to(bundled)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr("apps.platform.embedded.binary.bundled_binary", lambda: None)
+    monkeypatch.setattr("switchyard.embedded.binary.bundled_binary", lambda: None)
 
     with EmbeddedServer(tmp_path / "data") as server:
         assert server.running

@@ -9,8 +9,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
-from apps.product.exports import services
-from apps.product.exports.models import Export
+from apps.exports import services
+from apps.exports.models import Export
 from tests.factories.callers import Caller
 from tests.factories.shop import make_customer, make_invoice
 from tests.waiting import wait_for

@@ -14,12 +14,12 @@ import openpyxl
 import pytest
 from django.core.files.storage import default_storage
 
-from apps.product.exports import services
-from apps.product.exports.datasets import TABLES
-from apps.product.exports.models import Export
-from apps.product.exports.writers import CONTENT_TYPES
-from apps.product.shop.models import Customer
-from middleware.errors import PermanentFailure
+from apps.exports import services
+from apps.exports.datasets import TABLES
+from apps.exports.models import Export
+from apps.exports.writers import CONTENT_TYPES
+from apps.shop.models import Customer
+from switchyard.middleware.errors import PermanentFailure
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.testing import redelivered
-from apps.product.exports.actors import export_dataset
-from apps.product.exports.models import Export
+from apps.exports.actors import export_dataset
+from apps.exports.models import Export
+from switchyard.testing import redelivered
 from tests.factories.shop import make_invoice
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.core.files.storage import storages
 
-from apps.platform.files.addresses import StorageAddress
-from apps.platform.files.declared import storage_of
-from apps.platform.files.s3 import S3Storage
+from switchyard.files.addresses import StorageAddress
+from switchyard.files.declared import storage_of
+from switchyard.files.s3 import S3Storage
 from tests.factories.s3 import CREDENTIALS, S3Server
 
 StorageAt = Callable[..., S3Storage]

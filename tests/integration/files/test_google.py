@@ -16,15 +16,15 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.files.addresses import StorageAddress, address_of
-from apps.platform.files.bucket import PART_BYTES
-from apps.platform.files.declared import storage_of
-from apps.platform.files.errors import FileDamaged, StorageUnavailable
-from apps.platform.files.google import GoogleStorage
-from apps.platform.retention import services as retention
-from apps.product.exports import services as exports
-from apps.product.exports.models import Export
+from apps.exports import services as exports
+from apps.exports.models import Export
+from switchyard.conf import switchyard_settings
+from switchyard.files.addresses import StorageAddress, address_of
+from switchyard.files.bucket import PART_BYTES
+from switchyard.files.declared import storage_of
+from switchyard.files.errors import FileDamaged, StorageUnavailable
+from switchyard.files.google import GoogleStorage
+from switchyard.retention import services as retention
 from tests.factories.shop import make_customer
 from tests.integration.files.test_products_on_s3 import answer_of
 

@@ -20,7 +20,7 @@ import django
 django.setup()
 from django.db import connection
 from django.core.files.storage import default_storage
-from apps.product.exports.services import export
+from apps.exports.services import export
 
 def peak():
     # ru_maxrss would include the parent's, from before the exec.

@@ -18,7 +18,7 @@ import json, re, sys
 import django
 django.setup()
 from django.core.files.storage import storages
-from apps.platform.jobs.results import open_result, save_file, save_path
+from switchyard.jobs.results import open_result, save_file, save_path
 
 def peak():
     # ru_maxrss would include the parent's, from before the exec.

@@ -17,13 +17,13 @@ from django.test import AsyncClient, Client
 from django.urls import reverse
 from PIL import Image
 
-from apps.platform.files.declared import storage_of
-from apps.platform.files.result_addresses import ResultsAddress
-from apps.platform.operations.findings.disk import STORAGE, look_at_results, look_at_storage
-from apps.platform.operations.findings.failures import run_checks
-from apps.product.exports import services as exports
-from apps.product.exports.models import Export
-from apps.product.images.models import Thumbnail
+from apps.exports import services as exports
+from apps.exports.models import Export
+from apps.images.models import Thumbnail
+from switchyard.files.declared import storage_of
+from switchyard.files.result_addresses import ResultsAddress
+from switchyard.operations.findings.disk import STORAGE, look_at_results, look_at_storage
+from switchyard.operations.findings.failures import run_checks
 from tests.conftest import RunWorker
 from tests.factories.callers import Caller
 from tests.factories.pictures import encode, gradient

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from apps.platform.files.addresses import address_of
-from apps.platform.files.declared import storage_of
-from apps.platform.operations.findings.disk import look_at_storage
+from switchyard.files.addresses import address_of
+from switchyard.files.declared import storage_of
+from switchyard.operations.findings.disk import look_at_storage
 from tests.factories.s3 import CREDENTIALS
 
 # Beginning of the bucket's name -> status and code.

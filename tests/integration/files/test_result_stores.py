@@ -8,14 +8,14 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.files.result_addresses import results_of
-from apps.platform.history.writer import HistoryWriter
-from apps.platform.jobs.models import StoredResult
-from apps.platform.jobs.queries import find_known
-from apps.platform.jobs.result_stores.chosen import result_stores
-from broker.interface import facilities as facilities_of
-from broker.redis_broker import RedisBroker
-from broker.stores.result_stores import LARGE_BYTES
+from switchyard.broker.interface import facilities as facilities_of
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.result_stores import LARGE_BYTES
+from switchyard.files.result_addresses import results_of
+from switchyard.history.writer import HistoryWriter
+from switchyard.jobs.models import StoredResult
+from switchyard.jobs.queries import find_known
+from switchyard.jobs.result_stores.chosen import result_stores
 from tests.factories.yards import small_yard
 from tests.integration.files.timed_stores import stores_at, url_of
 from tests.waiting import wait_for
@@ -66,7 +66,7 @@ def test_a_result_is_found_after_the_record_has_left_the_broker(
     stores: Any, yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = yard_broker(small_yard(), results=stores)
-    for module in ("apps.platform.jobs.queries", "apps.platform.history.writer"):
+    for module in ("switchyard.jobs.queries", "switchyard.history.writer"):
         monkeypatch.setattr(f"{module}.facilities", lambda: facilities_of(broker))
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)

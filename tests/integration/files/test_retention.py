@@ -17,17 +17,17 @@ from django.core.files.storage import storages
 from django.db import connection
 from django.utils import timezone
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.files.declared import storage_of
-from apps.platform.files.listing import files_below
-from apps.platform.jobs.results import save_file
-from apps.platform.retention import removal, services
-from apps.platform.retention.models import FileRemoval, KindState
-from apps.product.billing.models import EventState, PaymentEvent
-from apps.product.exports.models import Dataset, Export, Format
-from apps.product.images.models import Picture, Thumbnail, ThumbnailState
-from apps.product.mail.models import MailState, SentMail, Template
-from apps.product.reports.models import Report
+from apps.billing.models import EventState, PaymentEvent
+from apps.exports.models import Dataset, Export, Format
+from apps.images.models import Picture, Thumbnail, ThumbnailState
+from apps.mail.models import MailState, SentMail, Template
+from apps.reports.models import Report
+from switchyard.conf import switchyard_settings
+from switchyard.files.declared import storage_of
+from switchyard.files.listing import files_below
+from switchyard.jobs.results import save_file
+from switchyard.retention import removal, services
+from switchyard.retention.models import FileRemoval, KindState
 from tests.factories.s3 import S3Server
 from tests.factories.shop import make_customer
 

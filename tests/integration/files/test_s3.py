@@ -19,10 +19,10 @@ from botocore.exceptions import ClientError
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.base import ContentFile, File
 
-from apps.platform.files.addresses import StorageAddress, address_of
-from apps.platform.files.bucket import PART_BYTES
-from apps.platform.files.errors import FileDamaged, StorageUnavailable
-from apps.platform.files.s3 import S3Storage
+from switchyard.files.addresses import StorageAddress, address_of
+from switchyard.files.bucket import PART_BYTES
+from switchyard.files.errors import FileDamaged, StorageUnavailable
+from switchyard.files.s3 import S3Storage
 from tests.factories.s3 import CREDENTIALS, S3Server
 from tests.integration.files.conftest import StorageAt
 

@@ -16,13 +16,13 @@ from django.core.files.storage import storages
 from django.db import connections
 from django.db.utils import ConnectionHandler
 
-from apps.platform.files.addresses import address_of
-from apps.platform.files.declared import storage_of
-from apps.platform.jobs.models import StoredResult
-from broker.interface import facilities as facilities_of
-from broker.redis_broker import RedisBroker
-from broker.stores.result_stores import LARGE_BYTES
 from project import database
+from switchyard.broker.interface import facilities as facilities_of
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.result_stores import LARGE_BYTES
+from switchyard.files.addresses import address_of
+from switchyard.files.declared import storage_of
+from switchyard.jobs.models import StoredResult
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.postgres import PostgresUnderTest
 from tests.factories.s3 import S3Server

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from apps.platform.files.addresses import StorageAddress
-from apps.platform.files.result_addresses import results_of
-from apps.platform.jobs.result_stores.chosen import result_stores
-from broker.stores.result_stores import ResultStores
+from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.files.addresses import StorageAddress
+from switchyard.files.result_addresses import results_of
+from switchyard.jobs.result_stores.chosen import result_stores
 
 
 class TimedStores:

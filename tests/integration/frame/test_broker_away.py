@@ -15,14 +15,14 @@ from django.test import Client
 from django.urls import reverse
 from periodiq import cron
 
-from apps.platform.console.broker_away import SWITCHED_OFF
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.frame.strip import STRIP
-from apps.platform.operations.yard import kept_rows
-from apps.product.mail.models import MailState, SentMail, Template
-from broker.interface import Facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.quarantine import Quarantine
+from apps.mail.models import MailState, SentMail, Template
+from switchyard.broker.interface import Facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.console.broker_away import SWITCHED_OFF
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.frame.strip import STRIP
+from switchyard.operations.yard import kept_rows
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs.history_rows import job_row
 

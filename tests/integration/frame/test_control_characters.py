@@ -12,12 +12,12 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.alerts.models import Alert
-from apps.platform.dead_letters import projection
-from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import Facilities
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
+from switchyard.alerts.models import Alert
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.dead_letters import projection
+from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import keep, letter
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for

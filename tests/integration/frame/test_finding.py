@@ -10,15 +10,15 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.alerts.models import Alert
-from apps.platform.console.links import actor_url, job_url, queue_url, schedule_url
-from apps.platform.dead_letters import projection
-from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.history.models import JobRow, SearchValue
-from apps.platform.schedules.registry import schedules
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
+from switchyard.alerts.models import Alert
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.console.links import actor_url, job_url, queue_url, schedule_url
+from switchyard.dead_letters import projection
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.history.models import JobRow, SearchValue
+from switchyard.schedules.registry import schedules
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 from tests.integration.operations.test_overview import text_of

@@ -11,11 +11,11 @@ from django.db.models import DateTimeField, Model
 from django.test import Client, RequestFactory, override_settings
 from django.urls import reverse
 
-from apps.platform.frame.list_words import search_hint, with_zone
-from apps.platform.frame.row_facts import column_of
-from apps.product.mail.models import SentMail, Template
-from apps.product.shop.models import Customer, Payment
-from apps.product.webhooks.models import Delivery
+from apps.mail.models import SentMail, Template
+from apps.shop.models import Customer, Payment
+from apps.webhooks.models import Delivery
+from switchyard.frame.list_words import search_hint, with_zone
+from switchyard.frame.row_facts import column_of
 from tests.integration.operations.test_overview import text_of
 
 pytestmark = pytest.mark.django_db

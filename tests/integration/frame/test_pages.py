@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from apps.platform.frame.strip import STRIP
+from switchyard.frame.strip import STRIP
 from tests.integration.operations.test_overview import Seen, text_of
 
 pytestmark = pytest.mark.django_db

@@ -11,12 +11,12 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.api.models import Token
-from apps.platform.dead_letters.models import DeadLetter
-from apps.product.mail.models import MailState, SentMail, Template
-from apps.product.reports.models import Report
-from apps.product.shop.models import Customer
-from broker.errors import BrokerUnavailable
+from apps.mail.models import MailState, SentMail, Template
+from apps.reports.models import Report
+from apps.shop.models import Customer
+from switchyard.api.models import Token
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.dead_letters.models import DeadLetter
 from tests.integration.jobs.history_rows import job_row
 from tests.integration.operations.test_overview import text_of
 
@@ -102,7 +102,7 @@ def test_a_job_that_nobody_knows_and_a_broker_that_is_away_are_said(
     def away(job_id: str) -> None:
         raise BrokerUnavailable("read", "refused")
 
-    monkeypatch.setattr("apps.platform.jobs.passport.row_jobs.find_job", away)
+    monkeypatch.setattr("switchyard.jobs.passport.row_jobs.find_job", away)
 
     assert "the broker does not answer" in facts_of(page_of(admin_client, mail))["Job"]
 

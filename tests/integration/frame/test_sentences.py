@@ -5,8 +5,8 @@ from __future__ import annotations
 import dramatiq
 import pytest
 
-from apps.platform.console.links import actor_url, queue_url
-from apps.platform.jobs.templatetags.switchyard_sentences import named
+from switchyard.console.links import actor_url, queue_url
+from switchyard.jobs.templatetags.switchyard_sentences import named
 
 ACTOR = "generate_report"
 

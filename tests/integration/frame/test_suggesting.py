@@ -13,11 +13,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from apps.platform.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
-from apps.platform.frame import suggesting_rows
-from apps.platform.history.models import JobRow, SearchValue
-from apps.platform.history.search_values import TAG, searched_names
-from apps.platform.schedules.registry import schedules
+from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
+from switchyard.frame import suggesting_rows
+from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.search_values import TAG, searched_names
+from switchyard.schedules.registry import schedules
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs.history_rows import job_row
 

@@ -13,11 +13,11 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
 
-from apps.platform.history.models import AttemptRow, JobRow, SearchValue
-from apps.platform.history.writer import HistoryWriter
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.writer import HistoryWriter
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
 from tests.integration.history.rows import BASE_MS

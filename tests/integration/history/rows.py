@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from apps.platform.history.models import JobRow, SearchValue
-from broker.clock import now_ms
+from switchyard.broker.clock import now_ms
+from switchyard.history.models import JobRow, SearchValue
 
 # Yesterday: older jobs leave the history.
 BASE_MS = now_ms() - 86_400_000

@@ -17,11 +17,11 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from apps.platform.history.models import AttemptRow, JobRow, SearchValue
-from apps.platform.leadership import HISTORY_WRITER
-from broker.interface import Facilities
-from broker.keys.keys import Keys
 from project.config import BASE_DIR
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.leadership import HISTORY_WRITER
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
 from tests.integration.history.conftest import Put, ended_job

@@ -15,18 +15,18 @@ from django.db import connection
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from apps.platform.history.cursors import Cursor
-from apps.platform.history.filters import Filter
-from apps.platform.history.models import JobRow, SearchValue
-from apps.platform.history.queries import search
-from apps.platform.history.retention import delete_oldest
-from apps.platform.history.sorted_search import search_sorted
-from apps.platform.history.writer import HistoryWriter
-from apps.platform.jobs.listing.pages import find_jobs
-from broker.clock import datetime_of
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.queue.results import Entry
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.results import Entry
+from switchyard.history.cursors import Cursor
+from switchyard.history.filters import Filter
+from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.queries import search
+from switchyard.history.retention import delete_oldest
+from switchyard.history.sorted_search import search_sorted
+from switchyard.history.writer import HistoryWriter
+from switchyard.jobs.listing.pages import find_jobs
 from tests.integration.history.conftest import Put, ended_job
 from tests.integration.history.rows import BASE_MS
 

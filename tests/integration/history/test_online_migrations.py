@@ -24,8 +24,8 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from apps.platform.history.models import SearchValue
-from apps.platform.online_migrations import AddIndexOnline
+from switchyard.history.models import SearchValue
+from switchyard.online_migrations import AddIndexOnline
 from tests.chaos.postgres import PostgresUnderTest
 from tests.integration.history import test_large
 from tests.waiting import wait_for

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from apps.platform.history import queries
-from apps.platform.history.cursors import Cursor
-from apps.platform.history.filters import Filter
-from apps.platform.history.models import AttemptRow, JobRow, SearchValue
-from apps.platform.history.queries import attempts, children, find, search
-from apps.platform.history.search_values import TAG
-from broker.clock import datetime_of
+from switchyard.broker.clock import datetime_of
+from switchyard.history import queries
+from switchyard.history.cursors import Cursor
+from switchyard.history.filters import Filter
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.queries import attempts, children, find, search
+from switchyard.history.search_values import TAG
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db import connection
 from django.test import override_settings
 
-from apps.platform.history import retention
-from apps.platform.history.models import AttemptRow, JobRow, SearchValue
-from apps.platform.history.retention import Retention, delete_oldest, most_rows
+from switchyard.history import retention
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.retention import Retention, delete_oldest, most_rows
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")

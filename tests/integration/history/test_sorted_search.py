@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from apps.platform.history import sorted_search
-from apps.platform.history.filters import Filter
-from apps.platform.history.models import JobRow
-from apps.platform.history.sorted_search import search_sorted, sort_of
+from switchyard.history import sorted_search
+from switchyard.history.filters import Filter
+from switchyard.history.models import JobRow
+from switchyard.history.sorted_search import search_sorted, sort_of
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")

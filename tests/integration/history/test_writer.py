@@ -13,16 +13,16 @@ import redis
 import structlog
 from prometheus_client import generate_latest
 
-from apps.platform.history import queries
-from apps.platform.history import writer as history_writer
-from apps.platform.history.filters import Filter
-from apps.platform.history.metrics import history_metrics
-from apps.platform.history.models import AttemptRow, JobRow, SearchValue
-from apps.platform.history.writer import HistoryWriter
-from apps.platform.operations.findings import history
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.stores.ended_jobs import Failure, encode
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.stores.ended_jobs import Failure, encode
+from switchyard.history import queries
+from switchyard.history import writer as history_writer
+from switchyard.history.filters import Filter
+from switchyard.history.metrics import history_metrics
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.writer import HistoryWriter
+from switchyard.operations.findings import history
 from tests.conftest import RunWorker
 from tests.integration.history.conftest import Put, ended_job, put_into
 from tests.integration.history.rows import BASE_MS, job_row
@@ -260,7 +260,7 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
     lines = generate_latest(_Registry()).decode().splitlines()
 
     assert {code for code, each in found.items() if each.severity == "warning"} == {"down", "dropped", "skipped"}
-    assert found["down"].next == "manage.py runhistory" and "to be written" in found["down"].seen
+    assert found["down"].next == "manage.py switchyard runhistory" and "to be written" in found["down"].seen
     assert found["dropped"].subject == "default" and "7 rows" in found["dropped"].seen
     assert "switchyard_history_writer_up 0.0" in lines and "switchyard_history_skipped_total 3.0" in lines
     assert 'switchyard_history_dropped_total{queue="default"} 7.0' in lines

@@ -11,8 +11,8 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
-from apps.platform.api.tokens import create_token
-from apps.product.images.models import Picture, Thumbnail
+from apps.images.models import Picture, Thumbnail
+from switchyard.api.tokens import create_token
 from tests.integration.outbound.listener import Listener, listening, read_request
 
 OWNER = "user:1"

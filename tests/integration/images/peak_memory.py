@@ -11,8 +11,8 @@ import resource
 import sys
 from pathlib import Path
 
-from apps.product.images.containers import read_facts
-from apps.product.images.rendering import render
+from apps.images.containers import read_facts
+from apps.images.rendering import render
 from project.topology import YARD
 from tests.factories.pictures import encode, gradient
 

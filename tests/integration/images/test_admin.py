@@ -7,8 +7,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.product.images.making import make
-from apps.product.images.models import Picture, Thumbnail, ThumbnailState
+from apps.images.making import make
+from apps.images.models import Picture, Thumbnail, ThumbnailState
 from tests.factories.pictures import encode, gradient
 
 pytestmark = pytest.mark.django_db

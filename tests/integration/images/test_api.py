@@ -13,9 +13,9 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
-from apps.platform.api.tokens import create_token
-from apps.product.images.models import Picture, Thumbnail
-from broker.interface import facilities as facilities_of
+from apps.images.models import Picture, Thumbnail
+from switchyard.api.tokens import create_token
+from switchyard.broker.interface import facilities as facilities_of
 from tests.factories.pictures import encode, gradient
 from tests.waiting import wait_for
 

@@ -11,11 +11,11 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
-from apps.product.images import fetching, requests
-from apps.product.images.errors import FetchFailed, PictureRefused
-from apps.product.images.making import make
-from apps.product.images.models import Picture, Thumbnail, ThumbnailState
-from middleware.errors import PermanentFailure
+from apps.images import fetching, requests
+from apps.images.errors import FetchFailed, PictureRefused
+from apps.images.making import make
+from apps.images.models import Picture, Thumbnail, ThumbnailState
+from switchyard.middleware.errors import PermanentFailure
 from tests.factories.pictures import encode, gradient, png_bomb
 from tests.integration.outbound.listener import Listener, dripping, flooding, listening
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from apps.product.images.containers import MAX_PIXELS, read_facts
-from apps.product.images.costs import MAX_PICTURE_BYTES, cost_bytes, refuse_if_costly
-from apps.product.images.errors import PictureRefused
+from apps.images.containers import MAX_PIXELS, read_facts
+from apps.images.costs import MAX_PICTURE_BYTES, cost_bytes, refuse_if_costly
+from apps.images.errors import PictureRefused
 from tests.factories.pictures import encode, flat_jpeg, flat_png
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from apps.platform.testing import redelivered
-from apps.product.images.actors import make_thumbnail as make_thumbnail_actor
-from apps.product.images.models import Thumbnail, ThumbnailState
+from apps.images.actors import make_thumbnail as make_thumbnail_actor
+from apps.images.models import Thumbnail, ThumbnailState
+from switchyard.testing import redelivered
 from tests.factories.pictures import encode, gradient
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]

@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from apps.platform.api.tokens import create_token
-from broker.interface import Facilities
+from switchyard.api.tokens import create_token
+from switchyard.broker.interface import Facilities
 from tests.integration.jobs import probe_actors
 
 MakeHeaders = Callable[..., dict[str, str]]

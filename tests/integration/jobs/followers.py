@@ -10,7 +10,7 @@ from typing import Any
 
 import urllib3
 
-from apps.platform.jobs import live
+from switchyard.jobs import live
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from apps.platform.history.models import JobRow
-from broker.clock import now_ms
+from switchyard.broker.clock import now_ms
+from switchyard.history.models import JobRow
 
 
 def job_row(**columns: Any) -> JobRow:

@@ -7,9 +7,9 @@ from typing import Any
 
 import dramatiq
 
-from apps.platform.jobs.results import save_file
-from apps.platform.jobs.services import report_progress
-from middleware.errors import PermanentFailure
+from switchyard.jobs.results import save_file
+from switchyard.jobs.services import report_progress
+from switchyard.middleware.errors import PermanentFailure
 
 go_on = threading.Event()
 

@@ -9,9 +9,9 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for

@@ -14,8 +14,8 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
 
-from apps.platform.jobs.services import submit
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders

@@ -11,9 +11,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from dramatiq import Message
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
-from broker.clock import now_ms
+from switchyard.broker.clock import now_ms
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for

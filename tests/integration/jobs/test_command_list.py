@@ -1,4 +1,4 @@
-"""``manage.py jobs list``, ``cancel --filter`` and ``run-again``."""
+"""``manage.py switchyard jobs list``, ``cancel --filter`` and ``run-again``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from apps.platform.bulk.models import BulkAct
-from apps.platform.jobs.queries import find_untracked
-from apps.platform.jobs.services import submit
+from switchyard.bulk.models import BulkAct
+from switchyard.jobs.queries import find_untracked
+from switchyard.jobs.services import submit
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row

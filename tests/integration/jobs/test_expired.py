@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.contrib.auth.models import User
 from django.test import Client
 
-from apps.platform.history.models import JobRow
-from apps.platform.history.writer import HistoryWriter
+from switchyard.history.models import JobRow
+from switchyard.history.writer import HistoryWriter
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.passport.test_page import READER, page_of

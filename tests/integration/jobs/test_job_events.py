@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import redis
 
-from apps.platform.jobs import job_events
-from apps.platform.jobs.services import submit
+from switchyard.jobs import job_events
+from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 

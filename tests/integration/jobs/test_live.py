@@ -13,11 +13,11 @@ import redis
 from django.contrib.auth.models import User
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from apps.platform.jobs import job_events, live
-from apps.platform.jobs.services import request_cancel, submit
-from broker.interface import facilities
-from broker.stores.ended_jobs import EndedJob, encode
 from project.asgi import application
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.ended_jobs import EndedJob, encode
+from switchyard.jobs import job_events, live
+from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors

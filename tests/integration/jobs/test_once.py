@@ -12,8 +12,8 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
 
-from apps.platform.jobs.once import delete_old_keys, once
-from apps.platform.schedules.maintenance import maintenance_tasks
+from switchyard.jobs.once import delete_old_keys, once
+from switchyard.schedules.maintenance import maintenance_tasks
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 

@@ -7,11 +7,11 @@ import pytest
 import redis
 from django.db import OperationalError
 
-from apps.platform.api.request_jobs import HistoryUnavailable, RequestJobs, request_jobs
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
+from switchyard.api.request_jobs import HistoryUnavailable, RequestJobs, request_jobs
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
@@ -100,7 +100,7 @@ def test_a_job_whose_history_cannot_be_asked_is_not_sent_again(
     def fail(job_id: str) -> None:
         raise OperationalError("no connection")
 
-    monkeypatch.setattr("apps.platform.jobs.services.find", fail)
+    monkeypatch.setattr("switchyard.jobs.services.find", fail)
     jobs = once_more(repeated=True)
 
     with request_jobs(jobs), pytest.raises(HistoryUnavailable, match="database did not answer whether it ran before"):

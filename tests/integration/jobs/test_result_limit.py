@@ -1,4 +1,4 @@
-"""``manage.py jobs show`` of a job whose result is over the limit."""
+"""``manage.py switchyard jobs show`` of a job whose result is over the limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from django.core.management import call_command
 
-from broker.interface import Facilities
+from switchyard.broker.interface import Facilities
 from tests.waiting import wait_for
 
 WHY = "result of 50000002 bytes is not stored, at most 16777216 are; store what is large, and return its name"

@@ -9,8 +9,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs.running import holder_of, running_jobs
-from apps.platform.jobs.services import submit
+from switchyard.jobs.running import holder_of, running_jobs
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for

@@ -11,15 +11,15 @@ import pytest
 import redis
 from django.db import transaction
 
-from apps.platform.jobs.queries import find_job, visible_job
-from apps.platform.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
-from apps.platform.wiring import build_yard
-from broker.errors import BrokerRefused, BrokerUnavailable, PayloadTooLarge, UnencodablePayload
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.stores.job_steps import LiveJob, live_step
-from middleware.errors import ArgumentMismatch, InvalidOption
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, PayloadTooLarge, UnencodablePayload
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.jobs.queries import find_job, visible_job
+from switchyard.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
+from switchyard.middleware.errors import ArgumentMismatch, InvalidOption
+from switchyard.wiring import build_yard
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
@@ -202,7 +202,7 @@ def test_outside_of_a_worker_nothing_is_reported() -> None:
 
 
 def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: "a job")
+    monkeypatch.setattr("switchyard.jobs.services.current_job_id", lambda: "a job")
 
     with broker_without_server():
         report_progress(1, 2)
@@ -210,7 +210,7 @@ def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypat
 
 def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
     job_id = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
-    monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: job_id)
+    monkeypatch.setattr("switchyard.jobs.services.current_job_id", lambda: job_id)
     valkey.set(facilities().records.keys.queue("default").jobs, "of a wrong type")
 
     report_progress(1, 2)
@@ -234,7 +234,7 @@ def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:
 
 def test_a_long_note_is_cut_and_numbers_are_whole(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
     job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
-    monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: job_id)
+    monkeypatch.setattr("switchyard.jobs.services.current_job_id", lambda: job_id)
     facilities().records.write([live_step("default", LiveJob(job_id, "running", attempt=1))])
 
     report_progress(1.5, 3, "x" * 20_000)  # type: ignore[arg-type]

@@ -15,9 +15,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import request_cancel, submit
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem

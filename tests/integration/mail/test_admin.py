@@ -6,8 +6,8 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
-from apps.product.mail import guard
-from apps.product.mail.models import SentMail
+from apps.mail import guard
+from apps.mail.models import SentMail
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "admin:mail_sentmail_changelist"

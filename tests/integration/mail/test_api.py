@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from apps.platform.api.allowances import Allowance
-from apps.platform.api.models import UsedAllowance
+from switchyard.api.allowances import Allowance
+from switchyard.api.models import UsedAllowance
 from tests.factories.callers import Caller
 from tests.waiting import wait_for
 
@@ -45,7 +45,7 @@ def test_a_job_tells_neither_the_address_nor_the_link(smtp, facilities, run_work
 
 
 def test_a_message_that_is_delivered_twice_sends_one_mail(smtp, facilities, run_worker):
-    from apps.product.mail.actors import send_password_reset
+    from apps.mail.actors import send_password_reset
 
     broker = send_password_reset.broker
     message = send_password_reset.message(to="ada@mail.example")
@@ -133,7 +133,7 @@ def test_one_mailbox_gets_ten_reset_mails_however_it_is_spelt(smtp, facilities):
 
 
 def test_one_token_requests_a_limited_number_of_resets(facilities, monkeypatch):
-    monkeypatch.setattr("apps.product.mail.api.PER_TOKEN", Allowance("resets of one token", 3, timedelta(hours=1)))
+    monkeypatch.setattr("apps.mail.api.PER_TOKEN", Allowance("resets of one token", 3, timedelta(hours=1)))
     caller = Caller()
 
     answers = [
@@ -145,8 +145,8 @@ def test_one_token_requests_a_limited_number_of_resets(facilities, monkeypatch):
 
 
 def test_a_token_over_its_limit_uses_up_no_mailboxs_allowance(facilities, monkeypatch):
-    monkeypatch.setattr("apps.product.mail.api.PER_TOKEN", Allowance("resets of one token", 1, timedelta(hours=1)))
-    monkeypatch.setattr("apps.product.mail.api.PER_ADDRESS", Allowance("resets for one", 1, timedelta(hours=1)))
+    monkeypatch.setattr("apps.mail.api.PER_TOKEN", Allowance("resets of one token", 1, timedelta(hours=1)))
+    monkeypatch.setattr("apps.mail.api.PER_ADDRESS", Allowance("resets for one", 1, timedelta(hours=1)))
     attacker, honest = Caller(), Caller("another")
     body = {"to": "ada@mail.example", "template": "password_reset"}
 

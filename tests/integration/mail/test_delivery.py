@@ -9,10 +9,10 @@ import uuid
 
 import pytest
 
-from apps.product.mail import guard, services
-from apps.product.mail.errors import MailNotSent
-from apps.product.mail.models import MailState, SentMail, Template
-from middleware.errors import PermanentFailure, RetryLater
+from apps.mail import guard, services
+from apps.mail.errors import MailNotSent
+from apps.mail.models import MailState, SentMail, Template
+from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.factories.shop import make_customer
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -7,8 +7,8 @@ import io
 import pytest
 from django.core.management import call_command
 
-from apps.product.mail.actors import newsletter, send_welcome_mail
-from apps.product.mail.management.commands.newsletter import Command
+from apps.mail.actors import newsletter, send_welcome_mail
+from apps.mail.management.commands.newsletter import Command
 from tests.factories.shop import make_customer
 from tests.waiting import wait_for
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.core import mail
 
-from apps.platform.testing import redelivered
-from apps.product.mail.actors import newsletter, send_password_reset, send_welcome_mail
+from apps.mail.actors import newsletter, send_password_reset, send_welcome_mail
+from switchyard.testing import redelivered
 from tests.factories.shop import make_customer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]

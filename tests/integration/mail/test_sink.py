@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 
 from tests.waiting import wait_for
 
-MODULE = [sys.executable, "-m", "apps.product.mail.sink"]
+MODULE = [sys.executable, "-m", "apps.mail.sink"]
 COMMAND = [sys.executable, "-W", "ignore", "manage.py", "mailsink"]
 
 

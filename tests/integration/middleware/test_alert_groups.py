@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 import dramatiq
 
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
 from tests.chaos.fault_proxy import FaultProxy
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -9,21 +9,21 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.wiring import in_order
-from broker.admin.cancel import cancel
-from broker.errors import BrokerUnavailable
-from broker.interface import Facilities, attach
-from broker.keys.keys import Keys
-from broker.portable_transport import PortableTransport
-from broker.redis.calls import RedisCalls
-from broker.stores.alert_groups import AlertGroups
-from broker.stores.dead_lists import DeadLists
-from broker.stores.job_records import JobRecords
-from broker.stores.pool_reports import PoolReports
-from broker.stores.quarantine import Quarantine
-from broker.stores.rate_windows import RateWindows
-from broker.worker.ack_barrier import AckBarrier
-from middleware.prompt_records import PromptRecords
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities, attach
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.portable_transport import PortableTransport
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.middleware.prompt_records import PromptRecords
+from switchyard.wiring import in_order
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -80,7 +80,7 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
 
     job_id = job.send().message_id
     assert cancel(facilities, job_id) == "cancelled"
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
     with monkeypatch.context() as outage:
         outage.setattr(calls, "pipeline", away_once)
         with run_worker(broker=broker):

@@ -11,8 +11,8 @@ import pytest
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import submit
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.waiting import wait_for
 

@@ -9,10 +9,10 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from broker.errors import NoSuchDeadLetter
-from broker.interface import facilities
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
+from switchyard.broker.errors import NoSuchDeadLetter
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -22,7 +22,7 @@ BuildBroker = Callable[..., RedisBroker]
 def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(
     yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 0)
+    monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
     broker = yard_broker(small_yard())
     done: list[int] = []
 
@@ -47,7 +47,7 @@ def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_b
 def test_arguments_that_do_not_fit_never_enter_the_actor(
     yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 0)
+    monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
     broker = yard_broker(small_yard())
     entered: list[int] = []
 

@@ -12,9 +12,9 @@ import dramatiq
 import pytest
 from dramatiq.middleware import CurrentMessage, Shutdown
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from middleware.metrics import Metrics
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.middleware.metrics import Metrics
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -13,15 +13,15 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.wiring import build_yard
-from broker.admin.cancel import cancel
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.queue.results import Entry
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -109,7 +109,7 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
             raise BrokerUnavailable("dead_letter", "connection refused")
         return dead_letter(*call)
 
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "dead_letter", away_thrice)
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -180,7 +180,7 @@ def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_resul
         monkeypatch.setattr(records, "write", away_once)
         return 42
 
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
     with run_worker(broker=broker):
         job_id = answer.send().message_id
         record = wait_for(lambda: _ended(broker, job_id))
@@ -202,7 +202,7 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
             raise BrokerUnavailable("enqueue", "connection refused")
         return enqueue(entries, **options)
 
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "enqueue", away_once)
 
     @dramatiq.actor(broker=broker, queue_name="work")

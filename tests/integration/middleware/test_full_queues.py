@@ -10,11 +10,11 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.jobs import services
-from broker.errors import QueueFull
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.topology import Yard
+from switchyard.broker.errors import QueueFull
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Yard
+from switchyard.jobs import services
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -10,15 +10,15 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.jobs.services import report_progress
-from broker.admin.cancel import cancel
-from broker.interface import facilities
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
-from broker.stores.job_steps import LiveJob, live_step
-from broker.stores.rate_windows import RateWindows
-from middleware.errors import CancelInterrupt
-from middleware.metrics import Metrics
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.jobs.services import report_progress
+from switchyard.middleware.errors import CancelInterrupt
+from switchyard.middleware.metrics import Metrics
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

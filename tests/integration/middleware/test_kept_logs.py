@@ -12,10 +12,10 @@ import pytest
 import structlog
 from dramatiq.middleware import Middleware, SkipMessage
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.ended_jobs import LOGS_LIMIT_BYTES, EndedJob, decode_rows
-from middleware.status import Status
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.ended_jobs import LOGS_LIMIT_BYTES, EndedJob, decode_rows
+from switchyard.middleware.status import Status
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -13,9 +13,9 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from middleware.errors import ActorOption, InvalidOption, UnknownOption
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.middleware.errors import ActorOption, InvalidOption, UnknownOption
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

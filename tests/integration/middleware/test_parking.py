@@ -12,10 +12,10 @@ import pytest
 from dramatiq import Message
 from dramatiq.middleware import AsyncIO
 
-from apps.platform.wiring import build_yard
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.topology import Yard
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Yard
+from switchyard.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -134,8 +134,8 @@ def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due
 def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
     deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.transport.LEAST_PARKED_MS", 100)
-    monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 500)
+    monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 100)
+    monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 500)
     with run_worker(broker=deploy.old):
         ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
         letters = [wait_for(lambda id_=id_: deploy.transport.find_dead_letter("work", id_)) for id_ in ids]
@@ -154,8 +154,8 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
 def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(
     deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.transport.LEAST_PARKED_MS", 50)
-    monkeypatch.setattr("broker.worker.parked_calls.FIND_ADOPTABLE_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
+    monkeypatch.setattr("switchyard.broker.worker.parked_calls.FIND_ADOPTABLE_S", 0.05)
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     @dramatiq.actor(broker=deploy.new, queue_name="work")
@@ -169,7 +169,7 @@ def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_
         assert entered.acquire(timeout=30)
         wait_for(lambda: deploy.transport.stats("work").live.running >= 2)
         with run_worker("work", broker=deploy.old):
-            monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 400)
+            monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 400)
             job_id = deploy.audit.send(1).message_id
             raw = deploy.old.families["work"]
             wait_for(lambda: _parked_ms(raw, job_id) > 2_000)
@@ -280,8 +280,8 @@ def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(de
 
 def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as hasty:
-        hasty.setattr("broker.transport.LEAST_PARKED_MS", 50)
-        hasty.setattr("middleware.parking.GIVE_UP_MS", 100)
+        hasty.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
+        hasty.setattr("switchyard.middleware.parking.GIVE_UP_MS", 100)
         with run_worker(broker=deploy.old):
             job_id = deploy.audit.send(1).message_id
             wait_for(lambda: deploy.transport.find_dead_letter("work", job_id))
@@ -311,7 +311,7 @@ def test_rubbish_in_the_option_that_counts_parking_does_no_harm(
 
 
 def _parked_ms(family: Any, job_id: str) -> int:
-    from broker.queue import codec
+    from switchyard.broker.queue import codec
 
     body = family.calls.command("HGET", family.keys.bodies, job_id)
     return codec.decode(body, message_id=job_id, lane="work").options.get("parked_ms", 0) if body else 0

@@ -9,9 +9,9 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

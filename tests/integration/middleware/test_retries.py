@@ -12,11 +12,11 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.topology import Yard
-from middleware.errors import PermanentFailure, RetryLater
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Yard
+from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -283,7 +283,7 @@ def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
             raise BrokerUnavailable("move", "connection refused")
         return move(*args, **options)
 
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "move", away_once)
     runs: list[int] = []
 

@@ -15,10 +15,10 @@ from django.db import transaction
 from dramatiq import Message
 from dramatiq.middleware import CurrentMessage
 
-from apps.platform.jobs.services import enqueue_on_commit, submit
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from middleware.errors import ArgumentMismatch
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.jobs.services import enqueue_on_commit, submit
+from switchyard.middleware.errors import ArgumentMismatch
 from tests.factories.yards import small_yard
 from tests.unit.broker.queue.arguments.kinds import Colour, Line, Order, told
 from tests.waiting import wait_for

@@ -7,9 +7,9 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from apps.platform.operations.yard import kept_rows
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.yard import kept_rows
 from tests.factories.brokers import broker_without_server
 
 

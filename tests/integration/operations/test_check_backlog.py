@@ -13,13 +13,13 @@ import redis
 from django.core.management import CommandError, call_command
 from dramatiq import Message, pipeline
 
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.queue import codec
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
 
 
 def check(*arguments: str) -> tuple[int, str]:

@@ -13,10 +13,10 @@ from django.db.utils import ConnectionHandler
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
-from apps.platform.frame import silent_database
-from apps.platform.frame.silent_database import SilentDatabase
-from apps.platform.operations import database_deadline
-from apps.platform.operations.database_deadline import answers_within
+from switchyard.frame import silent_database
+from switchyard.frame.silent_database import SilentDatabase
+from switchyard.operations import database_deadline
+from switchyard.operations.database_deadline import answers_within
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 

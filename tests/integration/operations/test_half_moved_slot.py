@@ -14,15 +14,15 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.conf import declared_yard
-from apps.platform.history.filters import Filter
-from apps.platform.jobs.listing.pages import find_jobs
-from apps.platform.operations import health
-from apps.platform.operations.findings.examine import examine
-from apps.platform.operations.overview import overview
-from broker.errors import HashSlotHalfMoved
-from broker.interface import facilities
-from broker.redis.hash_slots import slot_of
+from switchyard.broker.errors import HashSlotHalfMoved
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis.hash_slots import slot_of
+from switchyard.conf import declared_yard
+from switchyard.history.filters import Filter
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.operations import health
+from switchyard.operations.findings.examine import examine
+from switchyard.operations.overview import overview
 from tests.chaos.cluster import ClusterUnderTest
 from tests.integration.operations.yard_on_cluster import by_name, fill, metrics, output_of, words, yard_on_cluster
 

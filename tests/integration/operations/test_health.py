@@ -12,12 +12,12 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 
-from apps.platform.operations import health
-from apps.platform.operations.timeouts import TimedCall
-from apps.platform.wiring import build_yard
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.operations import health
+from switchyard.operations.timeouts import TimedCall
+from switchyard.wiring import build_yard
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

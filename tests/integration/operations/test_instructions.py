@@ -15,12 +15,12 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.operations.commands import workers as command
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.stores.pool_reports import INSTRUCTION_TTL_MS, Instruction, PoolReport
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.stores.pool_reports import INSTRUCTION_TTL_MS, Instruction, PoolReport
+from switchyard.operations.commands import workers as command
 from tests.integration.operations.test_workers import client_with
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,20 +11,20 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
 
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import Finding, FindingGroup
-from apps.platform.operations.findings.servers.look import look_at_servers
-from apps.platform.operations.overview import overview
-from apps.platform.operations.server_state import read_server_state
-from apps.platform.wiring import build_yard
-from apps.platform.workers.broker_watch import make_watch
-from apps.platform.workers.preflight import mark_keyspace
-from broker.interface import facilities
-from broker.keys.parts import PARTS
-from broker.redis.access import calls_on
-from broker.redis.connections import connect
-from broker.redis.hash_slots import slot_of
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.parts import PARTS
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.hash_slots import slot_of
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.operations.overview import overview
+from switchyard.operations.server_state import read_server_state
+from switchyard.wiring import build_yard
+from switchyard.workers.broker_watch import make_watch
+from switchyard.workers.preflight import mark_keyspace
 from tests.chaos.cluster import ClusterUnderTest
 from tests.factories.brokers import the_global_broker
 
@@ -69,7 +69,7 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
 
     lost = f"node {bare.address} lost keys, it holds "
     assert lost in paused and "locks and rate limits" in paused
-    assert lost in told.seen and "manage.py broker accept" in told.next
+    assert lost in told.seen and "manage.py switchyard broker accept" in told.next
     assert not {"no_marker", "unmarked", "marker"} & set(lossy), "that its marker was there is known"
     assert [item.code for item in read_server_state(found.records.calls, found.records.keys).errors] == ["keyspace"]
     assert room.verdict.label == "Unsafe" and lost in room.verdict.sentence

@@ -11,8 +11,8 @@ import pytest
 from django.conf import settings
 from django.test import Client, override_settings
 
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
 from tests.factories.letters import keep, letter
 from tests.unit.operations.test_metrics_workers import child_of
 

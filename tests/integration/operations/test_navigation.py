@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.dead_letters import projection
+from switchyard.dead_letters import projection
 from tests.factories.letters import letter
 
 pytestmark = pytest.mark.django_db

@@ -12,16 +12,16 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.conf import declared_yard
-from apps.platform.history.filters import Filter
-from apps.platform.jobs.listing.pages import find_jobs
-from apps.platform.leadership import SCHEDULER
-from apps.platform.operations import health
-from apps.platform.operations.findings.examine import examine
-from apps.platform.operations.overview import Room, overview
-from apps.platform.operations.queries import yard_state
-from broker.errors import BrokerUnavailable
-from broker.interface import facilities
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import facilities
+from switchyard.conf import declared_yard
+from switchyard.history.filters import Filter
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.leadership import SCHEDULER
+from switchyard.operations import health
+from switchyard.operations.findings.examine import examine
+from switchyard.operations.overview import Room, overview
+from switchyard.operations.queries import yard_state
 from tests.chaos.cluster import ClusterUnderTest
 from tests.factories.callers import Caller
 from tests.integration.operations.yard_on_cluster import (

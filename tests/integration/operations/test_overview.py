@@ -12,16 +12,16 @@ from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.alerts.models import Alert
-from apps.platform.dead_letters import projection
-from apps.platform.operations.diagnosis import diagnose
-from apps.platform.operations.findings import actors
-from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.queries import YardState
-from broker.interface import Facilities
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_steps import ended_step
-from broker.stores.pool_reports import PoolReport
+from switchyard.alerts.models import Alert
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.job_steps import ended_step
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.dead_letters import projection
+from switchyard.operations.diagnosis import diagnose
+from switchyard.operations.findings import actors
+from switchyard.operations.findings.facts import YardFacts
+from switchyard.operations.queries import YardState
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 
@@ -133,12 +133,12 @@ def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Clien
 def test_database_that_is_away_leaves_the_queues(
     watcher: Client, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apps.platform.operations import overview
+    from switchyard.operations import overview
 
     def away(*args: object, **kwargs: object) -> None:
         raise DatabaseError("away")
 
-    monkeypatch.setattr("apps.platform.dead_letters.queries.open_count", away)
+    monkeypatch.setattr("switchyard.dead_letters.queries.open_count", away)
 
     found = overview.overview()
 

@@ -8,8 +8,8 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
 from tests.factories.callers import Caller
 from tests.factories.letters import keep, letter
 

@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
-from apps.platform.api.tokens import covered_scopes
-from apps.platform.conf import declared_yard
-from broker.keys.keys import Keys
-from broker.stores.dead_lists import DeadLists
+from switchyard.api.tokens import covered_scopes
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.conf import declared_yard
 from tests.integration.project.test_urls import REQUESTS, bear, make_sample, named
 from tests.integration.project.url_table import ROLES
 
@@ -26,7 +26,7 @@ LANE = "default"
 @pytest.fixture
 def on_rabbitmq(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Any]:
     """The project's broker on RabbitMQ, with its actors."""
-    from apps.platform.wiring import build_rabbit_yard
+    from switchyard.wiring import build_rabbit_yard
 
     before = dramatiq.get_broker()
     broker = build_rabbit_yard(declared_yard(), valkey, Keys(), url=rabbitmq_server.url)
@@ -63,7 +63,7 @@ def test_no_page_and_no_act_breaks_on_rabbitmq(
 ) -> None:
     async def leave_open() -> None: ...  # streams close the database's connection, which is this test's
 
-    monkeypatch.setattr("apps.platform.jobs.api.free_database", leave_open)
+    monkeypatch.setattr("switchyard.jobs.api.free_database", leave_open)
     dead_lists = DeadLists(on_rabbitmq.calls, on_rabbitmq.keys)
     monkeypatch.setattr("tests.integration.project.test_urls.keep", dead_lists.add)
     sample, broken, asked = vars(make_sample()), dict[str, int](), 0

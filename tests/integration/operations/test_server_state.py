@@ -14,12 +14,12 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client, override_settings
 
-from apps.platform.conf import declared_yard
-from apps.platform.operations import api
-from apps.platform.operations.queries import YardState, yard_state
-from apps.platform.operations.server_state import ServerState, read_server_state
-from apps.platform.operations.timeouts import TimedCall
-from broker.interface import Facilities
+from switchyard.broker.interface import Facilities
+from switchyard.conf import declared_yard
+from switchyard.operations import api
+from switchyard.operations.queries import YardState, yard_state
+from switchyard.operations.server_state import ServerState, read_server_state
+from switchyard.operations.timeouts import TimedCall
 from tests.factories.callers import Caller
 from tests.rabbit import RabbitServer
 
@@ -211,7 +211,7 @@ def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:
 
 
 def test_refused_request_is_logged_with_the_servers_words(full: None, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "apps.platform.api.exception_handlers"):
+    with caplog.at_level(logging.WARNING, "switchyard.api.exception_handlers"):
         answer = Caller().post("/emails", {"to": "ada@example.com", "template": "password_reset"})
 
     assert answer.status_code == 503

@@ -10,12 +10,12 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs.running import RunningJob, holder_of
-from apps.platform.operations import worker_views
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.stores.pool_reports import ChildStacks, PoolReport, Stack
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.stores.pool_reports import ChildStacks, PoolReport, Stack
+from switchyard.jobs.running import RunningJob, holder_of
+from switchyard.operations import worker_views
 
 pytestmark = pytest.mark.django_db
 

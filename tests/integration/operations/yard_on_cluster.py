@@ -15,17 +15,17 @@ from django.core.management import call_command
 from django.test import override_settings
 from prometheus_client import CollectorRegistry, generate_latest
 
-from apps.platform.conf import declared_yard
-from apps.platform.leadership import SCHEDULER, Leadership
-from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.metrics_broker import BrokerMetrics
-from apps.platform.operations.overview import Room
-from apps.platform.wiring import build_yard
-from broker.clock import now_ms
-from broker.health.cluster_ids import keyspace_of
-from broker.interface import Facilities
-from broker.redis.connections import connect
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.clock import now_ms
+from switchyard.broker.health.cluster_ids import keyspace_of
+from switchyard.broker.interface import Facilities
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.conf import declared_yard
+from switchyard.leadership import SCHEDULER, Leadership
+from switchyard.operations.findings.finding import Finding
+from switchyard.operations.metrics_broker import BrokerMetrics
+from switchyard.operations.overview import Room
+from switchyard.wiring import build_yard
 from tests.chaos.cluster import ClusterUnderTest, Node
 from tests.factories.brokers import the_global_broker
 

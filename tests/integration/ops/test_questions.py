@@ -12,11 +12,11 @@ from django.conf import settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from apps.platform.operations.metrics_broker import BrokerMetrics
-from apps.platform.workers.metrics.exposition import PoolCollector
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
-from middleware.metrics import Metrics
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.middleware.metrics import Metrics
+from switchyard.operations.metrics_broker import BrokerMetrics
+from switchyard.workers.metrics.exposition import PoolCollector
 
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")

@@ -13,8 +13,8 @@ from django.test import Client
 from django.urls import path
 
 import project.urls
-from apps.platform.frame.theme import THEME_COOKIE
-from apps.platform.jobs.request_origin import HEADER
+from switchyard.frame.theme import THEME_COOKIE
+from switchyard.jobs.request_origin import HEADER
 from tests.integration.operations.test_overview import text_of
 
 

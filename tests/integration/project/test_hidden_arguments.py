@@ -8,13 +8,13 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from apps.platform.audit.services import Who, act
-from apps.platform.bulk.models import BulkAct
-from apps.platform.dead_letters.queries import find
-from apps.platform.jobs.services import submit
-from broker.interface import Facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.quarantine import Quarantine
+from switchyard.audit.services import Who, act
+from switchyard.broker.interface import Facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters.queries import find
+from switchyard.jobs.services import submit
 from tests.factories.letters import keep, letter
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row

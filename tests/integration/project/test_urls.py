@@ -20,20 +20,20 @@ from django.urls import URLPattern, URLResolver, get_resolver, resolve
 from django.utils import timezone
 from pytest_django.plugin import DjangoDbBlocker
 
-from apps.platform.alerts.models import Alert, Silence
-from apps.platform.api.models import SCOPES
-from apps.platform.api.tokens import covered_scopes, create_token
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.roles import OPERATOR, READ_ONLY
-from apps.platform.bulk.models import BulkAct
-from apps.platform.dead_letters.queries import find
-from apps.platform.jobs.services import submit
-from broker.clock import now_ms
-from broker.interface import Facilities
-from broker.interface import facilities as facilities_of
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.stores.pool_reports import PoolReport
+from switchyard.alerts.models import Alert, Silence
+from switchyard.api.models import SCOPES
+from switchyard.api.tokens import covered_scopes, create_token
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.roles import OPERATOR, READ_ONLY
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.broker.interface import facilities as facilities_of
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters.queries import find
+from switchyard.jobs.services import submit
 from tests.factories.letters import keep, letter
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
@@ -124,7 +124,7 @@ def kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def leave_open() -> None: ...
 
-    monkeypatch.setattr("apps.platform.jobs.api.free_database", leave_open)
+    monkeypatch.setattr("switchyard.jobs.api.free_database", leave_open)
 
 
 def make_sample() -> Sample:

@@ -14,19 +14,19 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from apps.platform.alerts import silences
-from apps.platform.alerts.models import Silence
-from apps.platform.api.models import IdempotentRequest
-from apps.platform.api.tokens import create_token
-from apps.platform.bulk import services as bulk
-from apps.platform.bulk.models import BulkAct
-from apps.platform.outbound.http import Response
-from apps.product.billing import signatures
-from apps.product.mail import guard, links
-from apps.product.webhooks import delivering, publishing, services
-from apps.product.webhooks.models import Delivery
-from broker.clock import CLOCK
-from broker.interface import Facilities
+from apps.billing import signatures
+from apps.mail import guard, links
+from apps.webhooks import delivering, publishing, services
+from apps.webhooks.models import Delivery
+from switchyard.alerts import silences
+from switchyard.alerts.models import Silence
+from switchyard.api.models import IdempotentRequest
+from switchyard.api.tokens import create_token
+from switchyard.broker.clock import CLOCK
+from switchyard.broker.interface import Facilities
+from switchyard.bulk import services as bulk
+from switchyard.bulk.models import BulkAct
+from switchyard.outbound.http import Response
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1, minutes=1)

@@ -10,10 +10,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.queues import services
-from broker.errors import BrokerUnavailable
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
+from switchyard.queues import services
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = reverse("switchyard-queues")

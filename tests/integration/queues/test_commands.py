@@ -12,8 +12,8 @@ import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
 
-from broker.interface import Facilities
-from broker.redis_broker import RedisBroker
+from switchyard.broker.interface import Facilities
+from switchyard.broker.redis_broker import RedisBroker
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

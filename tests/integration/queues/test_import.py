@@ -1,4 +1,4 @@
-"""``manage.py queues import``: messages of stock Dramatiq go on as this yard's, on Redis and on RabbitMQ."""
+"""``manage.py switchyard queues import``: messages of stock Dramatiq go on as this yard's, on Redis and on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.conf import declared_yard
-from apps.platform.queues.printing import REFUSALS_SHOWN
-from apps.platform.queues.stock_leftovers import leftover_lines
-from broker.clock import CLOCK
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import CLOCK
+from switchyard.broker.interface import Facilities
+from switchyard.conf import declared_yard
+from switchyard.queues.printing import REFUSALS_SHOWN
+from switchyard.queues.stock_leftovers import leftover_lines
 from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
 
@@ -65,7 +65,7 @@ def message(number: int, **options: Any) -> Message[Any]:
 def test_what_stock_dramatiq_left_runs_here_under_its_ids(
     stock: tuple[Any, str], ran: list[int], facilities: Facilities, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     ids = [broker.enqueue(message(number, retries=2, traceback="gone")).message_id for number in range(120)]
@@ -90,7 +90,7 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
 def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
     stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     late = broker.enqueue(message(1), delay=600_000)
@@ -109,7 +109,7 @@ def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
 def test_queues_that_the_old_server_lacks_are_left_out(
     stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     broker.enqueue(message(1))
@@ -130,7 +130,7 @@ def test_an_import_from_rabbitmq_prints_nothing_of_its_client(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.INFO, "pika")  # as where the yard is on Redis
 
@@ -174,8 +174,8 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
 def test_what_is_refused_ends_no_import_and_is_said_again(
     stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.platform.queues.stock.PREFETCH", 10)
-    monkeypatch.setattr("apps.platform.queues.stock.IDLE_MS", 300)
+    monkeypatch.setattr("switchyard.queues.stock.PREFETCH", 10)
+    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     for number in range(25):
@@ -194,8 +194,8 @@ def test_what_is_refused_ends_no_import_and_is_said_again(
 def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(
     ran: list[int], facilities: Facilities, rabbitmq_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.platform.queues.stock.PREFETCH", 5)
-    monkeypatch.setattr("apps.platform.queues.stock.MOST_PREFETCH", 10)
+    monkeypatch.setattr("switchyard.queues.stock.PREFETCH", 5)
+    monkeypatch.setattr("switchyard.queues.stock.MOST_PREFETCH", 10)
     broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
     broker.declare_queue("default", ensure=True)
     broker.flush("default")

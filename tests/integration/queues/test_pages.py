@@ -14,11 +14,11 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.history.models import JobRow
-from apps.platform.operations.yard import rates
-from broker.interface import Facilities
-from broker.queue.results import Entry
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.results import Entry
+from switchyard.history.models import JobRow
+from switchyard.operations.yard import rates
 from tests.factories.brokers import broker_without_server
 from tests.waiting import wait_for
 

@@ -14,10 +14,10 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from apps.platform.audit.models import AuditEntry
-from broker.admin.stats import pause_of
-from broker.interface import Facilities
-from broker.keys.keys import Keys
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.admin.stats import pause_of
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

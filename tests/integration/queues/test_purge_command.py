@@ -1,4 +1,4 @@
-"""``manage.py queues purge``, its undo, and the scheduler that drops what was set aside."""
+"""``manage.py switchyard queues purge``, its undo, and the scheduler that drops what was set aside."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.schedules.maintenance import finish_purges
-from broker.admin import purge
-from broker.errors import BrokerRefused
-from broker.interface import Facilities
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.scripts import script
-from broker.stores.ended_jobs import decode_rows
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.admin import purge
+from switchyard.broker.errors import BrokerRefused
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.schedules.maintenance import finish_purges
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

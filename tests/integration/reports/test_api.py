@@ -7,8 +7,8 @@ import time_machine
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
-from apps.product.reports import services
-from apps.product.reports.models import Report
+from apps.reports import services
+from apps.reports.models import Report
 from tests.factories.callers import Caller
 from tests.factories.shop import make_customer, make_invoice
 from tests.waiting import wait_for

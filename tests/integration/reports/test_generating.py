@@ -9,10 +9,10 @@ import pypdf
 import pytest
 from django.core.files.storage import default_storage
 
-from apps.product.reports import services
-from apps.product.reports.models import Report
-from apps.product.shop.models import InvoiceLine
-from middleware.errors import PermanentFailure
+from apps.reports import services
+from apps.reports.models import Report
+from apps.shop.models import InvoiceLine
+from switchyard.middleware.errors import PermanentFailure
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

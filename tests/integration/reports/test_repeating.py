@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from apps.platform.testing import redelivered, run_enqueued
-from apps.product.reports.actors import generate_report
-from apps.product.reports.models import Report
+from apps.reports.actors import generate_report
+from apps.reports.models import Report
+from switchyard.testing import redelivered, run_enqueued
 from tests.factories.shop import make_customer, make_invoice
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]

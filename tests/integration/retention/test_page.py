@@ -14,14 +14,14 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.retention import services
-from apps.platform.retention.actors import apply_retention
-from apps.platform.retention.checks import check_retention_days
-from apps.platform.retention.models import FileRemoval, KindState
-from apps.platform.schedules.services import find
-from apps.product.mail.models import MailState, SentMail, Template
-from broker.interface import Facilities
+from apps.mail.models import MailState, SentMail, Template
+from switchyard.broker.interface import Facilities
+from switchyard.conf import switchyard_settings
+from switchyard.retention import services
+from switchyard.retention.actors import apply_retention
+from switchyard.retention.checks import check_retention_days
+from switchyard.retention.models import FileRemoval, KindState
+from switchyard.schedules.services import find
 from tests.conftest import RunWorker
 from tests.integration.operations.test_overview import text_of
 from tests.waiting import wait_for
@@ -92,7 +92,7 @@ def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings: Any
 def test_the_job_is_scheduled_and_runs_to_its_end(
     facilities: Facilities, run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.platform.retention.actors.AT_A_TIME_S", 0.0)  # each job makes one step
+    monkeypatch.setattr("switchyard.retention.actors.AT_A_TIME_S", 0.0)  # each job makes one step
 
     apply_retention.send()
     with run_worker("default"):

@@ -7,8 +7,8 @@ import dramatiq
 import pytest
 from periodiq import cron
 
-from apps.platform.schedules.runner import Scheduler
-from broker.interface import facilities as facilities_of
+from switchyard.broker.interface import facilities as facilities_of
+from switchyard.schedules.runner import Scheduler
 
 START = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)
 

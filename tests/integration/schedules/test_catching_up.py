@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apps.platform.schedules.models import ScheduleState
+from switchyard.schedules.models import ScheduleState
 
 
 def run_for(yard, minutes: int) -> None:

@@ -14,14 +14,14 @@ from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from periodiq import cron
 
-from apps.platform.schedules.models import ScheduleState
 from project.config import BASE_DIR
+from switchyard.schedules.models import ScheduleState
 from tests.waiting import wait_for
 
 
 @pytest.fixture
 def start(process_environment, transactional_db, facilities, tmp_path):
-    """Start ``manage.py runscheduler``; returns the process and a function that reads its log."""
+    """Start ``manage.py switchyard runscheduler``; returns the process and a function that reads its log."""
     started = []
 
     def run():

@@ -10,8 +10,8 @@ import time
 import pytest
 from django.db import connections
 
-from apps.platform.leadership import Leadership
-from apps.platform.schedules.maintenance import MaintenanceTask
+from switchyard.leadership import Leadership
+from switchyard.schedules.maintenance import MaintenanceTask
 from tests.waiting import wait_for
 
 LEASE_S = 2.0
@@ -143,7 +143,7 @@ def test_who_stands_by_runs_no_maintenance_tasks(yard):
 SCHEDULER = """
 import threading, django
 django.setup()
-from apps.platform.schedules.runner import Scheduler
+from switchyard.schedules.runner import Scheduler
 Scheduler(lease_s=1.5, renew_s=0.3, poll_s=0.1).run(threading.Event())
 """
 

@@ -15,11 +15,11 @@ from django.urls import reverse
 from django.utils import timezone
 from periodiq import cron
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.services import Who
-from apps.platform.operations.findings.scheduler import look_at_ticks
-from apps.platform.schedules import pauses
-from apps.platform.schedules.models import ScheduleState, ScheduleTick
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who
+from switchyard.operations.findings.scheduler import look_at_ticks
+from switchyard.schedules import pauses
+from switchyard.schedules.models import ScheduleState, ScheduleTick
 
 pytestmark = pytest.mark.django_db
 
@@ -64,7 +64,7 @@ def test_the_list_shows_every_schedule_with_its_last_ticks(operator, sweep):
 
     assert "1 on time, 1 late, 1 missed" in page and "6 min 12 s late" in page
     assert address("-run") in page and f"{address('')}#pause" in page
-    assert "No scheduler leads" in page and "manage.py runscheduler" in page
+    assert "No scheduler leads" in page and "manage.py switchyard runscheduler" in page
 
 
 def test_a_schedule_that_had_no_tick_says_so(operator):
@@ -131,7 +131,9 @@ def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client)
     overview = admin_client.get(reverse("switchyard-operations-live")).content.decode()
 
     assert "sweep is paused without an end, and has missed 2 ticks" in finding.seen
-    assert finding.cause == "a.lind paused it: month end" and finding.next == "manage.py schedules resume sweep"
+    assert (
+        finding.cause == "a.lind paused it: month end" and finding.next == "manage.py switchyard schedules resume sweep"
+    )
     assert "1 schedule is paused" in overview and address("") in overview and "(2 ticks missed)" in overview
 
 

@@ -9,10 +9,10 @@ import pytest
 from django.utils import timezone
 from periodiq import cron
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.services import Who
-from apps.platform.schedules import history, pauses, queries, services
-from apps.platform.schedules.models import ScheduleState, ScheduleTick
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who
+from switchyard.schedules import history, pauses, queries, services
+from switchyard.schedules.models import ScheduleState, ScheduleTick
 from tests.integration.schedules.conftest import START
 
 MINUTE = datetime.timedelta(minutes=1)

@@ -6,9 +6,9 @@ import datetime
 
 import pytest
 
-from apps.platform.schedules import services
-from apps.platform.schedules.models import ScheduleState
-from apps.platform.schedules.registry import schedules
+from switchyard.schedules import services
+from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.registry import schedules
 from tests.waiting import wait_for
 
 MINUTE = datetime.timedelta(minutes=1)

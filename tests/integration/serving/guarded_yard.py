@@ -16,12 +16,12 @@ from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, Request, bu
 
 from dramatiq.message import Message
 
-from apps.platform.wiring import build_rabbit_yard, build_yard
-from broker.interface import facilities
-from broker.keys.keys import Keys
-from broker.redis import acl
-from broker.redis.connections import connect
 from project.config import BASE_DIR
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis import acl
+from switchyard.broker.redis.connections import connect
+from switchyard.wiring import build_rabbit_yard, build_yard
 from tests.integration.serving.web_process import WebProcess
 from tests.tls import GuardedServer
 from tests.verdicts.yard.yard import YARD

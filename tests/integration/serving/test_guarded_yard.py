@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import BrokerRefused
-from broker.interface import facilities
+from switchyard.broker.errors import BrokerRefused
+from switchyard.broker.interface import facilities
 from tests.chaos.server import server_binary
 from tests.integration.project.url_table import ROUTES, Row
 from tests.integration.serving.guarded_yard import Browser, GuardedYard
@@ -31,7 +31,7 @@ INSERT INTO switchyard_schedules_schedulestate (actor, spec, since, last_job_id)
 VALUES (?, '*/5 * * * *', datetime('now', '-20 minutes'), '')
 """
 EVERY_TASK = """
-from apps.platform.schedules.maintenance import maintenance_tasks
+from switchyard.schedules.maintenance import maintenance_tasks
 for task in maintenance_tasks():
     task.run()
 """

@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 
 @dataclass
 class WebProcess:
-    """``manage.py runweb`` with a migrated database, a user ``ada`` and her token."""
+    """``manage.py switchyard runweb`` with a migrated database, a user ``ada`` and her token."""
 
     folder: Path
     broker_url: str

@@ -21,8 +21,8 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 from dramatiq.results.backends import StubBackend
 
-from broker.redis_broker import RedisBroker
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.factories.brokers import the_global_broker
 from tests.waiting import wait_for
 

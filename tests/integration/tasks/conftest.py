@@ -18,17 +18,17 @@ import dramatiq
 import pytest
 import redis
 
-from apps.platform.tasks.discovery import declare_tasks
-from apps.platform.wiring import build_yard
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.tasks.discovery import declare_tasks
+from switchyard.wiring import build_yard
 from tests.chaos.pools import RunningPool
 from tests.integration.tasks.host.topology import YARD
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS_MODULE = "tests.integration.tasks.host.tasks"
-OURS = "apps.platform.tasks.SwitchyardBackend"
+OURS = "switchyard.tasks.SwitchyardBackend"
 
 OnBackend = Callable[..., RedisBroker]
 

@@ -19,11 +19,11 @@ from django_tasks.backends.dummy import DummyBackend
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
 from django_tasks.signals import task_enqueued, task_finished, task_started
 
-from apps.platform.dead_letters.actions import requeue
-from apps.platform.jobs.services import request_cancel
-from apps.platform.tasks import SwitchyardBackend
-from apps.platform.tasks.discovery import declare_tasks
-from middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
+from switchyard.dead_letters.actions import requeue
+from switchyard.jobs.services import request_cancel
+from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
+from switchyard.tasks import SwitchyardBackend
+from switchyard.tasks.discovery import declare_tasks
 from tests.conftest import RunWorker
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.integration.tasks.conftest import OnBackend

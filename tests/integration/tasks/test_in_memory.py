@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django_tasks.signals import task_finished
 
-from apps.platform.testing import in_memory, run_enqueued
+from switchyard.testing import in_memory, run_enqueued
 from tests.integration.tasks.conftest import OnBackend
 
 

@@ -10,7 +10,7 @@ import dramatiq
 import pytest
 from dramatiq import Message
 
-from middleware.crashes import Poison
+from switchyard.middleware.crashes import Poison
 from tests.integration.tasks.conftest import Host, OnBackend
 from tests.waiting import wait_for
 

@@ -16,10 +16,10 @@ from django.core.mail import send_mail
 from django.db import transaction
 from django.utils import timezone
 
-from apps.platform.jobs.models import DoneOnce
-from apps.platform.jobs.once import once
-from apps.platform.jobs.services import enqueue_on_commit
-from apps.platform.testing import NotRepeatable, assert_enqueued, enqueued, redelivered
+from switchyard.jobs.models import DoneOnce
+from switchyard.jobs.once import once
+from switchyard.jobs.services import enqueue_on_commit
+from switchyard.testing import NotRepeatable, assert_enqueued, enqueued, redelivered
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
 

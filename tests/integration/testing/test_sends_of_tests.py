@@ -12,8 +12,8 @@ import pytest
 from django.utils.functional import SimpleLazyObject
 from dramatiq.message import Message
 
-from apps.platform.send_warnings import SendsInTesting, SentInTesting, running_test
 from project.config import BASE_DIR
+from switchyard.send_warnings import SendsInTesting, SentInTesting, running_test
 from tests.environment import SERVER
 
 ACTOR = """
@@ -31,7 +31,7 @@ TESTS = """
 import pytest
 import dramatiq
 from django.test import SimpleTestCase
-from apps.platform.testing import in_memory
+from switchyard.testing import in_memory
 from hello_actors import hello
 
 def test_forgotten():
@@ -57,7 +57,7 @@ def test_without_a_send():
     hello("Ada")
 """
 REMEDY = (
-    "write @in_memory() of apps.platform.testing above the test or its class, or give it the fixture switchyard_broker"
+    "write @in_memory() of switchyard.testing above the test or its class, or give it the fixture switchyard_broker"
 )
 
 
@@ -82,7 +82,7 @@ def run(folder: Path, *arguments: str, url: str = SERVER.url) -> str:
 
 
 def pytest_in(folder: Path, *arguments: str, url: str = SERVER.url) -> str:
-    plugins = ("-p", "apps.platform.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
+    plugins = ("-p", "switchyard.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
     return run(folder, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(folder), *plugins, *arguments, url=url)
 
 
@@ -96,7 +96,7 @@ def test_pytest_shows_one_warning_for_each_test_that_forgot_it(folder: Path) -> 
 
 
 def test_the_warning_is_filtered_by_its_category(folder: Path) -> None:
-    category = "apps.platform.send_warnings.SentInTesting"
+    category = "switchyard.send_warnings.SentInTesting"
 
     assert "6 passed in" in pytest_in(folder, "-W", f"ignore::{category}", "test_hello.py")
     refused = pytest_in(folder, "-W", f"error::{category}", "test_hello.py")

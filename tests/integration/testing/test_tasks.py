@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from apps.platform.tasks.discovery import declare_tasks
-from apps.platform.testing import (
+from switchyard.tasks.discovery import declare_tasks
+from switchyard.testing import (
     Enqueued,
     assert_enqueued,
     assert_nothing_enqueued,
@@ -30,7 +30,7 @@ def on_memory(settings: Any) -> Iterator[None]:
     """The host's tasks on our backend, and the broker in memory with the host's yard."""
     settings.SWITCHYARD = replace(settings.SWITCHYARD, topology=YARD)
     options = {"modules": [tasks.__name__]}
-    settings.TASKS = {"default": {"BACKEND": "apps.platform.tasks.SwitchyardBackend", "OPTIONS": options}}
+    settings.TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend", "OPTIONS": options}}
     with in_memory():
         declare_tasks()
         yield

@@ -1,4 +1,4 @@
-"""One frame of ``manage.py top``: the overview's sentences, the doctor's exit codes, and JSON."""
+"""One frame of ``manage.py switchyard top``: the overview's sentences, the doctor's exit codes, and JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from apps.platform.operations.findings.finding import Finding
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.findings.finding import Finding
 from tests.integration.operations.conftest import broker_away as broker_away
 from tests.integration.operations.conftest import slow_pool as slow_pool
 from tests.integration.operations.conftest import watcher as watcher
@@ -52,7 +52,7 @@ def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slo
 
 def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "apps.platform.operations.findings.examine.KeptFindings.findings",
+        "switchyard.operations.findings.examine.KeptFindings.findings",
         lambda self, wait_s=0.3: [Finding("database", "locked", "error", "the database is locked, by pid 4711")],
     )
 
@@ -65,7 +65,7 @@ def test_an_absent_broker_is_said_with_exit_2(broker_away: None) -> None:
     code, shown = top()
 
     assert code == 2 and shown.startswith("Broker away  No job can be sent or seen from here")
-    assert "Unknown" in shown and "manage.py broker" in shown
+    assert "Unknown" in shown and "manage.py switchyard broker" in shown
     assert json.loads(top("--json")[1])["running"] is None
 
 

@@ -11,10 +11,10 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.who import Who
-from apps.platform.queues import services
-from broker.interface import Facilities
-from broker.stores.pool_reports import PoolReport
+from switchyard.audit.who import Who
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.queues import services
 from tests.integration.operations.conftest import slow_pool as slow_pool
 from tests.integration.operations.conftest import watcher as watcher
 
@@ -55,7 +55,7 @@ def test_the_status_of_a_paused_queue(facilities: Facilities, watcher: Client, s
     assert "Reason: the disk is full." in pause and plain(pause) in shown
     [verdict] = [line for line in others if line.startswith("slow starts nothing")]
     assert plain(verdict) in overview
-    assert "Next: manage.py queues resume slow" in others
+    assert "Next: manage.py switchyard queues resume slow" in others
 
 
 def test_the_list_of_queues(facilities: Facilities, watcher: Client, slow_pool: PoolReport) -> None:
@@ -77,7 +77,10 @@ def test_the_workers(facilities: Facilities, watcher: Client, slow_pool: PoolRep
 
     shown = page(watcher, "switchyard-operations-workers")
     assert "without a worker" in title and plain(title.rstrip(".")) in shown
-    assert lead.startswith("1 of 2 slots run a job. Start them with manage.py runpool ") and plain(lead) in shown
+    assert (
+        lead.startswith("1 of 2 slots run a job. Start them with manage.py switchyard runpool ")
+        and plain(lead) in shown
+    )
     assert "slow on h, pid 1: up, 1 of 2 busy" in lines
 
 

@@ -16,15 +16,15 @@ from django.test import Client
 from django.urls import reverse
 from periodiq import cron
 
-from apps.platform.alerts import acts as alerts
-from apps.platform.alerts.models import Alert
-from apps.platform.alerts.silences import end_of
-from apps.platform.conf import declared_yard
-from apps.platform.dead_letters import projection, queries
-from apps.platform.schedules import pauses
-from broker.interface import Facilities
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_steps import ended_step
+from switchyard.alerts import acts as alerts
+from switchyard.alerts.models import Alert
+from switchyard.alerts.silences import end_of
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.job_steps import ended_step
+from switchyard.conf import declared_yard
+from switchyard.dead_letters import projection, queries
+from switchyard.schedules import pauses
 from tests.factories.letters import letter
 from tests.integration.top.test_same_sentences import ADA, page, plain, said
 

@@ -1,4 +1,4 @@
-"""``manage.py top`` in a real terminal, on a real yard: keys, sizes, an absent broker, every way to leave."""
+"""``manage.py switchyard top`` in a real terminal, on a real yard: keys, sizes, an absent broker, every way to leave."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedYard]:
 
 @pytest.fixture
 def top(yard: WatchedYard) -> Open:
-    """Open ``manage.py top`` in a terminal."""
+    """Open ``manage.py switchyard top`` in a terminal."""
 
     def open_terminal(*options: str, size: tuple[int, int] = (50, 120), **environment: str) -> Terminal:
         known = {
@@ -77,7 +77,7 @@ def test_the_overview_is_live_and_keys_lead_through_the_pages(yard: WatchedYard,
         terminal.press("/", *"slow_rep", "\r")
         terminal.shows(r"Actors +slow_report")
         terminal.press("j", "\r")
-        terminal.shows("manage.py actors show slow_report")
+        terminal.shows("manage.py switchyard actors show slow_report")
         terminal.press("\x1b")
         terminal.shows("Found for slow_rep")
         terminal.press("?")
@@ -120,7 +120,7 @@ def test_the_broker_goes_away_and_comes_back(yard: WatchedYard, top: Open) -> No
         terminal.shows("Pools  4 of 4 up", 60)
         yard.server.kill()
         away = terminal.shows("Broker away")
-        assert "No job can be sent or seen from here" in away and "manage.py broker" in away
+        assert "No job can be sent or seen from here" in away and "manage.py switchyard broker" in away
         terminal.press("g", "q")
         terminal.shows("The broker does not answer")
         terminal.press("g", "o")

@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
-from apps.platform.api.tokens import create_token
-from apps.product.webhooks import services
-from apps.product.webhooks.models import Delivery, Endpoint, Event
-from apps.product.webhooks.receiver import Receiver
+from apps.webhooks import services
+from apps.webhooks.models import Delivery, Endpoint, Event
+from apps.webhooks.receiver import Receiver
+from switchyard.api.tokens import create_token
 
 OWNER = "user:1"
 

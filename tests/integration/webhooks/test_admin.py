@@ -7,10 +7,10 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.product.webhooks import delivering
-from apps.product.webhooks.errors import DeliveryFailed
-from apps.product.webhooks.models import DeliveryState, Endpoint
-from broker.stores.job_steps import LiveJob, live_step
+from apps.webhooks import delivering
+from apps.webhooks.errors import DeliveryFailed
+from apps.webhooks.models import DeliveryState, Endpoint
+from switchyard.broker.stores.job_steps import LiveJob, live_step
 from tests.integration.operations.test_overview import text_of
 
 pytestmark = pytest.mark.django_db

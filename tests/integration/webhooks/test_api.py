@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from apps.platform.api.request_jobs import RequestJobs, request_jobs
-from apps.product.webhooks import services
-from apps.product.webhooks.models import Delivery, Endpoint, Event
-from broker.interface import facilities as facilities_of
+from apps.webhooks import services
+from apps.webhooks.models import Delivery, Endpoint, Event
+from switchyard.api.request_jobs import RequestJobs, request_jobs
+from switchyard.broker.interface import facilities as facilities_of
 
 pytestmark = pytest.mark.django_db
 ENDPOINTS = "/webhooks/endpoints"

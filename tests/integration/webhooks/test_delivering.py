@@ -9,11 +9,11 @@ import pytest
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
 
-from apps.product.webhooks import delivering, services
-from apps.product.webhooks.delivering import deliver
-from apps.product.webhooks.errors import DeliveryFailed
-from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint
-from middleware.errors import PermanentFailure, RetryLater
+from apps.webhooks import delivering, services
+from apps.webhooks.delivering import deliver
+from apps.webhooks.errors import DeliveryFailed
+from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint
+from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.integration.outbound.listener import answering, flooding, listening
 
 pytestmark = pytest.mark.django_db

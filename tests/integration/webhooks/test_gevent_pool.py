@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from apps.product.webhooks import publishing
-from apps.product.webhooks.models import Attempt, Delivery, DeliveryState
+from apps.webhooks import publishing
+from apps.webhooks.models import Attempt, Delivery, DeliveryState
 from tests.integration.outbound.listener import dripping, listening
 from tests.waiting import wait_for
 

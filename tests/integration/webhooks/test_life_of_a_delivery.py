@@ -8,11 +8,11 @@ import dramatiq
 import pytest
 from django.conf import settings as django_settings
 
-from apps.product.webhooks import publishing
-from apps.product.webhooks.actors import deliver_webhook
-from apps.product.webhooks.models import Delivery, DeliveryState, Endpoint
-from broker.interface import facilities as facilities_of
-from broker.topology import RetryPolicy
+from apps.webhooks import publishing
+from apps.webhooks.actors import deliver_webhook
+from apps.webhooks.models import Delivery, DeliveryState, Endpoint
+from switchyard.broker.interface import facilities as facilities_of
+from switchyard.broker.topology import RetryPolicy
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ([sys.executable, "manage.py", "webhookreceiver"], [sys.executable, "-m", "apps.product.webhooks.receiver"])
+COMMANDS = ([sys.executable, "manage.py", "webhookreceiver"], [sys.executable, "-m", "apps.webhooks.receiver"])
 
 
 def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:

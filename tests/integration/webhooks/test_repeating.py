@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from apps.platform.testing import redelivered
-from apps.product.webhooks.actors import deliver_webhook, purge_delivery_attempts
-from apps.product.webhooks.models import Attempt, Delivery
-from apps.product.webhooks.receiver import Receiver
+from apps.webhooks.actors import deliver_webhook, purge_delivery_attempts
+from apps.webhooks.models import Attempt, Delivery
+from apps.webhooks.receiver import Receiver
+from switchyard.testing import redelivered
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
 

@@ -11,7 +11,7 @@ from devtools.wheel.rewrite import rewrite_module
 
 FOLDERS = ("tests/integration/broker/conformance", "tests/integration/middleware", "tests/unit/middleware")
 # Packages that a host project lacks: a test that imports one of them does not test the wheel.
-NOT_IN_A_HOST = ("project", "apps.product", "demo", "devtools", "benchmarks")
+NOT_IN_A_HOST = ("project", "apps", "demo", "devtools", "benchmarks")
 SHARED = ("tests/__init__.py", "tests/conftest.py", "tests/environment.py")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.embedded.server import EmbeddedServer
+from switchyard.embedded.server import EmbeddedServer
 from tests.integration.wheel.environments import Environment, clean_environment
 from tests.integration.wheel.hosts import write_host
 from tests.waiting import wait_for
@@ -56,7 +56,7 @@ class Command(BaseCommand):
     def handle(self, **options):
         self.stdout.write("the host's own: " + ", ".join(Job.objects.values_list("text", flat=True)))
 """,
-    "broker/__init__.py": "",
+    "switchyard/broker/__init__.py": "",
     "middleware/__init__.py": "",
     "middleware/stamp.py": """
 def stamp(get_response):

@@ -13,7 +13,7 @@ from tests.integration.wheel.environments import clean_environment, run
 
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
-MOVED = {"broker": "switchyard/broker", "middleware": "switchyard/middleware", "apps/platform": "switchyard"}
+MOVED = {"broker": "switchyard/broker", "middleware": "switchyard/middleware", "switchyard": "switchyard"}
 
 
 def test_command_prints_the_path_of_the_wheel(clone: Path, wheel: Path) -> None:

@@ -1,6 +1,6 @@
 """The conformance suite of the broker and the tests of the middleware, against the installed wheel.
 
-Tests that import what no host has (the project itself, ``apps.product``, ``demo``, ``devtools``, ``benchmarks``) are
+Tests that import what no host has (the project itself, ``apps``, ``demo``, ``devtools``, ``benchmarks``) are
 left out, and listed in this test's output.
 """
 

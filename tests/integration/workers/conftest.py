@@ -17,12 +17,12 @@ import pytest
 import redis
 from dramatiq import Message
 
-from broker.admin.stats import family_stats
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from broker.stores.pool_reports import PoolReport, PoolReports
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.bench.yard import YARD
 from tests.processes import titles_below as titles_below

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from broker.keys.keys import Keys
-from broker.rabbit.broker import RabbitBroker
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.rabbit.broker import RabbitBroker
+from switchyard.broker.redis.calls import RedisCalls
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench
 

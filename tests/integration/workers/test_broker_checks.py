@@ -12,11 +12,11 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.checks.broker_server import IDS, unsafe_server
-from apps.platform.workers.preflight import mark_keyspace
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.checks.broker_server import IDS, unsafe_server
+from switchyard.workers.preflight import mark_keyspace
 from tests.tls import Authority
 
 
@@ -127,7 +127,9 @@ def test_a_key_of_another_certificate_is_told_as_one(server: EmbeddedServer, tmp
 
 
 def test_every_finding_of_a_server_has_a_check() -> None:
-    source = "".join((settings.BASE_DIR / f"broker/health/{name}.py").read_text() for name in ("server", "nodes"))
+    source = "".join(
+        (settings.BASE_DIR / f"switchyard/broker/health/{name}.py").read_text() for name in ("server", "nodes")
+    )
 
     assert set(re.findall(r'ServerFinding\(\s*"(\w+)"', source)) == set(IDS)
 
@@ -143,7 +145,7 @@ def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedSe
         admin.rpush(Keys().queue("default").waiting("live")[1], "a")
         [message] = mark_keyspace()
 
-    assert message.id == "switchyard.W006" and "manage.py broker accept" in str(message.hint)
+    assert message.id == "switchyard.W006" and "manage.py switchyard broker accept" in str(message.hint)
     assert marker and not admin.exists(Keys().generation())
 
 

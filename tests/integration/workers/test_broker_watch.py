@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.embedded.server import EmbeddedServer
-from broker.errors import BrokerUnsafe
-from broker.keys.keys import Keys
+from switchyard.broker.errors import BrokerUnsafe
+from switchyard.broker.keys.keys import Keys
+from switchyard.embedded.server import EmbeddedServer
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 

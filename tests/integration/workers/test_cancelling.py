@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
-from apps.platform.wiring import build_yard
-from broker.admin.cancel import cancel
-from broker.interface import Facilities, facilities
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.dead_lists import DeadLists
-from broker.stores.job_records import JobRecord
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.wiring import build_yard
 from tests.integration.workers.bench.actors import STARTED
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench

@@ -100,7 +100,7 @@ def test_the_demo_says_what_to_do_with_an_old_state_folder(old: Path) -> None:
 
 
 def test_no_file_is_made_by_looking(environment: dict[str, str], tmp_path: Path) -> None:
-    look = "from apps.platform.workers.checks.database import made_before; print(made_before('default'))"
+    look = "from switchyard.workers.checks.database import made_before; print(made_before('default'))"
 
     done = manage(environment, "shell", "--verbosity=0", "-c", look)
 
@@ -115,7 +115,7 @@ def test_a_process_that_starts_without_its_tables_says_what_makes_them(
     if made:
         sqlite3.connect(tmp_path / "db.sqlite3").close()
         assert manage(environment, "migrate", "switchyard_jobs").returncode == 0
-    start = "from apps.platform.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
+    start = "from switchyard.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
 
     lacking = manage(environment, "shell", "--verbosity=0", "-c", start)
     migrated = manage(environment, "migrate")
@@ -133,7 +133,7 @@ def test_a_warning_of_a_lacking_migration_is_counted_and_can_be_silenced(
     assert manage(environment, "migrate").returncode == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection, connection:
         connection.execute("DELETE FROM django_migrations WHERE app = 'switchyard_audit' AND name LIKE '0001%'")
-    start = "from apps.platform.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
+    start = "from switchyard.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
     silence = "from django.conf import settings; settings.SILENCED_SYSTEM_CHECKS = ['switchyard.W037']; "
     own = "from django.conf import settings; settings.MIGRATION_MODULES = {'switchyard_audit': None}; "
 

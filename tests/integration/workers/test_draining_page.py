@@ -8,12 +8,12 @@ import subprocess
 
 import pytest
 
-from apps.platform.conf import declared_yard
-from apps.platform.deployment.processes import STOP_GRACE_S
-from apps.platform.workers.supervisor.supervisor import GRACE_S
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.job_records import JobRecords
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.conf import declared_yard
+from switchyard.deployment.processes import STOP_GRACE_S
+from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.unit.documentation.pages import code_blocks, read

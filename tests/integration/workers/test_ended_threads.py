@@ -9,8 +9,8 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware
 
-from apps.platform.workers.child.main import all_work
-from broker.redis_broker import RedisBroker
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.workers.child.main import all_work
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.queue.operations import QueueOperations
+from switchyard.broker.queue.operations import QueueOperations
 from tests.chaos.server import ServerUnderTest
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below

@@ -367,13 +367,13 @@ def test_apps_left_out_are_named_where_the_addresses_are_included(project: Proje
     project.write("host/settings.py", "INSTALLED_APPS = []\nSECRET_KEY = 'x'\nROOT_URLCONF = 'host.urls'\n")
     project.write(
         "host/urls.py",
-        "from django.urls import include, path\nurlpatterns = [path('', include('apps.platform.urls'))]\n",
+        "from django.urls import include, path\nurlpatterns = [path('', include('switchyard.urls'))]\n",
     )
 
     code, said = project.check()
 
     assert code == 1
-    assert "INSTALLED_APPS lacks apps.platform's apps: write INSTALLED_APPS += apps.platform.apps()" in said
+    assert "INSTALLED_APPS lacks switchyard's apps: write INSTALLED_APPS += switchyard.apps()" in said
 
 
 def test_an_option_of_ours_with_dramatiq_s_broker_names_the_setting(project: Project) -> None:
@@ -387,18 +387,18 @@ def test_an_option_of_ours_with_dramatiq_s_broker_names_the_setting(project: Pro
     code, said = project.check()
 
     assert code == 1
-    assert "DRAMATIQ_BROKER in the settings names a RedisBroker, which has no options of apps.platform's" in said
+    assert "DRAMATIQ_BROKER in the settings names a RedisBroker, which has no options of switchyard's" in said
 
 
 def test_the_package_itself_in_place_of_its_apps_is_answered(project: Project) -> None:
-    settings = SETTINGS.format(folder=str(project.folder)) + 'INSTALLED_APPS = ["apps.platform", "loyalty"]\n'
+    settings = SETTINGS.format(folder=str(project.folder)) + 'INSTALLED_APPS = ["switchyard", "loyalty"]\n'
     project.write("host/settings.py", settings)
 
     code, said = project.check()
 
     assert code == 1
-    assert 'INSTALLED_APPS lists "apps.platform", which is no app but a package of apps: remove it, and write' in said
-    assert "INSTALLED_APPS += apps.platform.apps()" in said
+    assert 'INSTALLED_APPS lists "switchyard", which is no app but a package of apps: remove it, and write' in said
+    assert "INSTALLED_APPS += switchyard.apps()" in said
 
 
 def test_a_project_without_the_app_that_builds_the_broker_is_answered(project: Project) -> None:
@@ -410,7 +410,7 @@ def test_a_project_without_the_app_that_builds_the_broker_is_answered(project: P
     code, said = project.check()
 
     assert code == 1
-    assert "no app of INSTALLED_APPS builds the broker: write INSTALLED_APPS += apps.platform.apps()" in said
+    assert "no app of INSTALLED_APPS builds the broker: write INSTALLED_APPS += switchyard.apps()" in said
 
 
 def test_times_without_a_zone_are_refused(project: Project) -> None:

@@ -18,7 +18,7 @@ from tests.chaos.postgres import PostgresUnderTest
 FINDINGS = """
 import json
 from django.core.checks import run_checks
-from apps.platform.operations.findings import database
+from switchyard.operations.findings import database
 checks = [message.id for message in run_checks(databases=["default"])]
 print(json.dumps({"checks": checks, "doctor": {one.code: one.next for one in database.look()}}))
 """

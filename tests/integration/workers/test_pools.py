@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.dead_lists import DeadLists
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.dead_lists import DeadLists
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below

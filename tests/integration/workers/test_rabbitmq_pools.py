@@ -44,8 +44,8 @@ def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBenc
 
 
 def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
-    from broker.rabbit.publication import Publication
-    from broker.rabbit.redeliveries import Redelivery
+    from switchyard.broker.rabbit.publication import Publication
+    from switchyard.broker.rabbit.redeliveries import Redelivery
 
     bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")

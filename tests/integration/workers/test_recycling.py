@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 
-from apps.platform.workers.shared.fork import resident_bytes
+from switchyard.workers.shared.fork import resident_bytes
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.bench.growing_settings import ABOVE_BYTES
 from tests.integration.workers.conftest import Bench

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import redis
 
-from apps.platform.conf import declared_yard
-from apps.platform.workers.supervisor.report import Reporter
-from broker.keys.keys import Keys
+from switchyard.broker.keys.keys import Keys
+from switchyard.conf import declared_yard
+from switchyard.workers.supervisor.report import Reporter
 
 
 def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey: redis.Redis) -> None:

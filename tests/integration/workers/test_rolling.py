@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
-from apps.platform.conf import declared_yard
-from broker.admin.stats import family_stats
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.job_records import JobRecord, JobRecords
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.job_records import JobRecord, JobRecords
+from switchyard.conf import declared_yard
 from tests.chaos.ledger import Account, Entry, account
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.conftest import Bench

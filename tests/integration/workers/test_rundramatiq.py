@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.shapes import DeadLetter
-from broker.stores.dead_lists import DeadLists
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.dead_lists import DeadLists
 from tests.integration.workers.conftest import ROOT, Bench
 from tests.waiting import wait_for
 

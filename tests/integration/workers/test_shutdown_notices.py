@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.wiring import build_yard
-from broker.interface import facilities
-from broker.keys.keys import Keys
+from switchyard.broker.interface import facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.wiring import build_yard
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench

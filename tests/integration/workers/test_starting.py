@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from apps.platform.embedded.server import EmbeddedServer
+from switchyard.embedded.server import EmbeddedServer
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 

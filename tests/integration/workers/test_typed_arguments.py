@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from apps.platform.wiring import build_yard
-from broker.keys.keys import Keys
-from broker.redis_broker import RedisBroker
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.wiring import build_yard
 from tests.integration.workers.bench.typed import GOT, NAMES, QUEUES, declare
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from apps.platform.actors.ended_jobs import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
-from apps.platform.actors.judgement import of
-from broker.clock import datetime_of
+from switchyard.actors.ended_jobs import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
+from switchyard.actors.judgement import of
+from switchyard.broker.clock import datetime_of
 
 HOUR_MS = 3_600_000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.actors.metrics import ActorMetrics, Percentiles
-from apps.platform.actors.queries import ActorFacts
-from apps.platform.actors.sorting import Row, in_order
+from switchyard.actors.metrics import ActorMetrics, Percentiles
+from switchyard.actors.queries import ActorFacts
+from switchyard.actors.sorting import Row, in_order
 
 SLOW, QUICK, BEYOND = (Percentiles(5, 10.0, p95) for p95 in (640.0, 20.0, None))
 

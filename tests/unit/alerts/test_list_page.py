@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from apps.platform.alerts.list_page import asks, links_of
+from switchyard.alerts.list_page import asks, links_of
 
 
 def shown(number: int, pages: int) -> Any:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from apps.platform.alerts.notice import Notice
+from switchyard.alerts.notice import Notice
 
 FIRST = Notice(
     id="1-0", fingerprint="f00d", kind="dead_letter", severity="critical", title="report gave up: KeyError",

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.alerts.channels.email import EmailChannel
-from apps.platform.alerts.channels.log import LogChannel
-from apps.platform.alerts.channels.parse import channels, parse
-from apps.platform.alerts.channels.webhook import WebhookChannel
-from apps.platform.alerts.checks import check_alert_urls
-from apps.platform.alerts.errors import InvalidAlertUrl
+from switchyard.alerts.channels.email import EmailChannel
+from switchyard.alerts.channels.log import LogChannel
+from switchyard.alerts.channels.parse import channels, parse
+from switchyard.alerts.channels.webhook import WebhookChannel
+from switchyard.alerts.checks import check_alert_urls
+from switchyard.alerts.errors import InvalidAlertUrl
 from tests.unit.alerts.configuration import with_alert_urls
 
 SECRET = "https://hooks.example.com/services/T0/canary-secret?key=canary-secret"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from apps.platform.alerts import sending
-from apps.platform.alerts.errors import ChannelFailed
-from apps.platform.alerts.notice import Notice
-from apps.platform.alerts.sending import ChannelBatch, send_all
+from switchyard.alerts import sending
+from switchyard.alerts.errors import ChannelFailed
+from switchyard.alerts.notice import Notice
+from switchyard.alerts.sending import ChannelBatch, send_all
 from tests.unit.alerts.test_notice import FIRST
 
 SECOND = replace(FIRST, id="2-0")

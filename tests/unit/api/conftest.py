@@ -11,8 +11,8 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
-from apps.platform.api.models import Token
-from apps.platform.api.tokens import create_token
+from switchyard.api.models import Token
+from switchyard.api.tokens import create_token
 from tests.unit.api import probe_urls
 
 Post = Callable[..., HttpResponse]

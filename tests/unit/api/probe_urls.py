@@ -14,15 +14,15 @@ from dramatiq.brokers.stub import StubBroker
 from ninja import File, Router, Status
 from ninja.files import UploadedFile
 
-from apps.platform.api.application import build_api
-from apps.platform.api.auth import operate_scope, read_scope, submit_scope
-from apps.platform.api.middleware import PREFIX
-from apps.platform.api.problems import Problem
-from apps.platform.api.request_jobs import HistoryUnavailable, current_request, is_repeated_request, row_id_of_request
-from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
-from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
-from broker.queue.json_body import encode
-from middleware.arguments import Arguments
+from switchyard.api.application import build_api
+from switchyard.api.auth import operate_scope, read_scope, submit_scope
+from switchyard.api.middleware import PREFIX
+from switchyard.api.problems import Problem
+from switchyard.api.request_jobs import HistoryUnavailable, current_request, is_repeated_request, row_id_of_request
+from switchyard.api.schemas import Line, Month, RowId, StrictSchema
+from switchyard.broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
+from switchyard.broker.queue.json_body import encode
+from switchyard.middleware.arguments import Arguments
 
 router = Router()
 calls: list[dict[str, Any]] = []

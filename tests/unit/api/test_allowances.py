@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from apps.platform.api import allowances
-from apps.platform.api.allowances import Allowance
-from apps.platform.api.models import UsedAllowance
-from apps.platform.api.problems import Problem
-from apps.platform.api.request_jobs import RequestJobs, request_jobs
+from switchyard.api import allowances
+from switchyard.api.allowances import Allowance
+from switchyard.api.models import UsedAllowance
+from switchyard.api.problems import Problem
+from switchyard.api.request_jobs import RequestJobs, request_jobs
 
 pytestmark = pytest.mark.django_db
 TWO = Allowance("tries", limit=2, window=timedelta(minutes=5))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from apps.platform.api import full_tokens
-from apps.platform.api.body_limit import BodyLimit, RequestLimits
+from switchyard.api import full_tokens
+from switchyard.api.body_limit import BodyLimit, RequestLimits
 
 Message = dict[str, Any]
 LIMITS = RequestLimits(body_bytes=100, large_body_bytes=300, free_bytes=50, timeout_s=0.05, large_timeout_s=0.1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.api.heads.bounded_fields import LONGEST_COOKIES, refuse_large_cookies, refuse_unreadable_type
-from apps.platform.api.problems import Problem
+from switchyard.api.heads.bounded_fields import LONGEST_COOKIES, refuse_large_cookies, refuse_unreadable_type
+from switchyard.api.problems import Problem
 
 FORM = b"application/x-www-form-urlencoded"
 

@@ -14,9 +14,9 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from apps.platform.api import idempotency
-from apps.platform.api.models import IdempotentRequest, Token
-from broker.errors import BrokerUnavailable
+from switchyard.api import idempotency
+from switchyard.api.models import IdempotentRequest, Token
+from switchyard.broker.errors import BrokerUnavailable
 from tests.unit.api import probe_urls
 from tests.unit.api.conftest import Post, problem
 

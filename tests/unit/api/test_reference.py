@@ -7,8 +7,8 @@ import re
 import pytest
 from django.test import Client
 
-from apps.platform.api.reference import Reference, marked_up
 from project.urls import api
+from switchyard.api.reference import Reference, marked_up
 
 DOCUMENT = {
     "paths": {

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from apps.platform.api.responses import job_url
-from apps.platform.conf import read, switchyard_settings
+from switchyard.api.responses import job_url
+from switchyard.conf import read, switchyard_settings
 
 JOB = "11111111-2222-3333-4444-555555555555"
 

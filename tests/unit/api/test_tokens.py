@@ -15,8 +15,8 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from apps.platform.api.models import Token
-from apps.platform.api.tokens import create_token, find_token, note_use, revoke_token
+from switchyard.api.models import Token
+from switchyard.api.tokens import create_token, find_token, note_use, revoke_token
 from tests.unit.api.conftest import problem
 
 MakeToken = Callable[..., tuple[Token, str]]
@@ -233,7 +233,7 @@ def test_no_tokens_say_how_to_make_one(db: None) -> None:
 
     call_command("tokens", "list", stdout=out)
 
-    assert "manage.py createtoken" in out.getvalue()
+    assert "manage.py switchyard createtoken" in out.getvalue()
 
 
 @pytest.mark.parametrize("shorten", [lambda plain: plain, lambda plain: plain.split("_")[1]])

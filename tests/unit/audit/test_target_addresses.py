@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.presentation import target_url
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.presentation import target_url
 
 
 @pytest.mark.parametrize(

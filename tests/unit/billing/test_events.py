@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from apps.product.billing import services
-from apps.product.billing.models import EventState, PaymentEvent
-from apps.product.shop.models import Invoice, InvoiceStatus, Payment
+from apps.billing import services
+from apps.billing.models import EventState, PaymentEvent
+from apps.shop.models import Invoice, InvoiceStatus, Payment
 from tests.factories.shop import make_invoice
 
 pytestmark = pytest.mark.django_db

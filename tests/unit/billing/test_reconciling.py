@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from apps.product.billing import reconciling, services
-from apps.product.billing.models import Outcome, Reconciliation, ReconciliationEntry
-from apps.product.shop.models import Invoice, InvoiceStatus, Payment
-from apps.product.shop.sample import create
+from apps.billing import reconciling, services
+from apps.billing.models import Outcome, Reconciliation, ReconciliationEntry
+from apps.shop.models import Invoice, InvoiceStatus, Payment
+from apps.shop.sample import create
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

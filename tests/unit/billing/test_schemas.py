@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from apps.product.billing.schemas import PaymentReceived
+from apps.billing.schemas import PaymentReceived
 
 GOOD = {
     "id": "pay_1",

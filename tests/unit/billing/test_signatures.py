@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 from standardwebhooks.webhooks import Webhook
 
-from apps.product.billing import checks, signatures
+from apps.billing import checks, signatures
 
 SECRET = "a secret of more than thirty-two characters"
 BODY = '{"type": "payment.received", "note": "grüezi"}'.encode()

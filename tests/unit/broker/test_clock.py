@@ -11,8 +11,8 @@ import time_machine
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 
-from broker.clock import CLOCK, EPOCH, now_ms, utc_now
-from middleware.envelope import Envelope
+from switchyard.broker.clock import CLOCK, EPOCH, now_ms, utc_now
+from switchyard.middleware.envelope import Envelope
 
 MINUTE_S = 61
 NEAR_MS = 20_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cores import read_cores, read_memory
+from switchyard.broker.cores import read_cores, read_memory
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broker.keys.keys import Keys
-from broker.redis.hash_slots import slot_of
-from broker.topology import Queue, Yard
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.hash_slots import slot_of
+from switchyard.broker.topology import Queue, Yard
 
 
 @pytest.mark.parametrize("groups", [(), (("mail", "first"), ("sms", "first"))])

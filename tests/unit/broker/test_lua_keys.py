@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broker.redis.scripts import LUA, source
+from switchyard.broker.redis.scripts import LUA, source
 from tests.unit.broker.lua_keys import LuaKeys
 
 SCRIPTS = sorted(

@@ -15,9 +15,9 @@ from dramatiq.encoder import JSONEncoder
 from dramatiq.message import get_encoder
 from dramatiq.results.backends import RedisBackend
 
-from broker.errors import UnreadablePayload
-from broker.queue import codec
-from broker.queue.json_body import decode
+from switchyard.broker.errors import UnreadablePayload
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.json_body import decode
 
 ROOT = Path(settings.BASE_DIR)
 FOLDERS = ("broker", "middleware", "apps", "project")

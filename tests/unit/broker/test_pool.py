@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from broker.pool import SUPERVISOR_BYTES, Pool
-from broker.topology import Queue, Yard
+from switchyard.broker.pool import SUPERVISOR_BYTES, Pool
+from switchyard.broker.topology import Queue, Yard
 
 MB = 1_000_000
 QUEUE = Queue("sums", objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000)
@@ -40,8 +40,8 @@ def test_pool_without_a_memory_limit_is_bounded_by_its_cores_alone() -> None:
 
 
 def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.pool.cores_here", lambda: 6)
-    monkeypatch.setattr("broker.pool.memory_here", lambda: None)
+    monkeypatch.setattr("switchyard.broker.pool.cores_here", lambda: 6)
+    monkeypatch.setattr("switchyard.broker.pool.memory_here", lambda: None)
 
     assert (SUMS.children, SUMS.total_slots, SUMS.most_running, SUMS.most_children) == (6, 6, 9, 9)
 

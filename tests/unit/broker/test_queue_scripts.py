@@ -1,4 +1,4 @@
-"""Every operation of ``broker/lua/queue`` has a header that tells the truth, and is called as its header says."""
+"""Every operation of ``switchyard/broker/lua/queue`` has a header that tells the truth, and is called as its header says."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from broker.admin import purge
-from broker.admin.cancel_many import cancel_many
-from broker.keys.keys import Keys
-from broker.queue import administration, dead_moves
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, Lease, MovingMessage
-from broker.queue.unroutable import UnroutableLane
-from broker.redis.calls import Word
-from broker.redis.scripts import INCLUDE, LUA, Script, script
+from switchyard.broker.admin import purge
+from switchyard.broker.admin.cancel_many import cancel_many
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration, dead_moves
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry, Lease, MovingMessage
+from switchyard.broker.queue.unroutable import UnroutableLane
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}

@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
-from broker.errors import ResultStoreUnavailable
-from broker.stores.result_stores import LARGE_BYTES, RECORD_LIMIT_BYTES, STORE_LIMIT_BYTES, THREADS, ResultStores
+from switchyard.broker.errors import ResultStoreUnavailable
+from switchyard.broker.stores.result_stores import (
+    LARGE_BYTES,
+    RECORD_LIMIT_BYTES,
+    STORE_LIMIT_BYTES,
+    THREADS,
+    ResultStores,
+)
 from tests.waiting import wait_for
 
 LARGE = "x" * (LARGE_BYTES + 1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.errors import InvalidDeclaration
-from broker.topology import Queue, RetryPolicy, Yard
+from switchyard.broker.errors import InvalidDeclaration
+from switchyard.broker.topology import Queue, RetryPolicy, Yard
 
 HOUR = 3_600_000
 

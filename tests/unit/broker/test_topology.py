@@ -12,10 +12,10 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from broker.errors import InvalidDeclaration, InvalidQueueName, UnknownPool, UnknownQueue
-from broker.keys.keys import Keys
-from broker.topology import Pool, Queue, RetryPolicy, Yard
 from project.topology import YARD
+from switchyard.broker.errors import InvalidDeclaration, InvalidQueueName, UnknownPool, UnknownQueue
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 ROOT = Path(__file__).resolve().parents[3]
 

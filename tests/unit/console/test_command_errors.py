@@ -6,8 +6,8 @@ import pytest
 from django.core.management import CommandError
 from django.db import OperationalError
 
-from apps.platform.console.command_errors import as_command_error
-from broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.console.command_errors import as_command_error
 
 
 @pytest.mark.parametrize(

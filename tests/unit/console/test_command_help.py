@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from apps.platform.console.command_help import seconds
+from switchyard.console.command_help import seconds
 
 
 @pytest.mark.parametrize("text", ["nan", "-1", "inf", "-inf", "soon", ""])

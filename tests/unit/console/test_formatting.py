@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apps.platform.console.formatting import between, duration, promise, size, times
+from switchyard.console.formatting import between, duration, promise, size, times
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.console.links import path_of
+from switchyard.console.links import path_of
 
 
 @pytest.mark.parametrize(

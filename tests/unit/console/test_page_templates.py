@@ -7,7 +7,7 @@ from pathlib import Path
 import django
 import pytest
 
-from apps.platform.console.page_templates import SCRIPTS
+from switchyard.console.page_templates import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 THEIRS = Path(django.__file__).parent / "contrib" / "admin" / "static"

@@ -7,8 +7,8 @@ from django.contrib import admin
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 
-from apps.platform.api.models import Token
-from apps.platform.console.read_only import ReadOnly
+from switchyard.api.models import Token
+from switchyard.console.read_only import ReadOnly
 
 pytestmark = pytest.mark.django_db
 

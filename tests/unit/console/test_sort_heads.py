@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apps.platform.console.sort_heads import ASCENDING, SortColumn, heads_of
+from switchyard.console.sort_heads import ASCENDING, SortColumn, heads_of
 
 COLUMNS = (
     SortColumn("name", "Name", ("", "-name"), own=ASCENDING),

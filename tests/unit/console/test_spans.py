@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.console.formatting import retries_text, rough_duration
+from switchyard.console.formatting import retries_text, rough_duration
 
 
 @pytest.mark.parametrize(

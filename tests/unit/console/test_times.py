@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apps.platform.console.times import InvalidTime, parse_until
+from switchyard.console.times import InvalidTime, parse_until
 
 NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apps.platform.dead_letters.confirmation import of_rows
-from apps.platform.dead_letters.models import DeadLetter
+from switchyard.dead_letters.confirmation import of_rows
+from switchyard.dead_letters.models import DeadLetter
 
 DIED = datetime(2026, 11, 20, 2, 54, tzinfo=UTC)
 

@@ -7,9 +7,9 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.dead_letters.presentation import unreadable_summary
-from apps.platform.dead_letters.queries import hex_dump, shown_bytes
-from broker.shapes import Unreadable
+from switchyard.broker.shapes import Unreadable
+from switchyard.dead_letters.presentation import unreadable_summary
+from switchyard.dead_letters.queries import hex_dump, shown_bytes
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from apps.platform.dead_letters.pages.tracebacks import marked, own_frame
+from switchyard.dead_letters.pages.tracebacks import marked, own_frame
 
 INSIDE = f"{settings.BASE_DIR}/apps/product/shop/months.py"
 PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"
@@ -20,11 +20,11 @@ def test_innermost_frame_of_the_project_is_marked_with_its_source_line() -> None
     shown = marked(TRACEBACK)
 
     assert [line.text for line in shown if line.is_own] == [
-        '  File "apps/product/shop/months.py", line 19, in first_day',
+        '  File "apps/shop/months.py", line 19, in first_day',
         "    raise ValueError(month)",
     ]
     assert len(shown) == len(TRACEBACK.splitlines())
-    assert own_frame(TRACEBACK) == "apps/product/shop/months.py:19 first_day"
+    assert own_frame(TRACEBACK) == "apps/shop/months.py:19 first_day"
 
 
 def test_traceback_without_a_frame_of_the_project_marks_nothing() -> None:

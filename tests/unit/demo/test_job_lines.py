@@ -52,7 +52,7 @@ def test_each_end_of_an_attempt_is_shown_and_counted_once_a_job(log: Path) -> No
 
 
 def test_jobs_of_the_sample_and_other_lines_are_left_out(log: Path) -> None:
-    other = f"{AT} [info     ] counted 3 of 4                 [apps.product.loyalty] actor=greet job_id=9\n"
+    other = f"{AT} [info     ] counted 3 of 4                 [apps.loyalty] actor=greet job_id=9\n"
 
     assert news(log, line("succeeded", "7"), other, "a print()\n", sample="7") == ([], {})
 

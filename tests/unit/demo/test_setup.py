@@ -30,7 +30,7 @@ print(json.dumps(fork_parts({"web": work, "pools": fail}, Path(sys.argv[1]), {"w
 OWNER = """
 import json, subprocess, sys, time
 from pathlib import Path
-from apps.platform.workers.shared.parent_death import adopt_orphans
+from switchyard.workers.shared.parent_death import adopt_orphans
 from demo.processes import CommandPart
 from tests.waiting import wait_for
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from broker.stores.pool_reports import PoolReport
 from demo.sample.journal import SentJob
 from demo.view import screen
 from demo.view.feed import Feed, Line
 from demo.view.snapshot import Snapshot
 from demo.view.text import addresses_to_open, memory, status_line
+from switchyard.broker.stores.pool_reports import PoolReport
 
 QUEUE = {
     "queue": "webhook", "depth": 3, "scheduled": 1, "running": 2, "retrying": 5, "dead": 7, "oldest_age_seconds": 12.4,
@@ -97,7 +97,7 @@ def test_screen_names_the_log() -> None:
     text = shown(snapshot())
 
     assert "Log of the jobs" in text
-    assert ". /state/environment; .venv/bin/python manage.py doctor" in text
+    assert ". /state/environment; .venv/bin/python manage.py switchyard doctor" in text
     assert "What just happened, all of it in /state/logs/pools.log" in text
 
 

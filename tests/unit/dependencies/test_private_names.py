@@ -165,7 +165,7 @@ def _consume() -> None:
 
 @canary("`dramatiq.worker.WorkerThread`")
 def _logger() -> None:
-    from middleware.logs import SILENCED, UNTRUE
+    from switchyard.middleware.logs import SILENCED, UNTRUE
 
     broker = StubBroker(middleware=[])
     worker = dramatiq.Worker(broker)

@@ -10,18 +10,18 @@ import pytest
 import yaml
 from django.conf import settings
 
-from apps.platform.database_connections import (
+from project.config import load
+from switchyard.broker.topology import MOST_ALONE, Yard
+from switchyard.database_connections import (
     RESERVED_CONNECTIONS,
     SPARE_CONNECTIONS,
     WEB_CONNECTIONS,
     planned_connections,
 )
-from apps.platform.default_topology import DEFAULT_YARD
-from apps.platform.deployment import compose, sizes
-from apps.platform.deployment.rendered_files import COMPOSE_FILE, render
-from apps.platform.workers.supervisor.supervisor import GRACE_S
-from broker.topology import MOST_ALONE, Yard
-from project.config import load
+from switchyard.default_topology import DEFAULT_YARD
+from switchyard.deployment import compose, sizes
+from switchyard.deployment.rendered_files import COMPOSE_FILE, render
+from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 SERVICES = compose.project(settings.SWITCHYARD.topology)["services"]

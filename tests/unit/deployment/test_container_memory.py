@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.deployment import container_memory, sizes
-from apps.platform.deployment.checks import too_small
-from apps.platform.deployment.rendered_files import COMPOSE_FILE, render
-from broker.topology import Yard
+from switchyard.broker.topology import Yard
+from switchyard.deployment import container_memory, sizes
+from switchyard.deployment.checks import too_small
+from switchyard.deployment.rendered_files import COMPOSE_FILE, render
 from tests.unit.deployment.yards import SPARE, YARD
 
 LIMITED = Yard(YARD.queues, (replace(YARD.pools[0], memory_limit_bytes=200_000_000, isolated=1), SPARE))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.platform.deployment import prometheus
+from switchyard.deployment import prometheus
 from tests.unit.deployment.yards import YARD
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from django.conf import settings
 
-from apps.platform.deployment import rendered_files
+from switchyard.deployment import rendered_files
 from tests.unit.deployment.yards import YARD
 
 
@@ -23,7 +23,7 @@ def test_rendering_twice_gives_the_same_bytes() -> None:
 
 def test_every_file_says_where_it_comes_from_and_is_yaml() -> None:
     for text in rendered_files.render("compose", YARD).values():
-        assert text.startswith("# Rendered by `manage.py topology render compose`")
+        assert text.startswith("# Rendered by `manage.py switchyard topology render compose`")
         assert isinstance(yaml.safe_load(text), dict)
 
 

@@ -1,4 +1,4 @@
-"""``manage.py topology`` prints the yard and renders its files."""
+"""``manage.py switchyard topology`` prints the yard and renders its files."""
 
 from __future__ import annotations
 

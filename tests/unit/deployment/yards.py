@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.topology import Pool, Queue, Yard
 
 PARCELS = Queue("parcels", objective_ms=2_500, soft_limit_ms=10_000, hard_limit_ms=20_000)
 LETTERS = Queue("letters", objective_ms=None, soft_limit_ms=10_000, hard_limit_ms=20_000)

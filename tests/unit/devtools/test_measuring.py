@@ -11,15 +11,15 @@ import pytest
 from django.conf import settings
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.workers.checks import check_yard
-from broker.interface import Transport
 from devtools.measuring.apps import MeasuringConfig
 from devtools.measuring.choice import choose
 from devtools.measuring.contenders import Contender, read_contender, usual_contenders, yard_with
 from devtools.measuring.run import Figures
 from devtools.measuring.stopwatch import VARIABLE, Stopwatch
 from devtools.measuring.work import Work, read_work
-from middleware.dead_letters import DeadLetters
+from switchyard.broker.interface import Transport
+from switchyard.middleware.dead_letters import DeadLetters
+from switchyard.workers.checks import check_yard
 
 URL = "http://127.0.0.1:1/"
 SOME = Figures("threads:1x4", tasks_per_s=100, p50_ms=1, p95_ms=2, memory_mb=90, cpu_percent=80, failed=0)

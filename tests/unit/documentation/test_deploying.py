@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
-from middleware.arguments import misfit
+from switchyard.middleware.arguments import misfit
 from tests.factories.brokers import the_global_broker
 from tests.unit.documentation.pages import code_blocks, read
 

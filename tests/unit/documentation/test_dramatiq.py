@@ -17,8 +17,8 @@ from dramatiq.rate_limits.backends import StubBackend as LimitsBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend as ResultsBackend
 
-from apps.platform.wiring import in_order
-from broker.interface import facilities
+from switchyard.broker.interface import facilities
+from switchyard.wiring import in_order
 from tests.unit.documentation.pages import read
 
 PAGE = read("docs/reference/dramatiq.md")

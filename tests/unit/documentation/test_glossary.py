@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.keys.keys import Keys
-from broker.keys.queue_keys import ALL_LANES, QueueKeys
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import ALL_LANES, QueueKeys
 from tests.unit.documentation.pages import ROOT, read
 
 PAGE = read("docs/reference/glossary.md")
-LIBRARY = ("broker", "middleware", "apps/platform")
+LIBRARY = ("broker", "middleware", "switchyard")
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 # Django calls these classes so, in every app.
 DJANGO = {"Command"}

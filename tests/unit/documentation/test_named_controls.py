@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.frame.navigation import ROOM
+from switchyard.frame.navigation import ROOM
 from tests.unit.documentation.pages import ROOT, name_of
 
 PAGES = [*sorted((ROOT / "docs" / "how-to").glob("*.md")), ROOT / "docs" / "reference" / "operations-room.md"]

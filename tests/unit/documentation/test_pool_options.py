@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from django.conf import settings
 
-from apps.platform.workers.checks import check_yard
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.workers.checks import check_yard
 from tests.unit.documentation.pages import code_blocks, read
 
 

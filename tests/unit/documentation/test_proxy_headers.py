@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from apps.platform.deployment.processes import PROXY_NETWORKS
+from switchyard.deployment.processes import PROXY_NETWORKS
 from tests.unit.documentation.pages import read
 
 PAGE = read("docs/how-to/deploy-with-compose.md")

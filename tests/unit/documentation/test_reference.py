@@ -16,10 +16,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management import get_commands
 
-from apps.platform.api.application import PLATFORM_ROUTERS
-from apps.platform.conf import KEYS
-from broker.topology import Pool, Queue, RetryPolicy
 from project.urls import PRODUCT_ROUTERS
+from switchyard.api.application import PLATFORM_ROUTERS
+from switchyard.broker.topology import Pool, Queue, RetryPolicy
+from switchyard.conf import KEYS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
 
 OWN_SOURCES = [
@@ -50,7 +50,7 @@ def test_every_key_of_the_librarys_settings_is_described_with_its_variable() -> 
 
 
 def test_every_variable_that_is_read_is_described_and_no_other() -> None:
-    source = read("project/config.py") + read("apps/platform/conf.py")
+    source = read("project/config.py") + read("switchyard/conf.py")
     variables = set(re.findall(r'"((?:SWITCHYARD|DJANGO)_\w+|DATABASE_\w+|PROMETHEUS_MULTIPROC_DIR)"', source))
 
     assert len(variables) > 10

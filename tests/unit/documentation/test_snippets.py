@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apps.product.billing import signatures
+from apps.billing import signatures
 from tests.unit.documentation.pages import PAGES, code_blocks, name_of, read
 
 

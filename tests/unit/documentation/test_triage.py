@@ -10,13 +10,13 @@ import yaml
 from django.conf import settings
 from django.urls import reverse
 
-from apps.platform.commands.modules import MODULES
-from apps.platform.console import runbook as console_runbook
-from apps.platform.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert, runbook_path
-from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule
-from apps.platform.operations.findings.lateness import LATE_WORDS
-from apps.platform.operations.findings.precedence import PRECEDENCE
 from docs import make_steps
+from switchyard.commands.modules import MODULES
+from switchyard.console import runbook as console_runbook
+from switchyard.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert, runbook_path
+from switchyard.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule
+from switchyard.operations.findings.lateness import LATE_WORDS
+from switchyard.operations.findings.precedence import PRECEDENCE
 from tests.unit.documentation.pages import ROOT, read
 from tests.unit.documentation.test_command_help import parser_of
 

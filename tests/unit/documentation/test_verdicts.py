@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from apps.platform.operations.findings.precedence import PRECEDENCE, Rank
+from switchyard.operations.findings.precedence import PRECEDENCE, Rank
 from tests.unit.documentation.pages import read
 from tests.verdicts.situations import SITUATIONS, Situation
 

@@ -12,10 +12,10 @@ from django.conf import settings
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.workers.checks import check_yard
-from broker.topology import Pool, Queue, Yard
-from middleware.crashes import Crashes, Poison
-from middleware.redaction import Redaction
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.middleware.crashes import Crashes, Poison
+from switchyard.middleware.redaction import Redaction
+from switchyard.workers.checks import check_yard
 from tests.unit.documentation.pages import code_blocks, read
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.product.exports.cells import TRIGGERS
-from apps.product.exports.datasets import Column, Table
-from apps.product.exports.writers import open_writer
+from apps.exports.cells import TRIGGERS
+from apps.exports.datasets import Column, Table
+from apps.exports.writers import open_writer
 
 MOMENT = datetime.datetime(2026, 10, 31, 23, 59, 58, 123456, tzinfo=datetime.UTC)
 TABLE = Table(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform import setting_values
-from apps.platform.files.addresses import StorageAddress, address_of
-from apps.platform.files.declared import usable_address_of
-from apps.platform.setting_values import InvalidSetting
+from switchyard import setting_values
+from switchyard.files.addresses import StorageAddress, address_of
+from switchyard.files.declared import usable_address_of
+from switchyard.setting_values import InvalidSetting
 
 NAME = "SWITCHYARD_STORAGE_URL"
 

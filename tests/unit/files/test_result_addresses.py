@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.files.result_addresses import results_of
-from apps.platform.setting_values import InvalidSetting
+from switchyard.files.result_addresses import results_of
+from switchyard.setting_values import InvalidSetting
 
 NAME = "SWITCHYARD_RESULTS_URL"
 

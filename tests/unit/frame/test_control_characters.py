@@ -5,7 +5,7 @@ from asgiref.sync import async_to_sync
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from apps.platform.frame.control_characters import control_characters, shown
+from switchyard.frame.control_characters import control_characters, shown
 
 
 @pytest.mark.parametrize(

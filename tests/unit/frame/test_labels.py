@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.utils.safestring import SafeString
 
-from apps.platform.frame.templatetags.switchyard_frame import with_labels
+from switchyard.frame.templatetags.switchyard_frame import with_labels
 
 HEADERS = [{"text": SafeString('<input type="checkbox">')}, {"text": "month"}, {"text": 'a "b"'}]
 

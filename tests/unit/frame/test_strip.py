@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.frame import strip
-from apps.platform.frame.strip import OLD_S, PAGE_S, VerdictStrip
-from apps.platform.operations.diagnosis import Verdict
+from switchyard.frame import strip
+from switchyard.frame.strip import OLD_S, PAGE_S, VerdictStrip
+from switchyard.operations.diagnosis import Verdict
 from tests.waiting import wait_for
 
 

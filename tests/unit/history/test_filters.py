@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.http import QueryDict
 
-from apps.platform.history.filters import Filter
-from broker.clock import now_ms
+from switchyard.broker.clock import now_ms
+from switchyard.history.filters import Filter
 
 WHOLE = Filter(
     states=("dead", "expired"),

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from apps.product.images.claims import check_content_type, check_name
-from apps.product.images.containers import read_facts, sniff
-from apps.product.images.errors import PictureRefused
-from middleware.errors import PermanentFailure
+from apps.images.claims import check_content_type, check_name
+from apps.images.containers import read_facts, sniff
+from apps.images.errors import PictureRefused
+from switchyard.middleware.errors import PermanentFailure
 from tests.factories.pictures import (
     chunk,
     encode,

@@ -11,9 +11,9 @@ import zlib
 import pytest
 from PIL import Image, PngImagePlugin
 
-from apps.product.images.containers import Facts, read_facts
-from apps.product.images.errors import PictureRefused
-from apps.product.images.rendering import Rendered, render
+from apps.images.containers import Facts, read_facts
+from apps.images.errors import PictureRefused
+from apps.images.rendering import Rendered, render
 from tests.factories.pictures import chunk, encode, gradient, png_header, webp, webp_canvas
 
 SECRET = b"canary"

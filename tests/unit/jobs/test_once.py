@@ -11,9 +11,9 @@ from django.utils import timezone
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
-from apps.platform.jobs import once as module
-from apps.platform.jobs.models import DoneOnce
-from apps.platform.jobs.once import delete_old_keys, once
+from switchyard.jobs import once as module
+from switchyard.jobs.models import DoneOnce
+from switchyard.jobs.once import delete_old_keys, once
 
 pytestmark = pytest.mark.django_db
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from apps.platform.api.responses import iso_time
-from apps.platform.jobs.presentation import job_body, public_result, result_file, snapshot
-from apps.platform.jobs.queries import is_job_id
-from broker.stores.job_records import JobRecord
+from switchyard.api.responses import iso_time
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.jobs.presentation import job_body, public_result, result_file, snapshot
+from switchyard.jobs.queries import is_job_id
 
 ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 FILE = {"file": f"results/2026/11/{'a' * 32}/a.pdf", "filename": "a.pdf", "content_type": "application/pdf"}

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.platform.jobs.results import is_result_name, open_result, safe_name, save_file, save_path
+from switchyard.jobs.results import is_result_name, open_result, safe_name, save_file, save_path
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from pytest_django import Settings
 
-from apps.product.mail.actors import send_password_reset
-from apps.product.mail.checks import check_reset_retries
-from apps.product.mail.links import VALID_FOR
-from broker.topology import RetryPolicy
-from middleware.retry_options import span_of
+from apps.mail.actors import send_password_reset
+from apps.mail.checks import check_reset_retries
+from apps.mail.links import VALID_FOR
 from project.topology import YARD
+from switchyard.broker.topology import RetryPolicy
+from switchyard.middleware.retry_options import span_of
 
 
 def test_a_reset_outlasts_an_outage_of_twenty_minutes_and_ends_before_its_link() -> None:

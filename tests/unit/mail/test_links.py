@@ -12,8 +12,8 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.urls import reverse
 
-from apps.product.mail import guard, links
-from apps.product.mail.errors import LinkInvalid
+from apps.mail import guard, links
+from apps.mail.errors import LinkInvalid
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse 17 battery"

@@ -11,8 +11,8 @@ from aiosmtpd.smtp import Envelope
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
-from apps.product.mail import mailbox
-from apps.product.mail.sink import Mailbox
+from apps.mail import mailbox
+from apps.mail.sink import Mailbox
 
 pytestmark = pytest.mark.django_db
 SCRIPT = '<script>alert("x")</script>'

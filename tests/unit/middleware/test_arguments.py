@@ -17,8 +17,8 @@ from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.arguments import MOST_SEEN, Arguments, calls_of, knows, refuse_unusable_calls
-from middleware.errors import ArgumentMismatch, InvalidArguments
+from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of, knows, refuse_unusable_calls
+from switchyard.middleware.errors import ArgumentMismatch, InvalidArguments
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)

@@ -11,8 +11,8 @@ import pytest
 from dramatiq.actor import Actor
 from dramatiq.brokers.stub import StubBroker
 
-from middleware.async_actors import AsyncActors
-from middleware.errors import MissingWorker
+from switchyard.middleware.async_actors import AsyncActors
+from switchyard.middleware.errors import MissingWorker
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 
-from middleware.crashes import Crashes, HardLimitExceeded, Poison, SuspectedPoison
-from middleware.fingerprints import fingerprint_of
-from middleware.outcomes import outcome_of
-from middleware.redaction import HIDDEN, Redaction, without_arguments
+from switchyard.middleware.crashes import Crashes, HardLimitExceeded, Poison, SuspectedPoison
+from switchyard.middleware.fingerprints import fingerprint_of
+from switchyard.middleware.outcomes import outcome_of
+from switchyard.middleware.redaction import HIDDEN, Redaction, without_arguments
 
 
 @dataclass

@@ -11,8 +11,8 @@ import dramatiq
 import pytest
 from dramatiq import Message
 
-from apps.product.reports.actors import generate_report
-from middleware.foreign_calls import FOREIGN_CALLS, FOREIGN_MESSAGE_CALLS, explain_foreign_calls
+from apps.reports.actors import generate_report
+from switchyard.middleware.foreign_calls import FOREIGN_CALLS, FOREIGN_MESSAGE_CALLS, explain_foreign_calls
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from broker.stores.group_barriers import GroupBarriers
-from broker.topology import Queue, Yard
-from middleware.group_callbacks import DurableGroupCallbacks
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.topology import Queue, Yard
+from switchyard.middleware.group_callbacks import DurableGroupCallbacks
 from tests.unit.broker.worker.test_ack_barrier import SpreadRecords, end, make
 
 QUEUES = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms=9_000) for name in ("work", "gone"))

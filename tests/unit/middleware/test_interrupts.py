@@ -16,9 +16,9 @@ from dramatiq.message import Message
 from dramatiq.middleware import TimeLimitExceeded
 from dramatiq.threading import Interrupt
 
-from middleware.errors import CancelInterrupt
-from middleware.interrupts import ThreadInterrupts
-from middleware.time_limits import TimeLimits
+from switchyard.middleware.errors import CancelInterrupt
+from switchyard.middleware.interrupts import ThreadInterrupts
+from switchyard.middleware.time_limits import TimeLimits
 from tests.factories.yards import small_yard
 
 
@@ -163,7 +163,7 @@ def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monk
         ended.wait(0.1)  # the task ends between the look at its deadline and the exception
         raise_now(thread_id, exception)
 
-    monkeypatch.setattr("middleware.interrupts.raise_thread_exception", raise_late)
+    monkeypatch.setattr("switchyard.middleware.interrupts.raise_thread_exception", raise_late)
 
     assert arriving_after_the_end(interrupts, raising, ended) == []
 
@@ -188,7 +188,7 @@ def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted() -> N
 
 PROFILED = """
 import sys
-from middleware.interrupts import ThreadInterrupts
+from switchyard.middleware.interrupts import ThreadInterrupts
 
 interrupts = ThreadInterrupts()
 interrupts.begin("a-job", 0)

@@ -14,8 +14,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 
-from middleware import logs
-from middleware.outcomes import Outcome, decide
+from switchyard.middleware import logs
+from switchyard.middleware.outcomes import Outcome, decide
 from tests.waiting import wait_for
 
 NASTY = "actor\x1b[2J\nforged line\r\u202e"

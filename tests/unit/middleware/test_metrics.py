@@ -13,15 +13,15 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from middleware import metrics
-from middleware.metrics import BUCKETS_S, Children, Metrics, observe
-from middleware.outcomes import Outcome, decide
+from switchyard.middleware import metrics
+from switchyard.middleware.metrics import BUCKETS_S, Children, Metrics, observe
+from switchyard.middleware.outcomes import Outcome, decide
 
 FORKED = """
 import os
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.multiprocess import MultiProcessCollector
-from middleware.metrics import Children
+from switchyard.middleware.metrics import Children
 
 children = Children(Counter("runs", "Runs.", ("actor",), registry=CollectorRegistry()))
 children["mail",].inc()

@@ -13,12 +13,12 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from periodiq import cron
 
-from apps.platform.wiring import in_order
-from broker.interface import facilities
-from middleware.errors import ActorOption, InvalidOption, UnknownOption
-from middleware.options import refuse_unknown, rules_of
-from middleware.places import place_of
-from middleware.redaction import HIDDEN, redacted
+from switchyard.broker.interface import facilities
+from switchyard.middleware.errors import ActorOption, InvalidOption, UnknownOption
+from switchyard.middleware.options import refuse_unknown, rules_of
+from switchyard.middleware.places import place_of
+from switchyard.middleware.redaction import HIDDEN, redacted
+from switchyard.wiring import in_order
 from tests.unit.documentation.pages import read
 
 # End of each message about an actor that is declared in this file.

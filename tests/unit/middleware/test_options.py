@@ -9,14 +9,14 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from middleware.arguments import Arguments
-from middleware.envelope import Envelope
-from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
-from middleware.options import Options, refuse_unknown
-from middleware.rate_limits import RateLimits, rate_of
-from middleware.redaction import HIDDEN, Redaction, redacted
-from middleware.unique_keys import UniqueKeys
-from middleware.unknown_options import FOREIGN
+from switchyard.middleware.arguments import Arguments
+from switchyard.middleware.envelope import Envelope
+from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
+from switchyard.middleware.options import Options, refuse_unknown
+from switchyard.middleware.rate_limits import RateLimits, rate_of
+from switchyard.middleware.redaction import HIDDEN, Redaction, redacted
+from switchyard.middleware.unique_keys import UniqueKeys
+from switchyard.middleware.unknown_options import FOREIGN
 
 
 @pytest.fixture

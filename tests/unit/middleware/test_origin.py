@@ -12,11 +12,11 @@ from django.test import RequestFactory
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import CurrentMessage
 
-from apps.platform.jobs.request_origin import HEADER, request_origin
-from middleware.envelope import Envelope
-from middleware.errors import InvalidOption
-from middleware.options import Options, refuse_unknown
-from middleware.origin import LONGEST_VALUE, FixedSender, Origin, following, sent_by
+from switchyard.jobs.request_origin import HEADER, request_origin
+from switchyard.middleware.envelope import Envelope
+from switchyard.middleware.errors import InvalidOption
+from switchyard.middleware.options import Options, refuse_unknown
+from switchyard.middleware.origin import LONGEST_VALUE, FixedSender, Origin, following, sent_by
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import ActorNotFound
 from structlog.testing import capture_logs
 
-from middleware.arguments import call_of, knows
-from middleware.parking import MOST_LOGGED, Parking
+from switchyard.middleware.arguments import call_of, knows
+from switchyard.middleware.parking import MOST_LOGGED, Parking
 
 MOST_S = 20e-6  # of processor time; one on a machine that does nothing else, and 50 if it looked at the signature anew
 

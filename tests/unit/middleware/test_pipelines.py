@@ -10,8 +10,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Pipelines
 
-from broker.errors import BrokerUnavailable
-from middleware.pipelines import DurableCallbacks, DurablePipelines
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.middleware.pipelines import DurableCallbacks, DurablePipelines
 
 FAILURE = ValueError("no")
 
@@ -66,7 +66,7 @@ def test_a_callback_that_is_sent_again_after_a_lost_answer_is_the_same_message(
             raise BrokerUnavailable("enqueue", "timed out")
         return enqueue(message)
 
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.001)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
     monkeypatch.setattr(broker, "enqueue", lose_answer)
     message = MessageProxy(broker.get_actor("alone").message_with_options(args=(3,), on_success=callback))
 

@@ -7,10 +7,10 @@ from dramatiq.errors import Retry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.topology import RetryPolicy
-from middleware.errors import RetryLater
-from middleware.retry_options import delay_of
 from project.topology import YARD
+from switchyard.broker.topology import RetryPolicy
+from switchyard.middleware.errors import RetryLater
+from switchyard.middleware.retry_options import delay_of
 
 ERROR = RuntimeError("no")
 DELAYS = st.lists(st.integers(0, 36_000_000), min_size=1, max_size=8)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from broker.topology import RetryPolicy
-from middleware.retry_options import (
+from switchyard.broker.topology import RetryPolicy
+from switchyard.middleware.retry_options import (
     bounds_of,
     delay_of,
     is_never_retried,

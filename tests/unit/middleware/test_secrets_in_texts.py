@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from middleware.redaction import without_secrets
+from switchyard.middleware.redaction import without_secrets
 
 CANARY = "c4n4ry"
 

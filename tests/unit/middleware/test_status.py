@@ -10,13 +10,13 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from broker.errors import BrokerUnavailable
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import Step, ended_step
-from broker.topology import Yard
-from broker.worker.ack_barrier import AckBarrier
-from middleware.status import Status
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import Step, ended_step
+from switchyard.broker.topology import Yard
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.middleware.status import Status
 
 
 class NoAnswer:

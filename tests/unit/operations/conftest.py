@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.operations.findings.lateness import SAMPLED
+from switchyard.operations.findings.lateness import SAMPLED
 from tests.unit.operations.yards import YARD
 
 

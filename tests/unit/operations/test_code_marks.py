@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.operations.templatetags.humanize_room import code_marks
+from switchyard.operations.templatetags.humanize_room import code_marks
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from apps.platform.operations.diagnosis import Verdict, diagnose
-from apps.platform.operations.findings import lateness
-from apps.platform.operations.findings.actors import FailingActor, host_of, judge, share_text
-from apps.platform.operations.findings.facts import Flood, HeldGroup
-from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.findings.lateness import holders_text, slot_holders
-from apps.platform.operations.queries import YardState
-from apps.platform.operations.server_state import REFUSALS, ServerState
-from apps.platform.queues.facts import all_queues_sentence
-from broker.clock import now_ms
-from broker.health.server import ServerFinding
-from broker.shapes import QueuePause
-from broker.stores.pool_reports import Instruction, SilentSupervisor
+from switchyard.broker.clock import now_ms
+from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.shapes import QueuePause
+from switchyard.broker.stores.pool_reports import Instruction, SilentSupervisor
+from switchyard.operations.diagnosis import Verdict, diagnose
+from switchyard.operations.findings import lateness
+from switchyard.operations.findings.actors import FailingActor, host_of, judge, share_text
+from switchyard.operations.findings.facts import Flood, HeldGroup
+from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings.lateness import holders_text, slot_holders
+from switchyard.operations.queries import YardState
+from switchyard.operations.server_state import REFUSALS, ServerState
+from switchyard.queues.facts import all_queues_sentence
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")
@@ -152,7 +152,7 @@ def test_pool_that_is_down_with_work_waiting_is_named() -> None:
     found = verdict(state(lane("mail", 3, age_ms=41_000), down("mail")))
 
     assert found.sentence == "mail starts nothing, because no pool serves it: no supervisor of it reports; 3 jobs wait."
-    assert "`manage.py runpool mail`" in found.then
+    assert "`manage.py switchyard runpool mail`" in found.then
 
 
 def test_the_step_for_a_supervisor_on_another_host_names_both_cases() -> None:
@@ -160,7 +160,7 @@ def test_the_step_for_a_supervisor_on_another_host_names_both_cases() -> None:
     found = verdict(state(lane("mail", 3, age_ms=41_000), gone))
 
     assert "(pid 4711 on elsewhere) has not reported for" in found.sentence
-    assert "`kill -CONT 4711`" in found.then and "`manage.py runpool mail`" in found.then
+    assert "`kill -CONT 4711`" in found.then and "`manage.py switchyard runpool mail`" in found.then
 
 
 def test_pools_are_given_time_to_report_after_the_broker_is_back() -> None:
@@ -201,7 +201,7 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
         "Show the waiting jobs of acme",
         "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
     )
-    assert flooded.step == "manage.py jobs list --state queued --queue mail --owner acme"
+    assert flooded.step == "manage.py switchyard jobs list --state queued --queue mail --owner acme"
 
 
 def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> None:
@@ -217,7 +217,7 @@ def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> N
     assert (waits.action, waits.href) == (
         "Let 1 supervisor of mail take work again…", "/admin/operations/instructions/resume/?pool=mail",
     )  # fmt: skip
-    assert waits.step == "manage.py workers resume --pool mail"
+    assert waits.step == "manage.py switchyard workers resume --pool mail"
     assert idle.level == "warn" and "nothing waits there yet" in idle.sentence
     assert half.sentence == "1 of 2 supervisors of mail takes no new work: an operator quieted it."
 
@@ -230,8 +230,8 @@ def test_pools_that_were_never_started_are_told_in_one_sentence() -> None:
     assert found.sentence == (
         "No pool serves mail, hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet."
     )
-    assert (found.step, found.also) == ("manage.py runpools", ())
-    assert some.step == "manage.py runpool mail"
+    assert (found.step, found.also) == ("manage.py switchyard runpools", ())
+    assert some.step == "manage.py switchyard runpool mail"
     assert needed.sentence.startswith("mail starts nothing, because no pool serves it")
     assert needed.also == (
         "No pool serves hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet.",

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from apps.platform.console.formatting import promise
-from apps.platform.operations.diagnosis import Verdict, diagnose
-from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import Row, yard_rows
-from broker.errors import InvalidDeclaration
+from switchyard.broker.errors import InvalidDeclaration
+from switchyard.console.formatting import promise
+from switchyard.operations.diagnosis import Verdict, diagnose
+from switchyard.operations.queries import YardState
+from switchyard.operations.rows import Row, yard_rows
 from tests.unit.operations import yards
 
 MAIL, HOOKS = yards.YARD.queues

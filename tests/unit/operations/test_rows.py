@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from apps.platform.operations.findings import absent_pools
-from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import AWAY, Row, yard_rows
-from apps.platform.operations.server_state import ServerState
-from apps.platform.operations.yard.svg import PROMISE_X, draw
-from broker.health.nodes import AwayPart
+from switchyard.broker.health.nodes import AwayPart
+from switchyard.operations.findings import absent_pools
+from switchyard.operations.queries import YardState
+from switchyard.operations.rows import AWAY, Row, yard_rows
+from switchyard.operations.server_state import ServerState
+from switchyard.operations.yard.svg import PROMISE_X, draw
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
 
 

@@ -1,29 +1,25 @@
 from __future__ import annotations
 
-from apps.platform.operations.stack_pages import shown
-from broker.stores.pool_reports import ChildStacks, Stack
+from switchyard.broker.stores.pool_reports import ChildStacks, Stack
+from switchyard.operations.stack_pages import shown
 
 TASK = Stack(
     "thread",
     [
         "/usr/lib/python3.11/socket.py:718 readinto",
         "django/db/models/sql/query.py:1680 _add_q",
-        "apps/product/webhooks/delivering.py:52 deliver",
+        "apps/webhooks/delivering.py:52 deliver",
         "dramatiq/worker.py:560 process_message",
     ],
 )
-IDLE = Stack(
-    "running thread", ["/usr/lib/python3.11/threading.py:327 wait", "apps/platform/workers/child/main.py:9 run"]
-)
+IDLE = Stack("running thread", ["/usr/lib/python3.11/threading.py:327 wait", "switchyard/workers/child/main.py:9 run"])
 
 
 def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
     (child,) = shown([ChildStacks(7, [IDLE, TASK])])
 
     assert [stack.does for stack in child.tasks] == ["runs a task"]
-    assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == [
-        "apps/product/webhooks/delivering.py:52 deliver"
-    ]
+    assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == ["apps/webhooks/delivering.py:52 deliver"]
     assert child.tasks[0].frames[0].text == "socket.py:718 readinto"
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from apps.platform.operations.timeouts import NoAnswer, TimedCall
+from switchyard.operations.timeouts import NoAnswer, TimedCall
 from tests.waiting import wait_for
 
 

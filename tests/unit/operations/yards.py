@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.platform.jobs.running import Holder, RunningJob
-from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.queries import PoolState, YardState
-from apps.platform.operations.rows import yard_rows
-from broker.clock import now_ms
-from broker.shapes import LaneStats, QueueStats
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.clock import now_ms
+from switchyard.broker.shapes import LaneStats, QueueStats
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.jobs.running import Holder, RunningJob
+from switchyard.operations.findings.facts import YardFacts
+from switchyard.operations.queries import PoolState, YardState
+from switchyard.operations.rows import yard_rows
 
 YARD = Yard(
     queues=(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.outbound.addresses import check_url, read_url
-from apps.platform.outbound.errors import DeadlineExceeded, ForbiddenAddress, Unreachable
-from apps.platform.outbound.resolution import look_up
+from switchyard.outbound.addresses import check_url, read_url
+from switchyard.outbound.errors import DeadlineExceeded, ForbiddenAddress, Unreachable
+from switchyard.outbound.resolution import look_up
 
 PUBLIC = "93.184.216.34"
 

@@ -10,12 +10,12 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform import conf
-from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.default_topology import DEFAULT_YARD
-from apps.platform.setting_values import InvalidSetting
-from apps.platform.workers.checks import check_yard
-from broker.topology import Yard
+from switchyard import conf
+from switchyard.broker.topology import Yard
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.default_topology import DEFAULT_YARD
+from switchyard.setting_values import InvalidSetting
+from switchyard.workers.checks import check_yard
 
 ENVIRONMENT = {
     "SWITCHYARD_BROKER_URL": "redis://user:word@environment:6379/0",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.declared_yard import DECLARED, FOREIGN, yard_of
-from apps.platform.setting_values import InvalidSetting
+from switchyard.declared_yard import DECLARED, FOREIGN, yard_of
+from switchyard.setting_values import InvalidSetting
 
-START = "from broker.topology import Pool, Queue, Yard\n\n"
+START = "from switchyard.broker.topology import Pool, Queue, Yard\n\n"
 QUEUE = 'Queue("mail", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000'
 
 

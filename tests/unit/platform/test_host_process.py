@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.workers import preflight
 from project.config import BASE_DIR
+from switchyard.workers import preflight
 
 METRICS = """
 import sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter
-from apps.platform.workers.metrics.files import claim
+from switchyard.workers.metrics.files import claim
 claim(Path(sys.argv[1]), "default")
 Counter("counted", "Counted.", ("queue",), registry=CollectorRegistry()).labels("default").inc()
 print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "default").glob("*.db")))
@@ -24,7 +24,7 @@ print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "defa
 
 LOGGING = """
 import logging, sys, structlog
-from middleware import logs
+from switchyard.middleware import logs
 logging.basicConfig(format="host: %(levelname)s %(name)s %(message)s", stream=sys.stdout, level=logging.INFO)
 logs.use_standard_logging()
 log = structlog.get_logger("switchyard.jobs")

@@ -18,10 +18,10 @@ from dramatiq.middleware.prometheus import Prometheus
 from dramatiq.rate_limits.backends import StubBackend
 
 from apps import platform
-from apps.platform.dramatiq_app import DramatiqConfig
-from apps.platform.wiring import build_broker
-from apps.platform.workers.checks import installation
-from apps.platform.workers.checks.installation import (
+from switchyard.dramatiq_app import DramatiqConfig
+from switchyard.wiring import build_broker
+from switchyard.workers.checks import installation
+from switchyard.workers.checks.installation import (
     addresses,
     foreign_broker,
     late_unfold,
@@ -31,7 +31,7 @@ from apps.platform.workers.checks.installation import (
     routed_models,
 )
 
-room = path("", include("apps.platform.operations.urls"))
+room = path("", include("switchyard.operations.urls"))
 backend = path("admin/", admin.site.urls)
 
 
@@ -48,21 +48,21 @@ class WithoutApi:
 
 
 def test_apps_are_all_that_a_project_adds() -> None:
-    first = ["apps.platform.commands", "apps.platform.dramatiq_app.DramatiqConfig"]
+    first = ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
     assert platform.apps()[:2] == first  # our rundramatiq before django-dramatiq's
     assert "ninja" not in platform.apps()  # each worker would load it
     assert set(platform.apps()) <= set(settings.INSTALLED_APPS)
 
 
 def test_apps_that_a_project_has_are_left_out() -> None:
-    added = platform.apps(["django_dramatiq", "apps.platform.jobs"])
+    added = platform.apps(["django_dramatiq", "switchyard.jobs"])
 
-    assert not {"apps.platform.jobs", f"apps.platform.{platform.BROKER_APP}"} & set(added)
-    assert "apps.platform.api" in added
+    assert not {"switchyard.jobs", f"switchyard.{platform.BROKER_APP}"} & set(added)
+    assert "switchyard.api" in added
 
 
 def test_every_label_begins_with_switchyard() -> None:
-    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("apps.platform.")]
+    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("switchyard.")]
 
     assert len(own) > 10
     assert [label for label in own if not label.startswith("switchyard_")] == []
@@ -77,7 +77,7 @@ def test_a_missing_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     (found,) = missing_apps()
 
-    assert (found.id, found.msg) == ("switchyard.E030", "lacks apps.platform.elsewhere")
+    assert (found.id, found.msg) == ("switchyard.E030", "lacks switchyard.elsewhere")
     assert "INSTALLED_APPS +=" in str(found.hint)
 
 
@@ -94,19 +94,19 @@ def test_another_broker_is_named() -> None:
 
 
 def test_a_project_need_not_name_the_broker() -> None:
-    assert DramatiqConfig.broker_settings()["BROKER"] == "apps.platform.wiring.build_broker"
+    assert DramatiqConfig.broker_settings()["BROKER"] == "switchyard.wiring.build_broker"
 
     with override_settings(DRAMATIQ_BROKER={"BROKER": "mysite.broker.build"}):
         assert DramatiqConfig.broker_settings() == {"BROKER": "mysite.broker.build"}
     with override_settings(DRAMATIQ_BROKER={"MIDDLEWARE": ["mysite.stamp"]}):
-        assert DramatiqConfig.broker_settings()["BROKER"] == "apps.platform.wiring.build_broker"
+        assert DramatiqConfig.broker_settings()["BROKER"] == "switchyard.wiring.build_broker"
 
 
 @pytest.mark.parametrize("app", ["django_dramatiq", "django_dramatiq.apps.DjangoDramatiqConfig"])
 def test_an_app_of_dramatiq_beside_ours_is_named(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "INSTALLED_APPS", [app, *settings.INSTALLED_APPS])
 
-    with pytest.raises(ImproperlyConfigured, match=f'^INSTALLED_APPS lists "{app}", which apps.platform.apps'):
+    with pytest.raises(ImproperlyConfigured, match=f'^INSTALLED_APPS lists "{app}", which switchyard.apps'):
         DramatiqConfig.broker_settings()
 
 
@@ -123,7 +123,7 @@ def test_a_project_without_the_admin_is_answered(monkeypatch: pytest.MonkeyPatch
     [
         ({"BROKER": "dramatiq.brokers.redis.RedisBroker", "OPTIONS": {"url": "x"}}, "names dramatiq.brokers.redis.Red"),
         ({"BROKER": "dramatiq.brokers.rabbitmq.RabbitmqBroker"}, "names dramatiq.brokers.rabbitmq.RabbitmqBroker"),
-        ("apps.platform.wiring.build_broker", "is a str, not a dict"),
+        ("switchyard.wiring.build_broker", "is a str, not a dict"),
     ],
 )
 def test_a_broker_from_which_no_pool_fetches_is_refused(declared: Any, fact: str) -> None:
@@ -182,7 +182,7 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
     with override_settings(MIDDLEWARE=rest):
         (found,) = addresses()
         assert found.id == "switchyard.W031"
-        assert str(found.hint) == 'Add "apps.platform.api.middleware.problem_documents" near its beginning.'
+        assert str(found.hint) == 'Add "switchyard.api.middleware.problem_documents" near its beginning.'
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
 
@@ -190,9 +190,9 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("apps.platform.api.middleware", "problem_documents"),
-        ("apps.platform.jobs.request_origin", "request_origin"),
-        ("apps.platform.frame.silent_database", "SilentDatabase"),
+        ("switchyard.api.middleware", "problem_documents"),
+        ("switchyard.jobs.request_origin", "request_origin"),
+        ("switchyard.frame.silent_database", "SilentDatabase"),
     ],
 )
 def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module: str, name: str) -> None:
@@ -205,10 +205,10 @@ def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module
 
 
 def test_the_middleware_that_a_project_may_leave_out_is_named_with_the_missing_one() -> None:
-    with override_settings(MIDDLEWARE=["apps.platform.frame.silent_database.SilentDatabase"]):
+    with override_settings(MIDDLEWARE=["switchyard.frame.silent_database.SilentDatabase"]):
         (found,) = addresses()
 
-    assert 'perhaps "apps.platform.jobs.request_origin.request_origin", which names the request' in str(found.hint)
+    assert 'perhaps "switchyard.jobs.request_origin.request_origin", which names the request' in str(found.hint)
     assert "SilentDatabase" not in str(found.hint)
 
 
@@ -218,7 +218,7 @@ def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: A
 
     listed = [Retries(max_retries=1), TimeLimit(), Prometheus(), GroupCallbacks(StubBackend()), own := Own()]
     settings.DRAMATIQ_BROKER = {
-        "BROKER": "apps.platform.wiring.build_broker",
+        "BROKER": "switchyard.wiring.build_broker",
         "MIDDLEWARE": ["dramatiq.middleware.Retries", TimeLimit(), "django_dramatiq.middleware.AdminMiddleware"],
     }
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.files.declared import declared_storage
-from apps.platform.setting_values import DRIVER, PACKAGES, InvalidSetting, refuse_without_driver
+from switchyard.files.declared import declared_storage
+from switchyard.setting_values import DRIVER, PACKAGES, InvalidSetting, refuse_without_driver
 
 # Found by Python before its own: hides packages, as if they were not installed.
 HIDING = """\

@@ -9,15 +9,15 @@ import pytest
 from django.conf import settings
 from django.db.utils import ConnectionHandler
 
-from apps.platform import database_connections
-from apps.platform.database_connections import (
+from switchyard import database_connections
+from switchyard.database_connections import (
     RESERVED_CONNECTIONS,
     SPARE_CONNECTIONS,
     WEB_CONNECTIONS,
     planned_connections,
     pool_size,
 )
-from apps.platform.default_topology import DEFAULT_YARD
+from switchyard.default_topology import DEFAULT_YARD
 from tests.unit.documentation.pages import read
 
 PAGE = read("docs/how-to/run-on-postgresql.md")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from apps.platform.commands.foreign_names import COMMANDS, right_command, unknown_command
-from apps.platform.commands.management.commands.switchyard import load
-from apps.platform.commands.modules import MODULES
 from project.config import BASE_DIR
+from switchyard.commands.foreign_names import COMMANDS, right_command, unknown_command
+from switchyard.commands.management.commands.switchyard import load
+from switchyard.commands.modules import MODULES
 
-SHORT = BASE_DIR / "apps/platform/short_commands/management/commands"
+SHORT = BASE_DIR / "switchyard/short_commands/management/commands"
 
 
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def test_every_short_command_is_one_of_switchyard() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_short_command_is_the_same_class(name: str) -> None:
-    short = __import__(f"apps.platform.short_commands.management.commands.{name}", fromlist=["Command"])
+    short = __import__(f"switchyard.short_commands.management.commands.{name}", fromlist=["Command"])
 
     assert short.Command is type(load(name))
 
@@ -119,7 +119,7 @@ def test_it_can_be_called_from_python() -> None:
 
 
 def test_only_the_app_of_short_commands_has_commands_of_general_names() -> None:
-    found = Path(BASE_DIR / "apps/platform").glob("*/management/commands/[a-z]*.py")
+    found = Path(BASE_DIR / "switchyard").glob("*/management/commands/[a-z]*.py")
 
     # rundramatiq is django-dramatiq's name already
     assert {file.stem for file in found if SHORT not in file.parents} == {"switchyard", "rundramatiq"}

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.send_warnings import ZoneWarnings
+from switchyard.send_warnings import ZoneWarnings
 
 NAIVE = datetime(2026, 5, 4, 12)  # noqa: DTZ001  the mistake
 

@@ -26,7 +26,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED, Field, ForeignKey, GeneratedField, ManyToManyField, Value
 
-from apps.platform.online_migrations import AddIndexOnline
+from switchyard.online_migrations import AddIndexOnline
 
 # Parts of a migration that no column in the database depends on.
 OF_PYTHON = frozenset(
@@ -35,7 +35,7 @@ OF_PYTHON = frozenset(
 )  # fmt: skip
 # Parts that _takes_a_moment compares by themselves.
 LIFTED = frozenset(("null", "db_default", "db_constraint"))
-INDEX = "builds an index and holds up every writer meanwhile; use AddIndexOnline of apps.platform.online_migrations"
+INDEX = "builds an index and holds up every writer meanwhile; use AddIndexOnline of switchyard.online_migrations"
 CONSTRAINT = (
     "reads the whole table under a lock; for a check use AddConstraintNotValid, and ValidateConstraint in a migration "
     "after it, for uniqueness a unique index that was built online"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from apps.platform.setting_values import InvalidSetting
 from project.config import load, make_metrics_dir
+from switchyard.setting_values import InvalidSetting
 
 GOOD = {
     "DJANGO_DEBUG": "0",

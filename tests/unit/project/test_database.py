@@ -53,7 +53,7 @@ def test_options_that_somebody_wrote_for_a_bouncer_are_left_for_the_check_to_ref
 
 @pytest.mark.parametrize(
     ("line", "direct"),
-    [("manage.py migrate --noinput", True), ("manage.py runpool urgent", False), ("manage.py", False)],
+    [("manage.py migrate --noinput", True), ("manage.py switchyard runpool urgent", False), ("manage.py", False)],
 )
 def test_commands_of_the_schema_go_past_the_bouncer(line: str, direct: bool) -> None:
     assert is_direct(line.split()) is direct

@@ -9,7 +9,7 @@ from django.conf import settings
 
 WIDEST = 20
 FOLDERS = ("broker", "apps", "project", "demo")  # middleware/ is flat on purpose
-FLAT = {Path("apps/platform/short_commands/management/commands")}  # Django looks for commands in one folder
+FLAT = {Path("switchyard/short_commands/management/commands")}  # Django looks for commands in one folder
 
 
 def test_no_folder_holds_more_than_twenty_modules() -> None:

@@ -27,7 +27,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models.functions import Now, Upper
 
-from apps.platform.online_migrations import AddIndexOnline
+from switchyard.online_migrations import AddIndexOnline
 from tests.unit.project.migration_faults import faults_of
 
 # Ran before this test was written. Do not add to it: mend the migration as its line says.

@@ -7,12 +7,12 @@ from datetime import timedelta
 import dramatiq
 import pytest
 
-from apps.platform.default_topology import DEFAULT_YARD
-from apps.platform.jobs.once import KEPT as ONCE_KEPT
-from apps.product.webhooks.services import ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT
-from broker.stores.job_records import LIVE_TTL_MS
-from middleware.retry_options import span_of
+from apps.webhooks.services import ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT
 from project.topology import YARD
+from switchyard.broker.stores.job_records import LIVE_TTL_MS
+from switchyard.default_topology import DEFAULT_YARD
+from switchyard.jobs.once import KEPT as ONCE_KEPT
+from switchyard.middleware.retry_options import span_of
 
 LEAST = timedelta(minutes=20)
 MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT, timedelta(milliseconds=LIVE_TTL_MS))

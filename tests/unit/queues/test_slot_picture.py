@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from apps.platform.queues.slot_picture import MOST_BLOCKS, MOST_SLOTS, SPAN_MS, WIDTH, SlotRun, picture_of
+from switchyard.queues.slot_picture import MOST_BLOCKS, MOST_SLOTS, SPAN_MS, WIDTH, SlotRun, picture_of
 
 NOW = 1_800_000_000_000
 

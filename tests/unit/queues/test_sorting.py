@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.operations.rows import yard_rows
-from apps.platform.queues.sorting import QueueRow, in_order
+from switchyard.operations.rows import yard_rows
+from switchyard.queues.sorting import QueueRow, in_order
 from tests.unit.operations.yards import YARD, lane, state
 
 

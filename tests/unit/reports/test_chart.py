@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.product.reports.chart import HEIGHT, bars
+from apps.reports.chart import HEIGHT, bars
 
 MONTHS = [f"2026-{number:02d}" for number in range(1, 13)]
 AMOUNTS = st.lists(st.decimals(0, 10**10, places=2), min_size=24, max_size=24)

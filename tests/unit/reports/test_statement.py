@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.product.reports import pdf, statement
-from apps.product.shop.models import InvoiceStatus
+from apps.reports import pdf, statement
+from apps.shop.models import InvoiceStatus
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

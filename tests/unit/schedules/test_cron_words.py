@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.schedules.cron_words import words_of
+from switchyard.schedules.cron_words import words_of
 
 
 @pytest.mark.parametrize(

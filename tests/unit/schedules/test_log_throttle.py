@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 from django.db import OperationalError
 
-from apps.platform import log_throttle
-from apps.platform.failure_notes import NO_TABLE
+from switchyard import log_throttle
+from switchyard.failure_notes import NO_TABLE
 
 
 def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypatch):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apps.platform.schedules.queries import ScheduleRow, headline
+from switchyard.schedules.queries import ScheduleRow, headline
 
 CAME = datetime(2026, 11, 22, 3, tzinfo=UTC)
 

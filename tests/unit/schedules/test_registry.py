@@ -8,8 +8,8 @@ import dramatiq
 import pytest
 from periodiq import cron
 
-from apps.platform.schedules.checks import check_schedules, errors_of
-from apps.platform.schedules.registry import Schedule, schedules
+from switchyard.schedules.checks import check_schedules, errors_of
+from switchyard.schedules.registry import Schedule, schedules
 
 NOW = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from periodiq import cron
 
-from apps.platform.schedules import ticks
+from switchyard.schedules import ticks
 
 MINUTE = datetime.timedelta(minutes=1)
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
-from apps.product.shop.models import Invoice
+from apps.shop.models import Invoice
 from tests.factories.shop import make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

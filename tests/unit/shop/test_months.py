@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from apps.product.shop import months
+from apps.shop import months
 
 
 @pytest.mark.parametrize(

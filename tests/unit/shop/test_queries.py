@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.product.shop import queries
+from apps.shop import queries
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

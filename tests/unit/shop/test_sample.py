@@ -9,8 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models import F, Sum
 
-from apps.product.shop import sample
-from apps.product.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
+from apps.shop import sample
+from apps.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
 
 UNTIL = datetime.date(2026, 11, 20)
 

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from apps.product.shop import services
-from apps.product.shop.models import Invoice, InvoiceStatus, Payment
+from apps.shop import services
+from apps.shop.models import Invoice, InvoiceStatus, Payment
 from tests.factories.shop import make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db

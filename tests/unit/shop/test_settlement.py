@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from apps.product.shop import settlement
-from apps.product.shop.models import Invoice, InvoiceStatus, Payment
+from apps.shop import settlement
+from apps.shop.models import Invoice, InvoiceStatus, Payment
 
 
 @pytest.mark.parametrize(

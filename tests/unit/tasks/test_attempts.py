@@ -8,9 +8,9 @@ import pytest
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-from apps.platform.tasks import attempts
-from apps.platform.tasks.attempts import OPTION, TRACEBACKS, TaskAttempts, failed_attempts
-from apps.platform.tasks.errors import ResultRefused
+from switchyard.tasks import attempts
+from switchyard.tasks.attempts import OPTION, TRACEBACKS, TaskAttempts, failed_attempts
+from switchyard.tasks.errors import ResultRefused
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from django_tasks.backends.dummy import DummyBackend
 from django_tasks.base import Task, TaskResultStatus
 
-from apps.platform.tasks.results import milliseconds, moment, result_of_record
-from broker.stores.job_record import JobRecord, record_with
-from middleware.crashes import Poison
+from switchyard.broker.stores.job_record import JobRecord, record_with
+from switchyard.middleware.crashes import Poison
+from switchyard.tasks.results import milliseconds, moment, result_of_record
 
 
 def work(word: str) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from apps.platform.tasks import task_api
+from switchyard.tasks import task_api
 
 # Modules of Django 6 by their names there, made of the package that it was before.
 DJANGO_6 = """
@@ -33,12 +33,12 @@ module("django.tasks.signals", **{name: vars(django_tasks.signals)[name] for nam
     "task_enqueued", "task_finished", "task_started")})
 module("django.utils.json", normalize_json=django_tasks.utils.normalize_json)
 given = list(sys.modules)
-from apps.platform.tasks.task_api import InvalidTask, Task, normalize_json
+from switchyard.tasks.task_api import InvalidTask, Task, normalize_json
 assert InvalidTask is sys.modules["django.tasks.exceptions"].InvalidTask
 assert Task is sys.modules["django.tasks.base"].Task
 import django
 django.setup()
-from apps.platform.tasks import SwitchyardBackend
+from switchyard.tasks import SwitchyardBackend
 assert issubclass(SwitchyardBackend, sys.modules["django.tasks.backends.base"].BaseTaskBackend)
 print("from Django 6")
 """
@@ -48,9 +48,9 @@ import sys
 sys.modules["django_tasks"] = None
 import django
 django.setup()
-assert not any(name.startswith("apps.platform.tasks") for name in sys.modules)
+assert not any(name.startswith("switchyard.tasks") for name in sys.modules)
 try:
-    import apps.platform.tasks
+    import switchyard.tasks
 except ModuleNotFoundError as error:
     print(error.__notes__[0])
 """

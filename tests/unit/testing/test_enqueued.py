@@ -10,7 +10,9 @@ import dramatiq
 import pytest
 from dramatiq.errors import QueueNotFound
 
-from apps.platform.testing import (
+from switchyard.broker.errors import QueueFull, UnencodablePayload
+from switchyard.middleware.errors import ArgumentMismatch, InvalidArguments, InvalidOption, UnknownOption
+from switchyard.testing import (
     Enqueued,
     MemoryBroker,
     NotEnqueued,
@@ -21,8 +23,6 @@ from apps.platform.testing import (
     in_memory,
     run_enqueued,
 )
-from broker.errors import QueueFull, UnencodablePayload
-from middleware.errors import ArgumentMismatch, InvalidArguments, InvalidOption, UnknownOption
 
 DAY = datetime.date(2026, 5, 1)
 

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 
-from apps.platform import testing
+from switchyard import testing
 from tests.unit.documentation.pages import ROOT, read
 
 PAGE = read("docs/reference/testing.md")
@@ -30,7 +30,7 @@ def test_every_name_is_described_with_its_arguments() -> None:
 
 
 def test_every_fixture_is_described() -> None:
-    plugin = ast.parse((ROOT / "apps/platform/pytest_plugin.py").read_text(encoding="utf-8"))
+    plugin = ast.parse((ROOT / "switchyard/pytest_plugin.py").read_text(encoding="utf-8"))
     functions = {node.name for node in plugin.body if isinstance(node, ast.FunctionDef)}
 
     fixtures = {name for name in functions if name.startswith("switchyard")}

@@ -16,10 +16,12 @@ from dramatiq.rate_limits import Barrier, ConcurrentRateLimiter, WindowRateLimit
 from dramatiq.results import ResultMissing, ResultTimeout
 from periodiq import cron
 
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import report_progress, request_cancel
-from apps.platform.limits import rate_limiter_backend
-from apps.platform.testing import (
+from switchyard.broker.errors import BrokerUnavailable, UnknownQueue
+from switchyard.broker.interface import facilities
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import report_progress, request_cancel
+from switchyard.limits import rate_limiter_backend
+from switchyard.testing import (
     EndlessRun,
     MemoryBroker,
     TimeMachineMissing,
@@ -31,9 +33,7 @@ from apps.platform.testing import (
     in_memory,
     run_enqueued,
 )
-from apps.platform.testing import running as running_module
-from broker.errors import BrokerUnavailable, UnknownQueue
-from broker.interface import facilities
+from switchyard.testing import running as running_module
 
 pytestmark = pytest.mark.usefixtures("switchyard_broker")
 

@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from apps.platform.testing import assert_enqueued, dead_letters, run_enqueued
+from switchyard.testing import assert_enqueued, dead_letters, run_enqueued
 
 pytestmark = pytest.mark.usefixtures("switchyard_broker")
 

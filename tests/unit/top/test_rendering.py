@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from apps.platform.top.rendering import Line, body
-from apps.platform.top.text_page import TextCell, TextColumn, TextPage, TextRow, TextSection
+from switchyard.top.rendering import Line, body
+from switchyard.top.text_page import TextCell, TextColumn, TextPage, TextRow, TextSection
 
 COLUMNS = (TextColumn("queue"), TextColumn("waiting", right=True), TextColumn("detail", from_width=100))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.frame.navigation import ROOM
-from apps.platform.top.session import KEYS, TopSession, key_page
-from apps.platform.top.text_page import TextColumn, TextPage, TextPlace, TextRow, TextSection
+from switchyard.frame.navigation import ROOM
+from switchyard.top.session import KEYS, TopSession, key_page
+from switchyard.top.text_page import TextColumn, TextPage, TextPlace, TextRow, TextSection
 
 JOB = TextPlace("command", ("jobs", "show", "1"))
 

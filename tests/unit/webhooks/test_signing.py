@@ -8,8 +8,8 @@ import pytest
 import time_machine
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from apps.product.webhooks.models import Endpoint, Event
-from apps.product.webhooks.signing import body_of, canonical, headers_for, new_secret
+from apps.webhooks.models import Endpoint, Event
+from apps.webhooks.signing import body_of, canonical, headers_for, new_secret
 
 # From the specification's own example.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

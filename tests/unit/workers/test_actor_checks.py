@@ -16,12 +16,12 @@ from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Middleware, Retries
 
-from apps.platform.workers.checks import check_actors
-from apps.platform.workers.checks.short_options import LEAST_MS, options_in_seconds
-from broker.topology import Pool, Queue, Yard
-from middleware.async_actors import AsyncActors
-from middleware.interrupts import ThreadInterrupts
-from middleware.time_limits import TimeLimits
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.middleware.async_actors import AsyncActors
+from switchyard.middleware.interrupts import ThreadInterrupts
+from switchyard.middleware.time_limits import TimeLimits
+from switchyard.workers.checks import check_actors
+from switchyard.workers.checks.short_options import LEAST_MS, options_in_seconds
 
 YARD = Yard(
     queues=(Queue("work", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000),),

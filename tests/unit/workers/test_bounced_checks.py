@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.db.utils import ConnectionHandler
 
-from apps.platform.workers.checks import bounced
+from switchyard.workers.checks import bounced
 
 Bounce = Callable[..., None]
 

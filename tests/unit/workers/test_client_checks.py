@@ -9,9 +9,9 @@ import pytest
 from django.conf import UserSettingsHolder, global_settings, settings
 from django.test import override_settings
 
-from apps.platform.conf import read
-from apps.platform.workers.checks import http_clients
-from apps.platform.workers.checks.http_clients import (
+from switchyard.conf import read
+from switchyard.workers.checks import http_clients
+from switchyard.workers.checks.http_clients import (
     endless_calls,
     endless_http_calls,
     endless_mail,
@@ -72,14 +72,14 @@ def test_a_file_with_such_a_call_is_named_with_its_line_and_the_fix(tmp_path: Pa
     [message] = endless_http_calls([tmp_path])
 
     assert (message.id, message.obj) == ("switchyard.E005", f"{tmp_path / 'client.py'}:5")
-    assert "apps.platform.outbound.http.send" in str(message.hint)
+    assert "switchyard.outbound.http.send" in str(message.hint)
 
 
 def test_the_projects_own_code_is_looked_at_and_sound() -> None:
     folders = own_folders()
 
     assert Path(settings.BASE_DIR) / "middleware" in folders
-    assert Path(settings.BASE_DIR) / "apps/platform/workers" in folders
+    assert Path(settings.BASE_DIR) / "switchyard/workers" in folders
     assert not any("site-packages" in str(folder) for folder in folders)
     assert endless_http_calls() == []
 

@@ -8,8 +8,8 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.workers.discovery import no_sends
-from middleware.errors import SendingFile
+from switchyard.middleware.errors import SendingFile
+from switchyard.workers.discovery import no_sends
 
 FILE = "loyalty/actors.py"
 

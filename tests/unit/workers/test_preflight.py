@@ -12,8 +12,8 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
-from broker.topology import Yard
+from switchyard.broker.topology import Yard
+from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 
 SOUND = settings.SWITCHYARD.topology
 FEW = replace(SOUND.pools[0], database_connections=1)

@@ -8,9 +8,9 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.workers.checks import TAG
-from apps.platform.workers.checks.rabbit import limits_over_the_consumer_timeout
+from switchyard.conf import switchyard_settings
+from switchyard.workers.checks import TAG
+from switchyard.workers.checks.rabbit import limits_over_the_consumer_timeout
 from tests.factories.yards import small_yard
 
 
@@ -28,7 +28,7 @@ def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
 
 def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:
     own = replace(switchyard_settings(), rabbitmq_url="amqp://127.0.0.1/", rabbitmq_consumer_timeout_s=10)
-    monkeypatch.setattr("apps.platform.workers.checks.switchyard_settings", lambda: own)
+    monkeypatch.setattr("switchyard.workers.checks.switchyard_settings", lambda: own)
 
     with pytest.raises(SystemCheckError, match=r"\(switchyard\.E026\) its hard limit of .* is over 5 s"):
         call_command("check", "--tag", TAG)

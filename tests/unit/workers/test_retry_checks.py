@@ -11,10 +11,10 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from pytest_django import Settings
 
-from apps.platform.conf import declared_yard
-from apps.platform.workers.checks import check_actors, check_yard, yard_is_sound
-from broker.topology import Queue, RetryPolicy, Yard
-from middleware.retries import Retries
+from switchyard.broker.topology import Queue, RetryPolicy, Yard
+from switchyard.conf import declared_yard
+from switchyard.middleware.retries import Retries
+from switchyard.workers.checks import check_actors, check_yard, yard_is_sound
 
 SHORT = RetryPolicy(max_retries=5, base_ms=1_000)
 

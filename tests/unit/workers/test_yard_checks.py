@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from django.conf import settings
 
-from apps.platform.conf import declared_yard
-from apps.platform.workers.checks import check_yard
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.conf import declared_yard
+from switchyard.workers.checks import check_yard
 
 FAST = Queue("fast", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
 LONG = Queue("long", objective_ms=60_000, soft_limit_ms=1_000, hard_limit_ms=2_000)
@@ -153,7 +153,7 @@ def test_every_child_that_may_run_counts_for_the_database(pool: Pool, needed: in
 def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     yard = declared_yard()
     assert check_yard(yard) == []
-    monkeypatch.setattr("apps.platform.workers.checks.pools.find_spec", lambda name: None)
+    monkeypatch.setattr("switchyard.workers.checks.pools.find_spec", lambda name: None)
 
     found = check_yard(yard)
 

@@ -10,7 +10,7 @@ import urllib3
 from django.db import connection, transaction
 from periodiq import cron
 
-from middleware.errors import PermanentFailure
+from switchyard.middleware.errors import PermanentFailure
 
 
 def work(ms: int) -> None:

@@ -22,6 +22,6 @@ if OTHER_HOST := os.environ.get("VERDICT_HOST"):
     socket.gethostname = lambda: OTHER_HOST
 
 INSTALLED_APPS = [*LIBRARY_APPS, "tests.verdicts.yard"]
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

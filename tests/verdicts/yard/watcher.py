@@ -19,7 +19,7 @@ EVERY_S = 1.0
 def main() -> None:
     """Print lines until the parent closes the pipe."""
     django.setup()
-    from apps.platform.operations.overview import overview
+    from switchyard.operations.overview import overview
 
     while not select.select([sys.stdin], [], [], EVERY_S)[0]:
         began = time.monotonic()

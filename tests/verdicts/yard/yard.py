@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 RETRY = RetryPolicy(max_retries=2, base_ms=500, cap_ms=2_000)
 

@@ -8,14 +8,14 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.admin.cancel import cancel
-from broker.admin.purge import finish, set_aside, undo
-from broker.errors import BrokerUnavailable
-from broker.interface import Facilities, facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.ended_jobs import decode_rows
-from broker.stores.history_streams import HistoryStreams
-from broker.stores.job_records import JobRecords
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.purge import finish, set_aside, undo
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.job_records import JobRecords
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -8,12 +8,12 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.admin import due_order
-from broker.admin.due_order import next_due
-from broker.clock import now_ms
-from broker.queue.operations import QueueOperations
-from broker.redis_broker import RedisBroker
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.admin import due_order
+from switchyard.broker.admin.due_order import next_due
+from switchyard.broker.clock import now_ms
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Pool, Queue, Yard
 
 HOUR_MS = 3_600_000
 NAMES = ("first", "second", "third")

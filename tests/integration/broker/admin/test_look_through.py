@@ -8,11 +8,11 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.admin import look_through as module
-from broker.admin.look_through import fields_of, look_through
-from broker.queue.operations import QueueOperations
-from broker.redis_broker import RedisBroker
-from broker.topology import Pool, Queue, Yard
+from switchyard.broker.admin import look_through as module
+from switchyard.broker.admin.look_through import fields_of, look_through
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Pool, Queue, Yard
 
 HOUR_MS = 3_600_000
 NAMES = ("first", "second")

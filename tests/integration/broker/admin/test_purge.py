@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import redis
 
-from broker.admin.purge import drop, purges, set_aside, undo
-from broker.admin.purge import finish as finish_purges
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import HIGH, LOW, Entry
-from broker.redis.calls import RedisCalls
-from broker.redis.scripts import script
-from broker.stores.ended_jobs import EndedJob, Failure
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import LiveJob, ended_step, live_step
-from broker.stores.record_sweep import sweep
+from switchyard.broker.admin.purge import drop, purges, set_aside, undo
+from switchyard.broker.admin.purge import finish as finish_purges
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import HIGH, LOW, Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.ended_jobs import EndedJob, Failure
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
+from switchyard.broker.stores.record_sweep import sweep
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls
 
 BODY = b'{"actor":"an_actor","sent_at":1}'

@@ -9,14 +9,14 @@ import dramatiq
 import pytest
 import redis
 
-from broker.admin.cancel import cancel
-from broker.admin.relocate import relocate
-from broker.interface import Facilities
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import HIGH, Entry, Grant
-from broker.redis.calls import RedisCalls
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.relocate import relocate
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import HIGH, Entry, Grant
+from switchyard.broker.redis.calls import RedisCalls
 from tests.waiting import wait_for
 
 BODY = b'{"actor":"an_actor","sent_at":1}'

@@ -8,13 +8,13 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.admin.cancel import cancel
-from broker.admin.run_now import run_now
-from broker.clock import now_ms
-from broker.interface import facilities
-from broker.queue import administration
-from broker.queue.results import Entry
-from broker.redis_broker import RedisBroker
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.run_now import run_now
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

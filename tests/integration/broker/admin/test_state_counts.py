@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import redis
 
-from broker.admin.state_counts import state_counts
-from broker.clock import now_ms
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.admin.state_counts import state_counts
+from switchyard.broker.clock import now_ms
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import LiveJob, live_step
 
 HOUR_MS = 3_600_000
 

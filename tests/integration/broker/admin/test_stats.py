@@ -6,12 +6,12 @@ import json
 
 import redis
 
-from broker.admin.stats import family_stats
-from broker.clock import now_ms
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.clock import now_ms
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
 
 
 def sent(age_ms: int) -> bytes:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.redis import acl
-from broker.redis.connections import connect
+from switchyard.broker.redis import acl
+from switchyard.broker.redis.connections import connect
 from tests.chaos.cluster import ClusterUnderTest
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.integration.broker.conformance.subjects import SUBJECTS, Subject

@@ -8,16 +8,16 @@ import pika
 import redis
 from dramatiq.broker import MessageProxy
 
-from broker.interface import Transport
-from broker.keys.keys import Keys
-from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.held import read
-from broker.rabbit.transport import RabbitTransport
-from broker.redis.calls import RedisCalls
-from broker.stores.dead_lists import DeadLists
-from broker.stores.job_records import JobRecords
-from broker.stores.quarantine import Quarantine
-from broker.topology import Yard
+from switchyard.broker.interface import Transport
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.rabbit.broker import RabbitBroker
+from switchyard.broker.rabbit.held import read
+from switchyard.broker.rabbit.transport import RabbitTransport
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.topology import Yard
 from tests.integration.broker.conformance.subjects import PROMISES, YARD, Meanwhile, Subject
 from tests.waiting import wait_for
 

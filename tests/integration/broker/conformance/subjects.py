@@ -18,26 +18,26 @@ from dramatiq.common import dq_name
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
-from apps.platform.testing.broker import MemoryBroker
-from apps.platform.testing.calls import MemoryCalls
-from apps.platform.testing.stores import MemoryDeadLists, MemoryJobRecords
-from apps.platform.testing.transport import MemoryTransport
-from broker.admin.browse import look
-from broker.clock import now_ms
-from broker.interface import Transport
-from broker.keys.keys import Keys
-from broker.keys.queue_keys import LANES
-from broker.portable_transport import PortableTransport
-from broker.queue.results import Entry
-from broker.redis.access import calls_on
-from broker.redis_broker import RedisBroker
-from broker.shapes import LaneStats
-from broker.stores.dead_lists import DeadLists
-from broker.stores.job_records import JobRecords
-from broker.stores.quarantine import Quarantine
-from broker.transport import RedisTransport
-from middleware.arguments import knows
-from middleware.envelope import Envelope
+from switchyard.broker.admin.browse import look
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Transport
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import LANES
+from switchyard.broker.portable_transport import PortableTransport
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import LaneStats
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.transport import RedisTransport
+from switchyard.middleware.arguments import knows
+from switchyard.middleware.envelope import Envelope
+from switchyard.testing.broker import MemoryBroker
+from switchyard.testing.calls import MemoryCalls
+from switchyard.testing.stores import MemoryDeadLists, MemoryJobRecords
+from switchyard.testing.transport import MemoryTransport
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

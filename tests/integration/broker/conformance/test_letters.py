@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from broker.errors import NoSuchDeadLetter
-from broker.queue.dead_letter_json import payload_of
-from broker.shapes import DeadLetter
-from broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.errors import NoSuchDeadLetter
+from switchyard.broker.queue.dead_letter_json import payload_of
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.job_steps import LiveJob, live_step
 from tests.factories.letters import letter
 from tests.integration.broker.conformance.subjects import Subject
 from tests.waiting import wait_for

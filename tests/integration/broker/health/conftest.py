@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.redis.access import calls_on
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.cluster import ClusterUnderTest
 
 

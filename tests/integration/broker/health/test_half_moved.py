@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import HashSlotHalfMoved
-from broker.health.half_moved import HalfMovedSlot
-from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, places_of
-from broker.health.watch import Watch
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.access import calls_on
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.hash_slots import slot_of
+from switchyard.broker.errors import HashSlotHalfMoved
+from switchyard.broker.health.half_moved import HalfMovedSlot
+from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, places_of
+from switchyard.broker.health.watch import Watch
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.hash_slots import slot_of
 from tests.chaos.cluster import ClusterUnderTest, Node
 from tests.waiting import wait_for
 

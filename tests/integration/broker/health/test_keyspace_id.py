@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broker.health.keyspace_id import KeyspaceId
-from broker.health.watch import Watch
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.health.keyspace_id import KeyspaceId
+from switchyard.broker.health.watch import Watch
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 from tests.waiting import wait_for
 
@@ -73,7 +73,7 @@ def test_those_who_saw_the_marker_pause_when_it_is_gone(make: Make, emptied: Ser
     health = watch.look()
 
     assert "emptied" in health.pause and health.red
-    assert "manage.py broker accept" in health.findings[0].remedy
+    assert "manage.py switchyard broker accept" in health.findings[0].remedy
     assert [item.code for item in health.news] == ["keyspace"]
     assert watch.look().news == ()
     assert not emptied.admin.exists(KEYS.generation())

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.findings.servers.causes import GROUP
-from apps.platform.operations.findings.servers.look import look_at_servers
-from apps.platform.operations.findings.servers.sentinels import look_at_sentinels
-from broker.health import sentinels as judged
-from broker.redis.sentinel import Sentinels
-from broker.redis.sentinel_url import parse as parse_sentinel_url
+from switchyard.broker.health import sentinels as judged
+from switchyard.broker.redis.sentinel import Sentinels
+from switchyard.broker.redis.sentinel_url import parse as parse_sentinel_url
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings.servers.causes import GROUP
+from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.operations.findings.servers.sentinels import look_at_sentinels
 from tests.chaos.server import ServerUnderTest
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broker.errors import BrokerUnavailable, BrokerUnsafe
-from broker.health.server import judge, read_facts
-from broker.health.watch import EVERY_S, Health, Watch
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe
+from switchyard.broker.health.server import judge, read_facts
+from switchyard.broker.health.watch import EVERY_S, Health, Watch
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 
 KEYS = Keys("watched")

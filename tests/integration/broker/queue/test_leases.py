@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.leases import (
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.leases import (
     FINISHED_AT_ONCE,
     RENEW_S,
     RUNNING_AT_ONCE,
@@ -21,10 +21,10 @@ from broker.queue.leases import (
     LeaseKeeper,
     owner_of,
 )
-from broker.queue.operations import QueueOperations
-from broker.queue.results import AT_ONCE, Entry, Reclaimed
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import AT_ONCE, Entry, Reclaimed
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
@@ -323,7 +323,7 @@ def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_s
     family: QueueOperations, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RENEW_S", "SWEEP_S"):  # when one that is in no hurry asks again
-        monkeypatch.setattr(f"broker.queue.leases.{name}", 60.0)
+        monkeypatch.setattr(f"switchyard.broker.queue.leases.{name}", 60.0)
     wire = RedisCalls(connect(proxy.url, profile="quick"))
     keeper = LeaseKeeper({"work": QueueOperations(wire, family.keys)}, [LIVE])
     keeper.tick()
@@ -349,7 +349,7 @@ def sound(family: QueueOperations) -> QueueOperations:
 def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
     family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("broker.queue.leases.RENEW_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     keeper.adopt("child.1")
     keeper.tick()
@@ -369,7 +369,7 @@ def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
 def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_server_accepts_it(
     family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.queue.lease_steps.REFUSED_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.queue.lease_steps.REFUSED_S", 0.05)
     keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     for queue in (family, sound):
         queue.enqueue([Entry("a", b"A")])

@@ -13,12 +13,12 @@ import dramatiq
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.self_managed_leases import SelfManagedLeases
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.self_managed_leases import SelfManagedLeases
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
 from tests.chaos.fault_proxy import FaultProxy
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -30,7 +30,7 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("broker.queue.leases.RENEW_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     broker = yard_broker(small_yard())
     started: Counter[int] = Counter()
     go_on = threading.Event()
@@ -60,7 +60,7 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
 def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(
     valkey: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.queue.leases.RENEW_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
     with FaultProxy(int(valkey_url.rsplit(":", 1)[1].split("/")[0])) as proxy:
         client = connect(proxy.url, profile="quick")

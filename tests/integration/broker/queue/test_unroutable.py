@@ -7,12 +7,12 @@ import uuid
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue import administration
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.queue.unroutable import LONGEST_CALL, MOST_CALLS, UnroutableLane
-from broker.redis.calls import RedisCalls
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.unroutable import LONGEST_CALL, MOST_CALLS, UnroutableLane
+from switchyard.broker.redis.calls import RedisCalls
 
 CALL, OTHER = '["audit", 1, []]', '["audit", 1, ["b"]]'
 ME, SOMEBODY = "me/live", "somebody/live"

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import redis
 
-from broker.keys.keys import Keys
+from switchyard.broker.keys.keys import Keys
 from tests.factories.yards import small_yard
 
 
 @pytest.fixture
 def rabbit_yard(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Callable[..., Any]]:
     """Build a broker with the whole stack of middleware for the small yard."""
-    from apps.platform.wiring import build_rabbit_yard
+    from switchyard.wiring import build_rabbit_yard
 
     built: list[Any] = []
 

@@ -12,9 +12,9 @@ import dramatiq
 import pytest
 import time_machine
 
-from broker.clock import CLOCK
-from broker.interface import facilities
-from middleware.clock_comparison import compare_clocks
+from switchyard.broker.clock import CLOCK
+from switchyard.broker.interface import facilities
+from switchyard.middleware.clock_comparison import compare_clocks
 from tests.waiting import wait_for
 
 DELAY_MS = 2_000

@@ -10,9 +10,9 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from broker.errors import BrokerRefused
-from broker.rabbit import majority
-from broker.rabbit.queues import RabbitQueues
+from switchyard.broker.errors import BrokerRefused
+from switchyard.broker.rabbit import majority
+from switchyard.broker.rabbit.queues import RabbitQueues
 
 QUEUES = RabbitQueues("test-existing")
 ALL = [name for lane in ("whole", "bare", "missing") for name in QUEUES.every(lane)]

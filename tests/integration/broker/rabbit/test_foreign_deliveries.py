@@ -9,8 +9,8 @@ import dramatiq
 import pika
 import pytest
 
-from broker.rabbit.frames import CONTENT_TYPE
-from broker.worker.held_marks import CELLS, HeldMarks
+from switchyard.broker.rabbit.frames import CONTENT_TYPE
+from switchyard.broker.worker.held_marks import CELLS, HeldMarks
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]

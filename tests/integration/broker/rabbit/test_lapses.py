@@ -12,9 +12,9 @@ import pytest
 from dramatiq.common import current_millis
 from dramatiq.middleware import SkipMessage
 
-from broker.errors import BrokerUnavailable
-from broker.keys.keys import Keys
-from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.rabbit.lapse_records import KEPT_MS, LapseRecord
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]

@@ -17,13 +17,13 @@ import redis
 from django.conf import settings
 from django.test import Client, override_settings
 
-from apps.platform.conf import declared_yard
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.finding import FindingGroup
-from apps.platform.operations.findings.servers.rabbit import look_at_rabbitmq
-from apps.platform.operations.queries import yard_state
-from apps.platform.wiring import build_rabbit_yard
-from broker.keys.keys import Keys
+from switchyard.broker.keys.keys import Keys
+from switchyard.conf import declared_yard
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import FindingGroup
+from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
+from switchyard.operations.queries import yard_state
+from switchyard.wiring import build_rabbit_yard
 from tests.integration.doctor.conftest import of
 from tests.rabbit import RabbitServer
 from tests.waiting import wait_for

@@ -9,9 +9,9 @@ import dramatiq
 import pytest
 from dramatiq.middleware import MiddlewareError
 
-from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.rabbit import long_delays, mover
-from broker.stores.locks import Lock
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.rabbit import long_delays, mover
+from switchyard.broker.stores.locks import Lock
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]

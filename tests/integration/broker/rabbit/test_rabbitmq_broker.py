@@ -10,8 +10,8 @@ from typing import Any
 import dramatiq
 import pytest
 
-from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.queue.depth_limits import DepthLimits
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.queue.depth_limits import DepthLimits
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
@@ -244,7 +244,7 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
 ) -> None:
     import pika
 
-    from broker.rabbit.connections import Publishers, disconnect, parameters_of
+    from switchyard.broker.rabbit.connections import Publishers, disconnect, parameters_of
 
     rejected: list[Any] = []
 
@@ -252,8 +252,8 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
         rejected.append(connection)
         return disconnect(connection)
 
-    monkeypatch.setattr("broker.rabbit.connections.disconnect", noted)
-    monkeypatch.setattr("broker.rabbit.connections.PUBLISH_S", 60)
+    monkeypatch.setattr("switchyard.broker.rabbit.connections.disconnect", noted)
+    monkeypatch.setattr("switchyard.broker.rabbit.connections.PUBLISH_S", 60)
     publishers, full = Publishers(parameters_of(rabbitmq_server.url)), "full of one"
     with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
         channel = connection.channel()
@@ -272,7 +272,7 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
         assert wait_for(lambda: channel.basic_get(full, auto_ack=True)[2]) == b"second"
 
         publish(b"third")
-        monkeypatch.setattr("broker.rabbit.connections.PUBLISH_S", 0.1)
+        monkeypatch.setattr("switchyard.broker.rabbit.connections.PUBLISH_S", 0.1)
         with pytest.raises(BrokerUnavailable, match="queue full of one rejected the message") as refused:
             publish(b"fourth")
         channel.queue_delete(full)

@@ -12,7 +12,7 @@ import dramatiq
 import pytest
 import redis
 
-from broker.keys.keys import Keys
+from switchyard.broker.keys.keys import Keys
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -36,7 +36,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer
 @pytest.fixture
 def yard_on(impatient: RabbitServer, valkey: redis.Redis) -> Iterator[Callable[[], Any]]:
     """Build brokers of one yard that know the server's timeout."""
-    from apps.platform.wiring import build_rabbit_yard
+    from switchyard.wiring import build_rabbit_yard
 
     built: list[Any] = []
 

@@ -9,8 +9,8 @@ import dramatiq
 import pytest
 import redis
 
-from broker.errors import BrokerUnavailable
-from broker.keys.keys import Keys
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
 from tests.factories.yards import small_yard
 from tests.tls import Authority
 from tests.waiting import wait_for
@@ -40,7 +40,7 @@ def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def yard_on(valkey: redis.Redis) -> Iterator[Build]:
-    from apps.platform.wiring import build_rabbit_yard
+    from switchyard.wiring import build_rabbit_yard
 
     built: list[Any] = []
 

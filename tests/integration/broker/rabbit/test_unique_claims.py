@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from broker.keys.keys import Keys
-from broker.rabbit.unique_claims import UniqueClaims
-from broker.redis.access import calls_on
-from broker.stores.job_records import JobRecords
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.rabbit.unique_claims import UniqueClaims
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.stores.job_records import JobRecords
 
 
 class Records(JobRecords):

@@ -8,10 +8,10 @@ from typing import Any
 
 import dramatiq
 
-from apps.platform.wiring import build_rabbit_yard
-from broker.keys.keys import Keys
-from broker.redis import acl
-from broker.redis.connections import connect
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis import acl
+from switchyard.broker.redis.connections import connect
+from switchyard.wiring import build_rabbit_yard
 from tests.chaos.server import server_binary
 from tests.factories.yards import small_yard
 from tests.tls import GuardedServer

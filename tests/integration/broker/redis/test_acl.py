@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.errors import BrokerRefused
-from broker.health.watch import Watch
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis import acl
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.scripts import LUA
-from broker.stores.locks import Lock
+from switchyard.broker.errors import BrokerRefused
+from switchyard.broker.health.watch import Watch
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis import acl
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import LUA
+from switchyard.broker.stores.locks import Lock
 from tests.chaos.server import SERVER_NAMES, server_binary
 from tests.tls import GuardedServer
 from tests.unit.documentation.pages import ROOT
@@ -104,12 +104,12 @@ def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there() -> Non
         runs = [role for role in ROLES.values() if name in role.scripts]
         words = {word.lower() for word in re.findall(r'redis\.p?call\("([A-Z]+)"', path.read_text())}
 
-        assert runs, f"{name} is in no role of broker/redis/acl.py"
+        assert runs, f"{name} is in no role of switchyard/broker/redis/acl.py"
         for role in runs:
             assert words <= role.commands | {command for _, command in role.only}, name
 
 
-@pytest.mark.parametrize(("folder", "role"), [("broker", "worker"), ("broker", "room"), ("apps/platform", "room")])
+@pytest.mark.parametrize(("folder", "role"), [("broker", "worker"), ("broker", "room"), ("switchyard", "room")])
 def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServer, folder: str, role: str) -> None:
     admin = RedisCalls(connect(server.url(), profile="quick"))
     known = {str(name, "utf-8") for name in admin.command("COMMAND", "LIST")}
@@ -124,7 +124,7 @@ def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServe
 
     missing = {word: named[word] for word in sorted(named.keys() & known - allowed - {"readonly"})}  # an error
 
-    assert missing == {}, f"add them to role {role} of broker/redis/acl.py"
+    assert missing == {}, f"add them to role {role} of switchyard/broker/redis/acl.py"
 
 
 def test_passwords_are_set_by_the_operator(server: GuardedServer) -> None:

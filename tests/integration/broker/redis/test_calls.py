@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from broker.errors import BrokerFull, BrokerUnavailable
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import ANSWER_S, RedisCalls
-from broker.redis.connections import connect
-from broker.redis.scripts import script
-from broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.broker.errors import BrokerFull, BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import ANSWER_S, RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 

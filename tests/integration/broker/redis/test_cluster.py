@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.operations.findings.failures import broker_away
-from apps.platform.operations.findings.finding import FindingGroup
-from broker.errors import BrokerRefused, BrokerUnavailable, HashSlotHalfMoved
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.access import calls_on
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.pipelines import call_together
-from broker.redis.scripts import script
-from broker.worker.wakeup import Wakeup
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, HashSlotHalfMoved
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.pipelines import call_together
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.worker.wakeup import Wakeup
+from switchyard.operations.findings.failures import broker_away
+from switchyard.operations.findings.finding import FindingGroup
 from tests.chaos.cluster import ClusterUnderTest, Node
 from tests.chaos.server import server_binary
 from tests.unit.documentation.pages import read

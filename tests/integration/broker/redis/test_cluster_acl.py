@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from broker.admin.purge import purges, set_aside
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.redis import acl
-from broker.redis.access import calls_on
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.scripts import script
+from switchyard.broker.admin.purge import purges, set_aside
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis import acl
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
 from tests.chaos.cluster import ClusterUnderTest, Node
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import BUDGET_S, RedisCalls
-from broker.redis.connections import connect
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import BUDGET_S, RedisCalls
+from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 
 

@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 import redis
 
-from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.jobs import job_events
-from apps.platform.operations.findings.failures import run_checks
-from apps.platform.operations.findings.servers.causes import GROUP
-from apps.platform.operations.findings.servers.look import look_at_servers
-from broker.errors import BrokerUnavailable
-from broker.health.watch import Watch
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.scripts import Script
-from broker.worker.wakeup import LONGEST_BLOCK_S, Wakeup
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.watch import Watch
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import Script
+from switchyard.broker.worker.wakeup import LONGEST_BLOCK_S, Wakeup
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.jobs import job_events
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.servers.causes import GROUP
+from switchyard.operations.findings.servers.look import look_at_servers
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for

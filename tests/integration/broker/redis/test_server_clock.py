@@ -12,14 +12,14 @@ import pytest
 import redis
 import time_machine
 
-from apps.platform.schedules.runner import Scheduler
-from apps.product.mail import guard
-from broker.clock import CLOCK, now_ms
-from broker.interface import facilities
-from broker.redis.access import calls_on
-from broker.redis.connections import connect
-from broker.redis.server_clock import EVERY_S, ServerClock
-from middleware.clock_comparison import ClockComparison, compare_clocks
+from apps.mail import guard
+from switchyard.broker.clock import CLOCK, now_ms
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.server_clock import EVERY_S, ServerClock
+from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks
+from switchyard.schedules.runner import Scheduler
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -14,9 +14,9 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.jobs.job_events import client_of_events
-from broker.redis.connections import Profile, connect
-from broker.redis.server_connection import ServerConnection, TlsConnection
+from switchyard.broker.redis.connections import Profile, connect
+from switchyard.broker.redis.server_connection import ServerConnection, TlsConnection
+from switchyard.jobs.job_events import client_of_events
 
 HOST = "127.0.0.1"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.redis import acl
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import Profile, connect
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.redis import acl
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import Profile, connect
 from tests.chaos.server import server_binary
 from tests.sentinels import Watched
 from tests.tls import Authority, GuardedServer

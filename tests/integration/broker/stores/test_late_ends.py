@@ -7,14 +7,14 @@ import uuid
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.history_streams import HistoryStreams
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import LiveJob, Step, ended_step, live_step
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import LiveJob, Step, ended_step, live_step
 
 BODY = b'{"actor":"a","sent_at":1}'
 QUEUE = "work"

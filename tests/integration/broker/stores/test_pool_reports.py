@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import redis
 
-from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
-from broker.stores.pool_reports import SILENT_KEPT_MS, PoolReports, SilentSupervisor
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.pool_reports import SILENT_KEPT_MS, PoolReports, SilentSupervisor
 
 NOW = 1_800_000_000_000
 

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.keys.keys import Keys
-from broker.keys.queue_keys import QueueKeys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, HistoryRow
-from broker.redis.calls import RedisCalls
-from broker.stores.ended_jobs import EndedJob, decode_rows
-from broker.stores.ended_marks import MARK_TTL_MS, is_marked
-from broker.stores.history_streams import HistoryStreams
-from broker.stores.job_records import JobRecords, RecordLimits
-from broker.stores.job_steps import LiveJob, ended_step, live_step
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import QueueKeys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry, HistoryRow
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.ended_jobs import EndedJob, decode_rows
+from switchyard.broker.stores.ended_marks import MARK_TTL_MS, is_marked
+from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.job_records import JobRecords, RecordLimits
+from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 
 MEBIBYTE = 1024 * 1024
 BODY = b'{"actor":"a","sent_at":1,"args":["' + b"x" * 200 + b'"]}'

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import dramatiq
 
-from broker.interface import facilities
-from broker.redis_broker import RedisBroker
-from broker.stores.job_steps import LiveJob, live_step
-from broker.stores.record_sweep import sweep
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.record_sweep import sweep
 from tests.factories.yards import small_yard
 
 BuildBroker = Callable[..., RedisBroker]

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from broker.errors import BrokerUnavailable
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, Lease
-from broker.redis.calls import RedisCalls
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import ended_step
-from broker.worker.ack_barrier import AckBarrier
-from broker.worker.acks import MANY, Acks
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Entry, Lease
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import ended_step
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import MANY, Acks
 from tests.waiting import wait_for
 
 OWNER = "child/live"

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from apps.platform.jobs.services import submit
+from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.history_rows import job_row

@@ -11,13 +11,13 @@ from django.contrib.messages import get_messages
 from django.http import HttpResponse
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.jobs.listing.chosen_acts import ACTS
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.services import request_cancel, submit
-from broker.clock import now_ms
-from broker.errors import BrokerUnavailable
-from broker.interface import Facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
+from switchyard.jobs.listing.chosen_acts import ACTS
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import request_cancel, submit
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 from tests.integration.jobs.listing.test_page import LIST, staff
@@ -147,7 +147,7 @@ def test_an_act_that_breaks_off_says_how_many_it_reached(
             raise BrokerUnavailable("cancel a job", "the server is away")
         return request_cancel(job_id, **details)
 
-    monkeypatch.setattr("apps.platform.jobs.listing.chosen_acts.request_cancel", cancel_until_the_broker_is_away)
+    monkeypatch.setattr("switchyard.jobs.listing.chosen_acts.request_cancel", cancel_until_the_broker_is_away)
 
     answer = staff("view_job", "cancel_job").post(CANCEL, {"job": [waiting() for _ in range(4)]})
 

@@ -12,16 +12,16 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.history.filters import Filter
-from apps.platform.jobs import live
-from apps.platform.jobs.listing import changes, stream
-from apps.platform.jobs.listing.changes import changes_of, fresh_page
-from apps.platform.jobs.listing.pages import LIMIT
-from apps.platform.jobs.running import running_jobs
-from apps.platform.jobs.services import request_cancel, submit
-from broker.clock import now_ms
-from broker.interface import facilities
 from project.asgi import application
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import facilities
+from switchyard.history.filters import Filter
+from switchyard.jobs import live
+from switchyard.jobs.listing import changes, stream
+from switchyard.jobs.listing.changes import changes_of, fresh_page
+from switchyard.jobs.listing.pages import LIMIT
+from switchyard.jobs.running import running_jobs
+from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.factories.web import serving

@@ -10,10 +10,10 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs.services import submit
-from apps.platform.leadership import HISTORY_WRITER
-from broker.interface import Facilities
-from broker.keys.keys import Keys
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.jobs.services import submit
+from switchyard.leadership import HISTORY_WRITER
 from tests.integration.history.conftest import ended_job, put_into
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -135,7 +135,7 @@ def test_the_page_says_when_ended_jobs_are_not_in_the_history_yet(valkey: redis.
 
     put_into(valkey, ended_job())
     page = client.get(LIST)
-    assert "no history writer leads, start `manage.py runhistory`" in page.context["missing"]
+    assert "no history writer leads, start `manage.py switchyard runhistory`" in page.context["missing"]
     assert "Not all are here: those that ended in the last " in page.content.decode()
 
     valkey.set(keys.lock(HISTORY_WRITER), "writer")

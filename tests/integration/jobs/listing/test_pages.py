@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.history.filters import Filter
-from apps.platform.history.models import SearchValue
-from apps.platform.jobs.listing.pages import JobsPage, find_jobs
-from apps.platform.jobs.services import request_cancel, submit
-from broker.clock import now_ms
-from broker.interface import Facilities
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Facilities
+from switchyard.history.filters import Filter
+from switchyard.history.models import SearchValue
+from switchyard.jobs.listing.pages import JobsPage, find_jobs
+from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -112,7 +112,9 @@ def test_arguments_are_read_only_where_they_may_be_shown() -> None:
 
 
 def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.admin.look_through.look_through.__kwdefaults__", {"places": ("waiting",), "most": 3})
+    monkeypatch.setattr(
+        "switchyard.broker.admin.look_through.look_through.__kwdefaults__", {"places": ("waiting",), "most": 3}
+    )
     sent = [submit(probe_actors.add, kwargs={"a": number, "b": 0}) for number in range(5)]
 
     page = find_jobs(Filter(states=("queued",)))

@@ -7,13 +7,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.history.filters import Filter
-from apps.platform.jobs.listing import scheduled
-from apps.platform.jobs.listing.pages import find_jobs
-from apps.platform.jobs.running import families
-from apps.platform.jobs.services import request_cancel, submit
-from broker.admin.state_counts import state_counts
-from broker.interface import facilities
+from switchyard.broker.admin.state_counts import state_counts
+from switchyard.broker.interface import facilities
+from switchyard.history.filters import Filter
+from switchyard.jobs.listing import scheduled
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.running import families
+from switchyard.jobs.services import request_cancel, submit
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 

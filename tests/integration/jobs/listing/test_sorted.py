@@ -11,10 +11,10 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.history import sorted_search
-from apps.platform.history.filters import Filter
-from apps.platform.jobs.listing.pages import find_jobs
-from apps.platform.jobs.services import submit
+from switchyard.history import sorted_search
+from switchyard.history.filters import Filter
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 

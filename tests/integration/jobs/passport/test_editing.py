@@ -16,14 +16,14 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.services import Who
-from apps.platform.jobs.passport.editing import CannotEdit, edit_job, editable_job
-from apps.platform.jobs.queries import find_job
-from apps.platform.jobs.running import families
-from apps.platform.jobs.services import request_cancel, submit
-from broker.clock import datetime_of, now_ms
-from broker.interface import facilities
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.interface import facilities
+from switchyard.jobs.passport.editing import CannotEdit, edit_job, editable_job
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.running import families
+from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.passport.test_page import OPERATOR, READER, page_of, staff

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs.running import running_jobs
+from switchyard.jobs.running import running_jobs
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors

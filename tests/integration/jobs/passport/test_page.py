@@ -13,17 +13,17 @@ from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.audit.models import AuditEntry
-from apps.platform.audit.services import Who, act
-from apps.platform.history.models import AttemptRow, JobRow
-from apps.platform.jobs.passport.picture import picture_of
-from apps.platform.jobs.passport.reading import passport_of
-from apps.platform.jobs.passport.timeline import acts_on, timeline_of
-from apps.platform.jobs.queries import find_job, find_untracked
-from apps.platform.jobs.services import request_cancel, submit
-from broker.clock import datetime_of, now_ms
-from broker.interface import facilities
-from middleware.origin import FixedSender, sent_by
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who, act
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.interface import facilities
+from switchyard.history.models import AttemptRow, JobRow
+from switchyard.jobs.passport.picture import picture_of
+from switchyard.jobs.passport.reading import passport_of
+from switchyard.jobs.passport.timeline import acts_on, timeline_of
+from switchyard.jobs.queries import find_job, find_untracked
+from switchyard.jobs.services import request_cancel, submit
+from switchyard.middleware.origin import FixedSender, sent_by
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -266,7 +266,7 @@ def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional
 def test_a_job_that_cannot_be_run_now_says_why(
     transactional_db: None, monkeypatch: pytest.MonkeyPatch, answer: str, text: str
 ) -> None:
-    monkeypatch.setattr("apps.platform.jobs.services.run_now", lambda facilities, job_id: answer)
+    monkeypatch.setattr("switchyard.jobs.services.run_now", lambda facilities, job_id: answer)
 
     _, texts = run_now_of(staff(*OPERATOR), str(uuid.uuid4()))
 

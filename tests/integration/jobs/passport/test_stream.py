@@ -11,11 +11,11 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs import live
-from apps.platform.jobs.passport import stream, views
-from apps.platform.jobs.services import request_cancel, submit
-from broker.errors import BrokerUnavailable
 from project.asgi import application
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.jobs import live
+from switchyard.jobs.passport import stream, views
+from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors

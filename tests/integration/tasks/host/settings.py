@@ -14,7 +14,7 @@ INSTALLED_APPS = [
     "django_tasks",
     "tests.integration.tasks.host",
 ]
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)
-TASKS = {"default": {"BACKEND": "apps.platform.tasks.SwitchyardBackend"}}
+TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}

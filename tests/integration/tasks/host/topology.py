@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 ONCE = RetryPolicy(max_retries=0)
 SOON = RetryPolicy(max_retries=3, base_ms=50, cap_ms=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.topology import Yard
+from switchyard.broker.topology import Yard
 from tests.integration.workers.bench.settings import *  # noqa: F403
 from tests.integration.workers.bench.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.settings import YARD as SMALL

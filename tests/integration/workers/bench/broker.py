@@ -6,11 +6,11 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.platform.wiring import build_yard
-from broker.keys.keys import Keys
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
-from middleware import logs
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.middleware import logs
+from switchyard.wiring import build_yard
 
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:

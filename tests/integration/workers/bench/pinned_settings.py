@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from broker.topology import Yard
+from switchyard.broker.topology import Yard
 from tests.integration.workers.bench.settings import *  # noqa: F403
 from tests.integration.workers.bench.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.settings import YARD as SMALL

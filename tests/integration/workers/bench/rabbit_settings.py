@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tests.integration.workers.bench.settings import *  # noqa: F403
 
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 RETRY = RetryPolicy(max_retries=1, base_ms=10, cap_ms=10)
 

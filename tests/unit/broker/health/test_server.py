@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.health.server import ServerFacts, away, facts_of, judge
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.health.server import ServerFacts, away, facts_of, judge
 
 SOUND = ServerFacts(
     name="Valkey", version=(9, 1, 2), policy="noeviction", append_only=True, snapshots="", role="master",

@@ -18,9 +18,9 @@ from django.utils.translation import gettext_lazy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 
-from broker.errors import UnencodablePayload
-from broker.queue.argument_names import parameter_path
-from broker.queue.codec import entry_of
+from switchyard.broker.errors import UnencodablePayload
+from switchyard.broker.queue.argument_names import parameter_path
+from switchyard.broker.queue.codec import entry_of
 
 
 class Colour(Enum):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from broker.queue.codec import NUMBERS, UnreadableMessage, decode, encode
+from switchyard.broker.queue.codec import NUMBERS, UnreadableMessage, decode, encode
 
 NOW_MS = 1_800_000_000_000
 

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from broker.errors import PayloadTooLarge, UnencodablePayload, UnreadablePayload
-from broker.queue import json_body
-from broker.queue.json_body import DEEPEST, LIMIT_BYTES, WARN_BYTES, decode, encode
+from switchyard.broker.errors import PayloadTooLarge, UnencodablePayload, UnreadablePayload
+from switchyard.broker.queue import json_body
+from switchyard.broker.queue.json_body import DEEPEST, LIMIT_BYTES, WARN_BYTES, decode, encode
 
 
 class Plan(enum.StrEnum):
@@ -234,8 +234,8 @@ def test_a_large_body_is_warned_of_once_for_each_actor(
 MEASURED = """
 import re, sys
 from pathlib import Path
-from broker.errors import PayloadTooLarge
-from broker.queue.json_body import encode
+from switchyard.broker.errors import PayloadTooLarge
+from switchyard.broker.queue.json_body import encode
 
 def peak_mib():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024

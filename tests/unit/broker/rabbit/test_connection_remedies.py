@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pika.exceptions import ChannelClosedByBroker, IncompatibleProtocolError
 
-from broker.rabbit.connections import NO_RIGHT, OWN_CERTIFICATE, USUAL, remedy_for
+from switchyard.broker.rabbit.connections import NO_RIGHT, OWN_CERTIFICATE, USUAL, remedy_for
 
 
 @pytest.mark.parametrize("lost", ["SSLError(1, '[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]')", "SSLEOFError(8, 'EOF')"])

@@ -9,7 +9,7 @@ import pytest
 from pika.connection import Connection
 from pika.spec import Basic
 
-from broker.rabbit.frames import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
+from switchyard.broker.rabbit.frames import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
 
 LONGEST_BODY = 131_064
 

@@ -8,10 +8,10 @@ from typing import Any
 import pika
 import pytest
 
-from broker.queue.codec import UnreadableMessage
-from broker.rabbit.frames import CONTENT_TYPE
-from broker.rabbit.held import read
-from broker.rabbit.publication import NO_NUMBER, Publication
+from switchyard.broker.queue.codec import UnreadableMessage
+from switchyard.broker.rabbit.frames import CONTENT_TYPE
+from switchyard.broker.rabbit.held import read
+from switchyard.broker.rabbit.publication import NO_NUMBER, Publication
 
 OURS = b'{"actor":"job","sent_at":1}'
 STOCK = {"queue_name": "work", "actor_name": "job", "args": [], "kwargs": {}, "options": {}, "message_timestamp": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.rabbit.lapse_records import KEPT_MS, LapseRecord, decode
+from switchyard.broker.rabbit.lapse_records import KEPT_MS, LapseRecord, decode
 
 NOW = 10 * KEPT_MS
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pika.exceptions import AMQPConnectionError, AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker
 
-from broker.errors import BrokerUnavailable
-from broker.rabbit.connections import unavailable
-from broker.rabbit.majority import confirms
-from broker.rabbit.queues import RabbitQueues
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.rabbit.connections import unavailable
+from switchyard.broker.rabbit.majority import confirms
+from switchyard.broker.rabbit.queues import RabbitQueues
 
 NO_LEADER = ConnectionClosedByBroker(541, "INTERNAL_ERROR - Cannot get a message from queue: nodedown")
 

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.rabbit.outgoing import MANY, Outgoing
-from broker.rabbit.publication import Publication
-from broker.worker.held_marks import HeldMarks
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.rabbit.outgoing import MANY, Outgoing
+from switchyard.broker.rabbit.publication import Publication
+from switchyard.broker.worker.held_marks import HeldMarks
 from tests.unit.broker.worker.test_ack_barrier import SpreadRecords, end, make
 
 

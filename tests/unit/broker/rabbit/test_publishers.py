@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.rabbit.connections import Publishers, parameters_of
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.rabbit.connections import Publishers, parameters_of
 
 
 def test_a_publish_without_a_connection_is_known_to_have_done_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.redis.addresses import is_loopback
+from switchyard.broker.redis.addresses import is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.11", "::1"])

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis.pace import APART_S, LONGEST_S, Pace
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.pace import APART_S, LONGEST_S, Pace
 
 
 @pytest.fixture

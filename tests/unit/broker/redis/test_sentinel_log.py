@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.redis.sentinel import Sentinels
-from broker.redis.sentinel_url import parse
+from switchyard.broker.redis.sentinel import Sentinels
+from switchyard.broker.redis.sentinel_url import parse
 
 
 class Answering(Sentinels):

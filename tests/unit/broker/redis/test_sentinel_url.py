@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import UnusableAddress
-from broker.redis.connections import connect
-from broker.redis.sentinel import MasterConnection, SecureMasterConnection
-from broker.redis.sentinel_url import parse
+from switchyard.broker.errors import UnusableAddress
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.sentinel import MasterConnection, SecureMasterConnection
+from switchyard.broker.redis.sentinel_url import parse
 
 PASSWORD = "s3cret"
 

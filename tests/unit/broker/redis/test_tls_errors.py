@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from broker.redis.connections import connect
-from broker.redis.tls_errors import UNREADABLE, tls_remedy
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.tls_errors import UNREADABLE, tls_remedy
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from broker.stores import job_steps
-from broker.stores.ended_jobs import EndedJob, decode
-from broker.stores.job_steps import WorkerPlace, ended_step, success_step
+from switchyard.broker.stores import job_steps
+from switchyard.broker.stores.ended_jobs import EndedJob, decode
+from switchyard.broker.stores.job_steps import WorkerPlace, ended_step, success_step
 
 
 @pytest.mark.parametrize("options", [{}, {"attempts": 3, "generation": 2}, {"attempts": 10**9}])

@@ -15,11 +15,11 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 from msgspec import structs
 
-from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import Step, ended_step
-from broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import Step, ended_step
+from switchyard.broker.worker.ack_barrier import AckBarrier
 from tests.waiting import wait_for
 
 

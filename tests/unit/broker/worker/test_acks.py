@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from broker.errors import BrokerUnavailable
-from broker.queue.operations import QueueOperations
-from broker.queue.results import Lease
-from broker.worker.acks import MANY, Acks
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Lease
+from switchyard.broker.worker.acks import MANY, Acks
 from tests.unit.broker.worker.test_ack_barrier import SpreadRecords, end, make
 
 OWNER = "child/live"

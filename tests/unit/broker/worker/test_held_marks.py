@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.held_marks import HeldMarks
 
 
 def memory(cells: int) -> memoryview:

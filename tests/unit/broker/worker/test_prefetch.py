@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from broker.worker import prefetch as module
-from broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker import prefetch as module
+from switchyard.broker.worker.prefetch import PrefetchCredit
 
 
 def take_all(credit: PrefetchCredit) -> int:

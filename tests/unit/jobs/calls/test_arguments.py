@@ -12,9 +12,9 @@ import pytest
 from django.db.models import TextChoices
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.jobs.calls.arguments import checked, from_fields, read_json
-from apps.platform.jobs.calls.errors import InvalidCall
-from apps.platform.jobs.calls.parameters import parameters_of, signature_text
+from switchyard.jobs.calls.arguments import checked, from_fields, read_json
+from switchyard.jobs.calls.errors import InvalidCall
+from switchyard.jobs.calls.parameters import parameters_of, signature_text
 
 
 class Address:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.history.cursors import Cursor
-from apps.platform.jobs.listing.cursors import ListCursor
+from switchyard.history.cursors import Cursor
+from switchyard.jobs.listing.cursors import ListCursor
 
 
 @pytest.mark.parametrize(

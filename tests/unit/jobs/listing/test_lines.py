@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from apps.platform.jobs.listing.lines import line_of_record
-from broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.jobs.listing.lines import line_of_record
 
 
 def record(**known: Any) -> JobRecord:

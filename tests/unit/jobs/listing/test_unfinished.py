@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from apps.platform.history.search_values import search_text
-from apps.platform.jobs.listing.unfinished import _is_plain
+from switchyard.history.search_values import search_text
+from switchyard.jobs.listing.unfinished import _is_plain
 
 VALUES = [
     "customer-7",

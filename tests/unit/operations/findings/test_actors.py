@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from apps.platform.operations.findings.actors import MOST_ROWS, host_of
+from switchyard.operations.findings.actors import MOST_ROWS, host_of
 
 
 @pytest.mark.parametrize(

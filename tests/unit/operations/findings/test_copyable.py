@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.operations.findings import failures
-from apps.platform.operations.findings.finding import Finding
+from switchyard.operations.findings import failures
+from switchyard.operations.findings.finding import Finding
 
 CLUSTER = "redis+cluster://user:secret@10.0.0.1:6379,10.0.0.2:6379"
 CHANGE = "CONFIG SET appendonly yes"

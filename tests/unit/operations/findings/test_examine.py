@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from apps.platform.operations.findings import examine
-from apps.platform.operations.findings.examine import (
+from switchyard.operations.findings import examine
+from switchyard.operations.findings.examine import (
     ABANDONED_S,
     FORGOTTEN_S,
     SELDOM_S,
@@ -17,7 +17,7 @@ from apps.platform.operations.findings.examine import (
     KeptCheck,
     KeptFindings,
 )
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.finding import Finding, FindingGroup
 from tests.waiting import wait_for
 
 # Other tests leave the examination out.

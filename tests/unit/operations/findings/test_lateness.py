@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.operations.findings import lateness
-from apps.platform.operations.findings.lateness import LateSamples
+from switchyard.operations.findings import lateness
+from switchyard.operations.findings.lateness import LateSamples
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from apps.platform.operations.diagnosis import diagnose
-from apps.platform.operations.findings import pools, queues
-from apps.platform.operations.findings.actors import FailingActor, judge
-from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot
-from broker.clock import now_ms
-from broker.shapes import QueueStats
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.clock import now_ms
+from switchyard.broker.shapes import QueueStats
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.diagnosis import diagnose
+from switchyard.operations.findings import pools, queues
+from switchyard.operations.findings.actors import FailingActor, judge
+from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings.snapshot import QueueFacts, Snapshot
 from tests.unit.operations.yards import down, facts, lane, pool, running, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")

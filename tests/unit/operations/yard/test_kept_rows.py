@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from apps.platform.operations.yard import kept_rows
+from switchyard.operations.yard import kept_rows
 from tests.unit.operations.yards import YARD, lane, state
 
 

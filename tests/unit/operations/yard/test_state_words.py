@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.operations.findings import facts, lateness
-from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.rows import Row, yard_rows
-from apps.platform.operations.yard.rates import Rates
-from apps.platform.operations.yard.state_words import most_held, shown_row
-from broker.admin.browse import BrowsedMessage
-from broker.shapes import Page
+from switchyard.broker.admin.browse import BrowsedMessage
+from switchyard.broker.shapes import Page
+from switchyard.operations.findings import facts, lateness
+from switchyard.operations.findings.facts import YardFacts
+from switchyard.operations.rows import Row, yard_rows
+from switchyard.operations.yard.rates import Rates
+from switchyard.operations.yard.state_words import most_held, shown_row
 from tests.unit.operations.yards import YARD, lane, pool, state
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import dramatiq.worker
 import pytest
 
-from apps.platform.conf import switchyard_settings
-from apps.platform.workers.child import consumer_restarts
+from switchyard.conf import switchyard_settings
+from switchyard.workers.child import consumer_restarts
 
 DRAMATIQ_S = 3.0
 

@@ -9,8 +9,8 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.workers.child import cpu_affinity
-from broker.topology import Pool
+from switchyard.broker.topology import Pool
+from switchyard.workers.child import cpu_affinity
 
 SLOW = settings.SWITCHYARD.topology.pool("slow")
 PINNED = replace(SLOW, cpus=(0, 7))

@@ -16,12 +16,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform import database_connections
-from apps.platform.database_connections import keep_in_child
-from apps.platform.workers.child.assignment import Assignment, read_assignment
-from apps.platform.workers.child.main import copy_log, make_worker
-from apps.platform.workers.shared.child_table import ChildTable
-from broker.topology import Pool
+from switchyard import database_connections
+from switchyard.broker.topology import Pool
+from switchyard.database_connections import keep_in_child
+from switchyard.workers.child.assignment import Assignment, read_assignment
+from switchyard.workers.child.main import copy_log, make_worker
+from switchyard.workers.shared.child_table import ChildTable
 
 
 def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) -> Assignment:

@@ -11,10 +11,10 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage
 
-from apps.platform.workers.child import memory_guard
-from apps.platform.workers.child.memory_guard import REST_BYTES, MemoryGuard, memory_meter
-from apps.platform.workers.shared.child_table import ChildRow, ChildTable
-from middleware.outcomes import outcome_of
+from switchyard.middleware.outcomes import outcome_of
+from switchyard.workers.child import memory_guard
+from switchyard.workers.child.memory_guard import REST_BYTES, MemoryGuard, memory_meter
+from switchyard.workers.shared.child_table import ChildRow, ChildTable
 
 MB = 1_000_000
 LIMIT = 100 * MB + REST_BYTES

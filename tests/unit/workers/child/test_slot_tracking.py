@@ -11,15 +11,15 @@ import redis
 from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage
 
-from apps.platform.workers.child.slot_tracking import SlotTracking
-from apps.platform.workers.shared.child_table import ChildRow, ChildTable, Finished
-from broker.errors import BrokerUnavailable
-from broker.held_message import HeldMessage
-from broker.keys.keys import Keys
-from broker.queue.results import Lease
-from broker.redis_broker import RedisBroker
-from middleware.outcomes import outcome_of
-from middleware.wait_for_broker import retry_until_available
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.results import Lease
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.middleware.outcomes import outcome_of
+from switchyard.middleware.wait_for_broker import retry_until_available
+from switchyard.workers.child.slot_tracking import SlotTracking
+from switchyard.workers.shared.child_table import ChildRow, ChildTable, Finished
 from tests.factories.yards import small_yard
 
 LANES = ("work", "work-retry")
@@ -194,8 +194,8 @@ def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains
 def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
     broker: RedisBroker, row: ChildRow, slots: SlotTracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.001)
-    monkeypatch.setattr("middleware.wait_for_broker.waiting", slots.without_limit)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.waiting", slots.without_limit)
     slots.before_process_message(broker, hand_out(broker, "waits", 1))
     [before] = row.running()
     meanwhile = []

@@ -6,8 +6,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from apps.platform.workers.metrics.exposition import PoolCollector
-from broker.stores.pool_reports import PoolReport
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.workers.metrics.exposition import PoolCollector
 
 
 def report(pool: str, host: str, *, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:

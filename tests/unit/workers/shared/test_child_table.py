@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from apps.platform.workers.shared import child_table
-from apps.platform.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable, Finished
+from switchyard.workers.shared import child_table
+from switchyard.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable, Finished
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ from __future__ import annotations
 import selectors
 from typing import cast
 
-from apps.platform.workers.shared.child_table import ChildRow
-from apps.platform.workers.supervisor.cancellation import CancellationWatch
-from apps.platform.workers.supervisor.children import ChildManager
-from apps.platform.workers.supervisor.leases import ChildLeases, Served
-from broker.errors import BrokerRefused
-from broker.keys.keys import Keys
-from broker.queue.operations import QueueOperations
-from broker.redis.calls import RedisCalls
-from broker.stores.job_records import JobRecords
-from broker.topology import Pool
+from switchyard.broker.errors import BrokerRefused
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.topology import Pool
+from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.supervisor.cancellation import CancellationWatch
+from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.leases import ChildLeases, Served
 
 SERVED = Served(("work",), (("work", "live"),))
 ISOLATED = Served(("work-alone",), (("work", "alone"),))

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from apps.platform.workers.shared.child_state import Running
-from apps.platform.workers.supervisor.cancellation import (
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.workers.shared.child_state import Running
+from switchyard.workers.supervisor.cancellation import (
     END_AFTER_S,
     INTERRUPT_AFTER_S,
     POLL_AGAIN_S,
     CancellationWatch,
 )
-from broker.errors import BrokerUnavailable
 
 S = 1_000_000_000
 
@@ -23,8 +23,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ns = 1_000 * S
-        monkeypatch.setattr("apps.platform.workers.supervisor.cancellation.time.monotonic", lambda: self.ns / S)
-        monkeypatch.setattr("apps.platform.workers.supervisor.cancellation.time.monotonic_ns", lambda: self.ns)
+        monkeypatch.setattr("switchyard.workers.supervisor.cancellation.time.monotonic", lambda: self.ns / S)
+        monkeypatch.setattr("switchyard.workers.supervisor.cancellation.time.monotonic_ns", lambda: self.ns)
 
     def pass_s(self, seconds: float) -> None:
         """Move on."""

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from apps.platform.workers.supervisor.children import ChildManager
-from broker.topology import MOST_ALONE, Pool
+from switchyard.broker.topology import MOST_ALONE, Pool
+from switchyard.workers.supervisor.children import ChildManager
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
@@ -24,9 +24,9 @@ def server() -> Server:
 def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     """The children of a pool; started, each has a pid of its own and no process."""
     pids = iter(range(100, 200))
-    monkeypatch.setattr("apps.platform.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.HAS_PIDFD", False)
+    monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     return make_children(POOL, server)
 
 
@@ -97,7 +97,7 @@ def test_a_child_is_replaced_beside_itself_where_there_is_room(
     children: ChildManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.kill", lambda pid, signum: sent.append(pid))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: sent.append(pid))
     children.work()
     [first] = children.running
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from apps.platform.workers.shared.child_table import ChildRow, ChildTable
-from apps.platform.workers.supervisor.heartbeats import Heartbeats
+from switchyard.workers.shared.child_table import ChildRow, ChildTable
+from switchyard.workers.supervisor.heartbeats import Heartbeats
 
 
 class Watched:
@@ -15,7 +15,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1_000.0
-        monkeypatch.setattr("apps.platform.workers.supervisor.heartbeats.time.monotonic", lambda: self.now_s)
+        monkeypatch.setattr("switchyard.workers.supervisor.heartbeats.time.monotonic", lambda: self.now_s)
         self.row: ChildRow = ChildTable.create(1, 1).rows[0]
         self.heartbeats = Heartbeats()
         self.pid = 1

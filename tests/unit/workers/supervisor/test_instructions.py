@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from apps.platform.workers.supervisor.children import ChildManager
-from apps.platform.workers.supervisor.instructions import Instructions
-from apps.platform.workers.supervisor.quiet_periods import QuietPeriods
-from broker.stores.pool_reports import Instruction
-from broker.topology import Pool
+from switchyard.broker.stores.pool_reports import Instruction
+from switchyard.broker.topology import Pool
+from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.instructions import Instructions
+from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from tests.unit.workers.supervisor.fakes import Server, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)
@@ -20,8 +20,8 @@ STARTED = 1_000
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     pids = iter(range(100, 200))
-    monkeypatch.setattr("apps.platform.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.HAS_PIDFD", False)
+    monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     server = Server()
     server.waiting, server.isolated, server.suspects = 5, 1, 1
     children = make_children(POOL, server)

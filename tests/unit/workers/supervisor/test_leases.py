@@ -7,14 +7,14 @@ import time
 import dramatiq
 import pytest
 
-from apps.platform.conf import declared_yard
-from apps.platform.workers.shared.child_state import Running
-from apps.platform.workers.shared.child_table import ChildRow, ChildTable
-from apps.platform.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
-from apps.platform.workers.supervisor.connect_leases import connect_leases
-from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
-from broker.queue.lease_steps import ANSWER_S, TICK_S
-from broker.topology import Pool
+from switchyard.broker.queue.lease_steps import ANSWER_S, TICK_S
+from switchyard.broker.topology import Pool
+from switchyard.conf import declared_yard
+from switchyard.workers.shared.child_state import Running
+from switchyard.workers.shared.child_table import ChildRow, ChildTable
+from switchyard.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
+from switchyard.workers.supervisor.connect_leases import connect_leases
+from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 from tests.unit.workers.supervisor.fakes import SERVED, Server, make_leases
 
 RAN = Running(lane=0, id=b"ran", token=1, start_ns=0, limit_ns=2_000_000_000)
@@ -43,7 +43,7 @@ def test_a_child_that_could_not_be_started_keeps_no_lease(leases: ChildLeases) -
 def test_a_lease_that_is_lost_while_another_child_is_given_some_is_reported(
     leases: ChildLeases, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.queue.leases.RENEW_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.0)
     rows = dict(enumerate(ChildTable.create(2, 1).rows, start=1))
     loser = leases.adopt(1, rows[1], SERVED)
     server.lost = [f"{loser}/live"]
@@ -105,7 +105,11 @@ def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = SlowServer()
-    for module in ("broker.queue.leases", "broker.queue.lease_steps", "apps.platform.workers.supervisor.leases"):
+    for module in (
+        "switchyard.broker.queue.leases",
+        "switchyard.broker.queue.lease_steps",
+        "switchyard.workers.supervisor.leases",
+    ):
         monkeypatch.setattr(f"{module}.time", server)
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=20), server)
     leases.keeper.reclaim = lambda child, leftovers: None  # type: ignore[method-assign]
@@ -154,7 +158,7 @@ def oldest(leases: ChildLeases, server: Server, row: ChildRow) -> list[str]:
 
 
 def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.queue.leases.REPORT_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.queue.leases.REPORT_S", 0.0)
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
     row = ChildTable.create(1, 2).rows[0]
     leases.adopt(1, row, SERVED, slots=2)
@@ -163,7 +167,7 @@ def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest
     idle = oldest(leases, server, row)
     first, second = (row.start(0, b"%d" % number, b"1", 0) for number in (1, 2))
     full = oldest(leases, server, row)
-    monkeypatch.setattr("apps.platform.workers.supervisor.leases.LONG_S", 0.0)
+    monkeypatch.setattr("switchyard.workers.supervisor.leases.LONG_S", 0.0)
     long = oldest(leases, server, row)
     assert first is not None and second is not None
     for slot in (first, second):

@@ -8,7 +8,7 @@ import selectors
 
 import pytest
 
-from apps.platform.workers.supervisor.processes import ProcessSet, RestartDelay
+from switchyard.workers.supervisor.processes import ProcessSet, RestartDelay
 from tests.waiting import wait_for
 
 
@@ -43,8 +43,8 @@ def test_a_process_is_reaped_and_restarted_also_where_the_kernel_gives_no_descri
     def refuse(pid: int) -> int:
         raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.HAS_PIDFD", True)
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.pidfd_open", refuse, raising=False)
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", True)
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.pidfd_open", refuse, raising=False)
     started: list[int] = []
     ended: list[int] = []
 

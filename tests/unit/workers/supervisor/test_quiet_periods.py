@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from apps.platform.workers.supervisor.children import ChildManager
-from apps.platform.workers.supervisor.health import PoolHealth
-from apps.platform.workers.supervisor.processes import Process
-from apps.platform.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
-from broker.topology import Pool
+from switchyard.broker.topology import Pool
+from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.health import PoolHealth
+from switchyard.workers.supervisor.processes import Process
+from switchyard.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)
@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("apps.platform.workers.supervisor.quiet_periods.time", clock)
+    monkeypatch.setattr("switchyard.workers.supervisor.quiet_periods.time", clock)
     return clock
 
 
@@ -47,10 +47,10 @@ def server() -> Server:
 def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     """Two children that work; each has a pid of its own and no process."""
     pids = iter(range(100, 200))
-    monkeypatch.setattr("apps.platform.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.kill", lambda pid, signum: None)
-    monkeypatch.setattr("apps.platform.workers.supervisor.processes.HAS_PIDFD", False)
+    monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: None)
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     children = make_children(POOL, server)
     children.work()
     for process in children.running:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from apps.platform.workers.supervisor.rabbit_backlog import COUNT_AGAIN_S, RabbitBacklog
-from broker.clock import now_ms
-from broker.errors import BrokerUnavailable
-from broker.keys.keys import Keys
-from broker.queue.lease_steps import TickBudget
-from broker.queue.operations import QueueOperations
-from broker.rabbit.lapse_records import KEPT_MS, LapseRecord
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.lease_steps import TickBudget
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.rabbit.lapse_records import KEPT_MS, LapseRecord
+from switchyard.workers.supervisor.rabbit_backlog import COUNT_AGAIN_S, RabbitBacklog
 
 KEYS = Keys("test")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from apps.platform.workers.supervisor.recycling import POLL_SUCCESSOR_S, Recycling
-from broker.topology import Pool
+from switchyard.broker.topology import Pool
+from switchyard.workers.supervisor.recycling import POLL_SUCCESSOR_S, Recycling
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 

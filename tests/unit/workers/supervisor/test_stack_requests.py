@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from apps.platform.workers.shared.stack_files import stacks_file
-from apps.platform.workers.supervisor import stack_requests
-from apps.platform.workers.supervisor.stack_requests import MOST_FRAMES, MOST_STACKS, StackRequests, read_stacks
-from broker.stores.pool_reports import ChildStacks, Stack
+from switchyard.broker.stores.pool_reports import ChildStacks, Stack
+from switchyard.workers.shared.stack_files import stacks_file
+from switchyard.workers.supervisor import stack_requests
+from switchyard.workers.supervisor.stack_requests import MOST_FRAMES, MOST_STACKS, StackRequests, read_stacks
 
 THREADS = f"""Thread 0x00007f01 (most recent call first):
   File "{sys.prefix}/lib/python3.11/site-packages/redis/client.py", line 12 in read
@@ -39,7 +39,7 @@ GREENLETS = """GreenletTree
 
 def test_threads_are_told_by_file_line_and_function() -> None:
     assert read_stacks(THREADS) == [
-        Stack("thread", ["redis/client.py:12 read", "apps/product/mail/actors.py:9 send"]),
+        Stack("thread", ["redis/client.py:12 read", "apps/mail/actors.py:9 send"]),
         Stack("running thread", ["/usr/lib/python3.11/threading.py:5 wait"]),
     ]
 

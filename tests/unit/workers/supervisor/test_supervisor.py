@@ -12,10 +12,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.workers.shared.child_table import ChildTable
-from apps.platform.workers.supervisor import supervisor as module
-from apps.platform.workers.supervisor.supervisor import Supervisor
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.workers.shared.child_table import ChildTable
+from switchyard.workers.supervisor import supervisor as module
+from switchyard.workers.supervisor.supervisor import Supervisor
 
 
 class Signals:
@@ -44,7 +44,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     monkeypatch.setattr(module, "switchyard_settings", lambda: settings)
     monkeypatch.setattr(module, "SignalPipe", Signals)
     monkeypatch.setattr(module, "prepare_to_fork", lambda: None)
-    monkeypatch.setattr("apps.platform.workers.supervisor.children.start_child", lambda *_, **__: 0)
+    monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: 0)
     made: list[Supervisor] = []
 
     def make_one(**options: Any) -> Supervisor:

@@ -25,11 +25,11 @@ from dramatiq.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import UnencodablePayload
-from broker.queue.arguments.types import ArgumentTypes, Misfit, in_json
-from broker.queue.codec import decode, entry_of
-from middleware.arguments import Arguments
-from middleware.errors import ArgumentMismatch
+from switchyard.broker.errors import UnencodablePayload
+from switchyard.broker.queue.arguments.types import ArgumentTypes, Misfit, in_json
+from switchyard.broker.queue.codec import decode, entry_of
+from switchyard.middleware.arguments import Arguments
+from switchyard.middleware.errors import ArgumentMismatch
 from tests.unit.broker.queue.arguments.kinds import KINDS, Colour, Line, Order, State, told
 
 if TYPE_CHECKING:

@@ -1,0 +1,110 @@
+"""Reconciliation of one batch of invoices with their payments, through the shop's queries and services."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.billing.models import Outcome, Reconciliation, ReconciliationEntry
+from apps.shop import queries, services, settlement
+from apps.shop.models import Invoice, InvoiceStatus, Payment
+
+BATCH_INVOICES = 500
+_WRITTEN = ["expected", "paid", "outcome", "corrected_from", "corrected_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Result of a batch: counts of invoices and of corrected statuses, and the last id, where the next batch begins."""
+
+    invoices: int
+    corrected: int
+    last_id: int
+
+
+@transaction.atomic
+def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> Batch | None:
+    """Reconcile the month's next invoices by primary key; ``None`` when there are no more.
+
+    Payments without an invoice whose reference names one of the batch, of the same customer, are linked to it. Then
+    each invoice's status is corrected by its payments. Only changed entries are written.
+    """
+    invoices = queries.invoices_after(reconciliation.month, after_id, BATCH_INVOICES)
+    if not invoices:
+        return None
+    payments = [*queries.payments_for(invoices), *_link(invoices)]
+    by_invoice: dict[int | None, list[Payment]] = defaultdict(list)
+    for payment in payments:
+        by_invoice[payment.invoice_id].append(payment)
+    paid = {invoice.pk: settlement.paid_amount(invoice, by_invoice[invoice.pk]) for invoice in invoices}
+    corrected_from = _correct(invoices, paid)
+    _upsert(reconciliation, invoices, paid, corrected_from)
+    return Batch(len(invoices), len(corrected_from), invoices[-1].pk)
+
+
+def outcome_of(expected: Decimal, paid: Decimal) -> Outcome:
+    """Compare the paid amount with the expected one."""
+    if paid == expected:
+        return Outcome.MATCHED
+    if paid > expected:
+        return Outcome.OVERPAID
+    return Outcome.UNDERPAID if paid > settlement.ZERO else Outcome.MISSING
+
+
+def _link(invoices: Sequence[Invoice]) -> list[Payment]:
+    wanted = {(invoice.customer_id, invoice.number): invoice.pk for invoice in invoices}
+    links = {}
+    strays = queries.unlinked_payments([*{invoice.customer_id for invoice in invoices}])
+    for payment in strays:
+        number = settlement.invoice_number(payment.reference)
+        invoice_id = wanted.get((payment.customer_id, number)) if number else None
+        if invoice_id is not None:
+            links[payment.pk] = invoice_id
+    services.link_payments(strays, links)
+    return [payment for payment in strays if payment.pk in links]
+
+
+def _correct(invoices: Sequence[Invoice], paid: dict[int, Decimal]) -> dict[int, str]:
+    before = {invoice.pk: invoice.status for invoice in invoices}
+    wanted = {
+        invoice.pk: settlement.status_for(invoice.total, paid[invoice.pk])
+        for invoice in invoices
+        if invoice.status != InvoiceStatus.VOID
+    }
+    services.correct_statuses(invoices, wanted)
+    return {invoice_id: before[invoice_id] for invoice_id, status in wanted.items() if status != before[invoice_id]}
+
+
+def _upsert(
+    reconciliation: Reconciliation,
+    invoices: Sequence[Invoice],
+    paid: dict[int, Decimal],
+    corrected_from: dict[int, str],
+) -> None:
+    known = {entry.invoice_id: entry for entry in reconciliation.entries.filter(invoice__in=invoices)}
+    now = timezone.now()
+    changed = []
+    for invoice in invoices:
+        before = known.get(invoice.pk)
+        expected = settlement.ZERO if invoice.status == InvoiceStatus.VOID else invoice.total
+        entry = ReconciliationEntry(
+            reconciliation=reconciliation,
+            invoice=invoice,
+            expected=expected,
+            paid=paid[invoice.pk],
+            outcome=outcome_of(expected, paid[invoice.pk]),
+            corrected_from=before.corrected_from if before else "",
+            corrected_at=before.corrected_at if before else None,
+        )
+        if invoice.pk in corrected_from:
+            entry.corrected_from, entry.corrected_at = corrected_from[invoice.pk], now
+        if before is None or any(getattr(entry, name) != getattr(before, name) for name in _WRITTEN):
+            changed.append(entry)
+    ReconciliationEntry.objects.bulk_create(
+        changed, update_conflicts=True, unique_fields=["reconciliation", "invoice"], update_fields=_WRITTEN
+    )

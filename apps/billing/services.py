@@ -1,0 +1,137 @@
+"""Writes of billing: reconcile a month, receive a payment event, apply it. All are safe to repeat."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.billing import queries
+from apps.billing.models import EventState, PaymentEvent, Reconciliation
+from apps.billing.reconciling import reconcile_batch
+from apps.shop import months
+from apps.shop import queries as shop
+from apps.shop.services import record_payment
+
+Progress = Callable[[int, int, str], None]
+_NAMESPACE = uuid.UUID("d0a0c0a5-5b0e-4b43-8d52-2f3a6bd0b7c1")
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Counts of a month after a run.
+
+    Args:
+        corrected: Invoices whose status this job changed; 0 when nothing arrived since the last.
+    """
+
+    matched: int
+    unmatched: int
+    corrected: int
+
+
+class EventDiffers(Exception):
+    """An event has the id of a different event."""
+
+    def __init__(self, external_id: str) -> None:
+        super().__init__(f"webhook-id {external_id}: another event came with it before; send a new event with a new id")
+
+
+def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None = None) -> Reconciled:
+    """Reconcile a month's invoices with the payments, batch by batch; a second run changes nothing.
+
+    Each batch is one transaction: a run that is stopped keeps its batches, and the next run does the rest.
+
+    Args:
+        month: ``YYYY-MM``; one without invoices reconciles to zeros.
+        progress: Called between batches with invoices done, their total, and a note. An exception stops the run.
+        since: Count what was corrected from then on, by earlier runs of the same job as well; by default by this run.
+
+    Raises:
+        ValueError: the month does not exist.
+    """
+    total = shop.count_invoices(month)
+    reconciliation, _ = Reconciliation.objects.update_or_create(
+        month=month, defaults={"started_at": timezone.now(), "finished_at": None}
+    )
+    done = corrected = after_id = 0
+    progress(done, total, f"invoices of {month}")
+    while (batch := reconcile_batch(reconciliation, after_id)) is not None:
+        done, corrected, after_id = done + batch.invoices, corrected + batch.corrected, batch.last_id
+        progress(done, max(done, total), f"invoices of {month}")
+    return _finish(reconciliation, corrected, since)
+
+
+def receive_event(external_id: str, payload: dict[str, Any]) -> tuple[PaymentEvent, bool]:
+    """Store a payment event; return it and whether it has to be enqueued.
+
+    A known event has to be enqueued when its first enqueue failed, because the broker was down.
+
+    Raises:
+        EventDiffers: a different event has that id.
+    """
+    event, _ = PaymentEvent.objects.get_or_create(external_id=external_id, defaults={"payload": payload})
+    if event.payload != payload:
+        raise EventDiffers(external_id)
+    return event, event.state == EventState.RECEIVED and event.job_id == ""
+
+
+def job_id_of(event: PaymentEvent) -> str:
+    """Return the id of the job that applies an event, the same whenever its sender repeats it."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event.pk} {event.external_id}"))
+
+
+def note_job(event: PaymentEvent, job_id: str) -> None:
+    """Store the id of the job that applies an event."""
+    PaymentEvent.objects.filter(pk=event.pk).update(job_id=job_id)
+
+
+@transaction.atomic
+def apply_event(event_id: int) -> EventState | None:
+    """Record the payment of an event and update its invoice, once, however often it is called.
+
+    Returns:
+        State of the event; ``None`` when there is no such event.
+    """
+    event = PaymentEvent.objects.select_for_update().filter(pk=event_id).first()
+    if event is None:
+        return None
+    if event.state == EventState.APPLIED:
+        return EventState.APPLIED
+    data = event.payload["data"]
+    invoice = queries.invoice_meant(data["invoice_number"], data["reference"])
+    if invoice is None:
+        event.state = EventState.UNPLACED
+    else:
+        event.payment = record_payment(
+            external_id=data["id"],
+            invoice=invoice,
+            amount=Decimal(data["amount"]),
+            currency=data["currency"],
+            reference=data["reference"],
+            received_at=datetime.datetime.fromisoformat(data["paid_at"]),
+        )
+        event.state = EventState.APPLIED
+        event.applied_at = timezone.now()
+    event.save(update_fields=["state", "payment", "applied_at"])
+    return EventState(event.state)
+
+
+@transaction.atomic
+def _finish(reconciliation: Reconciliation, corrected: int, since: datetime.datetime | None) -> Reconciled:
+    first, after = months.bounds(reconciliation.month)
+    # Entries of invoices that have moved to another month since.
+    reconciliation.entries.exclude(invoice__issued_on__gte=first, invoice__issued_on__lt=after).delete()
+    counts = queries.count_entries(reconciliation)
+    reconciliation.matched, reconciliation.unmatched, reconciliation.corrected = counts
+    reconciliation.finished_at = timezone.now()
+    reconciliation.save(update_fields=["matched", "unmatched", "corrected", "finished_at"])
+    if since is not None:
+        corrected = reconciliation.entries.filter(corrected_at__gte=since).count()
+    return Reconciled(counts.matched, counts.unmatched, corrected)

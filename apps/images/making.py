@@ -1,0 +1,76 @@
+"""One thumbnail: fetch the picture, verify it, render it, store the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from django.core.files.storage import default_storage
+
+from apps.images import fetching, queries, services
+from apps.images.claims import check_content_type, check_name
+from apps.images.containers import Facts, read_facts
+from apps.images.errors import PictureRefused
+from apps.images.fetching import Found
+from apps.images.models import Thumbnail, ThumbnailState
+from apps.images.rendering import Rendered, render
+from switchyard.jobs.results import save_file
+from switchyard.jobs.services import report_progress
+from switchyard.middleware.errors import PermanentFailure
+
+STEPS = 3
+
+log = structlog.get_logger(__name__)
+
+
+def make(thumbnail_id: int) -> dict[str, Any]:
+    """Make a thumbnail and return its result: the stored file with ``width`` and ``height``.
+
+    An existing thumbnail is not made again.
+
+    Raises:
+        PictureRefused: the picture cannot be used; retrying does not help.
+        FetchFailed: the picture could not be fetched in this attempt.
+        PermanentFailure: there is no such thumbnail.
+        Cancelled: the job was cancelled between two steps.
+    """
+    thumbnail = queries.find_thumbnail(thumbnail_id)
+    if thumbnail is None:
+        raise PermanentFailure(f"thumbnail {thumbnail_id}: does not exist; it was deleted, discard this job")
+    made: dict[str, Any] | None = thumbnail.result
+    if thumbnail.state == ThumbnailState.MADE and made and default_storage.exists(made["file"]):
+        log.info("thumbnail_was_made_before", thumbnail_id=thumbnail_id)
+        return made
+    try:
+        found, facts, rendered = _from_picture(thumbnail)
+    except PictureRefused as refused:
+        services.mark_refused(thumbnail, str(refused))
+        raise
+    name = f"thumbnail-{rendered.width}x{rendered.height}.{rendered.suffix}"
+    stored = save_file(name, rendered.content, rendered.content_type)
+    result = {**stored, "width": rendered.width, "height": rendered.height}
+    services.mark_made(thumbnail, facts, len(found.content), result)
+    return result
+
+
+def verify(found: Found) -> Facts:
+    """Read a picture's actual type and compare it with the claimed one.
+
+    Raises:
+        PictureRefused: it is no picture, contradicts its claims, or is too costly to open.
+    """
+    facts = read_facts(found.content)
+    check_content_type(found.content_type, facts.format)
+    check_name(found.path, facts.format, is_url=found.is_url)
+    return facts
+
+
+def _from_picture(thumbnail: Thumbnail) -> tuple[Found, Facts, Rendered]:
+    report_progress(0, STEPS, "getting the picture")
+    found = fetching.get(thumbnail.picture)
+    report_progress(1, STEPS, "verifying")
+    facts = verify(found)
+    report_progress(2, STEPS, "rendering")
+    rendered = render(found.content, facts, thumbnail.width, thumbnail.height)
+    report_progress(3, STEPS, "keeping the result")
+    return found, facts, rendered

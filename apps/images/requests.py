@@ -1,0 +1,86 @@
+"""Requests for thumbnails: each creates its rows and its job in one transaction.
+
+Apart from :mod:`services`, because the actor that these functions enqueue imports the services.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from django.core.files.base import File
+from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
+
+from apps.images.actors import make_thumbnail
+from apps.images.models import Picture, Thumbnail, ThumbnailState
+from switchyard.api.request_jobs import is_repeated_request, row_id_of_request
+from switchyard.jobs.services import enqueue_on_commit, request_cancel
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@transaction.atomic
+def request_by_url(owner_key: str, url: str, width: int, height: int) -> str:
+    """Enqueue a thumbnail of the picture at a URL and return the job's id. The caller has validated the URL."""
+    request_id = row_id_of_request("picture")
+    if (known := _requested_before(request_id)) is not None:
+        return known
+    picture = Picture.objects.create(owner_key=owner_key, request_id=request_id, source_url=url)
+    return _request(picture, width, height)
+
+
+@transaction.atomic
+def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, height: int) -> str:
+    """Store an uploaded picture under a generated name, enqueue its thumbnail and return the job's id."""
+    request_id = row_id_of_request("picture")
+    if (known := _requested_before(request_id)) is not None:
+        return known
+    picture = Picture.objects.create(
+        owner_key=owner_key,
+        request_id=request_id,
+        file=File(file, name="picture"),  # Django skips a file without a name
+        sent_name=_UNPRINTABLE.sub("", file.name or "")[-255:],
+        sent_type=_UNPRINTABLE.sub("", file.content_type or "")[:100],
+    )
+    return _request(picture, width, height)
+
+
+@transaction.atomic
+def make_again(thumbnail_ids: Iterable[int]) -> list[str]:
+    """Enqueue a new job for each thumbnail and return the jobs' ids. Old jobs that have not started are cancelled."""
+    jobs = []
+    chosen = Thumbnail.objects.select_related("picture").select_for_update(of=("self",))
+    for thumbnail in chosen.filter(pk__in=list(thumbnail_ids)).order_by("id"):
+        transaction.on_commit(partial(request_cancel, thumbnail.job_id))
+        thumbnail.job_id = _enqueue(thumbnail)
+        thumbnail.state = ThumbnailState.WAITING
+        thumbnail.refusal = ""
+        thumbnail.finished_at = None
+        thumbnail.save(update_fields=["job_id", "state", "refusal", "finished_at"])
+        jobs.append(thumbnail.job_id)
+    return jobs
+
+
+def _requested_before(request_id: uuid.UUID | None) -> str | None:
+    """Return the job of a repeated request whose rows are there, and enqueue it unless that happened."""
+    if request_id is None or not is_repeated_request():
+        return None
+    thumbnail = Thumbnail.objects.select_related("picture").filter(picture__request_id=request_id).first()
+    return None if thumbnail is None else _enqueue(thumbnail, job_id=thumbnail.job_id)
+
+
+def _request(picture: Picture, width: int, height: int) -> str:
+    thumbnail = Thumbnail.objects.create(picture=picture, width=width, height=height)
+    thumbnail.job_id = _enqueue(thumbnail)
+    thumbnail.save(update_fields=["job_id"])
+    return thumbnail.job_id
+
+
+def _enqueue(thumbnail: Thumbnail, *, job_id: str | None = None) -> str:
+    return enqueue_on_commit(
+        make_thumbnail, owner=thumbnail.picture.owner_key, job_id=job_id, kwargs={"thumbnail_id": thumbnail.pk}
+    )

@@ -1,0 +1,146 @@
+"""Admin of mails: sent mails, actions that send again, and the development mailbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path
+
+from apps.mail import mailbox
+from apps.mail.actors import ACTORS, send_password_reset
+from apps.mail.models import Mailbox, MailState, SentMail, Template
+from apps.mail.reset_limits import PER_ADDRESS, mailbox_of
+from switchyard.console.admin_base import ModelAdmin, display
+from switchyard.console.formatting import ago, counted
+from switchyard.console.read_only import ReadOnly
+from switchyard.jobs.passport.row_jobs import JobLinks
+from switchyard.jobs.services import enqueue_on_commit
+
+MAX_PAGE = 10_000
+
+
+@admin.register(SentMail)
+class SentMailAdmin(ReadOnly, JobLinks):
+    """Mails of all jobs, with actions that send to the same address again."""
+
+    menu_title = "Sent mail"
+    deletable = True
+    list_display = ("template", "to", "shown_state", "runs", "created_at", "sent_at")
+    list_filter = ("state", "template", "created_at")
+    search_fields = ("to", "=job_id", "=message_id")
+    search_help_text = "Address, job id or Message-ID"
+    actions = ("send_reset_mail_again", "send_again")
+    sending_acts = ("send_reset_mail_again", "send_again")
+    badge = "shown_state"
+    code_fields = ("key", "message_id", "reply")
+    list_per_page = 50
+
+    def facts(self, row: SentMail) -> list[tuple[str, str]]:
+        """Return how old the mail is and how often a worker set out to send it."""
+        sent = (ago(row.sent_at), "sent") if row.sent_at else ("Not yet", "sent")
+        return [
+            (ago(row.created_at), "created"),
+            sent,
+            (counted(row.runs, "run"), "set out to send it"),
+        ]
+
+    @display(
+        description="state",
+        ordering="state",
+        label={MailState.SENT: "success", MailState.CLAIMED: "info", MailState.REFUSED: "danger"},
+    )
+    def shown_state(self, mail: SentMail) -> tuple[str, str]:
+        """Return the state, coloured."""
+        return mail.state, mail.get_state_display()
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may send mails from here."""
+        return request.user.has_perm("mail.send_mail")
+
+    @admin.action(description="Send a reset mail again", permissions=["send"])
+    def send_reset_mail_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
+        """Enqueue a password reset mail with a new link for each chosen address."""
+        addresses = sorted(set(mails.values_list("to", flat=True)))
+        allowed = [address for address in addresses if PER_ADDRESS.use(mailbox_of(address)) == 0]
+        with transaction.atomic():
+            for address in allowed:
+                enqueue_on_commit(send_password_reset, kwargs={"to": address})
+        if allowed:
+            messages.success(request, f"{len(allowed)} reset {_mails(len(allowed))} on the way, each with a new link.")
+        self._warn_of_limit(request, len(addresses) - len(allowed))
+
+    @admin.action(description="Send the same mail again", permissions=["send"])
+    def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
+        """Enqueue a new job for each chosen welcome or reset mail; newsletters are skipped."""
+        chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
+        pairs, refused = [], 0
+        for template, address in dict.fromkeys(chosen):
+            if template == Template.PASSWORD_RESET and PER_ADDRESS.use(mailbox_of(address)):
+                refused += 1
+            else:
+                pairs.append((template, address))
+        with transaction.atomic():
+            for template, address in pairs:
+                enqueue_on_commit(ACTORS[template], kwargs={"to": address})
+        if pairs:
+            message = f"{len(pairs)} {_mails(len(pairs))} on the way; welcome mails go out ten a minute."
+            messages.success(request, message)
+        self._warn_of_limit(request, refused)
+
+    def _warn_of_limit(self, request: HttpRequest, refused: int) -> None:
+        if refused:
+            minutes = int(PER_ADDRESS.window.total_seconds() / 60)
+            limit = f"an address gets at most {PER_ADDRESS.limit} in {minutes} minutes; try again later"
+            messages.warning(request, f"{refused} reset mail{'' if refused == 1 else 's'} not sent: {limit}.")
+
+
+@admin.register(Mailbox)
+class MailboxAdmin(ReadOnly, ModelAdmin):
+    """The development mailbox at ``/admin/mail/mailbox/``. Reads files; the proxy model only gives it a URL."""
+
+    def get_urls(self) -> list[Any]:
+        """Return the list and one mail's page, nothing else."""
+        shown = self.admin_site.admin_view(self.show_mail)
+        listed = self.admin_site.admin_view(self.changelist_view)
+        return [
+            path("", listed, name="mail_mailbox_changelist"),
+            path("<str:name>/", shown, name="mail_mailbox_mail"),
+        ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """List the mails, newest first."""
+        self._check(request)
+        asked = request.GET.get("page", "1")
+        number = min(max(int(asked), 1), MAX_PAGE) if asked.isascii() and asked[:6].isdigit() and len(asked) < 6 else 1
+        search = request.GET.get("q", "")[:200]
+        mails, older = mailbox.page(number, search)
+        context = {"title": "Mailbox", "mails": mails, "older": older, "number": number, "search": search}
+        return self._render(request, "admin/mail/mailbox.html", context | {"folder": mailbox.folder()})
+
+    def show_mail(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Show one mail: its HTML in a sandboxed frame, and its text."""
+        self._check(request)
+        mail = mailbox.read(name)
+        if mail is None:
+            raise Http404("no such mail in the mailbox")
+        return self._render(request, "admin/mail/mail.html", {"title": mail.subject or "No subject", "mail": mail})
+
+    def _check(self, request: HttpRequest) -> None:
+        # Reset links are readable here, so being staff is not enough.
+        if not self.has_view_permission(request):
+            raise PermissionDenied("The missing right is mail.view_mailbox.")
+
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+        return TemplateResponse(
+            request, template, {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        )
+
+
+def _mails(count: int) -> str:
+    return "mail is" if count == 1 else "mails are"

@@ -1,0 +1,30 @@
+"""System check of the retries of password resets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+
+from apps.mail.actors import send_password_reset
+from apps.mail.links import VALID_FOR
+from switchyard.broker.errors import UnknownQueue
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import retries_text
+from switchyard.middleware.retry_options import span_of
+
+
+def check_reset_retries(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse retries of a password reset that may outlast its link: a mail that late is of no use to anybody."""
+    try:
+        policy = declared_yard().queue_of(send_password_reset.queue_name).retry
+    except UnknownQueue:  # another check names the queue
+        return []
+    span_ms = span_of(send_password_reset, policy)
+    if span_ms[1] < VALID_FOR.total_seconds() * 1_000:
+        return []
+    retries = send_password_reset.options.get("max_retries", policy.retries)
+    fact = f"{retries_text(retries, span_ms)}, but its link is valid for {VALID_FOR}"
+    hint = "Lower max_retries of the actor, or the delays of its queue in project/topology.py."
+    return [Error(fact, hint=hint, obj=f"actor {send_password_reset.actor_name}", id="switchyard.E061")]

@@ -1,8 +1,0 @@
-from django.apps import AppConfig
-
-
-class ApiConfig(AppConfig):
-    name = "apps.platform.api"
-    label = "switchyard_api"
-    default_auto_field = "django.db.models.BigAutoField"
-    verbose_name = "API"

@@ -1,8 +1,0 @@
-from django.apps import AppConfig
-
-
-class BulkConfig(AppConfig):
-    name = "apps.platform.bulk"
-    label = "switchyard_bulk"
-    verbose_name = "Bulk acts"
-    default_auto_field = "django.db.models.BigAutoField"

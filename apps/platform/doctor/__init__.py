@@ -1,1 +1,0 @@
-"""``manage.py doctor``: defects of a running yard, each with its likely cause and a remedy."""

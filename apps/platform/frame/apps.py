@@ -1,7 +1,0 @@
-from django.apps import AppConfig
-
-
-class FrameConfig(AppConfig):
-    name = "apps.platform.frame"
-    label = "switchyard_frame"
-    verbose_name = "Frame of the operations room"

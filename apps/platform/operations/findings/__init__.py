@@ -1,1 +1,0 @@
-"""Findings about the yard: the overview, ``manage.py doctor`` and every page say the same ones."""

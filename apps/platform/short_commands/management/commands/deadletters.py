@@ -1,3 +1,0 @@
-"""The command ``deadletters`` under its short name."""
-
-from apps.platform.dead_letters.commands.deadletters import Command as Command

@@ -1,0 +1,81 @@
+"""Customer statements: make and store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from apps.reports import pdf, queries, statement
+from apps.reports.models import Report
+from apps.shop import months
+from apps.shop import queries as shop
+from switchyard.jobs.results import open_result, save_file
+from switchyard.jobs.services import report_progress
+from switchyard.middleware.errors import PermanentFailure
+
+STEPS = 4
+CONTENT_TYPE = "application/pdf"
+
+
+def generate(customer_id: int, month: str, *, since: datetime | None = None) -> dict[str, Any]:
+    """Make the statement of a customer's month, unless the stored one has the same content.
+
+    Safe to repeat: the same content is written once.
+
+    Args:
+        since: Time at which the job was sent: a statement that is newer counts as written by this job.
+
+    Returns:
+        The stored file (``file``, ``filename``, ``content_type``, ``size_bytes``, ``sha256``) with ``checksum`` of
+        the content, and ``unchanged``: whether nothing was written since then.
+
+    Raises:
+        PermanentFailure: there is no such customer or month.
+        Cancelled: the job was cancelled.
+    """
+    try:
+        months.bounds(month)
+    except ValueError as wrong:
+        raise PermanentFailure(str(wrong)) from None
+    customer = shop.customer_or_none(customer_id)
+    if customer is None:
+        raise PermanentFailure(f"customer {customer_id}: does not exist; use the id of a customer of the shop")
+    report_progress(0, STEPS, "Reading invoices and payments")
+    content = statement.build(customer, month)
+    report_progress(1, STEPS, "Comparing with the last statement")
+    checksum = pdf.checksum(content)
+    known = queries.report_of(customer_id, month)
+    if known is not None and known.checksum == checksum and is_stored(known):
+        report_progress(STEPS, STEPS, "Nothing has changed")
+        return _result(known, unchanged=since is None or known.generated_at < since)
+    report_progress(2, STEPS, "Setting the pages")
+    document = pdf.render(content)
+    report_progress(3, STEPS, "Storing the file")
+    stored = save_file(f"statement-{month}-customer-{customer_id}.pdf", document, CONTENT_TYPE)
+    values = {**stored, "checksum": checksum, "generated_at": timezone.now()}
+    report, _ = Report.objects.update_or_create(customer=customer, month=month, defaults=values)
+    report_progress(STEPS, STEPS, "Done")
+    return _result(report, unchanged=False)
+
+
+def is_stored(report: Report) -> bool:
+    """Return whether the report's file is still in the storage."""
+    file = open_result(report.file)
+    if file is None:
+        return False
+    file.close()
+    return True
+
+
+def _result(report: Report, *, unchanged: bool) -> dict[str, Any]:
+    return {
+        "file": report.file,
+        "filename": report.filename,
+        "content_type": report.content_type,
+        "size_bytes": report.size_bytes,
+        "sha256": report.sha256,
+        "checksum": report.checksum,
+        "unchanged": unchanged,
+    }

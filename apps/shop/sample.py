@@ -1,0 +1,215 @@
+"""Sample data of a shop, equal for equal seed and day."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import random
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.db import transaction
+
+from apps.shop import months, queries, settlement
+from apps.shop.models import CENT, Customer, Invoice, InvoiceLine, InvoiceStatus, Payment, PaymentMethod
+from apps.shop.sample_words import CATALOGUE, COUNTRIES, STRAY_REFERENCES
+
+FULL_MONTHS = 12
+BATCH_ROWS = 1_000
+CURRENCIES = {country.code: country.currency for country in COUNTRIES}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Row counts of the shop. ``created`` is false when it had customers before and nothing was changed."""
+
+    customers: int
+    invoices: int
+    payments: int
+    created: bool
+
+
+@transaction.atomic
+def create(*, customers: int = 300, seed: int = 1, until: datetime.date) -> Sample:
+    """Fill an empty shop with customers, and their invoices and payments of twelve full months and the running one.
+
+    A shop that has customers is left unchanged. Each customer gets about thirteen invoices; most are paid in full,
+    some too little, too much, twice, without a readable reference, or never; the status of a few contradicts their
+    payments.
+
+    Args:
+        customers: Number of customers, at least 1.
+        seed: Equal seed and day make an equal shop.
+        until: Last day with invoices or payments.
+    """
+    if customers < 1:
+        raise ValueError(f"customers must be at least 1, got {customers}")
+    created = not Customer.objects.exists()
+    if created:
+        _fill(random.Random(seed), customers, until)  # noqa: S311 (sample data, no secret)
+    return Sample(queries.count_customers(), queries.count_invoices(), queries.count_payments(), created)
+
+
+def _fill(rng: random.Random, customers: int, until: datetime.date) -> None:
+    people = Customer.objects.bulk_create(_customers(rng, customers, until), batch_size=BATCH_ROWS)
+    drafts = _drafts(rng, people, until)
+    invoices = Invoice.objects.bulk_create([invoice for invoice, _ in drafts], batch_size=BATCH_ROWS)
+    lines = [line for _, lines in drafts for line in lines]
+    InvoiceLine.objects.bulk_create(lines, batch_size=BATCH_ROWS)
+    payments = [payment for invoice in invoices for payment in _payments(rng, invoice, until)]
+    payments += _stray_payments(rng, people, until)
+    payments.sort(key=lambda payment: payment.received_at)
+    for serial, payment in enumerate(payments, start=1):
+        payment.external_id = f"pay_{serial:08d}"
+    Payment.objects.bulk_create(payments, batch_size=BATCH_ROWS)
+    _settle(rng, invoices, payments)
+    Invoice.objects.bulk_update(invoices, ["status"], batch_size=BATCH_ROWS)
+
+
+def _customers(rng: random.Random, count: int, until: datetime.date) -> list[Customer]:
+    made = []
+    for serial in range(1, count + 1):
+        country = rng.choices(COUNTRIES, weights=(40, 18, 16, 16, 10))[0]
+        first, last = rng.choice(country.first_names), rng.choice(country.last_names)
+        company = rng.choice(country.company_forms).format(rng.choice(country.last_names)) if rng.random() < 0.8 else ""
+        host = _ascii(company.replace("&", "and")) or "mail"
+        joined = until - datetime.timedelta(days=rng.randint(400, 1_500))
+        made.append(
+            Customer(
+                name=f"{first} {last}",
+                email=f"{_ascii(first)}.{_ascii(last)}.{serial}@{host}.example",
+                company=company,
+                country=country.code,
+                created_at=_moment(rng, joined),
+            )
+        )
+    return made
+
+
+def _drafts(
+    rng: random.Random, people: list[Customer], until: datetime.date
+) -> list[tuple[Invoice, list[InvoiceLine]]]:
+    running = until.replace(day=1)
+    days = []
+    for position in range(len(people)):
+        # The first customer buys a lot, so that a statement of several pages is easy to find.
+        kind = "busy" if position == 0 else rng.choices(("busy", "regular", "rare"), weights=(6, 56, 38))[0]
+        for back in range(FULL_MONTHS, -1, -1):
+            first = months.later(running, -back)
+            for _ in range(_invoice_count(rng, kind)):
+                day = first + datetime.timedelta(days=rng.randrange(28))
+                if day <= until:
+                    days.append((day, position))
+    days.sort()
+    return [
+        _draft(rng, people[position], f"INV-{day.year:04d}-{serial:06d}", day)
+        for serial, (day, position) in enumerate(days, start=1)
+    ]
+
+
+def _invoice_count(rng: random.Random, kind: str) -> int:
+    if kind == "busy":
+        return rng.randint(4, 7)
+    if kind == "regular":
+        return rng.choices((0, 1, 2), weights=(15, 70, 15))[0]
+    return 1 if rng.random() < 0.4 else 0
+
+
+def _draft(
+    rng: random.Random, customer: Customer, number: str, day: datetime.date
+) -> tuple[Invoice, list[InvoiceLine]]:
+    invoice = Invoice(
+        number=number,
+        customer=customer,
+        issued_on=day,
+        due_on=day + datetime.timedelta(days=rng.choice((14, 30))),
+        currency=CURRENCIES[customer.country],
+    )
+    lines = []
+    for description, least, most, quantity in rng.sample(
+        CATALOGUE, rng.choices((1, 2, 3, 4, 5), (25, 35, 22, 12, 6))[0]
+    ):
+        price = Decimal(rng.randint(least * 100, most * 100)) / 100
+        lines.append(
+            InvoiceLine(invoice=invoice, description=description, quantity=rng.randint(1, quantity), unit_price=price)
+        )
+    invoice.total = sum((line.amount for line in lines), settlement.ZERO)
+    invoice.status = InvoiceStatus.VOID if rng.random() < 0.01 else InvoiceStatus.OPEN
+    return invoice, lines
+
+
+def _payments(rng: random.Random, invoice: Invoice, until: datetime.date) -> list[Payment]:
+    if invoice.status == InvoiceStatus.VOID:
+        return []
+    days = rng.choice((1, 2, 3, 5, 8, 12, 14, 21, 30))
+    first = Payment(
+        customer=invoice.customer,
+        invoice=invoice,
+        reference=invoice.number,
+        amount=invoice.total,
+        currency=invoice.currency,
+        method=rng.choices(list(PaymentMethod), weights=(6, 3, 2))[0],
+        received_at=_moment(rng, invoice.issued_on + datetime.timedelta(days=days)),
+    )
+    story = rng.choices(("full", "short", "over", "split", "twice", "unlinked", "never"), (80, 3, 2, 3, 1, 4, 7))[0]
+    made = _tell(rng, story, first)
+    return [payment for payment in made if payment.received_at.date() <= until]
+
+
+def _tell(rng: random.Random, story: str, payment: Payment) -> list[Payment]:
+    if story == "never":
+        return []
+    if story == "short":
+        payment.amount = (payment.amount * 3 / 4).quantize(CENT)
+    elif story == "over":
+        payment.amount += rng.randint(1, 40)
+    elif story == "unlinked":
+        payment.invoice = None
+        written = payment.reference.lower().replace("-", rng.choice(("-", " ", "")))
+        payment.reference = rng.choice(("{}", "Rg. {}", "payment for {} thanks")).format(written)
+    if story not in ("split", "twice"):
+        return [payment]
+    second = copy.copy(payment)
+    second.received_at += datetime.timedelta(days=rng.randint(1, 9))
+    if story == "split":
+        payment.amount = (payment.amount / 2).quantize(CENT)
+        second.amount -= payment.amount
+    return [payment, second]
+
+
+def _stray_payments(rng: random.Random, people: list[Customer], until: datetime.date) -> list[Payment]:
+    return [
+        Payment(
+            customer=customer,
+            reference=rng.choice(STRAY_REFERENCES),
+            amount=Decimal(rng.randint(1_000, 90_000)) / 100,
+            currency=CURRENCIES[customer.country],
+            received_at=_moment(rng, until - datetime.timedelta(days=rng.randrange(365))),
+        )
+        for customer in rng.sample(people, len(people) // 12)
+    ]
+
+
+def _settle(rng: random.Random, invoices: list[Invoice], payments: list[Payment]) -> None:
+    paid: dict[int | None, list[Payment]] = defaultdict(list)
+    for payment in payments:
+        paid[payment.invoice_id].append(payment)
+    for invoice in invoices:
+        if invoice.status == InvoiceStatus.VOID:
+            continue
+        invoice.status = settlement.status_for(invoice.total, settlement.paid_amount(invoice, paid[invoice.pk]))
+        if rng.random() < 0.03:
+            paid_by_hand = invoice.status != InvoiceStatus.PAID
+            invoice.status = InvoiceStatus.PAID if paid_by_hand else InvoiceStatus.OPEN
+
+
+def _moment(rng: random.Random, day: datetime.date) -> datetime.datetime:
+    clock = datetime.time(rng.randint(6, 21), rng.randrange(60), rng.randrange(60))
+    return datetime.datetime.combine(day, clock, tzinfo=datetime.UTC)
+
+
+def _ascii(words: str) -> str:
+    plain = unicodedata.normalize("NFKD", words.replace("ı", "i")).encode("ascii", "ignore").decode()
+    return "".join(letter for letter in plain.lower() if letter.isalnum())

@@ -1,0 +1,33 @@
+"""Actors of the webhooks product."""
+
+from __future__ import annotations
+
+import dramatiq
+from dramatiq.middleware import CurrentMessage
+from periodiq import cron
+
+from apps.webhooks import delivering, services
+from switchyard.conf import declared_yard
+from switchyard.middleware.outcomes import attempt
+from switchyard.middleware.retry_options import max_retries_of
+
+QUEUE = "webhook"
+
+
+@dramatiq.actor(queue_name=QUEUE, search=("delivery_id",))
+def deliver_webhook(delivery_id: str) -> None:
+    """Deliver one event to one endpoint. Safe to repeat: receivers recognise a repetition by its ``webhook-id``."""
+    delivering.deliver(delivery_id, is_last=_is_last())
+
+
+@dramatiq.actor(queue_name="default", periodic=cron("40 3 * * *"))
+def purge_delivery_attempts() -> None:
+    """Delete records of attempts older than 30 days. Safe to repeat: deleted rows stay deleted."""
+    services.purge_attempts()
+
+
+def _is_last() -> bool:
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        return False
+    return attempt(message) > max_retries_of(message, deliver_webhook, declared_yard().queue_of(QUEUE).retry)

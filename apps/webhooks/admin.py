@@ -1,0 +1,268 @@
+"""Admin of webhooks: endpoints, deliveries with their attempts, and redelivery."""
+
+from __future__ import annotations
+
+import json
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.text import Truncator
+
+from apps.webhooks import publishing, services
+from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
+from switchyard.broker.errors import BrokerError
+from switchyard.console.admin_base import ModelAdmin, TabularInline, display, label_of
+from switchyard.console.formatting import ago, counted, duration
+from switchyard.console.read_only import ReadOnly
+from switchyard.jobs.passport.row_jobs import JobLinks
+
+STATE_COLOURS = {
+    DeliveryState.PENDING: "info",
+    DeliveryState.RETRYING: "warning",
+    DeliveryState.SUCCEEDED: "success",
+    DeliveryState.DEAD: "danger",
+}
+MAX_ROTATED = 20
+
+
+class AttemptInline(ReadOnly, TabularInline):
+    """The attempts of a delivery, on its page."""
+
+    model = Attempt
+    extra = 0
+    hide_title = True
+    fields = readonly_fields = ("number", "at", "status_code", "duration_ms", "error", "response_excerpt")
+
+
+class DeliveryInline(ReadOnly, TabularInline):
+    """The deliveries of an event, on its page."""
+
+    model = Delivery
+    extra = 0
+    hide_title = True
+    show_change_link = True
+    fields = readonly_fields = ("webhook_id", "endpoint", "shown_state", "attempts_count", "last_status_code")
+
+    @display(description="State")
+    def shown_state(self, delivery: Delivery) -> str:
+        """Return the state, coloured."""
+        return label_of(delivery.state, delivery.get_state_display(), STATE_COLOURS)
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ReadOnly, ModelAdmin):
+    """Endpoints. A secret is shown once, when it is created; afterwards only its last characters."""
+
+    deletable = True  # deleted together with its deliveries
+    list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
+    list_filter = ("active", "created_at")
+    search_fields = ("url", "=owner_key")
+    search_help_text = "URL or owner"
+    badge = "shown_active"
+    code_fields = ("id", "owner_key")
+    fields = readonly_fields = (
+        "id", "owner_key", "shown_url", "shown_events", "active", "disabled_reason", "shown_secret", "created_at",
+    )  # fmt: skip
+    actions = ("enable", "disable", "rotate_secret")
+    list_per_page = 50
+
+    def heading(self, row: Endpoint) -> str:
+        """Return the page's heading."""
+        return row.shown_url
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may enable, disable and rotate."""
+        return request.user.has_perm("webhooks.operate_endpoint")
+
+    @display(description="URL", ordering="url")
+    def shown_url(self, endpoint: Endpoint) -> str:
+        """Return the URL without its query."""
+        return endpoint.shown_url
+
+    @display(description="Events")
+    def shown_events(self, endpoint: Endpoint) -> str:
+        """Return the types of events it subscribes to."""
+        return ", ".join(endpoint.events)
+
+    @display(description="Active", ordering="active", label={"active": "success", "disabled": "danger"})
+    def shown_active(self, endpoint: Endpoint) -> tuple[str, str]:
+        """Return whether it is enabled."""
+        return ("active", "Active") if endpoint.active else ("disabled", "Disabled")
+
+    @display(description="Secret")
+    def shown_secret(self, endpoint: Endpoint) -> str:
+        """Return the last characters of the secret."""
+        shown = f"whsec_…{endpoint.secret[-4:]}"
+        if len(endpoint.active_secrets) > 1:
+            shown += f", and the one before until {endpoint.previous_secret_until:%Y-%m-%d %H:%M} UTC"
+        return shown
+
+    @admin.action(description="Enable", permissions=["operate"])
+    def enable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
+        """Enable the chosen endpoints."""
+        count = sum(services.enable(pk) for pk in endpoints.values_list("pk", flat=True))
+        messages.success(request, f"{count} enabled. What was skipped meanwhile can be redelivered.")
+
+    @admin.action(description="Disable", permissions=["operate"])
+    def disable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
+        """Disable the chosen endpoints."""
+        reason = f"disabled by {request.user.get_username()}"
+        count = sum(services.disable(pk, reason) for pk in endpoints.values_list("pk", flat=True))
+        messages.success(request, f"{count} disabled. Deliveries on their way to them are skipped.")
+
+    @admin.action(description="Rotate secret", permissions=["operate"])
+    def rotate_secret(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> HttpResponse | None:
+        """Rotate the secret of each chosen endpoint and show the new one once."""
+        chosen = list(endpoints[: MAX_ROTATED + 1])
+        if len(chosen) > MAX_ROTATED:
+            messages.error(request, f"More than {MAX_ROTATED} endpoints are chosen; rotate fewer at once.")
+            return None
+        rotated = [(endpoint, services.rotate_secret(endpoint.pk)) for endpoint in chosen]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New secrets",
+            "opts": self.opts,
+            "rotated": rotated,
+            "kept_hours": round(services.PREVIOUS_SECRET_KEPT.total_seconds() / 3600),
+        }
+        # Not as a message: messages are stored in a cookie until the next page.
+        response = TemplateResponse(request, "admin/webhooks/new_secrets.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnly, ModelAdmin):
+    """Events with their deliveries."""
+
+    list_display = ("type", "owner_key", "created_at")
+    list_filter = ("type", "created_at")
+    search_fields = ("=type", "=owner_key")
+    search_help_text = "Type of event or owner"
+    code_fields = ("id", "owner_key")
+    fields = readonly_fields = ("id", "type", "owner_key", "created_at", "shown_payload")
+    inlines = (DeliveryInline,)
+    list_per_page = 50
+
+    @display(description="Payload")
+    def shown_payload(self, event: Event) -> str:
+        """Return the payload, indented."""
+        text = json.dumps(json.loads(event.payload), indent=2, ensure_ascii=False)
+        return format_html('<pre class="sy-pre sy-wrap" tabindex="0">{}</pre>', text)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly, JobLinks):
+    """Deliveries with their attempts, and an action that redelivers."""
+
+    list_display = (
+        "event_type", "shown_endpoint", "shown_state", "attempts_count", "last_status_code", "last_attempt_at",
+        "created_at",
+    )  # fmt: skip
+    list_filter = ("state", "endpoint__active", "created_at")
+    list_select_related = ("event", "endpoint")
+    search_fields = ("=job_id", "endpoint__url", "=event__type")
+    search_help_text = "Job id, URL or type of event"
+    fields = readonly_fields = (
+        "webhook_id", "event", "endpoint", "state", "attempts_count", "created_at", "last_attempt_at", "finished_at",
+        "job_id",
+    )  # fmt: skip
+    inlines = (AttemptInline,)
+    actions = ("redeliver",)
+    sending_acts = ("redeliver",)
+    badge = "shown_state"
+    main_act = "redeliver"
+    list_per_page = 50
+
+    def heading(self, row: Delivery) -> str:
+        """Return the page's heading."""
+        return f"{row.event.type} to {row.endpoint.shown_url}"
+
+    def facts(self, row: Delivery) -> list[tuple[str, str]]:
+        """Return the attempts, the last answer and the ages."""
+        tried = (ago(row.last_attempt_at) if row.last_attempt_at else "None yet", "last attempt")
+        answer = (str(row.last_status_code or "None"), "last status")
+        return [(counted(row.attempts_count, "attempt"), "so far"), answer, tried, (ago(row.created_at), "created")]
+
+    def has_redeliver_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may redeliver."""
+        return request.user.has_perm("webhooks.redeliver_delivery")
+
+    @display(description="Event", ordering="event__type")
+    def event_type(self, delivery: Delivery) -> str:
+        """Return the type of the event."""
+        return delivery.event.type
+
+    @display(description="Endpoint", ordering="endpoint__url")
+    def shown_endpoint(self, delivery: Delivery) -> str:
+        """Return the URL without its query."""
+        return delivery.endpoint.shown_url
+
+    @display(description="State", ordering="state", label=STATE_COLOURS)
+    def shown_state(self, delivery: Delivery) -> tuple[str, str]:
+        """Return the state, coloured."""
+        return delivery.state, delivery.get_state_display()
+
+    @admin.action(description="Redeliver", permissions=["redeliver"])
+    def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
+        """Enqueue a new job for each chosen delivery, with the same webhook-id."""
+        try:
+            jobs = publishing.redeliver(deliveries.values_list("pk", flat=True))
+        except BrokerError as error:
+            messages.error(request, f"Not all were sent: {error}")
+        else:
+            messages.success(request, f"{len(jobs)} on the way again, each in a new job.")
+
+
+@admin.register(Attempt)
+class AttemptAdmin(ReadOnly, ModelAdmin):
+    """Attempts of all deliveries, to search for failures."""
+
+    menu_title = "Delivery attempts"
+    list_display = ("when", "event_type", "shown_endpoint", "number", "status_code", "shown_duration", "shown_error")
+    list_filter = ("status_code", "at")
+    list_select_related = ("delivery__event", "delivery__endpoint")
+    search_fields = ("error", "=delivery__job_id")
+    search_help_text = "Error or job id"
+    fields = ("delivery", "number", "at", "status_code", "duration_ms", "error", "response_excerpt")
+    list_per_page = 50
+    ordering = ("-at",)
+
+    def heading(self, row: Attempt) -> str:
+        """Return the page's heading."""
+        return f"Attempt {row.number} of {row.delivery.event.type} to {row.delivery.endpoint.shown_url}"
+
+    def facts(self, row: Attempt) -> list[tuple[str, str]]:
+        """Return the status, the duration and the age."""
+        answer = (str(row.status_code), "status") if row.status_code else ("None", "no answer arrived")
+        return [answer, (duration(row.duration_ms), "until the answer or the error"), (ago(row.at), "ended")]
+
+    @display(description="At (UTC)", ordering="at")
+    def when(self, attempt: Attempt) -> str:
+        """Return when it ended, with seconds."""
+        return f"{attempt.at:%Y-%m-%d %H:%M:%S}"
+
+    @display(description="Event", ordering="delivery__event__type")
+    def event_type(self, attempt: Attempt) -> str:
+        """Link the delivery, by the type of its event."""
+        address = reverse("admin:webhooks_delivery_change", args=[attempt.delivery_id])
+        return format_html('<a href="{}">{}</a>', address, attempt.delivery.event.type)
+
+    @display(description="Endpoint", ordering="delivery__endpoint__url")
+    def shown_endpoint(self, attempt: Attempt) -> str:
+        """Return the URL without its query, cut."""
+        return Truncator(attempt.delivery.endpoint.shown_url).chars(60)
+
+    @display(description="Took", ordering="duration_ms")
+    def shown_duration(self, attempt: Attempt) -> str:
+        """Return how long it took."""
+        return duration(attempt.duration_ms)
+
+    @display(description="Error", ordering="error")
+    def shown_error(self, attempt: Attempt) -> str:
+        """Return the beginning of the error."""
+        return Truncator(attempt.error).chars(60) or "–"

@@ -1,0 +1,110 @@
+"""One attempt of a delivery: sign, send, record the outcome, and decide on a retry."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from django.utils import timezone
+
+from apps.webhooks import queries, services, signing
+from apps.webhooks.errors import DeliveryFailed
+from apps.webhooks.models import Delivery, DeliveryState
+from apps.webhooks.retry_after import seconds_of
+from apps.webhooks.services import AttemptOutcome
+from switchyard.broker import clock
+from switchyard.middleware.errors import PermanentFailure, RetryLater
+from switchyard.outbound.addresses import read_url
+from switchyard.outbound.http import ForbiddenAddress, OutboundError, Response, send
+
+DEADLINE_S = 10.0
+MAX_RESPONSE_BYTES = 64 * 1024
+GONE = 410
+ASKS_TO_WAIT = (429, 503)
+
+log = structlog.get_logger(__name__)
+
+
+def deliver(delivery_id: str, *, is_last: bool) -> None:
+    """Make one attempt, unless the delivery succeeded before or its endpoint is disabled.
+
+    Args:
+        is_last: No retry follows; affects only the recorded state.
+
+    Raises:
+        DeliveryFailed: no answer in time, or one that is not 2xx.
+        RetryLater: the endpoint asks to wait.
+        PermanentFailure: the endpoint is gone, its address is forbidden, or there is no such delivery.
+    """
+    delivery = queries.find_delivery(delivery_id)
+    if delivery is None:
+        raise _no_such(delivery_id)
+    if delivery.state == DeliveryState.SUCCEEDED:
+        log.info("webhook_was_delivered_before", delivery_id=delivery_id)
+        return
+    if not delivery.endpoint.active:
+        services.skip(delivery.pk)
+        log.info("webhook_skipped", delivery_id=delivery_id, endpoint_id=str(delivery.endpoint_id))
+        return
+    outcome, failure = _attempt(delivery, DeliveryState.DEAD if is_last else DeliveryState.RETRYING)
+    if not services.record_attempt(delivery.pk, outcome):
+        raise _no_such(delivery_id)
+    if failure is not None:
+        raise failure
+
+
+def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
+    """Send once; return the outcome and the exception for the actor to raise."""
+    body = signing.body_of(delivery.event)
+    headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.active_secrets, clock.utc_now())
+    started = time.monotonic()
+    try:
+        response = send(
+            "POST",
+            delivery.endpoint.url,
+            headers=headers,
+            body=body,
+            deadline_s=DEADLINE_S,
+            max_bytes=MAX_RESPONSE_BYTES,
+            truncate=True,
+        )
+    except ForbiddenAddress as error:
+        outcome = AttemptOutcome(DeliveryState.DEAD, _ms_since(started), error=str(error))
+        return outcome, PermanentFailure(str(error))
+    except OutboundError as error:
+        unanswered = DeliveryFailed(_host(delivery), error.fact)
+        return AttemptOutcome(failed, _ms_since(started), error=str(unanswered)), unanswered
+    return _judge(delivery, response, failed)
+
+
+def _judge(delivery: Delivery, response: Response, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
+    status, host = response.status, _host(delivery)
+
+    def outcome(state: DeliveryState, error: str = "", disable_reason: str = "") -> AttemptOutcome:
+        return AttemptOutcome(state, response.elapsed_ms, status, response.body, error, disable_reason)
+
+    if 200 <= status < 300:
+        return outcome(DeliveryState.SUCCEEDED), None
+    if status == GONE:
+        reason = f"answered 410 Gone at {timezone.now():%Y-%m-%d %H:%M} UTC"
+        failure = PermanentFailure(f"{host}: {reason}; the endpoint is disabled, enable it once it is back")
+        return outcome(DeliveryState.DEAD, str(failure), reason), failure
+    if status in ASKS_TO_WAIT:
+        wait_s = seconds_of(response.headers.get("retry-after", ""), clock.utc_now())
+        if wait_s is not None:
+            later = RetryLater(wait_s, f"{host}: answered {status} and asks for {wait_s:g} s; it is tried again then")
+            return outcome(failed, str(later)), later
+    refused = DeliveryFailed(host, f"answered {status}")
+    return outcome(failed, str(refused)), refused
+
+
+def _host(delivery: Delivery) -> str:
+    return read_url(delivery.endpoint.url).host
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def _no_such(delivery_id: str) -> PermanentFailure:
+    return PermanentFailure(f"delivery {delivery_id}: does not exist; it was deleted, discard this job")

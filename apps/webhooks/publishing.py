@@ -1,0 +1,64 @@
+"""Publishing of events, and redelivery."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+
+from apps.webhooks import queries
+from apps.webhooks.actors import deliver_webhook
+from apps.webhooks.models import Delivery, DeliveryState, Event
+from apps.webhooks.signing import canonical
+from switchyard.api.request_jobs import is_repeated_request, row_id_of_request
+from switchyard.jobs.services import enqueue_on_commit, request_cancel
+
+
+@transaction.atomic
+def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[str]:
+    """Record an event and deliver it to every subscribed endpoint of its owner once the transaction commits.
+
+    Returns:
+        Ids of the jobs, one for each delivery; empty when no endpoint subscribes to this event.
+
+    Raises:
+        BrokerUnavailable: event and deliveries are stored, but not all are enqueued; redeliver them from the admin.
+    """
+    event_id = row_id_of_request("event")
+    if event_id is not None and is_repeated_request() and Event.objects.filter(pk=event_id).exists():
+        recorded = Delivery.objects.filter(event_id=event_id).order_by("endpoint__created_at", "endpoint_id")
+        return [_enqueue(delivery.pk, owner_key, job_id=delivery.job_id) for delivery in recorded]
+    event = Event.objects.create(
+        pk=event_id or uuid.uuid4(), owner_key=owner_key, type=event_type, payload=canonical(payload)
+    )
+    deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in queries.subscribed(owner_key, event_type)]
+    for delivery in deliveries:
+        delivery.job_id = _enqueue(delivery.pk, owner_key)
+    Delivery.objects.bulk_create(deliveries, batch_size=100)
+    return [delivery.job_id for delivery in deliveries]
+
+
+@transaction.atomic
+def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
+    """Enqueue deliveries again, succeeded ones too, each in a new job. Old jobs that have not started are cancelled.
+
+    Returns:
+        Ids of the new jobs.
+    """
+    jobs = []
+    chosen = Delivery.objects.select_related("event").select_for_update(of=("self",)).filter(pk__in=list(delivery_ids))
+    for delivery in chosen.order_by("created_at"):
+        transaction.on_commit(partial(request_cancel, delivery.job_id))
+        delivery.job_id = _enqueue(delivery.pk, delivery.event.owner_key)
+        delivery.state = DeliveryState.PENDING
+        delivery.finished_at = None
+        delivery.save(update_fields=["job_id", "state", "finished_at"])
+        jobs.append(delivery.job_id)
+    return jobs
+
+
+def _enqueue(delivery_id: uuid.UUID, owner_key: str, *, job_id: str | None = None) -> str:
+    return enqueue_on_commit(deliver_webhook, owner=owner_key, job_id=job_id, kwargs={"delivery_id": str(delivery_id)})

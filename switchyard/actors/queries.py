@@ -1,0 +1,122 @@
+"""Actors of this code, for pages and commands."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import dramatiq
+from dramatiq.actor import Actor
+
+from switchyard.actors.errors import ActorNotDeclared
+from switchyard.broker.errors import UnknownQueue
+from switchyard.conf import declared_yard
+from switchyard.middleware.options import rules_of
+from switchyard.middleware.places import place_of
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredOption:
+    """One option of an actor.
+
+    Args:
+        value: The value as Python writes it.
+        rule: Values that the option takes, in words; "" if its rule has none.
+    """
+
+    name: str
+    value: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActorFacts:
+    """An actor with its place in the code and in the yard.
+
+    Args:
+        place: File and line of its first decorator.
+        options: Options that differ from the default.
+        pools: Pools that run it.
+        soft_limit_ms: Run time after which a job is interrupted.
+    """
+
+    name: str
+    queue: str
+    pools: tuple[str, ...]
+    module: str
+    place: str
+    docstring: str
+    options: tuple[DeclaredOption, ...]
+    soft_limit_ms: int | None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.docstring.partition("\n")[0]
+
+
+def all_actors() -> list[ActorFacts]:
+    """Return the facts of every actor, by name."""
+    return [facts_of(actor) for _, actor in sorted(dramatiq.get_broker().actors.items())]
+
+
+def find_actor(name: str) -> Actor[..., Any]:
+    """Return an actor by its name.
+
+    Raises:
+        ActorNotDeclared: this code has none of that name.
+    """
+    actors: dict[str, Actor[..., Any]] = dramatiq.get_broker().actors
+    if name not in actors:
+        raise ActorNotDeclared(name, actors)
+    return actors[name]
+
+
+def facts_of(actor: Actor[..., Any]) -> ActorFacts:
+    """Return the facts of an actor."""
+    return ActorFacts(
+        name=actor.actor_name,
+        queue=actor.queue_name,
+        pools=_pools_of(actor.queue_name),
+        module=actor.fn.__module__,
+        place=place_of(actor.fn),
+        docstring=inspect.getdoc(actor.fn) or "",
+        options=tuple(_options_of(actor)),
+        soft_limit_ms=actor.options.get("time_limit"),
+    )
+
+
+def _options_of(actor: Actor[..., Any]) -> list[DeclaredOption]:
+    rules = rules_of(actor.broker)
+    options: dict[str, Any] = {"priority": actor.priority} if actor.priority else {}
+    options |= {name: value for name, value in actor.options.items() if not _is_default(actor, name, value)}
+    found = []
+    for name, value in sorted(options.items()):
+        rule = rules.get(name)
+        text = "" if rule is None else rule.text(actor)
+        found.append(DeclaredOption(name, _written(value), text))
+    return found
+
+
+def _is_default(actor: Actor[..., Any], name: str, value: Any) -> bool:
+    """Return whether an option has the value that the time limits' middleware takes from the queue."""
+    if name != "time_limit":
+        return False
+    try:
+        return bool(value == declared_yard().queue_of(actor.queue_name).soft_limit_ms)
+    except UnknownQueue:
+        return False
+
+
+def _pools_of(queue: str) -> tuple[str, ...]:
+    return tuple(pool.name for pool in declared_yard().pools_of(queue))
+
+
+def _written(value: Any) -> str:
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    if isinstance(value, tuple) and value and all(isinstance(each, type) for each in value):
+        return f"({', '.join(each.__qualname__ for each in value)},)"
+    text = repr(value)
+    return f'cron("{value}")' if text.startswith("<CronSpec") else text

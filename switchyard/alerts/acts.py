@@ -1,0 +1,95 @@
+"""Acts of people on alerts, each with its row in the audit log."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+from switchyard.alerts import resolution, services, silences
+from switchyard.alerts.channels.parse import channels
+from switchyard.alerts.errors import UnknownChannel
+from switchyard.alerts.models import Alert, Silence
+from switchyard.alerts.notice import Notice
+from switchyard.audit.services import Who, act
+from switchyard.conf import switchyard_settings
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+MOST_IDS = 100
+
+
+def acknowledge(alerts: Sequence[Alert], *, who: Who, by: User | str, reason: str = "") -> int:
+    """Acknowledge alerts; return how many were open."""
+    target, detail = _named(alerts)
+    with act("alert.acknowledge", who=who, target=target, reason=reason, detail=detail) as entry:
+        entry.count = 0
+        for alert in alerts:
+            entry.count += services.acknowledge(alert, by=by)
+        return entry.count
+
+
+def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
+    """Resolve alerts by hand; return how many were not resolved."""
+    target, detail = _named(alerts)
+    with act("alert.resolve", who=who, target=target, reason=reason, detail=detail) as entry:
+        entry.count = 0
+        for alert in alerts:
+            entry.count += resolution.resolve(alert.pk, by=who.name)
+        return entry.count
+
+
+def silence(fingerprint: str, until: datetime, *, who: Who, reason: str) -> Silence:
+    """Silence alerts of one fingerprint, or with "" every alert.
+
+    Raises:
+        InvalidSilence: there is no reason.
+    """
+    detail = {"until": until.isoformat(timespec="seconds")}
+    with act("alert.silence", who=who, target=fingerprint, reason=reason, detail=detail) as entry:
+        made = silences.create(fingerprint=fingerprint, until=until, reason=reason, by=who.name)
+        entry.count, entry.detail = 1, detail | {"silence": made.pk}
+        return made
+
+
+def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
+    """End a silence; ``None`` when there is none, or it is over already."""
+    with act("alert.unsilence", who=who, target=str(silence_id), reason=reason) as entry:
+        ended = silences.end(silence_id, by=who.name)
+        entry.count = int(ended is not None)
+        if ended is not None:
+            entry.detail = {"fingerprint": ended.fingerprint}
+        return ended
+
+
+def send_test(name: str, *, who: Who) -> float:
+    """Send one channel a message that says it is a test; return the seconds until it was accepted, at most 5.
+
+    Raises:
+        UnknownChannel: SWITCHYARD_ALERT_URLS names no such channel.
+        ChannelFailed: the channel did not accept it. It is not retried.
+    """
+    found = {channel.name: channel for channel in channels(switchyard_settings().alert_urls)}
+    if name not in found:
+        raise UnknownChannel(name, tuple(found))
+    now = timezone.now()
+    notice = Notice(
+        id=f"test-{uuid.uuid4()}", fingerprint="test", kind="test", severity="warning",
+        title="Test of this channel", sample=f"{who.name} sent it to see that alerts arrive here. Nothing is wrong.",
+        queue="", actor="", count=1, reported=0, first_at=now, last_at=now, link="",
+    )  # fmt: skip
+    with act("alert.test", who=who, target=name) as entry:
+        began = time.monotonic()
+        found[name].send(notice)
+        entry.count = 1
+        return time.monotonic() - began
+
+
+def _named(alerts: Sequence[Alert]) -> tuple[str, dict[str, object]]:
+    ids = [alert.pk for alert in alerts]
+    return (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})

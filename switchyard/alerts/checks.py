@@ -1,0 +1,24 @@
+"""System check of SWITCHYARD_ALERT_URLS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+
+from switchyard.alerts.channels.parse import parse
+from switchyard.alerts.errors import InvalidAlertUrl
+from switchyard.conf import switchyard_settings
+
+
+def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse alert URLs that no channel can use."""
+    found: list[CheckMessage] = []
+    for position, url in enumerate(switchyard_settings().alert_urls, start=1):
+        try:
+            parse(url, position)
+        except InvalidAlertUrl as error:
+            fact, _, remedy = str(error).partition("; ")
+            found.append(Error(fact, hint=remedy, id="switchyard.E043"))
+    return found

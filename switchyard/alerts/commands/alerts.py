@@ -1,0 +1,159 @@
+"""``manage.py switchyard alerts``: list, show, acknowledge, silence, unsilence, resolve."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from switchyard.alerts import acts, queries
+from switchyard.alerts.errors import InvalidSilence
+from switchyard.alerts.models import Alert
+from switchyard.alerts.presentation import alert_json, alert_line, alert_text, silence_json, silence_line
+from switchyard.alerts.resolution import UNRESOLVED
+from switchyard.alerts.silences import end_of
+from switchyard.audit.services import Who
+from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
+from switchyard.console.command_help import ActionParser, show_examples
+from switchyard.console.printing_command import PrintingCommand
+
+EXAMPLES = """examples:
+  manage.py switchyard alerts list                                   unresolved alerts, and silences in force
+  manage.py switchyard alerts acknowledge 2041 2042
+  manage.py switchyard alerts silence f00dfacef00dface --for 4h --reason 'the provider is slow on Fridays'
+  manage.py switchyard alerts silence 2041 --for 1h --reason known   all of that alert's cause
+  manage.py switchyard alerts silence --all --for 30m --reason 'maintenance of the database'
+  manage.py switchyard alerts unsilence 17"""
+
+# Of a cause, in hexadecimal digits; a number that is shorter is an alert's id.
+FINGERPRINT_LENGTH = 16
+
+
+class Command(PrintingCommand):
+    """Operate alerts. Exits 1 if an id is unknown or there was nothing to do; stderr names it."""
+
+    help = "List alerts; acknowledge, resolve or silence them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
+        listing = verbs.add_parser("list", help="unresolved alerts, newest first, and the silences in force")
+        listing.add_argument("--state", choices=[*Alert.State.values, "all"], default="", help="alerts in this state")
+        listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N alerts (default: 50)")
+        show = verbs.add_parser("show", help="one alert with its messages")
+        show.add_argument("id", type=int, metavar="ID")
+        for verb, text in (("acknowledge", "mark as known"), ("resolve", "mark as over")):
+            act = verbs.add_parser(verb, help=text)
+            act.add_argument("ids", type=int, nargs="+", metavar="ID")
+            act.add_argument("--reason", default="", help="why, for the audit log")
+        silence = verbs.add_parser("silence", help="send no alerts of a fingerprint, or none at all, for a time")
+        silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="or an alert's id")
+        silence.add_argument("--all", action="store_true", dest="every", help="every alert, whatever happens")
+        silence.add_argument("--for", dest="span", required=True, metavar="SPAN", help="30m, 2h or 7d; at most 30d")
+        silence.add_argument("--reason", required=True, help="why, shown beside the silence")
+        unsilence = verbs.add_parser("unsilence", help="end a silence before its time")
+        unsilence.add_argument("id", type=int, metavar="ID", help="of the silence, see list")
+        unsilence.add_argument("--reason", default="", help="why, for the audit log")
+        for sub in verbs.choices.values():
+            sub.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verbs: dict[str, Callable[[dict[str, Any]], None]] = {
+            "list": self._list,
+            "show": self._show,
+            "acknowledge": self._apply,
+            "resolve": self._apply,
+            "silence": self._silence,
+            "unsilence": self._unsilence,
+        }
+        with as_command_error("alerts"):
+            verbs[options["verb"]](options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        if options["limit"] < 1:
+            message = f"--limit: {options['limit']} is below 1; ask for at least one alert"
+            raise CommandError(message, returncode=WRONG_ARGUMENTS)
+        state = options["state"]
+        states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
+        rows = list(queries.listing(states=states)[: options["limit"]])
+        silences = queries.open_silences()
+        if options["json"]:
+            shown = [silence_json(silence) for silence, _ in silences]
+            self._print({"alerts": [alert_json(row) for row in rows], "silences": shown})
+            return
+        for row in rows:
+            self.stdout.write(alert_line(row))
+        if not rows:
+            self.stdout.write("No alert is as asked.")
+        self.stderr.write(f"alerts: {queries.headline(queries.open_count())}.")
+        for silence, named in silences:
+            self.stdout.write(silence_line(silence, named))
+
+    def _show(self, options: dict[str, Any]) -> None:
+        [row] = self._rows([options["id"]])
+        deliveries = list(row.deliveries.all())
+        if options["json"]:
+            self._print(alert_json(row, deliveries))
+            return
+        self.stdout.write(alert_text(row, deliveries))
+
+    def _apply(self, options: dict[str, Any]) -> None:
+        rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
+        if options["verb"] == "acknowledge":
+            done, past = acts.acknowledge(rows, who=who, by=f"{who.name} (shell)", reason=reason), "Acknowledged"
+        else:
+            done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
+        if options["json"]:
+            self._print({"done": done, "asked": len(rows)})
+        else:
+            self.stdout.write(f"{past} {done} alert{'' if done == 1 else 's'}.")
+        if done < len(rows):
+            raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
+
+    def _silence(self, options: dict[str, Any]) -> None:
+        fingerprint = options["fingerprint"]
+        if bool(fingerprint) == options["every"]:
+            raise CommandError("silence: name a fingerprint, or --all", returncode=WRONG_ARGUMENTS)
+        if fingerprint.isdecimal() and len(fingerprint) < FINGERPRINT_LENGTH:
+            [alert] = self._rows([int(fingerprint)])
+            fingerprint = alert.fingerprint
+        elif fingerprint and not Alert.objects.filter(fingerprint=fingerprint).exists():
+            self.stderr.write(
+                f"alerts: no alert has had the fingerprint {fingerprint} yet; manage.py switchyard alerts show ID"
+            )
+        try:
+            made = acts.silence(fingerprint, end_of(options["span"]), who=Who.of_command(), reason=options["reason"])
+        except InvalidSilence as error:
+            raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
+        if options["json"]:
+            self._print(silence_json(made))
+            return
+        self.stdout.write(
+            f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
+        )
+
+    def _unsilence(self, options: dict[str, Any]) -> None:
+        ended = acts.unsilence(options["id"], who=Who.of_command(), reason=options["reason"])
+        if ended is None:
+            raise CommandError(
+                f"silence {options['id']}: none in force has this id; see manage.py switchyard alerts list"
+            )
+        if options["json"]:
+            self._print(silence_json(ended))
+            return
+        self.stdout.write(f"Silence {ended.pk} has ended: alerts from now on are sent.")
+
+    def _rows(self, ids: list[int]) -> list[Alert]:
+        found = Alert.objects.in_bulk([pk for pk in ids if 0 < pk < 2**63])
+        unknown = [str(pk) for pk in ids if pk not in found]
+        if unknown:
+            raise CommandError(
+                f"alert {', '.join(unknown)}: there is none; see manage.py switchyard alerts list --state all"
+            )
+        return [found[pk] for pk in dict.fromkeys(ids)]
+
+    def _print(self, value: object) -> None:
+        self.stdout.write(json.dumps(value, indent=2))

@@ -1,0 +1,137 @@
+"""Intake of alert groups from the broker: one alert row, and one delivery for each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from django.db import transaction
+from django.urls import NoReverseMatch, reverse
+from django.utils.http import urlencode
+
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.notice import Notice
+from switchyard.alerts.silences import in_force
+from switchyard.broker import clock
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.alert_groups import AlertGroup
+from switchyard.conf import switchyard_settings
+from switchyard.database_text import storable
+
+LONGEST_SAMPLE = 4_000
+CRITICAL_KINDS = frozenset({"dead_letter", "pool_down", "broker"})
+
+
+def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
+    """Write a claimed group as an alert with one delivery due for each channel. Safe to repeat.
+
+    While the group is silenced, its deliveries are written as such, and later messages report what came after them.
+    An alert that was resolved is open again.
+
+    Returns:
+        The group with the count that its deliveries report, to be settled. After a crash this may be less than the
+        group's count: deliveries that were already sent keep theirs.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
+    now = clock.utc_now()
+    with transaction.atomic():
+        alert, created = Alert.objects.select_for_update().get_or_create(
+            fingerprint=group.fingerprint[:128], first_at=datetime_of(group.first_at), defaults=_columns(group)
+        )
+        if not created:
+            alert.count, alert.last_at = max(alert.count, group.count), datetime_of(group.last_at)
+            _reopen(alert)
+            alert.save()
+        reported = group.count
+        silenced = in_force(alert.fingerprint).exists()
+        state = Delivery.State.SILENCED if silenced else Delivery.State.PENDING
+        for channel in channels:
+            delivery, made = Delivery.objects.select_for_update().get_or_create(
+                alert=alert,
+                channel=channel,
+                reported=group.sent_count,
+                defaults={"count": group.count, "next_try_at": now, "state": state},
+            )
+            if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
+                delivery.count = group.count
+                delivery.save(update_fields=("count",))
+            reported = min(reported, delivery.count)
+    return replace(group, count=reported)
+
+
+def _reopen(alert: Alert) -> None:
+    if alert.resolved_at is None or alert.last_at <= alert.resolved_at:
+        return
+    alert.state, alert.acknowledged_by, alert.acknowledged_at = Alert.State.OPEN, "", None
+    alert.resolved_by, alert.resolved_at = "", None
+
+
+def notice_of(delivery: Delivery) -> Notice:
+    """Return the message of a delivery."""
+    alert = delivery.alert
+    return Notice(
+        id=f"{alert.pk}-{delivery.reported}",
+        fingerprint=alert.fingerprint,
+        kind=alert.kind,
+        severity=alert.severity,
+        title=alert.title,
+        sample=alert.sample,
+        queue=alert.queue,
+        actor=alert.actor,
+        count=delivery.count,
+        reported=delivery.reported,
+        first_at=alert.first_at,
+        last_at=alert.last_at,
+        link=alert.link,
+    )
+
+
+def notice_of_group(group: AlertGroup) -> Notice:
+    """Return the message of a group that has no rows because the database does not answer."""
+    columns = _columns(group)
+    return Notice(
+        id=f"{group.fingerprint}-{group.first_at}-{group.sent_count}",
+        fingerprint=group.fingerprint,
+        kind=group.sample.kind,
+        severity=columns["severity"],
+        title=columns["title"],
+        sample=columns["sample"],
+        queue=group.sample.queue,
+        actor=group.sample.actor,
+        count=group.count,
+        reported=group.sent_count,
+        first_at=datetime_of(group.first_at),
+        last_at=datetime_of(group.last_at),
+        link=columns["link"],
+    )
+
+
+def _columns(group: AlertGroup) -> dict[str, Any]:
+    fact = group.sample
+    severity = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
+    return {
+        "kind": fact.kind[:64],
+        "title": storable(fact.title)[:300],
+        "severity": severity.value,
+        "sample": storable(fact.detail)[:LONGEST_SAMPLE],
+        "queue": fact.queue[:64],
+        "actor": fact.actor[:255],
+        "link": _link(group),
+        "count": group.count,
+        "last_at": datetime_of(group.last_at),
+    }
+
+
+def _link(group: AlertGroup) -> str:
+    try:
+        if group.sample.kind == "dead_letter":
+            query = urlencode({"fingerprint": group.fingerprint})
+            page = f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?{query}"
+        else:
+            page = reverse("switchyard-operations")
+    except NoReverseMatch:
+        return ""
+    return f"{switchyard_settings().public_url}{page}"[:500]

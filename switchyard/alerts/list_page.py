@@ -1,0 +1,134 @@
+"""Content of the list of alerts: the unresolved ones, the silences in force, and the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, ChangeList
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from switchyard.alerts import queries
+from switchyard.alerts.channels.parse import channels
+from switchyard.alerts.errors import InvalidAlertUrl
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.resolution import UNRESOLVED
+from switchyard.conf import switchyard_settings
+
+MOST_CARDS = 20
+MOST_ENDED = 10
+RESOLVED_FOR = timedelta(days=1)
+TABS = (("Now", ""), ("Acknowledged", "acknowledged"), ("Resolved", "resolved"))
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """One channel with its last message; ``at`` is ``None`` where none was sent."""
+
+    name: str
+    at: datetime | None
+    error: str
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """Cause that raises an alert, and how many of its alerts are unresolved."""
+
+    name: str
+    when: str
+    of: str
+    kinds: tuple[str, ...]
+    unresolved: int = 0
+
+
+RULES = (
+    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", ("dead_letter",)),
+    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", ("broker",)),
+)
+
+
+def asks(request: HttpRequest) -> bool:
+    """Return whether the address asks for a list of alerts, and not only for those of now."""
+    return bool(request.GET.keys() - {ERROR_FLAG})
+
+
+def context_of(request: HttpRequest) -> dict[str, Any]:
+    """Return what the page shows beside the list that a filter asks for."""
+    state = request.GET.get("state__exact", request.GET.get("state", ""))
+    now = timezone.now()
+    silences = queries.open_silences()
+    unresolved = Alert.objects.filter(state__in=UNRESOLVED)
+    silenced = {silence.fingerprint for silence, _ in silences}
+    # The open ones first; "open" also sorts after "acknowledged".
+    newest = unresolved.prefetch_related("deliveries").order_by("-state", "-last_at", "-id")
+    cards = queries.counted_now(newest[:MOST_CARDS])
+    resolved = Alert.objects.filter(state=Alert.State.RESOLVED)
+    return {
+        "silences": silences,
+        "headline": queries.headline(queries.open_count()),
+        "unresolved_count": unresolved.count(),
+        "cards": [(card, _sent(card), bool(silenced & {"", card.fingerprint})) for card in cards],
+        "ended_count": resolved.filter(resolved_at__gte=now - RESOLVED_FOR).count(),
+        "ended": list(resolved.order_by("-resolved_at", "-id")[:MOST_ENDED]),
+        "channels": channel_rows(),
+        "rules": rule_rows(unresolved),
+        "tabs": [
+            *((text, f"?state__exact={value}" if value else "?", value == state) for text, value in TABS),
+            ("All", "?all=", state == "" and asks(request)),
+        ],
+        "search": request.GET.get("q", ""),
+    }
+
+
+def links_of(shown: ChangeList) -> dict[str, str]:
+    """Return the addresses of the pages of alerts before and after the one that is shown."""
+    pages, number = shown.paginator.num_pages, shown.page_num
+    return {
+        "newer_link": shown.get_query_string({PAGE_VAR: str(number - 1)}) if number > 1 else "",
+        "older_link": shown.get_query_string({PAGE_VAR: str(number + 1)}) if number < pages else "",
+    }
+
+
+def rule_rows(unresolved: QuerySet[Alert]) -> list[RuleRow]:
+    """Return what raises alerts here; alerts of any other kind are counted in a row of their own."""
+    counted = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
+    found = [replace(rule, unresolved=sum(counted.pop(kind, 0) for kind in rule.kinds)) for rule in RULES]
+    others = sum(counted.values())
+    return [*found, RuleRow("Other", "raised by other code", "", (), others)] if others else found
+
+
+def channel_rows() -> list[ChannelRow]:
+    """Return the channels of the settings, each with its last message."""
+    try:
+        declared = channels(switchyard_settings().alert_urls)
+    except InvalidAlertUrl as error:
+        return [ChannelRow(name="SWITCHYARD_ALERT_URLS", at=None, error=str(error), waiting=0)]
+    found = []
+    for channel in declared:
+        messages = Delivery.objects.filter(channel=channel.name)
+        last = messages.filter(state=Delivery.State.SENT).order_by("-sent_at").first()
+        failed = messages.exclude(error="").order_by("-id").first()
+        failing = failed is not None and (last is None or failed.pk > last.pk)
+        found.append(
+            ChannelRow(
+                name=channel.name,
+                at=last.sent_at if last else None,
+                error=failed.error if failed is not None and failing else "",
+                waiting=messages.filter(state=Delivery.State.PENDING).count(),
+            )
+        )
+    return found
+
+
+def _sent(alert: Alert) -> list[tuple[str, Delivery]]:
+    """Return the newest message of each channel."""
+    newest: dict[str, Delivery] = {}
+    deliveries: Sequence[Delivery] = list(alert.deliveries.all())
+    for delivery in deliveries:
+        newest[delivery.channel] = delivery
+    return sorted(newest.items())

@@ -1,0 +1,149 @@
+"""Sending of due deliveries, each channel in its own thread: one that hangs or fails delays no other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+from django.db.models import F, QuerySet
+
+from switchyard.alerts.channels import Channel
+from switchyard.alerts.errors import ChannelFailed
+from switchyard.alerts.intake import notice_of
+from switchyard.alerts.models import Delivery
+from switchyard.alerts.notice import Notice
+from switchyard.alerts.silences import in_force
+from switchyard.broker import clock
+
+log = structlog.get_logger(__name__)
+
+MOST_TRIES = 5
+BACKOFF_S = (5, 15, 45, 90)
+BATCH = 50
+# Seconds into a batch after which a channel starts no further message. One message takes at most DEADLINE_S (5 s).
+BUDGET_S = 4.0
+BATCH_ENDS_S = 10.0
+CLAIM_S = 60
+
+
+@dataclass(slots=True)
+class ChannelBatch:
+    """Messages of one channel in one batch.
+
+    Args:
+        results: Message id to its failure; ``None`` if the channel accepted it.
+    """
+
+    channel: Channel
+    notices: Sequence[Notice]
+    results: dict[str, ChannelFailed | None] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Send the messages in order until the channel does not answer or ``BUDGET_S`` is spent."""
+        started, results = time.monotonic(), self.results
+        for item in self.notices:
+            if time.monotonic() - started > BUDGET_S:
+                return
+            try:
+                self.channel.send(item)
+            except ChannelFailed as error:
+                results[item.id] = error
+                if not error.answered:
+                    return
+            except Exception as error:  # noqa: BLE001  an error in one channel must not stop the others
+                results[item.id] = ChannelFailed(self.channel.name, f"{type(error).__name__} in the channel")
+                return
+            else:
+                results[item.id] = None
+
+
+def send_all(batches: Sequence[ChannelBatch]) -> None:
+    """Run all channels in parallel for at most ``BATCH_ENDS_S``; a message without an answer by then has failed."""
+    threads = [
+        threading.Thread(target=batch.run, name=f"alerts {batch.channel.name}", daemon=True) for batch in batches
+    ]
+    for thread in threads:
+        thread.start()
+    ends = time.monotonic() + BATCH_ENDS_S
+    for thread, batch in zip(threads, batches, strict=True):
+        thread.join(max(0.0, ends - time.monotonic()))
+        # A thread that outlives the deadline writes into the old dict, which nobody reads.
+        batch.results = dict(batch.results)
+        waiting = next((notice.id for notice in batch.notices if notice.id not in batch.results), None)
+        if thread.is_alive() and waiting is not None:
+            batch.results[waiting] = ChannelFailed(batch.channel.name, f"no answer in {BATCH_ENDS_S:.0f} s")
+
+
+def send_due(channels: Sequence[Channel]) -> int:
+    """Send the due deliveries and store the results; return how many messages were accepted.
+
+    Raises:
+        django.db.DatabaseError: rows could not be read or written; messages sent meanwhile may be sent again.
+    """
+    by_name = {channel.name: channel for channel in channels}
+    claimed: dict[str, list[Delivery]] = defaultdict(list)
+    for delivery in _claim_due(list(by_name)):
+        claimed[delivery.channel].append(delivery)
+    batches = [ChannelBatch(by_name[name], [notice_of(item) for item in items]) for name, items in claimed.items()]
+    send_all(batches)
+    return sum(_record_results(batch, claimed[batch.channel.name]) for batch in batches)
+
+
+def _claim_due(names: Sequence[str]) -> list[Delivery]:
+    now = clock.utc_now()
+    pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
+    gone = pending.exclude(channel__in=names)
+    gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
+    _hold_back(pending)
+    claimed = []
+    for delivery in pending.filter(channel__in=names).select_related("alert")[:BATCH]:
+        # Of several schedulers the one whose update matches sends. After a crash the delivery is due again in 60 s.
+        mine = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.PENDING, next_try_at=delivery.next_try_at)
+        if mine.update(next_try_at=now + timedelta(seconds=CLAIM_S), tries=F("tries") + 1):
+            delivery.tries += 1
+            claimed.append(delivery)
+    return claimed
+
+
+def _hold_back(pending: QuerySet[Delivery]) -> None:
+    """Send nothing whose alert was silenced while it waited."""
+    silenced = set(in_force().values_list("fingerprint", flat=True))
+    if silenced:
+        held = pending if "" in silenced else pending.filter(alert__fingerprint__in=silenced)
+        held.update(state=Delivery.State.SILENCED)
+
+
+def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:
+    failures = [result for result in batch.results.values() if result is not None]
+    no_answer = next((failure for failure in failures if not failure.answered), None)
+    accepted = 0
+    for delivery, item in zip(deliveries, batch.notices, strict=True):
+        now = clock.utc_now()
+        if item.id in batch.results and batch.results[item.id] is None:
+            delivery.state, delivery.sent_at, delivery.error = Delivery.State.SENT, now, ""
+            accepted += 1
+        elif failure := batch.results.get(item.id) or no_answer:
+            _record_failure(delivery, failure)
+        else:  # not attempted
+            delivery.tries, delivery.next_try_at = delivery.tries - 1, now
+        delivery.save(update_fields=("state", "sent_at", "error", "tries", "next_try_at"))
+    return accepted
+
+
+def _record_failure(delivery: Delivery, failure: ChannelFailed) -> None:
+    delivery.error = failure.fact[:300]
+    if delivery.tries >= MOST_TRIES:
+        delivery.state = Delivery.State.GIVEN_UP
+        log.error(
+            "alert given up", channel=delivery.channel, alert=delivery.alert_id, tries=delivery.tries, why=failure.fact
+        )
+        return
+    delivery.next_try_at = clock.utc_now() + timedelta(seconds=BACKOFF_S[delivery.tries - 1])
+    log.warning(
+        "alert not sent", channel=delivery.channel, alert=delivery.alert_id, tries=delivery.tries, why=failure.fact
+    )

@@ -1,0 +1,107 @@
+"""Dispatch of due alerts, and acknowledging."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from switchyard.alerts.channels import Channel
+from switchyard.alerts.channels.log import LogChannel
+from switchyard.alerts.channels.parse import channels
+from switchyard.alerts.intake import notice_of_group, write_alert
+from switchyard.alerts.models import Alert
+from switchyard.alerts.sending import ChannelBatch, send_all, send_due
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.alert_groups import AlertGroup
+from switchyard.conf import switchyard_settings
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = structlog.get_logger(__name__)
+
+GROUPS_AT_ONCE = 20
+LOG_EVERY_S = 60.0
+_log_lock = threading.Lock()
+_logged_at: dict[str, float] = {}
+
+
+def dispatch_due() -> int:
+    """Claim the due alert groups and send them to every channel; return how many messages were accepted.
+
+    The scheduler calls this function every second. It takes about 10 s if a channel hangs. Safe to run in two
+    processes. While the database does not answer, messages are sent without rows.
+
+    The caller renews its database connection between calls.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    targets = channels(switchyard_settings().alert_urls)
+    alerts = facilities().alerts
+    accepted = 0
+    for group in alerts.claim_due(GROUPS_AT_ONCE):
+        try:
+            written = write_alert(group, [channel.name for channel in targets])
+        except DatabaseError as error:
+            _log_database_error(error)
+            accepted += _send_without_rows(group, targets)
+        else:
+            alerts.settle(written)
+    try:
+        return accepted + send_due(targets)
+    except DatabaseError as error:
+        _log_database_error(error)
+        return accepted
+
+
+def acknowledge(alert: Alert, *, by: User | str) -> bool:
+    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved.
+
+    Args:
+        by: The user; for a command, the name for the row.
+    """
+    name = by if isinstance(by, str) else by.get_username()
+    with transaction.atomic():
+        row = Alert.objects.select_for_update().get(pk=alert.pk)
+        if row.state != Alert.State.OPEN:
+            return False
+        row.state, row.acknowledged_by, row.acknowledged_at = Alert.State.ACKNOWLEDGED, name[:150], timezone.now()
+        row.save(update_fields=("state", "acknowledged_by", "acknowledged_at"))
+        if not isinstance(by, str):
+            LogEntry.objects.create(
+                user=by,
+                content_type=ContentType.objects.get_for_model(Alert),
+                object_id=str(row.pk),
+                object_repr=str(row)[:200],
+                action_flag=CHANGE,
+                change_message="Acknowledged",
+            )
+    return True
+
+
+def _send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
+    notice = notice_of_group(group)
+    batches = [ChannelBatch(channel, [notice]) for channel in targets]
+    send_all(batches)
+    accepted = [batch.channel for batch in batches if batch.results.get(notice.id, True) is None]
+    # Without settling, the claim expires and the group is due again: a log line alone has not reached anybody.
+    if any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets):
+        facilities().alerts.settle(group)
+    return len(accepted)
+
+
+def _log_database_error(error: DatabaseError) -> None:
+    name, now = type(error).__name__, time.monotonic()
+    with _log_lock:
+        if now - _logged_at.get(name, -LOG_EVERY_S) < LOG_EVERY_S:
+            return
+        _logged_at[name] = now
+    log.error("alerts are sent without rows: the database does not answer", error=name)

@@ -1,0 +1,71 @@
+"""Silences: alerts of one fingerprint, or all, are written but not sent until a time."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+
+from switchyard.alerts.errors import InvalidSilence
+from switchyard.alerts.models import Alert, Silence
+from switchyard.database_text import storable
+from switchyard.middleware.clock_comparison import compared_now
+
+LONGEST = timedelta(days=30)
+LONGEST_REASON = 500
+SPANS = {"1h": "1 hour", "4h": "4 hours", "12h": "12 hours", "1d": "1 day", "3d": "3 days", "7d": "7 days"}
+_SPAN = re.compile(r"([1-9][0-9]{0,4})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def in_force(fingerprint: str | None = None) -> QuerySet[Silence]:
+    """Return the silences that hold now, the first to end first; with a fingerprint those that cover it."""
+    found = Silence.objects.filter(until__gt=compared_now(), ended_at__isnull=True)
+    return found if fingerprint is None else found.filter(Q(fingerprint="") | Q(fingerprint=fingerprint[:128]))
+
+
+def end_of(span: str) -> datetime:
+    """Return the time after a span such as ``30m``, ``2h`` or ``7d``.
+
+    Raises:
+        InvalidSilence: the text is no span, or one of more than 30 days.
+    """
+    matched = _SPAN.fullmatch(span.strip())
+    if matched is None:
+        raise InvalidSilence(f"{span!r:.40} is no span of time", "write 30m, 2h or 7d")
+    length = timedelta(**{_UNITS[matched[2]]: int(matched[1])})
+    if length > LONGEST:
+        raise InvalidSilence(f"{span} is over {LONGEST.days} days", "mend the cause, or leave its channel out")
+    return compared_now() + length
+
+
+def create(*, fingerprint: str, until: datetime, reason: str, by: str) -> Silence:
+    """Silence alerts. Messages that wait to be sent are held back as well.
+
+    Args:
+        fingerprint: Of the alerts; "" silences every alert.
+
+    Raises:
+        InvalidSilence: there is no reason.
+    """
+    if not reason.strip():
+        raise InvalidSilence("there is no reason", "say why, for those who wonder what is quiet")
+    return Silence.objects.create(
+        fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
+        created_by=by[:150],
+    )  # fmt: skip
+
+
+def end(silence: int, *, by: str) -> Silence | None:
+    """End a silence before its time; ``None`` when there is none, or it is over already."""
+    if not in_force().filter(pk=silence).update(ended_at=compared_now(), ended_by=by[:150]):
+        return None
+    return Silence.objects.get(pk=silence)
+
+
+def titles(silences: list[Silence]) -> dict[str, str]:
+    """Return the title of the newest alert of each silence's fingerprint."""
+    fingerprints = [silence.fingerprint for silence in silences if silence.fingerprint]
+    rows = Alert.objects.filter(fingerprint__in=fingerprints).order_by("last_at")
+    return dict(rows.values_list("fingerprint", "title"))

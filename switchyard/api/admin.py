@@ -1,0 +1,170 @@
+"""API tokens in the admin: create, name and revoke; and the stored idempotent requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from switchyard.api.models import SCOPES, IdempotentRequest, Token
+from switchyard.api.tokens import covered_scopes, issue_secret, revoke_token
+from switchyard.audit.services import Who, act
+from switchyard.console.admin_base import CheckboxSelectMultiple, ModelAdmin, display
+from switchyard.console.read_only import ReadOnly
+
+
+class TokenForm(forms.ModelForm):
+    """Form of a token, with its scopes as check boxes."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
+        widget=CheckboxSelectMultiple,
+    )
+
+    giver: Any = None
+
+    class Meta:
+        model = Token
+        fields = ("name", "owner", "scopes")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Offer the scopes that the giver's permissions cover, in this form alone: the class's field is shared."""
+        super().__init__(*args, **options)
+        scopes = self.fields.get("scopes")
+        if isinstance(scopes, forms.MultipleChoiceField):
+            scopes.choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(self.giver)]
+
+
+@admin.register(Token)
+class TokenAdmin(ModelAdmin):
+    """Create, inspect and revoke tokens. The plain token is shown once, after it was created.
+
+    A superuser makes tokens for everybody; other users for themselves, with the scopes that their permissions cover.
+    """
+
+    menu_title = "API tokens"
+    form = TokenForm
+    list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
+    list_filter = ("revoked_at", "created_at")
+    search_fields = ("name", "prefix", f"owner__{get_user_model().USERNAME_FIELD}")
+    search_help_text = "Name, beginning of the token or owner"
+    badge = "shown_state"
+    list_select_related = ("owner",)
+    actions = ("revoke",)
+    kept = ("owner", "shown_scopes", "shown_prefix", "created_at", "last_used_at", "revoked_at")
+
+    @property
+    def autocomplete_fields(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The owner, where the project's admin can search its users; Django refuses the option elsewhere."""
+        users, site = get_user_model(), self.admin_site
+        searched = site.is_registered(users) and bool(site.get_model_admin(users).search_fields)
+        return ("owner",) if searched else ()
+
+    @display(description="token")
+    def shown_prefix(self, token: Token) -> str:
+        """Return the public part of a token."""
+        return f"sy_{token.prefix}_…"
+
+    @display(description="scopes")
+    def shown_scopes(self, token: Token) -> str:
+        """Return the scopes in one line."""
+        return ", ".join(token.scopes)
+
+    @display(description="state", label={"usable": "success", "revoked": "danger"})
+    def shown_state(self, token: Token) -> str:
+        """Return whether the token still works."""
+        return "usable" if token.revoked_at is None else "revoked"
+
+    def get_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
+        """Return the fields; of an existing token only the name can be changed."""
+        if obj is not None:
+            return ("name", *self.kept)
+        return ("name", "owner", "scopes") if request.user.is_superuser else ("name", "scopes")
+
+    def get_form(
+        self, request: HttpRequest, obj: Token | None = None, change: bool = False, **options: Any
+    ) -> type[ModelForm[Token]]:
+        """Return the form, with the scopes that the user may give."""
+        form = super().get_form(request, obj, change, **options)
+        return type(form.__name__, (form,), {"giver": request.user})
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
+        """Return the read-only fields."""
+        return () if obj is None else self.kept
+
+    def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
+        """Save a token; issue the secret of a new one.
+
+        Raises:
+            PermissionDenied: a new token has a scope that the user's permissions do not cover.
+        """
+        if not change and not set(obj.scopes) <= set(covered_scopes(request.user)):
+            raise PermissionDenied("The token has a scope that your permissions do not cover.")
+        if not change and not request.user.is_superuser:
+            obj.owner = request.user  # type: ignore[assignment]  # the admin lets nobody in without a user
+        obj.plain = "" if change else issue_secret(obj)
+        detail = {"name": obj.name, "scopes": obj.scopes, "owner": obj.owner.get_username()}
+        name = "token.rename" if change else "token.create"
+        with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail) as entry:
+            super().save_model(request, obj, form, change)
+            entry.count = 1
+
+    def delete_model(self, request: HttpRequest, obj: Token) -> None:
+        """Delete a token."""
+        with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}) as entry:
+            super().delete_model(request, obj)
+            entry.count = 1
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
+        """Delete the selected tokens."""
+        for token in queryset:
+            self.delete_model(request, token)
+
+    def response_add(self, request: HttpRequest, obj: Token, post_url_continue: str | None = None) -> HttpResponse:
+        """Show a new token's plain form once."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New token",
+            "opts": self.opts,
+            "token": obj,
+            "plain": obj.plain,
+        }
+        # Not as a message: messages are stored in a cookie until the next page.
+        return TemplateResponse(request, "admin/switchyard_api/new_token.html", context)
+
+    @admin.action(description="Revoke", permissions=["change"])
+    def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:
+        """Revoke the selected tokens."""
+        usable = tokens.filter(revoked_at__isnull=True)
+        prefixes = list(usable.values_list("prefix", flat=True))
+        for prefix in prefixes:
+            with act("token.revoke", who=Who.of_request(request), target=prefix) as entry:
+                revoke_token(prefix)
+                entry.count = 1
+        messages.success(request, f"Revoked: {len(prefixes)}. They are refused from now on.")
+
+
+@admin.register(IdempotentRequest)
+class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
+    """Requests stored with an Idempotency-Key, and their answers. Read-only but deletable."""
+
+    menu_title = "Idempotency keys"
+    deletable = True
+    list_display = ("key", "token", "shown_status", "claimed_at")
+    search_fields = ("=key", "token__prefix", "token__name")
+    search_help_text = "Key, or the token's name or beginning"
+    code_fields = ("key", "fingerprint")
+    list_select_related = ("token",)
+    fields = ("token", "key", "fingerprint", "shown_status", "claimed_at")
+
+    @display(description="answer")
+    def shown_status(self, kept: IdempotentRequest) -> str:
+        """Return the status of the stored answer."""
+        return str(kept.status or "in flight")

@@ -1,0 +1,66 @@
+"""Authentication of the API: bearer tokens with scopes, as authentication objects of django-ninja."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from ninja.security import HttpBearer
+
+from switchyard.api.models import Token
+from switchyard.api.problems import Problem
+from switchyard.api.tokens import find_token, note_use
+
+# Attribute of the request that caches its checked token.
+_CHECKED = "_switchyard_token"
+
+
+def token_of(request: HttpRequest) -> Token | None:
+    """Return the valid token of a request or ``None``; checked once for each request."""
+    if not hasattr(request, _CHECKED):
+        plain = plain_token(request)
+        token = find_token(plain) if plain else None
+        if token is not None:
+            note_use(token)
+        setattr(request, _CHECKED, token)
+    found: Token | None = getattr(request, _CHECKED)
+    return found
+
+
+def plain_token(request: HttpRequest) -> str:
+    """Return the bearer token of a request, unchecked; "" without one."""
+    scheme, _, plain = request.headers.get("Authorization", "").partition(" ")
+    return plain.strip() if scheme.lower() == "bearer" else ""
+
+
+class BearerToken(HttpBearer):
+    """Accept requests whose token has a scope; ``request.auth`` is then the ``Token``.
+
+    Args:
+        scopes: ``submit``, ``read`` or ``operate``; one of those given suffices.
+
+    Raises:
+        Problem: 403, the token lacks the scope. Without a token the API answers 401.
+    """
+
+    def __init__(self, *scopes: str) -> None:
+        super().__init__()
+        self.scopes = scopes
+
+    def __call__(self, request: HttpRequest) -> Token | None:
+        token = token_of(request)
+        if token is not None and not any(token.allows(scope) for scope in self.scopes):
+            raise Problem(
+                403,
+                f"the token has the scopes {', '.join(token.scopes)}, this request needs {' or '.join(self.scopes)}; "
+                "use a token that has it",
+            )
+        return token
+
+    def authenticate(self, request: HttpRequest, token: str) -> Token | None:
+        """Not called: ``__call__`` reads the header itself."""
+        return token_of(request)
+
+
+submit_scope = BearerToken("submit")
+read_scope = BearerToken("read")
+operate_scope = BearerToken("operate")
+cancel_scope = BearerToken("submit", "operate")

@@ -1,0 +1,147 @@
+"""Mapping of exceptions to problem documents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from switchyard.api.auth import plain_token
+from switchyard.api.parsing import invalid
+from switchyard.api.problems import FieldError, Problem
+from switchyard.api.request_jobs import NOT_ENQUEUED, UNKNOWN, HistoryUnavailable, current_request
+from switchyard.broker.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnsafe,
+    PayloadTooLarge,
+    QueueFull,
+    ResultStoreUnavailable,
+    UnencodablePayload,
+)
+from switchyard.files.errors import DiskFull, StorageError, is_full
+from switchyard.middleware.errors import ArgumentMisfit
+
+RETRY_AFTER_S = 5
+logger = logging.getLogger(__name__)
+
+
+def problem_of(request: HttpRequest, error: Exception) -> Problem:
+    """Return the problem document for an exception; unexpected ones are logged and reveal nothing."""
+    for kinds, make in REFUSALS:
+        if isinstance(error, kinds):
+            return make(request, error)
+    logger.error("api request failed: %s %s", request.method, request.path, exc_info=error)
+    return _failed(500, "something went wrong on our side, it was logged", error)
+
+
+def answer(request: HttpRequest, error: Any) -> HttpResponse:
+    """Return the response to an exception."""
+    return problem_of(request, error).response()
+
+
+def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
+    if "Authorization" not in request.headers:
+        detail, challenge = "no token; send Authorization: Bearer sy_…", 'Bearer realm="switchyard"'
+    elif not plain_token(request):
+        detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
+        challenge = 'Bearer realm="switchyard", error="invalid_token"'
+    else:
+        detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
+        challenge = 'Bearer realm="switchyard", error="invalid_token"'
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _http_error(request: HttpRequest, error: HttpError) -> Problem:
+    # django-ninja wraps every exception of its parser in a 400.
+    if isinstance(error.__cause__, Problem):
+        return error.__cause__
+    return Problem(error.status_code, error.message)
+
+
+def _validation(request: HttpRequest, error: ValidationError) -> Problem:
+    return invalid([FieldError(".".join(map(str, found["loc"][1:])), found["msg"]) for found in error.errors])
+
+
+def _unavailable(request: HttpRequest, error: Exception) -> Problem:
+    logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
+    if isinstance(error, BrokerFull):
+        what = "broker has no room for more work"
+    elif isinstance(error, BrokerUnsafe):
+        what = "broker is given no work until it is safe again"
+    elif isinstance(error, ResultStoreUnavailable):
+        what = "store of results does not answer"
+    elif isinstance(error, DiskFull):
+        what = "disk of the files is full"
+    elif isinstance(error, StorageError):
+        what = "storage does not answer"
+    elif isinstance(error, OperationalError) and is_full(error):
+        what = "disk of the database is full"
+    else:
+        is_broker = isinstance(error, BrokerError) and not isinstance(error, HistoryUnavailable)
+        what = f"{'broker' if is_broker else 'database'} does not answer"
+    return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
+
+
+def _full(request: HttpRequest, error: QueueFull) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    what = f"queue {error.queue_name} holds as much work as it may"
+    return _failed(429, what, error, retry_after_s=RETRY_AFTER_S)
+
+
+def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | None = None) -> Problem:
+    """Return the problem of a request that may be repeated: what is known of its jobs, and how to repeat it."""
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    jobs = current_request()
+    if jobs is None:  # only a POST enqueues
+        return Problem(status, f"{what}; send the request again", headers=headers)
+    # Code of a host may enqueue past the platform's services, which note the outcome.
+    jobs.in_doubt = jobs.in_doubt or getattr(error, "outcome", "") == UNKNOWN
+    known = "nothing was enqueued" if jobs.outcome == NOT_ENQUEUED else "whether its work was enqueued is unknown"
+    if jobs.has_key:
+        advice = "send the request again with the same Idempotency-Key, its work is done once"
+    elif jobs.outcome == NOT_ENQUEUED or jobs.safe_to_repeat:
+        advice = "send the request again"
+    else:
+        advice = "sent again it may be done twice: look its jobs up first, and send an Idempotency-Key from now on"
+    job_ids = jobs.job_ids if jobs.outcome == UNKNOWN else ()
+    return Problem(status, f"{what}: {known}; {advice}", headers=headers, outcome=jobs.outcome, job_ids=job_ids)
+
+
+def _unencodable(request: HttpRequest, error: UnencodablePayload) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return invalid([FieldError("", f"holds a value that cannot be enqueued: it {error.fact}")])
+
+
+def _misfit(request: HttpRequest, error: ArgumentMisfit) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return invalid([FieldError("", f"holds a value that cannot be enqueued: {error.fact}")])
+
+
+REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
+    (Problem, lambda request, error: error),
+    (AuthenticationError, _unauthenticated),
+    (HttpError, _http_error),
+    (ValidationError, _validation),
+    (QueueFull, _full),
+    (
+        PayloadTooLarge,
+        lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
+    ),
+    (UnencodablePayload, _unencodable),
+    (ArgumentMisfit, _misfit),
+    ((BrokerError, OperationalError, StorageError, ResultStoreUnavailable), _unavailable),
+    (Http404, lambda request, error: Problem(404, "nothing is here")),
+    (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),
+    (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),
+    (
+        (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError),
+        lambda request, error: Problem(400, "the request cannot be read; see how it was encoded"),
+    ),
+)

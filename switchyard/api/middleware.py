@@ -1,0 +1,72 @@
+"""Problem documents for requests that reach no operation: unknown paths, wrong methods, malformed requests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+from switchyard.api.problems import CONTENT_TYPE, Problem
+
+# Path of the API below the site's root. Here, not in application.py: this middleware runs without ninja as well.
+PREFIX = "api/v1/"
+DETAILS = {
+    400: "the request cannot be read; see how it was encoded",
+    403: "this is not allowed",
+    404: "nothing is here; see {root}docs",
+    405: "{method} is not known here",
+    413: "the body is too large; send less",
+    500: "something went wrong on our side; it was logged, try again later",
+}
+
+
+@sync_and_async_middleware
+def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Turn every refusal below the API's root into a problem document, and forbid caching of all responses."""
+    if iscoroutinefunction(get_response):
+        return _async(get_response)
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        return finish(request, get_response(request))
+
+    return middleware
+
+
+def _async(
+    get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
+) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
+    async def middleware(request: HttpRequest) -> HttpResponseBase:
+        return finish(request, await get_response(request))
+
+    return middleware
+
+
+def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Return the response in the API's form; responses outside the API are unchanged."""
+    root = f"/{PREFIX}"
+    if not f"{request.path_info}/".startswith(root):
+        return response
+    if response.status_code >= 400 and response.get("Content-Type") != CONTENT_TYPE:
+        response = _as_problem(request, response, root)
+    if "Cache-Control" not in response:
+        response["Cache-Control"] = "no-store"
+    return response
+
+
+def _as_problem(request: HttpRequest, response: HttpResponseBase, root: str) -> HttpResponseBase:
+    detail = DETAILS.get(response.status_code, "the request is refused").format(root=root, method=request.method)
+    problem = Problem(response.status_code, detail)
+    if not isinstance(response, HttpResponse):
+        response.close()
+        return problem.response()
+    response.content = problem.encoded()
+    response["Content-Type"] = CONTENT_TYPE
+    if "Content-Length" in response:
+        response["Content-Length"] = str(len(response.content))
+    if "Allow" in response:
+        response["Allow"] = ", ".join(sorted(response["Allow"].split(", ")))
+    return response

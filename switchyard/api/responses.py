@@ -1,0 +1,42 @@
+"""Response bodies that all apps share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from switchyard.conf import switchyard_settings
+
+
+def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
+    """Return the body of a 202: the job's id, and the absolute URLs of its state and its events."""
+    return {
+        "job_id": job_id,
+        "status_url": job_url(request, job_id),
+        "events_url": job_url(request, job_id, part="events"),
+    }
+
+
+def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
+    """Return the absolute URL of a job, or of its ``events`` or ``result``.
+
+    It starts with SWITCHYARD_PUBLIC_URL, not with what the request says: its ``Host`` is the client's to choose, and
+    behind a proxy it is not the public one. Only in development without that variable the request's is used.
+    """
+    name = f"switchyard_api:job_{part}" if part else "switchyard_api:job"
+    path = reverse(name, kwargs={"job_id": job_id})
+    known = switchyard_settings()
+    if known.debug and not known.has_public_url:
+        return request.build_absolute_uri(path)
+    return f"{known.public_url}{path}"
+
+
+def iso_time(ms: int | None) -> str | None:
+    """Return milliseconds since the epoch in the API's format: ISO 8601 in UTC with microseconds."""
+    if ms is None:
+        return None
+    seconds, rest_ms = divmod(ms, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ms * 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

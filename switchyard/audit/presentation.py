@@ -1,0 +1,84 @@
+"""Rows of the audit log as JSON, as lines of text, and with the address of what they name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.names import ACTS
+from switchyard.console import links
+
+# Names of bulk acts in the log.
+BULK = re.compile(r"bulk act (\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEntry:
+    """A row of the audit log with its act in words and the address of its target, or ""."""
+
+    entry: AuditEntry
+    label: str
+    url: str
+
+
+def newest_entries(*, since: datetime, limit: int) -> list[ShownEntry]:
+    """Return the newest acts since a moment."""
+    rows = AuditEntry.objects.filter(at__gte=since)[:limit]
+    return [ShownEntry(entry, act_label(entry), target_url(entry)) for entry in rows]
+
+
+def as_json(entry: AuditEntry) -> dict[str, Any]:
+    """Return a row as JSON; times are ISO 8601 in UTC."""
+    return {
+        "id": entry.pk,
+        "at": _iso(entry.at),
+        "ended_at": _iso(entry.ended_at),
+        "act": entry.act,
+        "target": entry.target,
+        "who": entry.who,
+        "via": entry.via,
+        "token": entry.token,
+        "reason": entry.reason,
+        "count": entry.count,
+        "outcome": entry.outcome,
+        "error": entry.error,
+        "detail": entry.detail,
+    }
+
+
+def act_label(entry: AuditEntry) -> str:
+    """Return an act in words; the name of one that only another release knows."""
+    return ACTS.get(entry.act, entry.act)
+
+
+def target_url(entry: AuditEntry) -> str:
+    """Return the address of the page of an act's target, or ""."""
+    thing, target = entry.act.partition(".")[0], entry.target
+    if not target:
+        return ""
+    if bulk := BULK.fullmatch(target):
+        return links.bulk_act_url(int(bulk[1]))
+    match thing:
+        case "queue":
+            return links.queue_url(target)
+        case "worker":
+            return links.worker_url(target)
+        case "job":
+            return links.job_url(target)
+        case "schedule":
+            return links.schedule_url(target)
+        case "letter" if target == entry.detail.get("group"):
+            return links.letters_url(fingerprint=target, state="all")
+        case "letter":
+            return links.job_url(target)
+        case "alert" if target.isdecimal():
+            return links.alert_url(int(target))
+        case _:
+            return ""
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

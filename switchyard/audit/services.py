@@ -1,0 +1,147 @@
+"""Writes of the audit log.
+
+Every act of a person on the yard runs inside ``act``, whether it comes from a page, the API or a command::
+
+    with act("queue.pause", who=Who.of_request(request), target="default", reason=reason) as entry:
+        entry.count = pause(...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.names import ACTS
+from switchyard.audit.who import Who
+from switchyard.conf import switchyard_settings
+from switchyard.database_text import storable
+
+__all__ = ["Who", "act"]
+
+log = structlog.get_logger(__name__)
+
+DELETE_AT_ONCE, MOST_BATCHES = 1_000, 100
+
+
+@contextmanager
+def act(
+    name: str, *, who: Who, target: str = "", reason: str = "", detail: dict[str, Any] | None = None,
+    essential: bool = True,
+) -> Iterator[AuditEntry]:  # fmt: skip
+    """Write an act's row, run the act, and complete the row: ``done``, or ``failed`` with the error's class.
+
+    The act sets ``entry.count``, and may set ``target`` and ``detail``. One that fails without an exception sets
+    ``entry.error``. Outside of a transaction the row is committed before the act begins, so that an act whose process
+    is killed leaves it as ``begun``.
+
+    Args:
+        name: One of ``names.ACTS``.
+        reason: Why, in the person's words; cut after 500 characters.
+        detail: More of it as JSON: ids, filter, values before and after. Arguments of jobs only where the page hides
+            them.
+        essential: Refuse the act when the row cannot be written. Without it the act runs, and the log has the row.
+
+    Raises:
+        ValueError: the name is not known.
+        django.db.DatabaseError: the row could not be written, and the act has not begun.
+    """
+    if name not in ACTS:
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/names.py")
+    entry = AuditEntry(
+        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
+        who=who.name, via=who.via, token=who.token,
+    )  # fmt: skip
+    try:
+        with transaction.atomic():  # a failed write leaves the caller's transaction usable
+            entry.save(force_insert=True)
+    except DatabaseError as error:
+        if essential:
+            raise
+        _log_unwritten(entry, error)
+    try:
+        yield entry
+    except BaseException as error:
+        entry.error = type(error).__name__
+        _complete(entry, AuditEntry.Outcome.FAILED)
+        raise
+    _complete(entry, AuditEntry.Outcome.FAILED if entry.error else AuditEntry.Outcome.DONE)
+
+
+def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: dict[str, Any] | None = None) -> int:
+    """Write the row of an act that another process ends, such as a bulk act, and return its id for ``complete``.
+
+    Raises:
+        ValueError: the name is not known.
+        django.db.DatabaseError: the row could not be written.
+    """
+    if name not in ACTS:
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/names.py")
+    entry = AuditEntry(
+        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
+        who=who.name, via=who.via, token=who.token,
+    )  # fmt: skip
+    entry.save(force_insert=True)
+    return entry.pk
+
+
+def complete(number: int, *, count: int, error: str = "", detail: dict[str, Any] | None = None) -> None:
+    """Complete the row of an act that ``begin`` wrote. Nothing happens if the row is gone.
+
+    Args:
+        detail: Added to what the row has.
+    """
+    entry = AuditEntry.objects.filter(pk=number).first()
+    if entry is None:
+        return
+    entry.count, entry.error, entry.detail = count, error, {**entry.detail, **(detail or {})}
+    _complete(entry, AuditEntry.Outcome.FAILED if error else AuditEntry.Outcome.DONE)
+
+
+def delete_old_rows() -> int:
+    """Delete rows older than the setting ``audit_days``, 1,000 a statement and at most 100,000; return the count."""
+    before = timezone.now() - timedelta(days=switchyard_settings().audit_days)
+    old = AuditEntry.objects.filter(at__lt=before).order_by("at")
+    deleted = 0
+    for _ in range(MOST_BATCHES):
+        keys = list(old.values_list("pk", flat=True)[:DELETE_AT_ONCE])
+        deleted += AuditEntry.objects.filter(pk__in=keys).delete()[0]
+        if len(keys) < DELETE_AT_ONCE:
+            break
+    return deleted
+
+
+def _complete(entry: AuditEntry, outcome: AuditEntry.Outcome) -> None:
+    entry.outcome, entry.ended_at = outcome, timezone.now()
+    entry.target, entry.error = storable(entry.target)[:255], storable(entry.error)[:300]
+    entry.detail = _storable(entry.detail)
+    if entry.pk is None:
+        return
+    try:
+        with transaction.atomic():
+            entry.save(update_fields=("target", "count", "detail", "outcome", "error", "ended_at"))
+    except DatabaseError as error:  # the act is over: raising here would report it as failed
+        _log_unwritten(entry, error)
+
+
+def _storable(value: Any) -> Any:
+    """Return a JSON value that PostgreSQL can store: an act is refused when its row cannot be written."""
+    if isinstance(value, dict):
+        return {storable(str(name)): _storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return storable(value) if isinstance(value, str) else value
+
+
+def _log_unwritten(entry: AuditEntry, error: DatabaseError) -> None:
+    log.error(
+        "audit row not written: the database does not answer",
+        act=entry.act, target=entry.target, who=entry.who, via=entry.via, outcome=entry.outcome, count=entry.count,
+        error=type(error).__name__,
+    )  # fmt: skip

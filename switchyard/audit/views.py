@@ -1,0 +1,77 @@
+"""The page of the audit log: only to read, with its filter in the address."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from switchyard.audit.filters import AuditFilter
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.names import ACTS
+from switchyard.audit.presentation import act_label, target_url
+from switchyard.audit.queries import AuditPage, page
+from switchyard.middleware.redaction import HIDDEN
+
+RIGHT = "switchyard_audit.view_auditentry"
+ARGUMENTS = "switchyard_jobs.view_arguments"
+# Details with values of arguments: those of an edit by name, and the filter of a bulk act.
+WITH_ARGUMENTS = ("changed", "filter")
+
+
+@require_safe
+@never_cache
+def audit_log(request: HttpRequest) -> TemplateResponse:
+    """Show one page of the log, newest first."""
+    if not request.user.has_perm(RIGHT):
+        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    address, asked, wrong, found = reverse("switchyard-audit"), AuditFilter(), "", AuditPage([], None)
+    try:
+        asked = AuditFilter.from_query(request.GET.dict())
+        found = page(asked, before=_before(request.GET.get("before", "")))
+    except ValueError as error:
+        wrong = str(error)
+    query = asked.to_query()
+    context = {
+        **admin.site.each_context(request),
+        "title": "Audit log",
+        "is_fullwidth": "1",
+        "rows": [_shown(entry, arguments=request.user.has_perm(ARGUMENTS)) for entry in found.rows],
+        "given": request.GET if wrong else query,
+        "wrong": wrong,
+        "acts": ACTS,
+        "vias": AuditEntry.Via.choices,
+        "outcomes": AuditEntry.Outcome.choices,
+        "address": address,
+        "newest": f"{address}?{urlencode(query)}" if "before" in request.GET else "",
+        "older": f"{address}?{urlencode({**query, 'before': found.older})}" if found.older else "",
+    }
+    return TemplateResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
+
+
+def _before(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"before: {text!r:.40} is no id of a row; follow the link Older")
+    return int(text[:19])
+
+
+def _shown(entry: AuditEntry, *, arguments: bool) -> dict[str, Any]:
+    detail = {name: value for name, value in entry.detail.items() if value not in ("", None, [], {})}
+    if not arguments:
+        detail |= {name: _without_values(name, detail[name]) for name in WITH_ARGUMENTS if name in detail}
+    return {"entry": entry, "label": act_label(entry), "url": target_url(entry), "detail": detail}
+
+
+def _without_values(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: HIDDEN if name == "changed" or key == "argument" else shown for key, shown in value.items()}

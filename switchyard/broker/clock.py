@@ -1,0 +1,70 @@
+"""Wall clock of the yard: the clock of this process, or the server's where the two differ by more than a second.
+
+The server's own clock decides everything about leases and due times. Times that several hosts compare and that the
+server does not write (ages, ends of claims, ticks of schedules) come from here: a process that compares its clock with
+the server's (see :mod:`switchyard.broker.redis.server_clock`) reckons with the server's time when its own is wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Clocks that a time server keeps differ by less, and a measurement over a network is no better.
+TOLERATED_MS = 1_000
+NS_IN_MS = 1_000_000
+
+
+class YardClock:
+    """Difference between this process's clock and the server's, as last measured.
+
+    Attributes:
+        ahead_ms: Milliseconds that this process's clock was ahead of the server's; ``None`` before a measurement.
+        wrong: Whether that is more than is tolerated, so that times come from the server's clock.
+    """
+
+    def __init__(self) -> None:
+        self.ahead_ms: int | None = None
+        self.wrong = False
+        self._offset_ns = 0
+
+    def measured(self, server_ns: int) -> None:
+        """Note that the server's clock shows a time now, in nanoseconds since the epoch."""
+        own_ns = time.time_ns()
+        self.ahead_ms = (own_ns - server_ns) // NS_IN_MS
+        # Against monotonic time: a clock that is set meanwhile, as by a time server, moves nothing.
+        self._offset_ns = server_ns - time.monotonic_ns()
+        self.wrong = abs(self.ahead_ms) > TOLERATED_MS
+
+    def now_ns(self) -> int:
+        """Return nanoseconds since the epoch."""
+        return time.monotonic_ns() + self._offset_ns if self.wrong else time.time_ns()
+
+    def corrected(self, own_ms: int) -> int:
+        """Return the server's time at which this process's clock showed a time, both in milliseconds."""
+        return own_ms - self.ahead_ms if self.wrong and self.ahead_ms is not None else own_ms
+
+    def forget(self) -> None:
+        """Reckon with this process's clock until the next measurement."""
+        self.ahead_ms, self.wrong = None, False
+
+
+CLOCK = YardClock()
+
+
+def now_ms() -> int:
+    """Return the wall clock in milliseconds since the epoch."""
+    return (CLOCK.now_ns() if CLOCK.wrong else time.time_ns()) // NS_IN_MS
+
+
+def utc_now() -> datetime:
+    """Return the wall clock as a time in UTC."""
+    if not CLOCK.wrong:
+        return datetime.now(UTC)
+    return EPOCH + timedelta(microseconds=CLOCK.now_ns() // 1_000)
+
+
+def datetime_of(at_ms: int) -> datetime:
+    """Return the UTC time ``at_ms`` milliseconds after the epoch, without the rounding of a float."""
+    return EPOCH + timedelta(milliseconds=at_ms)

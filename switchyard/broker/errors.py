@@ -1,0 +1,331 @@
+"""Errors of the broker. Each message names the subject, the fact with its value, and the remedy."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dramatiq.errors import ConnectionClosed
+from dramatiq.results import ResultMissing, ResultTimeout
+
+# The Redis server beside RabbitMQ has a variable of its own; RabbitMQ's errors bring their own remedy.
+ADDRESSES: Final = "SWITCHYARD_BROKER_URL, beside RabbitMQ SWITCHYARD_REDIS_URL,"
+CHECK_THE_ADDRESS: Final = f"check {ADDRESSES} and that the server is up"
+
+
+class SwitchyardError(Exception):
+    """Root of every error that Switchyard raises."""
+
+
+class BrokerError(SwitchyardError, ConnectionClosed):
+    """The broker did not carry out an operation. Dramatiq's worker replaces the consumer that raises it.
+
+    Attributes:
+        remedy: The next step where the server could not be reached, "" otherwise.
+        code: First word of the server's error: ``WRONGTYPE``, ``READONLY``, ``LOADING``; "" where it answered none.
+        outcome: ``"refused"`` when the operation did not happen, ``"unknown"`` when it may have.
+    """
+
+    remedy = ""
+    code = ""
+    outcome = "refused"
+
+    @property
+    def kind(self) -> str:
+        """Name of the client's error class, ``TimeoutError`` for example: unlike its message it holds no address."""
+        return type(self.__cause__ or self).__name__
+
+
+class LeaseLost(BrokerError):
+    """The owner of a consumer lost its lease: other owners have its messages."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f"{owner} lost its lease, others have its messages; it goes on under another owner's name")
+
+
+class BrokerRefused(BrokerError):
+    """The server answered an operation with an error, for example because a key is of a wrong type.
+
+    Args:
+        operation: The operation or command.
+        cause: The server's error, starting with its code: ``WRONGTYPE``, ``NOPERM``, ``ERR``.
+        remedy: The next step; "" for the usual one.
+    """
+
+    def __init__(self, operation: str, cause: str, *, remedy: str = "") -> None:
+        self.cause = cause
+        remedy = remedy or "check that the server is Switchyard's alone and that its user may run the command"
+        super().__init__(f"broker refused {operation}: {cause}; {remedy}")
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker did not answer.
+
+    Args:
+        operation: The operation or command.
+        cause: The client's message.
+        outcome: ``"unknown"`` when the operation may have happened, ``"refused"`` when it did not.
+        remedy: The next step; "" for the usual one.
+    """
+
+    def __init__(self, operation: str, cause: str, *, outcome: str = "unknown", remedy: str = "") -> None:
+        self.operation, self.cause, self.outcome, self.remedy = operation, cause, outcome, remedy
+        remedy = remedy or f"{CHECK_THE_ADDRESS}, then try again"
+        super().__init__(f"broker did not answer {operation}: {cause} (outcome {outcome}); {remedy}")
+
+    def after_a_lost_answer(self) -> BrokerUnavailable:
+        """Return this error for an operation that was sent before: an earlier try may have carried it out."""
+        made = BrokerUnavailable(self.operation, self.cause, remedy=self.remedy)
+        made.code = self.code
+        return made
+
+
+class HashSlotMoved(BrokerUnavailable):
+    """The node of a cluster that was asked no longer holds the keys, or is handing them over; it did nothing."""
+
+    def __init__(self, operation: str, cause: str) -> None:
+        super().__init__(operation, f"its hash slot has moved ({cause})", outcome="refused", remedy="try again")
+
+
+class HashSlotHalfMoved(BrokerUnavailable):
+    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
+
+    Args:
+        operation: The operation or command.
+        slot: Number of the hash slot.
+        node: Address of the node that is handing it over.
+        outcome: As in :class:`BrokerUnavailable`, for an operation that was sent before.
+    """
+
+    def __init__(self, operation: str, slot: int, node: str, *, outcome: str = "refused") -> None:
+        self.slot, self.node = slot, node
+        cause = f"hash slot {slot} is half moved away from node {node}"
+        super().__init__(operation, cause, outcome=outcome, remedy=finish_the_move(node))
+
+
+def finish_the_move(node: str) -> str:
+    """Return the remedy for a hash slot that a node is handing over."""
+    return f"wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix {node}`"
+
+
+class UnknownQueue(SwitchyardError):
+    """The yard declares no queue of this name."""
+
+    def __init__(self, queue_name: str, declared: tuple[str, ...]) -> None:
+        super().__init__(
+            f"queue {queue_name!r} is not declared; the yard has {', '.join(declared)}; add it to the topology"
+        )
+
+
+class UnknownPool(SwitchyardError):
+    """The yard declares no pool of this name."""
+
+    def __init__(self, pool_name: str, declared: tuple[str, ...]) -> None:
+        super().__init__(f"pool {pool_name!r} is not declared; the yard has {', '.join(declared)}; see the topology")
+
+
+class NoSuchDeadLetter(SwitchyardError):
+    """A dead letter is not, or no longer, in its dead list."""
+
+    def __init__(self, queue_name: str, message_id: str) -> None:
+        super().__init__(
+            f"dead letter {message_id!r} is not in {queue_name}-dead; "
+            "it was requeued or discarded before, see `manage.py switchyard deadletters list`"
+        )
+
+
+class NotQuarantined(SwitchyardError):
+    """A message is not, or no longer, in the quarantine."""
+
+    def __init__(self, queue_name: str, message_id: str) -> None:
+        super().__init__(
+            f"message {message_id!r} is not in the quarantine of {queue_name}; "
+            "it was requeued or discarded before, see `manage.py switchyard deadletters list --quarantined`"
+        )
+
+
+class NotRequeued(SwitchyardError):
+    """A quarantined message would be quarantined again, is not there as a whole, or its queue is full."""
+
+    def __init__(self, message_id: str, fact: str) -> None:
+        super().__init__(f"message {message_id!r} stays in the quarantine: {fact}")
+
+
+class BrokerFull(BrokerUnavailable):
+    """The server has no memory left for new messages. Messages already there can still be processed.
+
+    Args:
+        operation: The refused operation.
+        cause: The server's error.
+    """
+
+    def __init__(self, operation: str, cause: str) -> None:
+        super().__init__(operation, f"out of memory: {cause}", outcome="refused")
+
+
+class BrokerUnsafe(BrokerUnavailable):
+    """The server may delete waiting messages, so enqueuing is refused. Messages already there can still be processed.
+
+    Args:
+        operation: The refused operation.
+        seen: The unsafe setting, as the watch of the server recorded it.
+    """
+
+    def __init__(self, operation: str, seen: str) -> None:
+        self.outcome = "refused"
+        super(BrokerUnavailable, self).__init__(
+            f"{operation} is refused, nothing was added: {seen}; "
+            "run `CONFIG SET maxmemory-policy noeviction` on the broker's server, then send again"
+        )
+
+
+class QueueFull(SwitchyardError):
+    """A queue is at its ``max_depth``.
+
+    Args:
+        queue_name: The full queue.
+        depth: Messages waiting or scheduled in it.
+        limit: Its ``max_depth``.
+    """
+
+    def __init__(self, queue_name: str, depth: int, limit: int) -> None:
+        self.queue_name, self.depth, self.limit = queue_name, depth, limit
+        super().__init__(
+            f"queue {queue_name!r} holds {depth} messages of at most {limit}, nothing was added; "
+            "send again later, or raise max_depth in the topology"
+        )
+
+
+class InvalidDeclaration(SwitchyardError, ValueError):
+    """An option of the topology has a value that cannot be used.
+
+    Args:
+        subject: The declared object, such as ``queue mail``.
+        option: Its option.
+        remedy: A value to write instead.
+    """
+
+    def __init__(self, subject: str, option: str, value: object, remedy: str) -> None:
+        super().__init__(f"{subject}: {option} is {value!r:.200}; {remedy}")
+
+
+class UnusableAddress(SwitchyardError, ValueError):
+    """The address of the broker lacks a part, or has one that cannot be used. Its password is not in the message."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        self.fact, self.remedy = fact, remedy
+        super().__init__(f"the broker's address {fact}; {remedy}")
+
+
+class InvalidQueueName(SwitchyardError):
+    """A queue name cannot be part of a key, or is the name of another key of a queue family."""
+
+    def __init__(self, queue_name: object) -> None:
+        super().__init__(
+            f"queue name {queue_name!r:.70} is not allowed; use 1 to 64 of a-z, 0-9, '_', '.' and '-', "
+            "and none of the broker's own words (bodies, leases, token, notes, unique, swept, paused, refused)"
+        )
+
+
+class InvalidMessageId(SwitchyardError):
+    """A message id is not 1 to 200 printable ASCII characters without spaces, or is reserved."""
+
+    def __init__(self, message_id: object) -> None:
+        super().__init__(
+            f"message id {message_id!r:.210} is not allowed; use 1 to 200 printable ASCII characters without spaces, "
+            "not ending with :events or :progress, for example a UUID"
+        )
+
+
+class PayloadTooLarge(SwitchyardError):
+    """The body of a message is larger than allowed. Nothing was sent.
+
+    Args:
+        actor_name: Actor of the message.
+        size_bytes: Size of the body, or a lower bound of it.
+        limit_bytes: Largest allowed body.
+    """
+
+    def __init__(self, actor_name: str, size_bytes: int, limit_bytes: int) -> None:
+        self.actor_name, self.size_bytes, self.limit_bytes = actor_name, size_bytes, limit_bytes
+        super().__init__(
+            f"actor {actor_name}: message has {size_bytes} bytes or more of at most {limit_bytes}, it was not sent; "
+            "store what is large, and send its name"
+        )
+
+
+class ResultTooLarge(SwitchyardError, ValueError):
+    """The result of a job is larger than a job's record may hold. The job succeeded; its result is not stored."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the job succeeded, and its result of {size_bytes} bytes is not stored, at most {limit_bytes} are; "
+            "store what is large, and return its name"
+        )
+
+
+class UnencodableResult(SwitchyardError, TypeError):
+    """The result of a job is no JSON. The job succeeded; its result is not stored.
+
+    Args:
+        path: Place of the value: ``result['rows'][3]``.
+        fact: Fault of the value.
+        remedy: Expression to return instead, with ``{}`` for the value; empty when none is known.
+    """
+
+    def __init__(self, path: str, fact: str, remedy: str = "") -> None:
+        self.path, self.fact, self.remedy = path, fact, remedy
+        instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"
+        super().__init__(f"the job succeeded, and its result is not stored: {path} {fact}; return {instead}")
+
+
+class ResultStoreUnavailable(SwitchyardError):
+    """A store of results did not carry out an operation; holds no address and no secret.
+
+    Args:
+        store: Name of the store: ``database``, ``s3``, ``storage``.
+    """
+
+    def __init__(self, store: str, fact: str) -> None:
+        self.store = store
+        super().__init__(f"result store {store} {fact}; check SWITCHYARD_RESULTS_URL and that the store is up")
+
+
+class ResultNotKept(SwitchyardError, ResultMissing, ResultTimeout):
+    """The result of a job is asked for, and its actor keeps none. Waiting would be in vain."""
+
+    def __init__(self, actor: str, fact: str, remedy: str) -> None:
+        super().__init__(f"actor {actor}: {fact}; {remedy}")
+
+
+class UnencodablePayload(SwitchyardError, ValueError):
+    """A value of a message cannot be decoded to an equal one. Nothing was sent.
+
+    Args:
+        actor_name: Actor of the message.
+        path: Place of the value: ``args[0]['due']``.
+        fact: Fault of the value.
+        remedy: Expression to send instead, with ``{}`` for the value; empty when none is known.
+        parameter: Place of the value by the actor's parameter: ``order['due']``; empty when it is not known.
+    """
+
+    def __init__(self, actor_name: str, path: str, fact: str, remedy: str = "", parameter: str = "") -> None:
+        self.actor_name, self.path, self.fact, self.remedy = actor_name, path, fact, remedy
+        shown = parameter or path
+        subject = f"argument {shown}" if parameter else shown or "the message"
+        # Not str.format: a key in the path may hold braces.
+        instead = remedy.replace("{}", shown) + (" and fetch it in the actor" if remedy.endswith(".pk") else "")
+        instead = instead or "text, finite numbers, true, false, null, lists, and dicts with text as keys"
+        super().__init__(f"actor {actor_name}: {subject} {fact}; send {instead}")
+
+
+class UnreadablePayload(SwitchyardError, ValueError):
+    """A body is not a strict JSON object.
+
+    Args:
+        path: Place of the fault: ``args[0]['due']``, ``byte 12``, ``character 7``; empty for the whole body.
+        fact: The fault.
+    """
+
+    def __init__(self, path: str, fact: str) -> None:
+        self.path, self.fact = path, fact
+        super().__init__(f"{path or 'the body'} {fact}; see what enqueued it")

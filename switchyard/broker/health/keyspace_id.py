@@ -1,0 +1,129 @@
+"""Keyspace id: a marker by which workers detect that the server lost its data, or that it is another server.
+
+The first process of a yard that starts on an empty server writes the marker; no process writes it again by itself. A
+process that has seen the marker and then finds none, or another one, records that in the keyspace and stops. An
+operator accepts the keyspace.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls, Word
+from switchyard.broker.redis.scripts import script
+
+State = Literal["ours", "missing", "another", "unmarked"]
+
+ACCEPT = "manage.py switchyard broker accept"
+MAKE, ACCEPT_HERE = (script(name, folder="") for name in ("generation_make", "generation_accept"))
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The marker that a keyspace holds.
+
+    Args:
+        id: The keyspace id; "" without a marker.
+        instead_of: Ids of lost keyspaces that an operator accepted this one for.
+        missed: Ids that processes expected here and did not find.
+    """
+
+    id: str
+    instead_of: frozenset[str]
+    missed: frozenset[str]
+
+
+class KeyspaceId:
+    """One process's memory of the keyspace it works in.
+
+    Args:
+        queues: Of the yard: their keys show whether a keyspace is in use.
+        marks: Names of the marker and of the missed ids; by default those that are shared by all queues.
+    """
+
+    def __init__(
+        self, calls: RedisCalls, keys: Keys, queues: Iterable[str], *, marks: tuple[str, str] | None = None
+    ) -> None:
+        self.seen = ""
+        self._marks = marks or (keys.generation(), keys.generations_missed())
+        self._used_by = [key for queue in queues for key in keys.queue(queue).all_keys()]
+        self._calls = calls
+
+    def prepare(self) -> str:
+        """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
+
+        Raises:
+            BrokerUnavailable: the server did not answer, or is a replica, which only reads.
+        """
+        id_ = self._calls.call(MAKE, [*self._marks, *self._used_by], [uuid.uuid4().hex])
+        self.seen = str(id_, "ascii") if id_ else ""
+        return self.seen
+
+    def is_missed(self) -> bool:
+        """Return whether a process expected another keyspace here."""
+        return bool(self._calls.command("EXISTS", self._marks[1]))
+
+    def accept(self) -> str:
+        """Write a new marker, so that all processes resume; return the new keyspace id."""
+        id_ = uuid.uuid4().hex
+        self._calls.call(ACCEPT_HERE, self._marks, [id_])
+        self.seen = id_
+        return id_
+
+    def commands(self) -> list[tuple[Word, ...]]:
+        """Return the commands whose answers :meth:`look` reads."""
+        return [("HGETALL", self._marks[0]), ("SMEMBERS", self._marks[1])]
+
+    def look(self, answers: Sequence[Any]) -> State:
+        """Compare the keyspace with the one that this process saw first, and return the result."""
+        found = marker_of(*answers)
+        if not self.seen:
+            self.seen = found.id
+        if found.id and found.id != self.seen and self.seen in found.instead_of:
+            self.seen = found.id  # a person accepted it in place of ours
+        if self.seen:
+            return "ours" if found.id == self.seen else "another" if found.id else "missing"
+        return "missing" if found.missed else "unmarked"
+
+    def where_lost(self) -> str:
+        """Return "": a single server needs no name. See :meth:`switchyard.broker.health.cluster_ids.ClusterIds.where_lost`."""
+        return ""
+
+    def miss_commands(self) -> list[tuple[Word, ...]]:
+        """Return the commands that record that the keyspace this process had seen is not here."""
+        return [("SADD", self._marks[1], self.seen)] if self.seen else []
+
+
+def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
+    """Return the marker in the answers to ``HGETALL`` of the marker and ``SMEMBERS`` of the missed ones."""
+    words = [str(word, "utf-8", "replace") for word in marker]
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    return Marker(
+        fields.get("id", ""),
+        frozenset(fields.get("instead_of", "").split()),
+        frozenset(str(id_, "utf-8", "replace") for id_ in missed),
+    )
+
+
+def finding(state: State, where: str = "") -> list[ServerFinding]:
+    """Return the findings of a state. An unmarked keyspace is reported by processes at their start.
+
+    Args:
+        where: Nodes of a cluster that lost it, as half a sentence.
+    """
+    if state == "missing":
+        seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
+    elif state == "another":
+        seen = "the broker's keyspace is not the one that was there: it has another marker"
+    else:
+        return []
+    remedy = (
+        f"Find out what became of it (FLUSHDB, a failover to an empty server, a wrong database number); restore it, or "
+        f"run `{ACCEPT}` to go on with what is there. Until then workers fetch nothing."
+    )
+    return [ServerFinding("keyspace", "error", f"{seen}; {where}" if where else seen, remedy)]

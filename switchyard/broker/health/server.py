@@ -1,0 +1,263 @@
+"""Facts of a Redis or Valkey server, and findings about those that would lose work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.server_errors import reason
+
+Severity = Literal["error", "warning"]
+
+SAFE_POLICY: Final = "noeviction"
+OLDEST: Final = {"Redis": (7, 0), "Valkey": (8, 0)}
+NEARLY_FULL: Final = 0.9
+SETTINGS: Final = ("maxmemory-policy", "appendonly", "save")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFinding:
+    """A defect of the server's configuration or state.
+
+    Args:
+        code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
+            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``, ``node_away``; see also
+            :mod:`switchyard.broker.health.keyspace_id`, :mod:`switchyard.broker.health.key_types`,
+            :mod:`switchyard.broker.health.half_moved` and :mod:`switchyard.broker.health.sentinels`.
+        severity: ``error`` when work is or will be lost or refused.
+        seen: The fact, as half a sentence. Contains no secret, and no address but that of a node or sentinel.
+        remedy: The next step, in one line.
+    """
+
+    code: str
+    severity: Severity
+    seen: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """Facts that a server reports. ``None``: not reported.
+
+    Args:
+        name: ``Redis`` or ``Valkey``.
+        version: As many numbers as it has.
+        policy: Its ``maxmemory-policy``.
+        append_only: It keeps an append-only file.
+        snapshots: When it writes snapshots, as its ``save`` setting; "" for never.
+        role: ``master`` or ``slave``.
+        max_bytes: Memory it may use; 0 for any.
+        disk_refuses: It could not write to its disk, and refuses work for that.
+        hidden: Its own words when it does not tell this user everything; "" when it does.
+        uptime_s: Seconds since its start.
+    """
+
+    name: str
+    version: tuple[int, ...] | None
+    policy: str | None
+    append_only: bool | None
+    snapshots: str | None
+    role: str | None
+    cluster: bool
+    loading: bool
+    used_bytes: int
+    max_bytes: int
+    disk_refuses: bool
+    hidden: str
+    uptime_s: int | None = None
+
+
+FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
+
+
+def read_facts(calls: RedisCalls, *, budget_s: float | None = None) -> ServerFacts:
+    """Read a server's facts, in one round trip.
+
+    Args:
+        budget_s: Seconds until it counts as away; by default those of ``calls``.
+
+    Raises:
+        BrokerUnavailable: it does not answer.
+    """
+    return facts_of(*calls.pipeline(FACT_COMMANDS, raise_errors=False, budget_s=budget_s))
+
+
+def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -> ServerFacts:
+    """Return the facts in the answers to :data:`FACT_COMMANDS`. Either may be refused, to a user without the right.
+
+    Raises:
+        BrokerUnavailable: the server answers neither, for example while it loads its data.
+    """
+    for answer in (info, config):
+        if isinstance(answer, BrokerUnavailable):
+            raise answer
+    hidden = "; ".join(answer.cause[:80] for answer in (info, config) if isinstance(answer, BrokerRefused))
+    found = _info(info) if isinstance(info, bytes) else {}
+    settings = _settings(config) if not isinstance(config, BrokerError) else {}
+    append_only = found.get("aof_enabled") or {"yes": "1", "no": "0"}.get(settings.get("appendonly", ""))
+    return ServerFacts(
+        name="Valkey" if "valkey_version" in found else "Redis",
+        version=_version(found.get("valkey_version", found.get("redis_version"))),
+        policy=found.get("maxmemory_policy", settings.get("maxmemory-policy")),
+        append_only=None if append_only is None else append_only == "1",
+        snapshots=settings.get("save"),
+        role=found.get("role"),
+        cluster=found.get("cluster_enabled") == "1",
+        loading=found.get("loading") == "1",
+        used_bytes=int(found.get("used_memory", 0)),
+        max_bytes=int(found.get("maxmemory", 0)),
+        disk_refuses=found.get("aof_last_write_status", "ok") != "ok",
+        hidden=hidden,
+        uptime_s=int(found["uptime_in_seconds"]) if "uptime_in_seconds" in found else None,
+    )
+
+
+def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
+    """Return what is wrong with a server, worst first.
+
+    Args:
+        production: A server of a development machine may do without persistence.
+    """
+    found = [*_evicting(facts), *_unfit(facts), *_busy(facts)]
+    if production:
+        found += _forgetful(facts)
+    if facts.hidden:
+        found.append(
+            ServerFinding(
+                "unverified",
+                "warning",
+                f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be "
+                "verified",
+                f"Allow this user `+info +config|get`, or make sure of `maxmemory-policy {SAFE_POLICY}` and "
+                "`appendonly yes`.",
+            )
+        )
+    return sorted(found, key=lambda finding: finding.severity)
+
+
+def away(error: BrokerError) -> ServerFinding:
+    """Return the finding for a server that does not answer. Never its own words: they hold its address."""
+    remedy = error.remedy or CHECK_THE_ADDRESS
+    why = reason(error.__cause__ or error)
+    fact = "refuses the login" if error.kind == "AuthenticationError" else f"does not answer ({why})"
+    return ServerFinding(
+        "away",
+        "warning",
+        f"the server {fact}; eviction and persistence were not checked",
+        f"{remedy[0].upper()}{remedy[1:]}.",
+    )
+
+
+def _evicting(facts: ServerFacts) -> list[ServerFinding]:
+    if facts.policy in (None, SAFE_POLICY):
+        return []
+    return [
+        ServerFinding(
+            "evicting",
+            "error",
+            f"maxmemory-policy is {facts.policy!r}; when memory is full the server would delete waiting messages",
+            f"Set `maxmemory-policy {SAFE_POLICY}` in the server's configuration, "
+            f"or run `CONFIG SET maxmemory-policy {SAFE_POLICY}`. Use another server for caches.",
+        )
+    ]
+
+
+def _unfit(facts: ServerFacts) -> list[ServerFinding]:
+    found = []
+    oldest = OLDEST[facts.name]
+    if facts.version is not None and facts.version < oldest:
+        found.append(
+            ServerFinding(
+                "too_old",
+                "error",
+                f"the server is {facts.name} {'.'.join(map(str, facts.version))}, whose scripts cannot work off a full "
+                "server",
+                f"Run Redis {OLDEST['Redis'][0]} or Valkey {OLDEST['Valkey'][0]}, or newer.",
+            )
+        )
+    if facts.role == "slave":
+        found.append(
+            ServerFinding(
+                "replica",
+                "error",
+                "the server is a replica, which only reads",
+                "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
+            )
+        )
+    if facts.cluster:
+        found.append(
+            ServerFinding(
+                "cluster",
+                "error",
+                "the server is a node of a cluster, and would refuse most of the keys",
+                "Write `redis+cluster://` in SWITCHYARD_BROKER_URL, or use a server that runs alone.",
+            )
+        )
+    return found
+
+
+def _busy(facts: ServerFacts) -> list[ServerFinding]:
+    found = []
+    if facts.disk_refuses:
+        found.append(
+            ServerFinding(
+                "disk",
+                "error",
+                "the server cannot write to its append-only file and takes no work",
+                "Free its disk and look into its log; work then goes on by itself.",
+            )
+        )
+    if facts.loading:
+        found.append(
+            ServerFinding(
+                "loading",
+                "warning",
+                "the server is still reading its data from disk and answers nothing else",
+                "Wait: work goes on by itself when it is done.",
+            )
+        )
+    if facts.max_bytes and facts.used_bytes >= NEARLY_FULL * facts.max_bytes:
+        share = int(100 * facts.used_bytes / facts.max_bytes)
+        found.append(
+            ServerFinding(
+                "nearly_full",
+                "warning",
+                f"the server uses {share} % of its memory ({facts.used_bytes:,} of {facts.max_bytes:,} bytes); "
+                "when it is full, new work is refused",
+                "Raise `maxmemory`, or let the pools catch up; leave maxmemory-policy alone, any other deletes jobs.",
+            )
+        )
+    return found
+
+
+def _forgetful(facts: ServerFacts) -> list[ServerFinding]:
+    if facts.append_only is not False:
+        return []
+    remedy = "Set `appendonly yes` and `appendfsync everysec` in the server's configuration."
+    if facts.snapshots:
+        seen = f"appendonly is off: a restart of the server keeps snapshots only (save {facts.snapshots!r})"
+        return [ServerFinding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)]
+    told = "nothing" if facts.snapshots is not None else "nothing, unless it writes snapshots, which it does not tell"
+    return [
+        ServerFinding("nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy)
+    ]
+
+
+def _info(answer: bytes) -> dict[str, str]:
+    lines = str(answer, "utf-8", "replace").splitlines()
+    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+def _settings(answer: Sequence[bytes]) -> dict[str, str]:
+    words = [str(word, "utf-8", "replace") for word in answer]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def _version(text: Any) -> tuple[int, ...] | None:
+    # A patched build may say "7.2.4-rc1".
+    found = re.match(r"\d+(?:\.\d+)*", str(text)) if text is not None else None
+    return tuple(map(int, found[0].split("."))) if found else None

@@ -1,0 +1,161 @@
+"""Periodic check of the broker's server: persistence, eviction policy, and whether the keyspace was replaced.
+
+The watch has no thread: a process with a loop asks :meth:`Watch.due` and calls :meth:`Watch.look`, which takes one or
+two seconds when the server hangs. A look also writes to the server for processes without a loop: every queue family
+refuses new messages while the server would delete them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.cluster_ids import keyspace_of, probed_keys
+from switchyard.broker.health.half_moved import half_moved, half_moved_slots, probe
+from switchyard.broker.health.key_types import type_commands, wrong_types
+from switchyard.broker.health.keyspace_id import State, finding
+from switchyard.broker.health.nodes import NodeState, by_code, read_nodes
+from switchyard.broker.health.server import ServerFinding, away
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls, Word
+
+EVERY_S: Final = 5.0
+# Time to live of a refusal: three looks may be missed before it expires.
+REFUSED_MS: Final = 20_000
+
+logger = logging.getLogger("switchyard.broker")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Result of a look.
+
+    Args:
+        findings: Worst first.
+        news: Findings that the look before did not have.
+        pause: Why pools must not fetch; "" when they may.
+    """
+
+    findings: tuple[ServerFinding, ...] = ()
+    news: tuple[ServerFinding, ...] = ()
+    pause: str = ""
+
+    @property
+    def red(self) -> bool:
+        """Whether work is lost, refused or held up."""
+        return any(found.severity == "error" for found in self.findings)
+
+
+class Watch:
+    """Looks at one server for one process.
+
+    Args:
+        calls: Of this process's watch alone; a look takes as long as its budget.
+        queues: Names of the yard's queues.
+        production: See :func:`switchyard.broker.health.server.judge`.
+        every_s: Seconds between two looks.
+    """
+
+    def __init__(
+        self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
+    ) -> None:
+        self.health = Health()
+        self.generation = keyspace_of(calls, keys, queues)
+        self._calls, self._keys, self._queues = calls, keys, tuple(queues)
+        self._families = [keys.queue(queue) for queue in queues]
+        self._queue_of = {family.bodies: family.queue for family in self._families}
+        self._probed = [*self._queue_of, *probed_keys(calls, keys, queues)] if calls.spread else []
+        self._production = production
+        self._every_s = every_s
+        self._look_at_s = 0.0
+        self._state: State = "unmarked"
+        self._lost: list[ServerFinding] = []
+        self._refusing = False
+
+    def due(self) -> bool:
+        """Say whether it is time for a look."""
+        return time.monotonic() >= self._look_at_s
+
+    def seconds_to_next(self) -> float:
+        """Return in how many seconds a look is due."""
+        return max(self._look_at_s - time.monotonic(), 0.0)
+
+    @property
+    def told_away(self) -> bool:
+        """Whether the server did not answer the last look."""
+        return any(found.code == "away" for found in self.health.findings)
+
+    def look(self) -> Health:
+        """Look now; log what is new and what is over. Raises nothing for a server that is away."""
+        before = {found.code: found for found in self.health.findings}
+        try:
+            found = self._ask()
+        except BrokerUnavailable as error:
+            # The last known state of the keyspace holds until the next successful look.
+            found = [away(error), *self._lost]
+        pause = next((item.seen for item in found if item.code == "keyspace"), "")
+        news = tuple(item for item in found if item.code not in before)
+        for item in news:
+            logger.log(
+                logging.ERROR if item.severity == "error" else logging.WARNING, "broker: %s; %s", item.seen, item.remedy
+            )
+        codes = {item.code for item in found}
+        for code in () if "away" in codes else before.keys() - codes:  # what is not seen may still be so
+            logger.info("broker: resolved: %s", before[code].seen)
+        self.health = Health(tuple(sorted(found, key=lambda item: item.severity)), news, pause)
+        self._look_at_s = time.monotonic() + self._every_s
+        return self.health
+
+    def close(self) -> None:
+        """Close the connection. The next look opens another."""
+        self._calls.close()
+
+    def _ask(self) -> list[ServerFinding]:
+        nodes = read_nodes(self._calls, production=self._production, keys=self._keys, queues=self._queues)
+        markers = self.generation.commands()
+        probes = [probe(key) for key in self._probed]
+        answers = self._calls.pipeline([*markers, *probes, *type_commands(self._families)], raise_errors=False)
+        marked, answers = answers[: len(markers)], answers[len(markers) :]
+        probed, types = answers[: len(probes)], answers[len(probes) :]
+        slots = half_moved_slots(self._probed, probed, self._queue_of)
+        found = by_code(nodes) + half_moved(slots) + wrong_types(self._families, types)
+        failed = next((answer for answer in marked if isinstance(answer, Exception)), None)
+        if failed is None or self._calls.spread:
+            self._state = self.generation.look(marked)
+            self._lost = finding(self._state, self.generation.where_lost())
+        if failed is not None and not (self._calls.spread and isinstance(failed, BrokerUnavailable)):
+            # A replica that lost its primary still answers what read_nodes() asked.
+            found.append(away(failed) if isinstance(failed, BrokerUnavailable) else _unreadable(failed))
+        found += self._lost
+        self._leave_word(nodes)
+        return found
+
+    def _leave_word(self, nodes: Sequence[NodeState]) -> None:
+        evicting = {node.address: item.seen for node in nodes for item in node.findings if item.code == "evicting"}
+        if not evicting and not self._refusing and not self._lost:
+            return
+        commands: list[tuple[Word, ...]] = []
+        for keys in self._families:
+            seen = evicting.get(self._calls.node_of(keys.refused)) if evicting else None
+            if seen is not None:
+                commands.append(("SET", keys.refused, seen, "PX", REFUSED_MS))
+            elif self._refusing:
+                commands.append(("DEL", keys.refused))
+        if self._lost:
+            commands += self.generation.miss_commands()
+        answers = self._calls.pipeline(commands, raise_errors=False)
+        refused = [answer for answer in answers if isinstance(answer, Exception)]
+        self._refusing = bool(evicting) or (self._refusing and bool(refused))
+
+
+def _unreadable(error: Exception) -> ServerFinding:
+    return ServerFinding(
+        "unreadable",
+        "error",
+        f"the broker's own keys cannot be read ({getattr(error, 'cause', str(error))[:80]})",
+        "Something else writes below its prefix, or this user may not read it: give Switchyard a server of its own.",
+    )

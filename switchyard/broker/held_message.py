@@ -1,0 +1,105 @@
+"""A message that a consumer has leased, and the copies that are made of a message when it moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.queue.arguments.types import in_message
+from switchyard.broker.queue.dead_letter_json import LOCAL_OPTIONS
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Lease
+from switchyard.broker.shapes import DeadLetter
+
+
+class HeldMessage(MessageProxy):
+    """A leased message.
+
+    Every attribute that a hook sets for most messages is declared here. A proxy looks an undeclared attribute up on the
+    message inside, which is slower and raises where nothing set it. There is room for 30: one more costs each message a
+    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone.
+
+    Args:
+        lease: Its id, owner and fencing token, in ``family``.
+        crashes: Times it terminated its worker.
+        cancel_requested: Its job is to stop.
+        cause: Cause of its last worker's end, see :class:`switchyard.broker.queue.results.Grant`.
+        lapses: As there.
+        body: The message as it came.
+
+    Attributes:
+        has_credit: It counts against the prefetch credit of its worker.
+        moved: It is in another place already; the worker's acknowledgement is not sent.
+        runs_in: Ident of the thread or greenlet that runs it.
+        given_back: Its server has it again, before it started here.
+    """
+
+    given_back = False
+
+    def __init__(
+        self,
+        message: Message[Any],
+        lease: Lease,
+        family: QueueOperations,
+        crashes: int = 0,
+        cancel_requested: bool = False,
+        cause: str = "",
+        lapses: tuple[str, ...] | None = None,
+        body: bytes = b"",
+    ) -> None:
+        super().__init__(message)
+        # Read several times for each message, and slow to reach through the proxy.
+        self.queue_name, self.actor_name = message.queue_name, message.actor_name
+        self.args, self.kwargs, self.options = message.args, message.kwargs, message.options
+        self.message_id, self.message_timestamp = message.message_id, message.message_timestamp
+        self.lease = lease
+        self.family = family
+        self.crashes = crashes
+        self.cancel_requested = cancel_requested
+        self.cause = cause
+        self.lapses = lapses
+        self.body = body
+        self.has_credit = True
+        self.moved = False
+        self.runs_in = 0
+        # Set by hooks.
+        self.open = self.dead_lettered = False
+        self.outcome: Any = None
+        self.dead_letter: DeadLetter | None = None
+        self.slot: int | None = None
+        self.started_ms: int | None = None
+        self.started_s: float | None = None
+        self.weighed: tuple[int, int, int] | None = None
+        self.log_lines: list[str] | None = None
+
+
+def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:
+    """Return a copy for a lane, with changed options, without the options that describe only its old place."""
+    sent = in_message(message)
+    kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
+    return Message(
+        queue_name=lane,
+        actor_name=message.actor_name,
+        args=sent.args,
+        kwargs=sent.kwargs,
+        options={**kept, **options},
+        message_id=message.message_id,
+        message_timestamp=message.message_timestamp,
+    )
+
+
+def requeued_copy(
+    dead_letter: DeadLetter, lane: str, arguments: tuple[list[Any], dict[str, Any]] | None = None
+) -> Message[Any]:
+    """Return the message of a dead letter with its attempts reset to 0 and its generation increased by 1.
+
+    Args:
+        arguments: In place of its own.
+    """
+    args, kwargs = arguments or (dead_letter.message["args"], dead_letter.message["kwargs"])
+    message: Message[Any] = Message(**{**dead_letter.message, "args": tuple(args), "kwargs": kwargs})
+    options = {"attempts": 0, "generation": int(message.options.get("generation", 0)) + 1, "enqueued_at": now_ms()}
+    return moved_copy(message, lane, options)

@@ -1,0 +1,87 @@
+"""Moves of held messages: one step on the server each, so that a message is never in two places or in none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from dramatiq.message import Message
+
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.dead_letter_json import encode, rejected
+from switchyard.broker.queue.operations import Move, QueueOperations
+from switchyard.broker.queue.results import NO_ROW, HistoryRow, Lease
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.worker.ack_barrier import AckBarrier
+
+
+class MovingBroker(Protocol):
+    """The part of :class:`switchyard.broker.redis_broker.RedisBroker` that moves use."""
+
+    barrier: AckBarrier | None
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return queue family and lane behind a queue's name."""
+
+    def level(self, message: Message[Any]) -> int:
+        """Return the priority level of a message."""
+
+    def emit_before(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""
+
+    def emit_after(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""
+
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
+        """Report messages whose lease was lost."""
+
+
+class HeldMoves:
+    """Moves held messages, for Dramatiq's own retries as for this project's middleware.
+
+    A message whose lease was lost belongs to another worker by now: it is not moved, and the loss is reported.
+    """
+
+    def __init__(self, broker: MovingBroker) -> None:
+        self._broker = broker
+
+    def move(self, held: HeldMessage, message: Message[Any], *, move: Move, delay: int | None) -> bool:
+        """Move a held message into the lane that its copy ``message`` names, in the queue family it is in.
+
+        Args:
+            message: The copy, which may have grown beyond the size that a new message may have.
+            delay: Milliseconds.
+
+        Returns:
+            ``False`` when its lease was lost.
+        """
+        lane = self._broker.lane(message.queue_name)[1]
+        self._broker.emit_before("enqueue", message, delay)
+        body, level = codec.encode(message, grown=True), self._broker.level(message)
+        how: dict[str, Any] = {"body": body, "delay_ms": delay or 0, "level": level, "row": self._row_of(held)}
+        moved = held.family.move(held.lease, move=move, lane=lane, **how)
+        self._note(held, moved)
+        if moved:
+            self._broker.emit_after("enqueue", message, delay)
+        return moved
+
+    def isolate(self, held: HeldMessage) -> None:
+        """Move a held message into the lane whose messages run alone."""
+        self._note(held, held.family.isolate(held.lease))
+
+    def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
+        """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
+        dead_letter = dead_letter or rejected(held, held.family.keys.queue)
+        letter, row = encode(dead_letter).encode(), self._row_of(held)
+        self._note(held, held.family.dead_letter(held.lease, letter, row))
+
+    def _row_of(self, held: HeldMessage) -> HistoryRow:
+        """Return the row of the attempt that ends with the move; of a deferral there is none."""
+        return NO_ROW if self._broker.barrier is None else self._broker.barrier.row_of(held)
+
+    def _note(self, held: HeldMessage, moved: bool) -> None:
+        held.moved = True
+        if not moved:
+            self._broker.report_stale(held.family, [held.lease])

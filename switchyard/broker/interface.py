@@ -1,0 +1,206 @@
+"""Operations that middleware and apps may use on any broker.
+
+Dramatiq's own ``Broker`` enqueues and acknowledges. Switchyard also moves a message that a worker holds: to its
+retry lane, to its dead list, or back to its queue for later. Every move is at-least-once: it may leave two copies
+after a crash, never none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
+
+from switchyard.broker.queue.results import NO_RECORD, CancelRecord
+from switchyard.broker.redis.server_clock import ServerClock
+from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.topology import Yard
+from switchyard.broker.worker.ack_barrier import AckBarrier
+
+Arguments = tuple[list[Any], dict[str, Any]]
+Keep = Callable[[Sequence[DeadLetter]], None]
+
+
+class Transport(Protocol):
+    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge.
+
+    Attributes:
+        finds_waiting: :meth:`find_message` and :meth:`cancel` find a waiting message by its id. Otherwise jobs are
+            recorded when they are enqueued.
+    """
+
+    finds_waiting: bool
+
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
+
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Put a held message back to where it came from, until a worker that knows its call consumes there.
+
+        Args:
+            call: See :func:`switchyard.middleware.arguments.call_of`.
+            parked_ms: How long it was parked before; the sum with the new delay is stored in its option ``parked_ms``.
+
+        Returns:
+            Milliseconds after which it is retried at the latest, by any worker.
+        """
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Remove a parked message that is about to run from the list of parked messages."""
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
+
+    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+        """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
+
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
+        """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
+
+        Args:
+            arguments: Positional arguments, and those by name, in place of the message's own.
+
+        Raises:
+            NoSuchDeadLetter: it is not in the dead list.
+            QueueFull: its queue is full; the letter stays.
+        """
+
+    def discard(self, queue: str, message_id: str) -> None:
+        """Drop a dead letter for good.
+
+        Raises:
+            NoSuchDeadLetter: it is not in the dead list.
+        """
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Requeue dead letters in few calls. Repeated with its nonce, it moves none twice and answers the same.
+
+        Args:
+            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays.
+
+        Returns:
+            For each id what became of it; ``full`` for those that a full queue had no room for, which stay.
+        """
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters in few calls, as ``requeue_many``.
+
+        Args:
+            keep: Called with the letters, before they are dropped.
+        """
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
+
+    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+
+    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+
+    def requeue_quarantined(self, queue: str, message_id: str) -> None:
+        """Move a quarantined message back to its lane, after an upgrade to a release that understands it.
+
+        Raises:
+            NotQuarantined: it is not in the quarantine.
+            NotRequeued: this process does not understand it either, or the queue is at its ``max_depth``.
+        """
+
+    def discard_quarantined(self, queue: str, message_id: str) -> None:
+        """Drop a quarantined message for good.
+
+        Raises:
+            NotQuarantined: it is not in the quarantine.
+        """
+
+    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
+        """Return a message that waits, is scheduled or is held; ``None`` where it is not, or cannot be found."""
+
+    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
+        """Keep a message from starting.
+
+        Args:
+            end: Record of its job as cancelled, written in the same step where the transport can.
+
+        Returns:
+            ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it.
+        """
+
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Make a scheduled message due at once.
+
+        Returns:
+            ``due``: it starts as soon as a slot is free. ``waiting``: it waits or is held already. ``unknown``: the
+            queue has no such message, or cannot find it.
+        """
+
+    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+        """Whether the cancellation of a held message was requested.
+
+        Raises:
+            BrokerUnavailable: this had to be read from the server, which did not answer.
+        """
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return the figures of a queue family."""
+
+    def confirms(self) -> bool:
+        """Return ``False`` where a server answers, counts its queues and confirms nothing, else ``True``.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Facilities:
+    """The objects that all processes of a yard reach through their broker."""
+
+    yard: Yard
+    transport: Transport
+    records: JobRecords
+    barrier: AckBarrier
+    windows: RateWindows
+    alerts: AlertGroups
+    pools: PoolReports
+    groups: GroupBarriers | None = None
+    clock: ServerClock | None = None
+
+
+def attach(broker: Broker, facilities: Facilities) -> None:
+    """Make a broker carry its yard's facilities."""
+    broker.switchyard = facilities  # type: ignore[attr-defined]
+
+
+def facilities(broker: Broker | None = None) -> Facilities:
+    """Return the facilities attached to ``broker``, or to Dramatiq's global broker.
+
+    Raises:
+        RuntimeError: the broker was not built by ``switchyard/wiring.py``.
+    """
+    broker = broker or dramatiq.get_broker()
+    found = getattr(broker, "switchyard", None)
+    if not isinstance(found, Facilities):
+        raise RuntimeError(  # noqa: TRY004  a matter of wiring, not of types
+            f"{type(broker).__name__} carries no Switchyard facilities; "
+            "build it with switchyard.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
+        )
+    return found

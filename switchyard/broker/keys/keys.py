@@ -1,0 +1,154 @@
+"""The name of every key that Switchyard writes, one function for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from switchyard.broker.keys.queue_keys import QueueKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names below one prefix.
+
+    Keys that one operation changes together share a hash tag, so that they live on one node of a cluster.
+
+    Args:
+        slot_groups: Queues with the hash tag that they share with others instead of having their own.
+    """
+
+    prefix: str = "switchyard"
+    slot_groups: tuple[tuple[str, str], ...] = ()
+
+    def queue(self, queue: str) -> QueueKeys:
+        """Keys of a queue family."""
+        for name, group in self.slot_groups:
+            if name == queue:
+                return QueueKeys(f"{self.prefix}:{{{group}}}:queue:{queue}:", queue)
+        return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
+
+    def job(self, job_id: str) -> str:
+        """Hash: the record of one job, written by workers of the release before. Read only."""
+        return f"{self.prefix}:job:{{{job_id}}}"
+
+    def history_counts(self) -> str:
+        """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
+        return f"{self.prefix}:history:counts"
+
+    def window(self, name: str) -> str:
+        """Sorted set: message id -> start or reserved start, ms since the epoch."""
+        return f"{self.prefix}:window:{{{name}}}"
+
+    def alerts_due(self) -> str:
+        """Sorted set: fingerprint -> when its group is to be sent next, ms since the epoch."""
+        return f"{self.prefix}:{{alerts}}:due"
+
+    def alert_group(self, fingerprint: str) -> str:
+        """Hash: one alert group."""
+        return f"{self.prefix}:{{alerts}}:group:{fingerprint}"
+
+    def pool_reports(self) -> str:
+        """Set: members with a pool report."""
+        return f"{self.prefix}:{{pools}}:index"
+
+    def pool_report(self, member: str) -> str:
+        """String: the report of one supervisor as JSON. Expires after the supervisor's end."""
+        return f"{self.prefix}:{{pools}}:{member}"
+
+    def pool_beats(self) -> str:
+        """Hash: member -> time of its last report (ms), of every supervisor that did not end in order."""
+        return f"{self.prefix}:{{pools}}:beats"
+
+    def stacks_asked(self, member: str) -> str:
+        """String: the last request for the stacks of a supervisor's children. Expires after 15 s."""
+        return f"{self.prefix}:{{pools}}:asked:{member}"
+
+    def stacks_answer(self, request: str) -> str:
+        """String: the requested stacks as JSON. Expires after a minute."""
+        return f"{self.prefix}:{{pools}}:stacks:{request}"
+
+    def pool_instruction(self, member: str) -> str:
+        """String: an operator's last instruction to a supervisor, as JSON. Expires after a minute."""
+        return f"{self.prefix}:{{pools}}:instruction:{member}"
+
+    def pool_quieted(self, member: str) -> str:
+        """String: the instruction that a quieted supervisor obeyed, as JSON. Expires with its report."""
+        return f"{self.prefix}:{{pools}}:quieted:{member}"
+
+    def generation(self) -> str:
+        """Hash: the keyspace id. ``id``, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost keyspaces."""
+        return f"{self.prefix}:generation"
+
+    def generations_missed(self) -> str:
+        """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
+        return f"{self.prefix}:generation:missed"
+
+    def part_id(self, tag: str) -> str:
+        """Hash: a keyspace id on a cluster, one for each 512 hash slots, so that a master without a queue has one too.
+
+        Its fields are those of the marker on a single server.
+        """
+        return f"{self.prefix}:keyspace:{{{tag}}}"
+
+    def part_ids_missed(self, tag: str) -> str:
+        """Set: keyspace ids that a process had read there and then did not find, on a cluster only."""
+        return f"{self.prefix}:keyspace:{{{tag}}}:missed"
+
+    def abort(self, job_id: str) -> str:
+        """String: the ``abort_timeout`` of a job that was aborted, ms. Expires after 90 s, or its ``abort_ttl``."""
+        return f"{self.prefix}:abort:{{{job_id}}}"
+
+    def group(self, group_id: str) -> str:
+        """Hash: the barrier of a group with completion callbacks. ``size`` its number of jobs, ``job:<id>`` each that
+        succeeded; in place of those ``sent`` once the callbacks were sent. Expires a day after the last change.
+        """
+        return f"{self.prefix}:group:{{{group_id}}}"
+
+    def limit(self, name: str) -> str:
+        """String: a counter or an event of ``dramatiq.rate_limits``. Expires when its limiter or barrier says."""
+        return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:{name}"
+
+    def limit_answer(self, name: str, request: str) -> str:
+        """String: the answer to a change of such a counter, for a repetition of the call. Expires after 10 s."""
+        return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:answer:{request}"
+
+    def unique_claim(self, queue: str, key: str) -> str:
+        """String: unique key of a message on RabbitMQ -> its id, and when it was sent (ms). Expires after nine days."""
+        return f"{self.prefix}:{{{queue}}}:unique:{key}"
+
+    def later(self, lane: str) -> str:
+        """Sorted set: messages of a lane on RabbitMQ with a long delay -> due time, ms since the epoch."""
+        return f"{self.prefix}:{{{lane}}}:later"
+
+    def later_bodies(self, lane: str) -> str:
+        """Hash: each of those messages -> its id, a line break and its body."""
+        return f"{self.prefix}:{{{lane}}}:later.bodies"
+
+    def redelivered(self, job_id: str) -> str:
+        """Hash: notes of a message that RabbitMQ delivers again. Expires after 72 hours.
+
+        ``crashes`` its number, ``cause`` of the last one until it is read, and ``ended:<number>`` of each publication
+        that was worked off although its acknowledgement may not have arrived.
+        """
+        return f"{self.prefix}:redelivered:{{{job_id}}}"
+
+    def returned(self) -> str:
+        """Sorted set: publications on RabbitMQ that went back to the server -> when, ms since the epoch.
+
+        A member is the number of the publication. Whoever receives it next removes it: how its last delivery ended is
+        known, and makes no suspect. Expires 72 hours after the last entry, with which older ones are removed.
+        """
+        return f"{self.prefix}:rabbit:returned"
+
+    def lock(self, name: str) -> str:
+        """String: the token of the process that holds a named lock."""
+        return f"{self.prefix}:lock:{name}"
+
+    def tick(self, actor: str, at: str) -> str:
+        """String: a tick of a schedule, present after it was enqueued."""
+        return f"{self.prefix}:tick:{actor}:{at}"
+
+
+def _limiter_of(name: str) -> str:
+    """Return the name of a limiter: Dramatiq's limiters add ``@`` and a time to it, one counter for each window."""
+    return name.rpartition("@")[0] or name

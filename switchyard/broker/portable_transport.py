@@ -1,0 +1,194 @@
+"""Moves on any Dramatiq broker: enqueue a copy at the new place, then let the worker acknowledge the held message.
+
+A crash between the two steps leaves the message in both places: it may run twice, it is never lost.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, cast
+
+from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.message import Message
+
+from switchyard.broker.errors import NoSuchDeadLetter, NotQuarantined
+from switchyard.broker.held_message import moved_copy, requeued_copy
+from switchyard.broker.interface import Arguments, Keep
+from switchyard.broker.queue.results import NO_RECORD, CancelRecord
+from switchyard.broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.topology import Yard
+
+FIRST_PARKED_MS: Final = 1_000
+MOST_PARKED_MS: Final = 10_000
+
+
+class CountsLanes(Protocol):
+    """A broker that reports figures of its lanes."""
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return the figures of a lane."""
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages the broker itself moved to its list of rejected messages."""
+
+
+class PortableTransport:
+    """The :class:`switchyard.broker.interface.Transport` that needs nothing but ``enqueue`` and a server for dead lists.
+
+    A moved message is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
+    """
+
+    finds_waiting = False
+
+    def __init__(
+        self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
+    ) -> None:
+        self._broker = broker
+        self._yard = yard
+        self._dead = dead_lists
+        self._quarantine = quarantine
+        self._records = records
+        _acknowledge_what_was_moved(broker)
+
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Enqueue a copy in a lane, due in ``delay_ms``."""
+        self._broker.enqueue(moved_copy(held, lane, options), delay=delay_ms or None)
+        held.moved = True  # type: ignore[union-attr]
+
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Enqueue a copy where it came from, due in ``delay_ms``."""
+        self.divert(held, lane=held.queue_name, delay_ms=delay_ms, options=options)
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Enqueue a copy where it came from. Any worker may get it: due in 1 s, later in up to 10 s."""
+        highest_ms = min(max(parked_ms, FIRST_PARKED_MS), MOST_PARKED_MS)
+        delay_ms = int(highest_ms * random.uniform(0.8, 1.0))  # noqa: S311  no secret
+        self.defer(held, delay_ms=delay_ms, options={**options, "parked_ms": parked_ms + delay_ms})
+        return delay_ms
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Do nothing: this broker keeps no list of parked messages."""
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Return ``False``: workers register no calls on this broker."""
+        return False
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Return ``False``: this broker has no lane for isolated runs."""
+        return False
+
+    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+        """Add a dead letter to its queue's dead list, once."""
+        self._dead.add(dead_letter)
+        held.moved = True  # type: ignore[union-attr]
+
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
+        """Enqueue a dead letter's message anew, then remove the dead letter."""
+        dead_letter = self._dead.get(queue, message_id)
+        if dead_letter is None:
+            raise NoSuchDeadLetter(queue, message_id)
+        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name, arguments))
+        self._dead.remove(queue, message_id, as_read=dead_letter)
+        return dead_letter.id
+
+    def discard(self, queue: str, message_id: str) -> None:
+        """Remove a dead letter for good."""
+        if not self._dead.remove(queue, message_id):
+            raise NoSuchDeadLetter(queue, message_id)
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Requeue dead letters one by one."""
+        return {id_: self._one(self.requeue, queue, id_, died_at) for id_, died_at in letters.items()}
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters one by one."""
+        found = [self._dead.get(queue, id_) for id_ in letters]
+        keep([letter for letter in found if letter is not None])
+        return {id_: self._one(self.discard, queue, id_, died_at) for id_, died_at in letters.items()}
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Add a dropped dead letter to its dead list again."""
+        self._dead.add(letter)
+        return True
+
+    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, message_id)
+
+    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def requeue_quarantined(self, queue: str, message_id: str) -> None:
+        """Refuse: workers on this transport quarantine nothing."""
+        raise NotQuarantined(queue, message_id)
+
+    def discard_quarantined(self, queue: str, message_id: str) -> None:
+        """Refuse: workers on this transport quarantine nothing."""
+        raise NotQuarantined(queue, message_id)
+
+    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
+        """Return ``None``: no queue can be searched."""
+        return None
+
+    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
+        """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
+        return "unknown"
+
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Return ``unknown``: no queue can find a delayed message."""
+        return "unknown"
+
+    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+        """Read it from the job's record."""
+        return self._records.cancel_requested(held.message_id)
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return the figures of a queue family."""
+        family = self._yard.queue_of(queue)
+        counting = cast(CountsLanes, self._broker)
+        lanes = (family.name, family.retry_lane)
+        live, retry = (counting.lane_stats(lane) for lane in lanes)
+        set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
+        return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
+
+    def confirms(self) -> bool:
+        """Return ``True``: what lacks a server confirms at once."""
+        return True
+
+    def _one(self, move: Callable[[str, str], Any], queue: str, message_id: str, died_at: int) -> Moved:
+        found = self._dead.get(queue, message_id)
+        if found is not None and found.died_at != died_at:
+            return "newer"
+        try:
+            move(queue, message_id)
+        except NoSuchDeadLetter:
+            return "gone"
+        return "moved"
+
+
+def _acknowledge_what_was_moved(broker: Broker) -> None:
+    consume = broker.consume
+
+    def consume_and_acknowledge(*args: Any, **kwargs: Any) -> Consumer:
+        consumer = consume(*args, **kwargs)
+        nack = consumer.nack
+
+        def nack_unless_moved(message: MessageProxy) -> None:
+            if getattr(message, "moved", False):
+                consumer.ack(message)
+            else:
+                nack(message)
+
+        consumer.nack = nack_unless_moved  # type: ignore[method-assign]
+        return consumer
+
+    broker.consume = consume_and_acknowledge  # type: ignore[method-assign]

@@ -1,0 +1,239 @@
+"""Operators' acts on a queue family, off the ordinary way of a message: one Lua script each, atomic and repeatable.
+
+Every function may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from switchyard.broker.errors import QueueFull
+from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
+from switchyard.broker.queue.operations import QueueOperations, lane_of
+from switchyard.broker.queue.results import NO_RECORD, NORMAL, CancelRecord, Lease, MovingMessage
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import script
+
+# Answer of a script that was called with other owners than the queue has.
+OWNERS_CHANGED: Final = -3
+
+
+def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: str = "") -> bool:
+    """Pause the queue; ``False`` when it was paused already and stays as it was.
+
+    Args:
+        until_ms: Time at which it resumes by itself, ms since the epoch by the server's clock; 0 for none.
+        by, reason: Operator and reason, for people. A reason or a time replaces those of an earlier pause.
+
+    Raises:
+        ValueError: ``until_ms`` is over.
+    """
+    changed = int(family.calls.call(script("pause"), [family.keys.paused], [until_ms, by, reason]))
+    if changed < 0:
+        raise ValueError("the end of the pause is over by the server's clock; give a later one")
+    return bool(changed)
+
+
+def resume(family: QueueOperations) -> bool:
+    """Resume the queue; ``False`` when it was not paused."""
+    keys = [family.keys.paused, *map(family.keys.wakeup, ALL_LANES)]
+    return bool(family.calls.call(script("resume"), keys, []))
+
+
+def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
+    """Keep a message from starting.
+
+    Args:
+        end: Record of its job as cancelled, written in the same step if it never starts.
+
+    Returns:
+        ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``unknown``: it is
+        not here.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history, k.purges]
+    while True:
+        owners = family.owners()
+        holds = [k.hold(owner) for owner in owners]
+        answer = str(family.calls.call(script("cancel"), keys + holds, [message_id, *end, *owners]), "ascii")
+        if answer != "owners":
+            return answer
+
+
+def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes) -> int:
+    """Make a scheduled message due at once, with a new body.
+
+    Returns:
+        1: it is due, also by an earlier call; 0: it waits or is leased; -1: it is not here; -2: its body has changed.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
+    return int(family.calls.call(script("due_now"), keys, [message_id, as_read, body]))
+
+
+def amend(
+    family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes, due_at_ms: int | None = None
+) -> int:
+    """Replace the body of a message that waits or is scheduled, and the due time of a scheduled one.
+
+    Returns:
+        1: it is amended, also by an earlier call; 0: it is leased; -1: it is not here; -2: its body has changed; -4: it
+        waits, and has no due time to change.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES), k.leases]
+    while True:
+        owners = family.owners()
+        words = [message_id, as_read, body, "" if due_at_ms is None else due_at_ms, *owners]
+        answer = int(family.calls.call(script("amend"), keys + [k.hold(owner) for owner in owners], words))
+        if answer != OWNERS_CHANGED:
+            return answer
+
+
+def requeue(
+    family: QueueOperations,
+    message_id: str,
+    *,
+    as_read: bytes,
+    body: bytes,
+    level: int = NORMAL,
+    nonce: str,
+    limit: int = 0,
+) -> bool:
+    """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read.
+
+    Args:
+        limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+    Raises:
+        QueueFull: the lane holds as many; the letter stays.
+    """
+    k = family.keys
+    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
+    answer = int(family.calls.call(script("requeue"), keys, [message_id, as_read, body, level, nonce, limit]))
+    if answer < 0:
+        raise QueueFull(k.queue, -answer, limit)
+    return answer == 1
+
+
+def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
+    """Drop a dead letter for good; ``False`` when there is none."""
+    k = family.keys
+    keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
+    return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
+
+
+def restore(family: QueueOperations, message_id: str, *, letter: str) -> bool:
+    """Put a dropped dead letter back into the dead list; ``False`` when a message of its id is in the queue."""
+    k = family.keys
+    return bool(family.calls.call(script("restore"), [k.dead_letters, k.dead, k.bodies, *k.done], [message_id, letter]))
+
+
+def unquarantine(
+    family: QueueOperations,
+    message_id: str,
+    *,
+    lane: Lane,
+    as_read: bytes,
+    body: bytes,
+    level: int,
+    nonce: str,
+    limit: int = 0,
+) -> bool:
+    """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
+
+    Also ``False``, with a body, when a message of its id is in the queue.
+
+    Args:
+        limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+    Raises:
+        QueueFull: the lane holds as many; the message stays.
+    """
+    k = family.keys
+    keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
+    args: list[Word] = [message_id, as_read, nonce, body, level, limit]
+    answer = int(family.calls.call(script("unquarantine"), [*keys, k.due(lane)], args))
+    if answer < 0:
+        raise QueueFull(k.queue, -answer, limit)
+    return answer == 1
+
+
+def flush(family: QueueOperations) -> None:
+    """Drop every message that waits, is scheduled or is leased; dead letters stay."""
+    k = family.keys
+    lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.wakeup(lane), k.parked(lane))]
+    dropped = 0
+    while not dropped:
+        owners = family.owners()
+        keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
+        dropped = family.calls.call(script("flush"), keys, owners)
+    family.calls.command("UNLINK", k.jobs, k.progress)  # records of messages that are gone count for nothing
+
+
+def wait_until_empty(family: QueueOperations, *, timeout_ms: int | None, interval_ms: int) -> bool:
+    """Wait until no message waits, is scheduled or is leased; ``False`` when some are after ``timeout_ms``."""
+    deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+    while family.calls.command("HLEN", family.keys.bodies):
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(interval_ms / 1000)
+    return True
+
+
+def depth(family: QueueOperations, lane: Lane, level: int) -> int:
+    """Return how many messages of a priority wait in a lane."""
+    return int(family.calls.command("LLEN", family.keys.waiting(lane)[level - 1]))
+
+
+def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list[MovingMessage]:
+    """Lease up to ``count`` waiting messages of a priority, in order to move them, also while the queue is paused.
+
+    Raises:
+        LookupError: the owner has no lease.
+    """
+    k, lane = family.keys, lane_of(owner)
+    keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]
+    answer = family.calls.call(script("take"), keys, [owner, count])
+    if answer == b"gone":
+        raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
+    return [
+        MovingMessage(Lease(owner, id_, token), body, key, crashes, asked == b"1")
+        for id_, token, body, key, crashes, asked in zip(*[iter(answer)] * 6, strict=True)
+    ]
+
+
+def place(family: QueueOperations, taken: Sequence[MovingMessage], *, lane: Lane, level: int) -> None:
+    """Put messages taken from another queue into a lane, with their notes. One that is known there stays as it is.
+
+    A message whose unique key another one holds there is put without the key: both were accepted.
+
+    Args:
+        taken: With bodies; at most 500.
+    """
+    k = family.keys
+    keys = [k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.dead_letters, k.unique, k.notes]
+    args: list[Word] = [level]
+    for one in taken:
+        args += (one.lease.id, one.body or b"", one.unique_key, one.crashes, "1" if one.cancel_requested else "")
+    family.calls.call(script("place"), keys, args)
+
+
+def forget(family: QueueOperations, owner: str, taken: Sequence[MovingMessage]) -> list[MovingMessage]:
+    """Drop leased messages that were moved to another queue, without recording them as finished.
+
+    Args:
+        taken: At most 500.
+
+    Returns:
+        Messages whose cancellation was requested since they were taken. They stay until the other queue has been told.
+    """
+    k = family.keys
+    args: list[Word] = []
+    for one in taken:
+        args += (one.lease.id, one.lease.token, "1" if one.cancel_requested else "")
+    asked = family.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], args)
+    return [replace(taken[position - 1], cancel_requested=True) for position in asked]

@@ -1,0 +1,186 @@
+"""Encoding of messages as bodies: every field but id and lane, as compact JSON; empty fields are left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from dramatiq.actor import Actor
+from dramatiq.message import Message
+
+from switchyard.broker.errors import InvalidMessageId, UnencodablePayload, UnreadablePayload
+from switchyard.broker.queue import json_body
+from switchyard.broker.queue.argument_names import with_parameter
+from switchyard.broker.queue.arguments.types import in_json
+from switchyard.broker.queue.json_values import kind_of
+from switchyard.broker.queue.results import Entry
+
+NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
+# Keys and fields of our own end like this: `<id>:events`, `<id>:progress`. In the hash of an owner is a field `#`.
+RESERVED_ENDS: Final = (":events", ":progress")
+RESERVED: Final = frozenset({"#", "events", "progress"})
+MESSAGE_ID: Final = re.compile(r"(?!(?:#|events|progress)\Z)[!-~]{1,200}(?<!:events)(?<!:progress)")
+NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
+# Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
+VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
+# Value of ``enqueued_at`` in the body of a message that was enqueued at its ``sent_at``: twelve bytes less, and still
+# there for workers of the release before, which tell by it that a message is not sent for the first time.
+AS_SENT: Final = 0
+# The last millisecond of the year 9999. Later times, and negative numbers, raise where they are converted.
+LARGEST: Final = 253_402_300_799_999
+# For a body that is read for its fields alone.
+ANY_ID: Final = "any"
+# A sent message has no longer id; the table of running messages that supervisors read has no room for one.
+LONGEST_ID: Final = 200
+# Names are logged and shown whole.
+LONGEST_NAME: Final = 256
+
+
+class UnreadableMessage(Exception):
+    """A body in a lane is not a message."""
+
+
+def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_ACTORS) -> Entry:
+    """Return a new message as an entry to enqueue.
+
+    Args:
+        actors: Actors by name, which say how arguments become JSON, and whose parameters an error names.
+
+    Raises:
+        InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
+    """
+    id_ = message.message_id
+    require_id(id_)
+    try:
+        body = encode(in_json(message, actors))
+    except UnencodablePayload as error:
+        actor = actors.get(message.actor_name)
+        raise (error if actor is None else with_parameter(error, actor.fn)) from None
+    return Entry(id_, body, str(message.options.get("unique_key", "")))
+
+
+def require_message(message: Any) -> None:
+    """Refuse to enqueue what is no message, such as the result of an actor that was called.
+
+    Raises:
+        TypeError: it is none; what Dramatiq makes of messages, such as ``MessageProxy``, is one.
+    """
+    if hasattr(message, "message_id"):
+        return
+    name = getattr(message, "actor_name", "actor")
+    raise TypeError(f"{kind_of(message)} is no message; write {name}.message(...), which makes one and runs nothing")
+
+
+def require_id(id_: object) -> None:
+    """Refuse an id that no new message may have.
+
+    Raises:
+        InvalidMessageId: it is one.
+    """
+    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_):
+        raise InvalidMessageId(id_)
+
+
+def encode(message: Message[Any], *, grown: bool = False) -> bytes:
+    """Return the body of a message.
+
+    Args:
+        grown: The message was accepted before; its options may have grown beyond the limit of a new message.
+
+    Raises:
+        PayloadTooLarge, UnencodablePayload: see :func:`switchyard.broker.queue.json_body.encode`.
+    """
+    fields: dict[str, Any] = {"actor": message.actor_name, "sent_at": message.message_timestamp}
+    if message.args:
+        fields["args"] = message.args
+    if message.kwargs:
+        fields["kwargs"] = message.kwargs
+    if options := message.options:
+        if options.get("enqueued_at") == message.message_timestamp:
+            options = {**options, "enqueued_at": AS_SENT}
+        fields["options"] = options
+    return json_body.encode(fields, limit_bytes=None if grown else json_body.LIMIT_BYTES)
+
+
+def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
+    """Return the message in a body that was read from a lane. Only options in ``VALIDATED`` and ``eta`` are validated.
+
+    Raises:
+        UnreadableMessage: the body or the id is invalid.
+    """
+    if not _is_usable_id(message_id):
+        raise UnreadableMessage(f"its id is no id: {message_id[:50]!r}")
+    try:
+        fields = json_body.decode(body)
+    except UnreadablePayload as error:
+        raise UnreadableMessage(str(error)) from error
+    actor, sent_at = fields.get("actor"), fields.get("sent_at")
+    args, kwargs, options = fields.get("args", ()), fields.get("kwargs"), fields.get("options")
+    if type(actor) is not str or type(sent_at) is not int:
+        raise UnreadableMessage(f"it names no actor and no time it was sent at: {_shown(fields)}")
+    if len(actor) > LONGEST_NAME:
+        raise UnreadableMessage(f"its actor's name has {len(actor)} characters; at most {LONGEST_NAME} are read")
+    if not 0 <= sent_at <= LARGEST:
+        raise UnreadableMessage("sent_at is no time in milliseconds")
+    if type(args) is not list and args != ():
+        raise UnreadableMessage(f"args is {kind_of(args)}, not a list")
+    if type(kwargs) is not dict and kwargs is not None:
+        raise UnreadableMessage(f"kwargs is {kind_of(kwargs)}, not an object")
+    if options is None:
+        options = {}
+    elif type(options) is not dict:
+        raise UnreadableMessage(f"options is {kind_of(options)}, not an object")
+    else:
+        for name in NUMBERS:
+            if name in options:
+                value = options[name]
+                if type(value) is not int:
+                    raise UnreadableMessage(f"option {name} is {value!r:.100}, a {type(value).__name__}, not an int")
+                if not 0 <= value <= LARGEST:
+                    raise UnreadableMessage(f"option {name} is {value!r:.100}, out of range: 0 to the year 9999")
+        if options.get("enqueued_at") == AS_SENT:
+            options["enqueued_at"] = sent_at
+        if "deferred_by" in options:
+            _require_reason(options["deferred_by"])
+        if "eta" in options:
+            _require_time(options["eta"])
+    # Not by Message(...): that of a frozen dataclass calls object.__setattr__ for each field, 0.5 µs of a worker's CPU.
+    message: Message[Any] = Message.__new__(Message)
+    message.__dict__.update(
+        queue_name=lane,
+        actor_name=actor,
+        args=tuple(args),
+        kwargs={} if kwargs is None else kwargs,
+        options=options,
+        message_id=message_id,
+        message_timestamp=sent_at,
+    )
+    return message
+
+
+def usable_id(raw: bytes) -> str | None:
+    """Return the id that a lane held as text, or ``None`` if it is none."""
+    text = str(raw, "ascii", "replace")
+    return text if raw.isascii() and _is_usable_id(text) else None
+
+
+def _is_usable_id(text: str) -> bool:
+    if not text.isprintable() or text.endswith(RESERVED_ENDS) or text in RESERVED:
+        return False
+    return 1 <= len(text) <= LONGEST_ID
+
+
+def _require_reason(deferred_by: Any) -> None:
+    if type(deferred_by) is not str:
+        raise UnreadableMessage(f"option deferred_by is {deferred_by!r:.100}, not a text")
+
+
+def _require_time(eta: Any) -> None:
+    if eta is not None and (type(eta) not in (int, float) or not 0 <= eta <= LARGEST):
+        raise UnreadableMessage(f"option eta is {eta!r:.100}, not a time in milliseconds from 0 to the year 9999")
+
+
+def _shown(fields: dict[str, Any]) -> str:
+    return ", ".join(sorted(fields))[:100] or "an empty object"

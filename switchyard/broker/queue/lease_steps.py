@@ -1,0 +1,97 @@
+"""Steps of keeping leases in one queue, each within the time of a tick and retried when the server refuses it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from switchyard.broker.errors import BrokerFull, BrokerRefused, BrokerUnavailable
+from switchyard.broker.queue.operations import QueueOperations
+
+# Longest time of a tick, and of one answer within it: a supervisor's loop waits that long for the server.
+TICK_S: Final = 1.0
+ANSWER_S: Final = 0.5
+# Pause before a refused step is tried again.
+REFUSED_S: Final = 1.0
+
+Step = Literal["renewal", "join", "report", "reclaim", "sweep"]
+STEPS: Final[tuple[Step, ...]] = ("renewal", "join", "report", "reclaim", "sweep")
+
+logger = logging.getLogger(__name__)
+
+
+class TickExhausted(Exception):
+    """The time of a tick is used up; the rest of its work is left to the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickBudget:
+    """Time that a tick has left.
+
+    Args:
+        deadline_s: Monotonic.
+    """
+
+    deadline_s: float
+
+    def left(self) -> float:
+        """Return how long the next answer may take, in seconds, at most 0.5.
+
+        Raises:
+            TickExhausted: less than 10 ms are left.
+        """
+        left_s = self.deadline_s - time.monotonic()
+        if left_s <= 0.01:
+            raise TickExhausted
+        return min(left_s, ANSWER_S)
+
+
+@dataclass(slots=True)
+class ServedQueue:
+    """A queue in which leases are kept: when each step is due next, and which steps the server refused last time."""
+
+    operations: QueueOperations
+    due_s: dict[Step, float] = field(default_factory=dict)
+    refused: set[Step] = field(default_factory=set)
+
+    def is_due(self, step: Step) -> bool:
+        """Return whether it is time for a step."""
+        return time.monotonic() >= self.due_s.get(step, 0.0)
+
+    def attempt(self, step: Step, act: Callable[[], None], *, again_s: float = 0.0) -> None:
+        """Do a step. One that the server refuses is logged once and due again in a second.
+
+        On a cluster so is one whose node does not answer, and with it every other step of the queue: the queues of the
+        other nodes go on.
+
+        Args:
+            again_s: Seconds until the step is due again after it succeeded.
+
+        Raises:
+            BrokerUnavailable: the only server did not answer.
+            TickExhausted: the tick has no time left for the step.
+        """
+        name = self.operations.keys.queue
+        try:
+            act()
+        except (BrokerFull, BrokerRefused) as error:
+            if step not in self.refused:
+                logger.error("queue %s: the broker refuses the lease %s, retried every second: %s", name, step, error)
+            self.refused.add(step)
+            self.due_s[step] = time.monotonic() + REFUSED_S
+            return
+        except BrokerUnavailable as error:
+            if not self.operations.calls.spread:
+                raise
+            if not self.refused:
+                logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)
+            self.refused.add(step)
+            self.due_s.update(dict.fromkeys(STEPS, time.monotonic() + REFUSED_S))
+            return
+        self.due_s[step] = time.monotonic() + again_s
+        if step in self.refused:
+            self.refused.discard(step)
+            logger.info("queue %s: the broker accepts the lease %s again", name, step)

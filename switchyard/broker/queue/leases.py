@@ -1,0 +1,321 @@
+"""Leases of child processes: join, renew and reclaim them, and sweep those that lapsed elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue.lease_steps import TICK_S, ServedQueue, TickBudget, TickExhausted
+from switchyard.broker.queue.operations import LEASE_MS, QueueOperations
+from switchyard.broker.queue.results import Lease, Reclaimed
+
+RENEW_S: Final = 4.0
+SWEEP_S: Final = 2.0
+REPORT_S: Final = 1.0
+# Pause after the server did not answer, and the same once poll_now() was called.
+AWAY_S: Final = 1.0
+AWAY_POLL_NOW_S: Final = 0.25
+
+# A reclaim takes 500 arguments: two for a finished message, one for a running one. What a child ran beyond that is
+# returned uncounted.
+FINISHED_AT_ONCE: Final = 100
+RUNNING_AT_ONCE: Final = 300
+
+LaneKey = tuple[str, Lane]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLeftovers:
+    """Messages of a dead child that need special handling in one lane.
+
+    Args:
+        finished: Id and token of messages that were worked off, their acknowledgement not confirmed.
+        running: Ids that ran when the child ended.
+        cause: What ended the child.
+        heir: Child whose owner of this lane gets the running ones, under new tokens.
+    """
+
+    finished: Sequence[tuple[bytes, bytes]] = ()
+    running: Sequence[str] = ()
+    cause: str = ""
+    heir: str = ""
+
+
+@dataclass(slots=True)
+class _Child:
+    lanes: tuple[LaneKey, ...]
+    work: dict[LaneKey, str]
+    reported: dict[LaneKey, str] = field(default_factory=dict)
+    leased_until_s: dict[LaneKey, float] = field(default_factory=dict)
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reclaim:
+    child: str
+    key: LaneKey
+    leftovers: LaneLeftovers
+
+
+class LeaseKeeper:
+    """Keep the leases of children on behalf of their parent, blocking its loop for at most a second.
+
+    It has no thread of its own: call :meth:`tick` whenever :meth:`seconds_to_next` is over. Not thread-safe.
+
+    A server that does not answer is logged once and asked again every second; pending reclaims are kept meanwhile. A
+    step that the server refuses for one queue, for example because a key has a wrong type, is logged once and retried
+    every second. The other queues go on.
+
+    Args:
+        queues: Queue -> its operations, on a :class:`switchyard.broker.redis.calls.RedisCalls` that nothing else uses.
+        lanes: Lanes that a child may serve. All their queues are swept.
+        reclaimed: Called with child, lane and the result of a reclaim, now or during a later tick.
+    """
+
+    def __init__(
+        self,
+        queues: Mapping[str, QueueOperations],
+        lanes: Sequence[LaneKey],
+        *,
+        reclaimed: Callable[[str, LaneKey, Reclaimed], None] = lambda child, key, answer: None,
+    ) -> None:
+        self._lanes = tuple(lanes)
+        self._reclaimed = reclaimed
+        self._queues = {queue: ServedQueue(queues[queue]) for queue, _ in self._lanes}
+        self._children: dict[str, _Child] = {}
+        self._lost: dict[str, None] = {}
+        self._reclaims: list[_Reclaim] = []
+        self._away_until_s: float | None = None
+        self._again_after_s = AWAY_S
+        self._unanswered = 0
+
+    def add_queue(self, operations: QueueOperations) -> None:
+        """Keep leases in another queue as well, and sweep it. One that is known already is left as it is."""
+        self._queues.setdefault(operations.keys.queue, ServedQueue(operations))
+
+    def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None, *, work: str = "") -> None:
+        """Join a child's leases during the next tick, and renew them from then on.
+
+        Args:
+            child: A name that was never used before.
+            lanes: Lanes that the child serves; by default all.
+            work: Its first record, see :meth:`report`. Without one, the end of its leases makes nothing a suspect.
+        """
+        lanes = tuple(lanes) if lanes is not None else self._lanes
+        self._children[child] = _Child(lanes, dict.fromkeys(lanes, work))
+
+    def report(self, child: str, work: Mapping[LaneKey, str]) -> None:
+        """Record what a child runs in its lanes, in the text of ``report.lua``: changes, at most once a second a queue.
+
+        Whoever finds the child's leases expired reads there which messages ran.
+        """
+        if (found := self._children.get(child)) is not None:
+            found.work = dict(work)
+
+    def has_leases(self, child: str) -> bool:
+        """Return whether the child has its lease in every lane."""
+        found = self._children.get(child)
+        return found is not None and len(found.leased_until_s) == len(found.lanes)
+
+    def leased_until_s(self, child: str) -> float:
+        """Return the monotonic time until which the child's leases last for certain; 0 before it has them all.
+
+        Lanes of a queue that refuses renewals or joins are left out, so that it does not stop the other queues. When
+        all refuse, the result is 0.
+        """
+        found = self._children.get(child)
+        if found is None or found.lost:
+            return 0.0
+        sound = [key for key in found.lanes if not self._queues[key[0]].refused & {"renewal", "join"}]
+        return min((found.leased_until_s.get(key, 0.0) for key in sound), default=0.0)
+
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer the last call."""
+        return self._away_until_s is not None
+
+    @property
+    def silent(self) -> bool:
+        """Whether the server did not answer the last two calls."""
+        return self._unanswered > 1
+
+    @property
+    def settled(self) -> bool:
+        """Whether no reclaim is pending."""
+        return not self._reclaims
+
+    def poll_now(self) -> None:
+        """Ask the server during the next tick, and every 250 ms while it does not answer."""
+        self._again_after_s = AWAY_POLL_NOW_S
+        if self._away_until_s is not None:
+            self._away_until_s = time.monotonic()
+        for queue in self._queues.values():
+            queue.due_s.pop("sweep", None)
+
+    def seconds_to_next(self) -> float:
+        """Return the seconds until something is due."""
+        now_s = time.monotonic()
+        if self._away_until_s is not None and self._away_until_s > now_s:
+            return self._away_until_s - now_s
+        times = [queue.due_s.get("sweep", 0.0) for queue in self._queues.values()]
+        if self._children:
+            times += [queue.due_s.get("renewal", 0.0) for queue in self._queues.values()]
+        times += [self._queues[due.key[0]].due_s.get("reclaim", 0.0) for due in self._reclaims]
+        times += [self._queues[key[0]].due_s.get("join", 0.0) for _, _, key in self._unjoined()]
+        times += [self._queues[name].due_s.get("report", 0.0) for name in {key[0] for _, _, key in self._unreported()}]
+        return max(min(times, default=now_s + SWEEP_S) - now_s, 0.0)
+
+    def tick(self) -> list[str]:
+        """Join, renew, reclaim and sweep what is due, for at most a second. A server that is away raises nothing.
+
+        Returns:
+            Children that lost a lease since the last tick: others have their messages, they must not go on.
+        """
+        self._within_a_tick(self._work)
+        lost, self._lost = list(self._lost), {}
+        return lost
+
+    def reclaim(self, child: str, leftovers: Mapping[LaneKey, LaneLeftovers] | None = None) -> None:
+        """Return a dead child's messages to the heads of their lanes, now or as soon as the server answers."""
+        found = self._children.pop(child, None)
+        self._lost.pop(child, None)
+        lanes = found.lanes if found is not None else self._lanes
+        self._reclaims += [_Reclaim(child, key, (leftovers or {}).get(key, LaneLeftovers())) for key in lanes]
+        self._within_a_tick(self._reclaim_all)
+
+    def forget(self, child: str) -> None:
+        """Release the leases of a child that drained, and reclaim whatever it held."""
+        self.reclaim(child)
+
+    def _within_a_tick(self, act: Callable[[TickBudget], None]) -> None:
+        now_s = time.monotonic()
+        if self._away_until_s is not None and now_s < self._away_until_s:
+            return
+        try:
+            act(TickBudget(now_s + TICK_S))
+        except BrokerUnavailable as error:
+            if self._away_until_s is None:
+                logger.warning("leases are not renewed, the broker does not answer: %s", error)
+            self._unanswered += 1
+            self._away_until_s = time.monotonic() + self._again_after_s
+        except TickExhausted:
+            pass
+        else:
+            if self._away_until_s is not None:
+                logger.info("the broker answers, leases are renewed again")
+            self._away_until_s = None
+            self._unanswered = 0
+
+    def _work(self, budget: TickBudget) -> None:
+        # Renew before the sweep: after an outage the own leases may be among the lapsed ones.
+        for name, queue in self._queues.items():
+            if queue.is_due("renewal"):
+                queue.attempt("renewal", partial(self._renew, name, queue, budget), again_s=RENEW_S)
+        for name, child, key in self._unjoined():
+            if (queue := self._queues[key[0]]).is_due("join"):
+                queue.attempt("join", partial(self._join, name, child, key, budget))
+        for name in {key[0] for _, _, key in self._unreported()}:
+            if (queue := self._queues[name]).is_due("report"):
+                queue.attempt("report", partial(self._report, name, queue, budget), again_s=REPORT_S)
+        self._reclaim_all(budget)
+        for name, queue in self._queues.items():
+            if queue.is_due("sweep"):
+                queue.attempt("sweep", partial(self._sweep, name, queue, budget), again_s=SWEEP_S)
+
+    def _unjoined(self) -> list[tuple[str, _Child, LaneKey]]:
+        return [
+            (name, child, key)
+            for name, child in self._children.items()
+            if len(child.leased_until_s) < len(child.lanes)
+            for key in child.lanes
+            if key not in child.leased_until_s
+        ]
+
+    def _unreported(self) -> list[tuple[str, _Child, LaneKey]]:
+        return [
+            (name, child, key)
+            for name, child in self._children.items()
+            for key, reported in child.reported.items()
+            if child.work.get(key, "") != reported
+        ]
+
+    def _report(self, name: str, queue: ServedQueue, budget: TickBudget) -> None:
+        works = [(owner_of(child, key), found, key) for child, found, key in self._unreported() if key[0] == name]
+        sent = {owner: found.work[key] for owner, found, key in works}
+        queue.operations.report(sent, budget_s=budget.left())
+        for _, found, key in works:
+            found.reported[key] = found.work[key]
+
+    def _join(self, name: str, child: _Child, key: LaneKey, budget: TickBudget) -> None:
+        asked_s = time.monotonic()
+        work = child.work.get(key, "")
+        self._queues[key[0]].operations.join(owner_of(name, key), work=work, budget_s=budget.left())
+        if work:
+            child.reported[key] = work
+        child.leased_until_s[key] = asked_s + LEASE_MS / 1000
+
+    def _renew(self, name: str, queue: ServedQueue, budget: TickBudget) -> None:
+        owners = {
+            owner_of(child, key): (child, key)
+            for child, found in self._children.items()
+            for key in found.leased_until_s
+            if key[0] == name and not found.lost
+        }
+        if not owners:
+            return
+        asked_s = time.monotonic()
+        lost = queue.operations.renew(list(owners), budget_s=budget.left())
+        for child, key in owners.values():
+            self._children[child].leased_until_s[key] = asked_s + LEASE_MS / 1000
+        for owner in lost:
+            child, _ = owners[owner]
+            self._children[child].lost = True
+            self._lost[child] = None
+
+    def _sweep(self, name: str, queue: ServedQueue, budget: TickBudget) -> None:
+        own = {owner_of(child, key) for child, found in self._children.items() for key in found.lanes}
+        for owner in queue.operations.lapsed(budget_s=budget.left()):
+            if owner in own:
+                continue
+            found = queue.operations.reclaim(owner, only_lapsed=True, budget_s=budget.left())
+            if found is not None:
+                logger.warning(
+                    "the lease of %s in %s lapsed; %d messages went back; %d of them ran, and run alone from now on",
+                    owner, name, found.returned, len(found.suspects),
+                )  # fmt: skip
+
+    def _reclaim_all(self, budget: TickBudget) -> None:
+        for due in list(self._reclaims):
+            if (queue := self._queues[due.key[0]]).is_due("reclaim"):
+                queue.attempt("reclaim", partial(self._reclaim, due, budget))
+
+    def _reclaim(self, due: _Reclaim, budget: TickBudget) -> None:
+        queue, owner, leftovers = self._queues[due.key[0]].operations, owner_of(due.child, due.key), due.leftovers
+        finished = [Lease(owner, id_, token) for id_, token in leftovers.finished]
+        if len(finished) > FINISHED_AT_ONCE:
+            queue.ack(owner, finished, budget_s=budget.left())
+            finished = []
+        found = queue.reclaim(
+            owner,
+            finished=finished,
+            running=leftovers.running[:RUNNING_AT_ONCE],
+            cause=leftovers.cause,
+            heir=owner_of(leftovers.heir, due.key) if leftovers.heir else "",
+            budget_s=budget.left(),
+        )
+        self._reclaims.remove(due)
+        if found is not None:
+            self._reclaimed(due.child, due.key, found)
+
+
+def owner_of(child: str, key: LaneKey) -> str:
+    """Return the owner that is a child's consumer of a lane."""
+    return f"{child}/{key[1]}"

@@ -1,0 +1,301 @@
+"""Server-side operations of one queue family that producers, consumers and lease keepers use.
+
+Operators' acts are in :mod:`switchyard.broker.queue.administration`. Each operation is one Lua script
+(``switchyard/broker/lua/queue``) and atomic. Repeated after a lost answer, a script changes nothing more and answers
+the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner* (one consumer of one lane
+in one process) under a *token*, a number that only grows: an owner with an older token has lost the message and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Final, Literal
+
+from switchyard.broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
+from switchyard.broker.keys.queue_keys import ALL_LANES, LANES, Lane, QueueKeys
+from switchyard.broker.queue.results import (
+    AT_ONCE,
+    NO_ROW,
+    NORMAL,
+    Entry,
+    Fetched,
+    HistoryRow,
+    Lease,
+    Reclaimed,
+    Suspect,
+    fetched,
+    in_chunks,
+    lease_args,
+)
+from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, Word
+from switchyard.broker.redis.scripts import script
+
+LEASE_MS: Final = 15_000
+SWEEP_GAP_MS: Final = 10_000
+CRASH_WINDOW_MS: Final = 72 * 3_600_000
+PROMOTED_AT_ONCE: Final = 200
+SOON_MS: Final = 1_000
+SHOWN_SUSPECTS: Final = 50
+UNSAFE: Final = "UNSAFE "
+
+Move = Literal["divert", "defer"]
+
+
+class QueueOperations:
+    """The operations of one queue family.
+
+    Every method may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+    """
+
+    def __init__(self, calls: RedisCalls, keys: QueueKeys) -> None:
+        self.calls = calls
+        self.keys = keys
+        k = keys
+        self._work_keys = [k.leases, k.running]
+        others = [k.dead_letters, k.unique, k.notes, k.refused]
+        self._enqueue_keys = {
+            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
+        }
+
+    def enqueue(
+        self,
+        entries: Iterable[Entry],
+        *,
+        lane: Lane = "live",
+        delay_ms: int = 0,
+        level: int = NORMAL,
+        limit: int = 0,
+        budget_s: float = BUDGET_S,
+    ) -> list[str]:
+        """Put messages into a lane; an id that is known, waiting or finished, is not put there again.
+
+        Args:
+            entries: Taken 500 at a time; the next ones are made while the server works on the last.
+            limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+        Returns:
+            For each entry the id that stands for it: its own, or that of the holder of its unique key.
+
+        Raises:
+            BrokerUnsafe: the server would delete messages, as a watch of its settings found.
+            QueueFull: no room for the first 500 of them; or, with more, for all of a later 500. Earlier ones are there.
+        """
+        keys = self._enqueue_keys[lane]
+        waiting = iter(entries)
+        chunks: deque[list[Entry]] = deque()
+
+        def batches() -> Iterator[tuple[list[str], list[Word]]]:
+            while chunk := list(islice(waiting, AT_ONCE)):
+                chunks.append(chunk)
+                keyed = any(entry.unique_key for entry in chunk)
+                args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
+                for entry in chunk:
+                    args += entry if keyed else entry[:2]
+                yield keys, args
+
+        standing: list[str] = []
+        try:
+            for answer in self.calls.stream(script("enqueue"), batches(), budget_s=budget_s):
+                chunk = chunks.popleft()
+                if len(answer) == 2 and isinstance(answer[1], int):
+                    raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
+                standing += [str(found, "ascii") for found in answer] if answer else [entry.id for entry in chunk]
+        except BrokerRefused as error:
+            if error.cause.startswith(UNSAFE):
+                raise BrokerUnsafe("enqueue", error.cause.removeprefix(UNSAFE)) from error
+            raise
+        return standing
+
+    def join(self, owner: str, *, lease_ms: int = LEASE_MS, work: str = "", budget_s: float = BUDGET_S) -> None:
+        """Create the lease of a new owner, whose name must be unique for ever and end with ``/live`` or ``/retry``."""
+        self.calls.call(script("join"), self._work_keys, [owner, lease_ms, work], budget_s=budget_s)
+
+    def report(self, works: Mapping[str, str], *, budget_s: float = BUDGET_S) -> None:
+        """Record what owners run (owner -> its text, see ``report.lua``), those without a lease left out."""
+        self.calls.call(script("report"), self._work_keys, [*chain(*works.items())], budget_s=budget_s)
+
+    def fetch_call(
+        self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
+    ) -> tuple[list[str], list[Word]]:
+        """Return keys and arguments of a fetch, for a caller that sends the command itself."""
+        args: list[Word] = [owner, count, request, PROMOTED_AT_ONCE]
+        for lease in acked:
+            args += (lease.id, lease.token)
+        return self._fetch_keys(owner), args
+
+    def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
+        """Lease up to ``count`` messages of the owner's lane (at most 500), acknowledging others in the same step.
+
+        Args:
+            request: Number of this fetch, greater than any before of this owner's; repeated, it gets the same messages.
+            acked: At most 500.
+        """
+        keys, args = self.fetch_call(owner, count, request=request, acked=acked)
+        return fetched(owner, self.calls.call(script("fetch"), keys, args), acked)
+
+    def ack(self, owner: str, leases: Sequence[Lease], *, budget_s: float = BUDGET_S) -> list[Lease]:
+        """Acknowledge finished messages; return those whose token is stale, which stay as they are."""
+        keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
+        stale: list[Lease] = []
+        for chunk in in_chunks(leases):
+            answer = self.calls.call(script("ack"), keys, lease_args(chunk), budget_s=budget_s)
+            stale += [chunk[position - 1] for position in answer]
+        return stale
+
+    def move(
+        self,
+        lease: Lease,
+        *,
+        move: Move,
+        lane: Lane,
+        body: bytes,
+        delay_ms: int,
+        level: int = NORMAL,
+        row: HistoryRow = NO_ROW,
+    ) -> bool:
+        """Put a leased message, with a new body, into a lane; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.wakeup(lane), k.notes, *k.done]
+        args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level, *row]
+        return bool(self.calls.call(script("move"), [*keys, k.ended, k.history], args))
+
+    def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
+        """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.hold(lease.owner), *k.waiting("alone"), k.wakeup("alone"), k.notes, *k.done, k.bodies]
+        return bool(self.calls.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
+
+    def dead_letter(self, lease: Lease, entry: bytes, row: HistoryRow = NO_ROW) -> bool:
+        """Move a leased message, described by ``entry`` (JSON), to the dead list; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.bodies, k.hold(lease.owner), k.dead, k.dead_letters, k.notes, k.unique, *k.done]
+        args: list[Word] = [lease.id, lease.token, entry, *row]
+        return bool(self.calls.call(script("dead_letter"), [*keys, k.ended, k.history], args))
+
+    def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
+        """Release messages unstarted, without counting an attempt or a crash; return those whose token is stale.
+
+        At the head they are the next ones, in the order given.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.hold(owner), *k.waiting(lane), k.wakeup(lane), k.notes, *k.done, k.bodies]
+        stale: list[Lease] = []
+        chunks = list(in_chunks(leases))
+        for chunk in reversed(chunks) if side == "head" else chunks:
+            answer = self.calls.call(script("release"), keys, [side, *lease_args(chunk)])
+            stale += [chunk[position - 1] for position in answer]
+        return stale
+
+    def schedule(self, lease: Lease, *, body: bytes, due_at_ms: int) -> int | None:
+        """Schedule a leased message in its lane; return its delay in ms, 0 if due and still held, ``None`` if stale."""
+        k, lane = self.keys, lane_of(lease.owner)
+        keys = [k.bodies, k.hold(lease.owner), k.due(lane), k.wakeup(lane), k.notes, *k.done]
+        delay_ms = self.calls.call(script("schedule"), keys, [lease.id, lease.token, body, due_at_ms])
+        return None if delay_ms < 0 else int(delay_ms)
+
+    def quarantine(self, lease: Lease, entry: bytes, *, whole: bytes | None = None, kept_id: str = "") -> bool:
+        """Move a message to the quarantine as ``entry`` (JSON), with its ``whole`` body; ``False`` on a stale token."""
+        k = self.keys
+        keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique, k.quarantined_bodies]
+        return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry, whole or b"", kept_id]))
+
+    def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
+        """Renew leases; return the owners that have lost theirs and must stop."""
+        answer = self.calls.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
+        return [str(owner, "utf-8") for owner in answer]
+
+    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
+        """Return owners whose lease expired; none after a gap without sweeps, when every lease starts anew."""
+        keys = [self.keys.leases, self.keys.swept]
+        answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
+        return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
+
+    def backlog_call(self) -> tuple[list[str], list[Word]]:
+        """Return keys and arguments of a count of what waits: live, retry, isolated (also due in 1 s), suspects."""
+        k = self.keys
+        waiting = [key for lane in ALL_LANES for key in k.waiting(lane)]
+        return [*waiting, k.due("alone"), k.paused, k.notes, k.running], [SOON_MS, SHOWN_SUSPECTS]
+
+    def reclaim(
+        self,
+        owner: str,
+        *,
+        only_lapsed: bool = False,
+        finished: Sequence[Lease] = (),
+        running: Sequence[str] = (),
+        cause: str = "",
+        heir: str = "",
+        budget_s: float = BUDGET_S,
+    ) -> Reclaimed | None:
+        """Reclaim an owner's messages: to the head of their lane, except those that it finished or ran.
+
+        Args:
+            only_lapsed: Do nothing unless its lease expired. What it ran by its record becomes a lapse suspect.
+            finished: Messages it had finished and not acknowledged. Twice their number and that of
+                ``running`` are at most 500 together.
+            running: Ids it was running: their crash is counted.
+            cause: Cause of its end, reported with the next fetch. One that starts with ``limit`` counts no crash.
+            heir: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
+
+        Returns:
+            ``None`` when the owner has no lease to take, and the heir nothing of it.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.notes, k.unique]
+        keys += [k.hold(heir or owner), k.token, k.running]
+        mode = "lapsed" if only_lapsed else "now"
+        args: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, cause, len(finished), *lease_args(finished), *running]
+        answer = self.calls.call(script("reclaim"), keys, args, budget_s=budget_s)
+        if answer[0] < 0 and len(answer) == 2:
+            return None
+        suspects = [
+            Suspect(str(id_, "ascii"), int(crashes), Lease(heir, id_, token) if token else None, body or None)
+            for id_, crashes, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
+        ]
+        returned = max(answer[0], 0)
+        while answer[1]:
+            again: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, "", 0]
+            answer = self.calls.call(script("reclaim"), keys, again, budget_s=budget_s)
+            returned += max(answer[0], 0)
+        return Reclaimed(returned, suspects)
+
+    def cancel_requested(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
+        """Return the ids, of those given, whose cancellation was requested."""
+        if not ids:
+            return set()
+        answer = self.calls.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
+        return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
+
+    def notify(self, lane: Lane) -> None:
+        """Notify one waiting consumer of a lane."""
+        self.calls.call(script("notify"), [self.keys.wakeup(lane)], [])
+
+    def owners(self) -> list[str]:
+        """Return the owners that have a lease."""
+        return [str(owner, "utf-8") for owner in self.calls.command("ZRANGE", self.keys.leases, 0, -1)]
+
+    def held(self, owner: str) -> list[Lease]:
+        """Return the leases of an owner."""
+        answer = self.calls.command("HGETALL", self.keys.hold(owner))
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
+
+    def _fetch_keys(self, owner: str) -> list[str]:
+        k, lane = self.keys, lane_of(owner)
+        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
+        return [*lists, *k.done, k.notes, k.unique]
+
+
+def lane_of(owner: str) -> Lane:
+    """Return the lane that an owner consumes, read from its name.
+
+    Raises:
+        ValueError: it says none.
+    """
+    for lane in ALL_LANES:
+        if owner.endswith(f"/{lane}"):
+            return lane
+    raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")

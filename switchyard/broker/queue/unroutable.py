@@ -1,0 +1,94 @@
+"""Index of parked messages: messages whose actor or arguments no worker that fetched them knew.
+
+A parked message is a scheduled one, and due later for any worker. Until then its lane's index lists its call: workers
+that cannot run it do not fetch it again, and a worker that knows the call leases it at once, before messages that are
+due earlier. The index may be outdated or lost: the messages become due nevertheless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import AT_ONCE, Fetched, fetched
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import script
+
+KEPT_MS: Final = 20 * 60_000
+LIST_BUDGET_S: Final = 0.5
+# Characters of a call. Messages with a longer one, such as a thousand names, are not listed and wait until due.
+LONGEST_CALL: Final = 2_000
+# Calls in one answer, so that a very long index does not keep consumers from work; the next listing continues there.
+MOST_CALLS: Final = 200
+
+
+class UnroutableLane:
+    """The index of the parked messages of one lane.
+
+    A *call* is a message's actor with the form of its arguments, see :func:`switchyard.middleware.arguments.call_of`; a
+    worker that knows a call can run all messages parked for it. Every method may raise what
+    :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+    """
+
+    def __init__(self, family: QueueOperations, lane: Lane) -> None:
+        self._family = family
+        self._lane = lane
+        self.name = family.keys.lane_name(lane)
+        self._key = family.keys.parked(lane)
+        self._list_from = b"-"
+
+    def add(self, message_id: str, call: str) -> None:
+        """Add a message to the index."""
+        if len(call) <= LONGEST_CALL:
+            self._family.calls.command("ZADD", self._key, 0, f"{call}\n{message_id}")
+            self._family.calls.command("PEXPIRE", self._key, KEPT_MS)
+
+    def remove(self, message_id: str, call: str) -> None:
+        """Remove a message from the index."""
+        self._family.calls.command("ZREM", self._key, f"{call}\n{message_id}")
+
+    def calls(self) -> list[str]:
+        """Return the calls that have parked messages, 200 at most: one command each, and one more.
+
+        Where there are more, the next listing continues after them. A command that is not answered in 0.5 s raises
+        ``BrokerUnavailable``: the consumer has other work.
+        """
+        found: list[str] = []
+        list_from = partial(self._family.calls.command, "ZRANGEBYLEX", self._key, budget_s=LIST_BUDGET_S)
+        for _ in range(MOST_CALLS):
+            page = list_from(self._list_from, "+", "LIMIT", 0, 1)
+            if not page:
+                self._list_from = b"-"
+                break
+            call = page[0].partition(b"\n")[0]
+            if len(call) <= LONGEST_CALL:
+                found.append(str(call, "utf-8", "replace"))
+            self._list_from = b"[" + call + b"\x0b"
+        return found
+
+    def ids(self, call: str, limit: int) -> list[bytes]:
+        """Return ids of messages parked for a call."""
+        bounds = (f"[{call}\n", f"({call}\x0b")
+        page = self._family.calls.command("ZRANGEBYLEX", self._key, *bounds, "LIMIT", 0, limit)
+        return [member.rpartition(b"\n")[2] for member in page]
+
+    def adopt(self, owner: str, call: str, ids: Sequence[bytes]) -> Fetched:
+        """Lease those of some ids that are still parked for a call, and record that a worker knows the call.
+
+        Args:
+            ids: At most 500; none that the owner's process held when they were listed.
+        """
+        k = self._family.keys
+        keys = [k.bodies, k.due(self._lane), k.leases, k.hold(owner), k.token, k.paused, k.notes, self._key, k.known]
+        args: list[Word] = [owner, call, KEPT_MS, *ids[:AT_ONCE]]
+        state, *grants = self._family.calls.call(script("adopt"), keys, args)
+        return fetched(owner, [state, [], -1, 0, *grants])
+
+    def known_lately(self, call: str, within_ms: int) -> bool:
+        """Return whether a worker that knows a call has listed it in the last ``within_ms``."""
+        seen = self._family.calls.command("HGET", self._family.keys.known, call)
+        seconds, micros = self._family.calls.command("TIME")
+        return seen is not None and int(seconds) * 1000 + int(micros) // 1000 - int(seen) < within_ms

@@ -1,0 +1,156 @@
+"""Users of the server with no more rights than their processes need, as lines of an ACL file.
+
+Scripts run with the rights of their caller, so a role needs the commands inside its scripts: they are read from the Lua
+files. Redis 7 and Valkey 8 read the same lines; one unknown command makes a server refuse a whole user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from switchyard.broker.redis.scripts import INCLUDE, LUA
+
+CALL: Final = re.compile(r"redis\.p?call\(([^,)]*)")
+FUNCTION: Final = re.compile(r"^local function (\w+).*?^end$", re.MULTILINE | re.DOTALL)
+# Login, health of connections, failover and cluster, scripts, and the watch over the server.
+COMMON: Final = (
+    "ping", "hello", "select", "role", "asking", "cluster|slots", "client|setname", "client|id", "time", "eval",
+    "evalsha", "info", "config|get", "type", "exists", "get", "set", "hget", "hmget", "hgetall", "hexists", "hlen",
+    "smembers", "sadd", "llen", "zcard",
+)  # fmt: skip
+RECORDS: Final = ("xread", "xrange", "xlen", "zadd", "zremrangebyscore", "hsetnx", "pexpire")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Rights of one kind of process.
+
+    Args:
+        scripts: Names of Lua files that it runs.
+        plain: Commands that it sends beside :data:`COMMON`.
+        only: Patterns of keys below the prefix, and commands that are allowed on these alone.
+    """
+
+    scripts: frozenset[str]
+    plain: tuple[str, ...]
+    only: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def commands(self) -> frozenset[str]:
+        """Commands that it may run on every key of the yard."""
+        return frozenset((*COMMON, *self.plain, *commands_of(self.scripts))) - {command for _, command in self.only}
+
+
+def every_script() -> frozenset[str]:
+    """Return the names of all Lua files, as in :func:`switchyard.broker.redis.scripts.source`."""
+    files = LUA.rglob("*.lua")
+    names = (file.relative_to(LUA).with_suffix("").as_posix() for file in files)
+    return frozenset(name for name in names if not name.startswith("include/"))
+
+
+def commands_of(scripts: Iterable[str]) -> frozenset[str]:
+    """Return the commands that Lua files may call, in lower case: their own, and those of functions that they use."""
+    calls = (argument for name in scripts for argument in CALL.findall(_reachable(name)))
+    return frozenset(word.lower() for argument in calls for word in re.findall(r'"([A-Za-z]+)"', argument))
+
+
+def _reachable(name: str) -> str:
+    """Return a script's text with the included functions that it uses, directly or by others."""
+    text = (LUA / f"{name}.lua").read_text()
+    included = "".join((LUA / "include" / f"{other}.lua").read_text() for other in INCLUDE.findall(text))
+    functions = {found[1]: found[0] for found in FUNCTION.finditer(included)}
+    reached = text + FUNCTION.sub("", included)
+    while used := [name for name in functions if re.search(rf"\b{name}\(", reached)]:
+        reached += "".join(functions.pop(name) for name in used)
+    return reached
+
+
+def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
+    """Return each role by its name.
+
+    A ``producer`` sends, follows jobs, and counts limits. A ``worker`` is a pool: bulk acts of people are jobs there.
+    The ``scheduler`` also writes history, sends alerts, and drops or puts back what purges have set aside. The ``room``
+    is a web with API, pages and commands.
+
+    Args:
+        beside_rabbitmq: The server holds no messages: whoever sends one writes its record and claims its unique key.
+    """
+    sends = frozenset({
+        "queue/enqueue", "queue/notify", "job_read", "limit_change", "lock_take", "lock_release", "window_reserve",
+        "generation_make",
+    })  # fmt: skip
+    if beside_rabbitmq:
+        sends |= {"job_write", "unique_claim"}
+    schedules = sends | {"alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep"}
+    works = every_script() - {"generation_accept"}
+    # Commands that remove whole keys, on keys that hold no message.
+    own: tuple[tuple[str, str], ...] = (("lock:*", "del"), ("{*}:refused", "del"))
+    lists = (
+        "lrange",
+        "zrange",
+        "zcount",
+        "zrevrank",
+        "zrevrange",
+        "zrangebyscore",
+        "mget",
+        "hstrlen",
+        "hscan",
+        "xrevrange",
+    )
+    works_plain = (
+        *RECORDS,
+        *lists,
+        "blpop",
+        "hset",
+        "hdel",
+        "hincrby",
+        "srem",
+        "zrem",
+        "expire",
+        "setrange",
+        "lpush",
+        "zrangebylex",
+        "lindex",
+    )
+    recorded = ("{*}:job:ended*", "unlink")
+    scheduled = [("{alerts}:*", "del"), recorded]
+    if beside_rabbitmq:
+        own = (*own, recorded)
+    else:
+        schedules |= {"queue/claim_purge", "queue/drop_purged", "queue/put_back"}
+        scheduled += [("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink")]
+    room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
+    return {
+        "producer": Role(sends, RECORDS, own),
+        "scheduler": Role(
+            schedules,
+            (*RECORDS, *lists, "hset", "hdel", "hincrby", "srem", "expire", "pttl"),
+            tuple(dict.fromkeys((*own, *scheduled))),
+        ),
+        "worker": Role(works, works_plain),
+        "room": Role(every_script(), (*works_plain, *room_plain)),
+    }
+
+
+def line(name: str, role: Role, *, prefix: str = "switchyard", user: str = "") -> str:
+    """Return a role as a line of an ACL file. The user is off, without a password.
+
+    Args:
+        prefix: Of the yard's keys.
+        user: Its name; by default the prefix and the role.
+    """
+    allowed = " ".join(f"+{command}" for command in sorted(role.commands))
+    only = "".join(f" (~{prefix}:{pattern} +{command})" for pattern, command in role.only)
+    return f"user {user or f'{prefix}-{name}'} off resetchannels ~{prefix}:* -@all {allowed}{only}"
+
+
+def render(*, beside_rabbitmq: bool = False) -> str:
+    """Return an ACL file with a user for each role. It leaves the default user as the server makes it: open.
+
+    Args:
+        beside_rabbitmq: See :func:`roles`.
+    """
+    return "".join(f"{line(name, role)}\n" for name, role in roles(beside_rabbitmq=beside_rabbitmq).items())

@@ -1,0 +1,105 @@
+"""Connections to the Redis or Valkey server: one factory, three profiles.
+
+redis-py 8 retries ten times by default and abandons a blocking read after its socket timeout, which may lose what
+was popped; so nothing here uses its defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.connection import ConnectionPool
+from redis.retry import Retry
+
+from switchyard.broker.redis.sentinel import pool_options
+
+Profile = Literal["quick", "normal", "blocking"]
+
+
+def options(profile: Profile) -> dict[str, Any]:
+    """Return the connection options of a profile, for the plain and the asyncio client alike.
+
+    ``quick`` answers or fails within a second (health checks, reports). ``normal`` rides out a restart of the
+    server's connections, and gives up after 3 s on a server that hangs. ``blocking`` waits as long as the command
+    says and never repeats it.
+    """
+    # A connection that tells its library asks for rights that it does not need, and costs a round trip more.
+    common = {"protocol": 2, "driver_info": None}
+    if profile == "quick":
+        return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, **common}
+    if profile == "normal":
+        return {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30, **common}
+    return {"socket_timeout": None, "socket_connect_timeout": 2.0, **common}
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Words for the error where nothing listens at an address.
+
+    Args:
+        fact: Instead of the client's message; "" keeps that.
+        remedy: The next step.
+    """
+
+    fact: str = ""
+    remedy: str = ""
+
+
+class Client(redis.Redis):
+    """A client with the words for a server that is not there."""
+
+    absence = Absence()
+
+
+T = TypeVar("T", bound=Client)
+
+
+def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> Client:
+    """Return a client. Nothing is sent before the first command.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` or ``rediss+cluster://`` for a cluster;
+            ``redis+sentinel://`` or ``rediss+sentinel://`` for the master that sentinels name.
+        absence: Words for an address at which nothing listens.
+
+    Raises:
+        UnusableAddress: an address with sentinels lacks a part.
+    """
+    if "+cluster://" in url:
+        from switchyard.broker.redis.cluster_client import connect_cluster  # which builds on this module
+
+        return connect_cluster(url, profile=profile, absence=absence)
+    return client_of(url, Client, profile=profile, absence=absence)
+
+
+def client_of(url: str, kind: type[T], *, profile: Profile, absence: Absence | None) -> T:
+    """Return a client of a class, with the options of a profile."""
+    if profile == "normal":
+        # A refused or broken connection is tried again. A timeout is not: each try would cost as much once more.
+        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,))
+    else:
+        retry = Retry(NoBackoff(), 0)
+    url, following = pool_options(url)
+    client: T = kind.from_url(url, retry=retry, **options(profile), **following)  # type: ignore[assignment]
+    client.absence = absence or client.absence
+    return client
+
+
+def lone_connection(pool: ConnectionPool, timeout_s: float, **place: Any) -> Any:
+    """Return a new connection that no pool counts, without retries; nothing is sent yet.
+
+    A pool counts what it ever made, and refuses more than 100.
+
+    Args:
+        pool: Its options are used.
+        timeout_s: Seconds until an answer is given up.
+        place: Options instead of the pool's: ``host`` and ``port`` of another server.
+    """
+    connection: Any = pool.connection_class(**{**pool.connection_kwargs, **place})
+    connection.retry = Retry(NoBackoff(), 0)
+    connection.driver_info = None  # its name and version: two round trips, each of which may hang
+    connection.socket_timeout = timeout_s
+    return connection

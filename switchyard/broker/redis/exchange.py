@@ -1,0 +1,53 @@
+"""One command and its answer on a connection, each within a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from switchyard.broker.redis.scripts import Script
+from switchyard.broker.redis.server_errors import AWAY
+
+Word = str | bytes | int
+
+RECONNECT_S = 1.0
+
+
+def left_s(give_up_s: float) -> float:
+    """Return the seconds until a monotonic time, a millisecond at least."""
+    return max(give_up_s - time.monotonic(), 0.001)
+
+
+def connect_within(connection: Any, within_s: float) -> None:
+    """Connect a connection that is not connected, in a second at most."""
+    connection.socket_connect_timeout = min(within_s, RECONNECT_S)
+    connection.socket_timeout = max(connection.socket_connect_timeout / 2, 0.1)  # of the login, and of the database
+    connection.connect()
+
+
+def sent_ahead(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
+    """Send an operation whose answer is read later; ``False`` where the server is away."""
+    try:
+        connect_within(connection, RECONNECT_S)
+        command = connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
+        connection.send_packed_command(command, check_health=False)
+    except AWAY:
+        return False
+    return True
+
+
+def evaluate(operation: Script, keys: Sequence[str], args: Sequence[Word], connection: Any, answer_s: float) -> Any:
+    """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
+    try:
+        return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
+    except NoScriptError:
+        return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
+
+
+def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
+    """Send a command and return its answer, waiting ``answer_s`` seconds for it at most."""
+    connection.send_packed_command(connection.pack_command(*words), check_health=False)
+    return connection.read_response(disable_decoding=True, timeout=answer_s)

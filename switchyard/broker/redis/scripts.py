@@ -1,0 +1,35 @@
+"""Lua operations of ``switchyard/broker/lua``: one file each, with ``--@include name`` expanded from ``lua/include``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from pathlib import Path
+
+LUA = Path(__file__).parent.parent / "lua"
+INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua operation: its name, text and SHA-1."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str, *, folder: str = "queue/") -> Script:
+    """Return the operation in ``switchyard/broker/lua/<folder><name>.lua``."""
+    text = source(folder + name)
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def source(name: str) -> str:
+    """Return a script's text with its includes, one level deep."""
+    text = (LUA / f"{name}.lua").read_text()
+    return INCLUDE.sub(lambda match: (LUA / "include" / f"{match[1]}.lua").read_text(), text)

@@ -1,0 +1,276 @@
+"""Connections to the master that sentinels name, asked for each new connection and once a second by connections in use.
+
+A connection that reaches a server which is no master any more, or whose master was replaced meanwhile, is dropped: its
+call counts as unanswered and is sent again within its budget, like one to a server that is away.
+
+Sentinels close connections to a former master at once when it is down, but up to 10 s late after ``SENTINEL FAILOVER``.
+What clients write there meanwhile is lost: hence the question once a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
+from redis.retry import Retry
+
+from switchyard.broker.redis.sentinel_url import SentinelUrl, is_sentinel_url, parse
+from switchyard.broker.redis.server_connection import ServerConnection, TlsConnection
+
+# Seconds for one sentinel, and for the question to all of them.
+ONE_S: Final = 0.4
+ALL_S: Final = 1.0
+# The question while a connection is used: how often, for how long, and how often where it was not answered.
+EVERY_S, ANSWER_S, LATER_S = 1.0, 0.2, 5.0
+
+logger = logging.getLogger("switchyard.broker")
+
+
+class Answer(NamedTuple):
+    """A sentinel's answer.
+
+    Args:
+        epoch: Number of the failover that made the server the master: a smaller one is out of date.
+    """
+
+    epoch: int
+    host: str
+    port: int
+
+
+class NoMasterNamed(redis.ConnectionError):
+    """No sentinel answers, or none that does knows a master of the address's name."""
+
+
+class Sentinels:
+    """The sentinels of one master, and the master that one of them named last.
+
+    It holds no lock and no connection: threads, greenlets and forked processes may share it.
+
+    Attributes:
+        changes: How often another master than before was named.
+
+    Args:
+        options: Of a connection of redis-py to a sentinel, without host, port and timeouts.
+    """
+
+    def __init__(self, url: SentinelUrl, options: dict[str, Any]) -> None:
+        self.master: tuple[str, int] | None = None
+        self.changes = 0
+        self._epoch = -1
+        self._ask_at_s = 0.0
+        self.url = url
+        self._kind = TlsConnection if url.sentinel_secure else ServerConnection
+        self._options = options
+        self._places = list(url.sentinels)
+
+    def locate(self, within_s: float | None = None) -> tuple[str, int]:
+        """Return host and port of the master, as the first sentinel says that answers and is up to date.
+
+        Raises:
+            NoMasterNamed: none answers, or none that does knows the master.
+            redis.AuthenticationError: a sentinel refuses the login, and none names the master.
+        """
+        each_s = min(ONE_S, (within_s or ALL_S) / len(self._places))
+        failures: list[redis.RedisError] = []
+        outdated: list[Answer] = []
+        for place in list(self._places):
+            try:
+                answer = self._ask(place, each_s)
+            except redis.RedisError as error:
+                failures.append(error)
+            else:
+                if answer.epoch >= self._epoch:
+                    return self._learn(answer)
+                outdated.append(answer)
+            self.distrust(place)
+        if outdated:  # all of them: they were set up anew, and count from the start
+            return self._learn(max(outdated))
+        if any(isinstance(error, redis.AuthenticationError) or "NOAUTH" in str(error) for error in failures):
+            raise redis.AuthenticationError("a sentinel refuses sentinel_username or sentinel_password")
+        raise NoMasterNamed(f"no sentinel names the master {self.url.master!r}: {failures[-1]}")
+
+    def refresh(self) -> None:
+        """Ask one sentinel for the master, at most once a second. Without an answer nothing changes."""
+        if time.monotonic() < self._ask_at_s:
+            return
+        self._ask_at_s = time.monotonic() + EVERY_S
+        try:
+            answer = self._ask(self._places[0], ANSWER_S)
+        except redis.RedisError:
+            self._ask_at_s = time.monotonic() + LATER_S
+        else:
+            if answer.epoch >= self._epoch:
+                self._learn(answer)
+                return
+        self.distrust()
+
+    def distrust(self, place: tuple[str, int] | None = None) -> None:
+        """Ask a sentinel last from now on; by default the one that was asked first."""
+        places = list(self._places)
+        place = place or places[0]
+        self._places = [*(other for other in places if other != place), place]
+
+    def _learn(self, answer: Answer) -> tuple[str, int]:
+        former, self._epoch, self.master = self.master, answer.epoch, (answer.host, answer.port)
+        if former is not None and former != self.master:
+            self.changes += 1
+            logger.warning("broker: the sentinels name %s:%d as the master, in place of %s:%d", *self.master, *former)
+        self._ask_at_s = time.monotonic() + EVERY_S
+        return self.master
+
+    def _ask(self, place: tuple[str, int], within_s: float) -> Answer:
+        # The second names a promoted server earlier than the first, and has its number already.
+        answers = self.ask(place, ("MASTER", "GET-MASTER-ADDR-BY-NAME"), within_s)
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError):
+                raise redis.ConnectionError(f"sentinel {place[0]}:{place[1]}: {answer}") from answer
+        words, address = answers
+        return Answer(int(fields_of(words)["config-epoch"]), str(address[0], "utf-8"), int(address[1]))
+
+    def ask(self, place: tuple[str, int], questions: Sequence[str], within_s: float) -> list[Any]:
+        """Return the answers of one sentinel to subcommands of ``SENTINEL`` about the master; a refusal is its error.
+
+        Raises:
+            redis.ConnectionError: it does not answer.
+            redis.TimeoutError: it does not answer within the time.
+        """
+        options = {**self._options, "socket_timeout": within_s, "socket_connect_timeout": within_s}
+        connection: Any = self._kind(host=place[0], port=place[1], retry=Retry(NoBackoff(), 0), **options)
+        try:
+            connection.connect()
+            commands = [("SENTINEL", question, self.url.master) for question in questions]
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [_answer(connection) for _ in commands]
+        finally:
+            connection.disconnect()
+
+
+def fields_of(words: Sequence[bytes]) -> dict[str, str]:
+    """Return names and values of a sentinel's answer, which has them one after the other."""
+    texts = [str(word, "utf-8", "replace") for word in words]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response(disable_decoding=True)
+    except redis.ResponseError as error:
+        return error
+
+
+class MasterConnection(ServerConnection):
+    """A connection to the master. It ends when another connection of the process found another master."""
+
+    def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
+        self._sentinels = sentinels
+        self._demoted = False
+        self._unread = 0
+        super().__init__(**options)
+
+    def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        """Connect to the master, unless this connection leads to the one that was named last.
+
+        Raises:
+            redis.ConnectionError: the master was replaced before it gave an answer that is to come.
+        """
+        if self._drop_former() and self._unread:
+            raise redis.ConnectionError("the master was replaced")
+        if not self.is_connected:
+            self._demoted, self._unread = False, 0
+            self.host, self.port = self._sentinels.locate(self.socket_connect_timeout)
+        super().connect_check_health(check_health=check_health, retry_socket_connect=retry_socket_connect)
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Log in, and see that the server is a master: a sentinel that was cut off may name a former one."""
+        super().on_connect_check_health(check_health=check_health)
+        self.send_command("ROLE", check_health=False)
+        role = self.read_response(disable_decoding=True)
+        if role[0] != b"master":
+            self._sentinels.distrust()
+            raise ReadOnlyError(f"the sentinels name {self.host}:{self.port}, which is no master now")
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Return whether an answer is there.
+
+        Raises:
+            redis.ConnectionError: the master was replaced.
+        """
+        if self._drop_former():
+            raise redis.ConnectionError("the master was replaced")
+        return bool(super().can_read(timeout))
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send a command, or several."""
+        super().send_packed_command(command, check_health=check_health)
+        self._unread += 1
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return the next answer. After one that says that the server is a replica, this connection is not used again.
+
+        It stays open until then: answers to the same pipeline may follow.
+        """
+        self._unread = max(self._unread - 1, 0)  # several commands that were sent at once count as one
+        try:
+            return super().read_response(*args, **options)
+        except ReadOnlyError:
+            self._demoted = True
+            raise
+
+    def _drop_former(self) -> bool:
+        if self.is_connected:
+            self._sentinels.refresh()
+        former = self.is_connected and (self._demoted or self._sentinels.master != (self.host, self.port))
+        if former:
+            self.disconnect()
+        return former
+
+
+class SecureMasterConnection(MasterConnection, TlsConnection):
+    """The same over TLS. The certificate must name the host or the address that the sentinels name."""
+
+
+def pool_options(url: str) -> tuple[str, dict[str, Any]]:
+    """Return an address that redis-py understands, and the options of a pool that make it follow a master.
+
+    Raises:
+        UnusableAddress: a part of the address is missing or wrong.
+    """
+    if not is_sentinel_url(url):
+        direct = {"redis": ServerConnection, "rediss": TlsConnection}.get(url.partition("://")[0])
+        return url, {"connection_class": direct} if direct else {}
+    parts = parse(url)
+    kind = SecureMasterConnection if parts.secure else MasterConnection
+    first = parts.at(*parts.sentinels[0])
+    return first, {"connection_class": kind, "sentinels": sentinels_of(parts)}
+
+
+def server_url(url: str) -> str:
+    """Return the address of the server that an address leads to now; the address itself without sentinels.
+
+    Raises:
+        redis.ConnectionError: no sentinel names the master.
+    """
+    if not is_sentinel_url(url):
+        return url
+    parts = parse(url)
+    return parts.at(*sentinels_of(parts).locate())
+
+
+def sentinels_of(parts: SentinelUrl) -> Sentinels:
+    """Return the sentinels of an address."""
+    options: dict[str, Any] = {
+        "username": parts.sentinel_username,
+        "password": parts.sentinel_password,
+        "protocol": 2,
+        "driver_info": None,
+    }
+    if parts.sentinel_secure:
+        read = redis.connection.parse_url(parts.at(*parts.sentinels[0]))
+        options |= {name: value for name, value in read.items() if name.startswith("ssl_")}
+    return Sentinels(parts, options)

@@ -1,0 +1,293 @@
+"""Dramatiq's broker on Switchyard's queues: immediate wake-up, atomic moves, leases with fencing tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import redis
+from dramatiq.broker import Broker
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware
+from dramatiq.results import ResultBackend, Results
+
+from switchyard.broker.consumer import Consumer
+from switchyard.broker.enqueue_many import enqueue_in_batches
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.held_moves import HeldMoves
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.codec import entry_of, require_message
+from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Lease, level_of
+from switchyard.broker.queue.self_managed_leases import SelfManagedLeases
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.topology import lane_of_name
+from switchyard.broker.validation import whole_delay
+from switchyard.broker.worker.ack_barrier import AckBarrier, record_enqueued
+from switchyard.broker.worker.acks import Acks, report_stale
+from switchyard.broker.worker.cancellations import CancellationPoll
+from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.hooks import Hooks
+from switchyard.broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker.work_queue import WorkQueue
+
+
+class RedisBroker(Broker):
+    """Keeps messages on a Redis (7 or later) or Valkey (8 or later) server.
+
+    A queue whose name ends with ``-retry`` is the retry lane of the queue before it: both are one family.
+
+    Args:
+        client: Connected by :func:`switchyard.broker.redis.connections.connect`.
+        limits: Queue -> messages that it may hold; others hold any number.
+        barrier: Flushed before messages are acknowledged, and after some were enqueued.
+        knows: Returns whether a broker's actors accept the call of parked messages, see
+        :mod:`switchyard.broker.queue.unroutable`. stores: Access of the stores beside the queues; its connections are
+        closed with the broker's.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        *,
+        middleware: list[Middleware] | None = None,
+        limits: dict[str, int] | None = None,
+        barrier: AckBarrier | None = None,
+        knows: Callable[[Broker, str], bool] = lambda broker, call: False,
+        stores: Sequence[RedisCalls] = (),
+    ) -> None:
+        self.hooks = Hooks()
+        super().__init__(middleware=middleware)
+        self.client, self.keys, self.calls = client, keys, calls_on(client)
+        self.families: dict[str, QueueOperations] = {}
+        self.in_flight: dict[str, HeldMessage] = {}
+        self.draining, self.runs_suspects = False, True
+        self.held_marks: HeldMarks | None = None  # not written here: the server knows what is leased
+        self.knows: Callable[[str], bool] = partial(knows, self)
+        self.quiet: Callable[[], bool] = bool
+        self.results: ResultBackend | None = None  # a project's own Results go before it
+        self.slots: int | None = None
+        self.limits = DepthLimits(limits or {})
+        self.barrier, self._stores = barrier, stores
+        self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
+        self.moves = HeldMoves(self)
+        self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
+        self._acks: dict[str, Acks] = {}
+        self._consumers: list[Consumer] = []
+        self._credit: PrefetchCredit | None = None
+        self._lock = threading.RLock()
+        self._child: str | None = None
+        self._own_leases = SelfManagedLeases(client, lost=self.lost_lease)
+
+    # --- A worker's side ---
+
+    def become(self, child: str, *, slots: int | None = None) -> None:
+        """Work under the name of a pool's child. Its leases are its parent's to join, renew and reclaim.
+
+        Call it in the child, before anything is consumed. A name is used once.
+
+        Args:
+            slots: Messages that run at once; without it half of the prefetch credit.
+        """
+        self._child, self.slots = child, slots
+        self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
+        self._own_leases = SelfManagedLeases(self.client, lost=self.lost_lease)
+
+    @property
+    def credit(self) -> PrefetchCredit:
+        """Prefetch credit of this process's worker. Exists once the process consumes."""
+        if self._credit is None:
+            raise RuntimeError("this process does not consume; the prefetch credit comes with the first consumer")
+        return self._credit
+
+    def acks_of(self, family: QueueOperations, owner: str) -> Acks:
+        """Return the acknowledgements of an owner, which outlive its consumers."""
+        with self._lock:
+            acks = Acks(family, owner, barrier=self.barrier, stale=partial(self.report_stale, family))
+            return self._acks.setdefault(f"{family.keys.queue} {owner}", acks)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
+        """Return a consumer of a lane.
+
+        Args:
+            prefetch: Messages that this process may hold, running ones included, over all lanes.
+            timeout: Milliseconds after which a consumer without a message returns ``None``.
+
+        Raises:
+            QueueNotFound: the lane was never declared.
+        """
+        family, lane = self.lane(queue_name)
+        with self._lock:
+            self._credit = self._credit or PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
+            owner = f"{self._child}/{lane}" if self._child else self._own_leases.owner(family, lane)
+            consumer = Consumer(self, family, owner, timeout_ms=timeout)
+            others = [other for other in self._consumers if not other.closed]
+            self._consumers = [*others, consumer]
+        for other in others:
+            other.share()
+        return consumer
+
+    def drain(self) -> None:
+        """Fetch nothing from now on. Running messages end, others are released."""
+        self.draining = True
+        for consumer in self._consumers:
+            consumer.interrupt()
+
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
+        """Log messages that ended here after their lease was lost; call ``after_stale_end`` with the queue for each."""
+        for lease in leases:
+            report_stale([lease])
+            self.emit_after("stale_end", family.keys.queue)
+
+    def lost_lease(self, owner: str) -> None:
+        """Stop an owner that lost its lease. In a pool the supervisor notices it as well and replaces the child.
+
+        In a worker that renews its own leases the middleware is notified by ``after_lose_lease``, with the owner.
+        """
+        if self._child is None and not self._own_leases.drop(owner):
+            return  # found by the renewal and by a fetch: reported already
+        self.logger.error("%s lost its lease: others have its messages now", owner)
+        if self._child is None:
+            self.emit_after("lose_lease", owner)
+
+    def close(self) -> None:
+        """Release what this process holds, unless its supervisor does so, and close the connections.
+
+        The broker may be used again afterwards.
+        """
+        with self._lock:
+            own_leases, self._own_leases = self._own_leases, SelfManagedLeases(self.client, lost=self.lost_lease)
+            self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
+            self.draining = False
+        own_leases.stop()
+        for calls in (self.calls, *self._stores):
+            calls.close()
+
+    # --- Signals ---
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
+        if signal == "worker_boot":
+            worker = args[0]
+            worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
+        elif signal == "process_message":
+            args[0].runs_in = threading.get_ident()
+        self.hooks.call_before(self, signal, args, kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        self.hooks.call_after(self, signal, args, kwargs)
+
+    # --- Queues and results ---
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where ``get_result`` reads; without the whole stack there may be no such place."""
+        own = any(isinstance(entry, Results) for entry in self.middleware)
+        return super().get_results_backend() if own or self.results is None else self.results
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue or retry lane. Its scheduled messages need no queue of their own."""
+        if queue_name in self.queues:
+            return
+        self.emit_before("declare_queue", queue_name)
+        base, lane = lane_of_name(queue_name)
+        family = self.families.setdefault(base, QueueOperations(self.calls, self.keys.queue(base)))
+        self._lanes[queue_name] = (family, lane)
+        self.queues[queue_name] = None
+        self.emit_after("declare_queue", queue_name)
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return the family and the lane behind a queue's name.
+
+        Raises:
+            QueueNotFound: it was never declared.
+        """
+        try:
+            return self._lanes[queue_name]
+        except KeyError:
+            raise QueueNotFound(queue_name) from None
+
+    # --- Sending ---
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message; one whose id is known, waiting or finished, is not enqueued again.
+
+        A message that this process is working on is moved instead: what Dramatiq's own retries ask for.
+        The delay is in milliseconds: a negative one is none, a fraction is rounded up.
+
+        Returns:
+            The message; or, when another unfinished one holds its unique key, a copy under that one's id.
+
+        Raises:
+            BrokerUnavailable: the server did not answer in 2 s; with ``outcome`` unknown, the message may be there.
+            BrokerFull: the server has no memory left. QueueFull: the queue is at its limit.
+            QueueNotFound: the queue was never declared. TypeError: it is no message.
+        """
+        require_message(message)
+        family, lane = self.lane(message.queue_name)
+        delay = delay and whole_delay(delay)
+        if (held := self._held_by_sender(message, family)) is not None:
+            if self.moves.move(held, message, move="divert", delay=delay):
+                record_enqueued(self.barrier, 1, family.keys.queue)
+            return message
+        self.emit_before("enqueue", message, delay)
+        entry, limit = entry_of(message, self.actors), self.limits.of(message.queue_name)
+        level = self.level(message)
+        [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+        if id_ != entry.id:
+            return message.copy(message_id=id_)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1, family.keys.queue)
+        return message
+
+    def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages, 500 of a lane in one call to the server; see :meth:`enqueue`.
+
+        Raises:
+            As :meth:`enqueue`. Earlier messages may be there: enqueue all again, none is there twice.
+        """
+        return enqueue_in_batches(self, messages, delay and whole_delay(delay))
+
+    def level(self, message: Message[Any]) -> int:
+        """Return the level of a message: of its own priority, else of its actor's."""
+        priority = message.options.get("priority")
+        if priority is None:
+            priority = getattr(self.actors.get(message.actor_name), "priority", 0)
+        return level_of(priority)
+
+    def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
+        """Return the held message of the same id that the caller runs.
+
+        For every other thread of this process it is a message whose id is known.
+        """
+        held = self.in_flight.get(message.message_id)
+        if held is None or held.family is not family or held.moved:
+            return None
+        itself: object = message
+        return held if held is itself or held.runs_in == threading.get_ident() else None
+
+    def flush(self, queue_name: str) -> None:
+        """Drop every message of a queue and of its retry lane; dead letters stay."""
+        administration.flush(self.lane(queue_name)[0])
+
+    def flush_all(self) -> None:
+        """Drop every message of every declared queue."""
+        for family in self.families.values():
+            administration.flush(family)
+
+    def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 20) -> None:
+        """Wait until a queue and its retry lane are empty; for tests. Times are milliseconds, that between reads too.
+
+        Raises:
+            QueueJoinTimeout: it is not.
+        """
+        if not administration.wait_until_empty(self.lane(queue_name)[0], timeout_ms=timeout, interval_ms=interval):
+            raise QueueJoinTimeout(queue_name)

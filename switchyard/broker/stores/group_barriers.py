@@ -1,0 +1,55 @@
+"""Barriers of groups with completion callbacks: each counts the ids of the jobs that have succeeded.
+
+Dramatiq's own barrier counts calls. A job that runs again after a crash would be counted twice there, and the callbacks
+be sent while another job still runs.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from dramatiq.rate_limits import RateLimiterBackend
+
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.scripts import script
+
+COUNT: Final = script("group_count", folder="")
+ANSWERS: Final[dict[int, Literal["unknown", "open", "complete"]]] = {-1: "unknown", 0: "open", 1: "complete"}
+
+
+class GroupBarriers(RateLimiterBackend):
+    """Barriers by the id that ``dramatiq.group`` makes for each run. Every method may be repeated.
+
+    As a rate limiter's backend it has what ``group.run`` calls: :meth:`add`. Every method may raise what
+    :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+    """
+
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls = calls
+        self._keys = keys
+
+    def add(self, key: str, value: int, ttl: int) -> bool:
+        """Make the barrier of a group.
+
+        Args:
+            key: Id of the group's run.
+            value: Number of its jobs.
+            ttl: Milliseconds that the barrier is kept after the last job that succeeded.
+        """
+        name = self._keys.group(key)
+        made, _ = self._calls.pipeline([("HSETNX", name, "size", value), ("PEXPIRE", name, ttl)])
+        return bool(made)
+
+    def count(self, group: str, job_id: str, *, ttl_ms: int) -> Literal["unknown", "open", "complete"]:
+        """Count a job as succeeded, once.
+
+        Returns:
+            ``complete`` when all have succeeded and :meth:`note_sent` was not called; ``unknown`` when there is no
+            such barrier, or no longer.
+        """
+        return ANSWERS[int(self._calls.call(COUNT, [self._keys.group(group)], [job_id, ttl_ms]))]
+
+    def note_sent(self, group: str, *, ttl_ms: int) -> None:
+        """Note that the callbacks of a group were sent; the ids of its jobs are deleted."""
+        self._calls.call(COUNT, [self._keys.group(group)], ["", ttl_ms])

@@ -1,0 +1,297 @@
+"""Records of jobs: state, attempts, progress, result and error, each kept for a while and followed live.
+
+While a job waits its message is its record. From its start on a record lies in its queue family, after its end for a
+short while. Late news never overwrites newer: each live record carries a sequence that grows with the job (requeues,
+attempts, step within the attempt).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls, Word
+from switchyard.broker.redis.pipelines import Call, call_together
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.ended_marks import MARK_TTL_MS
+from switchyard.broker.stores.job_record import JobRecord, cancelled_job
+from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
+from switchyard.broker.stores.known_jobs import FamilyAnswer, old_record, record_of
+from switchyard.broker.stores.result_stores import ResultStores
+
+logger = logging.getLogger("switchyard.broker")
+
+HOUR_MS = 3_600_000
+LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
+FINISHED_TTL_MS: Final = HOUR_MS
+MEBIBYTE: Final = 1024 * 1024
+WRITE, READ, PROGRESS, CANCEL = (
+    script(name, folder="") for name in ("job_write", "job_read", "job_progress", "job_cancel")
+)
+LARGEST_SEQUENCE: Final = 10**DIGITS - 1
+AT_ONCE: Final = 100
+# Ends of one call: each is looked for in up to 16 buckets. 100 of them take a slow server 5 ms.
+ENDS_AT_ONCE: Final = 25
+# Errors of what is written or of what is there; a repetition gets the same. The last is Valkey's of a failed script.
+REFUSED_ALWAYS: Final = ("WRONGTYPE", "ERR", "user_script:")
+ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
+
+__all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLimits:
+    """Limits of what the broker keeps of ended jobs, over all queues together.
+
+    Args:
+        records_bytes: Records of ended jobs; over it the oldest are dropped.
+        history_bytes: Ended attempts that are not in the database yet; over it the oldest are dropped and counted.
+        ended_ms: How long a record is kept after its job's end.
+    """
+
+    records_bytes: int = 64 * MEBIBYTE
+    history_bytes: int = 64 * MEBIBYTE
+    ended_ms: int = FINISHED_TTL_MS
+
+
+class JobRecords:
+    """Write and read records. Every method may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+
+    Args:
+        queues: Names of all queues, without lanes.
+        finds_waiting: The broker finds a waiting message by its id; without that a record is written at enqueue.
+
+    Attributes:
+        history_share: Bytes of the history's stream of one queue family.
+        results: Stores of results that records do not hold.
+    """
+
+    def __init__(
+        self,
+        calls: RedisCalls,
+        keys: Keys,
+        queues: Iterable[str],
+        *,
+        limits: RecordLimits | None = None,
+        finds_waiting: bool = True,
+    ) -> None:
+        self.calls, self.keys, self.spread = calls, keys, calls.spread
+        self.results = ResultStores()
+        self.queues = tuple(dict.fromkeys(queues))
+        self.limits = limits or RecordLimits()
+        self.finds_waiting = finds_waiting
+        share = max(len(self.queues), 1)
+        self.history_share = self.limits.history_bytes // share
+        budgets = self.limits.ended_ms, self.limits.records_bytes // share, self.history_share
+        self._limits: list[Word] = [*budgets, LIVE_TTL_MS, "1" if finds_waiting else ""]
+
+    def stream_key(self, job_id: str, queue: str) -> str:
+        """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
+        return self.keys.queue(queue).job_events(job_id)
+
+    def write(self, steps: Sequence[Step]) -> list[str]:
+        """Record steps, those of all queues in one round trip.
+
+        Args:
+            steps: At most 500 of a queue, and one of a job.
+
+        Returns:
+            For each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when the
+            job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
+            key is of a wrong type: acknowledgements of every queue wait for the others.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        if not steps:
+            return []
+        try:
+            return self._write(steps)
+        except BrokerRefused as error:
+            if not error.code.startswith(REFUSED_ALWAYS):
+                raise
+            if len(steps) > 1:
+                return [self.write([step])[0] for step in steps]
+            step = steps[0]
+            logger.error("job %s of queue %s is not recorded as %s: %s", step.job_id, step.queue, step.state, error)
+            return ["refused"]
+
+    def _write(self, steps: Sequence[Step]) -> list[str]:
+        by_queue: defaultdict[str, list[int]] = defaultdict(list)
+        for position, step in enumerate(steps):
+            by_queue[step.queue].append(position)
+        batches, order = [], []
+        for queue, positions in by_queue.items():
+            batch, written = self._batch(queue, [(position, steps[position]) for position in positions])
+            batches.append(batch)
+            order.append(written)
+        if len(batches) == 1:
+            answers = [self.calls.call(WRITE, *batches[0])]
+        else:
+            answers = call_together(self.calls, WRITE, batches)
+        results = ["written"] * len(steps)
+        for positions, answer in zip(order, answers, strict=True):
+            if answer.count(1) < len(answer):
+                for position, code in zip(positions, answer, strict=True):
+                    results[position] = ANSWERS[code]
+        return results
+
+    def _batch(self, queue: str, steps: Sequence[tuple[int, Step]]) -> tuple[Call, list[int]]:
+        """Return keys and arguments for the steps of a queue, and the positions in the order of the answers."""
+        words: tuple[list[Word], ...] = ([], [], [], [])
+        places: tuple[list[int], ...] = ([], [], [], [])
+        live, kept, alike, others = words
+        rows: list[bytes] = []
+        for position, step in steps:
+            kind, row = 3, step.rows
+            if step.state not in ENDED:
+                kind = 0
+                live += (step.job_id, f"{min(step.sequence, LARGEST_SEQUENCE):0{DIGITS}d}", step.record)
+            elif step.kept_ms > self.limits.ended_ms:
+                kind = 1
+                kept += (step.job_id, step.kept_ms, step.record)
+            elif row and row[-1] is step.record:  # of most, so it is sent once
+                kind, row = 2, row[:-1]
+                alike += (step.job_id, step.record)
+            else:
+                others += (step.job_id, step.record)
+            places[kind].append(position)
+            rows += row
+        k = self.keys.queue(queue)
+        keys = [k.jobs, k.progress, k.followed, k.ended, k.history, k.bodies, k.notes]
+        marks = [step.job_id for _, step in steps if step.marked]
+        args: list[Word] = [*self._limits, len(rows), b"".join(rows), *map(len, places[:3]), len(marks), MARK_TTL_MS]
+        return (keys, [*args, *marks, *chain(*words)]), [*chain(*places)]
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
+        return self._find([job_id], raise_errors=True)[0]
+
+    def read_many(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
+        """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms."""
+        return self._find_all(job_ids, raise_errors=True, queues=queues)
+
+    def states(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[str | None]:
+        """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown or unreadable."""
+        records = self._find_all(job_ids, raise_errors=False, queues=queues)
+        return [None if found is None else found.state for found in records]
+
+    def _find_all(
+        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
+    ) -> list[JobRecord | None]:
+        chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
+        return [found for chunk in chunks for found in self._find(chunk, raise_errors=raise_errors, queues=queues)]
+
+    def _find(
+        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
+    ) -> list[JobRecord | None]:
+        if not job_ids:
+            return []
+        queues = queues or self.queues
+        batches = [(self._find_keys(queue), job_ids) for queue in queues]
+        # Hashes that workers of the release before write, which knew no cluster.
+        old = [] if self.spread else [("HGETALL", self.keys.job(job_id)) for job_id in job_ids]
+        answers = call_together(self.calls, READ, batches, commands=old, partly=True)
+        found, hashes = answers[: len(batches)], answers[len(batches) :]
+        away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
+        for answer in hashes:
+            if isinstance(answer, BrokerUnavailable) or (raise_errors and isinstance(answer, BrokerError)):
+                raise answer
+        known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
+        records = [
+            record_of(
+                job_id,
+                [FamilyAnswer(queue, *answer[at]) for queue, answer in known if answer[at]],
+                old_record(hashes[at]) if hashes else {},
+                finds_waiting=self.finds_waiting,
+            )
+            for at, job_id in enumerate(job_ids)
+        ]
+        if away is not None and None in records:  # what no node knows may be on the one that does not answer
+            raise away
+        return records
+
+    def _find_keys(self, queue: str) -> list[str]:
+        k = self.keys.queue(queue)
+        due = [k.due(lane) for lane in ("live", "retry", "alone")]
+        return [k.jobs, k.progress, k.ended, k.bodies, *due, k.dead_letters, k.notes, k.quarantined_bodies, k.purges]
+
+    def follow(self, job_id: str) -> str | None:
+        """Keep a job's events from now on, and return the name of their stream; ``None`` for an unknown job.
+
+        By default none are kept: they take more memory than the job.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        record = self.read(job_id)
+        if record is None:
+            return None
+        key, now = self.keys.queue(record.queue).followed, now_ms()
+        self.calls.pipeline([("ZREMRANGEBYSCORE", key, "-inf", now), ("ZADD", key, now + LIVE_TTL_MS, job_id)])
+        return self.stream_key(job_id, record.queue)
+
+    def progress(self, job_id: str, progress: dict[str, Any], *, queue: str | None = None) -> bool:
+        """Record the progress of a running job; ``True`` when its cancellation was requested.
+
+        Args:
+            queue: Its queue; by default all are asked.
+        """
+        batches: list[Call] = []
+        for name in self.queues if queue is None else (queue,):
+            k = self.keys.queue(name)
+            keys = [k.jobs, k.progress, k.followed, k.ended, k.notes]
+            batches.append((keys, [job_id, json.dumps(progress), LIVE_TTL_MS]))
+        return any(call_together(self.calls, PROGRESS, batches))
+
+    def cancel(self, job_id: str, *, place: str = "unknown", known: JobRecord | None = None, row: bool = True) -> str:
+        """Record the cancellation of a job.
+
+        Args:
+            place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
+                the record decides whether it runs.
+            known: Its record as it was before.
+            row: Write a row for the history as well.
+
+        Returns:
+            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
+        """
+        record = known or self.read(job_id)
+        if record is None or record.end_recorded:
+            return "unknown" if record is None else "ended"
+        if self.finds_waiting:
+            if place != "cancelled":
+                return place
+            kept_ms = 0
+        else:
+            k = self.keys.queue(record.queue)
+            place = str(self.calls.call(CANCEL, [k.jobs, k.notes], [job_id, place]), "utf-8")
+            if place != "cancelled":
+                return place
+            kept_ms = LIVE_TTL_MS  # its message may be due in a week, and must still find here that it is cancelled
+        self.write([ended_step(record.queue, cancelled_job(record), in_history=row, kept_ms=kept_ms)])
+        return "cancelled"
+
+    def write_cancelled(self, ended: Sequence[Step]) -> None:
+        """Record the ends of jobs that were cancelled, whose rows for the history are written."""
+        for start in range(0, len(ended), ENDS_AT_ONCE):
+            self.write([msgspec.structs.replace(step, rows=()) for step in ended[start : start + ENDS_AT_ONCE]])
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether the cancellation of a job was requested, where only its record says so.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        commands = [("HEXISTS", self.keys.queue(queue).notes, f"asked:{job_id}") for queue in self.queues]
+        return any(self.calls.pipeline(commands))

@@ -1,0 +1,284 @@
+"""Reports of the pools' supervisors, for pages, metrics and commands. A report expires with its supervisor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Literal, NamedTuple
+
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+
+REPORT_TTL_MS = 15_000
+# Reasons for which children are replaced on purpose: recycling, or a running job that was cancelled.
+ON_PURPOSE = ("recycled", "cancelled")
+ANSWER_TTL_MS = 60_000
+# Supervisors that were killed are remembered so long.
+SILENT_KEPT_MS = 3_600_000
+# A supervisor that has not read an instruction by then never obeys it.
+INSTRUCTION_TTL_MS = 60_000
+# Form of a request for stacks. Others were written by hand and are ignored.
+REQUEST = re.compile(rb"[\w-]{1,64}")
+
+Verb = Literal["quiet", "resume", "stop"]
+VERBS: Final[tuple[Verb, ...]] = ("quiet", "resume", "stop")
+QUIETED = "quieted"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An operator's instruction to one supervisor.
+
+    Args:
+        id: A supervisor obeys the same one once, however often it reads it.
+        verb: ``quiet``: fetch and start nothing, what runs ends; ``resume``: fetch again; ``stop``: drain and end.
+        started_at: Start of the supervisor that is meant, ms: a successor with its name and pid does not obey.
+        at: Time at which it was given, ms since the epoch.
+    """
+
+    id: str
+    verb: str
+    started_at: int
+    at: int
+    by: str = ""
+    reason: str = ""
+
+
+class Notices(NamedTuple):
+    """Requests that a supervisor finds with its report: one for stacks, or "", and an instruction."""
+
+    stacks: str
+    instruction: Instruction | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    """One supervisor's state.
+
+    Args:
+        slots: Messages its children can run at once; ``busy``: run now.
+        children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``, and ``quiet``
+            (it fetches and starts nothing), which supervisors of older releases leave out.
+        restarts: Reason -> children restarted since the supervisor started.
+        started_at, beat_at: Milliseconds since the epoch.
+        state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
+            is not the one it knew.
+        clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
+    """
+
+    pool: str
+    host: str
+    pid: int
+    kind: str
+    slots: int
+    busy: int
+    started_at: int
+    beat_at: int
+    state: str
+    children: list[dict[str, Any]] = field(default_factory=list)
+    restarts: dict[str, int] = field(default_factory=dict)
+    metrics_port: int = 0
+    release: str = ""
+    clock_ahead_ms: int | None = None
+
+    @property
+    def member(self) -> str:
+        """The supervisor's name: no other one has it at the same time."""
+        return f"{self.pool}:{self.host}:{self.pid}"
+
+    @property
+    def obeys(self) -> bool:
+        """Whether it obeys instructions. False as well while it has no child: that is not known then."""
+        return any("quiet" in child for child in self.children)
+
+
+@dataclass(frozen=True, slots=True)
+class SilentSupervisor:
+    """A supervisor that reported, did not end in order, and reports no more.
+
+    Args:
+        beat_at: Time of its last report, ms since the epoch.
+    """
+
+    pool: str
+    host: str
+    pid: int
+    beat_at: int
+
+    @property
+    def member(self) -> str:
+        """The supervisor's name."""
+        return f"{self.pool}:{self.host}:{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Stack of a thread or greenlet: frames as ``file:line function``, innermost first."""
+
+    of: str
+    frames: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStacks:
+    """Stacks of all threads of a child."""
+
+    pid: int
+    stacks: list[Stack]
+
+
+class PoolReports:
+    """Write and read reports, instruct a supervisor, ask it for its children's stacks, and answer."""
+
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls = calls
+        self._keys = keys
+
+    def write(self, report: PoolReport, quieted: Instruction | None = None) -> Notices:
+        """Write a report, which expires after 15 s; return the last requests to its supervisor.
+
+        A request is returned again for as long as it lasts, so that it survives an answer that was lost.
+
+        Args:
+            quieted: The instruction by which the supervisor is quieted.
+        """
+        member = report.member
+        note = (
+            [] if quieted is None else [("SET", self._keys.pool_quieted(member), _dumped(quieted), "PX", REPORT_TTL_MS)]
+        )
+        *_, request, instruction = self._calls.pipeline(
+            [
+                *note,
+                ("SET", self._keys.pool_report(member), json.dumps(asdict(report)), "PX", REPORT_TTL_MS),
+                ("SADD", self._keys.pool_reports(), member),
+                ("HSET", self._keys.pool_beats(), member, report.beat_at),
+                ("GET", self._keys.stacks_asked(member)),
+                ("GET", self._keys.pool_instruction(member)),
+            ]
+        )
+        stacks = str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
+        return Notices(stacks, None if instruction is None else _read_instruction(instruction))
+
+    def instruct(self, member: str, instruction: Instruction) -> None:
+        """Give a supervisor an instruction, in place of one that it has not read; it looks with its next report."""
+        self._calls.command("SET", self._keys.pool_instruction(member), _dumped(instruction), "PX", INSTRUCTION_TTL_MS)
+
+    def read_quieted(self, reports: Sequence[PoolReport]) -> dict[str, Instruction]:
+        """Return, by member, the instructions by which supervisors are quieted, as far as they are known."""
+        members = [report.member for report in reports if report.state == QUIETED]
+        if not members:
+            return {}
+        found = self._calls.command("MGET", *(self._keys.pool_quieted(member) for member in members))
+        read = {member: _read_instruction(data) for member, data in zip(members, found, strict=True) if data}
+        return {member: instruction for member, instruction in read.items() if instruction is not None}
+
+    def ask_for_stacks(self, member: str, request: str) -> None:
+        """Ask a supervisor for its children's stacks; it looks with its next report.
+
+        Args:
+            request: A name for the request, hard to guess: at most 64 letters, digits, ``-`` and ``_``.
+        """
+        self._calls.command("SET", self._keys.stacks_asked(member), request, "PX", REPORT_TTL_MS)
+
+    def answer_stacks(self, request: str, children: Sequence[ChildStacks]) -> None:
+        """Store the answer to a request, for a minute."""
+        data = json.dumps([asdict(child) for child in children])
+        self._calls.command("SET", self._keys.stacks_answer(request), data, "PX", ANSWER_TTL_MS)
+
+    def read_stacks(self, request: str) -> list[ChildStacks] | None:
+        """Return the answer to a request, or ``None`` while there is none."""
+        data = self._calls.command("GET", self._keys.stacks_answer(request))
+        if data is None:
+            return None
+        return [ChildStacks(child["pid"], [Stack(**stack) for stack in child["stacks"]]) for child in json.loads(data)]
+
+    def remove(self, report: PoolReport) -> None:
+        """Remove a report when its supervisor ends."""
+        member = report.member
+        self._calls.pipeline(
+            [
+                ("DEL", self._keys.pool_report(member)),
+                ("DEL", self._keys.pool_quieted(member)),
+                ("SREM", self._keys.pool_reports(), member),
+                ("HDEL", self._keys.pool_beats(), member),
+            ]
+        )
+
+    def read_all(self) -> list[PoolReport]:
+        """Return the reports of all live supervisors, by pool and host; remove the expired ones from the index."""
+        index = self._keys.pool_reports()
+        members = sorted(str(member, "utf-8", "replace") for member in self._calls.command("SMEMBERS", index))
+        if not members:
+            return []
+        found = self._calls.command("MGET", *(self._keys.pool_report(member) for member in members))
+        lapsed = [member for member, report in zip(members, found, strict=True) if report is None]
+        if lapsed:
+            self._calls.command("SREM", index, *lapsed)
+        reports = [_read(report) for report in found if report is not None]
+        return [report for report in reports if report is not None]
+
+    def read_silent(self, reports: Sequence[PoolReport], now: int) -> list[SilentSupervisor]:
+        """Return the supervisors that were killed, stopped or cut off within the last hour; forget older ones.
+
+        Args:
+            reports: As :meth:`read_all` returned them.
+            now: Time, ms since the epoch.
+        """
+        live = {report.member for report in reports}
+        silent = [one for one in self._with_beats(now) if one.member not in live]
+        return sorted(silent, key=lambda one: (one.pool, one.host, one.pid))
+
+    def forget_silent(self, now: int) -> None:
+        """Forget the supervisors whose last report is over an hour old.
+
+        For a supervisor that starts: each one adds a beat, in a yard that nobody looks at as well.
+
+        Args:
+            now: Time, ms since the epoch.
+        """
+        self._with_beats(now)
+
+    def _with_beats(self, now: int) -> list[SilentSupervisor]:
+        """Return every supervisor that reported within the last hour, those that report still among them."""
+        beats = self._calls.command("HGETALL", self._keys.pool_beats())
+        found, forgotten = [], []
+        for name, beat in zip(beats[::2], beats[1::2], strict=True):
+            pool, _, rest = str(name, "utf-8", "replace").partition(":")
+            host, _, pid = rest.rpartition(":")
+            if not (beat.isdigit() and pid.isdecimal()) or int(beat) < now - SILENT_KEPT_MS:
+                forgotten.append(name)
+            else:
+                found.append(SilentSupervisor(pool, host, int(pid), int(beat)))
+        if forgotten:
+            self._calls.command("HDEL", self._keys.pool_beats(), *forgotten)
+        return found
+
+
+_FIELDS = frozenset(one.name for one in fields(PoolReport))
+
+
+def _read(data: bytes) -> PoolReport | None:
+    try:
+        found = json.loads(data)
+        # A newer release may report more, while the hosts are updated one by one.
+        return PoolReport(**{name: value for name, value in found.items() if name in _FIELDS})
+    except (AttributeError, TypeError, ValueError) as error:  # of a release that reported less, or written by hand
+        logger.warning("a pool's report cannot be read: %s", error)
+        return None
+
+
+def _dumped(instruction: Instruction) -> str:
+    return json.dumps(asdict(instruction))
+
+
+def _read_instruction(data: bytes) -> Instruction | None:
+    try:
+        return Instruction(**json.loads(data))
+    except (TypeError, ValueError) as error:  # of another release, or written by hand
+        logger.warning("an instruction to a supervisor cannot be read: %s", error)
+        return None

@@ -1,0 +1,293 @@
+"""Moves on Switchyard's own broker: one step on the server each, so that a message is never in two places or none."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import MiddlewareError
+
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued, QueueFull
+from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
+from switchyard.broker.interface import Arguments, Keep
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue import administration, codec, dead_moves
+from switchyard.broker.queue.dead_letter_json import decode, encode
+from switchyard.broker.queue.operations import Move, QueueOperations, lane_of
+from switchyard.broker.queue.results import NO_RECORD, NORMAL, CancelRecord
+from switchyard.broker.queue.unroutable import UnroutableLane
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.topology import Yard
+
+LEAST_PARKED_MS: Final = 30_000
+BODY_CHANGED: Final = -2
+
+
+class RedisTransport:
+    """The :class:`switchyard.broker.interface.Transport` of :class:`switchyard.broker.redis_broker.RedisBroker`.
+
+    A message whose lease was lost belongs to another worker: it is not moved, and the loss is logged.
+    """
+
+    finds_waiting = True
+
+    def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
+        self._broker = broker
+        self._yard = yard
+        self._dead = dead_lists
+        self._quarantine = quarantine
+
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Move a held message, with changed options, into a lane of its family, due in ``delay_ms``."""
+        self._move(held, "divert", lane, delay_ms, options)
+
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Move a held message back to where it came from, due in ``delay_ms``."""
+        self._move(held, "defer", held.queue_name, delay_ms, options)
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Schedule a held message anew where it came from, then put it on the list for workers that know it.
+
+        A message of the lane for isolated runs waits in the live lane instead: any pool's child may fetch it from the
+        former, and a worker of the live lane sends it back there. After a crash between the two steps the message is
+        not on the list and waits until it is due.
+        """
+        lane = self._lane(held)
+        # As long as it has waited already, so that a million unroutable messages are not fetched all the time.
+        delay_ms = int(max(parked_ms, LEAST_PARKED_MS) * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+        self._move(held, "defer", lane.name, delay_ms, {**options, "parked_ms": parked_ms + delay_ms})
+        lane.add(held.message_id, call)
+        return delay_ms
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Remove a message that is about to run from the list."""
+        self._lane(held).remove(held.message_id, call)
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Whether a worker that knows the call has read the list."""
+        return self._lane(held).known_lately(call, within_ms)
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Move a held message into the lane whose messages run alone."""
+        self._broker.moves.isolate(_held(held))
+        return True
+
+    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+        """Move a held message to its queue's dead list as ``dead_letter``."""
+        self._broker.moves.dead_letter(_held(held), dead_letter)
+
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
+        """Move a dead letter back to its live queue with its attempts reset, and return the message's id."""
+        family = self._family(queue)
+        as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
+        dead_letter = decode(queue, as_read) if as_read is not None else None
+        if as_read is None or dead_letter is None:
+            raise NoSuchDeadLetter(queue, message_id)
+        message = requeued_copy(dead_letter, family.keys.queue, arguments)
+        self._broker.emit_before("enqueue", message, None)
+        body = codec.encode(message, grown=True)
+        level = self._broker.level(message)
+        nonce = uuid.uuid4().hex
+        moves = {"as_read": as_read, "body": body, "level": level, "nonce": nonce, "limit": self._limit(family)}
+        if not administration.requeue(family, dead_letter.id, **moves):
+            raise NoSuchDeadLetter(queue, message_id)
+        self._broker.emit_after("enqueue", message, None)
+        return dead_letter.id
+
+    def discard(self, queue: str, message_id: str) -> None:
+        """Drop a dead letter for good."""
+        if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
+            raise NoSuchDeadLetter(queue, message_id)
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Move dead letters back to their live queue, in batches that one step on the server moves each."""
+        family = self._family(queue)
+        answers: dict[str, Moved] = {}
+        for batch in dead_moves.read(family, list(letters)):
+            if "full" in answers.values():
+                answers |= dict.fromkeys((one.id for one in batch), "full")
+                continue
+            messages = self._ready(batch, letters, family.keys.queue, answers)
+            bodies = {id_: (codec.encode(one, grown=True), self._broker.level(one)) for id_, one in messages.items()}
+            going = [one for one in batch if one.id not in answers]
+            moved = dead_moves.requeue(family, going, bodies, nonce=nonce, limit=self._limit(family))
+            for id_, message in messages.items():
+                if moved[id_] == "moved":
+                    self._broker.emit_after("enqueue", message, None)
+            answers |= moved
+        return answers
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters for good, in batches that one step on the server drops each."""
+        family = self._family(queue)
+        answers: dict[str, Moved] = {}
+        for batch in dead_moves.read(family, list(letters)):
+            newer = {one.id for one in batch if one.letter is not None and one.letter.died_at != letters[one.id]}
+            answers |= dict.fromkeys(newer, "newer")
+            keep([one.letter for one in batch if one.letter is not None and one.id not in newer])
+            answers |= dead_moves.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
+        return answers
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
+        return administration.restore(self._family(letter.queue), letter.id, letter=encode(letter))
+
+    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, message_id)
+
+    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def requeue_quarantined(self, queue: str, message_id: str) -> None:
+        """Move a quarantined message back to the lane it was in, provided that this process understands it."""
+        found = self._quarantine.find(queue, message_id)
+        if found is None:
+            raise NotQuarantined(queue, message_id)
+        as_read, entry, whole = found
+        if whole is None:
+            raise NotRequeued(message_id, "only its first bytes were kept; send it again, or discard it")
+        family, lane = self._broker.lane(entry.queue)
+        try:
+            message = codec.decode(whole, message_id=message_id, lane=entry.queue)
+            self._broker.emit_before("receive_message", message)
+        except (codec.UnreadableMessage, MiddlewareError) as error:
+            raise NotRequeued(message_id, str(error)) from error
+        message.options["generation"] = int(message.options.get("generation", 0)) + 1
+        body = codec.encode(message, grown=True)
+        level, limit = self._broker.level(message), self._limit(family) if lane == "live" else 0
+        try:
+            self._unquarantine(family, message_id, as_read, lane=lane, body=body, level=level, limit=limit)
+        except QueueFull as error:
+            raise NotRequeued(message_id, str(error)) from error
+        self._broker.emit_after("enqueue", message, None)
+
+    def discard_quarantined(self, queue: str, message_id: str) -> None:
+        """Drop a quarantined message for good."""
+        found = self._quarantine.find(queue, message_id)
+        if found is None:
+            raise NotQuarantined(queue, message_id)
+        self._unquarantine(self._family(queue), message_id, found[0], lane="live", body=b"", level=NORMAL)
+
+    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
+        """Return a message that waits, is scheduled or is leased, if it can be read."""
+        family = self._family(queue)
+        body = family.calls.command("HGET", family.keys.bodies, message_id)
+        try:
+            return None if body is None else codec.decode(body, message_id=message_id, lane=queue)
+        except codec.UnreadableMessage:
+            return None
+
+    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
+        """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
+        return administration.cancel(self._family(queue), message_id, end=end)
+
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Set a scheduled message's due time to now, in its schedule and in its body, from which waits are counted."""
+        family = self._family(queue)
+        while True:
+            as_read = family.calls.command("HGET", family.keys.bodies, message_id)
+            if as_read is None:
+                return "unknown"
+            body = _due_now(as_read, message_id, queue)
+            answer = administration.due_now(family, message_id, as_read=as_read, body=body)
+            if answer != BODY_CHANGED:
+                return {1: "due", 0: "waiting"}.get(answer, "unknown")
+
+    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+        """Return what came with the message or was read since, four times a second."""
+        return _held(held).cancel_requested
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return the figures of a queue family."""
+        keys = self._family(queue).keys
+        ages_held = self._yard.queue_of(queue).done_objective_ms is not None
+        return family_stats(self._broker.calls, keys, ages_held=ages_held)
+
+    def confirms(self) -> bool:
+        """Return ``True``: a Redis server that refuses writes says so itself."""
+        return True
+
+    def _ready(
+        self,
+        batch: list[dead_moves.StoredLetter],
+        died_at: Mapping[str, int],
+        lane: str,
+        answers: dict[str, Moved],
+    ) -> dict[str, Message[Any]]:
+        """Return the messages to enqueue by id; ``answers`` gets those that stay."""
+        ready: dict[str, Message[Any]] = {}
+        for one in batch:
+            if one.stored is None:  # the script answers whether an earlier call moved it
+                continue
+            if one.letter is None:
+                answers[one.id] = "unread"
+            elif one.letter.died_at != died_at[one.id]:
+                answers[one.id] = "newer"
+            else:
+                message = requeued_copy(one.letter, lane)
+                try:
+                    self._broker.emit_before("enqueue", message, None)
+                except MiddlewareError:
+                    answers[one.id] = "unread"
+                else:
+                    ready[one.id] = message
+        return ready
+
+    def _limit(self, family: QueueOperations) -> int:
+        return self._broker.limits.of(family.keys.queue)
+
+    def _move(
+        self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]
+    ) -> None:
+        message = _held(held)
+        family, _ = self._broker.lane(lane)
+        if family is not message.family:
+            raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
+        self._broker.moves.move(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
+
+    @staticmethod
+    def _unquarantine(
+        family: QueueOperations, message_id: str, as_read: bytes, *, lane: Lane, body: bytes, level: int, limit: int = 0
+    ) -> None:
+        details: dict[str, Any] = {"lane": lane, "as_read": as_read, "body": body, "level": level, "limit": limit}
+        if not administration.unquarantine(family, message_id, nonce=uuid.uuid4().hex, **details):
+            raise NotQuarantined(family.keys.queue, message_id)
+
+    def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
+        message = _held(held)
+        lane = lane_of(message.lease.owner)
+        return UnroutableLane(message.family, "live" if lane == "alone" else lane)
+
+    def _family(self, queue: str) -> QueueOperations:
+        return self._broker.lane(self._yard.queue_of(queue).name)[0]
+
+
+def _due_now(body: bytes, message_id: str, lane: str) -> bytes:
+    """Return a body with the due time of now; one that cannot be read as it is: its consumer quarantines it."""
+    try:
+        message = codec.decode(body, message_id=message_id, lane=lane)
+    except codec.UnreadableMessage:
+        return body
+    message.options["due_at"] = now_ms()
+    return codec.encode(message, grown=True)
+
+
+def _held(held: Message[Any] | MessageProxy) -> HeldMessage:
+    if not isinstance(held, HeldMessage):
+        raise TypeError(f"{held!r:.200} is held by no worker of this broker; only such a message can be moved")
+    return held

@@ -1,0 +1,301 @@
+"""Flush before an acknowledgement: nothing of a message may be unwritten when the server forgets the message.
+
+Three participants write what they know of finished messages, in this order, whenever messages are about to be
+acknowledged, and otherwise within a few milliseconds:
+
+1. **Metrics** (``middleware/metrics.py``) put observed values into their files. Registered in
+   ``switchyard/wiring.py``.
+2. **Job records** (``switchyard/broker/stores/job_records.py``) go to the server in batches: a job that ended before
+its start was
+   written costs one write instead of two. A record may lag behind its job; it never misses how the job ended.
+3. **The child's row** (``switchyard/workers/shared/child_table.py``) notes that both are written, for every message
+   that had ended when the flush began. Registered by the child in ``switchyard/workers/child/main.py``. After a
+   crash the supervisor acknowledges exactly these messages, so the row comes last.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Protocol
+
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.queue.results import NO_ROW, HistoryRow
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import ENDED, Step, WorkerPlace, later
+
+logger = logging.getLogger("switchyard.broker")
+
+LAG_S = 0.005
+# A start is written when its attempt has taken so long: most end sooner, and cost one write instead of two.
+START_LAG_S = 0.025
+AWAY_PAUSE_S = 1.0
+ENDS_ATTEMPT = {*ENDED, "retrying"}
+WRITTEN_AT_ONCE = 200
+
+
+class MetricsFlush(Protocol):
+    """Values observed in this process that are not in the metrics' files yet."""
+
+    def fold(self) -> None:
+        """Put them into the files."""
+
+
+class FinishedMessages(Protocol):
+    """Memory, shared with the supervisor, of the messages that this process has finished."""
+
+    def last_end(self) -> int:
+        """Return the number of the last end that was noted."""
+
+    def confirm_flush(self, last_end: int) -> None:
+        """Note that everything is written of the messages up to that end."""
+
+
+class AckBarrier:
+    """Collects steps of jobs from all threads of a process, and flushes all participants before acknowledgements.
+
+    A process that runs messages calls :meth:`start`, so that steps are also written while nothing is acknowledged.
+
+    Attributes:
+        metrics: First participant, where there are metrics.
+        finished: Last participant, in a pool's child.
+        worker_place: Where jobs of this process run, for their records.
+        row_of: Returns the row of a held message whose attempt ends with a move.
+        begun: Number of the last flush that has begun. It writes all that was noted before it began.
+        written: Number of the last flush of all queues that has ended.
+    """
+
+    def __init__(self, records: JobRecords) -> None:
+        self.metrics: MetricsFlush | None = None
+        self.finished: FinishedMessages | None = None
+        self.worker_place = WorkerPlace()
+        self.row_of: Callable[[Any], HistoryRow] = lambda held: NO_ROW
+        self.begun = 0
+        self.written = 0
+        self._records = records
+        # Every thread adds to these two without a lock; the steps are of the thread that holds ``_writing``.
+        self._added: deque[Step] = deque()
+        self._started: dict[str, tuple[float, Callable[[Any], Step], Any]] = {}
+        self._steps: dict[str, Step] = {}
+        # On a cluster, by queue: the last flush that wrote all of it; the same, where its node did not answer since;
+        # the lock of the thread that writes it, so that no other queue waits for a node that is away.
+        self._wrote: dict[str, int] = {}
+        self._behind: dict[str, int] = {}
+        self._writing_queue: dict[str, threading.Lock] = {}
+        self._beginning = threading.Lock()
+        self._writing = threading.Lock()
+        self._some = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def in_background(self) -> bool:
+        """Whether a thread writes what is noted, without a call of :meth:`flush`, and no node is away."""
+        return self._thread is not None and not self._behind
+
+    def wake(self) -> None:
+        """Flush soon in the background, where there is one."""
+        if self._thread is not None and not self._some.is_set():
+            self._some.set()
+
+    def begin(self, message: Any, make: Callable[[Any], Step]) -> None:
+        """Note the start of an attempt; ``make(message)`` is called only if it is written before the attempt has ended.
+
+        The step that ends the attempt must say all that its start says.
+        """
+        self._started[message.message_id] = time.monotonic(), make, message
+        self.wake()
+
+    def add(self, step: Step) -> None:
+        """Note a step, to be written soon."""
+        if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
+            self._started.pop(step.job_id, None)
+        self._added.append(step)
+        self.wake()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a step was noted that is not written."""
+        return bool(self._added or self._steps or self._started)
+
+    def written_of(self, queue: str) -> int:
+        """Return the number of the last flush that has written all of a queue."""
+        return max(self._wrote.get(queue, 0), self._behind.get(queue, self.written))
+
+    def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
+        """Write everything that was noted before this call.
+
+        Args:
+            with_starts: Also of attempts that began just now; no acknowledgement waits for those.
+            queue: The only one that matters: on a cluster, where others may be on a node that is away, it is written
+                alone.
+
+        Raises:
+            BrokerUnavailable: the server did not answer; the steps are kept.
+        """
+        last_end = self.finished.last_end() if self.finished is not None else 0
+        with self._beginning:
+            number = self.begun = self.begun + 1
+        self._write_metrics()
+        began_before_s = math.inf if with_starts else time.monotonic() - START_LAG_S
+        if not self._records.spread:
+            self._write_steps(began_before_s)
+        else:
+            with self._writing:
+                self._gather(began_before_s)
+            if queue:
+                self._write_queue(queue, number)
+                return
+            self._write_queues(number)
+        with self._beginning:
+            self.written = max(self.written, number)
+        if self.finished is not None:
+            self.finished.confirm_flush(last_end)
+
+    def _write_metrics(self) -> None:
+        if self.metrics is None:
+            return
+        try:
+            self.metrics.fold()
+        except Exception:
+            logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
+
+    def _write_steps(self, began_before_s: float) -> None:
+        with self._writing:  # also waits for steps that another thread is writing, and may have to put back
+            # No more than there are now: where others note without a pause, the buffer is never empty.
+            left = self._gather(began_before_s)
+            while left > 0:
+                left -= self._write_some()
+
+    def _write_queues(self, number: int) -> None:
+        """Write the steps of each queue, on a cluster, those last that may have to wait for a node that is away."""
+        with self._writing:
+            queues = {step.queue for step in self._steps.values()} | {*self._behind}
+        failed: BrokerUnavailable | None = None
+        for queue in sorted(queues, key=self._may_wait):
+            try:
+                self._write_queue(queue, number)
+            except BrokerUnavailable as error:
+                failed = error
+        if failed is not None:
+            with self._beginning:
+                self.written = max(self.written, number)
+            raise failed
+
+    def _may_wait(self, queue: str) -> bool:
+        return queue in self._behind or (queue in self._writing_queue and self._writing_queue[queue].locked())
+
+    def _write_queue(self, queue: str, number: int) -> None:
+        """Write all steps of a queue, on a cluster; also waits for those that another thread is writing."""
+        with self._writing_queue.setdefault(queue, threading.Lock()):
+            with self._writing:
+                steps = [step for step in self._steps.values() if step.queue == queue]
+            try:
+                for start in range(0, len(steps), WRITTEN_AT_ONCE):
+                    self._records.write(steps[start : start + WRITTEN_AT_ONCE])
+                    with self._writing:
+                        self._drop(steps[start : start + WRITTEN_AT_ONCE])
+            except BrokerUnavailable:
+                self._behind.setdefault(queue, self.written)
+                raise
+            self._wrote[queue] = max(self._wrote.get(queue, 0), number)
+            self._behind.pop(queue, None)
+
+    def _drop(self, written: list[Step]) -> None:
+        """Drop steps that were written, but for jobs whose next step was gathered meanwhile."""
+        for step in written:
+            if self._steps.get(step.job_id) is step:
+                self._steps.pop(step.job_id, None)
+
+    def start(self) -> None:
+        """Write in the background from now on, in this process."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._write_soon, name="switchyard-records", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the background, and write what is left.
+
+        Without an answer of the server these messages are not acknowledged either, and run again, unless a later flush
+        of the process succeeds.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stopping.set()
+            self._some.set()
+            thread.join()
+        try:
+            self.flush()
+        except BrokerUnavailable as error:
+            fact = "job records are not written at the end of the worker, jobs that ended may run again"
+            logger.warning("%s: %s", fact, error)
+
+    def _gather(self, began_before_s: float) -> int:
+        """Gather the steps that were added, and those of attempts that began before a time; return how many there are.
+
+        A time limit may arrive at any line: a step leaves one place after it is in the next.
+        """
+        for job_id, start in self._started.copy().items():
+            began_s, make, message = start
+            if began_s > began_before_s:
+                continue
+            if (begun := _made(message, make)) is not None:
+                self._steps[job_id] = later(self._steps.get(job_id), begun)
+            if self._started.get(job_id) is start:  # and not that of the next attempt
+                self._started.pop(job_id, None)
+        for _ in range(len(self._added)):
+            step = self._added[0]
+            self._steps[step.job_id] = later(self._steps.get(step.job_id), step)
+            self._added.popleft()
+        return len(self._steps)
+
+    def _write_some(self) -> int:
+        """Write the oldest steps, and return how many."""
+        taken = list(islice(self._steps.values(), WRITTEN_AT_ONCE))
+        self._records.write(taken)
+        for step in taken:  # after it: a write that fails, or that a time limit interrupts, is repeated
+            self._steps.pop(step.job_id, None)
+        return len(taken)
+
+    def _write_soon(self) -> None:
+        while not self._stopping.is_set():
+            self._some.wait()
+            self._some.clear()
+            self._stopping.wait(LAG_S)
+            try:
+                self.flush(with_starts=False)
+                if self._started:
+                    self._some.set()
+            except BrokerUnavailable as error:
+                logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
+                self._stopping.wait(AWAY_PAUSE_S)
+                self._some.set()
+            except Exception:  # this thread must go on: acknowledgements of many wait for it alone
+                logger.critical("%d job records cannot be written now", len(self._steps), exc_info=True)
+                self._stopping.wait(AWAY_PAUSE_S)
+                self._some.set()
+
+
+def _made(message: Any, make: Callable[[Any], Step]) -> Step | None:
+    try:
+        return make(message)
+    except Exception:  # what its sender wrote into the message: every other job waits for this call
+        logger.exception("job %s is not recorded as started", message.message_id)
+        return None
+
+
+def record_enqueued(barrier: AckBarrier | None, count: int, *queues: str) -> None:
+    """Write the job records of messages that were enqueued; a server that is away gets them later."""
+    if barrier is None or not barrier.pending:
+        return
+    for queue in queues:
+        try:
+            barrier.flush(queue=queue)
+        except BrokerUnavailable as error:  # the messages are enqueued; their records follow
+            logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)

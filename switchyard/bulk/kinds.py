@@ -1,0 +1,113 @@
+"""Kinds of bulk acts. An app registers its own in ``AppConfig.ready``; this app knows none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from switchyard.bulk.errors import UnknownKind
+from switchyard.bulk.models import BulkAct
+
+Item = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Items of one step, JSON values each.
+
+    Args:
+        items: At most as many as were asked for; none may match although more is to come.
+        cursor: Where the next step begins.
+        more: Whether there is a next step.
+        skips: Items that are left as they are, by reason.
+    """
+
+    items: Sequence[Item]
+    cursor: dict[str, Any]
+    more: bool
+    skips: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KindTexts:
+    """Texts of a kind on the pages.
+
+    Args:
+        verb: Such as ``Requeue``.
+        one, many: Such as ``dead letter`` and ``dead letters``.
+        effect: Sentence, the consequence for what is hit.
+        undo: Sentence.
+        left: What a stop leaves as it is, such as ``dead``.
+        destructive: The act cannot be undone at once: a reason is asked for.
+    """
+
+    verb: str
+    one: str
+    many: str
+    effect: str
+    undo: str
+    left: str
+    destructive: bool = False
+
+    def counted(self, count: int) -> str:
+        """Return ``1 dead letter`` or ``5,000 dead letters``."""
+        return f"{count:,} {self.one if count == 1 else self.many}"
+
+
+class Kind(Protocol):
+    """One kind of bulk act. All methods may be called again after a crash."""
+
+    act: str  # name in the audit log
+    right: str  # that the act needs, app label and codename
+    texts: KindTexts
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return who is hit, as names and texts for the page that asks."""
+
+    def address(self, filter: dict[str, Any]) -> str:
+        """Return the address of the list of what is hit, or ""."""
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        """Return the filter in its stored form.
+
+        Raises:
+            ValueError: a field is not known, or has no valid value.
+        """
+
+    def count(self, act: BulkAct) -> int:
+        """Return about how many items match, at most so many."""
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Return the next items after ``act.cursor``. Runs in the transaction that commits them as in hand."""
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Apply the act to the items in the broker; return for each "" or the reason why it was skipped.
+
+        Runs outside of a transaction.
+
+        Args:
+            repeated: An earlier call may have applied it to some or all of them.
+        """
+
+    def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
+        """Record the results in the database. Runs once, in the transaction that commits counts and cursor."""
+
+
+_kinds: dict[str, Kind] = {}
+
+
+def register(name: str, kind: Kind) -> None:
+    """Register a kind under the name that ``services.start`` is called with."""
+    _kinds[name] = kind
+
+
+def kind_of(name: str) -> Kind:
+    """Return a kind by its name.
+
+    Raises:
+        UnknownKind: no installed app registers it.
+    """
+    if name not in _kinds:
+        raise UnknownKind(name, _kinds)
+    return _kinds[name]

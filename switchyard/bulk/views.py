@@ -1,0 +1,181 @@
+"""Pages of bulk acts: the list, one act with its progress, the page that asks before one starts, and Stop."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from switchyard.audit.who import Who
+from switchyard.broker.errors import BrokerError
+from switchyard.bulk import queries, services
+from switchyard.bulk.errors import UnknownKind
+from switchyard.bulk.kinds import Kind, kind_of
+from switchyard.bulk.models import BulkAct
+from switchyard.middleware.clock_comparison import compared_now
+
+VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
+TYPED_ABOVE = 100
+
+
+@require_safe
+@never_cache
+def acts(request: HttpRequest) -> TemplateResponse:
+    """List the acts, newest first."""
+    _check(request, VIEW)
+    text = request.GET.get("before", "")
+    before = int(text[:18]) if text.isascii() and text.isdecimal() else None
+    rows = queries.newest(before=before, limit=queries.PAGE + 1)
+    shown = rows[: queries.PAGE]
+    older = shown[-1].act.pk if len(rows) > queries.PAGE else None
+    context = {
+        "title": "Bulk acts",
+        "rows": shown,
+        "older": older,
+        "before": before,
+        "going_on": queries.going_on(),
+    }
+    return _rendered(request, "acts", context)
+
+
+@require_safe
+@never_cache
+def act(request: HttpRequest, number: int) -> TemplateResponse:
+    """Show one act; complete without JavaScript."""
+    _check(request, VIEW)
+    seen = _seen(number)
+    context = {"title": f"Bulk act {number}", "seen": seen, "may_stop": request.user.has_perm(STOP)}
+    return _rendered(request, "act", context)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest, number: int) -> TemplateResponse:
+    """Render the part of an act's page that changes."""
+    _check(request, VIEW)
+    context = {"seen": _seen(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
+    return TemplateResponse(request, "switchyard_bulk/act_live.html", context)
+
+
+@require_POST
+def stop(request: HttpRequest, number: int) -> HttpResponseBase:
+    """Stop an act after the step that it is in."""
+    _check(request, STOP)
+    _seen(number)
+    if services.stop(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip()):
+        messages.success(request, "It stops after the step that it is in; what is done stays done.")
+    else:
+        messages.info(request, "Nothing to stop: it has ended, or is stopping already.")
+    return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
+    """Ask whether to start an act on all that match the filter in the address; start it on POST."""
+    try:
+        chosen = kind_of(kind)
+    except UnknownKind as error:
+        raise Http404(str(error)) from error
+    _check(request, chosen.right)
+    if "argument" in request.GET:  # the number that match tells what an argument is
+        _check(request, "switchyard_jobs.view_arguments")
+    form_id = request.POST.get("form_id", "")[:36].replace("\0", "")
+    if (started := _started(form_id)) is not None:
+        return _shown(request, started)
+    try:
+        planned = BulkAct(kind=kind, filter=chosen.check(request.GET.dict()), created_at=compared_now())
+        planned.total = chosen.count(planned)
+    except ValueError as error:
+        return _rendered(request, "begin", {"title": chosen.texts.verb, "wrong": str(error)}, status=400)
+    except BrokerError:
+        wrong = "The broker does not answer: what matches is unknown. Nothing was changed; reload when it is back."
+        return _rendered(request, "begin", {"title": chosen.texts.verb, "wrong": wrong}, status=503)
+    refused = _refusal(request, chosen, planned) if request.method == "POST" else ""
+    if request.method == "POST" and planned.total and not refused:
+        return _start(request, planned, form_id)
+    texts = chosen.texts
+    context = {
+        "title": f"{texts.verb} {texts.counted(planned.total)}?",
+        "planned": planned,
+        "texts": texts,
+        "facts": chosen.facts(planned),
+        "conditions": planned.filter.items(),
+        "typed": planned.total > TYPED_ABOVE,
+        "back": chosen.address(planned.filter) or reverse("switchyard-bulk-acts"),
+        "refused": refused,
+        "given": request.POST,
+        "form_id": form_id or str(uuid.uuid4()),
+    }
+    return _rendered(request, "begin", context, status=400 if refused else 200)
+
+
+def _started(form_id: str) -> BulkAct | None:
+    """Return the act that a form has started: a double click sends it twice."""
+    return BulkAct.objects.filter(form_id=form_id).first() if form_id else None
+
+
+def _start(request: HttpRequest, planned: BulkAct, form_id: str) -> HttpResponseBase:
+    rate, reason = request.POST.get("rate", "").strip(), request.POST.get("reason", "").strip()
+    try:
+        row = services.start(
+            planned.kind, planned.filter, who=Who.of_request(request), reason=reason, rate=int(rate) if rate else None,
+            form_id=form_id,
+        )  # fmt: skip
+    except IntegrityError:
+        if (started := _started(form_id)) is None:
+            raise
+        row = started
+    except BrokerError:
+        messages.warning(request, "The broker does not answer: the act is written down and starts when it is back.")
+        return HttpResponseRedirect(reverse("switchyard-bulk-acts"))
+    return _shown(request, row)
+
+
+def _shown(request: HttpRequest, row: BulkAct) -> HttpResponseBase:
+    if request.user.has_perm(VIEW):
+        return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[row.pk]))
+    messages.success(request, f"Bulk act {row.pk} has started.")
+    return HttpResponseRedirect(kind_of(row.kind).address(row.filter) or reverse("admin:index"))
+
+
+def _refusal(request: HttpRequest, chosen: Kind, planned: BulkAct) -> str:
+    given = request.POST
+    text = given.get("count", "")
+    count = int(text[:18]) if text.isascii() and text.isdecimal() else 0
+    if planned.total > TYPED_ABOVE and given.get("typed", "").strip().replace(",", "") != str(count):
+        return f"Nothing was done: type {planned.total} into the field to go on."
+    if planned.total > count + max(count // 10, TYPED_ABOVE):
+        return f"Nothing was done: {planned.total:,} match by now, not {count:,}. Type the new count to go on."
+    if chosen.texts.destructive and not given.get("reason", "").strip():
+        return "Nothing was done: enter a reason."
+    rate = given.get("rate", "").strip()
+    if rate and not (rate.isascii() and rate.isdecimal() and 0 < int(rate[:9]) <= 1_000_000 and len(rate) < 9):
+        return "Nothing was done: the rate is a number of items a second, from 1 to 1000000, or empty."
+    return ""
+
+
+def _seen(number: int) -> queries.Progress:
+    seen = queries.find(number)
+    if seen is None:
+        raise Http404(f"There is no bulk act {number}.")
+    return seen
+
+
+def _check(request: HttpRequest, right: str) -> None:
+    if not request.user.has_perm(right):
+        raise PermissionDenied(f"The missing right is {right}.")
+
+
+def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> TemplateResponse:
+    shared = {**admin.site.each_context(request), "is_fullwidth": "1", "at": timezone.now()}
+    return TemplateResponse(request, f"switchyard_bulk/{template}.html", shared | context, status=status)

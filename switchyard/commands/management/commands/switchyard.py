@@ -1,0 +1,59 @@
+"""``manage.py switchyard COMMAND …``: every command of the library under one name, which no host project has."""
+
+from __future__ import annotations
+
+import sys
+from argparse import REMAINDER
+from importlib import import_module
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandParser
+
+from switchyard.commands.foreign_names import right_command
+from switchyard.commands.modules import MODULES
+from switchyard.console.command_errors import WRONG_ARGUMENTS
+from switchyard.console.command_help import show_examples
+
+EXAMPLES = """examples:
+  manage.py switchyard runpools                all pools; Ctrl-C drains them
+  manage.py switchyard doctor --json
+  manage.py switchyard queues --help           the command's own arguments"""
+
+
+def load(name: str) -> BaseCommand:
+    """Return a command by its name."""
+    command: BaseCommand = import_module(MODULES[name]).Command()
+    return command
+
+
+class Command(BaseCommand):
+    """Dispatcher to one of the commands; options, output and exit code are that command's own."""
+
+    help = "Background work: run pools and the scheduler, inspect queues, jobs and dead letters, diagnose defects."
+    requires_system_checks = []  # each command declares the system checks that it needs
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Hand the command line over to the command that it names."""
+        name = argv[2] if len(argv) > 2 else ""
+        if name in MODULES:
+            load(name).run_from_argv([argv[0], f"switchyard {name}", *argv[3:]])
+        elif name == "":
+            self.print_help(argv[0], argv[1])
+            sys.exit(WRONG_ARGUMENTS)
+        elif remedy := right_command(name):
+            sys.stderr.write(f"switchyard: there is no command {name!r}; write manage.py {remedy}\n")
+            sys.exit(WRONG_ARGUMENTS)
+        else:
+            super().run_from_argv(argv)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the command and its own arguments."""
+        parser.add_argument("command", metavar="COMMAND", choices=MODULES, help="one of those below")
+        parser.add_argument("arguments", metavar="…", nargs=REMAINDER, help="see manage.py switchyard COMMAND --help")
+        commands = "\n".join(f"  {name:14} {load(name).help}" for name in MODULES)
+        show_examples(parser, f"{EXAMPLES}\n\ncommands:\n{commands}")
+
+    def handle(self, *args: Any, command: str, arguments: list[str], **options: Any) -> None:
+        """Run the command when Python called it, with ``call_command("switchyard", "doctor", "--json")``."""
+        call_command(load(command), *arguments, stdout=self.stdout, stderr=self.stderr)

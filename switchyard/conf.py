@@ -1,0 +1,299 @@
+"""The library's own settings: ``SWITCHYARD`` in Django's settings, then the environment, then development defaults.
+
+``SWITCHYARD`` is a dict with keys of :data:`KEYS`, or a ready :class:`SwitchyardSettings`. Secrets and database of a
+project are not in here: a project configures them itself. Files of job results go to Django's default storage.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from switchyard.broker.redis.connections import Absence
+from switchyard.broker.stores.job_records import RecordLimits
+from switchyard.broker.topology import Yard
+from switchyard.declared_yard import on_cores, yard_of
+from switchyard.default_topology import DEFAULT_YARD
+from switchyard.files.result_addresses import ResultsAddress, results_of
+from switchyard.setting_values import (
+    LOG_FORMATS,
+    InvalidSetting,
+    addresses_of,
+    broker_url_of,
+    choice_of,
+    days_of,
+    git_release,
+    number_of,
+    public_url_of,
+    rabbitmq_url_of,
+)
+
+# Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
+KEYS: dict[str, str | None] = {
+    "TOPOLOGY": None,
+    "CORES": "SWITCHYARD_CORES",
+    "BROKER_URL": "SWITCHYARD_BROKER_URL",
+    "REDIS_URL": "SWITCHYARD_REDIS_URL",
+    "RABBITMQ_QUEUES": "SWITCHYARD_RABBITMQ_QUEUES",
+    "RABBITMQ_CONSUMER_TIMEOUT_S": "SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S",
+    "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
+    "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
+    "ALLOWED_PRIVATE_ADDRESSES": "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES",
+    "METRICS_TOKEN": "SWITCHYARD_METRICS_TOKEN",
+    "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
+    "STATE_DIR": "SWITCHYARD_STATE_DIR",
+    "RELEASE": "SWITCHYARD_RELEASE",
+    "RESULTS_URL": "SWITCHYARD_RESULTS_URL",
+    "RECORDS_BYTES": "SWITCHYARD_RECORDS_BYTES",
+    "HISTORY_BYTES": "SWITCHYARD_HISTORY_BYTES",
+    "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
+    "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
+    "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
+    "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
+    "RETENTION_DAYS": "SWITCHYARD_RETENTION_DAYS",
+    "CONFIGURE_LOGGING": None,
+    "VARIABLES": None,
+    "BASE_DIR": None,
+    "DEBUG": None,
+}
+
+HISTORY_DAYS = 30
+QUEUE_TYPES = ("quorum", "classic")
+DEFAULT_LIMITS = RecordLimits()
+LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40  # less holds the records of a few seconds
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchyardSettings:
+    """Validated settings of the library, see ``docs/reference/environment.md``.
+
+    Values that are or may contain secrets are left out of ``repr``: debug pages and tracebacks show that.
+
+    Args:
+        topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it.
+        public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
+        has_public_url: It was set, and is no default.
+        record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
+        allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
+        metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
+        metrics_dir: Folder in which the pools of a machine share metrics.
+        state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
+        configure_logging: Configure logging of the whole process; otherwise logging is the host's.
+        base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
+        audit_days: Days for which rows of the audit log are kept.
+        debug: Development, as Django's ``DEBUG`` was when the settings were read.
+        results: Store of results.
+        history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
+        retention_days: Days for which each kind of data is kept; a kind that is not named is kept for good.
+        variables: The project's own environment variables that begin with ``SWITCHYARD_``.
+        broker_url: Address of the Redis or Valkey server, which is the broker or stands beside RabbitMQ.
+        broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
+        rabbitmq_url, rabbitmq_queues: Address of the broker where it is RabbitMQ, else ""; type of its queues.
+        rabbitmq_consumer_timeout_s: The server's ``consumer_timeout``, which it tells no client.
+    """
+
+    topology: Yard
+    broker_url: str = field(repr=False)
+    public_url: str
+    alert_urls: tuple[str, ...] = field(repr=False)
+    allowed_private_addresses: frozenset[tuple[str, int]]
+    metrics_token: str = field(repr=False)
+    metrics_dir: Path
+    state_dir: Path
+    release: str
+    log_format: str
+    configure_logging: bool
+    base_dir: Path
+    debug: bool
+    history_days: int = HISTORY_DAYS
+    history_rows: int = 0
+    retention_days: Mapping[str, int] = field(default_factory=dict)
+    results: ResultsAddress = field(default_factory=ResultsAddress)
+    broker_named_by: str = ""
+    rabbitmq_url: str = field(default="", repr=False)
+    rabbitmq_queues: str = "quorum"
+    rabbitmq_consumer_timeout_s: int = 1_800
+    has_public_url: bool = False
+    variables: tuple[str, ...] = ()
+    audit_days: int = 365
+    record_limits: RecordLimits = field(default_factory=RecordLimits)
+
+    @property
+    def absence(self) -> Absence:
+        """Words for a broker that is not there: nobody named one, or it was named wrongly."""
+        if self.broker_named_by:
+            return Absence("", f"check {self.broker_named_by}, which is set here, and that the server is up")
+        start = "bin/demo" if (self.base_dir / "bin" / "demo").exists() else "python -m switchyard.embedded"
+        return Absence(
+            f"no yard runs in {shortened(self.state_dir)}",
+            f"start {start} here, or export SWITCHYARD_STATE_DIR=DIR for a yard that runs in another folder, "
+            "or SWITCHYARD_BROKER_URL for a server elsewhere",
+        )
+
+
+@dataclass(slots=True)
+class _Cache:
+    """Settings read last, and the object in Django's settings that they were read from."""
+
+    declared: object
+    value: SwitchyardSettings
+    debug: bool
+
+
+_cache: _Cache | None = None
+
+
+def switchyard_settings() -> SwitchyardSettings:
+    """Return the settings, read and validated once for each value of ``SWITCHYARD``.
+
+    Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later.
+
+    Raises:
+        InvalidSetting: an unknown key, a value that is wrong or unsafe in production, or ``USE_TZ = False``.
+    """
+    global _cache
+    if not settings.USE_TZ:
+        guide = "https://docs.djangoproject.com/en/5.2/topics/i18n/timezones/#migration-guide"
+        raise InvalidSetting("USE_TZ", "is False, and all times here have a zone", f"write USE_TZ = True; see {guide}")
+    declared = getattr(settings, "SWITCHYARD", None)
+    if isinstance(declared, SwitchyardSettings):
+        return declared
+    if _cache is None or _cache.declared is not declared:
+        debug = settings.DEBUG if _cache is None else _cache.debug
+        value = read(
+            {} if declared is None else declared,
+            os.environ,
+            debug=debug,
+            base_dir=getattr(settings, "BASE_DIR", None),
+            hosts=settings.ALLOWED_HOSTS,
+        )
+        _cache = _Cache(declared, value, debug)
+    return _cache.value
+
+
+def declared_yard() -> Yard:
+    """Return the queues and pools of this project."""
+    return switchyard_settings().topology
+
+
+def read(
+    declared: Any,
+    environ: Mapping[str, str],
+    *,
+    debug: bool,
+    base_dir: Path | str | None = None,
+    hosts: Iterable[str] = (),
+) -> SwitchyardSettings:
+    """Return validated settings from a dict and the environment.
+
+    Args:
+        declared: A dict with keys of :data:`KEYS`; a key that is missing or ``None`` is read from the environment.
+        debug: Development: defaults are on this machine. Otherwise the broker must be named and safe.
+        base_dir: Folder of the project's code; ``None`` is the current folder.
+        hosts: Django's ``ALLOWED_HOSTS``: the first one is the default of ``PUBLIC_URL`` in production.
+
+    Raises:
+        InvalidSetting: an unknown key, or a value that is wrong or unsafe in production.
+    """
+    if not isinstance(declared, Mapping):
+        fact = f"is a {type(declared).__name__}, not a dict"
+        raise InvalidSetting("SWITCHYARD", fact, 'write SWITCHYARD = {"TOPOLOGY": "mysite.topology.YARD"}')
+    for key in declared:
+        if key not in KEYS:
+            raise InvalidSetting(f"SWITCHYARD[{key!r}]", "is no setting of Switchyard", _known(key))
+    given = _Given(declared, environ)
+    debug = given.flag("DEBUG", default=debug)
+    base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
+    state_dir = given.path("STATE_DIR", base / "var").resolve()
+    rabbitmq_url = rabbitmq_url_of(*given.text("BROKER_URL"), debug=debug)
+    redis_name, redis_url = given.text("REDIS_URL" if rabbitmq_url else "BROKER_URL")
+    return SwitchyardSettings(
+        topology=on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
+        broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
+        public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
+        alert_urls=given.listed("ALERT_URLS"),
+        allowed_private_addresses=addresses_of(*given.value("ALLOWED_PRIVATE_ADDRESSES", "")),
+        metrics_token=given.text("METRICS_TOKEN")[1],
+        metrics_dir=given.path("METRICS_DIR", state_dir / "metrics"),
+        state_dir=state_dir,
+        release=given.text("RELEASE")[1] or git_release(base),
+        log_format=choice_of(*given.text("LOG_FORMAT"), LOG_FORMATS, default="console" if debug else "json"),
+        configure_logging=given.flag("CONFIGURE_LOGGING", default=False),
+        base_dir=base,
+        debug=debug,
+        history_days=number_of(*given.value("HISTORY_DAYS", HISTORY_DAYS), least=1, most=3_650),
+        history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
+        broker_named_by=redis_name if redis_url else "",
+        rabbitmq_url=rabbitmq_url,
+        rabbitmq_queues=choice_of(*given.text("RABBITMQ_QUEUES"), QUEUE_TYPES, default="quorum"),
+        rabbitmq_consumer_timeout_s=number_of(*given.value("RABBITMQ_CONSUMER_TIMEOUT_S", 1_800), least=10, most=10**7),
+        has_public_url=bool(given.text("PUBLIC_URL")[1]),
+        variables=given.listed("VARIABLES"),
+        audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
+        retention_days=days_of(*given.value("RETENTION_DAYS", "")),
+        results=results_of(*given.text("RESULTS_URL")),
+        record_limits=RecordLimits(
+            number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
+            number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),
+        ),
+    )
+
+
+def shortened(path: Path) -> str:
+    """Return a path relative to the working directory where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Values of the dict and of the environment, each with the name that an error message calls it by."""
+
+    declared: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+    def value(self, key: str, default: Any = None) -> tuple[str, Any]:
+        if self.declared.get(key) is not None:
+            return f'SWITCHYARD["{key}"]', self.declared[key]
+        variable = KEYS[key]
+        if variable is None:
+            return f'SWITCHYARD["{key}"]', default
+        return variable, self.environ.get(variable) or default
+
+    def text(self, key: str) -> tuple[str, str]:
+        name, value = self.value(key, "")
+        if not isinstance(value, str):
+            raise InvalidSetting(name, f"is a {type(value).__name__}, not a string", f"set {name} to a string")
+        return name, value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        name, value = self.value(key, default)
+        if not isinstance(value, bool):
+            raise InvalidSetting(name, f"{value!r} is neither True nor False", f"set {name} to True or False")
+        return value
+
+    def path(self, key: str, default: Path) -> Path:
+        name, value = self.value(key, default)
+        if not isinstance(value, str | Path):
+            raise InvalidSetting(name, f"is a {type(value).__name__}, not a path", f"set {name} to a folder's path")
+        return Path(value)
+
+    def listed(self, key: str) -> tuple[str, ...]:
+        name, value = self.value(key, "")
+        entries = value.split() if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+            raise InvalidSetting(name, "is no list of strings", f'set {name} to for example ["log:"]')
+        return tuple(entries)
+
+
+def _known(key: object) -> str:
+    close = get_close_matches(str(key).upper(), KEYS, n=1)
+    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(KEYS)}"

@@ -1,0 +1,134 @@
+"""Lookups that the address of an admin list may use, and values in it that the database cannot compare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from django.apps import apps
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.filters import ListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DataError, NotSupportedError, OperationalError, ProgrammingError
+from django.db.models import Model, QuerySet
+from django.db.models.constants import LOOKUP_SEP
+from django.http import HttpRequest
+
+from switchyard.console.page_templates import Framed
+
+_UNUSABLE = (
+    *(ValueError, TypeError, IndexError, OverflowError),
+    *(DataError, NotSupportedError, OperationalError, ProgrammingError),
+)
+# Lookups of Django's list filters and date hierarchies, and their like. SQLite runs a regex in Python, which stops
+# every thread, and a regex or a prefix finds out a value that the page does not show.
+_LOOKUP = r"(__(exact|in|isnull|isempty|range|date|((year|month|day)(__)?)?(gte|gt|lte|lt)?))?"
+
+
+class CheckedQuery(ModelAdmin):
+    """Refuse a list's lookups that no filter or link uses, and show the list without a value that is unusable.
+
+    Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup
+    when it builds the query, but converts some values only when it runs: ``?created_at__year=0`` raises ``ValueError``
+    then. Stands before ``ModelAdmin`` in the list of base classes.
+    """
+
+    # Columns that links to the list compare, besides the primary key and the filters' columns.
+    linked_fields: Sequence[str] = ()
+    # The list's own class, instead of Django's.
+    list_class: type[ChangeList] | None = None
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Return whether a filter, the date hierarchy or a link uses the lookup."""
+        if LOOKUP_SEP not in lookup and not _has_field(self.model, lookup):
+            return True  # Django shows the list without it.
+        return any(re.fullmatch(re.escape(name) + _LOOKUP, lookup) for name in self._compared(request))
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
+        """Return the list's class."""
+        return _checked(self.list_class or super().get_changelist(request, **options))  # type: ignore[arg-type]
+
+    def _compared(self, request: HttpRequest | None) -> Iterator[str]:
+        yield from ("pk", self.model._meta.pk.name, *self.linked_fields)
+        if self.date_hierarchy:
+            yield self.date_hierarchy
+        for each in self.get_list_filter(request) if request is not None else self.list_filter:
+            if isinstance(each, type) and issubclass(each, ListFilter):
+                yield str(getattr(each, "parameter_name", ""))
+                continue
+            # A filter may also name its field by the field itself.
+            column = each[0] if isinstance(each, tuple | list) else each
+            name = str(getattr(column, "name", column))
+            yield name
+            target = _target(self.model, name)
+            if target is not None:
+                yield f"{name}{LOOKUP_SEP}{target}"
+
+
+class _CheckedList(ChangeList):
+    """List that builds its query and counts its rows inside the check."""
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **options: Any) -> QuerySet[Any]:
+        """Build the query; the date hierarchy fails for the last year that dates have.
+
+        Raises:
+            IncorrectLookupParameters: a value of the address cannot be converted; Django redirects to ``?e=1``.
+        """
+        try:
+            return super().get_queryset(request, *args, **options)
+        except _UNUSABLE as error:
+            raise _blamed(request, error) from error
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Count and read the rows.
+
+        Raises:
+            IncorrectLookupParameters: a value of the address cannot be converted; Django redirects to ``?e=1``.
+        """
+        try:
+            super().get_results(request)
+        except _UNUSABLE as error:
+            raise _blamed(request, error) from error
+
+
+def check_foreign_lists(site: AdminSite) -> None:
+    """Register the admin pages of other libraries again, with the check and the frame before their own class."""
+    for model in apps.get_models():
+        if site.is_registered(model) and not isinstance(page := site.get_model_admin(model), CheckedQuery):
+            site.unregister(model)
+            site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, Framed, type(page)), {}))
+
+
+def _blamed(request: HttpRequest, error: Exception) -> Exception:
+    """Return Django's error for a wrong address, or the error itself when the address asks for nothing."""
+    return IncorrectLookupParameters(error) if request.GET.keys() - {ERROR_FLAG} else error
+
+
+def _has_field(model: type[Model], name: str) -> bool:
+    if name == "pk":
+        return True
+    try:
+        model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return False
+    return True
+
+
+def _target(model: type[Model], path: str) -> str | None:
+    """Return the column that a relation's filter compares; ``None`` for other fields."""
+    field = None
+    for part in path.split(LOOKUP_SEP):
+        field = model._meta.get_field(part)
+        model = field.related_model or model
+    if field is None or not field.is_relation:
+        return None
+    return field.target_field.name if hasattr(field, "target_field") else model._meta.pk.name
+
+
+@cache
+def _checked(base: type[ChangeList]) -> type[ChangeList]:
+    return type(f"Checked{base.__name__}", (_CheckedList, base), {})

@@ -1,0 +1,51 @@
+"""Ends of a pause as operators write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from switchyard.broker.errors import SwitchyardError
+
+LONGEST: Final = timedelta(days=365)
+_SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
+_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+
+
+class InvalidTime(SwitchyardError, ValueError):
+    """The end of a pause is no time in the future."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(f"until {text!r}: {why}; write a span (30m, 2h), a time of day in UTC (14:00) or ISO 8601")
+
+
+def parse_until(text: str, *, now: datetime) -> datetime:
+    """Return the time that an operator means: ``30m``, ``2h``, ``14:00`` (the next one, UTC), or ISO 8601.
+
+    A time without a zone is UTC.
+
+    Raises:
+        InvalidTime: it is none of these, over, or more than a year away.
+    """
+    text = text.strip()
+    moment = _parse(text, now)
+    if moment <= now:
+        raise InvalidTime(text, "it is over")
+    if moment - now > LONGEST:
+        raise InvalidTime(text, "it is more than a year away")
+    return moment
+
+
+def _parse(text: str, now: datetime) -> datetime:
+    if span := _SPAN.fullmatch(text):
+        return now + min(timedelta(**{_UNITS[span[2]]: int(span[1])}), 2 * LONGEST)
+    if of_day := _OF_DAY.fullmatch(text):
+        today = now.astimezone(UTC).replace(hour=int(of_day[1]), minute=int(of_day[2]), second=0, microsecond=0)
+        return today if today > now else today + timedelta(days=1)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidTime(text, "it is no time") from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,254 @@
+"""Operator actions on one dead letter: requeue, discard, acknowledge. Each is safe to repeat and to interrupt.
+
+A move takes three steps: claim the row, move the letter in the broker, record the result in the row. A claim older
+than ``CLAIM_S`` belongs to an interrupted move: ``settle_claim`` asks the broker whether its list still holds the
+letter. When two operators act at once, the claim lets one move the letter and refuses the other by name.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.utils import timezone
+
+from switchyard.broker import clock
+from switchyard.broker.errors import BrokerError, NoSuchDeadLetter, QueueFull
+from switchyard.broker.interface import Arguments, facilities
+from switchyard.broker.queue.dead_letter_json import encode
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.database_text import storable
+from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.dead_letters.projection import add_history, clear_claim, project
+from switchyard.dead_letters.queries import find
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = structlog.get_logger(__name__)
+
+CLAIM_S = 60
+LONGEST_NOTE = 500
+FINAL_STATES: dict[str, DeadLetter.State] = {
+    "requeue": DeadLetter.State.REPLAYED,
+    "discard": DeadLetter.State.DISCARDED,
+}
+MoveAction = Literal["requeue", "discard"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """Result of an action on one letter.
+
+    Args:
+        done: Whether this call changed the letter.
+        message: Sentence for the operator: the action done, or the reason why none was.
+    """
+
+    row: DeadLetter
+    done: bool
+    message: str
+
+
+def requeue(
+    letter: DeadLetter | str, *, by: User | str, reason: str = "", arguments: Arguments | None = None
+) -> ActionResult:
+    """Send a dead letter back to its queue with zero attempts.
+
+    Args:
+        letter: The row, or the message's id.
+        by: The user; for a command, the name for the history.
+        reason: Why, for the history.
+        arguments: In place of the message's own; validated by ``editing.parse``.
+
+    Raises:
+        UnknownDeadLetter: no dead letter has that id.
+        BrokerUnavailable: the broker did not answer; the row shows the result within a minute.
+    """
+    return _move(find(letter), "requeue", by, reason, arguments)
+
+
+def discard(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+    """Delete a dead letter from the broker; its row stays for 90 days. Arguments and errors as in ``requeue``."""
+    return _move(find(letter), "discard", by, reason)
+
+
+def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+    """Mark a dead letter as known without moving it. Arguments as in ``requeue``.
+
+    Raises:
+        UnknownDeadLetter: no dead letter has that id.
+    """
+    with transaction.atomic():
+        row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
+        if row.state != DeadLetter.State.NEW:
+            return ActionResult(row, False, already_message(row))
+        _set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", name_of(by), reason)
+        row.save()
+        _audit(row, _user(by), "Acknowledged", reason)
+    return ActionResult(row, True, f"Acknowledged {row}.")
+
+
+def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult:
+    """Append a note to a letter's history. Arguments as in ``requeue``.
+
+    Args:
+        text: Cut after 500 characters.
+
+    Raises:
+        UnknownDeadLetter: no dead letter has that id.
+    """
+    with transaction.atomic():
+        row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
+        if not text.strip():
+            return ActionResult(row, False, "The note is empty; nothing was written.")
+        add_history(row, action="note", by=name_of(by), text=text.strip()[:LONGEST_NOTE])
+        row.save(update_fields=("history",))
+    return ActionResult(row, True, f"Noted on {row}.")
+
+
+def keep(letters: Sequence[Letter]) -> None:
+    """Write whole letters into their rows, before the broker drops them, so that they can be restored."""
+    with transaction.atomic():
+        for letter in letters:
+            DeadLetter.objects.filter(message_id=letter.id).update(kept=encode(letter))
+
+
+def settle_claim(row: DeadLetter) -> bool:
+    """Ask the broker whether an interrupted action moved the letter, and record the answer; return whether it did."""
+    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
+    if letter is not None and project(letter):
+        return True
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if not row.claim_token or now.claim_token != row.claim_token:
+            return False
+        if letter is None:
+            _finish(now, now.claim_act, now.claim_by, now.claim_user, f"{now.claim_note} (was interrupted)".strip())
+            return True
+        add_history(
+            now, action=now.claim_act, by=now.claim_by, text="was interrupted before the letter moved; nothing changed"
+        )
+        clear_claim(now)
+        now.save()
+    return False
+
+
+def _move(
+    row: DeadLetter, action: MoveAction, by: User | str, reason: str, arguments: Arguments | None = None
+) -> ActionResult:
+    claimed = _claim(row, action, by, reason)
+    if isinstance(claimed, ActionResult):
+        return claimed
+    transport = facilities().transport
+    try:
+        if action == "requeue":
+            transport.requeue(claimed.queue, claimed.message_id, arguments=arguments)
+        else:
+            letter = transport.find_dead_letter(claimed.queue, claimed.message_id)
+            keep([letter] if letter is not None else [])
+            transport.discard(claimed.queue, claimed.message_id)
+    except NoSuchDeadLetter:
+        return _gone(claimed)
+    except QueueFull as error:
+        _release(claimed)
+        return ActionResult(claimed, False, f"{claimed} stays dead: {error}")
+    except BrokerError as error:
+        if error.outcome == "refused":
+            _release(claimed)
+        raise
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
+        # After a later death project() has recorded this action already.
+        if now.died_at == claimed.died_at and now.state != FINAL_STATES[action]:
+            _finish(now, action, name_of(by), _user(by), reason)
+    log.info(
+        "dead letter moved", act=action, by=name_of(by), message_id=row.message_id, actor=row.actor, queue=row.queue
+    )
+    message = f"Requeued {now} to {now.queue}." if action == "requeue" else f"Discarded {now}."
+    return ActionResult(now, True, message)
+
+
+def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:
+    stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
+    if stale and not row.claim_token.startswith(BULK_CLAIM):
+        settle_claim(row)
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if now.claim_token:
+            return ActionResult(
+                now, False, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
+            )
+        if now.state not in OPEN_STATES:
+            return ActionResult(now, False, already_message(now))
+        now.claim_token = uuid.uuid4().hex
+        now.claim_act, now.claim_by, now.claim_note = action, name_of(by), storable(reason)[:500]
+        now.claim_at, now.claim_user = clock.utc_now(), _user(by)
+        now.save()
+    return now
+
+
+def _release(claimed: DeadLetter) -> None:
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
+        if now.claim_token == claimed.claim_token:
+            clear_claim(now)
+            now.save()
+
+
+def _gone(claimed: DeadLetter) -> ActionResult:
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
+        if now.died_at == claimed.died_at and now.state in OPEN_STATES:
+            _set_state(now, DeadLetter.State.MISSING, "missing", "", "the broker's dead list no longer holds it")
+            now.save()
+    return ActionResult(now, False, f"{now} is no longer in {now.queue}-dead: something else has removed it.")
+
+
+def _finish(row: DeadLetter, action: str, by: str, user: User | None, reason: str) -> None:
+    state = FINAL_STATES[action]
+    _set_state(row, state, action, by, reason)
+    row.save()
+    _audit(row, user, state.label, reason)
+
+
+def _set_state(row: DeadLetter, state: DeadLetter.State, action: str, by: str, reason: str) -> None:
+    row.state, row.state_at, row.state_by = state, timezone.now(), by
+    clear_claim(row)
+    add_history(row, action=action, by=by, text=reason)
+
+
+def _audit(row: DeadLetter, user: User | None, action: str, reason: str) -> None:
+    if user is None:
+        return
+    LogEntry.objects.create(
+        user=user,
+        content_type=ContentType.objects.get_for_model(DeadLetter),
+        object_id=str(row.pk),
+        object_repr=str(row)[:200],
+        action_flag=CHANGE,
+        change_message=storable(f"{action}: {reason}" if reason else action),
+    )
+
+
+def already_message(row: DeadLetter) -> str:
+    """Return the sentence that a letter has been triaged."""
+    by = f" by {row.state_by}" if row.state_by else ""
+    label = DeadLetter.State(row.state).label.lower()
+    return f"{row} is {label} already, since {row.state_at:%Y-%m-%d %H:%M:%S} UTC{by}."
+
+
+def name_of(by: User | str) -> str:
+    """Return the name of a user, or of a command's caller, for the history."""
+    return by[:150] if isinstance(by, str) else by.get_username()[:150]
+
+
+def _user(by: User | str) -> User | None:
+    return None if isinstance(by, str) else by

@@ -1,0 +1,191 @@
+"""Dead letters as JSON and as terminal output."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
+
+from django.core.management.base import OutputWrapper
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.shapes import Unreadable
+from switchyard.conf import switchyard_settings
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
+from switchyard.middleware.logs import printable_lines
+
+LONGEST_FAILURE = 60
+INSTALLED = re.compile(r'File "[^"\n]*/(?:site-packages|lib/python3\.\d+)/')
+LISTED_BYTES = 128
+
+
+def short_paths(traceback: str) -> str:
+    """Shorten the file paths of a traceback: relative to the project's root, or to the installed package."""
+    return INSTALLED.sub('File "', traceback).replace(f'File "{switchyard_settings().base_dir}/', 'File "')
+
+
+def why_given_up(row: DeadLetter) -> str:
+    """Return what happened to a letter's message, after its actor's name: ``was given up after 6 attempts, …``."""
+    if row.reason == "exhausted":
+        attempts = f"{row.attempts:,} attempt{'' if row.attempts == 1 else 's'}"
+        return f"was given up after {attempts}, the maximum of its retry policy"
+    return _WHY.get(row.reason, "was given up")
+
+
+_WHY = {
+    "permanent": "was given up: this failure is never retried",
+    "time_limit": "was given up: it ran past its time limit",
+    "poison": "was given up: it killed its worker repeatedly",
+    "suspected_poison": "was given up: its pool ended repeatedly while it ran alone",
+}
+
+
+def letters(count: int, *, quarantined: bool = False) -> str:
+    """Return ``1 dead letter`` or ``5 dead letters``; ``5 quarantined messages``."""
+    return f"{count:,} {'quarantined message' if quarantined else 'dead letter'}" + ("" if count == 1 else "s")
+
+
+def summary(row: DeadLetter) -> dict[str, Any]:
+    """Return the list entry of a letter as a JSON value. Times are ISO 8601 in UTC."""
+    return {
+        "id": row.message_id,
+        "queue": row.queue,
+        "actor": row.actor,
+        "state": row.state_name,
+        "reason": row.reason,
+        "exception": row.exception,
+        "error": row.error,
+        "attempts": row.attempts,
+        "deaths": row.deaths,
+        "fingerprint": row.fingerprint,
+        "enqueued_at": _iso(row.enqueued_at),
+        "died_at": _iso(row.died_at),
+    }
+
+
+def detail(row: DeadLetter) -> dict[str, Any]:
+    """Return all columns of a letter as a JSON value."""
+    return summary(row) | {
+        "duration_ms": row.duration_ms,
+        "traceback": row.traceback,
+        "payload": row.payload,
+        "history": row.history,
+    }
+
+
+def unreadable_summary(item: Unreadable) -> dict[str, Any]:
+    """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
+    return {
+        "id": item.id,
+        "queue": item.queue,
+        "error": item.error,
+        "size_bytes": item.size_bytes,
+        "seen_at": _iso(seen_at(item)),
+        "raw_hex": shown_bytes(item).hex(),
+    }
+
+
+def group_summary(group: LetterGroup) -> dict[str, Any]:
+    """Return a group of letters as a JSON value; ``new`` are those that nobody has acknowledged."""
+    return {
+        "fingerprint": group.fingerprint,
+        "actor": group.actor,
+        "queue": group.queue,
+        "exception": group.exception,
+        "letters": group.letters,
+        "new": group.new,
+        "first_at": _iso(group.first_at),
+        "last_at": _iso(group.last_at),
+    }
+
+
+def print_groups(found: Sequence[LetterGroup], out: OutputWrapper) -> None:
+    """Print a table of groups."""
+    table = Table("group", "letters", "new", "actor", "queue", "failure", "first (UTC)", "last (UTC)", box=None)
+    for group in found:
+        first, last = (f"{at:%Y-%m-%d %H:%M:%S}" for at in (group.first_at, group.last_at))
+        cells = (group.fingerprint, f"{group.letters:,}", f"{group.new:,}", group.actor, group.queue, group.exception)
+        table.add_row(*map(_plain, (*cells, first, last)))
+    _console(out).print(table if found else "No dead letters.")
+
+
+def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
+    """Print a table of letters."""
+    table = Table("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group", box=None)
+    for row in rows:
+        cells = (
+            row.message_id, row.queue, row.actor, _cut(f"{row.exception}: {row.error}"), row.reason,
+            str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state_name, row.fingerprint[:16],
+        )  # fmt: skip
+        table.add_row(*map(_plain, cells))
+    _console(out).print(table if rows else "No dead letters.")
+
+
+def print_unreadable(items: Sequence[Unreadable], out: OutputWrapper) -> None:
+    """Print quarantined messages with their first bytes."""
+    console = _console(out)
+    if not items:
+        console.print("No quarantined messages.")
+    for item in items:
+        console.print(_plain(f"{item.id}  {item.queue}  {item.size_bytes} bytes  {item.error}"))
+        console.print(Text(hex_dump(shown_bytes(item)[:LISTED_BYTES])))
+        if len(item.raw) > LISTED_BYTES:
+            console.print(f"… {len(item.raw) - LISTED_BYTES:,} bytes more with --json")
+
+
+def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
+    """Print one letter in full."""
+    facts = (
+        ("job", row.message_id),
+        ("actor", f"{row.actor} on {row.queue}"),
+        ("state", row.state_name),
+        ("failed", f"{row.exception}: {row.error}"),
+        ("reason", row.reason),
+        ("why", f"{row.actor} on {row.queue} {why_given_up(row)}"),
+        ("attempts", f"{row.attempts}, the last took {row.duration_ms} ms"),
+        ("enqueued", _moment(row.enqueued_at)),
+        ("died", _moment(row.died_at)),
+        ("group", row.fingerprint),
+    )
+    console = _console(out)
+    for name, value in facts:
+        console.print(_plain(f"{name:<9} {value}"))
+    console.print(_plain(f"\n{short_paths(row.traceback)}"))
+    console.print(_plain(json.dumps(row.payload, indent=2, ensure_ascii=False)))
+    for entry in row.history:
+        at = _moment(datetime.fromisoformat(entry["at"]))
+        line = " ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
+        console.print(_plain(line))
+
+
+def seen_at(item: Unreadable) -> datetime:
+    """Return when a message was quarantined."""
+    return datetime_of(item.seen_at)
+
+
+def _console(out: OutputWrapper) -> Console:
+    terminal = out.isatty()
+    return Console(file=cast(TextIO, out), width=None if terminal else 240, highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> Text:
+    # A message's names and texts may contain terminal escape codes and markup.
+    return Text(printable_lines(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_FAILURE else f"{text[: LONGEST_FAILURE - 1]}…"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")

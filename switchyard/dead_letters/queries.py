@@ -1,0 +1,185 @@
+"""Reads of dead letters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import dramatiq
+from django.db.models import Count, Max, Min, Q, QuerySet
+
+from switchyard.broker.interface import facilities
+from switchyard.broker.shapes import Unreadable
+from switchyard.conf import declared_yard
+from switchyard.dead_letters.errors import UnknownDeadLetter
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.projection import project
+from switchyard.middleware.redaction import redacted
+
+HEX_WIDTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LetterGroup:
+    """Open letters of one fingerprint, or those of other states.
+
+    ``new`` counts the unacknowledged ones; ``sample`` is the key of the newest row.
+    """
+
+    fingerprint: str
+    exception: str
+    actor: str
+    queue: str
+    letters: int
+    new: int
+    first_at: datetime
+    last_at: datetime
+    sample: int = 0
+
+
+def find(letter: DeadLetter | str) -> DeadLetter:
+    """Return the row of a message id. Creates the row if only a dead list holds the letter so far.
+
+    Raises:
+        UnknownDeadLetter: neither a row nor a dead list has the id.
+    """
+    if isinstance(letter, DeadLetter):
+        return letter
+    row = DeadLetter.objects.filter(message_id=letter).first()
+    if row is not None:
+        return row
+    for queue in declared_yard().queues:
+        found = facilities().transport.find_dead_letter(queue.name, letter)
+        if found is not None:
+            project(found)
+            return DeadLetter.objects.get(message_id=letter)
+    raise UnknownDeadLetter(letter)
+
+
+def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] = ()) -> QuerySet[DeadLetter]:
+    """Return dead letters, newest first; without ``states`` the open ones."""
+    rows = DeadLetter.objects.filter(state__in=states) if states else DeadLetter.objects.filter(is_open=1)
+    if queue:
+        rows = rows.filter(queue=queue)
+    return rows.filter(fingerprint=fingerprint) if fingerprint else rows
+
+
+def open_ids(fingerprint: str, *, limit: int) -> list[str]:
+    """Return the ids of a group's open letters, oldest first."""
+    rows = listing(fingerprint=fingerprint).order_by("died_at", "id")
+    return list(rows.values_list("message_id", flat=True)[:limit])
+
+
+def open_fingerprints(fingerprints: Collection[str]) -> set[str]:
+    """Return those of some fingerprints that have open letters."""
+    found = DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints).order_by()
+    return set(found.values_list("fingerprint", flat=True).distinct())
+
+
+def open_count() -> int:
+    """Return the number of open letters."""
+    return DeadLetter.objects.filter(is_open=1).count()
+
+
+def count_up_to(most: int, *, state: str = "") -> int:
+    """Return the number of letters of a state, or of all that are kept; ``most + 1`` where there are more."""
+    rows = DeadLetter.objects.filter(state=state) if state else DeadLetter.objects.all()
+    return rows.order_by()[: most + 1].count()
+
+
+def groups(
+    *,
+    since: datetime | None = None,
+    states: tuple[str, ...] = (),
+    fingerprint: str = "",
+    of: QuerySet[DeadLetter] | None = None,
+    limit: int = 20,
+) -> list[LetterGroup]:
+    """Return the groups of letters, largest first; without ``states`` of the open ones.
+
+    Args:
+        since: Counts only letters that died after it.
+        of: Counts only these letters.
+    """
+    letters = listing(states=states, fingerprint=fingerprint) if of is None else of
+    if since is not None:
+        letters = letters.filter(died_at__gt=since)
+    rows = list(
+        letters.order_by()
+        .values("fingerprint")
+        .annotate(
+            letters=Count("id"),
+            new=Count("id", filter=Q(state=DeadLetter.State.NEW)),
+            first_at=Min("died_at"),
+            last_at=Max("died_at"),
+            sample=Max("id"),
+        )
+        .order_by("-letters", "fingerprint")[:limit]
+    )
+    samples = DeadLetter.objects.only("exception", "actor", "queue").in_bulk([row["sample"] for row in rows])
+    found = []
+    for row in rows:
+        sample = samples[row["sample"]]
+        found.append(
+            LetterGroup(
+                fingerprint=row["fingerprint"],
+                exception=sample.exception,
+                actor=sample.actor,
+                queue=sample.queue,
+                letters=row["letters"],
+                new=row["new"],
+                first_at=row["first_at"],
+                last_at=row["last_at"],
+                sample=row["sample"],
+            )
+        )
+    return found
+
+
+def first_seen(fingerprints: Collection[str]) -> dict[str, datetime]:
+    """Return when the first kept letter of each fingerprint died, whatever became of it since."""
+    # Both values of is_open are named, so that the index is used.
+    rows = DeadLetter.objects.filter(is_open__in=(0, 1), fingerprint__in=fingerprints).order_by()
+    return dict(rows.values_list("fingerprint").annotate(first_at=Min("died_at")))
+
+
+def group_count() -> int:
+    """Return the number of groups with open letters."""
+    return DeadLetter.objects.filter(is_open=1).order_by().values("fingerprint").distinct().count()
+
+
+def unreadable(*, queue: str = "", limit: int = 100) -> list[Unreadable]:
+    """Return quarantined messages, newest first, at most ``limit`` of each queue."""
+    names = [queue] if queue else [queue.name for queue in declared_yard().queues]
+    return [item for name in names for item in facilities().transport.unreadable(name, limit=limit).items]
+
+
+def shown_bytes(item: Unreadable) -> bytes:
+    """Return the bytes of a quarantined message, without what its actor redacts where they can be read so far.
+
+    Those of no JSON, of an unknown actor, and of more than the 4 KiB that are kept, are returned as they are.
+    """
+    try:
+        fields = json.loads(item.raw)
+        actor = dramatiq.get_broker().actors.get(fields["actor"])
+        args, kwargs = fields.get("args") or [], fields.get("kwargs") or {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return item.raw
+    if actor is None or not isinstance(args, list) or not isinstance(kwargs, dict):
+        return item.raw
+    shown = redacted(actor, {"args": args, "kwargs": kwargs})
+    if (shown["args"], shown["kwargs"]) == (args, kwargs):
+        return item.raw
+    return json.dumps(fields | {"args": shown["args"], "kwargs": shown["kwargs"]}, separators=(",", ":")).encode()
+
+
+def hex_dump(raw: bytes) -> str:
+    """Return bytes as lines of offset, hexadecimal and printable ASCII."""
+    lines = []
+    for at in range(0, len(raw), HEX_WIDTH):
+        part = raw[at : at + HEX_WIDTH]
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
+        lines.append(f"{at:06x}  {part.hex(' '):<{HEX_WIDTH * 3}} {text}")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""Reconciliation of rows and dead lists after crashes, in bounded steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from django.db import DataError, transaction
+from django.utils import timezone
+
+from switchyard.broker import clock
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.interface import facilities
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.conf import declared_yard
+from switchyard.dead_letters.actions import CLAIM_S, settle_claim
+from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.dead_letters.projection import add_history, clear_claim, project
+
+log = structlog.get_logger(__name__)
+
+PAGE = 200
+KEEP_DAYS = 90
+# Cursor of the next call's walk over a long list. Another process starts at the newest entry and misses nothing.
+_positions: dict[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Counts of the changes of a reconciliation.
+
+    Args:
+        made: Rows created, or reset to new, from a dead list.
+        missing: Open rows whose letter no dead list holds any more.
+        settled: Interrupted actions whose result was recorded.
+        pruned: Triaged rows older than 90 days that were deleted.
+    """
+
+    made: int = 0
+    missing: int = 0
+    settled: int = 0
+    pruned: int = 0
+
+
+def reconcile_all(*, pages: int = 10) -> Report:
+    """Repair rows from the dead lists. Safe to repeat, and to run in two processes at once.
+
+    Each call reads the newest page of every list, up to ``pages`` more pages of 200 letters from where the last call
+    stopped, and up to ``pages`` × 200 open rows.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; rows are left as they are.
+    """
+    made = sum(_from_list(queue.name, pages) for queue in declared_yard().queues)
+    report = Report(made=made, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune())
+    if report != Report():
+        log.info(
+            "dead letters reconciled",
+            made=report.made,
+            missing=report.missing,
+            settled=report.settled,
+            pruned=report.pruned,
+        )
+    if report.missing:
+        log.warning(
+            "dead letters are gone from the broker: it was emptied, restored or made another; jobs that waited may be "
+            "gone as well, see `manage.py switchyard deadletters list --state missing`",
+            count=report.missing,
+        )
+    return report
+
+
+def _from_list(queue: str, pages: int) -> int:
+    transport = facilities().transport
+    newest = transport.dead_letters(queue, limit=PAGE)
+    made = _project_page(newest.items)
+    if newest.cursor is None:
+        _positions.pop(f"list {queue}", None)
+        return made
+    cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
+    for _ in range(pages):
+        page = transport.dead_letters(queue, cursor=cursor or 0, limit=PAGE)
+        made += _project_page(page.items)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    if cursor is None:
+        _positions.pop(f"list {queue}", None)
+    else:
+        _positions[f"list {queue}"] = cursor
+    return made
+
+
+def _project_page(letters: Sequence[Letter]) -> int:
+    page = {letter.id: letter for letter in letters}
+    known = {row.message_id: row for row in DeadLetter.objects.filter(message_id__in=page)}
+    made = 0
+    for message_id, letter in page.items():
+        row = known.get(message_id)
+        if row is not None and row.state not in OPEN_STATES and not row.claim_token:
+            made += _reopen(row)
+        elif row is None or row.died_at < datetime_of(letter.died_at):
+            made += _project_or_skip(letter)
+    return made
+
+
+def _project_or_skip(letter: Letter) -> bool:
+    try:
+        return project(letter)
+    except (DataError, OverflowError) as error:  # an invalid letter, written by hand, must not block the others
+        log.error("dead letter fits into no row, read it in the broker", message_id=letter.id, error=str(error))
+        return False
+
+
+def _reopen(row: DeadLetter) -> int:
+    # The page may be older than the row, so read the letter again.
+    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
+    if letter is None:
+        return 0
+    if project(letter):
+        return 1
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if (now.state, now.state_at, now.claim_token) != (row.state, row.state_at, ""):
+            return 0
+        add_history(now, action="reopened", by="", text=f"was {now.state}, but the dead list still holds it")
+        now.state, now.state_at, now.state_by = DeadLetter.State.NEW, timezone.now(), ""
+        now.save()
+    return 1
+
+
+def _settle_stale() -> int:
+    before = clock.utc_now() - timedelta(seconds=CLAIM_S)
+    claimed = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="")
+    stale = claimed.exclude(claim_token__startswith=BULK_CLAIM).order_by("claim_at")[:PAGE]
+    names = {queue.name for queue in declared_yard().queues}
+    rows = [row for row in stale if row.queue in names]
+    for row in rows:
+        settle_claim(row)
+    return len(rows)
+
+
+def _find_missing(pages: int) -> int:
+    names = [queue.name for queue in declared_yard().queues]
+    rows = DeadLetter.objects.filter(state__in=OPEN_STATES, claim_token="", queue__in=names).order_by("id")
+    after = _positions.get("rows", 0)
+    chunk = list(rows.filter(id__gt=after)[: PAGE * pages])
+    _positions["rows"] = chunk[-1].pk if len(chunk) == PAGE * pages else 0
+    transport = facilities().transport
+    gone = [row for row in chunk if transport.find_dead_letter(row.queue, row.message_id) is None]
+    return sum(_mark_missing(row) for row in gone)
+
+
+def _mark_missing(row: DeadLetter) -> bool:
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if (now.state, now.died_at, now.claim_token) != (row.state, row.died_at, ""):
+            return False
+        add_history(now, action="missing", by="", text="the broker's dead list no longer holds it")
+        now.state, now.state_at, now.state_by = DeadLetter.State.MISSING, timezone.now(), ""
+        clear_claim(now)
+        now.save()
+    return True
+
+
+def _prune() -> int:
+    before = timezone.now() - timedelta(days=KEEP_DAYS)
+    old = DeadLetter.objects.exclude(state__in=OPEN_STATES).filter(state_at__lt=before).order_by("id")
+    ids = list(old.values_list("id", flat=True)[:PAGE])
+    if ids:
+        DeadLetter.objects.filter(id__in=ids).delete()
+    return len(ids)

@@ -1,0 +1,36 @@
+"""System check of the sizes that the rendered compose file gives the pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Warning
+
+from switchyard.broker.topology import Yard
+from switchyard.conf import switchyard_settings
+from switchyard.deployment import container_memory, sizes
+from switchyard.deployment.rendered_files import COMPOSE_FILE
+
+
+def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Check the compose file of this project, if it has one, on ``check --deploy``."""
+    own = switchyard_settings()
+    yard = own.topology.with_cores(sizes.RENDERED_CORES)
+    return too_small(yard, container_memory.given_mib(own.base_dir / COMPOSE_FILE))
+
+
+def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
+    """Return W008 for each pool whose container gets less memory than its children may take."""
+    return [
+        Warning(
+            f"gets {given_mib[pool.name]:,}M in {COMPOSE_FILE}; {container_memory.needs(pool)}",
+            hint="Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or processes in "
+            "the topology.",
+            obj=f"pool {pool.name}",
+            id="switchyard.W008",
+        )
+        for pool in yard.pools
+        if given_mib.get(pool.name, sizes.memory_mib(pool)) < sizes.memory_mib(pool)
+    ]

@@ -1,0 +1,71 @@
+"""Memory of all containers, for the choice of a machine, and of those that a compose file gives too little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from switchyard.broker.pool import Pool
+from switchyard.broker.topology import Yard
+from switchyard.deployment import compose, sizes
+
+POOL_PREFIX = "pool-"
+# Runs before the others, and ends.
+FIRST = "migrate"
+UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def container_mib(yard: Yard) -> dict[str, int]:
+    """Return the memory limit of each container that runs beside the others, by its name, in MiB."""
+    services = compose.project(yard)["services"]
+    return {name: _bytes(service) // sizes.MIB for name, service in services.items() if name != FIRST}
+
+
+def memory_here_mib() -> int:
+    """Return this machine's memory in MiB."""
+    return int(psutil.virtual_memory().total // sizes.MIB)
+
+
+def summary(yard: Yard) -> str:
+    """Return one line: the memory of all containers at their limits, compared with this machine's."""
+    found = container_mib(yard)
+    pools = sum(mib for name, mib in found.items() if name.startswith(POOL_PREFIX))
+    total, here = sum(found.values()), memory_here_mib()
+    line = (
+        f"memory at most: {pools:,} MiB in the pools' containers, {total - pools:,} MiB in the others, "
+        f"{total:,} MiB in all; this machine has {here:,} MiB"
+    )
+    if total > here:
+        line += ", which is less: choose a larger one, or lower memory_limit_bytes, isolated or processes of pools"
+    return line
+
+
+def given_mib(file: Path) -> dict[str, int]:
+    """Return the memory that a compose file gives each pool, by the pool's name, in MiB; empty without the file."""
+    try:
+        services = yaml.safe_load(file.read_text(encoding="utf-8"))["services"]
+        return {
+            name.removeprefix(POOL_PREFIX): _bytes(service) // sizes.MIB
+            for name, service in services.items()
+            if name.startswith(POOL_PREFIX)
+        }
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def needs(pool: Pool) -> str:
+    """Return what a pool's container needs, with its parts."""
+    child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
+    return (
+        f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
+        f"beside their supervisor and {sizes.TMP_MIB}M for /tmp, need {sizes.memory_mib(pool):,}M"
+    )
+
+
+def _bytes(service: dict[str, Any]) -> int:
+    memory = str(service["deploy"]["resources"]["limits"]["memory"]).lower().removesuffix("b")
+    number, unit = (memory[:-1], memory[-1]) if memory[-1] in UNITS else (memory, "b")
+    return int(float(number) * UNITS[unit])

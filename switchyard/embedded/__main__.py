@@ -1,0 +1,54 @@
+"""Run a Valkey server for development until SIGINT or SIGTERM: ``python -m switchyard.embedded [FOLDER]``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from switchyard.embedded.server import EmbeddedServer, EmbeddedServerFailed
+
+CHECK_EVERY_S = 1.0
+
+
+def main() -> int:
+    """Run the server and return the exit code: 0 after a signal, 1 when the server failed."""
+    parser = argparse.ArgumentParser(description="Run a Valkey server for development, until Ctrl-C.")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("var"),
+        help="for the data, and for the socket valkey.sock, where development looks for the broker; default var",
+    )
+    parser.add_argument("--port", type=int, default=0, help="TCP port on loopback; default a free one")
+    arguments = parser.parse_args()
+    stop = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stop.set())
+    folder: Path = arguments.folder
+    server = EmbeddedServer(folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock", report=_say)
+    try:
+        server.start()
+    except EmbeddedServerFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"ready: {server.socket_url} and {server.url}\n")
+    sys.stdout.flush()
+    while not stop.wait(CHECK_EVERY_S):
+        if not server.running:
+            sys.stderr.write(f"the server ended by itself; read {server.log_path}\n")
+            return 1
+    server.stop()
+    return 0
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

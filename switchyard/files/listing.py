@@ -1,0 +1,81 @@
+"""All files below a folder of a storage, in a fixed order, with their sizes and times, from any file on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.core.files.storage import FileSystemStorage, Storage
+
+from switchyard.files.bucket import BucketStorage, FileEntry
+
+_OWN_FOLDER = re.compile("[0-9a-f]{32}")
+
+
+def files_below(storage: Storage, folder: str, *, after: str = "") -> Iterator[FileEntry]:
+    """Yield the files below a folder, also those in folders of it.
+
+    Args:
+        after: Name of the file after which to begin, from an earlier call; it may be gone.
+
+    Raises:
+        StorageUnavailable: the storage did not answer.
+        NotImplementedError: the storage is of another kind, and lists no files.
+    """
+    if isinstance(storage, BucketStorage):
+        yield from storage.files_below(folder, after=after)
+    elif isinstance(storage, FileSystemStorage):
+        parts = tuple(after.removeprefix(f"{folder}/").split("/")) if after else ()
+        yield from _on_disk(Path(storage.path(folder)), folder, parts)
+    else:
+        yield from _listed(storage, folder, after)
+
+
+def remove_file(storage: Storage, name: str) -> None:
+    """Remove a file, if there is one, and on a disk the folder that a result has for itself.
+
+    Raises:
+        StorageUnavailable: the storage did not answer.
+    """
+    storage.delete(name)
+    if isinstance(storage, FileSystemStorage) and _OWN_FOLDER.fullmatch(Path(name).parent.name):
+        with contextlib.suppress(OSError):  # another file is in it, or it is gone
+            Path(storage.path(name)).parent.rmdir()
+
+
+def _on_disk(folder: Path, name: str, after: tuple[str, ...]) -> Iterator[FileEntry]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:  # nothing was stored yet, or the folder was removed meanwhile
+        return
+    first = after[0] if after else ""
+    for entry in entries:
+        if entry.name < first:
+            continue
+        inner = after[1:] if entry.name == first else ()
+        if entry.is_dir(follow_symlinks=False):
+            yield from _on_disk(folder / entry.name, f"{name}/{entry.name}", inner)
+        elif entry.is_file(follow_symlinks=False) and entry.name != first:
+            with contextlib.suppress(FileNotFoundError):
+                about = entry.stat(follow_symlinks=False)
+                modified_at = datetime.fromtimestamp(about.st_mtime, tz=UTC)
+                yield FileEntry(f"{name}/{entry.name}", about.st_size, modified_at)
+
+
+def _listed(storage: Storage, folder: str, after: str) -> Iterator[FileEntry]:
+    """Yield the files of a storage of another kind, by one question for each folder and two for each file."""
+    try:
+        folders, files = storage.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in sorted({*folders, *files}):
+        path = f"{folder}/{name}"
+        if name in folders:
+            yield from _listed(storage, path, after)
+        elif path.split("/") > after.split("/"):
+            yield FileEntry(path, storage.size(path), storage.get_modified_time(path))

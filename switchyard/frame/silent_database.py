@@ -1,0 +1,85 @@
+"""Django middleware that limits how long a request waits for PostgreSQL, and answers with a page that names it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import structlog
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.db import InterfaceError, OperationalError, connection
+from django.db.backends.signals import connection_created
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+
+from switchyard.files.errors import is_full
+from switchyard.operations.database_deadline import each_statement_within, limit_connection
+
+# A page is read again soon; an act may run statements that take their time.
+READ_S, WRITE_S = 4.5, 20.0
+RETRY_AFTER_S = 10
+# Errors of a server that ends, refuses connections or has no room for one: https://www.postgresql.org/docs/current/errcodes-appendix.html
+AWAY = ("08", "57P", "53")
+
+log = structlog.get_logger(__name__)
+
+
+class SilentDatabase:
+    """Limit each statement of a request; a request that fails for the want of an answer gets 503 and a page.
+
+    Every page reads the session and the rights of its user first: a server that stands still, its connections open,
+    would keep the page from answering for ever.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        # Here, and not where the app starts: only web processes wait less than their statements take.
+        connection_created.connect(limit_connection, dispatch_uid="switchyard limit of statements")
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self._is_async:
+            return self._answer(request)
+        with _limited(request):
+            response: HttpResponseBase = self._get_response(request)
+        return response
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        with _limited(request):
+            response: HttpResponseBase = await self._get_response(request)
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer for a view that the database did not answer; other errors stay as they are."""
+        if not _is_silence(exception):
+            return None
+        log.error("a page was not shown: the database does not answer", path=request.path, error=str(exception)[:200])
+        limit_s = READ_S if _reads(request) else WRITE_S
+        context = {"limit_s": limit_s, "reads": _reads(request), "again_s": RETRY_AFTER_S}
+        response = render(request, "switchyard_frame/database_silent.html", context, status=503)
+        response["Retry-After"], response["Cache-Control"] = str(RETRY_AFTER_S), "no-store"
+        return response
+
+
+@contextlib.contextmanager
+def _limited(request: HttpRequest) -> Iterator[None]:
+    with each_statement_within(READ_S if _reads(request) else WRITE_S):
+        yield  # a stream that the response opens later has no limit
+
+
+def _reads(request: HttpRequest) -> bool:
+    return request.method in ("GET", "HEAD", "OPTIONS")
+
+
+def _is_silence(error: Exception) -> bool:
+    """Return whether PostgreSQL gave no answer, or none but that it serves nobody."""
+    if connection.vendor != "postgresql" or not isinstance(error, OperationalError | InterfaceError) or is_full(error):
+        return False
+    state = getattr(error.__cause__, "sqlstate", None)
+    return state is None or state.startswith(AWAY)

@@ -1,0 +1,115 @@
+"""Suggestions while a person types in the search: pages and names of the code, and what ended jobs are found by.
+
+The search itself finds more: what lies in the broker, and whatever has the text inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from typing import Final
+
+import dramatiq
+import structlog
+from django.db import DatabaseError
+from django.urls import NoReverseMatch, reverse
+
+from switchyard.broker.stores.job_records import STEPS
+from switchyard.conf import declared_yard
+from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
+from switchyard.frame import suggesting_rows
+from switchyard.frame.finding import OPERATIONS, User
+from switchyard.frame.navigation import ROOM, SETTINGS
+from switchyard.history.search_values import searched_names
+from switchyard.jobs.queries import is_job_id, written_id
+from switchyard.schedules.registry import schedules
+
+LEAST: Final = 2
+MOST: Final = 8
+# Places that names of the code leave to values of jobs.
+MOST_VALUES: Final = 4
+ARGUMENT: Final = "argument"
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A page that a text may mean.
+
+    Args:
+        kind: What it is, in one word: ``queue``, ``actor``, ``page``.
+    """
+
+    kind: str
+    name: str
+    address: str
+
+
+def suggestions(user: User, asked: str) -> tuple[Suggestion, ...]:
+    """Return what a text may mean, what begins with it first; nothing that the user may not see."""
+    if len(asked) < LEAST:
+        return ()
+    job_id = written_id(asked)
+    if is_job_id(job_id):
+        return (Suggestion("job", job_id, job_url(job_id)),) if _may(user, "switchyard_jobs.view_job") else ()
+    wanted = asked.lower()
+    found = [one for one in _known(user, asked) if one.address and (wanted in one.name.lower() or one.kind == ARGUMENT)]
+    found.sort(key=lambda one: not one.name.lower().startswith(wanted))
+    values = [one for one in _values(user, asked) if one not in found][:MOST_VALUES]
+    return (*found[: MOST - len(values)], *values)
+
+
+def _values(user: User, asked: str) -> list[Suggestion]:
+    """Return what jobs have that begins with a text; nothing while the database does not answer."""
+    if not _may(user, "switchyard_jobs.view_job"):
+        return []
+    kinds = [suggesting_rows.owners, suggesting_rows.tags]
+    if _may(user, "switchyard_jobs.view_arguments"):
+        kinds.append(suggesting_rows.arguments)
+    try:
+        each = [[Suggestion(*one) for one in islice(kind(asked), MOST_VALUES)] for kind in kinds]
+    except DatabaseError as error:
+        log.warning("suggestions lack what jobs have: the database does not answer", error=type(error).__name__)
+        return []
+    # One of each kind before the second of any.
+    return [one for row in zip_longest(*each) for one in row if one is not None]
+
+
+def _known(user: User, asked: str) -> Iterator[Suggestion]:
+    yield from _pages(user)
+    if _may(user, OPERATIONS):
+        yard = declared_yard()
+        yield from (Suggestion("queue", queue.name, queue_url(queue.name)) for queue in yard.queues)
+        names = sorted(dramatiq.get_broker().actors)
+        yield from (Suggestion("actor", name, actor_url(name)) for name in names)
+        workers = _reversed("switchyard-operations-workers")
+        yield from (Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}") for pool in yard.pools)
+    if _may(user, "switchyard_schedules.view_schedulestate"):
+        yield from (Suggestion("schedule", one.name, schedule_url(one.name)) for one in schedules())
+    if _may(user, "switchyard_jobs.view_job"):
+        yield from (Suggestion("jobs by state", state, jobs_url(state=state)) for state in STEPS)
+        if _may(user, "switchyard_jobs.view_arguments"):
+            yield from _arguments(asked)
+
+
+def _pages(user: User) -> Iterable[Suggestion]:
+    pages = (page for page in (*ROOM, *SETTINGS) if _may(user, page.right))
+    return (Suggestion("page", page.title, _reversed(page.name)) for page in pages)
+
+
+def _arguments(asked: str) -> Iterator[Suggestion]:
+    name, equals, value = (part.strip() for part in asked.partition("="))
+    if equals and value and any(name in searched_names(actor) for actor in dramatiq.get_broker().actors):
+        yield Suggestion(ARGUMENT, f"{name}={value}", jobs_url(argument=f"{name}={value}"))
+
+
+def _may(user: User, right: str) -> bool:
+    return bool(user.has_perm(right))  # type: ignore[union-attr]
+
+
+def _reversed(name: str) -> str:
+    try:
+        return reverse(name)
+    except NoReverseMatch:  # a project that includes a part of the room
+        return ""

@@ -1,0 +1,99 @@
+"""Pages of the frame: search, steps, the strip alone, the list of keys, and the choice of a colour scheme."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from switchyard.frame.finding import found
+from switchyard.frame.strip import STRIP
+from switchyard.frame.suggesting import suggestions
+from switchyard.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
+
+LONGEST_QUERY = 200
+YEAR_S = 365 * 24 * 3_600
+
+
+@require_safe
+@never_cache
+def find(request: HttpRequest) -> HttpResponse:
+    """List what a text names, by kind; redirect to the only thing that it names exactly."""
+    asked = _asked(request)
+    answer = found(request.user, asked) if asked else None
+    if answer is not None and answer.exact:
+        return redirect(answer.exact)
+    return _page(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
+
+
+@require_safe
+@never_cache
+def suggest(request: HttpRequest) -> JsonResponse:
+    """Return what the text of a search may mean; asks the indexes of the history, never the broker."""
+    found = suggestions(request.user, _asked(request))
+    return JsonResponse({"suggestions": [asdict(one) for one in found]})
+
+
+@require_safe
+def steps(request: HttpRequest) -> HttpResponse:
+    """Show the steps from an alert to its cause: those of ``docs/how-to/triage.md``."""
+    return _page(request, "switchyard_frame/steps.html", {"title": "Steps"})
+
+
+@require_safe
+@never_cache
+def strip(request: HttpRequest) -> HttpResponse:
+    """Render the strip alone, for pages that are open."""
+    if not request.user.has_perm("switchyard_operations.view_operations"):
+        raise PermissionDenied("The missing right is switchyard_operations.view_operations.")
+    return TemplateResponse(request, "switchyard_frame/strip.html", {"strip": STRIP.verdict()})
+
+
+@require_safe
+def keys(request: HttpRequest) -> HttpResponse:
+    """List the keys; the same list opens over every page."""
+    return _page(request, "switchyard_frame/keys.html", {"title": "Keys"})
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """Remember the colour scheme, and whether keys are on, in cookies; redirect to the page that asked."""
+    answer = HttpResponseRedirect(_next(request))
+    if "theme" in request.POST:
+        chosen = request.POST["theme"]
+        if chosen not in ("", *THEMES):
+            return HttpResponseBadRequest("theme: light, dark, or nothing for the browser's", content_type="text/plain")
+        _remember(request, answer, THEME_COOKIE, chosen)
+    if "keys" in request.POST:
+        _remember(request, answer, KEYS_COOKIE, "off" if request.POST["keys"] == "off" else "")
+    return answer
+
+
+def _asked(request: HttpRequest) -> str:
+    return request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
+
+
+def _remember(request: HttpRequest, answer: HttpResponse, name: str, value: str) -> None:
+    if value:
+        answer.set_cookie(name, value, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
+    else:
+        answer.delete_cookie(name, samesite="Lax")
+
+
+def _next(request: HttpRequest) -> str:
+    wanted = request.POST.get("next", "")
+    safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
+    return wanted if safe else reverse("switchyard-operations")
+
+
+def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    return TemplateResponse(request, template, admin.site.each_context(request) | context)

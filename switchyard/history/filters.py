@@ -1,0 +1,175 @@
+"""The filter of lists of jobs: the same names in a page's address, in the API and in commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from switchyard.broker.clock import EPOCH, now_ms
+from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.stores.job_records import STEPS
+
+LONGEST_TEXT: Final = 255
+TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release")
+TIMES: Final = ("since", "until")
+_AGO: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_FLAGS: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions on jobs, all of which must hold. An empty one holds for every job.
+
+    Args:
+        states: States as in job records; empty for all. In the history alone, those that have ended.
+        parent: Id of the job that sent them.
+        argument: Name and exact value of an argument that the actor lists in ``search``.
+        error: The class of the last failure's exception, or a part of its text.
+        since: Time of the end, or of the failure with ``failures``: ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
+        until: As ``since``; the time itself is left out.
+        failures: Jobs with an attempt that failed, also those that were retried.
+    """
+
+    states: tuple[str, ...] = ()
+    actor: str = ""
+    queue: str = ""
+    owner: str = ""
+    parent: str = ""
+    tag: str = ""
+    argument: tuple[str, str] | None = None
+    error: str = ""
+    fingerprint: str = ""
+    release: str = ""
+    since: str = ""
+    until: str = ""
+    failures: bool = False
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, Any], *, ignore: Iterable[str] = ("after", "limit")) -> Filter:
+        """Return the filter that a query says: ``state`` (repeated, or with commas), ``argument`` as ``name=value``.
+
+        Args:
+            query: Texts, or sequences of them, by name; a ``QueryDict`` too.
+            ignore: Names that belong to the page. Other unknown names are refused: a bulk act must not hit more than
+                its address says.
+
+        Raises:
+            ValueError: a name or a value is unusable; the text begins with the name and quotes the value.
+        """
+        given = {name: _values(query, name) for name in query if name not in set(ignore)}
+        known = ("state", "argument", "failures", *TEXTS, *TIMES)
+        for name in given:
+            if name not in known:
+                raise ValueError(f"{name}: is no filter; there are {', '.join(known)}")
+        values: dict[str, Any] = {name: _text(name, _one(name, given)) for name in (*TEXTS, *TIMES)}
+        for name in TIMES:
+            time_ms(name, values[name])
+        return cls(
+            states=_states(given.get("state", ())),
+            argument=_argument(_one("argument", given)),
+            failures=_flag("failures", _one("failures", given)),
+            **values,
+        )
+
+    def to_query(self) -> dict[str, str]:
+        """Return what :meth:`from_query` reads, without the conditions that are empty."""
+        query = {"state": ",".join(self.states)} | {name: getattr(self, name) for name in (*TEXTS, *TIMES)}
+        if self.argument is not None:
+            query["argument"] = "=".join(self.argument)
+        if self.failures:
+            query["failures"] = "1"
+        return {name: value for name, value in query.items() if value}
+
+    def fixed(self) -> Filter:
+        """Return the filter with the times of today in place of ``1h`` ago, for an act that takes a while."""
+        return replace(self, since=_fixed(self.since_ms), until=_fixed(self.until_ms))
+
+    @property
+    def since_ms(self) -> int | None:
+        """``since`` in ms since the epoch."""
+        return time_ms("since", self.since)
+
+    @property
+    def until_ms(self) -> int | None:
+        """``until`` in ms since the epoch."""
+        return time_ms("until", self.until)
+
+    def __bool__(self) -> bool:
+        """Whether there is any condition."""
+        return any(getattr(self, field.name) != field.default for field in fields(self))
+
+
+def time_ms(name: str, text: str) -> int | None:
+    """Return a time in ms since the epoch; ``None`` for an empty text. Without an offset it is UTC.
+
+    Times before the epoch are the epoch, those after the year 9999 its end: no job is beyond them.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    if not text:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return max(now_ms() - int(ago[1]) * _UNITS_MS[ago[2]], 0)
+    try:
+        at = datetime.fromisoformat(text)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
+    except (ValueError, OverflowError):
+        remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
+        raise ValueError(f"{name}: {text!r:.100} is no time; {remedy}") from None
+
+
+def _fixed(at_ms: int | None) -> str:
+    if at_ms is None:
+        return ""
+    return (EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = query.getlist(name) if hasattr(query, "getlist") else query[name]
+    if found is None or isinstance(found, str | bool | int):
+        found = () if found is None or found is False else ("1" if found is True else str(found),)
+    if not isinstance(found, Sequence) or not all(isinstance(value, str) for value in found):
+        raise ValueError(f"{name}: {found!r:.100} is no text")
+    return tuple(value for value in found if value != "")
+
+
+def _one(name: str, given: Mapping[str, tuple[str, ...]]) -> str:
+    found = given.get(name, ())
+    if len(found) > 1:
+        raise ValueError(f"{name}: is given {len(found)} times; only state may be")
+    return found[0] if found else ""
+
+
+def _text(name: str, value: str) -> str:
+    if len(value) > LONGEST_TEXT or not value.isprintable():
+        raise ValueError(f"{name}: {value!r:.100} is too long or not printable; at most {LONGEST_TEXT} characters")
+    return value
+
+
+def _states(given: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(state for value in given for state in value.split(",") if state))
+    for state in found:
+        if state not in STEPS:
+            raise ValueError(f"state: {state!r:.100} is no state; there are {', '.join(STEPS)}")
+    return found
+
+
+def _argument(value: str) -> tuple[str, str] | None:
+    if not value:
+        return None
+    name, equals, wanted = _text("argument", value).partition("=")
+    if not name or not equals:
+        raise ValueError(f"argument: {value!r:.100} has no name and value; write argument=customer_id=42")
+    return name, wanted
+
+
+def _flag(name: str, value: str) -> bool:
+    if value not in _FLAGS:
+        raise ValueError(f"{name}: {value!r:.100} is neither 0 nor 1")
+    return _FLAGS[value]

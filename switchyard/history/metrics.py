@@ -1,0 +1,49 @@
+"""Metrics of the history, read from the broker at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from switchyard.broker.health.nodes import away_part
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.leadership import HISTORY_WRITER, anyone_leads
+
+
+def history_metrics() -> list[Metric]:
+    """Return the metric families.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    own = facilities()
+    calls, keys = own.records.calls, own.records.keys
+    queues = [queue.name for queue in own.yard.queues]
+    away = away_part(calls, keys, queues).queues
+    streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
+    leads = anyone_leads(calls, keys, HISTORY_WRITER)
+    up = GaugeMetricFamily("switchyard_history_writer_up", "Whether a history writer leads.", value=int(leads))
+    return [up, *_totals(streams.counts()), *_families(streams)]
+
+
+def _totals(counts: dict[str, int]) -> Iterator[Metric]:
+    yield CounterMetricFamily("switchyard_history_written", "Ended attempts written.", value=counts["written"])
+    skipped = "Ended attempts that could not be read or stored."
+    yield CounterMetricFamily("switchyard_history_skipped", skipped, value=counts["skipped"])
+
+
+def _families(streams: HistoryStreams) -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "switchyard_history_lag_seconds",
+        "Age of the oldest ended attempt that is not written yet; 0 when none waits.",
+        labels=("queue",),
+    )
+    dropped = CounterMetricFamily(
+        "switchyard_history_dropped", "Ended attempts lost to the budget before they were written.", labels=("queue",)
+    )
+    for each in streams.backlog():
+        lag.add_metric((each.queue,), (each.oldest_age_ms or 0) / 1_000)
+        dropped.add_metric((each.queue,), each.dropped)
+    yield from (lag, dropped)

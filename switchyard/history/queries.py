@@ -1,0 +1,192 @@
+"""Reads of the history: one job, its attempts and children, and pages of the jobs that match a filter.
+
+One condition of a filter chooses the index, always the same one: left alone, a database without fresh statistics may
+scan millions of rows for a rare state. The others are written so that no index fits them, and are checked on at most
+``LOOKED_THROUGH`` rows a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, NamedTuple
+
+from django.db.models import CharField, Func, Q, QuerySet
+
+from switchyard.history.cursors import LAST_ROW, Cursor
+from switchyard.history.filters import Filter
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.search_values import TAG, search_text
+
+LIMIT: Final = 50
+# Rows that one page looks through where a condition has no index of its own, and jobs that have a searched value.
+LOOKED_THROUGH: Final = 10_000
+CHUNK: Final = 500
+# Columns with an index of their own, from the rarest value to the commonest.
+INDEXED: Final = ("parent", "owner", "actor", "release", "queue")
+
+
+class HistoryPage(NamedTuple):
+    """A page of a list, newest first.
+
+    Args:
+        after: Place from which the next page goes on; ``None`` at the end of the list. Where the rows that were looked
+            through hold fewer than a page, this page is short, even empty, and the next one looks further.
+    """
+
+    rows: list[JobRow]
+    after: Cursor | None
+
+
+def find(job_id: str) -> JobRow | None:
+    """Return a job's row, or ``None`` where the history has none."""
+    return JobRow.objects.filter(job_id=job_id).first()
+
+
+def find_many(job_ids: Sequence[str]) -> list[JobRow]:
+    """Return the rows of jobs that the history has, at most a page of them."""
+    return list(JobRow.objects.filter(job_id__in=job_ids[:LIMIT]))
+
+
+def attempts(job_id: str) -> list[AttemptRow]:
+    """Return a job's attempts that failed or kept log lines, in order."""
+    return list(AttemptRow.objects.filter(job_id=job_id).order_by("generation", "attempt"))
+
+
+def children(job_id: str, *, limit: int = LIMIT) -> list[JobRow]:
+    """Return jobs that ended and were sent inside a job, newest first."""
+    return list(JobRow.objects.filter(parent=job_id).order_by("-finished_at", "-id")[:limit])
+
+
+def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -> HistoryPage:
+    """Return the jobs that match a filter, newest end first; newest failure first where it asks for failures.
+
+    ``failures``, ``error`` and ``fingerprint`` ask for failures. Jobs that are to be retried have not ended: only these
+    conditions and the state ``retrying`` find them.
+    """
+    place = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
+    values = searched_values(wanted)
+    if values:
+        return _search_by_value(wanted, values, place, after, limit)
+    picked, place = chosen(wanted, place)
+    rows = between(JobRow.objects.filter(picked), place, wanted, after)
+    rest = conditions(wanted)
+    if not rest:
+        return _page(rows, place, limit)
+    bound = rows.values_list(place, "pk")[LOOKED_THROUGH - 1 : LOOKED_THROUGH].first()
+    if bound is not None:
+        at, row = bound
+        rows = rows.filter(Q(**{f"{place}__gt": at}) | Q(**{place: at}, pk__gte=row), **{f"{place}__gte": at})
+    page = _page(matching(rows, rest), place, limit)
+    return page if page.after or bound is None else HistoryPage(page.rows, Cursor(*bound))
+
+
+def chosen(wanted: Filter, place: str) -> tuple[Q, str]:
+    """Return the condition whose index is used, and the column of that index that orders the list."""
+    if wanted.fingerprint:
+        return Q(fingerprint=wanted.fingerprint, failed_at__isnull=False), "failed_at"
+    if place == "failed_at":
+        return Q(failed_at__isnull=False), "failed_at"
+    if wanted.states and "succeeded" not in wanted.states:
+        return Q(not_succeeded_at__isnull=False), "not_succeeded_at"
+    name = next((name for name in INDEXED if getattr(wanted, name)), "")
+    return Q(**{name: getattr(wanted, name)}) if name else Q(), "finished_at"
+
+
+def conditions(wanted: Filter) -> list[Q]:
+    """Return all conditions but time and searched values, none of which an index fits.
+
+    They include the one whose index is used: it is true for all of its rows.
+    """
+    found = [Q(**{f"plain_{name}": getattr(wanted, name)}) for name in INDEXED if getattr(wanted, name)]
+    if wanted.fingerprint:
+        found.append(Q(plain_fingerprint=wanted.fingerprint))
+    if wanted.error:
+        found.append(Q(error_type=wanted.error) | Q(error_message__icontains=wanted.error))
+    if wanted.states:
+        found.append(Q(plain_state__in=wanted.states))
+    elif not (wanted.failures or wanted.fingerprint or wanted.error):
+        found.append(~Q(plain_state="retrying"))
+    return found
+
+
+class _Plain(Func):
+    """A column that no index fits."""
+
+    template = "(%(expressions)s || '')"
+    output_field: ClassVar[CharField[Any, Any]] = CharField()
+
+
+def matching(rows: QuerySet[JobRow], wanted: list[Q]) -> QuerySet[JobRow]:
+    """Return the rows for which all of :func:`conditions` hold."""
+    names = (*INDEXED, "fingerprint", "state")
+    return rows.alias(**{f"plain_{name}": _Plain(name) for name in names}).filter(*wanted)
+
+
+def between(rows: QuerySet[JobRow], place: str, wanted: Filter, after: Cursor | None) -> QuerySet[JobRow]:
+    """Return the rows of a filter's time that follow a place in the list, in the list's order."""
+    if (since := wanted.since_ms) is not None:
+        rows = rows.filter(**{f"{place}__gte": since})
+    if (until := wanted.until_ms) is not None:
+        rows = rows.filter(**{f"{place}__lt": until})
+    if after is not None:
+        later = Q(**{f"{place}__lt": after.at}) | Q(pk__lt=after.row)
+        rows = rows.filter(later, **{f"{place}__lte": after.at})
+    return rows.order_by(f"-{place}", "-pk")
+
+
+def _page(rows: QuerySet[JobRow], place: str, limit: int) -> HistoryPage:
+    return _cut(list(rows[: limit + 1]), place, limit)
+
+
+def _cut(found: list[JobRow], place: str, limit: int) -> HistoryPage:
+    if len(found) <= limit:
+        return HistoryPage(found, None)
+    return HistoryPage(found[:limit], Cursor(getattr(found[limit - 1], place), found[limit - 1].pk))
+
+
+def searched_values(wanted: Filter) -> list[tuple[str, str]]:
+    """Return the names and values of a filter that jobs are found by: an argument, a tag."""
+    found = [(name, search_text(value) or "") for name, value in [wanted.argument or ("", "")] if name]
+    return [*found, (TAG, search_text(wanted.tag) or "")] if wanted.tag else found
+
+
+def _search_by_value(
+    wanted: Filter, values: list[tuple[str, str]], place: str, after: Cursor | None, limit: int
+) -> HistoryPage:
+    """Return a page of the jobs that have all values; the newest jobs of the first value are looked through."""
+    (name, value), *others = values
+    having = SearchValue.objects.filter(name=name, value=value)
+    if place == "finished_at":  # else a job may have failed long before it ended
+        if after is not None:
+            having = having.filter(finished_at__lte=after.at)
+        if (until := wanted.until_ms) is not None:
+            having = having.filter(finished_at__lt=until)
+    if (since := wanted.since_ms) is not None:
+        having = having.filter(finished_at__gte=since)
+    ids = list(having.order_by("-finished_at", "-job_id").values_list("job_id", "finished_at")[:LOOKED_THROUGH])
+    ids, bound = _whole_milliseconds(ids)
+    rest = [*conditions(wanted), Q(**{f"{place}__isnull": False})]
+    found: list[JobRow] = []
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        names = [job_id for job_id, _ in chunk]
+        for other_name, other_value in others:
+            both = SearchValue.objects.filter(job_id__in=names, name=other_name, value=other_value)
+            names = list(both.values_list("job_id", flat=True))
+        rows = between(JobRow.objects.filter(job_id__in=names), place, wanted, after)
+        found += matching(rows, rest)
+        # Jobs of the chunk's last millisecond may follow in the next one.
+        if place == "finished_at" and sum(row.finished_at > chunk[-1][1] for row in found) > limit:
+            break
+    found.sort(key=lambda row: (getattr(row, place), row.pk), reverse=True)
+    page = _cut(found, place, limit)
+    return HistoryPage(page.rows, bound) if page.after is None and place == "finished_at" else page
+
+
+def _whole_milliseconds(ids: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], Cursor | None]:
+    """Return the jobs to look through, and the place of those that are left for the next page."""
+    if len(ids) < LOOKED_THROUGH:
+        return ids, None
+    last = ids[-1][1]
+    whole = [pair for pair in ids if pair[1] != last]  # more jobs may have ended in the last millisecond
+    return (whole, Cursor(last, LAST_ROW)) if whole else (ids, Cursor(last, 0))

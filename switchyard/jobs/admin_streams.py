@@ -1,0 +1,63 @@
+"""Server-sent events for pages of the admin: a session in place of a token, the limits of all streams."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_GET
+
+from switchyard.api.problems import Problem
+from switchyard.broker.errors import BrokerError
+from switchyard.jobs import live
+from switchyard.jobs.admin_pages import AWAY, check
+
+NO_STREAMS = "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
+
+
+def can_stream(request: HttpRequest) -> bool:
+    """Return whether a stream may answer a request: under WSGI it would block a thread of the server until its end."""
+    return isinstance(request, ASGIRequest)
+
+
+def events_view(
+    admin_view: Callable[[Any], Any], answer: Callable[..., Awaitable[HttpResponseBase]]
+) -> Callable[..., Any]:
+    """Return a view that streams events to users who may view jobs; 429 and 503 beyond the limits of open streams.
+
+    Args:
+        admin_view: Wrapper of the admin site's views, which are synchronous; redirects to the login without a session.
+        answer: Called with the request, the name of the ``caller`` whose place the stream takes, and the parts of the
+            address.
+    """
+
+    # Django refuses asynchronous views within ATOMIC_REQUESTS.
+    @require_GET
+    @transaction.non_atomic_requests
+    async def events(request: HttpRequest, **parts: str) -> HttpResponseBase:
+        admitted: list[str] = []
+
+        def admit(request: HttpRequest) -> HttpResponse:
+            check(request)
+            admitted.append(f"user:{request.user.pk}")
+            return HttpResponse()
+
+        refusal: HttpResponseBase = await sync_to_async(admin_view(admit))(request)
+        if not admitted:
+            return refusal
+        if not can_stream(request):
+            return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
+        try:
+            return await answer(request, caller=admitted[0], **parts)
+        except Problem as problem:
+            return problem.response()
+        except (BrokerError, DatabaseError):
+            headers = {"Retry-After": str(live.RETRY_AFTER_S)}
+            return HttpResponse(AWAY, status=503, content_type="text/plain", headers=headers)
+
+    return events

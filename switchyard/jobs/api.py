@@ -1,0 +1,271 @@
+"""HTTP API of jobs: state, live events, result file and cancellation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.files.base import File
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.http import content_disposition_header
+from ninja import Router, Status
+
+from switchyard.api.auth import cancel_scope, plain_token, read_scope, token_of
+from switchyard.api.problems import Problem, not_found
+from switchyard.api.responses import accepted, job_url
+from switchyard.api.schemas import Accepted
+from switchyard.audit.services import Who
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.history.filters import Filter
+from switchyard.history.sorted_search import SORTS, sort_of
+from switchyard.jobs import live
+from switchyard.jobs.downloads import LINK_HEADERS
+from switchyard.jobs.listing.jobs_page import LIMIT
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.presentation import job_body, result_file
+from switchyard.jobs.queries import visible_job, visible_untracked
+from switchyard.jobs.results import open_result, result_link
+from switchyard.jobs.schemas import JobBody, JobList
+from switchyard.jobs.services import request_cancel
+from switchyard.jobs.streaming import Stream, free_database
+
+router = Router(tags=["Jobs"])
+
+CHUNK_BYTES = 64 * 1024
+MOST_LISTED = 200
+UNKNOWN = "no job has this id, or it has ended: its record has expired, or it was sent with track=False and has none"
+EVENT: dict[str, Any] = {
+    "title": "JobEvent",
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["state", "progress", "end"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "`state` and `end`: an object with `state` and what is known of it; "
+            "`progress`: `done`, `total` and `note`.",
+        },
+    },
+}
+EVENTS_DOC: dict[str, Any] = {
+    "parameters": [
+        {
+            "in": "header",
+            "name": "Last-Event-ID",
+            "required": False,
+            "description": "Id of the last event that was read; what came after it follows.",
+            "schema": {"type": "string", "maxLength": 41},
+        }
+    ],
+    "responses": {
+        200: {
+            "description": "Events `state`, `progress` and, last, `end`; a comment every 15 s.",
+            "content": {"text/event-stream": {"schema": EVENT}},
+        },
+        204: {"description": "The job has ended and its last event was read: nothing follows."},
+        429: {"description": "The token has as many streams as it may."},
+    },
+}
+LIST_DOC: dict[str, Any] = {
+    "parameters": [
+        {"in": "query", "name": name, "required": False, "description": text, "schema": schema}
+        for name, text, schema in (
+            ("state", "States, separated by commas.", {"type": "string"}),
+            ("actor", "Name of an actor.", {"type": "string"}),
+            ("queue", "Name of a queue.", {"type": "string"}),
+            ("owner", "Owner, for operators; other tokens list the jobs of their owner.", {"type": "string"}),
+            ("parent", "Id of the job that sent it.", {"type": "string"}),
+            ("tag", "One of the job's tags.", {"type": "string"}),
+            ("argument", "`name=value`; needs the right to view arguments.", {"type": "string"}),
+            ("error", "Class of the last failure's exception, or a part of its text.", {"type": "string"}),
+            ("fingerprint", "Fingerprint of the last failure.", {"type": "string"}),
+            ("release", "Release of the worker that ran it last.", {"type": "string"}),
+            ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time.", {"type": "string"}),
+            ("until", "As `since`; the time itself is left out.", {"type": "string"}),
+            ("failures", "1: jobs with a failed attempt, also those that were retried.", {"type": "string"}),
+            (
+                "sort",
+                "Order of jobs that ended: `-run` is the longest run first.",
+                {"type": "string", "enum": list(SORTS)},
+            ),
+            ("after", "Cursor of the page before.", {"type": "string"}),
+            ("limit", "Jobs of a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        )
+    ],
+    "responses": {422: {"description": "A name or a value of the query is unusable."}},
+}
+RESULT_DOC: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "The file.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        302: {"description": "A short-lived link to the file, where the storage makes links."},
+        409: {"description": "The job has not ended."},
+    }
+}
+
+
+@router.get(
+    "", auth=read_scope, response={200: JobList}, url_name="jobs", operation_id="list_jobs", openapi_extra=LIST_DOC
+)
+def list_jobs(request: HttpRequest) -> dict[str, Any]:
+    """List jobs, newest first: unfinished ones by the time they were enqueued, ended ones by their end.
+
+    Of what has not ended the first 10,000 messages of each queue are looked through. Jobs of the state `scheduled`
+    alone are listed in the order of their due time, the next first, however many there are.
+    """
+    owner, operator = _caller(request)
+    try:
+        wanted = Filter.from_query(request.GET, ignore=("after", "limit", "sort"))
+        sort = sort_of(request.GET.get("sort", ""))
+        limit = _limit(request.GET.get("limit", ""))
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+    arguments = operator and _may_view_arguments(request)
+    if wanted.argument is not None and not arguments:
+        raise Problem(403, "searching arguments needs the scope operate and the right switchyard_jobs.view_arguments")
+    if not operator:
+        if wanted.owner not in ("", owner):
+            raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
+        wanted = replace(wanted, owner=owner)
+    try:
+        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, arguments=arguments, sort=sort)
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+    if page.broker_away:
+        raise Problem(503, "the broker does not answer; try again later", headers={"Retry-After": "1"})
+    if page.history_away:
+        raise Problem(503, "the database does not answer; try again later", headers={"Retry-After": "1"})
+    return {
+        "jobs": [line.as_json() for line in page.lines],
+        "after": page.after or None,
+        "cut": list(page.cut),
+        "away": list(page.away),
+    }
+
+
+@router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")
+def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
+    """Return the state of a job."""
+    job = _visible(request, job_id)
+    url = job_url(request, job.id, part="result") if result_file(job) else None
+    return job_body(job, result_url=url)
+
+
+@router.delete(
+    "/{job_id}",
+    auth=cancel_scope,
+    response={202: Accepted},
+    url_name="job",
+    operation_id="cancel_job",
+    openapi_extra={"responses": {409: {"description": "The job has ended already."}}},
+)
+def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
+    """Cancel a job: a waiting job never starts, a running job is stopped within 10 seconds.
+
+    A job without a record can be cancelled until it ends; its state cannot be read.
+    """
+    owner, operator = _caller(request)
+    tracked = visible_job(job_id, owner=owner, operator=operator) is not None
+    if not tracked and not visible_untracked(job_id, owner=owner, operator=operator):
+        raise not_found(UNKNOWN)
+    outcome = request_cancel(job_id, who=Who.of_request(request))
+    if outcome == "unknown":
+        raise not_found(UNKNOWN)
+    if outcome == "ended":
+        raise Problem(409, "the job has ended already; there is nothing to cancel")
+    return Status(202, accepted(request, job_id))
+
+
+@router.get(
+    "/{job_id}/events",
+    auth=read_scope,
+    url_name="job_events",
+    operation_id="follow_job",
+    openapi_extra=EVENTS_DOC,
+)
+async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
+    """Follow a job live as server-sent events, up to its end."""
+    job = await sync_to_async(_visible)(request, job_id)
+    after = request.headers.get("Last-Event-ID", "")
+    if not await live.has_news(job, after):
+        return HttpResponse(status=204)
+    await free_database()
+    prefix = str(request.auth.prefix)  # type: ignore[attr-defined]
+    place = live.StreamPlace(prefix, token=plain_token(request))
+    return live.response(job, after=after, place=place)
+
+
+@router.get(
+    "/{job_id}/result",
+    auth=read_scope,
+    url_name="job_result",
+    operation_id="get_job_result",
+    openapi_extra=RESULT_DOC,
+)
+async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
+    """Download the result file of a job."""
+    job = await sync_to_async(_visible)(request, job_id)
+    if not job.ended:
+        raise Problem(409, f"the job is {job.state}; its result is here once it has succeeded")
+    described = result_file(job)
+    if described is not None and (link := await sync_to_async(_link_to)(described)):
+        return HttpResponseRedirect(link, headers=LINK_HEADERS)
+    file = None if described is None else await sync_to_async(open_result)(described["file"])
+    if described is None or file is None:
+        raise not_found("the job left no file, or it was removed")
+    await free_database()
+    return StreamingHttpResponse(
+        Stream(_chunks(file), source=file),
+        content_type=described["content_type"],
+        headers={
+            "Content-Length": str(file.size),
+            "Content-Disposition": content_disposition_header(True, described["filename"]) or "attachment",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+def _link_to(described: dict[str, Any]) -> str:
+    content_type = described["content_type"]
+    return result_link(described["file"], filename=described["filename"], content_type=content_type)
+
+
+def _visible(request: HttpRequest, job_id: str) -> JobRecord:
+    owner, operator = _caller(request)
+    job = visible_job(job_id, owner=owner, operator=operator)
+    if job is None:
+        raise not_found("no job has this id, or it has expired")
+    return job
+
+
+def _caller(request: HttpRequest) -> tuple[str, bool]:
+    """Return the owner key of a request's token, and whether it may operate."""
+    token = token_of(request)
+    return ("", False) if token is None else (token.owner_key, token.allows("operate"))
+
+
+def _may_view_arguments(request: HttpRequest) -> bool:
+    token = token_of(request)
+    return token is not None and bool(token.owner.has_perm("switchyard_jobs.view_arguments"))
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return LIMIT
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_LISTED):
+        raise ValueError(f"limit: {text!r:.50} is no number from 1 to {MOST_LISTED}")
+    return int(text)
+
+
+async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:
+    read = sync_to_async(file.read, thread_sensitive=False)
+    while chunk := await read(CHUNK_BYTES):
+        yield chunk

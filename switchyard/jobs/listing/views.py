@@ -1,0 +1,220 @@
+"""The list of jobs in the admin, and the search for one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from switchyard.broker.admin.state_counts import state_counts
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.console.links import job_url
+from switchyard.history.filters import Filter
+from switchyard.history.search_values import why_none_found
+from switchyard.history.sorted_search import sort_of
+from switchyard.history.writer_state import why_missing
+from switchyard.jobs.admin_pages import AWAY, check, may, render
+from switchyard.jobs.admin_streams import can_stream
+from switchyard.jobs.bulk.run_now import STATES as DUE_LATER
+from switchyard.jobs.listing.changes import changes_of
+from switchyard.jobs.listing.chosen_acts import ACTS
+from switchyard.jobs.listing.form import SORTED, context_of, filter_of, searched, sort_heads
+from switchyard.jobs.listing.jobs_page import LIMIT, JobsPage
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.listing.scheduled import is_by_due_time
+from switchyard.jobs.listing.unfinished import UNFINISHED, wants_unfinished
+from switchyard.jobs.passport.reading import TONES, passport_of
+from switchyard.jobs.queries import find_untracked, is_job_id, is_message_id, written_id
+from switchyard.jobs.running import answering_families, families
+
+# Fields below "Owner, tag, …": name, label, hint.
+MORE_FIELDS = (
+    ("owner", "Owner", "user:1"),
+    ("parent", "Parent", "id of the job that sent it"),
+    ("tag", "Tag", "invoices"),
+    ("error", "Error", "ValueError, or a part of its text"),
+    ("fingerprint", "Fingerprint", "of a dead letter"),
+    ("release", "Release", "2026.11.3"),
+    ("until", "Until", "2026-11-21T13:00Z"),
+)
+# Digits of a time in ms since the epoch.
+LONGEST_TIME = 15
+
+
+def jobs(request: HttpRequest) -> HttpResponse:
+    """Show the list of jobs, or redirect to the job or the filter that was searched for."""
+    check(request)
+    asked = (request.GET.get("id") or request.GET.get("q") or "").strip()[:200]
+    if asked:
+        return _searched(request, asked, only_id="id" in request.GET)
+    return _list(request)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest) -> HttpResponse:
+    """Show what has changed in a list: ``shown`` are the ids of its jobs, ``shown_at`` is when it was made (ms)."""
+    check(request)
+    shown = [id_ for id_ in request.GET.get("shown", "").split(",") if id_]
+    at = request.GET.get("shown_at", "")
+    if len(shown) > LIMIT or not at.isdecimal() or len(at) > LONGEST_TIME:
+        fact = f"shown: write at most {LIMIT} ids with commas, and shown_at, a time in ms"
+        return HttpResponse(fact, status=400, content_type="text/plain")
+    try:
+        wanted = _wanted(request)
+    except ValueError as error:
+        return HttpResponse(str(error), status=400, content_type="text/plain")
+    found = changes_of(wanted, shown, shown_at=int(at), arguments=may(request, "view_arguments"))
+    context = {
+        "changes": found,
+        "tones": TONES,
+        "by_due_time": is_by_due_time(wanted),
+        "may_cancel": may(request, "cancel_job"),
+        "may_run": may(request, "run_job"),
+    }
+    return TemplateResponse(request, "switchyard_jobs/list_live.html", context)
+
+
+def without_job(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Return the list in place of a job that is not found, saying so."""
+    return _list(request, asked_id=job_id[:100], status=404)
+
+
+def without_broker(request: HttpRequest) -> HttpResponse:
+    """Return the list while the broker is away, saying so."""
+    messages.error(request, AWAY)
+    return _list(request, status=503)
+
+
+def untracked_job(job_id: str) -> Any:
+    """Return the message of an unfinished job that keeps no record, or ``None``."""
+    try:
+        return find_untracked(written_id(job_id)) if job_id else None
+    except BrokerError:
+        return None  # the page says that the broker is away
+
+
+def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpResponse:
+    job_id, found = written_id(asked), None
+    is_id = only_id or is_job_id(job_id)
+    try:
+        found = passport_of(job_id) if is_message_id(job_id) else None
+    except BrokerError:
+        if is_id:
+            return without_broker(request)
+    if found is not None and (address := job_url(found.id)):
+        return redirect(address)
+    if not is_id:
+        return redirect(f"{request.path}?{urlencode(searched(asked).to_query())}")
+    return _list(request, asked_id=asked)
+
+
+def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> HttpResponse:
+    wanted, wrong, page, shown_at, sort = Filter(), "", JobsPage((), ""), now_ms(), ""
+    try:
+        wanted, sort = _wanted(request), sort_of(request.GET.get("sort", ""))
+        after, arguments = request.GET.get("after", ""), may(request, "view_arguments")
+        page = find_jobs(wanted, after=after, arguments=arguments, sort=sort)
+    except ValueError as error:
+        wrong, status = str(error), 400
+    query = wanted.to_query()
+    ordered = query | ({"sort": sort} if sort else {})
+    is_later = "after" in request.GET
+    is_live = not (is_later or wrong or asked_id or sort)
+    context = {
+        "title": "Jobs",
+        "live_url": _live_url(query, page, shown_at) if is_live else "",
+        "has_events": is_live and can_stream(request) and bool(families()),
+        "is_fullwidth": "1",
+        "page": page,
+        "by_due_time": page.by_due_time,
+        "sort": sort,
+        "sorted": SORTED.get(sort, ""),
+        "sorted_from": None if page.sorted_from is None else datetime_of(page.sorted_from),
+        "heads": sort_heads(wanted, sort),
+        "wrong": wrong,
+        "form": context_of(wanted, _counts()),
+        "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
+        "tones": TONES,
+        "asked": asked_id,
+        "asked_id": asked_id,
+        "untracked": untracked_job(asked_id),
+        "may_cancel": may(request, "cancel_job"),
+        "may_run": may(request, "run_job"),
+        "chosen_acts": _chosen_acts(request, page),
+        "none_found": why_none_found(wanted.argument, wanted.actor),
+        "is_later": is_later,
+        "missing": "" if page.broker_away or page.history_away else why_missing(),
+        "newest": f"?{urlencode(ordered)}",
+        "bulk_links": _bulk_links(request, wanted),
+        "older": f"?{urlencode(ordered | {'after': page.after})}",
+    }
+    return render(request, "switchyard_jobs/list.html", context, status)
+
+
+def _counts() -> dict[str, int] | None:
+    try:
+        return state_counts(answering_families(), facilities().records) if families() else None
+    except BrokerError:
+        return None  # the page says that the broker is away
+
+
+def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
+    shown = ",".join(line.id for line in page.lines)
+    address = reverse("admin:switchyard_jobs_job_list_live")
+    return f"{address}?{urlencode({**query, 'shown_at': shown_at, 'shown': shown}, safe=',')}"
+
+
+def _wanted(request: HttpRequest) -> Filter:
+    """Return the filter in the address.
+
+    Raises:
+        ValueError: it is unusable.
+        PermissionDenied: it asks for an argument, and the user may not view arguments.
+    """
+    wanted = filter_of(request)
+    if wanted.argument is not None:
+        check(request, "view_arguments")
+    return wanted
+
+
+def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, bool]]:
+    """Return the acts on ticked jobs that apply to a job of a page: button, address, whether it ends work."""
+    shown = {line.state for line in page.lines}
+    return [
+        (act.button, reverse("admin:switchyard_jobs_job_chosen", args=[verb]), act.danger)
+        for verb, act in ACTS.items()
+        if may(request, act.right) and not shown.isdisjoint(act.states)
+    ]
+
+
+def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bool]]:
+    """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
+    links = []
+    later = tuple(state for state in wanted.states if state in DUE_LATER)
+    if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job"):
+        links.append(("Run all that wait for a time now…", "job.run_now", later))
+    ended = tuple(state for state in wanted.states if state not in UNFINISHED)
+    if wanted and (ended or not wanted.states) and may(request, "run_job"):
+        links.append(("Run all again that have ended…", "job.run_again", ended))
+    if wanted and wants_unfinished(wanted) and may(request, "cancel_job"):
+        states = tuple(state for state in wanted.states if state in UNFINISHED)
+        links.append(("Cancel all that have not ended…", "job.cancel", states))
+    return [
+        (
+            text,
+            f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(replace(wanted, states=of).to_query())}",
+            kind == "job.cancel",
+        )
+        for text, kind, of in links
+    ]

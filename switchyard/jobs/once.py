@@ -1,0 +1,93 @@
+"""Database effects that commit at most once, however often their job runs: the key commits together with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import structlog
+from django.db import connections, transaction
+from django.utils import timezone
+from dramatiq.middleware import CurrentMessage
+
+from switchyard.jobs.models import DoneOnce
+
+KEY_CHARACTERS = 200
+KEPT = timedelta(days=7)
+DELETE_AT_ONCE = 1_000
+MOST_BATCHES = 100
+# One statement that never fails the transaction; it waits for an uncommitted transaction with the same key.
+INSERT = """
+    INSERT INTO switchyard_jobs_doneonce ("key", "job_id", "token", "created_at") VALUES (%s, %s, %s, CURRENT_TIMESTAMP)
+    ON CONFLICT ("key") DO NOTHING
+"""
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
+    """Open a transaction and yield whether it is the first one with ``key``.
+
+    Database writes in the block commit together with the key; an exception rolls back both, and the next run is the
+    first again. A concurrent run waits for the first one's commit and then gets ``False``. Inside an outer transaction
+    both commit with the outer one, and the wait lasts until then.
+
+    Only the database is covered: mails, files and requests to other servers are not undone by a rollback. Keep the
+    block short: on SQLite it blocks every other writer.
+
+    Keys are deleted after a week: a run after that applies the effects again.
+
+    Args:
+        key: 1 to 200 characters, the same for the same effect. By default the job's id: one effect for each job,
+            however often it is retried, redelivered or requeued. A job with two effects needs two keys.
+        using: Alias of the database of the effects.
+
+    Raises:
+        ValueError: no key outside of a worker, or an invalid key.
+        django.db.OperationalError: the first transaction outlasted the database's lock timeout (5 s on PostgreSQL,
+            20 s on SQLite). Raised in a job, it leads to a retry.
+    """
+    message = CurrentMessage.get_current_message()
+    job_id = "" if message is None else message.message_id
+    key = _checked(job_id or None) if key is None else _checked(key)
+    lease = getattr(message, "lease", None)  # other brokers have none
+    with transaction.atomic(using=using):
+        with connections[using].cursor() as cursor:
+            cursor.execute(INSERT, [key, job_id, None if lease is None else int(lease.token)])
+            is_first = cursor.rowcount == 1
+        if not is_first:
+            _log_first(key, using)
+        yield is_first
+
+
+def delete_old_keys(using: str = "default") -> int:
+    """Delete keys older than a week, 1,000 per statement and at most 100,000; return the count."""
+    old = DoneOnce.objects.using(using).filter(created_at__lt=timezone.now() - KEPT).order_by("created_at")
+    deleted = 0
+    for _ in range(MOST_BATCHES):
+        keys = list(old.values_list("pk", flat=True)[:DELETE_AT_ONCE])
+        deleted += DoneOnce.objects.using(using).filter(pk__in=keys).delete()[0]
+        if len(keys) < DELETE_AT_ONCE:
+            break
+    return deleted
+
+
+def _log_first(key: str, using: str) -> None:
+    row = DoneOnce.objects.using(using).filter(key=key).first()
+    if row is not None:  # it may have been deleted meanwhile
+        log.info("done once before", by=row.job_id, token=row.token, at=row.created_at.isoformat())
+
+
+def _checked(key: str | None) -> str:
+    if key is None:
+        raise ValueError('once: no job runs here whose id could be the key; pass one, such as once("invoice-17")')
+    if not 0 < len(key) <= KEY_CHARACTERS:
+        raise ValueError(
+            f"once: the key has {len(key)} characters, allowed are 1 to {KEY_CHARACTERS}; "
+            "use ids, or the SHA-256 of longer values"
+        )
+    if "\0" in key:
+        raise ValueError("once: the key has a NUL character, which PostgreSQL cannot store; use ids")
+    return key

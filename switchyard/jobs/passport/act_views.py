@@ -1,0 +1,147 @@
+"""Acts on one job in the admin: run it now; after a question, cancel it or run it again."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.contrib import messages
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+from dramatiq.middleware import MiddlewareError
+
+from switchyard.audit.services import Who
+from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.console.links import job_url
+from switchyard.jobs.admin_pages import check, may, render
+from switchyard.jobs.calls.arguments import read_json
+from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
+from switchyard.jobs.passport.again import run_again
+from switchyard.jobs.passport.reading import Passport, passport_of
+from switchyard.jobs.queries import is_job_id, is_message_id
+from switchyard.jobs.services import request_cancel, start_now
+
+CANCEL_ANSWERS = {
+    "cancelled": (messages.SUCCESS, "Cancelled. The job will not start."),
+    "asked": (messages.SUCCESS, "Cancellation requested. The job is running and stops within 10 seconds."),
+    "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
+    "unknown": (messages.ERROR, "No job has this id any longer. One without a record may have ended."),
+}
+RUN_NOW_ANSWERS = {
+    "due": (messages.SUCCESS, "The job is due now: it starts as soon as a slot is free."),
+    "waiting": (messages.WARNING, "The job waits or runs already; nothing was changed."),
+    "held": (messages.WARNING, "A rate limit holds the job, or no worker knows its actor; nothing was changed."),
+    "ended": (messages.WARNING, "The job has ended already; to repeat it, run it again."),
+    "unknown": (messages.ERROR, "No job has this id any longer, or this broker cannot find a delayed one."),
+}
+METHODS = ["GET", "HEAD", "POST"]
+
+
+@require_http_methods(METHODS)
+@never_cache
+def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
+    check(request)
+    check(request, "cancel_job")
+    try:
+        if request.method != "POST":
+            return _ask_cancel(request, job_id)
+        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
+        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+    except BrokerError:
+        return without_broker(request)
+    level, text = CANCEL_ANSWERS[answer]
+    messages.add_message(request, level, text)
+    return redirect("admin:switchyard_jobs_job_change", job_id)
+
+
+@require_POST
+@never_cache
+def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Make a scheduled job, or one that waits for its retry, due at once."""
+    check(request)
+    check(request, "run_job")
+    try:
+        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
+        answer = start_now(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+    except BrokerError:
+        return without_broker(request)
+    except DatabaseError:
+        messages.error(
+            request, "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
+        )
+        return redirect("admin:switchyard_jobs_job_change", job_id)
+    level, text = RUN_NOW_ANSWERS[answer]
+    messages.add_message(request, level, text)
+    return redirect("admin:switchyard_jobs_job_change", job_id)
+
+
+def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
+    job = passport_of(job_id)
+    if job is None and untracked_job(job_id) is None:
+        return without_job(request, job_id)
+    if job is not None and job.ended:
+        messages.add_message(request, *CANCEL_ANSWERS["ended"])
+        return redirect("admin:switchyard_jobs_job_change", job_id)
+    return render(request, "switchyard_jobs/cancel.html", {"title": "Cancel job", "job": job, "job_id": job_id})
+
+
+@require_http_methods(METHODS)
+@sensitive_post_parameters()
+@never_cache
+def again(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
+    check(request)
+    check(request, "run_job")
+    try:
+        job = passport_of(job_id)
+    except BrokerError:
+        return without_broker(request)
+    if job is None:
+        return without_job(request, job_id)
+    if request.method != "POST":
+        return _ask_again(request, job, json.dumps(job.arguments or {}, indent=2, ensure_ascii=False, default=str))
+    text, reason = request.POST.get("arguments", ""), request.POST.get("reason", "").strip()
+    new_id = request.POST.get("job_id", "")
+    try:
+        edited = _object_of(text) if may(request, "view_arguments") else None
+        who = Who.of_request(request)
+        sent = run_again(job, edited=edited, who=who, reason=reason, job_id=new_id if is_job_id(new_id) else "")
+    except BrokerError as error:
+        return _ask_again(request, job, text, wrong=str(error), status=503)
+    except DatabaseError:
+        fact = "The audit log cannot be written, so nothing was enqueued; check /readyz, then try again."
+        return _ask_again(request, job, text, wrong=fact, status=503)
+    except (SwitchyardError, MiddlewareError, ValueError) as error:
+        return _ask_again(request, job, text, wrong=str(error), status=422)
+    messages.success(request, f"{job.actor} is enqueued again as job {sent}.")
+    return redirect(job_url(sent))
+
+
+def _ask_again(request: HttpRequest, job: Passport, text: str, *, wrong: str = "", status: int = 200) -> HttpResponse:
+    context = {
+        "title": f"Run {job.actor} again",
+        "job": job,
+        "text": text,
+        "wrong": wrong,
+        "reason": request.POST.get("reason", ""),
+        "new_id": request.POST.get("job_id") or str(uuid.uuid4()),
+    }
+    return render(request, "switchyard_jobs/again.html", context, status)
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    """Return the object of a JSON text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = read_json(text)
+    if not isinstance(found, dict):
+        raise ValueError('write the arguments as an object, {"name": value}')  # noqa: TRY004  a form's mistake
+    return found

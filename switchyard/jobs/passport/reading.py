@@ -1,0 +1,229 @@
+"""A job's passport: everything that broker, history and dead letters know of it, put together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+from django.db import DatabaseError
+
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.errors import BrokerError, ResultStoreUnavailable
+from switchyard.broker.stores.job_records import ENDED, JobRecord
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.history import queries as history
+from switchyard.history.models import AttemptRow, JobRow
+from switchyard.jobs.passport.attempts import Attempt, attempts_of, worker_of
+from switchyard.jobs.presentation import public_result
+from switchyard.jobs.queries import find_job, record_of_row, with_result
+from switchyard.jobs.running import limit_of
+from switchyard.jobs.shown_arguments import shown_arguments, stored_arguments
+
+log = structlog.get_logger(__name__)
+# Classes in room.css.
+TONES = {
+    "scheduled": "sy-calm",
+    "queued": "sy-calm",
+    "running": "sy-ok",
+    "retrying": "sy-warn",
+    "succeeded": "sy-ok",
+    "cancelled": "sy-calm",
+    "expired": "sy-warn",
+    "dead": "sy-bad",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """A job with all that is known of it. Times in ms since the epoch.
+
+    Args:
+        arguments: By name, without redacted values; ``None`` when they were too long to be kept.
+        result: Return value as indented JSON; "" for none.
+        history_away: The database did not answer: attempts and children are incomplete.
+    """
+
+    id: str
+    actor: str
+    queue: str
+    state: str
+    reason: str
+    owner: str
+    attempts_count: int
+    enqueued_at: int | None
+    due_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    limit_ms: int | None
+    cancel_requested: bool
+    record: JobRecord | None
+    row: JobRow | None
+    arguments: Mapping[str, Any] | None
+    result: str
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+    release: str = ""
+    worker: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    children: tuple[JobRow, ...] = ()
+    letter: DeadLetter | None = None
+    history_away: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has reached its last state."""
+        return self.state in ENDED
+
+    @property
+    def tone(self) -> str:
+        """CSS class of the state."""
+        return TONES.get(self.state, "sy-calm")
+
+    @property
+    def percent(self) -> int | None:
+        """Progress, 0 to 100; ``None`` if none was reported."""
+        total = int(self.progress.get("total") or 0)
+        return min(100 * int(self.progress.get("done") or 0) // total, 100) if total > 0 else None
+
+    @property
+    def logs(self) -> list[Attempt]:
+        """The attempts with log lines."""
+        return [attempt for attempt in self.attempts if attempt.logs]
+
+    @property
+    def enqueued(self) -> datetime | None:
+        """``enqueued_at`` as a time in UTC."""
+        return None if self.enqueued_at is None else datetime_of(self.enqueued_at)
+
+    @property
+    def due(self) -> datetime | None:
+        """``due_at`` as a time in UTC."""
+        return None if self.due_at is None else datetime_of(self.due_at)
+
+
+def passport_of(job_id: str) -> Passport | None:
+    """Return a job's passport, or ``None`` when neither broker nor history knows the id.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer, and the history has not got the job.
+    """
+    away: BrokerError | None = None
+    record: JobRecord | None = None
+    try:
+        record = find_job(job_id)
+        with contextlib.suppress(ResultStoreUnavailable):  # the page shows the job without its result
+            record = with_result(record)
+    except BrokerError as error:
+        away = error
+    row, attempts, children, letter, history_away = _stored(job_id)
+    if record is None and row is None:
+        if away is not None:
+            raise away
+        return None
+    return _passport(job_id, record, row, attempts, children, letter, history_away=history_away)
+
+
+def _stored(
+    job_id: str,
+) -> tuple[JobRow | None, list[AttemptRow], list[JobRow], DeadLetter | None, bool]:
+    try:
+        return (
+            history.find(job_id),
+            history.attempts(job_id),
+            history.children(job_id),
+            DeadLetter.objects.filter(message_id=job_id).first(),
+            False,
+        )
+    except DatabaseError as error:
+        log.warning("a job's page lacks the history: the database does not answer", error=str(error))
+        return None, [], [], None, True
+
+
+def _passport(
+    job_id: str,
+    record: JobRecord | None,
+    row: JobRow | None,
+    attempts: list[AttemptRow],
+    children: list[JobRow],
+    letter: DeadLetter | None,
+    *,
+    history_away: bool,
+) -> Passport:
+    known = record if record is not None else row
+    assert known is not None  # noqa: S101  for the type checker; the caller has looked
+    options = {"time_limit": None}
+    return Passport(
+        id=job_id,
+        actor=known.actor,
+        queue=known.queue,
+        state=known.state,
+        reason=known.reason or "",
+        owner=known.owner or "",
+        attempts_count=known.attempts,
+        enqueued_at=known.enqueued_at or (row.enqueued_at if row is not None else None),
+        due_at=(record.next_attempt_at or record.due_at) if record is not None else None,
+        started_at=known.started_at,
+        finished_at=record.finished_at if record is not None else row.finished_at if row is not None else None,
+        limit_ms=limit_of(known.actor, known.queue, options),
+        cancel_requested=record is not None and record.cancel_requested,
+        record=record,
+        row=row,
+        arguments=_arguments(record, row, letter),
+        result=_result(record, row),
+        progress=(record.progress if record is not None else None) or {},
+        origin=_origin(record, row),
+        parent=known.parent or "",
+        tags=tuple(known.tags),
+        release=known.release or (row.release if row is not None else ""),
+        worker=worker_of(known.worker or (row.worker if row is not None else "")),
+        attempts=tuple(attempts_of(record, row, attempts)),
+        children=tuple(children),
+        letter=letter,
+        history_away=history_away,
+    )
+
+
+def _arguments(record: JobRecord | None, row: JobRow | None, letter: DeadLetter | None) -> Mapping[str, Any] | None:
+    if record is not None and (record.args or record.kwargs):
+        return shown_arguments(record.actor, record.args, record.kwargs)
+    if row is not None and row.arguments:
+        return stored_arguments(row.arguments)
+    if letter is not None and isinstance(letter.payload, dict) and isinstance(letter.payload.get("arguments"), dict):
+        found: dict[str, Any] = letter.payload["arguments"]
+        return found
+    return {}
+
+
+def _result(record: JobRecord | None, row: JobRow | None) -> str:
+    found = record.result if record is not None else _stored_result(row)
+    if found is None and row is not None and row.result:
+        try:
+            found = json.loads(row.result)
+        except (ValueError, RecursionError):
+            return row.result
+    found = public_result(found)
+    return "" if found is None else json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def _stored_result(row: JobRow | None) -> Any:
+    """Return the result that a store keeps for a job that has left the broker."""
+    if row is None or not row.kept_in:
+        return None
+    with contextlib.suppress(ResultStoreUnavailable):
+        known = with_result(record_of_row(row))
+        return None if known is None else known.result
+    return None
+
+
+def _origin(record: JobRecord | None, row: JobRow | None) -> dict[str, str]:
+    found = record.origin if record is not None else {}
+    if not found and row is not None:
+        found = {"request": row.request_id, "user": row.user, "schedule": row.schedule}
+    return {str(name): str(value) for name, value in found.items() if value}

@@ -1,0 +1,87 @@
+"""A job's page in the admin, and the part of it that changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.response import TemplateResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from switchyard.broker.admin.run_now import HELD
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.jobs.admin_pages import AWAY, GONE, check, may, render
+from switchyard.jobs.admin_streams import can_stream
+from switchyard.jobs.listing.views import without_broker, without_job
+from switchyard.jobs.passport.family import children_of
+from switchyard.jobs.passport.json_form import as_json
+from switchyard.jobs.passport.picture import picture_of
+from switchyard.jobs.passport.reading import TONES, Passport, passport_of
+from switchyard.jobs.passport.timeline import acts_on, timeline_of
+
+
+@never_cache
+def passport(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show one job."""
+    check(request)
+    try:
+        job = passport_of(job_id)
+    except BrokerError:
+        return without_broker(request)
+    if job is None:
+        return without_job(request, job_id)
+    if request.GET.get("format") == "json":
+        shown = as_json(job, arguments=may(request, "view_arguments"))
+        return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
+    context = {
+        "title": job.actor,
+        "subtitle": job.id,
+        "is_fullwidth": "1",
+        "has_events": can_stream(request),
+        **_context_of(request, job),
+    }
+    return render(request, "switchyard_jobs/passport.html", context)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show the part of a job's page that changes."""
+    check(request)
+    try:
+        job = passport_of(job_id)
+    except BrokerError:
+        return HttpResponse(AWAY, status=503, content_type="text/plain")
+    if job is None:
+        return HttpResponse(GONE, status=404, content_type="text/plain")
+    return TemplateResponse(request, "switchyard_jobs/passport_live.html", _context_of(request, job))
+
+
+def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:
+    return {
+        "job": job,
+        "picture": picture_of(job),
+        "children": children_of(job),
+        "events": timeline_of(job, acts_on(job) if request.user.has_perm("switchyard_audit.view_auditentry") else ()),
+        "tones": TONES,
+        "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job"),
+        "may_run_again": may(request, "run_job"),
+        "may_edit": _can_edit(request, job),
+        "may_run_now": _can_run_now(job) and may(request, "run_job"),
+    }
+
+
+def _can_run_now(job: Passport) -> bool:
+    """Return whether a job waits for a time that an operator can bring forward."""
+    waits = job.state in ("scheduled", "retrying") and job.due_at is not None and job.due_at > now_ms()
+    return waits and job.reason not in HELD and facilities().transport.finds_waiting
+
+
+def _can_edit(request: HttpRequest, job: Passport) -> bool:
+    """Return whether a user may change a job that has not started: its arguments, or when it is due."""
+    has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
+    has_right = may(request, "run_job") and (may(request, "view_arguments") or job.state == "scheduled")
+    return has_not_started and has_right and facilities().transport.finds_waiting

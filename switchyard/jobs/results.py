@@ -1,0 +1,110 @@
+"""Result files of jobs, in the default storage under generated names."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+from django.core.files.base import ContentFile, File
+from django.core.files.storage import default_storage, storages
+from django.utils import timezone
+
+from switchyard.files.bucket import BucketStorage
+
+FOLDER = "results"
+MAX_NAME_CHARACTERS = 80
+MAX_SUFFIX_CHARACTERS = 16
+CHUNK_BYTES = 64 * 1024
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_STORED = re.compile(FOLDER + r"/[0-9]{4}/[0-9]{2}/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def save_file(filename: str, content: bytes | File[Any], content_type: str) -> dict[str, Any]:
+    """Store a file and return its description, for the actor to return as its result.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        filename: Name of the download; it has no influence on where the file is stored.
+        content_type: For example ``application/pdf``; sent with the download.
+
+    Returns:
+        ``{"file": storage name, "filename", "content_type", "size_bytes", "sha256"}``.
+    """
+    file: File[Any] = ContentFile(content) if isinstance(content, bytes) else content
+    digest, size_bytes = _measure(file)
+    shown = safe_name(filename)
+    day = timezone.now()
+    wanted = f"{FOLDER}/{day:%Y}/{day:%m}/{uuid.uuid4().hex}/{shown}"
+    stored = default_storage.save(wanted, file)
+    return {
+        "file": stored,
+        "filename": shown,
+        "content_type": content_type,
+        "size_bytes": size_bytes,
+        "sha256": digest,
+    }
+
+
+def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, Any]:
+    """Store a copy of a local file, read in chunks, as ``save_file`` does. The local file stays."""
+    with Path(path).open("rb") as opened:
+        return save_file(filename, File(opened), content_type)
+
+
+def open_result(name: str) -> File[Any] | None:
+    """Open a stored result; return ``None`` if it was removed or ``save_file`` never makes such a name.
+
+    Raises:
+        StorageError: the storage did not answer, or what it holds is not what was written.
+    """
+    if not is_result_name(name):
+        return None
+    try:
+        return default_storage.open(name, "rb")
+    except FileNotFoundError:
+        return None
+
+
+def result_link(name: str, *, filename: str, content_type: str) -> str:
+    """Return a short-lived link to a stored result; "" where downloads go through the web, or the file was removed.
+
+    Args:
+        filename: Name of the downloaded file.
+
+    Raises:
+        StorageUnavailable: the storage did not answer.
+    """
+    storage = storages["default"]
+    if not isinstance(storage, BucketStorage) or not storage.address.link_s:
+        return ""
+    if not is_result_name(name) or not storage.exists(name):
+        return ""
+    return storage.link(name, filename=filename, content_type=content_type)
+
+
+def is_result_name(name: object) -> bool:
+    """Return whether ``save_file`` makes such a storage name, so that the file is in the results' folder."""
+    return isinstance(name, str) and _STORED.fullmatch(name) is not None
+
+
+def safe_name(filename: str) -> str:
+    """Return a file name of letters, digits, ``.``, ``_`` and ``-``: no folder, not hidden, at most 80 characters."""
+    cleaned = _UNSAFE.sub("_", filename.replace("\\", "/").rpartition("/")[2]).strip("._")
+    stem, _, suffix = cleaned.rpartition(".")
+    if not stem or not suffix.isalnum() or len(suffix) > MAX_SUFFIX_CHARACTERS:
+        return cleaned[:MAX_NAME_CHARACTERS].rstrip("._") or "result"
+    return f"{stem[: MAX_NAME_CHARACTERS - len(suffix) - 1]}.{suffix}"
+
+
+def _measure(file: File[Any]) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size_bytes = 0
+    for chunk in file.chunks(CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    file.seek(0)
+    return digest.hexdigest(), size_bytes

@@ -1,0 +1,289 @@
+"""Enqueuing, progress, cancellation and early start of jobs. A job is a message; its id is the message id.
+
+Jobs of a request with an ``Idempotency-Key`` get ids that are derived from the claim of the key. A repetition of the
+request looks for their records and marks first: the broker remembers a finished id for 10 minutes only.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from django.db import DatabaseError, transaction
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker
+from dramatiq.message import Message
+from dramatiq.middleware import CurrentMessage
+
+from switchyard.api.request_jobs import HistoryUnavailable, current_request
+from switchyard.audit.services import Who, act
+from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.run_now import run_now
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.codec import entry_of
+from switchyard.broker.stores.ended_marks import is_marked
+from switchyard.broker.stores.record_fields import progress_of
+from switchyard.history.queries import find
+from switchyard.jobs.calls.delays import refuse_foreign_delay, require_delay
+from switchyard.jobs.queries import is_job_id
+from switchyard.middleware.arguments import require_named, require_types, wrong_call
+from switchyard.middleware.errors import ArgumentMismatch, Cancelled
+
+logger = logging.getLogger(__name__)
+
+
+def submit(
+    actor: Actor[Any, Any],
+    *args: Any,
+    owner: str = "",
+    delay_ms: int | None = None,
+    job_id: str | None = None,
+    kwargs: dict[str, Any] | None = None,
+    **named: Any,
+) -> str:
+    """Enqueue a job now and return its id, or the id of the unfinished job that holds the same unique key.
+
+    Inside a transaction use ``enqueue_on_commit``: a worker could start the job before the commit.
+
+    Args:
+        owner: ``Token.owner_key`` of the API user who may see the job; empty: operators only.
+        delay_ms: Milliseconds until the job may start.
+        job_id: A UUID, the same for the same work: it is not enqueued again until 25 hours after its end, nor while the
+            history has it. By default a random one, or with an ``Idempotency-Key`` one that is the same for every
+            repetition of the request.
+        args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
+        kwargs: More of them by name, such as those that are called ``owner``.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
+        HistoryUnavailable: the job was given an id, and the database did not answer whether it ran before.
+        QueueFull: the queue has reached its depth limit.
+        ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
+        ValueError: the job id is no UUID.
+    """
+    message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
+    refuse_foreign_delay(actor, message)
+    return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
+
+
+def enqueue_on_commit(
+    actor: Actor[Any, Any],
+    *args: Any,
+    owner: str = "",
+    using: str = "default",
+    delay_ms: int | None = None,
+    job_id: str | None = None,
+    kwargs: dict[str, Any] | None = None,
+    **named: Any,
+) -> str:
+    """Enqueue a job when the current transaction commits, not if it rolls back; return the job id at once.
+
+    Outside a transaction the job is enqueued now. If the broker is down at the commit, the commit stands, the job is
+    not enqueued, and the transaction's block raises ``BrokerUnavailable``; the same holds for ``QueueFull``. If an
+    unfinished job holds the same unique key, nothing is enqueued and the id returned here stays unknown. Other reasons
+    for which the broker refuses a job are refused here, while the transaction can roll back.
+
+    Args:
+        owner: As for ``submit``.
+        using: Alias of the transaction's database.
+        delay_ms: Milliseconds from the commit until the job may start. An actor's own argument of that name is passed
+            in ``kwargs``.
+        job_id: As for ``submit``.
+        args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
+        kwargs: More of them by name, such as those that are called ``owner``.
+
+    Raises:
+        ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
+        InvalidOption: the delay is no number of milliseconds up to a year.
+        PayloadTooLarge, UnencodablePayload: the arguments cannot be sent.
+        ValueError: the job id is no UUID.
+        BrokerUnavailable, QueueFull: see above.
+    """
+    message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
+    refuse_foreign_delay(actor, message)
+    if delay_ms is not None:
+        require_delay(actor, message, delay_ms)
+    if (wrong := wrong_call(actor, len(args), message.kwargs.keys())) is not None:
+        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
+    require_types(actor, message.args, message.kwargs)
+    entry_of(message, actor.broker.actors)  # refuses what cannot be sent; encoded again at the commit
+    transaction.on_commit(lambda: enqueue_message(actor.broker, message, delay_ms, look_up=look_up), using=using)
+    return message.message_id
+
+
+def current_job_id() -> str | None:
+    """Return the id of the job that runs this code, or ``None`` outside of a worker."""
+    message = CurrentMessage.get_current_message()
+    return None if message is None else message.message_id
+
+
+def current_job_sent_at() -> datetime | None:
+    """Return the time at which the job that runs this code was enqueued, or ``None`` outside of a worker.
+
+    The same in every attempt and redelivery: what is newer may be the work of an earlier run of this job.
+    """
+    message = CurrentMessage.get_current_message()
+    return None if message is None else datetime_of(message.options.get("enqueued_at", message.message_timestamp))
+
+
+def report_progress(done: int, total: int, note: str = "") -> None:
+    """Record the current job's progress, and stop the job if it was cancelled. Records nothing outside of a worker.
+
+    Call it between steps, where stopping leaves nothing half done. Without a broker only the report is lost.
+
+    Args:
+        done: Steps done.
+        total: Steps in all.
+        note: Description of the current step, for pages and logs; cut after 500 characters.
+
+    Raises:
+        Cancelled: the job was cancelled.
+        ValueError: ``done`` or ``total`` is no finite number.
+    """
+    progress = progress_of(done, total, note)
+    job_id = current_job_id()
+    if job_id is None:
+        return
+    message, found = CurrentMessage.get_current_message(), facilities()
+    queue = None if message is None else found.yard.queue_of(message.queue_name.removesuffix(".DQ")).name
+    try:
+        found.barrier.flush(queue=queue or "")  # records that the job runs before its progress
+        stop = found.records.progress(job_id, progress, queue=queue)
+    except BrokerError as error:
+        logger.warning("progress of job %s not reported: %s", job_id, error)
+        return
+    if stop:
+        raise Cancelled(f"job {job_id}: cancelled on request, after step {done} of {total}")
+
+
+def check_cancelled() -> None:
+    """Stop the current job if it was cancelled. Does nothing outside of a worker.
+
+    Call it as often as you like, where stopping leaves nothing half done: it reads a flag in memory. Workers poll the
+    broker for cancelled jobs four times a second.
+
+    Raises:
+        Cancelled: the job was cancelled.
+    """
+    message = CurrentMessage.get_current_message()
+    if message is not None and getattr(message, "cancel_requested", False):
+        raise Cancelled(f"job {message.message_id}: cancelled on request")
+
+
+def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> str:
+    """Cancel a job: a waiting one never starts; a running one is notified, interrupted, and killed within 10 s.
+
+    Args:
+        who: The person whose act it is, for the audit log; ``None``: the program's own.
+        reason: Why, for the audit log.
+
+    Returns:
+        ``cancelled`` (it never starts), ``asked`` (a worker runs it), ``ended`` (too late) or ``unknown``.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    if who is None:
+        return cancel(facilities(), job_id)
+    # Without a row rather than not at all: it is asked for when things go wrong.
+    with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
+        answer = cancel(facilities(), job_id)
+        entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
+        entry.error = "" if entry.count else answer
+    return answer
+
+
+def message_of(
+    actor: Actor[Any, Any],
+    owner: str,
+    kwargs: dict[str, Any] | None,
+    job_id: str | None,
+    args: tuple[Any, ...] = (),
+    **given: Any,
+) -> tuple[Message[Any], bool]:
+    """Return a job's message, and whether an earlier run of its sender may have enqueued it.
+
+    Args:
+        given: More options of the message.
+    """
+    if not isinstance(actor, Actor):
+        remedy = "pass the function that @dramatiq.actor decorates, imported from its actors.py"
+        if isinstance(getattr(actor, "__wrapped__", None), Actor):
+            remedy = "@dramatiq.actor must be the outermost decorator"
+        raise TypeError(f"a {type(actor).__name__} is no actor; {remedy}")
+    require_named(actor, kwargs or {})
+    if job_id is not None:
+        _require_uuid(job_id)
+    request = current_request()
+    options: dict[str, Any] = {**given, "owner": owner} if owner else given
+    look_up = job_id is not None
+    if job_id is None and request is not None:
+        job_id = request.next_job_id()
+        look_up = job_id is not None and request.repeated
+    elif request is not None:
+        request.safe_to_repeat = True
+    if job_id is None:
+        return actor.message_with_options(args=args, kwargs=kwargs, **options), False
+    # Recorded whatever its actor says: the record tells a repetition that the job was enqueued.
+    message = actor.message_with_options(args=args, kwargs=kwargs, **options, track=True)
+    return message.copy(message_id=job_id), look_up
+
+
+def _merged(kwargs: dict[str, Any] | None, named: dict[str, Any]) -> Any:
+    """Return both kinds of arguments by name as one; ``kwargs`` that are no ``dict`` as they are, to be refused."""
+    return kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
+
+
+def _require_uuid(job_id: Any) -> None:
+    if isinstance(job_id, str) and is_job_id(job_id):
+        return
+    text = str(job_id)
+    remedy = repr(text.lower()) if is_job_id(text.lower()) else f"str(uuid5(NAMESPACE, {text!r:.100}))"
+    raise ValueError(f"job_id {job_id!r:.100} is no UUID; write {remedy}")
+
+
+def start_now(job_id: str, *, who: Who, reason: str = "") -> str:
+    """Make a scheduled job, or one that waits for its retry, due at once; the answers are those of ``run_now``.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        django.db.DatabaseError: the audit log cannot be written; nothing was changed.
+    """
+    with act("job.run_now", who=who, target=job_id, reason=reason) as entry:
+        answer = run_now(facilities(), job_id)
+        entry.count, entry.detail = int(answer == "due"), {"answer": answer}
+        entry.error = "" if entry.count else answer
+    return answer
+
+
+def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:
+    """Enqueue a message of :func:`message_of` and return its job id, for the request that sends it as well."""
+    request = current_request()
+    job_id = message.message_id
+    try:
+        if not look_up or not _was_enqueued(job_id):
+            job_id = broker.enqueue(message, delay=delay_ms).message_id
+    except BrokerError as error:
+        if request is not None:
+            request.note_failure(job_id, error.outcome)
+        raise
+    if request is not None:
+        request.note_enqueued(job_id)
+    return job_id
+
+
+def _was_enqueued(job_id: str) -> bool:
+    """Return whether a job has a record or the mark of its end in the broker, or a row in the history.
+
+    The history knows jobs that a broker has lost, and those that ended on a release that left no marks.
+    """
+    records = facilities().records
+    if records.states([job_id]) != [None] or is_marked(records.calls, records.keys, records.queues, job_id):
+        return True
+    try:
+        return find(job_id) is not None
+    except DatabaseError as error:
+        raise HistoryUnavailable(job_id, type(error).__name__) from error

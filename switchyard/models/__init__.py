@@ -1,0 +1,14 @@
+"""Answer to a project that lists this package itself in ``INSTALLED_APPS``: Django looks here for an app's models."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from switchyard import __name__ as library
+
+if library in settings.INSTALLED_APPS:
+    raise ImproperlyConfigured(
+        f'INSTALLED_APPS lists "{library}", which is no app but a package of apps: remove it, and write '
+        f"INSTALLED_APPS += {library}.apps()"
+    )

@@ -1,0 +1,187 @@
+"""Comparison of the backlog with the code: messages that this code cannot run.
+
+Run it with new code before that code is deployed. Only reads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final
+
+from dramatiq.broker import Broker
+
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import QueueStats
+from switchyard.broker.topology import Yard
+from switchyard.middleware.arguments import call_of, misfit, signature_of
+
+AT_ONCE: Final = 1_000
+SAMPLES: Final = 3
+# Dramatiq's callbacks take two arguments: the message, and the result or the exception.
+CALLBACK_ARGUMENTS: Final = 2
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Messages that the code cannot run, for one reason.
+
+    Args:
+        kind: ``unknown_actor``, ``arguments``, ``queue`` (none of the yard, or no pool serves it), ``unreadable``.
+        detail: The mismatch.
+        samples: Ids of a few of them.
+    """
+
+    queue: str
+    actor: str
+    kind: str
+    detail: str
+    count: int = 0
+    samples: list[str] = field(default_factory=list)
+
+    def note(self, message_id: str) -> None:
+        """Count one more message."""
+        self.count += 1
+        if len(self.samples) < SAMPLES:
+            self.samples.append(message_id)
+
+
+@dataclass(slots=True)
+class Backlog:
+    """Result of a comparison: messages by actor, and the messages that the code cannot run."""
+
+    looked_at: int = 0
+    by_actor: dict[tuple[str, str], int] = field(default_factory=dict)
+    troubles: dict[tuple[str, str, str, str], Trouble] = field(default_factory=dict)
+
+    def trouble(self, queue: str, actor: str, kind: str, detail: str) -> Trouble:
+        """Return the counter of one trouble."""
+        at = (queue, actor, kind, detail)
+        return self.troubles.setdefault(at, Trouble(*at))
+
+
+def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
+    """Return queues by name: those of the yard, then those that exist on the server only.
+
+    Raises:
+        BrokerError: the server did not answer, or refused.
+    """
+    pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
+    keys = _scan(broker.calls, broker.keys.queue("*").bodies)
+    found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
+    names = [*(queue.name for queue in yard.queues), *sorted(match[1] for match in found if match)]
+    return {name: QueueOperations(broker.calls, broker.keys.queue(name)) for name in names}
+
+
+def _scan(calls: RedisCalls, pattern: str) -> Iterator[bytes]:
+    for node in calls.nodes().values():
+        cursor = b"0"
+        while True:
+            cursor, keys = node.command("SCAN", cursor, "MATCH", pattern, "COUNT", 10 * AT_ONCE)
+            yield from keys
+            if cursor == b"0":
+                break
+
+
+def check_backlog(
+    found: Iterable[QueueOperations],
+    broker: RedisBroker,
+    yard: Yard,
+    *,
+    report: Callable[[int], None] = lambda count: None,
+) -> Backlog:
+    """Compare every message of some queues, in any state, with the code.
+
+    The next steps of a pipeline and the callbacks of a group are checked as well. Reads 1,000 messages at a time and
+    keeps none. Messages that are enqueued or end meanwhile may be missed.
+
+    Args:
+        report: Called after each 1,000 messages with the number of checked messages.
+    """
+    backlog = Backlog()
+    verdicts: dict[str, tuple[str, str, str] | None] = {}
+    declared = {queue.name for queue in yard.queues}
+    for family in found:
+        queue = family.keys.queue
+        if queue in declared:
+            _note_unserved(backlog, family_stats(broker.calls, family.keys), yard)
+        for id_, body in _bodies(family):
+            backlog.looked_at += 1
+            if backlog.looked_at % AT_ONCE == 0:
+                report(backlog.looked_at)
+            try:
+                message = codec.decode(body, message_id=id_, lane=queue)
+            except codec.UnreadableMessage as error:
+                backlog.trouble(queue, "?", "unreadable", str(error)).note(id_)
+                continue
+            at = (queue, message.actor_name)
+            backlog.by_actor[at] = backlog.by_actor.get(at, 0) + 1
+            if queue not in declared:
+                backlog.trouble(*at, "queue", f"the topology has no queue {queue}").note(id_)
+            try:
+                calls = [call_of(message), *_following(broker, message.actor_name, message.options)]
+            except (TypeError, AttributeError) as error:  # options are not validated
+                backlog.trouble(*at, "unreadable", f"what follows it cannot be read: {error}").note(id_)
+                continue
+            for call in calls:
+                if call not in verdicts:
+                    verdicts[call] = _verdict(broker, call)
+                if (verdict := verdicts[call]) is not None:
+                    backlog.trouble(queue, *verdict).note(id_)
+    return backlog
+
+
+def _bodies(family: QueueOperations) -> Iterator[tuple[str, bytes]]:
+    cursor = b"0"
+    while True:
+        cursor, found = family.calls.command("HSCAN", family.keys.bodies, cursor, "COUNT", AT_ONCE)
+        for id_, body in zip(found[::2], found[1::2], strict=True):
+            yield str(id_, "utf-8", "replace"), body
+        if cursor == b"0":
+            return
+
+
+def _note_unserved(backlog: Backlog, stats: QueueStats, yard: Yard) -> None:
+    for lane in (stats.live, stats.retry):
+        if (count := lane.waiting + lane.scheduled + lane.running) and not yard.pools_of(lane.name):
+            backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += count
+
+
+def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:
+    """Return actor, kind and detail of a mismatch, or ``None``."""
+    name, places, names = json.loads(call)
+    actor = broker.actors.get(name)
+    if actor is None:
+        return name, "unknown_actor", "this code has no such actor"
+    wrong = misfit(actor.fn, places, dict.fromkeys(names).keys())
+    return None if wrong is None else (name, "arguments", f"{wrong}; declared as {name}{signature_of(actor.fn)}")
+
+
+def _following(broker: Broker, actor_name: str, options: dict[str, Any]) -> Iterator[str]:
+    """Yield the calls that a message's options lead to; tolerates malformed options."""
+    for name in ("on_success", "on_failure"):
+        if isinstance(callback := options.get(name), str):
+            yield json.dumps([callback, CALLBACK_ARGUMENTS, []])
+    step = options.get("pipe_target")
+    actor = broker.actors.get(actor_name)
+    if isinstance(step, dict):
+        step_options = step.get("options") or {}
+        ignores = step_options.get("pipe_ignore") or (actor is not None and actor.options.get("pipe_ignore"))
+        yield from _described(broker, step, more=0 if ignores else 1)
+    for callback in options.get("group_completion_callbacks") or ():
+        yield from _described(broker, callback, more=0)
+
+
+def _described(broker: Broker, message: Any, *, more: int) -> Iterator[str]:
+    """Yield the call of a message described in another's options, with ``more`` additional arguments."""
+    if isinstance(message, dict) and isinstance(name := message.get("actor_name"), str):
+        args = [*message.get("args", ()), *[None] * more]
+        yield call_of(SimpleNamespace(actor_name=name, args=args, kwargs=message.get("kwargs") or {}))
+        yield from _following(broker, name, message.get("options") or {})

@@ -1,0 +1,236 @@
+"""Actors whose jobs fail: how many, since when, with which cause, and the host that is down."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import urlencode
+
+from django.utils import timezone
+
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.console.formatting import ago, counted, duration
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.history.models import JobRow
+from switchyard.operations.findings.finding import Act, Finding, FindingGroup
+
+GROUP = FindingGroup("actors")
+WINDOW_MS: Final = 5 * 60_000
+RECENT: Final = timedelta(minutes=10)
+# A fault without a failure for so long is told in the past.
+ENDED_MS: Final = 45_000
+FEWEST: Final = 5
+LEAST_SHARE: Final = 0.1
+ONE_HOST: Final = 0.8
+MOST_ROWS: Final = 2_000
+# Of an error, which may be the long answer of a foreign server.
+SEARCHED: Final = 500
+JOBS: Final = "admin:switchyard_jobs_job_changelist"
+LETTERS: Final = "admin:switchyard_dead_letters_deadletter_changelist"
+LETTER: Final = "admin:switchyard_dead_letters_deadletter_change"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
+# ``host: fact; remedy``, as outgoing requests of this project fail; and the forms of urllib3, requests and httpx.
+_HOSTS = (
+    re.compile(rf"(?<![\w.-])(?P<host>(?:{_LABEL}\.)+{_LABEL}(?::\d+)?|localhost(?::\d+)?): (?P<fact>[^;\n]{{1,80}})"),
+    re.compile(r"host='(?P<host>[^']{1,253})'"),
+    re.compile(r"https?://(?:[^/@\s]*@)?(?P<host>[^/\s'\"?#)]{1,253})"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FailingActor:
+    """Failures of an actor within the window, with one exception.
+
+    Args:
+        failed: Jobs with an attempt that failed, retried ones too; ``jobs`` all that ran.
+        host: Host that most failures name, or ""; ``fact`` what it did.
+        letters: Open dead letters of the last ten minutes, of the largest ``fingerprint``.
+    """
+
+    actor: str
+    queue: str
+    exception: str
+    failed: int
+    jobs: int
+    first_at: datetime
+    last_at: datetime
+    host: str = ""
+    fact: str = ""
+    letters: int = 0
+    fingerprint: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether none failed lately."""
+        return (timezone.now() - self.last_at) > timedelta(milliseconds=ENDED_MS)
+
+
+def look() -> Iterator[Finding]:
+    """Judge the failures of the last minutes, from the history and the dead letters.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    yield from _poison()
+    for found in failing_actors():
+        yield judge(found)
+
+
+def failing_actors() -> list[FailingActor]:
+    """Return the actors with failures to tell of, the most failures first."""
+    since = now_ms() - WINDOW_MS
+    rows = list(
+        JobRow.objects.filter(failed_at__gte=since)
+        .order_by("-failed_at", "-id")
+        .values_list("actor", "queue", "error_type", "error_message", "failed_at")[:MOST_ROWS]
+    )
+    letters = _letters()
+    found = []
+    for actor in dict.fromkeys([row[0] for row in rows] + list(letters)):
+        mine = [row for row in rows if row[0] == actor]
+        dead = letters.get(actor, [])
+        jobs = JobRow.objects.filter(actor=actor, finished_at__gte=since).count() if len(mine) >= FEWEST else 0
+        many = len(mine) >= FEWEST and len(mine) >= LEAST_SHARE * jobs
+        if many or dead:
+            found.append(_failing(actor, mine, dead, max(jobs, len(mine))))
+    return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
+
+
+_Row = tuple[str, str, str, str, "int | None"]
+_Letter = tuple[str, str, str, str, str, datetime]
+
+
+def _letters() -> dict[str, list[_Letter]]:
+    rows = DeadLetter.objects.filter(is_open=1, died_at__gt=timezone.now() - RECENT).exclude(reason="poison")
+    found: dict[str, list[_Letter]] = {}
+    for row in rows.order_by("-died_at").values_list("actor", "queue", "exception", "error", "fingerprint", "died_at")[
+        :MOST_ROWS
+    ]:
+        found.setdefault(row[0], []).append(row)
+    return found
+
+
+def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: int) -> FailingActor:
+    moments = [datetime_of(row[4]) for row in rows if row[4] is not None] + [letter[5] for letter in dead]
+    exceptions = Counter(row[2] for row in rows) or Counter(letter[2] for letter in dead)
+    host, fact = host_of([row[3] for row in rows] or [letter[3] for letter in dead])
+    fingerprint = Counter(letter[4] for letter in dead).most_common(1)[0][0] if dead else ""
+    return FailingActor(
+        actor=actor,
+        queue=(rows[0] if rows else dead[0])[1],
+        exception=exceptions.most_common(1)[0][0] or "an error",
+        failed=len(rows),
+        jobs=jobs,
+        first_at=min(moments),
+        last_at=max(moments),
+        host=host,
+        fact=fact,
+        letters=sum(letter[4] == fingerprint for letter in dead),
+        fingerprint=fingerprint,
+    )
+
+
+def host_of(errors: Iterable[str]) -> tuple[str, str]:
+    """Return the host that most of some errors name, and what it did; ("", "") where no host stands out."""
+    hosts: Counter[str] = Counter()
+    facts: dict[str, str] = {}
+    total = 0
+    for error, count in Counter(error[:SEARCHED] for error in errors).items():
+        total += count
+        match = next((match for form in _HOSTS if (match := form.search(error))), None)
+        if match is not None:
+            hosts[match["host"]] += count
+            facts.setdefault(match["host"], match.groupdict().get("fact") or "")
+    if not hosts:
+        return "", ""
+    [(host, count)] = hosts.most_common(1)
+    return (host, facts[host]) if count >= FEWEST and count >= ONE_HOST * total else ("", "")
+
+
+def share_text(failed: int, jobs: int) -> str:
+    """Return a share of jobs as the subject of a sentence: ``half of``, ``all``, ``31 % of``."""
+    share = failed / max(jobs, 1)
+    if failed == jobs:
+        return "all of"
+    if 0.45 <= share <= 0.55:
+        return "half of"
+    return f"{int(share * 100)} % of"
+
+
+def judge(found: FailingActor) -> Finding:
+    """Return the finding for an actor with failures."""
+    gave_up = f"{found.letters:,} gave up" if found.letters else ""
+    if found.ended:
+        return _ended(found)
+    if found.host:
+        fact = f" ({found.fact})" if found.fact else ""
+        jobs = f"{found.failed:,} of {found.jobs:,}" if found.failed else f"{found.letters:,}"
+        seen = f"{found.host} is down for {found.actor}{fact}: {jobs} jobs failed in the last 5 min"
+        then = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
+        code = "host_down"
+    elif found.failed >= FEWEST:
+        seen = (
+            f"{share_text(found.failed, found.jobs)} {found.actor}'s jobs fail with {found.exception}: "
+            f"{found.failed:,} of {found.jobs:,} in the last 5 min"
+        )
+        then = "Remove the cause; jobs with retries left are tried again by themselves."
+        code = "failing"
+    else:
+        jobs = counted(found.letters, "job")
+        seen, gave_up = f"{jobs} of {found.actor} gave up in the last 10 min with {found.exception}", ""
+        then = "Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them."
+        code = "gave_up"
+    seen += f", {gave_up}" if gave_up else ""
+    return _finding(found, code, seen, then)
+
+
+def _ended(found: FailingActor) -> Finding:
+    # Of a few failures it was not counted how many jobs ran beside them.
+    many = (
+        f"{found.failed:,} of {found.jobs:,} jobs"
+        if found.failed >= FEWEST
+        else counted(found.failed or found.letters, "job")
+    )
+    gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
+    verb = "failed" if found.failed else "gave up"
+    over = f"from {found.first_at:%H:%M:%S} to {found.last_at:%H:%M:%S} UTC"
+    if found.last_at - found.first_at < timedelta(seconds=1):
+        over = f"at {found.last_at:%H:%M:%S} UTC"
+    seen = f"{many} of {found.actor} {verb} with {found.exception} {over}{gave_up}; none since, for " + duration(
+        (timezone.now() - found.last_at).total_seconds() * 1_000
+    )
+    then = "The failures have ended. Requeue the letters, if there are any, once you know the cause."
+    return _finding(found, "failed_before", seen, then)
+
+
+def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
+    if found.letters:
+        label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
+        act = Act(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
+    else:
+        query = urlencode({"failures": "1", "actor": found.actor, "since": "5m"})
+        act = Act(f"Show {found.failed:,} failed jobs of {found.actor}", JOBS, query=f"?{query}")
+    step = (
+        f"manage.py switchyard deadletters list --group {found.fingerprint}"
+        if found.letters
+        else f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
+    )
+    factor = float(found.failed or found.letters)
+    return GROUP.finding("warning", code, seen, then, step, found.queue, then=then, act=act, factor=factor)
+
+
+def _poison() -> Iterator[Finding]:
+    poison = DeadLetter.objects.filter(is_open=1, reason="poison", died_at__gt=timezone.now() - RECENT)
+    rows = list(poison.order_by("-died_at").values_list("pk", "message_id", "actor", "queue", "died_at")[:5])
+    for pk, id_, actor, queue, died_at in rows:
+        seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
+        then = "It runs no more. The worker is back; look at what the job does before you requeue it."
+        act = Act(f"Look at the poison job of {actor}", LETTER, str(pk))
+        yield GROUP.finding(
+            "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
+            f"manage.py switchyard deadletters show {id_}", queue, then=then, act=act,
+        )  # fmt: skip

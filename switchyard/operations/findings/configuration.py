@@ -1,0 +1,82 @@
+"""Checks of the configuration: Django's and the yard's system checks, and development defaults in a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.core.checks import ERROR, CheckMessage
+from django.core.checks.registry import registry
+from django.db import connection
+
+from switchyard.broker.redis.addresses import is_loopback, split_hosts
+from switchyard.conf import switchyard_settings
+from switchyard.operations.findings.finding import Finding, FindingGroup, Severity
+from switchyard.workers.checks import server_keeps_work, server_keeps_work_deployed
+
+GROUP = FindingGroup("configuration")
+# Checks of the broker's server: it has a group of its own.
+ELSEWHERE = (server_keeps_work, server_keeps_work_deployed)
+# HTTPS redirection and HSTS are the proxy's task, see docs/how-to/deploy-with-compose.md.
+OF_THE_PROXY = ("security.W004", "security.W008")
+
+
+def look() -> Iterator[Finding]:
+    """Run every system check that needs only the code; with ``DEBUG`` off also the checks for deployments."""
+    found = [message for message in _messages() if not message.is_silenced() and message.id not in OF_THE_PROXY]
+    for message in found:
+        yield _finding(message)
+    if not found:
+        kind = "development" if settings.DEBUG else "production"
+        yield GROUP.ok("checks", f"every system check passes ({kind}, release {switchyard_settings().release})")
+    yield from _unsafe_defaults()
+
+
+def _messages() -> Iterator[CheckMessage]:
+    for check in registry.get_checks(include_deployment_checks=not settings.DEBUG):
+        if check not in ELSEWHERE:
+            yield from check(app_configs=None, databases=None)
+
+
+def _finding(message: CheckMessage) -> Finding:
+    subject = "" if message.obj is None else str(message.obj)
+    seen = f"{subject}: {message.msg}" if subject else str(message.msg)
+    severity: Severity = "error" if message.level >= ERROR else "warning"
+    cause = "The code or its settings; `manage.py check` reports the same" + (
+        "" if settings.DEBUG else " with --deploy"
+    )
+    return GROUP.finding(
+        severity,
+        str(message.id),
+        seen,
+        cause,
+        str(message.hint or "See docs/reference/system-checks.md"),
+        subject,
+    )
+
+
+def _unsafe_defaults() -> Iterator[Finding]:
+    config = switchyard_settings()
+    if settings.DEBUG:
+        hosts = {
+            "SWITCHYARD_BROKER_URL": split_hosts(config.broker_url)[0].hostname,
+            "DATABASE_URL": settings.DATABASES["default"].get("HOST"),  # a path is a socket's folder
+        }
+        remote = [name for name, host in hosts.items() if host and not is_loopback(host) and not host.startswith("/")]
+        if remote:
+            seen = f"DJANGO_DEBUG is on, and another machine is named in {' and '.join(remote)}"
+            cause = "A deployment without its environment variables: its secrets are the public development ones"
+            yield GROUP.error("debug", seen, cause, "Set DJANGO_DEBUG=0 and the variables that start-up then names")
+        return
+    if not config.alert_urls:
+        seen = "SWITCHYARD_ALERT_URLS is not set: alerts go to the log and the admin only"
+        yield GROUP.warning(
+            "no_alert_urls",
+            seen,
+            "The default",
+            "Set SWITCHYARD_ALERT_URLS=mailto:oncall@example.com",
+        )
+    if connection.vendor == "sqlite":
+        seen = "the database is an SQLite file, which only processes of this machine can use"
+        cause = "DATABASE_URL is not set or names a file"
+        yield GROUP.warning("sqlite", seen, cause, "Set DATABASE_URL=postgresql://user:password@host/name")

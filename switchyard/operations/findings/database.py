@@ -1,0 +1,227 @@
+"""Checks of the database: reachable, migrated, enough connections for every pool, no long-held locks."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import counted
+from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
+from switchyard.database_lock import LockHolder, sqlite_writer
+from switchyard.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Finding, FindingGroup
+from switchyard.workers.checks.bounced import is_bounced
+from switchyard.workers.checks.database import connections_allowed, made_before, undeclared_bouncer
+
+GROUP = FindingGroup("database")
+SLOW_MS = 50.0
+LOCK_S = 1.0
+# A statement of ours waits for a lock for at most 5 s (lock_timeout).
+BLOCKED_S, IDLE_S = 2, 60
+NEARLY_ALL = 0.8
+UNLOCK = "Jobs that wait for the lock go on by themselves then; more slots would only wait as well."
+
+
+def look() -> Iterator[Finding]:
+    """Check the database.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    if connection.vendor == "sqlite" and not _file_exists():
+        seen = "the SQLite file does not exist"
+        cause = "First start on this machine, or SWITCHYARD_STATE_DIR or DATABASE_URL names another place"
+        yield GROUP.error("unmigrated", seen, cause, "manage.py migrate", act=CHECK_DATABASE)
+        return
+    connection.ensure_connection()
+    yield _latency()
+    if connection.vendor == "sqlite":
+        yield from _writer_lock()
+    if connection.vendor == "postgresql":
+        yield from _bouncer()
+        yield from _lock_timeout()
+        yield from _connections()
+        yield from _blocked()
+        yield from _idle_in_transaction()
+
+
+def look_at_migrations() -> Iterator[Finding]:
+    """Check that every migration is applied.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    if connection.vendor == "sqlite" and not _file_exists():
+        return
+    yield from _migrations()
+
+
+def _file_exists() -> bool:
+    # Connecting would create an empty file.
+    return connection.is_in_memory_db() or Path(connection.settings_dict["NAME"]).exists()  # type: ignore[attr-defined]
+
+
+def _rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def _latency() -> Finding:
+    started = time.perf_counter()
+    _rows("SELECT 1")
+    took_ms = (time.perf_counter() - started) * 1000
+    version = ".".join(map(str, connection.get_database_version()))
+    seen = f"{connection.display_name} {version}, a query took {took_ms:.1f} ms"
+    if took_ms < SLOW_MS:
+        return GROUP.ok("server", seen)
+    return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
+
+
+def _migrations() -> Iterator[Finding]:
+    if old := made_before("default"):
+        seen = f"{old[0].obj} {old[0].msg}"
+        yield GROUP.error(str(old[0].id), seen, "An earlier release created it", str(old[0].hint))
+        return
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not plan:
+        yield GROUP.ok("migrations", "every migration is applied")
+        return
+    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
+    seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
+    yield GROUP.error("unmigrated", seen, "This release was started without them", "manage.py migrate")
+
+
+def _writer_lock() -> Iterator[Finding]:
+    """Acquire and release SQLite's write lock, over a connection that waits for at most ``LOCK_S``."""
+    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+        return
+    started = time.perf_counter()
+    name = str(connection.settings_dict["NAME"])
+    before = sqlite_writer(name)
+    other = sqlite3.connect(connection.settings_dict["NAME"], timeout=LOCK_S, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        yield _locked(name, before, sqlite_writer(name))
+    else:
+        yield GROUP.ok("lock", f"the write lock was free after {(time.perf_counter() - started) * 1000:.0f} ms")
+    finally:
+        other.close()
+
+
+def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> Finding:
+    """Return the finding for a write lock that was not free, from its holders before and after the wait."""
+    if before is not None and after is not None and before.pid != after.pid:
+        seen = f"the write lock was not free for {LOCK_S:g} s, and changes hands: {before}, then {after}"
+        return GROUP.warning("busy", seen, "More is written than SQLite can take", "Use PostgreSQL, or write less")
+    holder = after or before
+    cause = "A transaction left open in a task, a shell or another program"
+    if holder is None:
+        seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
+        return GROUP.finding(
+            "error",
+            "locked",
+            seen,
+            cause,
+            f"fuser -v '{name}'; end the process that should not hold it",
+            then=UNLOCK,
+            act=LOOK_AT_WORKERS,
+        )
+    seen = f"the database is locked, by {holder}: nothing can be written"
+    step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
+    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", act=LOOK_AT_WORKERS)
+
+
+def _connections() -> Iterator[Finding]:
+    allowed = connections_allowed(connection)
+    [(used,)] = _rows("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    bounced = is_bounced(connection.alias)
+    needed = planned_connections(declared_yard(), pool_size=pool_size(connection.alias))
+    isolated = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)
+    seen = (
+        f"{used} of {counted(allowed, 'connection')} {'is' if used == 1 else 'are'} open; all processes may open "
+        f"{needed} ({isolated} of them for isolated runs and children that replace another)"
+        f"{', through a bouncer that shares its own' if bounced else ''}"
+    )
+    if used >= NEARLY_ALL * allowed:
+        cause = "More processes than planned for, or connections that are never closed"
+        step = "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"
+        yield GROUP.finding(
+            "error" if used >= allowed else "warning", "connections_used", seen, cause, f'psql -c "{step}"'
+        )
+    elif needed > allowed and not bounced:
+        cause = "max_connections was not raised with the pools"
+        step = (
+            f"Set max_connections to {needed + RESERVED_CONNECTIONS} or more and restart the server, reduce the slots "
+            "of pools, or put PgBouncer before it"
+        )
+        yield GROUP.warning("connections_few", seen, cause, step)
+    else:
+        yield GROUP.ok("connections", seen)
+
+
+def _bouncer() -> Iterator[Finding]:
+    for message in undeclared_bouncer(connection.alias):
+        cause = "DATABASE_URL names a bouncer, and DATABASE_BOUNCED is not set"
+        yield GROUP.error(str(message.id), f"the database {message.msg}", cause, str(message.hint))
+
+
+def _lock_timeout() -> Iterator[Finding]:
+    """Warn of a bounced database without a limit: a process sets its own only where it may send start-up options."""
+    [(limit_ms,)] = _rows("SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'")
+    if limit_ms == 0 and is_bounced(connection.alias):
+        user = connection.settings_dict["USER"]
+        seen = "a query waits for a lock without a limit (lock_timeout is 0)"
+        cause = "The bouncer refuses the timeout as a start-up option, and the role has none"
+        yield GROUP.warning("endless_locks", seen, cause, f"psql -c \"ALTER ROLE {user} SET lock_timeout = '5s'\"")
+
+
+def _blocked() -> Iterator[Finding]:
+    found = _rows(
+        "SELECT extract(epoch FROM now() - query_start)::int, pg_blocking_pids(pid) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND now() - query_start > make_interval(secs => %s) ORDER BY query_start",
+        BLOCKED_S,
+    )
+    if found:
+        longest_s, blockers = found[0]
+        queries = f"{counted(len(found), 'query', 'queries')} wait{'s' if len(found) == 1 else ''}"
+        by = _backend(blockers[0]) if blockers else "a backend that ended since"
+        seen = f"the database is locked, by {by}: {queries} for the lock, the longest for {longest_s} s"
+        cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
+        step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
+        yield GROUP.finding(
+            "error",
+            "locked",
+            seen,
+            cause,
+            step,
+            then=f"End that transaction: `{step}`. {UNLOCK}",
+            act=LOOK_AT_WORKERS,
+        )
+
+
+def _backend(pid: int) -> str:
+    rows = _rows("SELECT application_name, state FROM pg_stat_activity WHERE pid = %s", pid)
+    return f"pid {pid} ({', '.join(filter(None, rows[0]))})" if rows else f"pid {pid}"
+
+
+def _idle_in_transaction() -> Iterator[Finding]:
+    found = _rows(
+        "SELECT pid, extract(epoch FROM now() - state_change)::int FROM pg_stat_activity "
+        "WHERE state LIKE 'idle in transaction%%' AND now() - state_change > make_interval(secs => %s) "
+        "ORDER BY state_change LIMIT 1",
+        IDLE_S,
+    )
+    for pid, idle_s in found:
+        seen = f"a transaction is open and idle for {idle_s} s (pid {pid}) and keeps its locks"
+        cause = "A task that waits for something within a transaction, or a shell left open"
+        yield GROUP.warning("idle", seen, cause, f'psql -c "SELECT pg_terminate_backend({pid})"')

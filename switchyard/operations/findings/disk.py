@@ -1,0 +1,195 @@
+"""Checks of the state folder's disk, and of the stores of job files and results where those are off the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from django.core.files.storage import storages
+from django.utils.module_loading import import_string
+
+from switchyard.conf import switchyard_settings
+from switchyard.console.formatting import counted, size
+from switchyard.files.addresses import StorageAddress
+from switchyard.files.bucket import BucketStorage
+from switchyard.files.declared import storage_at
+from switchyard.files.errors import ExtraMissing, StorageUnavailable
+from switchyard.operations.findings.finding import Finding, FindingGroup, Severity
+from switchyard.workers.metrics.restoring import gaps_of
+
+GROUP = FindingGroup("disk")
+STORAGE = FindingGroup("storage")
+LOW_BYTES = 1_000_000_000
+EMPTY_BYTES = 100_000_000
+# Codes of the clients' errors for a bucket, of S3 and of Google.
+MISSING = ("404", "NoSuchBucket", "NotFound")
+REFUSED = ("403", "AccessDenied", "Forbidden")
+NO_CREDENTIALS = "NoCredentialsError"
+RENEW = "renew the credentials in the environment of web and pools, then restart those"
+REGION = "write the bucket's region into the address: ?region=… (aws s3api get-bucket-location --bucket NAME)"
+# Code of S3 -> fact, cause, and the next step.
+REASONS = {
+    "ExpiredToken": ("the credentials have expired", "They are temporary, and AWS_SESSION_TOKEN is theirs", RENEW),
+    "InvalidToken": ("the session token is unusable", "AWS_SESSION_TOKEN is not that of the two keys", RENEW),
+    "InvalidAccessKeyId": ("the server knows no such access key", "AWS_ACCESS_KEY_ID is wrong, or was deleted", RENEW),
+    "SignatureDoesNotMatch": (
+        "the signature is wrong",
+        "AWS_SECRET_ACCESS_KEY is not that of AWS_ACCESS_KEY_ID, or a proxy changes the request",
+        RENEW,
+    ),
+    "RequestTimeTooSkewed": (
+        "this machine's clock differs from the server's by more than 15 minutes",
+        "The clock is not synchronised",
+        "synchronise it (timedatectl set-ntp true)",
+    ),
+    "PermanentRedirect": (
+        "the server redirects to another address",
+        "The bucket is in another region, or endpoint_url is http: where the server wants https:",
+        f"{REGION}, or correct endpoint_url",
+    ),
+    "AuthorizationHeaderMalformed": (
+        "the bucket is in another region",
+        "region in the address is wrong or missing",
+        REGION,
+    ),
+}
+
+
+class _Store(NamedTuple):
+    """Words for one of the two stores."""
+
+    variable: str
+    severity: Severity
+    while_away: str
+
+
+FILES = _Store("SWITCHYARD_STORAGE_URL", "error", "jobs that store files fail and are retried")
+RESULTS = _Store("SWITCHYARD_RESULTS_URL", "warning", "jobs go on, and their records keep results meanwhile")
+
+
+def look() -> Iterator[Finding]:
+    """Check the free space, the permission to write, and the metrics that were removed."""
+    yield from _gaps()
+    folder = switchyard_settings().state_dir
+    if not folder.is_dir():
+        seen = "the state folder does not exist"
+        yield GROUP.warning("no_folder", seen, "Nothing ran here before", f"mkdir -p {folder}")
+        return
+    if not os.access(folder, os.W_OK):
+        seen, cause = (
+            "the state folder is not writable",
+            "Another user owns it, or it is mounted read-only",
+        )
+        yield GROUP.error("read_only", seen, cause, f"ls -ld {folder}; then chown it to the yard's user")
+        return
+    usage = shutil.disk_usage(folder)
+    severity: Severity = "ok"
+    if usage.free < EMPTY_BYTES:
+        severity = "error"
+    elif usage.free < LOW_BYTES:
+        severity = "warning"
+    seen = f"{size(usage.free)} of {size(usage.total)} free"
+    if severity == "ok":
+        yield GROUP.ok("free", seen)
+    else:
+        cause = "Results, logs or the server's append-only file grew"
+        yield GROUP.finding(severity, "low", seen, cause, f"du -xh --max-depth=2 {folder} | sort -h | tail")
+
+
+def look_at_storage() -> Iterator[Finding]:
+    """Reach the bucket of the default storage. A folder is the disk's check."""
+    if bucket := _bucket_of_files():
+        yield from _reach(bucket, FILES)
+
+
+def look_at_results() -> Iterator[Finding]:
+    """Reach the bucket of results where it is another one, or import their class."""
+    results = switchyard_settings().results
+    if results.bucket is not None and not _is_that_of_files(results.bucket):
+        yield from _reach(results.bucket, RESULTS)
+    if results.path:
+        yield from _look_at_class(results.path)
+
+
+def _is_that_of_files(address: StorageAddress) -> bool:
+    """Return whether a bucket is reached as that of files is; links are those of files alone."""
+    files = _bucket_of_files()
+    return files is not None and replace(address, link_s=0) == replace(files, link_s=0)
+
+
+def _bucket_of_files() -> StorageAddress | None:
+    storage = storages["default"]
+    return storage.address if isinstance(storage, BucketStorage) else None
+
+
+def _reach(address: StorageAddress, store: _Store) -> Iterator[Finding]:
+    began_s = time.monotonic()
+    quick = storage_at(address).quick()
+    try:
+        quick.reach()
+    except ExtraMissing as error:
+        step = f"install the package; {store.while_away} until then"
+        yield STORAGE.finding(store.severity, "no_client", str(error), "Its package is not installed", step)
+    except StorageUnavailable as error:
+        yield _away(address.shown, error.cause, store)
+    else:
+        took_ms = (time.monotonic() - began_s) * 1000
+        yield STORAGE.ok("reached", f"{address.shown} answered in {took_ms:.0f} ms")
+    finally:
+        quick.close()
+
+
+def _away(shown: str, code: str, store: _Store) -> Finding:
+    """Return the finding for a bucket that is missing, refuses this user, or does not answer."""
+    if code in MISSING:
+        seen = f"{shown}: the server has no such bucket ({code})"
+        cause = "It was not made, or the address has another name"
+        remedy = f"make the bucket, or correct {store.variable}"
+    elif code in REFUSED:
+        seen = f"{shown}: the server refuses this user ({code})"
+        cause = "The credentials are wrong, or the user may not list the bucket"
+        remedy = "check the user's rights, and the credentials in the environment of web and pools"
+    elif code in REASONS:
+        fact, cause, remedy = REASONS[code]
+        seen = f"{shown}: {fact} ({code})"
+    elif code == NO_CREDENTIALS:
+        seen = f"{shown} was not reached: this process has no credentials ({code})"
+        cause = "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role"
+        remedy = "set both in the environment of web and pools, then restart those"
+    else:
+        seen = f"{shown} was not reached: {code}"
+        cause = "The server is down, or the address or the credentials are wrong"
+        remedy = f"check that it runs, {store.variable}, and the credentials in the environment of web and pools"
+    return STORAGE.finding(store.severity, "away", seen, f"{cause}; {store.while_away}", remedy)
+
+
+def _look_at_class(path: str) -> Iterator[Finding]:
+    """Import the class of a project's own store of results, which a process makes when it has the first result."""
+    try:
+        store = import_string(path)
+    except Exception as error:  # noqa: BLE001  the module is the project's
+        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        seen, cause = (
+            f"the store of results {path} cannot be imported: {why}",
+            "The name in SWITCHYARD_RESULTS_URL, or its module,",
+        )
+    else:
+        missing = [name for name in ("put", "get") if not callable(getattr(store, name, None))]
+        if not missing:
+            return
+        seen, cause = f"the store of results {path} has no {' and no '.join(missing)}", "The class, or its name"
+    step = "correct SWITCHYARD_RESULTS_URL, or write that class: docs/reference/stores.md"
+    yield STORAGE.warning("no_class", seen, f"{cause} is wrong; {RESULTS.while_away}", step)
+
+
+def _gaps() -> Iterator[Finding]:
+    for folder in sorted(switchyard_settings().metrics_dir.glob("*/")):
+        count = int(gaps_of(folder))
+        if count:
+            seen = f"the metrics of {folder.name} have {counted(count, 'gap')}: their folder was removed"
+            cause = "A clean-up of temporary files, or of PROMETHEUS_MULTIPROC_DIR, removes it while the pool runs"
+            yield GROUP.warning("metrics_gap", seen, cause, f"exclude {folder.parent} from the clean-up", folder.name)

@@ -1,0 +1,203 @@
+"""Precedence between findings: one table, from what holds up everything to what can wait.
+
+The headline of the overview is the first finding of the worst level. A finding that ``explains`` another one precedes
+it whatever their levels are, and has the worse level: a locked database is said before the queues that wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from switchyard.operations.findings.finding import Finding
+
+Level = Literal["ok", "warn", "bad", "calm"]
+LEVELS: dict[Level, int] = {"bad": 0, "warn": 1, "calm": 2, "ok": 3}
+BY_SEVERITY: dict[str, Level] = {"error": "bad", "warning": "warn", "ok": "ok"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Place of a finding among the others.
+
+    Args:
+        name: Group and code of the finding, ``*`` for any.
+        label: Word above the sentence.
+        level: Level of the headline; ``None`` takes the finding's severity. ``ok`` findings are left out without one.
+        says: The sentence; ``{seen}`` is the finding's fact, ``{subject}`` what it is about.
+        explains: Names of findings that follow from this one.
+        same: It explains only those of its own subject.
+        ends: What explains everything else: nothing else is said.
+    """
+
+    name: str
+    label: str
+    level: Level | None = None
+    says: str = "{seen}."
+    explains: tuple[str, ...] = ()
+    same: bool = False
+    ends: bool = False
+
+
+LATE = ("queues.late", "queues.just_late", "queues.ends_late")
+UNSAFE = "The broker is not safe: {seen}."
+
+PRECEDENCE: tuple[Rank, ...] = (
+    # Nothing starts anywhere.
+    Rank("broker.away", "Broker away", ends=True),
+    Rank("broker.takes_no_work", "Broker refuses", ends=True),
+    Rank("broker.keyspace", "Unsafe", says=UNSAFE),
+    Rank("broker.missing", "Unsafe", says=UNSAFE),
+    Rank("broker.another", "Unsafe", says=UNSAFE),
+    Rank("broker.evicting", "Unsafe", says=UNSAFE),
+    Rank("broker.wrong_type", "Unsafe", says=UNSAFE),
+    # One cause for many queues.
+    Rank("broker.node_away", "Node away", says="Of the cluster, {seen}."),
+    Rank("broker.half_moved", "Slot half moved", says="Of the cluster, {seen}."),
+    Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
+    Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
+    Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.refused", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.bounced", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.unmigrated", "Not migrated", says="The database: {seen}.", explains=("history.*", "actors.*")),
+    # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
+    Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.quieted", "Quieted", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.paused", "Pool paused", says="The pool {seen}."),
+    Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
+    Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
+    Rank("actors.host_down", "Host down", explains=(*LATE, "queues.retrying"), same=True),
+    Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
+    Rank("queues.ends_late", "Late"),
+    Rank("queues.undeclared", "No queue"),
+    Rank("queues.lapsed", "Stuck", says="In {seen}."),
+    # Jobs fail.
+    Rank("actors.poison", "Poison"),
+    Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
+    Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
+    Rank("actors.gave_up", "Failing"),
+    Rank("queues.retrying", "Retrying"),
+    # Held back on purpose.
+    Rank("queues.paused", "Paused"),
+    Rank("queues.purged", "Purged"),
+    Rank("queues.limited", "Limited"),
+    Rank("queues.parked", "Parked", says="In {seen}."),
+    Rank("queues.quarantined", "Quarantined", says="In {seen}."),
+    Rank("queues.suspects", "Suspects", says="In {seen}."),
+    # Fewer hands than there should be.
+    Rank("pools.host_gone", "Host gone"),
+    Rank("scheduler.down", "No scheduler", explains=("scheduler.late",)),
+    Rank("scheduler.lease", "No scheduler", says="Of the scheduler, {seen}."),
+    Rank("scheduler.late", "Schedule late"),
+    Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
+    Rank("pools.undeclared", "Old pool", says="The {seen}."),
+    # The past.
+    Rank("actors.failed_before", "Failed"),
+    # The room itself sees less.
+    Rank("history.down", "History", says="Of the history: {seen}."),
+    Rank("history.behind", "History", says="Of the history: {seen}."),
+    Rank("broker.rewrite_failed", "Unsafe", says=UNSAFE),
+    Rank("broker.clock_off", "Clock", says="Of the broker, {seen}."),
+    Rank("database.*", "Database", says="Of the database: {seen}."),
+    Rank("disk.metrics_gap", "On time", "ok", says="of the disk: {seen}."),
+    Rank("disk.*", "Disk", says="On the disk of the state folder: {seen}."),
+    Rank("alerts.channel", "Alerts not sent", says="Alerts do not reach {seen}."),
+    Rank("alerts.open", "Open alerts", says="{seen}."),
+    # Every queue is on time; a person should look some day.
+    Rank("queues.just_late", "Just late", "calm"),
+    Rank("scheduler.paused", "On time", "ok", says="the schedule {seen}."),
+    Rank("pools.children", "On time", "ok", says="the pool {seen}."),
+    Rank("pools.restarts", "On time", "ok", says="the pool {seen}."),
+    Rank("history.*", "On time", "ok", says="of the history: {seen}."),
+    Rank("broker.nearly_full", "Unsafe", says=UNSAFE),
+    Rank("broker.disk", "Unsafe", says=UNSAFE),
+    Rank("broker.replica", "Unsafe", says=UNSAFE),
+    Rank("broker.loading", "Unsafe", says=UNSAFE),
+    Rank("broker.too_old", "Unsafe", says=UNSAFE),
+    Rank("broker.cluster", "Unsafe", says=UNSAFE),
+    Rank("broker.no_quorum", "Unsafe", says=UNSAFE),
+    Rank("broker.no_replica", "Unsafe", says=UNSAFE),
+    Rank("broker.sentinels_split", "Unsafe", says=UNSAFE),
+    Rank("broker.nothing_kept", "Unsafe", says=UNSAFE),
+    Rank("broker.snapshots_only", "Unsafe", says=UNSAFE),
+    Rank("broker.*", "On time", "ok", says="of the broker: {seen}."),
+    Rank("dead letters.untriaged", "On time", "ok", says="{seen}."),
+    Rank("dead letters.*", "On time", "ok", says="of the dead letters, {seen}."),
+    Rank("configuration.*", "On time", "ok", says="of the configuration: {seen}."),
+    Rank("checks.pending", "On time", "ok", says="{seen}."),
+    Rank("*", "Warning", says="{seen}."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A finding at its place.
+
+    Args:
+        sentence: It, as pages and commands say it.
+    """
+
+    finding: Finding
+    rank: Rank
+    level: Level
+    place: int
+
+    @property
+    def label(self) -> str:
+        """Word above the sentence."""
+        return self.finding.word or self.rank.label
+
+    @property
+    def clause(self) -> str:
+        """The sentence as it stands after another one's semicolon."""
+        return self.rank.says.format(seen=self.finding.seen, subject=self.finding.subject)
+
+    @property
+    def sentence(self) -> str:
+        """The sentence that pages and commands say."""
+        text = self.clause
+        return text[:1].upper() + text[1:] if text.startswith(_CAPITALISED) else text
+
+
+# First words that are no name: names of queues, actors and hosts keep their case.
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ")
+
+
+def ranked(findings: Iterable[Finding]) -> list[Ranked]:
+    """Return what is to be said, the first first."""
+    placed = [found for finding in findings if (found := _placed(finding)) is not None]
+    placed.sort(key=lambda found: (LEVELS[found.level], found.place, -found.finding.factor))
+    ending = next((found for found in placed if found.rank.ends), None)
+    if ending is not None:
+        return [ending]
+    return _causes_first(placed)
+
+
+def _placed(finding: Finding) -> Ranked | None:
+    place, rank = next((at, rank) for at, rank in enumerate(PRECEDENCE) if fnmatchcase(finding.name, rank.name))
+    if finding.severity == "skipped" or (finding.severity == "ok" and rank.level != "calm"):
+        return None
+    return Ranked(finding, rank, rank.level or BY_SEVERITY[finding.severity], place)
+
+
+def _causes_first(placed: Sequence[Ranked]) -> list[Ranked]:
+    """Put each finding before those that it explains, with the worst level of them."""
+    ordered: list[Ranked] = []
+    for found in placed:
+        at = next((index for index, before in enumerate(ordered) if _explains(found, before)), None)
+        if at is None:
+            ordered.append(found)
+            continue
+        level = min((found.level, ordered[at].level), key=LEVELS.__getitem__)
+        ordered.insert(at, Ranked(found.finding, found.rank, level, found.place))
+    return ordered
+
+
+def _explains(cause: Ranked, effect: Ranked) -> bool:
+    if cause.finding.name == effect.finding.name:
+        return False
+    if not any(fnmatchcase(effect.finding.name, name) for name in cause.rank.explains):
+        return False
+    return not cause.rank.same or cause.finding.subject == effect.finding.subject

@@ -1,0 +1,264 @@
+"""State of the yard: queues and their lanes, pools and their slots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.shapes import QueuePause, QueueStats
+from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, SilentSupervisor
+from switchyard.broker.topology import Pool, Yard
+from switchyard.conf import declared_yard
+from switchyard.leadership import anyone_leads
+from switchyard.operations.server_state import TAKES_WORK, ServerState, read_broker_state
+from switchyard.operations.yard.rates import Rates, measure
+
+# A supervisor that could not report tries again after 5 s.
+GRACE_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue with its retry lane, dead list and slots.
+
+    Args:
+        waiting, scheduled, running: Messages of the queue itself; workers hold the running ones.
+        parked: Scheduled messages, also of the retry lane, that wait for a worker that can run them.
+        retrying: Messages in the retry lane, in any state.
+        oldest_age_ms, objective_ms: ``None`` when nothing waits, or without an objective.
+        done_objective_ms, oldest_unfinished_age_ms: The same for the end; ``None`` without such an objective.
+        pause: ``None`` while the queue is not paused.
+        slots: Slots of the pools that serve the queue and are up; ``slots_busy`` of them run a message.
+        pools_up: Number of ``pools`` with a supervisor that reports.
+    """
+
+    queue: str
+    waiting: int
+    scheduled: int
+    running: int
+    retrying: int
+    dead: int
+    quarantined: int
+    oldest_age_ms: int | None
+    objective_ms: int | None
+    paused: bool
+    pools: tuple[str, ...]
+    pools_up: int
+    slots: int
+    slots_busy: int
+    parked: int
+    pause: QueuePause | None = None
+    done_objective_ms: int | None = None
+    oldest_unfinished_age_ms: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON shape of the API and of ``manage.py switchyard queues --json``; ``depth`` counts waiting messages."""
+        return {
+            "queue": self.queue,
+            "depth": self.waiting,
+            "scheduled": self.scheduled,
+            "parked": self.parked,
+            "running": self.running,
+            "retrying": self.retrying,
+            "dead": self.dead,
+            "quarantined": self.quarantined,
+            "oldest_age_seconds": _seconds(self.oldest_age_ms),
+            "objective_seconds": _seconds(self.objective_ms),
+            "done_objective_seconds": _seconds(self.done_objective_ms),
+            "oldest_unfinished_age_seconds": _seconds(self.oldest_unfinished_age_ms),
+            "paused": self.paused,
+            "pause": _pause(self.pause),
+            "pools": list(self.pools),
+            "pools_up": self.pools_up,
+            "slots": self.slots,
+            "slots_busy": self.slots_busy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool of the yard over all hosts.
+
+    Args:
+        up: A supervisor that has been ready reports.
+        ready: A child accepts work now.
+        slots: Of a quieted supervisor those that are busy still count.
+        silent: Supervisors that were killed, stopped or cut off within the last hour.
+        supervisors: Number of those that are up; ``quieted`` of them take no new work, by ``instructions``.
+    """
+
+    pool: Pool
+    up: bool
+    ready: bool
+    state: str
+    slots: int
+    busy: int
+    memory_bytes: int
+    beat_at: int | None
+    restarts: dict[str, int]
+    silent: tuple[SilentSupervisor, ...] = ()
+    supervisors: int = 1
+    quieted: int = 0
+    instructions: tuple[Instruction, ...] = ()
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether a supervisor is up that is not quieted."""
+        return self.up and self.quieted < self.supervisors
+
+
+@dataclass(frozen=True, slots=True)
+class YardState:
+    """State of the whole yard in the broker at one moment.
+
+    Args:
+        queues: Without those on a node of a cluster that does not answer: ``server.away.queues``.
+        pools: As if none were up while their reports are unknown: ``server.pools_known``.
+        scheduler_up: Also while that is unknown.
+        hosts: Hosts from which a supervisor reports.
+        returned_s: Seconds since the broker answers again, while pools may not have reported since; else ``None``.
+        rates: By queue, where this process has read the state before.
+    """
+
+    queues: tuple[QueueStats, ...]
+    pools: dict[str, PoolState]
+    scheduler_up: bool
+    server: ServerState = TAKES_WORK
+    returned_s: float | None = None
+    hosts: frozenset[str] = frozenset()
+    rates: Mapping[str, Rates] = field(default_factory=dict)
+
+
+def yard_state() -> YardState:
+    """Read the state of the yard from the broker.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    found = facilities()
+    try:
+        return _read(declared_yard(), found)
+    except BrokerError:
+        _missed["broker"] = time.monotonic()
+        raise
+
+
+# When this process last saw no answer, by the monotonic clock.
+_missed: dict[str, float] = {}
+
+
+def _read(yard: Yard, found: Facilities) -> YardState:
+    server = read_broker_state(found)
+    stats = tuple(found.transport.stats(queue.name) for queue in yard.queues if queue.name not in server.away.queues)
+    reports = found.pools.read_all() if server.pools_known else []
+    if found.clock is not None:  # the server answers
+        found.clock.compare()
+    silent = found.pools.read_silent(reports, now_ms()) if server.pools_known else []
+    scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
+    quieted = found.pools.read_quieted(reports)
+    pools = {pool.name: pool_state(pool, reports, silent, quieted) for pool in yard.pools}
+    hosts = frozenset(report.host for report in reports)
+    return YardState(stats, pools, scheduler_up, server, _returned_s(server), hosts, measure(stats))
+
+
+def _returned_s(server: ServerState) -> float | None:
+    since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
+    if "broker" in _missed:
+        since_s.append(time.monotonic() - _missed["broker"])
+    least = min(since_s, default=GRACE_S)
+    return least if least < GRACE_S else None
+
+
+def queues() -> list[QueueState]:
+    """Return the current state of every queue, in the order of the yard.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    return queues_of(yard_state())
+
+
+def queues_of(state: YardState) -> list[QueueState]:
+    """Return every queue in a state, in the order of the yard."""
+    return [_queue_state(stats, state) for stats in state.queues]
+
+
+def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
+    queue = declared_yard().queue_of(stats.queue)
+    pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
+    return QueueState(
+        queue=stats.queue,
+        waiting=stats.live.waiting,
+        scheduled=stats.live.scheduled,
+        running=stats.live.running,
+        retrying=stats.retry.waiting + stats.retry.scheduled + stats.retry.running,
+        dead=stats.dead,
+        quarantined=stats.quarantined,
+        oldest_age_ms=stats.live.oldest_age_ms,
+        objective_ms=queue.objective_ms,
+        paused=stats.paused,
+        pools=tuple(pool.pool.name for pool in pools),
+        pools_up=sum(pool.up for pool in pools),
+        slots=sum(pool.slots for pool in pools),
+        slots_busy=sum(pool.busy for pool in pools),
+        parked=stats.parked,
+        pause=stats.pause,
+        done_objective_ms=queue.done_objective_ms,
+        oldest_unfinished_age_ms=stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None,
+    )
+
+
+def pool_state(
+    pool: Pool,
+    reports: Sequence[PoolReport],
+    silent: Sequence[SilentSupervisor] = (),
+    instructions: Mapping[str, Instruction] | None = None,
+) -> PoolState:
+    """Return the state of a pool from the reports of all supervisors.
+
+    Args:
+        instructions: By member, those by which supervisors are quieted.
+    """
+    mine = [report for report in reports if report.pool == pool.name]
+    up = [report for report in mine if report.state != "starting"]
+    quieted = [report for report in up if report.state == QUIETED]
+    taking = [report for report in up if report.state != QUIETED]
+    restarts: dict[str, int] = {}
+    for report in mine:
+        for reason, count in report.restarts.items():
+            restarts[reason] = restarts.get(reason, 0) + count
+    return PoolState(
+        pool=pool,
+        up=bool(up),
+        ready=any(child.get("ready") for report in taking if report.state != "paused" for child in report.children),
+        state=next((report.state for report in (*taking, *up, *mine)), "down"),
+        slots=sum(report.slots for report in taking) + sum(report.busy for report in quieted),
+        busy=sum(report.busy for report in up),
+        memory_bytes=sum(int(child.get("rss_bytes", 0)) for report in mine for child in report.children),
+        beat_at=max((report.beat_at for report in mine), default=None),
+        restarts=restarts,
+        silent=tuple(one for one in silent if one.pool == pool.name),
+        supervisors=len(up),
+        quieted=len(quieted),
+        instructions=tuple(found for each in quieted if (found := (instructions or {}).get(each.member))),
+    )
+
+
+def _pause(pause: QueuePause | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    return {"since": _moment(pause.since), "until": _moment(pause.until), "by": pause.by, "reason": pause.reason}
+
+
+def _moment(ms: int | None) -> str | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="microseconds")
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1_000

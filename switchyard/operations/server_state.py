@@ -1,0 +1,163 @@
+"""State of the broker's server: whether it accepts writes, and whether it may lose data. Reads alone show neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from django.conf import settings
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.health.cluster_ids import marks_of, probed_keys, where_lost
+from switchyard.broker.health.half_moved import half_moved
+from switchyard.broker.health.key_types import type_commands, wrong_types
+from switchyard.broker.health.keyspace_id import State, finding, marker_of
+from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes
+from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.conf import declared_yard
+from switchyard.leadership import SCHEDULER
+
+# First word of the server's error -> why it accepts no work, and the remedy.
+REFUSALS = {
+    "OOM": (
+        "its memory is full",
+        "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then resumes by itself. Leave "
+        "maxmemory-policy alone: any other one deletes waiting jobs.",
+    ),
+    "READONLY": (
+        "it is a replica, which only reads",
+        "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
+    ),
+    "MISCONF": (
+        "it cannot write to its disk",
+        "Free its disk and read its log; work then resumes by itself.",
+    ),
+}
+# The same for a RabbitMQ whose quorum queues confirm nothing.
+UNCONFIRMED = (
+    "its quorum queues confirm nothing, as when most nodes of RabbitMQ are away",
+    "Start the nodes that are away: `rabbitmqctl cluster_status`, on a node that is left, names those that run. Work "
+    "then resumes by itself: what waits and what was confirmed is not lost.",
+)
+# Errors that stop some queues of a cluster, while the others go on.
+OF_SOME_QUEUES = frozenset({"node_away", "half_moved"})
+# Findings that a refusal already reports.
+IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """Readiness of the server for new work.
+
+    Args:
+        refusal: Reason why it refuses writes, as half a sentence; "" when it accepts them.
+        remedy: Step after which the server accepts writes again.
+        findings: Other defects, worst first, without those that cannot be verified.
+        uptime_s: Seconds since its start, not compared; ``None`` where it does not tell.
+        away: Part of a cluster that does not answer or starts nothing.
+        pools_known, scheduler_known: The node with the pools' reports, and with the scheduler's lease, answers.
+    """
+
+    refusal: str = ""
+    remedy: str = ""
+    findings: tuple[ServerFinding, ...] = ()
+    uptime_s: int | None = field(default=None, compare=False)
+    away: AwayPart = NOTHING_AWAY
+    pools_known: bool = True
+    scheduler_known: bool = True
+
+    @property
+    def errors(self) -> tuple[ServerFinding, ...]:
+        """Findings that lose or hold up work."""
+        return tuple(found for found in self.findings if found.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[ServerFinding, ...]:
+        """Findings that may become errors, or that affect a part of the work."""
+        return tuple(found for found in self.findings if found.severity == "warning")
+
+
+TAKES_WORK = ServerState()
+
+
+def read_broker_state(found: Facilities) -> ServerState:
+    """Check the broker's server, and where RabbitMQ takes the messages both servers.
+
+    Raises:
+        BrokerUnavailable: the server does not answer, or no node of a cluster.
+    """
+    state = read_server_state(found.records.calls, found.records.keys)
+    if state.refusal or found.transport.confirms():
+        return state
+    refusal, remedy = UNCONFIRMED
+    return replace(state, refusal=refusal, remedy=remedy)
+
+
+def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
+    """Check whether the server accepts writes, its own figures, its keyspace marker and the types of our keys.
+
+    Of a cluster the nodes that answer are judged; the others are named in ``away``, and in a finding.
+
+    Raises:
+        BrokerUnavailable: the server does not answer, or no node of the cluster.
+    """
+    queues = [queue.name for queue in declared_yard().queues]
+    reports, lease = keys.pool_reports(), keys.lock(SCHEDULER)
+    away = away_part(calls, keys, queues, also=(lease, *probed_keys(calls, keys, queues)))
+    there = [queue for queue in queues if queue not in away.queues]
+    refusal, then = _refusal(calls, keys, there)
+    nodes = read_nodes(calls, production=not settings.DEBUG, keys=keys, queues=queues, away=away)
+    found = [item for item in by_code(nodes) if item.code != "unverified"]
+    if refusal:
+        found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
+    uptimes_s = [node.facts.uptime_s for node in nodes if node.facts is not None and node.facts.uptime_s is not None]
+    lost, slots = _lost_keyspace(calls, keys, queues, away), half_moved(away.half_moved)
+    wrong = (*lost, *slots, *_wrong_types(calls, keys, there), *found)
+    return ServerState(
+        refusal,
+        then,
+        wrong,
+        min(uptimes_s, default=None),
+        away,
+        pools_known=reports not in away.keys,
+        scheduler_known=lease not in away.keys,
+    )
+
+
+def _refusal(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> tuple[str, str]:
+    # SETRANGE of an empty string creates no key, and a server that refuses writes refuses it too.
+    names = [keys.queue(queue).refused for queue in queues] if calls.spread else [keys.lock("takes-work")]
+    answers = calls.pipeline([("SETRANGE", name, 0, "") for name in names], raise_errors=False)
+    # Where some nodes of a cluster accept writes, the findings about the others say what is wrong with these.
+    if not answers or not all(isinstance(answer, BrokerError) for answer in answers):
+        return "", ""
+    answer = answers[0]
+    if answer.code == "LOADING":
+        raise answer
+    return REFUSALS.get(answer.code, ("", ""))
+
+
+def _wrong_types(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[ServerFinding]:
+    families = [keys.queue(queue) for queue in queues]
+    return wrong_types(families, calls.pipeline(type_commands(families), raise_errors=False))
+
+
+def _lost_keyspace(calls: RedisCalls, keys: Keys, queues: Sequence[str], away: AwayPart) -> list[ServerFinding]:
+    """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
+    marks = [pair for pair in marks_of(calls, keys, queues) if pair[0] not in away.keys]
+    commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
+    answers = calls.pipeline(commands, raise_errors=False)
+    lost = {}
+    for (name, _), hash_, missed in zip(marks, answers[::2], answers[1::2], strict=True):
+        if isinstance(hash_, BrokerError) or isinstance(missed, BrokerError):
+            continue  # a replica without a primary, reported above
+        marker = marker_of(hash_, missed)
+        if marker.missed:
+            lost[name] = marker
+    if not lost:
+        return []
+    state: State = "another" if all(marker.id for marker in lost.values()) else "missing"
+    return finding(state, where_lost(calls, keys, queues, lost))

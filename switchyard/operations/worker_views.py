@@ -1,0 +1,203 @@
+"""Workers in the admin: supervisors with their children, and stack dumps of a pool."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import dramatiq
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.pool_reports import VERBS, Instruction, PoolReport, Verb
+from switchyard.console.broker_away import SWITCHED_OFF, not_answered
+from switchyard.jobs.running import RunningJob, running_or_none
+from switchyard.operations import stack_pages
+from switchyard.operations.instructions.services import refusal
+from switchyard.operations.yard.reported_workers import WORKERS_AWAY, reported_workers
+
+# A supervisor polls for requests every 2 s, and its children have 0.5 s to answer.
+PATIENCE_S = 10.0
+REQUEST = re.compile(r"\d{1,12}-[\w-]{22}")
+
+logger = logging.getLogger("switchyard.operations")
+
+
+@dataclass(frozen=True, slots=True)
+class StackRequest:
+    """A request for stacks.
+
+    Args:
+        late: The time for an answer has passed.
+    """
+
+    name: str
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSupervisor:
+    """A supervisor as the page shows it.
+
+    Args:
+        running: What its children run, the longest first; ``None`` where that is not known.
+        restarts: Reasons with the number of children that were replaced since it started.
+        quieted: The instruction by which it takes no new work, where that is known.
+    """
+
+    report: PoolReport
+    running: list[RunningJob] | None
+    started: datetime
+    beat: datetime
+    memory_bytes: int
+    restarts: tuple[tuple[str, int], ...]
+    quieted: Instruction | None = None
+
+    @property
+    def by_actor(self) -> list[tuple[str, int, RunningJob]]:
+        """Actors that run, with the number of their jobs and the one that has run for longest; most first."""
+        jobs: dict[str, list[RunningJob]] = {}
+        for job in self.running or ():
+            jobs.setdefault(job.actor, []).append(job)
+        return sorted(((actor, len(of), of[0]) for actor, of in jobs.items()), key=lambda found: (-found[1], found[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAct:
+    """An instruction to those supervisors of a pool that do not do so already; ``is_all``: to all of several."""
+
+    verb: Verb
+    count: int
+    is_all: bool
+
+    @property
+    def number(self) -> str:
+        """The number on its button: ``all 2``, or ``1``."""
+        return f"{'all ' if self.is_all else ''}{self.count:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPool:
+    """The supervisors of a pool with the instructions to all of them."""
+
+    name: str
+    supervisors: tuple[ShownSupervisor, ...]
+    acts: tuple[PoolAct, ...]
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the pool has a line of its own, above its supervisors."""
+        return len(self.supervisors) > 1
+
+
+@require_safe
+@never_cache
+def workers(request: HttpRequest) -> TemplateResponse:
+    """List every supervisor with its children; complete without JavaScript."""
+    _check(request, "view_operations")
+    page = admin.site.each_context(request) | {"title": "Workers"} | _content()
+    return TemplateResponse(request, "switchyard_operations/workers.html", page)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest) -> TemplateResponse:
+    """Render the part that changes."""
+    _check(request, "view_operations")
+    return TemplateResponse(request, "switchyard_operations/workers_live.html", _content())
+
+
+def _content() -> dict[str, Any]:
+    """Return the supervisors in the order of the topology, what they run, and the pools that nobody works."""
+    try:
+        workers = reported_workers()
+    except BrokerError:
+        return {"supervisors": None, "running": None, "away": WORKERS_AWAY, "off": SWITCHED_OFF}
+    running = running_or_none()
+    shown = [_shown(report, running, workers.instructions.get(report.member)) for report in workers.reports]
+    return {
+        "workers": workers,
+        "supervisors": shown,
+        "pools": [_pool(name, list(of)) for name, of in groupby(shown, key=lambda each: each.report.pool)],
+        "running": running,
+        "off": "",
+    }
+
+
+def _pool(name: str, shown: list[ShownSupervisor]) -> ShownPool:
+    hit = ((verb, sum(not refusal(each.report, verb) for each in shown)) for verb in VERBS)
+    acts = tuple(PoolAct(verb, count, is_all=1 < count == len(shown)) for verb, count in hit if count)
+    return ShownPool(name, tuple(shown), acts)
+
+
+def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instruction | None) -> ShownSupervisor:
+    jobs = None if running is None else [job for job in running if job.holder.member == report.member]
+    return ShownSupervisor(
+        report=report,
+        running=jobs,
+        started=datetime_of(report.started_at),
+        beat=datetime_of(report.beat_at),
+        memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
+        restarts=tuple(sorted(report.restarts.items())),
+        quieted=quieted,
+    )
+
+
+@require_POST
+def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
+    """Request the stacks of a supervisor's children, and redirect to the page that shows them."""
+    _check(request, "dump_stacks")
+    pools, name = facilities(dramatiq.get_broker()).pools, f"{now_ms() // 1_000}-{secrets.token_urlsafe(16)}"
+    try:
+        if member not in {supervisor.member for supervisor in pools.read_all()}:
+            raise Http404("No such supervisor reports; it has ended.")
+        pools.ask_for_stacks(member, name)
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-operations-workers"))
+    logger.info("stacks of %s requested by user %s", member, request.user.pk)
+    return redirect(reverse("switchyard-operations-stacks", args=[member, name]))
+
+
+@require_safe
+@never_cache
+def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
+    """Show the requested stacks; the page reloads every second until they arrive."""
+    _check(request, "dump_stacks")
+    if not REQUEST.fullmatch(name):
+        raise Http404("No such request.")
+    try:
+        answered = facilities(dramatiq.get_broker()).pools.read_stacks(name)
+    except BrokerError:
+        answered = None
+    may_see_jobs = request.user.has_perm("switchyard_jobs.view_job")
+    late = now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S
+    context = {
+        "title": f"Stacks of {member}",
+        "member": member,
+        "pool": member.partition(":")[0],
+        "children": None if answered is None else stack_pages.shown(answered),
+        "running": stack_pages.running_of(member, running_or_none()) if may_see_jobs else None,
+        "wanted": StackRequest(name, late),
+    }
+    return TemplateResponse(
+        request, "switchyard_operations/stacks.html", {**admin.site.each_context(request), **context}
+    )
+
+
+def _check(request: HttpRequest, right: str) -> None:
+    if not request.user.has_perm(f"switchyard_operations.{right}"):
+        raise PermissionDenied(f"The missing right is switchyard_operations.{right}.")

@@ -1,0 +1,61 @@
+"""pytest's plugin of this library: fixtures for tests without a server. Installed with the package.
+
+It imports the library when a fixture is used, so that a project without Django's settings is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from switchyard.testing import MemoryBroker
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the setting ``switchyard_in_memory``."""
+    parser.addini("switchyard_in_memory", "run every test with the broker in memory", type="bool", default=False)
+
+
+@pytest.fixture
+def switchyard_broker() -> Iterator[MemoryBroker]:
+    """The broker in memory, empty: nothing needs a server. See ``switchyard.testing``."""
+    from switchyard.testing import in_memory
+
+    switch = in_memory()
+    with switch:
+        yield switch.yard.broker
+
+
+@pytest.fixture
+def switchyard_eager() -> Iterator[MemoryBroker]:
+    """The broker in memory that runs each message where it is sent, for debugging."""
+    from switchyard.testing import in_memory
+
+    switch = in_memory(eager=True)
+    with switch:
+        yield switch.yard.broker
+
+
+@pytest.fixture
+def switchyard_real_broker() -> Iterator[None]:
+    """The real broker, on purpose: the test has workers of its own, and is not warned of what it sends."""
+    from switchyard.send_warnings import real_broker_is_meant
+
+    with real_broker_is_meant():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _switchyard_in_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    wanted = request.config.getini("switchyard_in_memory")
+    own = {"switchyard_broker", "switchyard_eager", "switchyard_real_broker"} & set(request.fixturenames)
+    if not wanted or own:
+        yield
+        return
+    from switchyard.testing import in_memory
+
+    with in_memory():
+        yield

@@ -1,0 +1,223 @@
+"""Facts of queues for pages and commands, with their sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from switchyard.broker.admin.browse import BrowsedMessage
+from switchyard.broker.shapes import QueueStats
+from switchyard.broker.topology import Queue
+from switchyard.conf import declared_yard
+from switchyard.console.broker_away import NODE_SWITCHED_OFF, SWITCHED_OFF
+from switchyard.console.formatting import ago, duration, promise, retries_text, whole_duration
+from switchyard.jobs.running import RunningJob
+from switchyard.operations.findings.facts import HeldGroup
+from switchyard.operations.findings.lateness import jobs_text, none_late
+from switchyard.operations.rows import AWAY, QUIETED, Row
+from switchyard.operations.yard.rates import Rates
+from switchyard.queues.queue_line import QueueLine
+from switchyard.queues.slot_picture import SlotPicture
+from switchyard.queues.wait_times import WaitTimes
+
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHolder:
+    """An actor that runs in slots of the queue's pools, for this queue or another one that they serve.
+
+    Args:
+        pools: Of the slots; those of a pool that serves only the queue's retries are among them.
+        longest: The job that has run for longest.
+    """
+
+    actor: str
+    count: int
+    queues: tuple[str, ...]
+    pools: tuple[str, ...]
+    longest: RunningJob
+
+    def holding(self, slots: int) -> str:
+        """Return what the actor does, after its name: ``holds 4 of 8 slots, its longest job for 3.2 s``."""
+        ran_ms = self.longest.ran_ms
+        longest = "" if ran_ms is None else f", its longest job for {duration(ran_ms)}"
+        return f"holds {self.count:,} of {slots:,} slots{longest}"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseFacts:
+    """A pause with its times."""
+
+    since: datetime | None
+    until: datetime | None
+    by: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """Sentence of who paused the queue, since when, and why."""
+        by = f" by {self.by}" if self.by else ""
+        since = f", {ago(self.since)} ({self.since:%Y-%m-%d %H:%M:%S} UTC)" if self.since else ""
+        return f"Paused{by}{since}.{f' Reason: {self.reason}.' if self.reason else ''}"
+
+    @property
+    def end(self) -> str:
+        """Until when it stays paused."""
+        if self.until is None:
+            return "It stays so until somebody resumes it."
+        return f"Resumes by itself {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeFacts:
+    """A purge whose messages are set aside, with its times.
+
+    Args:
+        can_undo: It is not being dropped.
+    """
+
+    id: str
+    count: int
+    at: datetime
+    until: datetime
+    by: str
+    reason: str
+    can_undo: bool
+    undoing: bool
+
+    @property
+    def sentence(self) -> str:
+        """Sentence of who set messages aside, when, and why."""
+        messages = "1 message" if self.count == 1 else f"{self.count:,} messages"
+        reason = f" Reason: {self.reason}." if self.reason else ""
+        return f"{messages} set aside {ago(self.at)} by {self.by}.{reason}"
+
+    @property
+    def end(self) -> str:
+        """Sentence of what becomes of them."""
+        if self.undoing:
+            return "They are being put back."
+        return (
+            f"The scheduler drops them after {self.until:%H:%M:%S} UTC." if self.can_undo else "They are being dropped."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """A queue at one moment.
+
+    Args:
+        stats, row: ``None`` and of unknown state while the broker is unavailable.
+        holders, running: ``None`` while the broker is unavailable.
+        next, held, purges: Empty where the broker is not Switchyard's own.
+        waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
+        history: Whether the database answered.
+        picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
+        change: The line to change while an actor blocks the queue.
+        node: Address of the master of a cluster that holds it; "" where the broker is one server.
+    """
+
+    queue: Queue
+    row: Row
+    stats: QueueStats | None
+    pause: PauseFacts | None
+    rates: Rates | None
+    holders: tuple[SlotHolder, ...] | None
+    running: list[RunningJob] | None
+    next: tuple[BrowsedMessage, ...]
+    held: tuple[HeldGroup, ...]
+    waits: WaitTimes | None
+    dones: WaitTimes | None
+    history: bool
+    purges: tuple[PurgeFacts, ...]
+    pools: tuple[str, ...]
+    at: datetime
+    picture: SlotPicture | None = None
+    change: QueueLine | None = None
+    node: str = ""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its pools, promise and limits by the topology."""
+        pools = [declared_yard().pool(name) for name in self.pools]
+        retry = self.queue.retry
+        limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
+        return (
+            *(f"{pool.kind}, {pool.children} × {pool.slots}" for pool in pools),
+            f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
+            f"limit {' / '.join(limits)}",
+            retries_text(retry.retries, retry.span_ms(), speed=declared_yard().retry_speed),
+            *((f"on node {self.node}",) if self.node else ()),
+        )
+
+    @property
+    def held_counted(self) -> int:
+        """Held messages that are counted by actor: the next to be due."""
+        return sum(group.count for group in self.held)
+
+    @property
+    def lead(self) -> str:
+        """Sentence of what waits."""
+        row = self.row
+        if row.waiting is None:
+            silent = "its node of the cluster" if row.state == AWAY else "the broker"
+            return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
+        if not row.waiting:
+            return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."
+        if row.state.word == QUIETED:
+            return f"Nothing starts: its pool takes no new work. {jobs_text(row.waiting)}."
+        if not row.slots:
+            return f"Nothing starts: no pool serves it. {jobs_text(row.waiting)}."
+        oldest = "" if row.oldest_age_ms is None else f", the oldest for {duration(row.oldest_age_ms)}"
+        detail = f" ({row.state.detail})" if row.state.detail and not self.pause else ""
+        return f"{jobs_text(row.waiting)}{oldest}{detail}."
+
+    @property
+    def holding(self) -> str:
+        """Words after the name of the actor with most slots; "" where none runs."""
+        return self.holders[0].holding(self.row.slots) if self.holders and self.row.busy else ""
+
+    @property
+    def held_back(self) -> str:
+        """Text after the words "Held for later": which actors, until when; "" where nothing is held."""
+        if not self.held:
+            return ""
+        first, others = self.held[0], ", and others" if len(self.held) > 1 else ""
+        return f"{first.count:,} of {first.actor} ({first.reason}), the first due {ago(first.due)}{others}"
+
+    @property
+    def switched_off(self) -> str:
+        """Reason for which acts on the queue are switched off; "" while the broker answers."""
+        if self.stats is not None:
+            return ""
+        return NODE_SWITCHED_OFF if self.row.state == AWAY else SWITCHED_OFF
+
+    @property
+    def is_late(self) -> bool:
+        """Whether moving what waits is the act that helps."""
+        return self.row.state.word in ("Late", "Blocked")
+
+    @property
+    def depth(self) -> int:
+        """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
+        return 0 if self.stats is None else waiting_and_scheduled(self.stats)
+
+
+def waiting_and_scheduled(stats: QueueStats) -> int:
+    """Return how many messages of a family wait or are scheduled."""
+    return sum(lane.waiting + lane.scheduled for lane in (stats.live, stats.retry))
+
+
+def all_queues_sentence(rows: Sequence[Row], *, away: bool) -> str:
+    """Return what the list of queues says first."""
+    if away:
+        return "What waits is unknown"
+    named = [f"{row.name} is {row.state.word.lower()}" for row in rows if row.state.level in ("warn", "bad")]
+    if not named:
+        waiting = sum(row.waiting or 0 for row in rows)
+        counted = jobs_text(waiting) if waiting else "nothing waits"
+        return f"{none_late()}; {counted}"
+    more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return ", ".join(named[:MOST_NAMED]).replace("is no pool", "has no pool") + more

@@ -1,0 +1,180 @@
+"""Data of a queue's page, read once; an unavailable broker or database leaves its part empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from django.utils import timezone
+
+from switchyard.broker.admin.browse import BrowsedMessage, look
+from switchyard.broker.admin.purge import Purge, purges
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.shapes import QueuePause
+from switchyard.broker.topology import Queue
+from switchyard.conf import declared_yard
+from switchyard.jobs.running import RunningJob, running_or_none
+from switchyard.operations.findings.facts import HeldGroup, YardFacts, held_groups
+from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
+from switchyard.operations.metrics_broker import YARD_STATE
+from switchyard.operations.queries import YardState
+from switchyard.operations.rows import Row, yard_rows
+from switchyard.operations.timeouts import NoAnswer
+from switchyard.operations.yard.state_words import shown_row
+from switchyard.queues.errors import ForeignBroker
+from switchyard.queues.facts import PauseFacts, PurgeFacts, QueueView, SlotHolder
+from switchyard.queues.queue_line import QueueLine, line_of
+from switchyard.queues.services import family_of
+from switchyard.queues.slot_picture import SlotPicture, SlotRun, picture_of
+from switchyard.queues.wait_times import EndedQueueJob, ended_jobs, percentiles, times_of
+
+TIMEOUT_S: Final = 2.0
+NEXT: Final = 10
+LOOKED_THROUGH: Final = 1_000
+
+
+def waiting_actors(queue: str) -> dict[str, int]:
+    """Return how many of the next waiting messages are of which actor; none while the broker is unavailable."""
+    counts: dict[str, int] = {}
+    try:
+        for one in look(family_of(queue), "live", "waiting", limit=LOOKED_THROUGH).items:
+            if one.message is not None:
+                counts[one.message.actor_name] = counts.get(one.message.actor_name, 0) + 1
+    except (BrokerError, ForeignBroker):
+        return {}
+    return counts
+
+
+def view_of(queue: Queue) -> QueueView:
+    """Read what a queue's page shows; waits at most 2 s for the yard's state."""
+    state = yard_state()
+    row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
+    stats = None if state is None else next((each for each in state.queues if each.queue == queue.name), None)
+    first, held, aside = _of_broker(queue) if stats is not None else ((), (), ())
+    running = running_or_none() if state is not None else None
+    if state is not None:
+        row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}))
+    pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
+    ended = ended_jobs(queue.name)
+    waits, dones = times_of(ended or ())
+    holders = None if running is None else holders_of(queue.name, pools, running)
+    return QueueView(
+        queue=queue,
+        row=row,
+        stats=stats,
+        pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
+        rates=None if state is None else state.rates.get(queue.name),
+        holders=holders,
+        running=None if running is None else [job for job in running if job.queue == queue.name],
+        next=first,
+        held=held,
+        waits=waits,
+        dones=dones,
+        history=ended is not None,
+        purges=aside,
+        pools=pools,
+        at=timezone.now(),
+        picture=_picture(queue, row, holders, running or (), ended or ()),
+        change=_change(queue, row, holders, ended or ()),
+        node=_node(queue),
+    )
+
+
+def _node(queue: Queue) -> str:
+    try:
+        family = family_of(queue.name)
+        return family.calls.node_of(family.keys.bodies)
+    except (BrokerError, ForeignBroker):
+        return ""
+
+
+def yard_state() -> YardState | None:
+    """Return the state of the yard, or ``None`` while the broker is unavailable."""
+    try:
+        return YARD_STATE.result(TIMEOUT_S)
+    except (NoAnswer, BrokerError):
+        return None
+
+
+def pause_facts(pause: QueuePause) -> PauseFacts:
+    """Return a pause with its times."""
+    return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
+
+
+_OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...]]
+
+
+def _of_broker(queue: Queue) -> _OfBroker:
+    try:
+        family = family_of(queue.name)
+        waiting = look(family, "live", "waiting", limit=NEXT)
+        aside = tuple(map(_purge_facts, purges(family)))
+        return tuple(waiting.items), held_groups(family), aside
+    except (BrokerError, LookupError, ForeignBroker):
+        return (), (), ()
+
+
+def _purge_facts(purge: Purge) -> PurgeFacts:
+    at, until = (datetime.fromtimestamp(ms / 1_000, UTC) for ms in (purge.at, purge.until))
+    undoing = purge.claim == "undo"
+    return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, purge.claim == "", undoing)
+
+
+def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) -> tuple[SlotHolder, ...]:
+    """Return who holds the slots of some pools, most first.
+
+    Args:
+        running: The longest first. A job of the queue counts whatever its worker's name is.
+    """
+    by_actor: dict[str, list[RunningJob]] = {}
+    for job in running:
+        if job.holder.pool in pools or job.queue == queue:
+            by_actor.setdefault(job.actor, []).append(job)
+    found = [
+        SlotHolder(
+            actor,
+            len(jobs),
+            queues=tuple(sorted({job.queue for job in jobs})),
+            pools=tuple(sorted({job.holder.pool or job.holder.name for job in jobs})),
+            longest=jobs[0],
+        )
+        for actor, jobs in by_actor.items()
+    ]
+    return tuple(sorted(found, key=lambda holder: (-holder.count, holder.actor)))
+
+
+def _picture(
+    queue: Queue,
+    row: Row,
+    holders: Sequence[SlotHolder] | None,
+    running: Iterable[RunningJob],
+    ended: Iterable[EndedQueueJob],
+) -> SlotPicture | None:
+    """Return what held the slots: the queue's jobs, and those of other queues that run in its pools now."""
+    if holders is None:
+        return None
+    pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
+    runs = [
+        SlotRun(job.actor, job.since, None)
+        for job in running
+        if job.since is not None and (job.holder.pool in pools or job.queue == queue.name)
+    ]
+    runs += [SlotRun(job.actor, job.started_at, job.finished_at) for job in ended if job.started_at is not None]
+    late = row.state.word in LATE_WORDS
+    return picture_of(runs, row.slots, now_ms(), late_after_ms=queue.objective_ms if late else None)
+
+
+def _change(
+    queue: Queue, row: Row, holders: Sequence[SlotHolder] | None, ended: Iterable[EndedQueueJob]
+) -> QueueLine | None:
+    if row.state.word != BLOCKED or not holders:
+        return None
+    first = holders[0]
+    lately = percentiles([job.run_ms for job in ended if job.actor == first.actor and job.run_ms is not None])
+    return line_of(queue, first.actor, max(first.longest.ran_ms or 0, lately.p95 if lately else 0))
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC)

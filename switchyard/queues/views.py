@@ -1,0 +1,104 @@
+"""Pages of the queues: the list, one queue, and the part of its page that the page polls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from switchyard.broker.shapes import QueueStats
+from switchyard.broker.topology import Queue
+from switchyard.conf import declared_yard
+from switchyard.console.broker_away import SWITCHED_OFF
+from switchyard.operations.findings.facts import facts_of
+from switchyard.operations.rows import yard_rows
+from switchyard.operations.yard.state_words import shown_rows
+from switchyard.queues import queries
+from switchyard.queues.facts import all_queues_sentence
+from switchyard.queues.sorting import ORDERS, heads, in_order
+
+
+@require_safe
+@never_cache
+def queues(request: HttpRequest) -> TemplateResponse:
+    """List every queue."""
+    check(request, "view_operations")
+    state = queries.yard_state()
+    stats = {} if state is None else {found.queue: found for found in state.queues}
+    rows = [
+        (row, found and found.pause and queries.pause_facts(found.pause), *_kept(found))
+        for row in (yard_rows(declared_yard(), None) if state is None else shown_rows(facts_of(state)))
+        if row.kind == "queue"
+        for found in [stats.get(row.name)]
+    ]
+    sentence = all_queues_sentence([row for row, *_ in rows], away=state is None)
+    sort = request.GET.get("sort", "")
+    context = {
+        "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
+        "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
+        "may_choose": request.user.has_perm("switchyard_operations.pause_queue"),
+        "off": SWITCHED_OFF if state is None else "",
+    }  # fmt: skip
+    if request.GET.get("part") == "live":  # what the open page fetches
+        return TemplateResponse(request, "switchyard_queues/queues_live.html", context)
+    return TemplateResponse(request, "switchyard_queues/queues.html", {**admin.site.each_context(request), **context})
+
+
+def _kept(stats: QueueStats | None) -> tuple[int | None, int | None]:
+    """Return how many messages of a queue wait for a retry or are retried, and how many are dead letters."""
+    if stats is None:
+        return None, None
+    return stats.retry.waiting + stats.retry.scheduled + stats.retry.running, stats.dead
+
+
+@require_safe
+@never_cache
+def queue(request: HttpRequest, name: str) -> TemplateResponse:
+    """Show one queue; complete without JavaScript."""
+    check(request, "view_operations")
+    waiting = sorted(queries.waiting_actors(queue_of(name).name).items(), key=lambda found: (-found[1], found[0]))
+    context = {**admin.site.each_context(request), "waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
+    return _rendered(request, name, "switchyard_queues/queue.html", context)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest, name: str) -> TemplateResponse:
+    """Render the part that changes."""
+    return _rendered(request, name, "switchyard_queues/queue_live.html", {})
+
+
+def check(request: HttpRequest, right: str) -> None:
+    """Refuse a user without a right of the operations room.
+
+    Raises:
+        PermissionDenied: the user has not the right.
+    """
+    if not request.user.has_perm(f"switchyard_operations.{right}"):
+        raise PermissionDenied(f"The missing right is switchyard_operations.{right}.")
+
+
+def queue_of(name: str) -> Queue:
+    """Return a queue of the yard.
+
+    Raises:
+        Http404: the yard has none of that name.
+    """
+    for found in declared_yard().queues:
+        if found.name == name:
+            return found
+    raise Http404(f"The topology has no queue {name}.")
+
+
+def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> TemplateResponse:
+    check(request, "view_operations")
+    seen = queries.view_of(queue_of(name))
+    return TemplateResponse(
+        request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue, "is_fullwidth": "1"}
+    )

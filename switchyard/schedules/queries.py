@@ -1,0 +1,140 @@
+"""Reads of the schedules, for the command and the admin."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.console.formatting import ago, counted
+from switchyard.leadership import anyone_leads
+from switchyard.schedules.cron_words import words_of
+from switchyard.schedules.models import ScheduleState, ScheduleTick
+from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.strips import LATE_MS
+
+SHOWN_TICKS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """State of one schedule. Fields are ``None`` before the first tick; ``next_tick`` if there is no next one.
+
+    Args:
+        paused_at: ``None`` for a schedule that is not paused; the other fields of a pause are then of no meaning.
+        missed: Ticks that the present pause has missed; 0 for a schedule that is not paused.
+        next_tick: The next tick that is sent: the first one after the end of a pause, ``None`` without an end.
+    """
+
+    name: str
+    spec: str
+    queue: str
+    catch_up: str
+    last_tick: datetime.datetime | None
+    last_job_id: str | None
+    lateness_ms: int | None
+    next_tick: datetime.datetime | None
+    paused_at: datetime.datetime | None = None
+    paused_until: datetime.datetime | None = None
+    paused_by: str = ""
+    paused_reason: str = ""
+    missed: int = 0
+
+    @property
+    def words(self) -> str:
+        """Return the expression in words, or "" for one that has no short form."""
+        return words_of(self.spec)
+
+    @property
+    def pause_words(self) -> str:
+        """Return the pause as sentences; "" for a schedule that is not paused."""
+        if self.paused_at is None:
+            return ""
+        until = self.paused_until
+        end = f"until {until.day} {until:%b %Y %H:%M} UTC" if until else "until somebody resumes it"
+        reason = f": {self.paused_reason}" if self.paused_reason else ""
+        by = f"Paused by {self.paused_by or 'somebody'} {ago(self.paused_at)}, {end}{reason}"
+        return f"{by}. It has missed {counted(self.missed, 'tick')}; resuming sends none of them."
+
+
+def overview(now: datetime.datetime) -> list[ScheduleRow]:
+    """Return every declared schedule by name, including those that no scheduler has run yet."""
+    states = {state.actor: state for state in ScheduleState.objects.all()}
+    return [row_of(schedule, states.get(schedule.name), now) for schedule in schedules()]
+
+
+def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
+    """Return a schedule's row."""
+    row = ScheduleRow(
+        name=schedule.name,
+        spec=schedule.text,
+        queue=schedule.actor.queue_name,
+        catch_up=schedule.catch_up,
+        last_tick=state.last_tick if state else None,
+        last_job_id=(state.last_job_id or None) if state else None,
+        lateness_ms=state.lateness_ms if state else None,
+        next_tick=schedule.next(now),
+    )
+    if state is None or not state.is_paused(now):
+        return row
+    until = state.paused_until
+    return replace(
+        row,
+        next_tick=None if until is None else schedule.next(until - datetime.timedelta(microseconds=1)),
+        paused_at=state.paused_at,
+        paused_until=until,
+        paused_by=state.paused_by,
+        paused_reason=state.paused_reason,
+        missed=state.missed,
+    )
+
+
+def scheduler_leads() -> bool | None:
+    """Return whether a scheduler leads; ``None`` while the broker does not answer."""
+    records = facilities().records
+    try:
+        return anyone_leads(records.calls, records.keys)
+    except BrokerError:
+        return None
+
+
+def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
+    """Return how the schedules do, in half a sentence.
+
+    Args:
+        leads: As :func:`scheduler_leads` returns it.
+    """
+    late = sum((row.lateness_ms or 0) > LATE_MS for row in rows)
+    if leads is None:
+        return "Schedules"
+    if not leads:
+        return "No schedule is sent"
+    if late:
+        return f"{counted(late, 'schedule')} {'was' if late == 1 else 'were'} sent late"
+    if not rows:
+        return "No schedules"
+    came = any(row.last_tick is not None for row in rows)
+    return f"{counted(len(rows), 'schedule')}, {'sent on time' if came else 'no tick yet'}"
+
+
+def paused(now: datetime.datetime) -> list[ScheduleRow]:
+    """Return the declared schedules that are paused."""
+    return [row for row in overview(now) if row.paused_at is not None]
+
+
+def recent_ticks() -> dict[str, list[ScheduleTick]]:
+    """Return the last ticks of every schedule, oldest first, by its name."""
+    found: dict[str, list[ScheduleTick]] = {}
+    for tick in ScheduleTick.objects.order_by("-due_at", "-id"):
+        of_this = found.setdefault(tick.schedule, [])
+        if len(of_this) < SHOWN_TICKS:
+            of_this.insert(0, tick)
+    return found
+
+
+def next_tick(name: str, now: datetime.datetime) -> datetime.datetime | None:
+    """Return a schedule's next tick, or ``None`` if there is none or the schedule is no longer declared."""
+    found = (schedule for schedule in schedules() if schedule.name == name)
+    return next((schedule.next(now) for schedule in found), None)

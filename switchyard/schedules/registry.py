@@ -1,0 +1,70 @@
+"""Registry of periodic actors: those declared with ``periodic=cron(…)``."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dramatiq
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker
+from periodiq import CronSpec
+
+from switchyard.schedules import ticks
+
+CatchUp = Literal["once", "skip", "all"]
+CATCH_UP: tuple[CatchUp, ...] = ("once", "skip", "all")
+MOST_AT_ONCE = 100
+# A new leader sends a tick that fell due during the change of leaders; with ``skip`` too.
+GRACE = datetime.timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Schedule of one periodic actor.
+
+    Args:
+        text: The cron expression as declared.
+        catch_up: Ticks to send of those missed while no scheduler ran: ``once`` the last one, ``skip`` none, ``all``
+            each of the last 100. The actor's option ``catch_up``; ``once`` by default.
+    """
+
+    actor: Actor[Any, Any]
+    spec: CronSpec
+    text: str
+    catch_up: CatchUp
+
+    @property
+    def name(self) -> str:
+        """Return the name of the actor, which is the schedule's name as well."""
+        return self.actor.actor_name
+
+    def due(self, since: datetime.datetime, now: datetime.datetime) -> list[datetime.datetime]:
+        """Return the ticks after ``since`` to send now, oldest first."""
+        missed = ticks.ticks_back(self.spec, since, now)
+        if self.catch_up == "all":
+            return list(itertools.islice(missed, MOST_AT_ONCE))[::-1]
+        last = next(missed, None)
+        if last is None or (self.catch_up == "skip" and now - last > GRACE):
+            return []
+        return [last]
+
+    def next(self, now: datetime.datetime) -> datetime.datetime | None:
+        """Return the next tick after ``now``, or ``None`` if there is none within eight years."""
+        return ticks.next_tick(self.spec, now)
+
+
+def schedules(broker: Broker | None = None) -> list[Schedule]:
+    """Return the schedules of a broker's periodic actors, sorted by name; by default of Dramatiq's global broker."""
+    actors = (broker or dramatiq.get_broker()).actors.values()
+    found = [_schedule(actor) for actor in actors if actor.options.get("periodic") is not None]
+    return sorted(found, key=lambda schedule: schedule.name)
+
+
+def _schedule(actor: Actor[Any, Any]) -> Schedule:
+    spec = actor.options["periodic"]
+    # The system check refuses other types and names them.
+    normalised = ticks.normalised(spec) if isinstance(spec, CronSpec) else spec
+    return Schedule(actor, normalised, str(spec), actor.options.get("catch_up", "once"))

@@ -1,0 +1,132 @@
+"""The scheduler: one leader sends the ticks of every schedule and runs the maintenance tasks."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+from django.db import close_old_connections
+from dramatiq.broker import Broker
+
+from switchyard.broker import clock
+from switchyard.broker.interface import facilities
+from switchyard.leadership import LEASE_S, RENEW_S, Leadership
+from switchyard.log_throttle import LogThrottle
+from switchyard.schedules import maintenance, pauses, services, ticks
+from switchyard.schedules.registry import Schedule, schedules
+
+POLL_S = 1.0
+STOP_WITHIN_S = 2.0
+log = structlog.get_logger("switchyard.scheduler")
+
+
+class Scheduler:
+    """Scheduler that sends ticks and runs maintenance tasks while its process leads.
+
+    Args:
+        broker: Broker of the periodic actors; Dramatiq's global one by default.
+        maintenance_tasks: Tasks the leader runs beside the ticks.
+        now: Wall clock, in UTC; by default the yard's, which is the server's where this host's is wrong.
+        lease_s: Seconds until another scheduler takes over; see ``Leadership``.
+        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        poll_s: Seconds between two checks of the lease and of due ticks.
+    """
+
+    def __init__(
+        self,
+        broker: Broker | None = None,
+        *,
+        maintenance_tasks: Sequence[maintenance.MaintenanceTask] = (),
+        now: Callable[[], datetime.datetime] = clock.utc_now,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
+        poll_s: float = POLL_S,
+    ) -> None:
+        records = facilities(broker).records
+        self.leadership = Leadership(records.calls, records.keys, lease_s=lease_s, renew_s=renew_s)
+        self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
+        self._clock = facilities(broker).clock
+        self._throttles: dict[str, LogThrottle] = {}
+        self._lease_throttle = LogThrottle("lease")
+        self._was_leading = False
+        self._sent_minute: datetime.datetime | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until ``stop`` is set, then release the lease."""
+        log.info("scheduler started", schedules=len(schedules(self._broker)), maintenance_tasks=len(self._tasks))
+        threads = [maintenance.start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
+        try:
+            while not stop.is_set():
+                close_old_connections()
+                self.step()
+                stop.wait(self._pause_s())
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(STOP_WITHIN_S)
+            self._release()
+        log.info("scheduler stopped")
+
+    def step(self) -> None:
+        """Acquire or renew the lease once and send the ticks that are due. Logs failures; the next step retries."""
+        try:
+            leading = self.leadership.acquire_or_renew()
+        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
+            self._lease_throttle.failed(error)
+            return
+        self._lease_throttle.succeeded()
+        if self._clock is not None:
+            self._clock.compare()
+        self._log_leadership(leading)
+        if leading:
+            self._send_due()
+
+    def _send_due(self) -> None:
+        now = self._now()
+        minute = ticks.minute_of(now)
+        if minute == self._sent_minute:
+            return
+        # A failed schedule delays no other; the minute is retried until all its ticks are sent.
+        sent = [self._send(schedule, minute, now) for schedule in schedules(self._broker)]
+        if all(sent):
+            self._sent_minute = minute
+
+    def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
+        throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
+        try:
+            state = services.load_state(schedule, minute)
+            if pauses.pass_pause(schedule, state, now):
+                throttle.succeeded()
+                return True
+            for tick in schedule.due(state.since, minute):
+                # A process suspended for longer than the lease may have lost it to another scheduler.
+                if not self.leadership.held():
+                    return False
+                job_id = services.send_tick(schedule, tick, now)
+                if job_id is not None:
+                    late_ms = int((now - tick).total_seconds() * 1000)
+                    log.info("tick", schedule=schedule.name, tick=tick.isoformat(), job_id=job_id, late_ms=late_ms)
+        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
+            throttle.failed(error)
+            return False
+        throttle.succeeded()
+        return True
+
+    def _log_leadership(self, leading: bool) -> None:
+        if leading != self._was_leading:
+            log.info("leading" if leading else "another scheduler leads, standing by")
+            self._was_leading = leading
+            self._sent_minute = None
+
+    def _pause_s(self) -> float:
+        now = self._now()
+        to_next_minute_s = 60 - now.second - now.microsecond / 1_000_000
+        return min(self._poll_s, to_next_minute_s)
+
+    def _release(self) -> None:
+        try:
+            self.leadership.release()
+        except Exception as error:  # noqa: BLE001  logged; the lease expires by itself
+            log.warning("lease not released; it expires by itself", error=str(error))

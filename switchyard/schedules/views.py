@@ -1,0 +1,175 @@
+"""Pages of schedules: the list, one schedule with its last ticks, and the acts run now, pause and resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+from dramatiq.middleware import MiddlewareError
+
+from switchyard.audit.services import Who
+from switchyard.broker.errors import BrokerError
+from switchyard.console.broker_away import not_answered
+from switchyard.console.links import job_url
+from switchyard.console.times import InvalidTime, parse_until
+from switchyard.middleware.clock_comparison import compared_now
+from switchyard.schedules import history, next_hour, pauses, queries, services, strips
+from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.registry import Schedule, schedules
+
+VIEW, RUN, PAUSE = (
+    f"switchyard_schedules.{codename}" for codename in ("view_schedulestate", "run_schedule", "pause_schedule")
+)
+LOST = "The database does not answer, so nothing was done; check /readyz, then try again."
+
+
+class PauseForm(forms.Form):
+    """Reason and end of a pause."""
+
+    reason = forms.CharField(
+        max_length=500, strip=True, widget=forms.TextInput(attrs={"class": "sy-input", "autocomplete": "off"}),
+        help_text="Shown on this page, in the doctor and in the audit log.",
+    )  # fmt: skip
+    until = forms.CharField(
+        required=False, max_length=40, label="Until, in UTC",
+        widget=forms.TextInput(attrs={"class": "sy-input sy-short", "autocomplete": "off", "placeholder": "2h"}),
+        help_text="2h, 14:00, or 2026-12-01 06:00. Empty: until somebody resumes it.",
+    )  # fmt: skip
+
+    def clean_until(self) -> Any:
+        """Return the end as a time, or ``None``.
+
+        Raises:
+            ValidationError: it is no time in the future.
+        """
+        text = self.cleaned_data["until"].strip()
+        try:
+            return parse_until(text, now=compared_now()) if text else None
+        except InvalidTime as error:
+            raise forms.ValidationError(str(error)) from error
+
+
+@require_safe
+@never_cache
+def all_schedules(request: HttpRequest) -> HttpResponse:
+    """List every schedule."""
+    _require(request, VIEW)
+    recent, now = queries.recent_ticks(), timezone.now()
+    found = queries.overview(now)
+    ticks = {row.name: recent.get(row.name, []) for row in found}
+    sent = {name: next((tick for tick in reversed(kept) if tick.job_id), None) for name, kept in ticks.items()}
+    rows = [(row, strips.draw(ticks[row.name]), sent[row.name]) for row in found]
+    leads = queries.scheduler_leads()
+    context = {
+        "title": "Schedules", "rows": rows, "leads": leads, "picture": next_hour.draw(schedules(), found, now),
+        "headline": queries.headline(found, leads), "at": now, "drawn": any(strip.bars for _, strip, _ in rows),
+        "paused": sum(row.paused_at is not None for row in found),
+    }  # fmt: skip
+    return _render(request, "list.html", context)
+
+
+@require_safe
+@never_cache
+def schedule(request: HttpRequest, name: str) -> HttpResponse:
+    """Show one schedule with its last ticks."""
+    _require(request, VIEW)
+    return _page(request, _find(name), PauseForm())
+
+
+@require_POST
+def run(request: HttpRequest, name: str) -> HttpResponse:
+    """Enqueue the schedule's actor now, and link the job."""
+    _require(request, VIEW, RUN)
+    _find(name)
+    try:
+        job_id = services.run_now(name, who=Who.of_request(request))
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-schedule", args=[name]))
+    except MiddlewareError as error:
+        messages.error(request, f"Not sent: {error}")
+    else:
+        link = format_html('{} runs now as job <a class="sy-link" href="{}">{}</a>.', name, job_url(job_id), job_id)
+        messages.success(request, link)
+    return _back(name)
+
+
+@require_POST
+def pause(request: HttpRequest, name: str) -> HttpResponse:
+    """Pause the schedule; show the form again with its errors, as 422."""
+    _require(request, VIEW, PAUSE)
+    found, form = _find(name), PauseForm(request.POST)
+    if not form.is_valid():
+        return _page(request, found, form, status=422)
+    given = form.cleaned_data
+    try:
+        pauses.pause(name, who=Who.of_request(request), reason=given["reason"], until=given["until"])
+    except DatabaseError:
+        messages.error(request, LOST)
+    else:
+        messages.success(request, f"{name} is paused. Its ticks are missed until it is resumed.")
+    return _back(name)
+
+
+@require_POST
+def resume(request: HttpRequest, name: str) -> HttpResponse:
+    """Resume the schedule, and say how many ticks it missed."""
+    _require(request, VIEW, PAUSE)
+    _find(name)
+    try:
+        missed = pauses.resume(name, who=Who.of_request(request))
+    except DatabaseError:
+        messages.error(request, LOST)
+        return _back(name)
+    if missed is None:
+        messages.warning(request, f"{name} was not paused.")
+    else:
+        counted = "1 tick" if missed == 1 else f"{missed:,} ticks"
+        messages.success(request, f"{name} is resumed. It missed {counted}, which will not be sent.")
+    return _back(name)
+
+
+def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int = 200) -> HttpResponse:
+    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), history.last_ticks(found.name)
+    context = {
+        "title": found.name,
+        "row": queries.row_of(found, state, timezone.now()),
+        "ticks": ticks,
+        "kept": history.KEPT,
+        "form": form,
+        "leads": queries.scheduler_leads(),
+    }
+    return _render(request, "schedule.html", context, status=status)
+
+
+def _find(name: str) -> Schedule:
+    try:
+        return services.find(name)
+    except services.UnknownSchedule as error:
+        raise Http404(str(error)) from error
+
+
+def _back(name: str) -> HttpResponseRedirect:
+    return redirect("switchyard-schedule", name)
+
+
+def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
+    rights = {"may_run": request.user.has_perm(RUN), "may_pause": request.user.has_perm(PAUSE)}
+    page = admin.site.each_context(request) | {"is_fullwidth": "1"} | rights | context
+    return TemplateResponse(request, f"switchyard_schedules/{template}", page, status=status)
+
+
+def _require(request: HttpRequest, *rights: str) -> None:
+    for right in rights:
+        if not request.user.has_perm(right):
+            raise PermissionDenied(f"The missing right is {right}.")

@@ -1,0 +1,193 @@
+"""Warnings of sends: in development inside a transaction, or of a time without a zone; in tests to the real broker."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+import unittest
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+from django.conf import settings
+from django.db import connections
+from dramatiq.broker import Broker
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware, MiddlewareError
+
+from switchyard.broker import errors
+from switchyard.broker.queue.arguments.types import argument_types
+from switchyard.middleware import places
+from switchyard.middleware.arguments import signature_of
+
+logger = logging.getLogger("switchyard.jobs")
+
+# Not empty while a test sends to the real broker on purpose.
+_meant: list[bool] = []
+
+# Folders of the code between the project's call and this middleware.
+PASSED_OVER = tuple(
+    str(folder)
+    for folder in (
+        Path(dramatiq.__file__).parent,
+        Path(errors.__file__).parent,
+        Path(places.__file__).parent,
+        Path(__file__).parent,
+    )
+)
+
+
+def warnings_of_sends(*, debug: bool) -> list[Middleware]:
+    """Return the middleware that warns in development, and in a process that runs pytest or ``manage.py test``."""
+    is_test_run = "pytest" in sys.modules or sys.argv[1:2] == ["test"]
+    return [*([TransactionWarnings(), ZoneWarnings()] if debug else []), *([SendsInTesting()] if is_test_run else [])]
+
+
+class TransactionWarnings(Middleware):
+    """Log of each place in the project's code that sends a message inside a transaction, once a process.
+
+    A worker may start the job before the commit.
+
+    Listed in development only. Test runners turn ``DEBUG`` off and keep a transaction open: they are not warned.
+    """
+
+    def __init__(self) -> None:
+        self._reported: set[str] = set()
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Warn if a transaction of this thread is open."""
+        if not settings.DEBUG or not any(each.in_atomic_block for each in connections.all(initialized_only=True)):
+            return
+        where = calling_place()
+        if where in self._reported:
+            return
+        self._reported.add(where)
+        logger.warning(
+            "actor %s: sent inside a transaction at %s; a worker may start the job before the commit, and it runs "
+            "after a rollback too; write enqueue_on_commit(%s, ...) of %s.jobs.services",
+            message.actor_name,
+            where,
+            message.actor_name,
+            __package__,
+        )
+
+
+class ZoneWarnings(Middleware):
+    """Log of each argument, once a process, that is annotated ``datetime`` and gets a time without a zone.
+
+    Listed in development only, where ``USE_TZ`` is set as it is everywhere here.
+    """
+
+    def __init__(self) -> None:
+        self._reported: set[tuple[str, str]] = set()
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Warn of times without a zone."""
+        actor = broker.actors.get(message.actor_name)
+        if actor is None or not argument_types(actor.fn).is_typed:
+            return
+        try:
+            given = signature_of(actor.fn).bind(*message.args, **message.kwargs).arguments
+        except TypeError:  # refused by another middleware, or of other code
+            return
+        for name, value in given.items():
+            if (
+                not isinstance(value, datetime)
+                or value.tzinfo is not None
+                or (actor.actor_name, name) in self._reported
+            ):
+                continue
+            self._reported.add((actor.actor_name, name))
+            logger.warning(
+                "actor %s: argument %s has no zone; send timezone.now(), or timezone.make_aware(%s), of django.utils",
+                actor.actor_name,
+                name,
+                name,
+            )
+
+
+class SentInTesting(UserWarning, MiddlewareError):
+    """A test sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test.
+
+    Args:
+        test: Name of the test.
+    """
+
+    def __init__(self, actor_name: str, test: str) -> None:
+        super().__init__(
+            f"actor {actor_name}: the test {test} sent it to the real broker, and no test runs what waits there; write "
+            f"@in_memory() of {__package__}.testing above the test or its class, or give it the fixture "
+            "switchyard_broker of pytest; a test with workers of its own is given switchyard_real_broker"
+        )
+
+
+class SendsInTesting(Middleware):
+    """Warn, once for each test and actor, of a message that a test sends to the real broker.
+
+    Listed in runs of tests only.
+    """
+
+    def __init__(self) -> None:
+        self._test, self._reported = "", set[str]()
+
+    def before_enqueue(self, broker: Broker, message: Message[object], delay: int | None) -> None:
+        """Warn if a test runs that did not ask for the real broker.
+
+        Raises:
+            SentInTesting: warnings are errors.
+        """
+        if _meant or not (test := running_test()):
+            return
+        if test != self._test:
+            self._test, self._reported = test, set()
+        if message.actor_name in self._reported:
+            return
+        self._reported.add(message.actor_name)
+        file, line = calling_line()
+        warnings.warn_explicit(SentInTesting(message.actor_name, test), SentInTesting, file, line)
+
+
+@contextmanager
+def real_broker_is_meant() -> Iterator[None]:
+    """Send without the warning in this block."""
+    _meant.append(True)
+    try:
+        yield
+    finally:
+        _meant.pop()
+
+
+def running_test() -> str:
+    """Return the name of the test that leads here, "" if there is none, or a fixture of pytest leads here.
+
+    A fixture may be of many tests.
+    """
+    if "pytest" in sys.modules and (named := os.environ.get("PYTEST_CURRENT_TEST")):
+        test, _, phase = named.rpartition(" ")
+        return test if phase == "(call)" else ""
+    frame = inspect.currentframe()
+    while frame is not None:
+        case: Any = frame.f_locals.get("self")
+        if issubclass(type(case), unittest.TestCase):  # isinstance would make what a lazy object stands for
+            return str(case.id())
+        frame = frame.f_back
+    return ""
+
+
+def calling_place() -> str:
+    """Return the innermost place of the project's code that led here."""
+    return places.place(*calling_line())
+
+
+def calling_line() -> tuple[str, int]:
+    """Return the file and the number of the innermost line of the project's code that led here."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(PASSED_OVER):
+        frame = frame.f_back
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)  # CPython has frames

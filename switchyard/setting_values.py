@@ -1,0 +1,287 @@
+"""Rules of single settings: each returns the value to use, or raises :class:`InvalidSetting` with a remedy."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from switchyard.broker.errors import SwitchyardError, UnusableAddress
+from switchyard.broker.redis import sentinel_url
+from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
+from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
+
+BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
+RABBITMQ_SCHEMES = ("amqp", "amqps")
+# Options of pika, which raises an error without a variable's name for others. It is not installed everywhere.
+RABBITMQ_WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
+RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout", "stack_timeout")
+RABBITMQ_OPTIONS = (
+    *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
+)  # fmt: skip
+# Scheme of an address -> its module, with requirement and extra of the wheel as pyproject.toml has them.
+PACKAGES: Final = {
+    "amqp": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
+    "amqps": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
+    "s3": ("boto3", "boto3>=1.40,<2", "s3"),
+    "gs": ("google.cloud.storage", "google-cloud-storage>=3.1,<4", "gcs"),
+}
+DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
+LOG_FORMATS = ("json", "console")
+PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
+
+
+class InvalidSetting(SwitchyardError):
+    """A setting or environment variable that cannot or must not be used. It stops the start with exit code 78.
+
+    Args:
+        name: The environment variable, or ``SWITCHYARD["KEY"]``.
+    """
+
+    def __init__(self, name: str, fact: str, remedy: str) -> None:
+        self.name, self.fact, self.remedy = name, fact, remedy
+        super().__init__(f"{name}: {fact}; {remedy}")
+
+
+def with_valid_port(name: str, url: str) -> str:
+    """Return an URL whose port, if there is one, is a number.
+
+    Raises:
+        InvalidSetting: the port is no number. The URL is not in the message: what looks like a port may be a password.
+    """
+    try:
+        urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
+    except ValueError:
+        remedy = "write /, ? and # within a password as %2F, %3F and %23"
+        raise InvalidSetting(name, "has a port that is no number", remedy) from None
+    return url
+
+
+def refuse_without_package(name: str, scheme: str) -> None:
+    """Refuse an address whose client is not installed.
+
+    Raises:
+        InvalidSetting: the package of this scheme is missing.
+    """
+    module, requirement, extra = PACKAGES.get(scheme, ("", "", ""))
+    if module and not _exists(module):
+        package = re.split("[<>=]", requirement, maxsplit=1)[0]
+        fact = f"{scheme}: needs the package {package}, which is not installed"
+        raise InvalidSetting(name, fact, _installs(requirement, extra))
+
+
+def refuse_without_driver(databases: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a PostgreSQL in ``DATABASES`` whose driver is not installed, before Django does so with a traceback.
+
+    Raises:
+        InvalidSetting: psycopg is missing, finds no libpq, or lacks the package of Django's pool.
+    """
+    for alias, database in databases.items():
+        if not str(database.get("ENGINE", "")).endswith((".postgresql", ".postgis")):
+            continue
+        name, remedy = f'DATABASES["{alias}"]', _installs(*DRIVER)
+        if error := _import_error("psycopg"):
+            if _import_error("psycopg2"):  # Django works with either
+                raise InvalidSetting(name, f"PostgreSQL needs the package psycopg: {error}", remedy)
+        elif (database.get("OPTIONS") or {}).get("pool") and (error := _import_error("psycopg_pool")):
+            raise InvalidSetting(name, f"pool in OPTIONS needs the package psycopg_pool: {error}", remedy)
+
+
+def _installs(requirement: str, extra: str) -> str:
+    return f"run: pip install '{requirement}', which the extra {extra} of the wheel brings"
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent of it
+        return False
+
+
+def _import_error(module: str) -> str:
+    """Return why a module cannot be imported, in one line, or "" when it can."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) -> str:
+    """Return a value that is one of ``choices``, or the default for an empty one.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    value = value or default
+    if value not in choices:
+        raise InvalidSetting(name, f"{value!r} is not one of {', '.join(choices)}", f"set {name}={choices[0]}")
+    return value
+
+
+def number_of(name: str, value: Any, *, least: int, most: int) -> int:
+    """Return a whole number; the environment gives it as text.
+
+    Raises:
+        InvalidSetting: it is none, or not within ``least`` and ``most``.
+    """
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is not int or not least <= number <= most:
+        raise InvalidSetting(
+            name, f"{value!r} is no number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
+        )
+    return number
+
+
+def days_of(name: str, value: Any) -> dict[str, int]:
+    """Return days by name, from a mapping or from text such as ``reports=365 exports=30``; 0 days are left out.
+
+    Raises:
+        InvalidSetting: no such pairs, a name twice, or a number of days that is not within 0 and 36,500.
+    """
+    remedy = "write for example pictures=90 exports=30"
+    if isinstance(value, str):
+        pairs = [tuple(pair.split("=", 1)) for pair in value.replace(",", " ").split()]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        raise InvalidSetting(name, f"is a {type(value).__name__}, not days by name", remedy)
+    found: dict[str, int] = {}
+    for pair in pairs:
+        if len(pair) != 2 or not isinstance(pair[0], str) or not pair[0].isidentifier():
+            raise InvalidSetting(name, f"{'='.join(map(str, pair))!r:.60} is no name with its days", remedy)
+        if pair[0] in found:
+            raise InvalidSetting(name, f"names {pair[0]} twice", remedy)
+        found[pair[0]] = number_of(f"{name}, {pair[0]}", pair[1], least=0, most=36_500)
+    return {kind: days for kind, days in found.items() if days}
+
+
+def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
+    """Return the address of a RabbitMQ server, or "" where the broker is another one.
+
+    Raises:
+        InvalidSetting: its port is no number, an option is unknown or no number, a user or production has no password,
+            or pika is missing.
+    """
+    if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
+        return ""
+    parts = urlsplit(value)
+    with_valid_port(name, value)
+    if not debug and not is_loopback(parts.hostname) and not parts.password:
+        remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
+        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    if parts.username is not None and parts.password is None:
+        remedy = "write amqp://user:password@host:5672/, with nothing after the colon for an empty password"
+        raise InvalidSetting(name, "names a user without a password", remedy)
+    refuse_without_package(name, parts.scheme)
+    for option, given in parse_qsl(parts.query, keep_blank_values=True):
+        if option not in RABBITMQ_OPTIONS:
+            remedy = f"write one of {', '.join(RABBITMQ_OPTIONS)}, or leave it out"
+            raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
+        if option in RABBITMQ_WHOLE_NUMBERS and not re.fullmatch(r"[0-9]+", given):
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
+        if option in RABBITMQ_SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
+    return value
+
+
+def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
+    """Return the broker's address, in development a socket in the state folder. In production it needs a password.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    if value == "":
+        if not debug:
+            raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
+        return f"unix://{state_dir / 'valkey.sock'}"
+    parts, _ = split_hosts(value)
+    if parts.scheme not in BROKER_SCHEMES:
+        known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
+        fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
+        raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
+    if sentinel_url.is_sentinel_url(value):
+        try:
+            hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
+        except UnusableAddress as error:
+            raise InvalidSetting(name, error.fact, error.remedy) from None
+    elif is_cluster(value):
+        try:
+            hosts = {host for host, _ in split_cluster_url(value)[1]}
+        except UnusableAddress as error:
+            raise InvalidSetting(name, error.fact, error.remedy) from None
+    else:
+        hosts = {parts.hostname} if parts.hostname else set()
+        with_valid_port(name, value)
+        database = unquote(parts.path).replace("/", "")
+        if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
+            remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
+            raise InvalidSetting(name, "has a database that is no number", remedy)
+    try:
+        check_options(value, own=sentinel_url.OWN if sentinel_url.is_sentinel_url(value) else ())
+    except UnusableAddress as error:
+        raise InvalidSetting(name, error.fact, error.remedy) from None
+    loopback = hosts and all(map(is_loopback, hosts))
+    if not debug and parts.scheme != "unix" and not loopback and not parts.password:
+        remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
+        far = min((host for host in hosts if not is_loopback(host)), default=parts.hostname)
+        raise InvalidSetting(name, f"{far} is reached without a password", remedy)
+    return value
+
+
+def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -> str:
+    """Return the root of the web's address, without a slash at the end.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    if value == "" and debug:
+        value = "http://127.0.0.1:8000"
+    if value == "":
+        host = next((host.lstrip(".") for host in hosts if host != "*"), "")
+        if not host:
+            raise InvalidSetting(name, "is not set, and ALLOWED_HOSTS names no host", "use https://yard.example.com")
+        value = f"https://{host}"
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidSetting(name, f"{value!r} is no web address", "use https://yard.example.com")
+    return value.rstrip("/")
+
+
+def addresses_of(name: str, value: Any) -> frozenset[tuple[str, int]]:
+    """Return pairs of host and port from a list, or from text with spaces or commas between.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    entries: Iterable[Any] = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(entries, Iterable):
+        raise InvalidSetting(name, f"{value!r} is no list of host:port", f"set {name} to for example 127.0.0.1:9000")
+    return frozenset(_address(name, entry) for entry in entries)
+
+
+def _address(name: str, entry: Any) -> tuple[str, int]:
+    host, _, port = entry.rpartition(":") if isinstance(entry, str) else ("", "", "")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
+    return host.strip("[]"), int(port)
+
+
+def git_release(folder: Path) -> str:
+    """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

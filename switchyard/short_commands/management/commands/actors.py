@@ -1,0 +1,3 @@
+"""The command ``actors`` under its short name."""
+
+from switchyard.actors.commands.actors import Command as Command

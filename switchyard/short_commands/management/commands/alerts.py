@@ -1,0 +1,3 @@
+"""The command ``alerts`` under its short name."""
+
+from switchyard.alerts.commands.alerts import Command as Command

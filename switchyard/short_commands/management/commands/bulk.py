@@ -1,0 +1,3 @@
+"""The command ``bulk`` under its short name."""
+
+from switchyard.bulk.commands.bulk import Command as Command

@@ -1,0 +1,3 @@
+"""The command ``history`` under its short name."""
+
+from switchyard.history.commands.history import Command as Command

@@ -1,0 +1,3 @@
+"""The command ``jobs`` under its short name."""
+
+from switchyard.jobs.commands.jobs import Command as Command

@@ -1,0 +1,3 @@
+"""The command ``queues`` under its short name."""
+
+from switchyard.queues.commands.queues import Command as Command

@@ -1,0 +1,3 @@
+"""The command ``runhistory`` under its short name."""
+
+from switchyard.history.commands.runhistory import Command as Command

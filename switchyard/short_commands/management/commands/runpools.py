@@ -1,0 +1,3 @@
+"""The command ``runpools`` under its short name."""
+
+from switchyard.workers.commands.runpools import Command as Command

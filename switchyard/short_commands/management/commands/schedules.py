@@ -1,0 +1,3 @@
+"""The command ``schedules`` under its short name."""
+
+from switchyard.schedules.commands.schedules import Command as Command

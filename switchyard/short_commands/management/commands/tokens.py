@@ -1,0 +1,3 @@
+"""The command ``tokens`` under its short name."""
+
+from switchyard.api.commands.tokens import Command as Command

@@ -1,0 +1,3 @@
+"""The command ``top`` under its short name."""
+
+from switchyard.top.commands.top import Command as Command

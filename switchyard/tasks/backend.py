@@ -1,0 +1,184 @@
+"""The backend that ``TASKS`` names: validates tasks, enqueues them as jobs, reads their results."""
+
+from __future__ import annotations
+
+from inspect import iscoroutinefunction
+from typing import Any, Final
+
+import dramatiq
+from django.core import checks
+from django.db import connections, transaction
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.stores.job_records import ENDED
+from switchyard.broker.validation import LONGEST_DELAY_MS
+from switchyard.conf import declared_yard
+from switchyard.middleware.arguments import misfit
+from switchyard.middleware.errors import ArgumentMismatch
+from switchyard.tasks.registry import is_discovered, register, task_at
+from switchyard.tasks.results import make_result, milliseconds, moment, result_of_record
+from switchyard.tasks.task_actors import actor_of
+from switchyard.tasks.task_api import (
+    BaseTaskBackend,
+    InvalidTask,
+    Task,
+    TaskResult,
+    TaskResultDoesNotExist,
+    normalize_json,
+    task_enqueued,
+)
+
+OPTIONS: Final = frozenset({"modules", "database", "actor_options"})
+
+
+class SwitchyardBackend(BaseTaskBackend):
+    """Run tasks as jobs of the yard.
+
+    Keys of its entry in ``TASKS``: ``QUEUES`` (by default all of the topology); ``ENQUEUE_ON_COMMIT`` (default
+    ``True``: inside a transaction a task is enqueued at its commit, and never when it is rolled back); ``OPTIONS`` with
+    ``modules`` (more modules with tasks that workers import), ``database`` (alias of the transaction, default
+    ``default``) and ``actor_options`` (options of the actors that run the tasks, such as ``max_retries``).
+    """
+
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        super().__init__(alias, params)
+        self.declared_queues = {queue.name for queue in declared_yard().queues}
+        self.queues = set(params.get("QUEUES") or self.declared_queues)
+        self.enqueue_on_commit = bool(params.get("ENQUEUE_ON_COMMIT", True))
+        self.modules: tuple[str, ...] = tuple(self.options.get("modules", ()))
+        self.database: str = self.options.get("database", "default")
+        self.actor_options: dict[str, Any] = dict(self.options.get("actor_options", {}))
+
+    def validate_task(self, task: Task) -> None:
+        """Refuse a task that cannot run here, and keep any other, so that workers know it.
+
+        Raises:
+            InvalidTask: as every backend says, or its queue is not in the topology, or it is asynchronous and workers
+                of its queue run greenlets.
+        """
+        usable = self.queues & self.declared_queues
+        if task.queue_name not in usable:
+            raise InvalidTask(
+                f"Queue '{task.queue_name}' is not valid for backend; it has {', '.join(sorted(usable)) or 'none'}."
+            )
+        super().validate_task(task)
+        if iscoroutinefunction(task.func) and (pools := _greenlet_pools(task.queue_name)):
+            raise InvalidTask(
+                f"Task function is asynchronous, and pool {', '.join(pools)} of queue '{task.queue_name}' runs "
+                "greenlets; name a queue of threads or processes, or write it with def."
+            )
+        register(task)
+
+    def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
+        """Enqueue a task: at the commit inside a transaction, else now, as ``ENQUEUE_ON_COMMIT`` says.
+
+        The result's ``enqueued_at`` is ``None`` until then.
+
+        Raises:
+            InvalidTask: see :meth:`validate_task`; or no worker imports the task's module.
+            TypeError, ValueError: an argument is no JSON.
+            ArgumentMismatch: the arguments do not fit the task's function.
+            BrokerUnavailable, QueueFull: it was not enqueued; at the commit, the commit stands.
+        """
+        from switchyard.jobs.services import enqueue_message, message_of  # models are not loaded when tasks are
+
+        self.validate_task(task)
+        given: Any = normalize_json({"args": args, "kwargs": kwargs})
+        self._require_discovered(task)
+        actor = actor_of(task, dramatiq.get_broker(), **self.actor_options)
+        if (wrong := misfit(actor.fn, len(given["args"]), given["kwargs"].keys())) is not None:
+            raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
+        sent: dict[str, Any] = {"backend": self.alias}
+        if task.run_after is not None:
+            sent["run_after"] = milliseconds(task.run_after)
+            if sent["run_after"] - now_ms() > LONGEST_DELAY_MS:
+                raise InvalidTask(f"run_after is {task.run_after}, more than a year away.")
+        message, look_up = message_of(
+            actor, "", given["kwargs"], None, tuple(given["args"]), task=sent, priority=-task.priority
+        )
+        message = message.copy(queue_name=task.queue_name)
+        result = make_result(
+            task,
+            job_id=message.message_id,
+            state="queued",
+            queue=task.queue_name,
+            options=message.options,
+            args=given["args"],
+            kwargs=given["kwargs"],
+        )
+
+        def send() -> None:
+            delay_ms = max(sent["run_after"] - now_ms(), 0) or None if "run_after" in sent else None
+            enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
+            object.__setattr__(result, "enqueued_at", moment(message.options.get("enqueued_at", now_ms())))
+            task_enqueued.send(type(self), task_result=result)
+
+        if self.enqueue_on_commit and connections[self.database].in_atomic_block:
+            transaction.on_commit(send, using=self.database)
+        else:
+            send()
+        return result
+
+    def get_result(self, result_id: str) -> TaskResult:
+        """Return a task's result, from the broker's record or from the history.
+
+        Raises:
+            TaskResultDoesNotExist: no job has the id, it is no task's, its record has been dropped, or it waits for
+                the commit of a transaction.
+            BrokerUnavailable: the broker did not answer.
+            ResultStoreUnavailable: the store that has its return value did not answer.
+        """
+        from switchyard.history.queries import find
+        from switchyard.jobs.queries import find_job, is_job_id, record_of_row, with_result
+
+        job_id = str(result_id).lower()
+        record = with_result(find_job(job_id))
+        if record is None and is_job_id(job_id) and (row := find(job_id)) is not None and row.state in ENDED:
+            record = with_result(record_of_row(row))
+            if row.state == "succeeded" and not row.result and (record is None or record.result is None):
+                raise TaskResultDoesNotExist(f"{result_id}: it succeeded, its return value is not kept any more")
+        task = None if record is None else task_at(record.actor)
+        if record is None or task is None:
+            raise TaskResultDoesNotExist(result_id)
+        return result_of_record(task, record)
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        """E040 to E042: settings of the backend that cannot be used."""
+        found = list(super().check(**kwargs))
+
+        def add(id_: str, fact: str, remedy: str) -> None:
+            found.append(checks.Error(fact, hint=remedy, obj=f'TASKS["{self.alias}"]', id=id_))
+
+        if missing := sorted(self.queues - self.declared_queues):
+            there = ", ".join(sorted(self.declared_queues))
+            add(
+                "switchyard.E040",
+                f"QUEUES names {', '.join(missing)}, no queue",
+                f"Declare it in the topology, which has {there}.",
+            )
+        if unknown := sorted(self.options.keys() - OPTIONS):
+            add("switchyard.E041", f"OPTIONS has {', '.join(unknown)}", f"There are {', '.join(sorted(OPTIONS))}.")
+        if self.enqueue_on_commit and self.database not in connections.settings:
+            remedy = 'Name one of DATABASES in OPTIONS["database"], or set ENQUEUE_ON_COMMIT to False.'
+            add("switchyard.E042", f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
+        return found
+
+    def _require_discovered(self, task: Task) -> None:
+        if is_discovered(task):
+            return
+        module = task.func.__module__
+        raise InvalidTask(
+            f"Task {task.module_path} is not known to workers: they import tasks.py of each app, the project's own "
+            f"files with @task, and OPTIONS['modules'] of the backend; add {module!r} there."
+        )
+
+
+def _greenlet_pools(queue: str) -> list[str]:
+    yard = declared_yard()
+    lanes = (queue, yard.queue_of(queue).retry_lane)
+    return sorted({pool.name for lane in lanes for pool in yard.pools_of(lane) if pool.kind == "gevent"})

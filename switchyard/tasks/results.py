@@ -1,0 +1,164 @@
+"""Results of tasks, made from the message that runs or from the record of its job."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from types import ModuleType
+from typing import Any, Final
+
+import dramatiq.errors
+import dramatiq.middleware
+from django.conf import settings
+from django.utils import timezone
+
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.job_record import JobRecord, number_or_none
+from switchyard.middleware import crashes, errors
+from switchyard.middleware.errors import Cancelled
+from switchyard.tasks.attempts import failed_attempts, fields_of, path_of
+from switchyard.tasks.task_api import (
+    TASK_MAX_PRIORITY,
+    TASK_MIN_PRIORITY,
+    InvalidTask,
+    Task,
+    TaskError,
+    TaskResult,
+    TaskResultStatus,
+    task_backends,
+)
+
+STATUS_OF: Final = {
+    "scheduled": TaskResultStatus.READY,
+    "queued": TaskResultStatus.READY,
+    "retrying": TaskResultStatus.READY,
+    "running": TaskResultStatus.RUNNING,
+    "succeeded": TaskResultStatus.SUCCESSFUL,
+    "cancelled": TaskResultStatus.FAILED,
+    "expired": TaskResultStatus.FAILED,
+    "dead": TaskResultStatus.FAILED,
+}
+# Where the class of a recorded failure is looked for: records keep its name only.
+MODULES: Final[tuple[ModuleType, ...]] = (
+    builtins,
+    errors,
+    crashes,
+    dramatiq.errors,
+    dramatiq.middleware,
+)
+
+
+def result_of_record(task: Task, job: JobRecord) -> TaskResult:
+    """Return the result that a job's record shows."""
+    error = None
+    if job.error is not None:
+        error = TaskError(exception_class_path=_path_of_name(job.error["type"]), traceback=job.error["message"])
+    elif job.state == "cancelled":
+        error = TaskError(exception_class_path=path_of(Cancelled), traceback="")
+    return make_result(
+        task,
+        job_id=job.id,
+        state=job.state,
+        queue=job.queue,
+        options=job.options,
+        args=job.args,
+        kwargs=job.kwargs,
+        worker=job.worker,
+        enqueued_ms=job.enqueued_at,
+        started_ms=job.started_at,
+        finished_ms=job.finished_at,
+        error=error,
+        value=job.result,
+    )
+
+
+def make_result(
+    task: Task,
+    *,
+    job_id: str,
+    state: str,
+    queue: str,
+    options: Mapping[str, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    worker: str = "",
+    enqueued_ms: int | None = None,
+    started_ms: int | None = None,
+    finished_ms: int | None = None,
+    error: TaskError | None = None,
+    value: Any = None,
+) -> TaskResult:
+    """Return a result.
+
+    Args:
+        task: As it was declared; the result's own is that with the priority, queue and time of the message.
+        state: Of the job.
+        options: Of the message.
+        worker: Where the last attempt ran.
+        started_ms: Start of the last attempt.
+        error: Of a failure that no attempt noted, such as a crash.
+        value: Return value, where the task succeeded.
+    """
+    failed, status = failed_attempts(options), STATUS_OF[state]
+    as_sent = task_as_sent(task, queue, options)
+    workers = [each.worker for each in failed]
+    if status == TaskResultStatus.SUCCESSFUL or status == TaskResultStatus.RUNNING:
+        workers.append(worker)
+    raised = [TaskError(exception_class_path=each.error, traceback=each.traceback) for each in failed]
+    if status == TaskResultStatus.FAILED and not raised and error is not None:
+        raised.append(error)
+    if started_ms is None and failed:
+        started_ms = failed[-1].started_ms
+    result: TaskResult = TaskResult(
+        task=as_sent,
+        id=job_id,
+        status=status,
+        enqueued_at=moment(enqueued_ms),
+        started_at=moment(failed[0].started_ms if failed else started_ms),
+        last_attempted_at=moment(started_ms),
+        finished_at=moment(finished_ms) if status in (TaskResultStatus.FAILED, TaskResultStatus.SUCCESSFUL) else None,
+        args=list(args),
+        kwargs=dict(kwargs),
+        backend=as_sent.backend,
+        errors=raised,
+        worker_ids=workers,
+    )
+    object.__setattr__(result, "_return_value", value if status == TaskResultStatus.SUCCESSFUL else None)
+    return result
+
+
+def task_as_sent(task: Task, queue: str, options: Mapping[str, Any]) -> Task:
+    """Return a task with the priority, queue, time and backend that its message says."""
+    sent, changes = fields_of(options), {"queue_name": queue}
+    if isinstance(alias := sent.get("backend"), str) and alias in task_backends.settings:
+        changes["backend"] = alias
+    found: dict[str, Any] = {**changes, "run_after": moment(number_or_none(sent.get("run_after")))}
+    if type(priority := options.get("priority")) is int:
+        found["priority"] = min(max(-priority, TASK_MIN_PRIORITY), TASK_MAX_PRIORITY)
+    if all(getattr(task, name) == value for name, value in found.items()):
+        return task
+    try:
+        return replace(task, **found)
+    except InvalidTask:  # the backend was configured otherwise when it was sent
+        return task
+
+
+def moment(at_ms: int | None) -> datetime | None:
+    """Return a time as Django has it: aware with ``USE_TZ``, else in the local time zone."""
+    if at_ms is None:
+        return None
+    at = datetime_of(at_ms)
+    return at if settings.USE_TZ else timezone.make_naive(at)
+
+
+def milliseconds(at: datetime) -> int:
+    """Return a time in ms since the epoch; a naive one is local."""
+    aware = at if timezone.is_aware(at) else timezone.make_aware(at)
+    return round(aware.timestamp() * 1000)
+
+
+def _path_of_name(name: str) -> str:
+    found = next((getattr(module, name) for module in MODULES if isinstance(getattr(module, name, None), type)), None)
+    return name if found is None else path_of(found)

@@ -1,0 +1,116 @@
+"""Actors of tasks: one for each task, under the task's import path."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any
+
+from dramatiq.actor import Actor
+from dramatiq.asyncio import async_to_sync, get_event_loop_thread
+from dramatiq.broker import Broker
+from dramatiq.middleware import CurrentMessage
+
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES
+from switchyard.middleware.envelope import ready_since
+from switchyard.middleware.retries import Retries
+from switchyard.middleware.status import Status
+from switchyard.tasks.attempts import TaskAttempts, worker_of
+from switchyard.tasks.errors import ResultRefused
+from switchyard.tasks.finished import FinishedTasks
+from switchyard.tasks.results import make_result
+from switchyard.tasks.task_api import Task, TaskContext, TaskResult, normalize_json, task_started
+
+
+def prepare(broker: Broker) -> None:
+    """Add the middleware of tasks to a broker, once."""
+    if any(isinstance(entry, TaskAttempts) for entry in broker.middleware):
+        return
+    broker.add_middleware(TaskAttempts(), after=Retries)
+    broker.add_middleware(FinishedTasks(), before=Status)
+
+
+def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
+    """Return the actor that runs a task, declared with the broker when it is not.
+
+    Args:
+        options: Of an actor that is declared now.
+    """
+    prepare(broker)
+    known = broker.actors.get(task.module_path)
+    if known is not None:
+        return known
+    return Actor(
+        _function_of(task, broker),
+        broker=broker,
+        actor_name=task.module_path,
+        queue_name=task.queue_name,
+        priority=-task.priority,
+        options={**options, "store_results": True},
+    )
+
+
+def _function_of(task: Task, broker: Broker) -> Callable[..., Any]:
+    """Return a function with the name, place and parameters of a task's, that runs the task."""
+    run = partial(run_task, task, broker)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return run(args, kwargs)
+
+    signature = inspect.signature(task.func)
+    # Without annotations: a task gets its arguments as JSON has them, whatever it says of them.
+    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    if task.takes_context:
+        parameters = parameters[1:]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__wrapped__ = task.func  # type: ignore[attr-defined]
+    function.__module__, function.__qualname__ = task.func.__module__, task.func.__qualname__
+    function.__name__, function.__doc__ = task.func.__name__, task.func.__doc__
+    return function
+
+
+def run_task(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a task in a worker and return what it returned, as JSON has it.
+
+    Raises:
+        ResultRefused: that is no JSON, or too large.
+    """
+    result = running_result(task, broker, args, kwargs)
+    task_started.send(type(result.task.get_backend()), task_result=result)
+    if task.takes_context:
+        args = (TaskContext(task_result=result), *args)
+    if iscoroutinefunction(task.func) and get_event_loop_thread() is not None:
+        value = async_to_sync(task.func)(*args, **kwargs)  # a time limit cancels it
+    else:
+        value = task.call(*args, **kwargs)
+    try:
+        value = normalize_json(value)
+        length = len(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise ResultRefused(task.module_path, str(cause)) from cause
+    if length > RECORD_LIMIT_BYTES:
+        raise ResultRefused(task.module_path, f"its return value has {length} characters")
+    return value
+
+
+def running_result(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskResult:
+    """Return the result of the task that this thread runs."""
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        raise RuntimeError(f"task {task.module_path}: its actor runs in workers only; call {task.name}.call(...)")
+    return make_result(
+        task,
+        job_id=message.message_id,
+        state="running",
+        queue=facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name,
+        options=message.options,
+        args=args,
+        kwargs=kwargs,
+        worker=worker_of(broker),
+        enqueued_ms=message.options.get("enqueued_at", message.message_timestamp),
+        started_ms=getattr(message, "started_ms", None) or ready_since(message),
+    )

@@ -1,0 +1,40 @@
+"""Tests of a team's actors without a server: ``from switchyard.testing import in_memory, run_enqueued``.
+
+Nothing of a worker imports this package.
+"""
+
+from __future__ import annotations
+
+from switchyard.testing.asserting import Enqueued, NotEnqueued
+from switchyard.testing.broker import MemoryBroker
+from switchyard.testing.clock import TimeMachineMissing
+from switchyard.testing.redelivery import NotRepeatable, redelivered
+from switchyard.testing.running import EndlessRun, TestedAttempt
+from switchyard.testing.steps import (
+    advance,
+    assert_enqueued,
+    assert_nothing_enqueued,
+    dead_letters,
+    enqueued,
+    run_enqueued,
+)
+from switchyard.testing.switch import NotInMemory, in_memory
+
+__all__ = [
+    "EndlessRun",
+    "Enqueued",
+    "MemoryBroker",
+    "NotEnqueued",
+    "NotInMemory",
+    "NotRepeatable",
+    "TestedAttempt",
+    "TimeMachineMissing",
+    "advance",
+    "assert_enqueued",
+    "assert_nothing_enqueued",
+    "dead_letters",
+    "enqueued",
+    "in_memory",
+    "redelivered",
+    "run_enqueued",
+]

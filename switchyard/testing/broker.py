@@ -1,0 +1,288 @@
+"""Dramatiq's broker in the memory of a test's process: the checks and the encoding of the real one, and no server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware
+from dramatiq.results import ResultBackend, Results
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import QueueFull
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Lease, level_of
+from switchyard.broker.shapes import LaneStats
+from switchyard.broker.topology import lane_of_name
+from switchyard.broker.validation import whole_delay
+from switchyard.broker.worker.ack_barrier import AckBarrier, record_enqueued
+from switchyard.broker.worker.hooks import Hooks
+from switchyard.testing.consumer import MemoryConsumer
+from switchyard.testing.messages import SentMessage, StoredMessage
+
+OWNER = "test"
+
+
+class MemoryBroker(Broker):
+    """Keeps messages in this process. :class:`switchyard.testing.running.Runner` runs them in the caller's thread.
+
+    Args:
+        limits: Depth limits of queues.
+
+    Attributes:
+        waiting: Messages that wait or are scheduled, by id.
+        held: Messages that run, by id.
+        stopping: Ids of messages whose jobs were asked to stop while they ran.
+        sent: Every message that was sent for the first time, in order.
+        in_task: A task runs.
+        moment_ms: Start of the message that runs: all that it defers is counted from there, so that messages which
+            are due at the same time keep their order. ``None`` while none runs.
+        on_enqueue: Called after a message was put into a lane.
+        results: Where ``get_result`` reads; a project's own ``Results`` go before it.
+    """
+
+    def __init__(self, *, limits: dict[str, int] | None = None, barrier: AckBarrier | None = None) -> None:
+        super().__init__(middleware=[])
+        self.hooks = Hooks()
+        self.limits = DepthLimits(limits or {})
+        self.barrier = barrier
+        self.on_enqueue: Callable[[], None] = lambda: None
+        self.results: ResultBackend | None = None
+        self._changed = threading.Condition(threading.RLock())
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every message."""
+        self.waiting: dict[str, StoredMessage] = {}
+        self.held: dict[str, HeldMessage] = {}
+        self.finished: set[str] = set()
+        self.dead: set[str] = set()
+        self.stopping: set[str] = set()
+        self.unique: dict[tuple[str, str], str] = {}
+        self.sent: list[SentMessage] = []
+        self.in_task = False
+        self.moment_ms: int | None = None
+        self._count = 0
+
+    # --- Signals ---
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
+        self.hooks.call_before(self, signal, args, kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        self.hooks.call_after(self, signal, args, kwargs)
+
+    def add_middleware(
+        self,
+        middleware: Middleware,
+        *,
+        before: type[Middleware] | None = None,
+        after: type[Middleware] | None = None,
+    ) -> None:
+        """Add a middleware, unless it is added already."""
+        if middleware not in self.middleware:
+            super().add_middleware(middleware, before=before, after=after)
+
+    # --- Queues and results ---
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where ``get_result`` reads."""
+        own = any(isinstance(entry, Results) for entry in self.middleware)
+        return super().get_results_backend() if own or self.results is None else self.results
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue or retry lane."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message, with the checks of :meth:`switchyard.broker.redis_broker.RedisBroker.enqueue`.
+
+        Raises:
+            QueueNotFound: the queue was never declared. QueueFull: it is at its limit. TypeError: it is no message.
+        """
+        codec.require_message(message)
+        if message.queue_name not in self.queues:
+            raise QueueNotFound(message.queue_name)
+        delay = delay and whole_delay(delay)
+        held = self.held.get(message.message_id)
+        if held is not None and not held.moved:
+            self.emit_before("enqueue", message, delay)
+            self._put(message, codec.encode(message, grown=True), delay)
+            held.moved = True
+        else:
+            self.emit_before("enqueue", message, delay)
+            entry = codec.entry_of(message, self.actors)
+            with self._changed:
+                standing = self._standing(entry.id, entry.unique_key, message.queue_name)
+                if standing is None:
+                    self._require_room(message.queue_name)
+                    self._put(message, entry.body, delay)
+                    self.sent.append(SentMessage(self.waiting[entry.id].message(), self.in_task, delay))
+            if standing not in (None, entry.id):
+                return message.copy(message_id=standing)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1, message.queue_name)
+        self.on_enqueue()
+        return message
+
+    def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages one by one."""
+        return [self.enqueue(message, delay=delay) for message in messages]
+
+    def now_ms(self) -> int:
+        """Return the time that delays are counted from."""
+        return now_ms() if self.moment_ms is None else self.moment_ms
+
+    def knows(self, message_id: str) -> bool:
+        """Whether a message waits, runs, ended or is dead."""
+        return any(message_id in places for places in (self.waiting, self.held, self.finished, self.dead))
+
+    def _standing(self, message_id: str, unique_key: str, lane: str) -> str | None:
+        """Return the id that stands for a message which is not enqueued, or ``None``."""
+        if self.knows(message_id):
+            return message_id
+        return self.unique.get((lane_of_name(lane)[0], unique_key)) if unique_key else None
+
+    def _require_room(self, lane: str) -> None:
+        limit = self.limits.of(lane)
+        depth = sum(stored.lane == lane for stored in self.waiting.values()) if limit else 0
+        if limit and depth >= limit:
+            raise QueueFull(lane, depth, limit)
+
+    def _put(self, message: Message[Any], body: bytes, delay: int | None) -> None:
+        key = str(message.options.get("unique_key", ""))
+        priority = message.options.get("priority")
+        if priority is None and message.actor_name in self.actors:
+            priority = self.actors[message.actor_name].priority
+        with self._changed:
+            self._count += 1
+            ready_ms = self.now_ms() + (delay or 0)
+            place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count, key)
+            self.waiting[message.message_id] = StoredMessage(*place)
+            if key:
+                self.unique[lane_of_name(message.queue_name)[0], key] = message.message_id
+            self._changed.notify_all()
+
+    # --- A worker's side ---
+
+    def next_ready(self, lanes: set[str] | None = None) -> StoredMessage | None:
+        """Return the message that starts next, or ``None`` while none is due."""
+        now = now_ms()
+        ready = [one for one in self.waiting.values() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
+        return min(ready, key=lambda stored: stored.place, default=None)
+
+    def hold(self, stored: StoredMessage) -> HeldMessage | None:
+        """Take a message out of its lane, for the caller to run; ``None`` where it is scheduled by its ``eta``."""
+        with self._changed:
+            message = stored.message()
+            if not message.options.keys() <= codec.VALIDATED:
+                self.emit_before("receive_message", message)
+            eta = message.options.pop("eta", None)
+            if eta is not None and eta > now_ms():
+                message.options.update(due_at=int(eta), deferred_by="eta")
+                self._put(message, codec.encode(message, grown=True), int(eta) - self.now_ms())
+                return None
+            self.waiting.pop(stored.id, None)
+            self._count += 1
+            lease = Lease(OWNER, stored.id.encode(), str(self._count).encode())
+            held = HeldMessage(message, lease, cast(QueueOperations, None), body=stored.body)
+            held.cancel_requested = stored.id in self.stopping
+            self.held[stored.id] = held
+            return held
+
+    def reclaim(self) -> None:
+        """Put what is held and not moved back where it was: its worker is gone."""
+        for held in list(self.held.values()):
+            del self.held[held.message_id]
+            if not held.moved:
+                self._put(held.copy(), held.body, None)
+
+    def finish(self, held: MessageProxy) -> None:
+        """Forget a message that was run: after its acknowledgement, or because it is in another place."""
+        if self.barrier is not None:
+            self.barrier.flush()
+        with self._changed:
+            known = self.held.get(held.message_id)
+            if known is held:
+                del self.held[held.message_id]
+            if not getattr(held, "moved", False):
+                self.stopping.discard(held.message_id)
+                self.finished.add(held.message_id)
+                self.release_key(held.message_id)
+            self._changed.notify_all()
+
+    def release_key(self, message_id: str) -> None:
+        """Free the unique key of a message that has ended."""
+        self.unique = {key: id_ for key, id_ in self.unique.items() if id_ != message_id}
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return the figures of a lane."""
+        now, found = now_ms(), [stored for stored in self.waiting.values() if stored.lane == lane]
+        ready = [stored.ready_ms for stored in found if stored.ready_ms <= now]
+        running = sum(held.queue_name == lane and not held.moved for held in self.held.values())
+        oldest = now - min(ready) if ready else None
+        return LaneStats(lane, len(ready), len(found) - len(ready), running, oldest)
+
+    def rejected(self, lane: str) -> int:
+        """Return 0: nothing is rejected."""
+        return 0
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> DramatiqConsumer:
+        """Return a consumer of a lane, for tests that start a worker of Dramatiq's own.
+
+        Raises:
+            QueueNotFound: the lane was never declared.
+        """
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        return MemoryConsumer(self, queue_name, timeout_ms=timeout)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop every message of a queue and of its retry lane."""
+        queue = lane_of_name(queue_name)[0]
+        for stored in [stored for stored in self.waiting.values() if lane_of_name(stored.lane)[0] == queue]:
+            del self.waiting[stored.id]
+            self.release_key(stored.id)
+
+    def flush_all(self) -> None:
+        """Drop every message of every queue."""
+        self.waiting.clear()
+        self.unique.clear()
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until a queue and its retry lane are empty, for tests that start a worker.
+
+        Raises:
+            QueueJoinTimeout: they are not within ``timeout`` milliseconds.
+        """
+        queue = lane_of_name(queue_name)[0]
+
+        def is_empty() -> bool:
+            lanes = [one.lane for one in self.waiting.values()] + [one.queue_name for one in self.held.values()]
+            return all(lane_of_name(lane)[0] != queue for lane in lanes)
+
+        with self._changed:
+            if not self._changed.wait_for(is_empty, None if timeout is None else timeout / 1000):
+                raise QueueJoinTimeout(queue_name)
+
+    def wait_for_message(self, lane: str, timeout_ms: int) -> HeldMessage | None:
+        """Hold the next message of a lane, or return ``None`` when none is due in time."""
+        with self._changed:
+            stored = self.next_ready({lane})
+            if stored is None:
+                self._changed.wait(timeout_ms / 1000)
+                stored = self.next_ready({lane})
+            return None if stored is None else self.hold(stored)

@@ -1,0 +1,253 @@
+"""Stores of the broker in memory: records, dead lists, rate windows, alerts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.dead_letter_json import decode, encode
+from switchyard.broker.shapes import DeadLetter, Page, Unreadable
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.job_record import JobRecord
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_steps import DIGITS, ENDED, Step
+from switchyard.broker.stores.known_jobs import FamilyAnswer, record_of
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.topology import lane_of_name
+from switchyard.testing.broker import MemoryBroker
+from switchyard.testing.calls import MemoryCalls
+
+
+class MemoryDeadLists(DeadLists):
+    """Dead letters by queue, oldest first, encoded as on the server."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every dead letter."""
+        self._letters: dict[str, dict[str, bytes]] = {}
+
+    def add(self, dead_letter: DeadLetter) -> bool:
+        """Add a dead letter, or replace it."""
+        letters = self._letters.setdefault(dead_letter.queue, {})
+        is_new = dead_letter.id not in letters
+        letters[dead_letter.id] = encode(dead_letter).encode()
+        self._broker.dead.add(dead_letter.id)
+        self._broker.release_key(dead_letter.id)
+        return is_new
+
+    def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
+        """Remove a dead letter."""
+        letters = self._letters.get(queue, {})
+        if message_id not in letters or (as_read is not None and letters[message_id] != encode(as_read).encode()):
+            return False
+        del letters[message_id]
+        self._broker.dead.discard(message_id)
+        return True
+
+    def get(self, queue: str, message_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        found = self.encoded(queue, message_id)
+        return decode(queue, found) if found else None
+
+    def encoded(self, queue: str, message_id: str) -> bytes:
+        """Return a dead letter as it is stored, empty when there is none."""
+        return self._letters.get(queue, {}).get(message_id, b"")
+
+    def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        found = list(self._letters.get(queue, {}).values())[::-1]
+        letters = [decode(queue, letter) for letter in found[cursor : cursor + limit]]
+        following = cursor + limit if len(found) > cursor + limit else None
+        return Page([letter for letter in letters if letter is not None], following)
+
+    def count(self, queue: str) -> int:
+        """Return how many dead letters a queue has."""
+        return len(self._letters.get(queue, {}))
+
+
+class MemoryQuarantine(Quarantine):
+    """An empty quarantine: a message that cannot be read fails the test instead."""
+
+    def __init__(self) -> None:
+        pass
+
+    def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
+        """Return an empty page."""
+        return Page([])
+
+    def find(self, queue: str, entry_id: str) -> None:
+        """Return ``None``."""
+
+    def count(self, queue: str) -> int:
+        """Return 0."""
+        return 0
+
+
+class MemoryJobRecords(JobRecords):
+    """Records of jobs, put together as the server's are."""
+
+    def __init__(
+        self, calls: MemoryCalls, broker: MemoryBroker, dead_lists: MemoryDeadLists, queues: Iterable[str]
+    ) -> None:
+        super().__init__(calls, Keys(), queues)
+        self._broker = broker
+        self._dead = dead_lists
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every record."""
+        self._live: dict[str, Step] = {}
+        self._ended: dict[str, Step] = {}
+        self._progress: dict[str, bytes] = {}
+
+    def _write(self, steps: Sequence[Step]) -> list[str]:
+        return [self._write_one(step) for step in steps]
+
+    def _write_one(self, step: Step) -> str:
+        known = self._live.get(step.job_id)
+        if step.state in ENDED:
+            self._ended[step.job_id] = step
+            self._live.pop(step.job_id, None)
+            return "written"
+        there = step.job_id in self._broker.waiting or step.job_id in self._broker.held
+        if not there or (known is not None and known.sequence > step.sequence):
+            return "late"
+        self._live[step.job_id] = step
+        return "written"
+
+    def _find(
+        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
+    ) -> list[JobRecord | None]:
+        return [self._record(job_id, queues or self.queues) for job_id in job_ids]
+
+    def _record(self, job_id: str, queues: Sequence[str]) -> JobRecord | None:
+        found = [one for queue in queues if any((one := self._answer(job_id, queue))[1:])]
+        return record_of(job_id, found, {}, finds_waiting=True)
+
+    def _answer(self, job_id: str, queue: str) -> FamilyAnswer:
+        live, ended = self._live.get(job_id), self._ended.get(job_id)
+        stored, held = self._broker.waiting.get(job_id), self._broker.held.get(job_id)
+        body = due = stop = b""
+        if stored is not None and lane_of_name(stored.lane)[0] == queue:
+            body = stored.body
+            due = str(stored.ready_ms).encode() if stored.ready_ms > now_ms() else b""
+        elif held is not None and lane_of_name(held.queue_name)[0] == queue:
+            body, stop = held.body, b"asked" if held.cancel_requested else b""
+        return FamilyAnswer(
+            queue,
+            b"" if live is None or live.queue != queue else f"{live.sequence:0{DIGITS}d}".encode() + live.record,
+            b"" if ended is None or ended.queue != queue else ended.record,
+            self._progress.get(job_id, b"") if body or (ended and ended.queue == queue) else b"",
+            body,
+            self._dead.encoded(queue, job_id),
+            b"",
+            due,
+            stop,
+        )
+
+    def progress(self, job_id: str, progress: dict[str, Any], *, queue: str | None = None) -> bool:
+        """Record the progress of a running job; ``True`` when its cancellation was requested."""
+        self._progress[job_id] = json.dumps(progress).encode()
+        return self.cancel_requested(job_id)
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether the cancellation of a job that runs was requested."""
+        held = self._broker.held.get(job_id)
+        return held is not None and held.cancel_requested
+
+
+class MemoryRateWindows(RateWindows):
+    """Exact sliding windows, as ``switchyard/broker/lua/window_reserve.lua`` keeps them."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every window."""
+        self._starts: dict[str, dict[str, int]] = {}
+
+    def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
+        """Start now or reserve the next start; return the milliseconds until it."""
+        now, starts = self._broker.now_ms(), self._starts.setdefault(name, {})
+        mine = starts.get(member)
+        if mine is not None and mine > now:
+            return mine - now
+        starts.pop(member, None)
+        for old in [other for other, at in starts.items() if at <= now - window_ms]:
+            del starts[old]
+        counted = sorted((at for at in starts.values() if mine is None or at <= now), reverse=True)
+        start = max(now, counted[limit - 1] + window_ms) if len(counted) >= limit else now
+        starts[member] = start
+        return start - now
+
+
+class MemoryAlertGroups(AlertGroups):
+    """Alerts grouped by fingerprint; a group is due until it is settled."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every alert."""
+        self._facts: dict[str, list[AlertFact]] = {}
+        self._sent: dict[str, int] = {}
+
+    def raise_(self, fact: AlertFact) -> int:
+        """Count an alert in its group; return the group's count."""
+        facts = self._facts.setdefault(fact.fingerprint, [])
+        facts.append(fact)
+        return len(facts)
+
+    def claim_due(self, limit: int = 20) -> list[AlertGroup]:
+        """Return groups with alerts that were not settled."""
+        due = [(name, facts) for name, facts in self._facts.items() if len(facts) > self._sent.get(name, 0)]
+        return [
+            AlertGroup(facts[0], len(facts), self._sent.get(name, 0), facts[0].at, facts[-1].at, "1")
+            for name, facts in due[:limit]
+        ]
+
+    def settle(self, group: AlertGroup) -> bool:
+        """Note a group as sent."""
+        self._sent[group.fingerprint] = group.count
+        return True
+
+
+class MemoryGroupBarriers(GroupBarriers):
+    """Barriers of groups: the ids of the jobs that have succeeded, until the callbacks are sent."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every group."""
+        self._sizes: dict[str, int] = {}
+        self._ended: dict[str, set[str]] = {}
+        self._sent: set[str] = set()
+
+    def add(self, key: str, value: int, ttl: int) -> bool:
+        """Make the barrier of a group."""
+        is_new = key not in self._sizes
+        self._sizes.setdefault(key, value)
+        return is_new
+
+    def count(self, group: str, job_id: str, *, ttl_ms: int) -> Literal["unknown", "open", "complete"]:
+        """Count a job as succeeded, once."""
+        if group not in self._sizes:
+            return "unknown"
+        ended = self._ended.setdefault(group, set())
+        ended.add(job_id)
+        return "complete" if len(ended) >= self._sizes[group] and group not in self._sent else "open"
+
+    def note_sent(self, group: str, *, ttl_ms: int) -> None:
+        """Note that the callbacks of a group were sent."""
+        self._sent.add(group)

@@ -1,0 +1,297 @@
+"""Construction of the broker with its middleware, in order. django-dramatiq's settings name :func:`build_broker`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import close_old_connections
+from dramatiq.broker import Broker
+from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
+
+from switchyard.broker.errors import SwitchyardError, UnusableAddress
+from switchyard.broker.interface import Facilities, Transport, attach
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.rabbit.unique_claims import UniqueClaims
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.job_records import JobRecords, RecordLimits
+from switchyard.broker.stores.job_steps import WorkerPlace
+from switchyard.broker.stores.kept_results import RecordResults
+from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.broker.topology import Yard
+from switchyard.broker.transport import RedisTransport
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.conf import switchyard_settings
+from switchyard.console.refusal import refuse
+from switchyard.database_connections import Connections
+from switchyard.failure_notes import FailureNotes
+from switchyard.jobs.result_stores.chosen import result_stores
+from switchyard.middleware import arguments, logs
+from switchyard.middleware.age_limits import AgeLimits
+from switchyard.middleware.alerts import Alerts
+from switchyard.middleware.arguments import Arguments
+from switchyard.middleware.async_actors import AsyncActors
+from switchyard.middleware.cancellation import Cancellation
+from switchyard.middleware.clock_comparison import compare_clocks
+from switchyard.middleware.crashes import Crashes
+from switchyard.middleware.dead_letters import DeadLetters
+from switchyard.middleware.envelope import Envelope
+from switchyard.middleware.foreign_calls import explain_foreign_calls
+from switchyard.middleware.foreign_middleware import without_replaced
+from switchyard.middleware.group_callbacks import DurableGroupCallbacks
+from switchyard.middleware.interrupts import make_interrupts
+from switchyard.middleware.logs import Logs
+from switchyard.middleware.lost_leases import LostLeases
+from switchyard.middleware.metrics import Metrics
+from switchyard.middleware.options import DeclaredOptions, Options, refuse_unknown
+from switchyard.middleware.origin import Origin
+from switchyard.middleware.parking import Parking
+from switchyard.middleware.periodic import Periodic
+from switchyard.middleware.pipelines import DurableCallbacks, DurablePipelines
+from switchyard.middleware.rate_limits import RateLimits
+from switchyard.middleware.redaction import Redaction
+from switchyard.middleware.retries import Retries
+from switchyard.middleware.shutdown_notices import ShutdownNotices
+from switchyard.middleware.status import Status
+from switchyard.middleware.time_limits import TimeLimits
+from switchyard.middleware.typed_arguments import TypedArguments
+from switchyard.middleware.unique_keys import UniqueKeys
+from switchyard.send_warnings import warnings_of_sends
+from switchyard.setting_values import refuse_without_driver
+from switchyard.workers.metrics.restoring import keep_files, name_files
+
+if TYPE_CHECKING:
+    from switchyard.broker.rabbit.broker import RabbitBroker
+
+STORES_REFUSED_S = 0.3
+
+
+def build_broker(middleware: list[Middleware] | None = None) -> Broker:
+    """Return this project's broker, without a connection to the server yet. Invalid settings exit the process with 78.
+
+    Args:
+        middleware: Middleware of django-dramatiq's settings; it is listed last, before the time limit only.
+            Dramatiq's own, whose work ours does, is left out.
+    """
+    try:
+        refuse_without_driver(settings.DATABASES)
+        own = switchyard_settings()
+    except SwitchyardError as error:
+        refuse(str(error))
+    if own.configure_logging:
+        logs.configure(own.log_format)
+    elif not structlog.is_configured():
+        logs.use_standard_logging()
+    extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
+    options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
+    build: Callable[..., Broker] = build_rabbit_yard if own.rabbitmq_url else build_yard
+    if own.rabbitmq_url:
+        options |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
+        options["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
+    try:
+        broker = build(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
+    except UnusableAddress as error:
+        refuse(str(error))
+    compare_clocks(broker)
+    return broker
+
+
+def build_yard(
+    yard: Yard,
+    client: redis.Redis,
+    keys: Keys,
+    *,
+    extra: list[Middleware] | None = None,
+    on_dead: tuple[Any, ...] = (),
+    development: bool = False,
+    release: str = "",
+    limits: RecordLimits | None = None,
+    results: ResultStores | None = None,
+    **options: Any,
+) -> RedisBroker:
+    """Return a broker for a yard on a server; the project and the tests both use it.
+
+    Args:
+        on_dead: Called with each dead letter after it is in its list.
+        development: Log the traceback of a job's first failure.
+        release: Name of this code in records of jobs.
+        limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
+        options: For :class:`switchyard.broker.redis_broker.RedisBroker`.
+    """
+    keys = replace(keys, slot_groups=yard.keys.slot_groups)
+    # Queue operations ride out a restart of the server; pages and records say at once that it is down.
+    calls = calls_on(client, refused_s=STORES_REFUSED_S)
+    records, barrier = _records(yard, calls, keys, release=release, limits=limits)
+    records.results = results or records.results
+    options = {"limits": _depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
+    broker = RedisBroker(client, keys, middleware=[], **options)
+    transport = RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
+    broker.results = RecordResults(records, broker)
+    facilities = _facilities(yard, transport, records, barrier, calls, keys)
+    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
+    return broker
+
+
+def build_rabbit_yard(
+    yard: Yard,
+    client: redis.Redis,
+    keys: Keys,
+    *,
+    url: str,
+    extra: list[Middleware] | None = None,
+    on_dead: tuple[Any, ...] = (),
+    development: bool = False,
+    release: str = "",
+    limits: RecordLimits | None = None,
+    results: ResultStores | None = None,
+    **options: Any,
+) -> RabbitBroker:
+    """Return a broker for a yard on a RabbitMQ server; ``client`` is of the server beside it.
+
+    Args:
+        options: For :class:`switchyard.broker.rabbit.broker.RabbitBroker`; the others are as in :func:`build_yard`.
+    """
+    from switchyard.broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
+    from switchyard.broker.rabbit.transport import RabbitTransport
+
+    calls = calls_on(client, refused_s=STORES_REFUSED_S)
+    records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
+    records.results = results or records.results
+    claims = UniqueClaims(calls, keys, records)
+    options = {"limits": _depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}
+    broker = RabbitBroker(url, calls_on(client), keys, **options)
+    transport = RabbitTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
+    broker.results = RecordResults(records, broker)
+    facilities = _facilities(yard, transport, records, barrier, calls, keys)
+    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
+    return broker
+
+
+def _records(
+    yard: Yard, calls: RedisCalls, keys: Keys, *, release: str, limits: RecordLimits | None, finds_waiting: bool = True
+) -> tuple[JobRecords, AckBarrier]:
+    queues = (queue.name for queue in yard.queues)
+    records = JobRecords(calls, keys, queues, limits=limits, finds_waiting=finds_waiting)
+    barrier = AckBarrier(records)
+    barrier.worker_place = WorkerPlace(release=release)
+    return records, barrier
+
+
+def _depths(yard: Yard) -> dict[str, int]:
+    return {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
+
+
+def _facilities(
+    yard: Yard, transport: Transport, records: JobRecords, barrier: AckBarrier, calls: RedisCalls, keys: Keys
+) -> Facilities:
+    return Facilities(
+        yard=yard,
+        transport=transport,
+        records=records,
+        barrier=barrier,
+        windows=RateWindows(calls, keys),
+        alerts=AlertGroups(calls, keys),
+        pools=PoolReports(calls, keys),
+        groups=GroupBarriers(calls, keys),
+    )
+
+
+def _equip(broker: Broker, facilities: Facilities, middleware: Sequence[Middleware]) -> None:
+    """Give a broker its facilities, its middleware and its queues."""
+    attach(broker, facilities)
+    for entry in middleware:
+        broker.add_middleware(entry)
+    refuse_unknown(broker)
+    explain_foreign_calls()
+    arguments.refuse_unusable_calls()
+    for lane in facilities.yard.lanes:
+        broker.declare_queue(lane)
+
+
+def in_order(
+    facilities: Facilities,
+    on_dead: tuple[Any, ...] = (),
+    extra: Sequence[Middleware] = (),
+    *,
+    development: bool = False,
+) -> list[Middleware]:
+    """Return the middleware in the required order.
+
+    Before-hooks run from first to last, after-hooks from last to first. So connections enclose everything; middleware
+    that may stop a message precedes the middleware that records its start; readers of the outcome precede those that
+    decide it; the time limit is last, so that its clock runs for the task alone and never fires in a hook.
+    """
+    yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
+    # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
+    metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
+    name_files()
+    return [
+        LostLeases(),
+        Connections(),
+        Options(),
+        Arguments(),
+        Parking(transport=transport),
+        UniqueKeys(),
+        Cancellation(transport=transport, interrupts=interrupts),
+        AgeLimits(),
+        Crashes(transport=transport),
+        RateLimits(windows=facilities.windows, transport=transport),
+        Logs(tracebacks=development),
+        metrics,
+        *_group_callbacks(facilities, extra),
+        Status(
+            yard=yard,
+            barrier=facilities.barrier,
+            finds_waiting=transport.finds_waiting,
+            history_bytes=facilities.records.history_share,
+            results=facilities.records.results,
+        ),
+        Alerts(groups=facilities.alerts),
+        DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
+        Retries(yard=yard, transport=transport),
+        ShutdownNotices(interrupts=interrupts),
+        DurableCallbacks(),
+        DurablePipelines(),
+        AsyncActors(),
+        CurrentMessage(),
+        Redaction(),
+        Periodic(),
+        Origin(),
+        Envelope(),
+        *extra,
+        *([DeclaredOptions()] if extra else []),
+        TypedArguments(),
+        FailureNotes(),
+        TimeLimits(yard=yard, interrupts=interrupts),
+    ]
+
+
+def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> list[Middleware]:
+    """Return ours unless the project lists Dramatiq's: jobs of both would be counted in two places."""
+    if facilities.groups is None or any(isinstance(entry, GroupCallbacks) for entry in extra):
+        return []
+    return [DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier, yard=facilities.yard)]
+
+
+def project_dead_letter(letter: DeadLetter) -> None:
+    """Write the row of a dead letter; log a database that is away."""
+    # Models are not loaded yet when the broker is built.
+    from switchyard.dead_letters.projection import project_or_log
+
+    close_old_connections()  # a task may have left a broken connection, and no hook checks those of a consumer's thread
+    project_or_log(letter)

@@ -1,0 +1,50 @@
+"""Mistakes in the broker's server, as system checks; :mod:`switchyard.broker.health.server` finds them."""
+
+from __future__ import annotations
+
+from django.core.checks import CheckMessage, Error, Warning
+
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.nodes import by_code, read_nodes
+from switchyard.broker.health.server import ServerFinding, away
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.conf import switchyard_settings
+
+IDS = {
+    "evicting": "switchyard.E015",
+    "nothing_kept": "switchyard.E016",
+    "replica": "switchyard.E017",
+    "too_old": "switchyard.E018",
+    "cluster": "switchyard.E019",
+    "disk": "switchyard.E020",
+    "away": "switchyard.W001",
+    "node_away": "switchyard.W034",
+    "unverified": "switchyard.W002",
+    "snapshots_only": "switchyard.W003",
+    "nearly_full": "switchyard.W004",
+    "loading": "switchyard.W005",
+}
+
+
+def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
+    """Check whether the server may lose work, within about 2 s, also when it does not answer.
+
+    Args:
+        url: Address of the broker. Never shown: it may hold a password.
+        debug: A server of a development machine may do without persistence.
+    """
+    calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
+    try:
+        found = by_code(read_nodes(calls, production=not debug))
+    except BrokerUnavailable as error:
+        found = [away(error)]
+    finally:
+        calls.close()
+    return [_message(finding) for finding in found]
+
+
+def _message(finding: ServerFinding) -> CheckMessage:
+    # A node that is away stops its queues, and no start: the others' go on.
+    kind = Error if finding.severity == "error" and finding.code != "node_away" else Warning
+    return kind(finding.seen, hint=finding.remedy, obj="broker", id=IDS[finding.code])

@@ -1,0 +1,183 @@
+"""Checks that ask the database: made by this release's migrations, room for every process, a bouncer as declared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.recorder import MigrationRecorder
+
+from switchyard import __name__ as library
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import counted
+from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
+from switchyard.workers.checks.bounced import is_bounced
+
+T = TypeVar("T")
+# Migrations of the time when tables had names without "switchyard_"; a project's own apps have none of these names.
+REPLACED = frozenset(
+    {
+        ("dead_letters", "0002_open_letters_by_index"),
+        ("jobs", "0002_done_once"),
+        ("operations", "0002_dump_stacks"),
+    }
+)
+
+
+def made_before(alias: str) -> list[CheckMessage]:
+    """Return E021 when a database has tables from before the app labels began with ``switchyard_``.
+
+    A database that does not answer is not checked: it may be up when it is needed. No SQLite file is created.
+    """
+    connection = connections[alias]
+    if connection.vendor == "sqlite" and not _file_exists(connection):
+        return []
+    if REPLACED.isdisjoint(_asked(_read_migrations, connection) or ()):
+        return []
+    return [
+        Error(
+            "was made before the names of its tables began with switchyard_, and no migration leads from there",
+            hint=f"Set it aside and make a new one: `{set_aside(connection)}`, then `manage.py migrate`.",
+            obj=f"database {alias}",
+            id="switchyard.E021",
+        )
+    ]
+
+
+def unmigrated(alias: str) -> list[CheckMessage]:
+    """Return W037 where migrations of the library's apps are not applied. A database that does not answer is left out.
+
+    No check of Django's: ``manage.py migrate`` itself would print it.
+    """
+    connection = connections[alias]
+    lacks_file = connection.vendor == "sqlite" and not _file_exists(connection)
+    applied = () if lacks_file else _asked(_read_migrations, connection)
+    if applied is None:
+        return []
+    missing = sorted(set(_own_migrations()) - set(applied))
+    if not missing:
+        return []
+    first = ".".join(missing[0])
+    return [
+        Warning(
+            f"lacks {counted(len(missing), 'migration')}, {first} first, and what needs their tables fails",
+            hint="Run manage.py migrate.",
+            obj=f"database {alias}",
+            id="switchyard.W037",
+        )
+    ]
+
+
+def _own_migrations() -> Iterator[tuple[str, str]]:
+    own = (config for config in apps.get_app_configs() if config.name.startswith(f"{library}."))
+    for config in own:
+        if config.label in settings.MIGRATION_MODULES:  # the project has its own for that app, or none
+            continue
+        for file in Path(config.path).glob("migrations/[0-9]*.py"):
+            yield config.label, file.stem
+
+
+def undeclared_bouncer(alias: str) -> list[CheckMessage]:
+    """E025: a bouncer stands before a database whose settings are those of a server."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql" or is_bounced(alias) or not _asked(bouncer_answers, connection):
+        return []
+    return [
+        Error(
+            "is reached through a bouncer such as PgBouncer, and its settings are those of a server: cursors and "
+            "session settings would belong to connections that other clients get next",
+            hint="Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself.",
+            obj=f"database {alias}",
+            id="switchyard.E025",
+        )
+    ]
+
+
+def too_few_connections(alias: str) -> list[CheckMessage]:
+    """W010: all processes of the yard may open more connections than the server allows; a bouncer shares its own."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql" or is_bounced(alias):
+        return []
+    allowed = _asked(connections_allowed, connection)
+    planned = planned_connections(declared_yard(), pool_size=pool_size(alias))
+    if allowed is None or planned <= allowed:
+        return []
+    return [
+        Warning(
+            f"allows {allowed} connections, and all processes may open {planned}",
+            hint=f"Set max_connections to {planned + RESERVED_CONNECTIONS} or more and restart the server, reduce the "
+            "slots of pools, or put PgBouncer before it.",
+            obj=f"database {alias}",
+            id="switchyard.W010",
+        )
+    ]
+
+
+def connections_allowed(connection: BaseDatabaseWrapper) -> int:
+    """Return how many connections a PostgreSQL gives to users without special rights."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def bouncer_answers(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a bouncer stands before a PostgreSQL: the connection names another backend than the queries do."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        pid = int(cursor.fetchone()[0])
+    return connection.connection is not None and connection.connection.info.backend_pid != pid
+
+
+def _asked(question: Callable[[BaseDatabaseWrapper], T], connection: BaseDatabaseWrapper) -> T | None:
+    """Return the answer of a database, or ``None`` when it gives none."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _ask(question, connection.alias)
+    # uvicorn loads the application inside its event loop, where Django refuses to use a connection.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(_ask, question, connection.alias).result()
+
+
+def _ask(question: Callable[[BaseDatabaseWrapper], T], alias: str) -> T | None:
+    connection = connections[alias]  # of this thread
+    was_open = connection.connection is not None
+    try:
+        return question(connection)
+    except DatabaseError:
+        return None
+    finally:
+        if not was_open:
+            connection.close()  # no process that is forked later inherits it
+
+
+def _read_migrations(connection: BaseDatabaseWrapper) -> Collection[tuple[str, str]]:
+    return MigrationRecorder(connection).applied_migrations()
+
+
+def set_aside(connection: BaseDatabaseWrapper) -> str:
+    """Return the command that keeps a database under another name."""
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite":
+        # The write-ahead log moves with its file: SQLite would apply the log to the new file.
+        kept = Path(name).parent / "before"
+        return f"mkdir '{kept}' && mv '{name}'* '{kept}'"
+    if connection.vendor == "postgresql":
+        statements = f'ALTER DATABASE "{name}" RENAME TO "{name}_before"', f'CREATE DATABASE "{name}"'
+        return "psql postgres" + "".join(f" -c '{statement}'" for statement in statements)
+    return f"rename {name} to {name}_before, and create an empty {name}"
+
+
+def _file_exists(connection: BaseDatabaseWrapper) -> bool:
+    name = str(connection.settings_dict["NAME"])
+    return ":memory:" in name or "mode=memory" in name or Path(name).exists()

@@ -1,0 +1,132 @@
+"""Checks that name what a project has not installed yet: an app, the broker, the addresses, the middleware."""
+
+from __future__ import annotations
+
+import dramatiq
+from django.apps import apps as installed_apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import DEFAULT_DB_ALIAS, router
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.utils.module_loading import import_string
+
+from switchyard import APPS, BROKER_APP
+from switchyard import __name__ as library
+from switchyard.broker.interface import Facilities
+from switchyard.middleware.foreign_middleware import is_replaced
+
+LABEL = "switchyard_"
+ADMIN = "django.contrib.admin"
+ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
+PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
+# The others, which a project may leave out -> what they do.
+OPTIONAL_MIDDLEWARE = {
+    f"{library}.jobs.request_origin.request_origin": "names the request and the user on a job's page",
+    f"{library}.frame.control_characters.control_characters": "shows the control characters of a page as escapes",
+    f"{library}.frame.silent_database.SilentDatabase": "answers within 5 s while PostgreSQL stands still",
+}
+
+
+def missing_apps() -> list[CheckMessage]:
+    """Return E030 when apps of the library are not in ``INSTALLED_APPS``."""
+    names = {config.name for config in installed_apps.get_app_configs()}
+    missing = [f"{library}.{app}" for app in APPS if app != BROKER_APP and f"{library}.{app}" not in names]
+    if not missing:
+        return []
+    remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-an-existing-project.md."
+    return [Error(f"lacks {', '.join(missing)}", hint=remedy, obj="INSTALLED_APPS", id="switchyard.E030")]
+
+
+def foreign_broker() -> list[CheckMessage]:
+    """Return E031 when Dramatiq's broker was not built by this library."""
+    broker = dramatiq.get_broker()
+    if isinstance(getattr(broker, "switchyard", None), Facilities):
+        return []
+    fact = f"gives a {type(broker).__name__}, which this library's pools cannot work for"
+    remedy = f'Remove it, or set it to {{"BROKER": "{library}.wiring.build_broker"}}.'
+    return [Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E031")]
+
+
+def replaced_middleware() -> list[CheckMessage]:
+    """Return W033 for middleware of Dramatiq in ``DRAMATIQ_BROKER`` that is left out, because ours does its work."""
+    listed = getattr(settings, "DRAMATIQ_BROKER", {}).get("MIDDLEWARE", [])
+    kinds = (import_string(entry) if isinstance(entry, str) else type(entry) for entry in listed)
+    names = [kind.__name__ for kind in kinds if isinstance(kind, type) and is_replaced(kind)]
+    if not names:
+        return []
+    fact = f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
+    hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
+    return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W033")]
+
+
+def routed_models() -> list[CheckMessage]:
+    """Return E036 where a router of the project keeps tables of the library out of the database ``default``."""
+    own = [config for config in installed_apps.get_app_configs() if config.name.startswith(f"{library}.")]
+    models = [model for config in own for model in config.get_models()]
+    routed = [model._meta.label for model in models if router.db_for_write(model) != DEFAULT_DB_ALIAS]
+    if not routed:
+        return []
+    fact = f"sends {', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''} to another database than 'default'"
+    hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
+    return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E036")]
+
+
+def late_unfold() -> list[CheckMessage]:
+    """Return W035 where Unfold is listed after Django's admin, whose templates are then found first."""
+    names = [config.name for config in installed_apps.get_app_configs()]
+    if not {"unfold", ADMIN} <= set(names) or names.index("unfold") < names.index(ADMIN):
+        return []
+    fact = f'lists "unfold" after "{ADMIN}", so that your own admin pages keep the looks of Django'
+    hint = f'Put "unfold" before "{ADMIN}", or leave it out.'
+    return [Warning(fact, hint=hint, obj="INSTALLED_APPS", id="switchyard.W035")]
+
+
+def addresses() -> list[CheckMessage]:
+    """Return W030 without the library's URLs, E032 where the admin's hide them, W031 without the API's middleware."""
+    include = f'`path("", include("{library}.urls"))`'
+    try:
+        page = reverse(ROOM)
+    except NoReverseMatch:
+        fact = "has neither the operations room nor /metrics, /healthz and /readyz"
+        return [Warning(fact, hint=f"Add {include} to it.", obj="ROOT_URLCONF", id="switchyard.W030")]
+    found: list[CheckMessage] = []
+    try:
+        shown = resolve(page).view_name
+    except Resolver404:
+        shown = "nothing"
+    if shown != ROOM:
+        fact = f"{page} shows {shown}, not the operations room"
+        hint = f"Put {include} before the admin's addresses."
+        found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E032"))
+    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE and _has_api():
+        fact = "lacks the middleware that answers errors below the API's root as problem documents"
+        others = [
+            f'"{path}", which {what}' for path, what in OPTIONAL_MIDDLEWARE.items() if path not in settings.MIDDLEWARE
+        ]
+        rest = f", and perhaps {', and '.join(others)}" if others else ""
+        hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning{rest}.'
+        found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W031"))
+    return found
+
+
+def misnamed_middleware() -> list[CheckMessage]:
+    """Return E037 for middleware of the library that names its module, with which the web does not start."""
+    right = {path.rpartition(".")[0]: path for path in (PROBLEM_DOCUMENTS, *OPTIONAL_MIDDLEWARE)}
+    return [
+        Error(
+            f"names the module {entry}, not the middleware in it",
+            hint=f'Write "{right[entry]}".',
+            obj="MIDDLEWARE",
+            id="switchyard.E037",
+        )
+        for entry in settings.MIDDLEWARE
+        if entry in right
+    ]
+
+
+def _has_api() -> bool:
+    try:
+        reverse(API)
+    except NoReverseMatch:
+        return False
+    return True

@@ -1,0 +1,273 @@
+"""Child of a pool: Dramatiq's worker on the pool's lanes, until a signal drains it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TextIO
+
+import dramatiq
+from django.utils.module_loading import import_string
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.common import iter_queue
+from dramatiq.errors import ConnectionClosed
+
+from switchyard import database_connections
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.interface import facilities
+from switchyard.broker.supervised_broker import SupervisedBroker
+from switchyard.conf import declared_yard
+from switchyard.middleware import wait_for_broker
+from switchyard.middleware.cancellation import Cancellation
+from switchyard.middleware.shutdown_notices import ShutdownNotices
+from switchyard.workers.child.assignment import Assignment
+from switchyard.workers.child.consumer_restarts import restart_soon
+from switchyard.workers.child.memory_guard import MemoryGuard
+from switchyard.workers.child.slot_tracking import SlotTracking, install
+from switchyard.workers.child.stuck_messages import StuckMessages
+from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.signal_pipe import INTERRUPT, SignalPipe
+from switchyard.workers.shared.stack_files import dump_on_signal, stacks_file
+
+# Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
+MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
+BEAT_S = 0.5
+EX_LEFT_WORK = 3
+# Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
+ISOLATED_IDLE_S = 10.0
+
+# How soon an idle thread notices that it should stop.
+POLL_STOP_MS = 500
+POLL_LEASES_S = 0.02
+
+logger = logging.getLogger("switchyard.workers")
+
+
+def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
+    """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
+
+    Runs in a process of its own, whose broker and database connections no other process uses.
+
+    Args:
+        row: Row of this child, in which the supervisor writes the state of the leases.
+        parent_pid: The supervisor; this process ends when it is gone.
+    """
+    dump_on_signal(stacks_file(assignment.pool.name, os.getpid()))
+    # Ctrl-C reaches every process of a terminal; the supervisor handles it.
+    signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, Broker)  # noqa: S101  and of this library: its supervisor starts on no other
+    supervised: SupervisedBroker = broker  # type: ignore[assignment]
+    for path in os.environ.get(MIDDLEWARE_VARIABLE, "").split():
+        broker.add_middleware(import_string(path)())
+    supervised.become(assignment.child, slots=assignment.slots)
+    barrier = facilities(broker).barrier
+    barrier.finished = row
+    barrier.worker_place = barrier.worker_place._replace(pool=assignment.pool.name, worker=assignment.child)
+    database_connections.keep_in_child(assignment.slots)
+    if assignment.pool.nice:
+        os.nice(assignment.pool.nice)
+    for lane in assignment.lanes:
+        broker.declare_queue(lane)
+    supervised.quiet = lambda: row.quiet
+    supervised.runs_suspects, supervised.held_marks = assignment.exclusive, row.held_marks
+    leaves_suspects = assignment.isolated and not assignment.exclusive
+    slots = SlotTracking(supervised, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
+    install(broker, slots)
+    wait_for_broker.waiting = slots.without_limit
+    broker.emit_after("process_boot")
+    if assignment.pool.kind == "gevent":
+        interrupt_on_signal(broker, slots)
+    worker = make_worker(assignment, broker)
+    slots.release = partial(release_all, worker)
+    shutdown_notices(broker).may_finish = lambda: row.retired
+    guard = guard_memory(assignment.pool.memory_limit_bytes, row, slots.release, broker)
+    copy_log(row)
+    row.beat()
+    # The supervisor kills a child over its limit. Before its first message no message is to be suspected of that.
+    if wait_until(lambda: guard is None or not guard.over_limit, signals, row, parent_pid):
+        return 0
+    row.set_ready()
+    if received := wait_until(lambda: row.leased and not row.quiet, signals, row, parent_pid):
+        return 0
+    worker.start()
+    if guard is not None and assignment.slots == 1:
+        guard.limit_allocations()
+    row.progressed()
+    row.set_working()
+    stuck = watch_stuck_messages(supervised, worker, row)
+    while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
+        received = wait(signals, row, BEAT_S, parent_pid)
+        stuck.check()
+        if row.quiet:
+            release_unstarted(worker)
+    return drain(worker, slots, row, signals, assignment.grace_s)
+
+
+def watch_stuck_messages(broker: SupervisedBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
+    """Return the watch over messages that this child holds and nothing runs."""
+    work_queue: Any = worker.work_queue  # a WorkQueue, put there by the broker
+    yard = declared_yard()
+    return StuckMessages(
+        broker,
+        row,
+        queued=lambda: [item.message for item in work_queue.waiting()],
+        hard_limit_ms=lambda lane: yard.queue_of(lane).hard_limit_ms,
+    )
+
+
+def guard_memory(
+    limit_bytes: int | None, row: ChildRow, release: Callable[[MessageProxy], None], broker: Broker
+) -> MemoryGuard | None:
+    """Install the guard of a child's memory limit, and return it; ``None`` without a limit."""
+    return None if limit_bytes is None else install(broker, MemoryGuard(row, limit_bytes, release=release))
+
+
+def copy_log(row: ChildRow) -> None:
+    """Copy this process's log into its row, where its supervisor finds it after a crash.
+
+    Only handlers of streams are copied: one of a subclass, such as a file, may use more of its stream than ``write``.
+    """
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(LogCopy(handler.stream, row))
+
+
+class LogCopy:
+    """Stream that copies its text into a row. Handlers lock themselves around it."""
+
+    def __init__(self, stream: TextIO, row: ChildRow) -> None:
+        self._stream, self._row = stream, row
+        self.flush = stream.flush
+
+    def write(self, text: str) -> int:
+        """Write text to the stream and to the row."""
+        self._row.log(text)
+        return self._stream.write(text)
+
+
+def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
+    """Install a signal handler that raises in the running greenlet if its supervisor requested the job's stop.
+
+    The handler runs in that greenlet: no other greenlet can interrupt one that computes or blocks without yielding.
+    Where tasks run in threads, the handler does nothing.
+    """
+    [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
+    signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_to_stop))
+    signal.siginterrupt(INTERRUPT, False)
+
+
+def is_done(row: ChildRow) -> bool:
+    """Return whether an isolated child may end: it has no memory left, is quiet, or has run nothing for 10 s."""
+    state = row.read()
+    return (
+        row.full or row.quiet or (not state.busy and (time.monotonic_ns() - state.progress_ns) / 1e9 > ISOLATED_IDLE_S)
+    )
+
+
+def wait(signals: SignalPipe, row: ChildRow, longest_s: float, parent_pid: int) -> list[int]:
+    """Wait for a signal; return those that came."""
+    row.beat()
+    select.select([signals.read_fd], [], [], longest_s)
+    if os.getppid() != parent_pid:
+        os._exit(EX_LEFT_WORK)  # where the kernel does not kill orphans
+    return signals.take()
+
+
+def wait_until(condition: Callable[[], bool], signals: SignalPipe, row: ChildRow, parent_pid: int) -> list[int]:
+    """Wait until a condition is true, or for a signal; return the signals that came."""
+    received: list[int] = []
+    while not received and not condition():
+        received = wait(signals, row, POLL_LEASES_S, parent_pid)
+    return received
+
+
+def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
+    """Return Dramatiq's worker for a child, not started.
+
+    Raises:
+        ValueError: the child serves no lane; Dramatiq would consume every queue.
+    """
+    if not assignment.lanes:
+        raise ValueError(f"pool {assignment.pool.name}: it serves no lane; name its queues in the topology")
+    restart_soon()
+    slots = assignment.slots
+    worker = dramatiq.Worker(broker, queues=set(assignment.lanes), worker_threads=slots, worker_timeout=POLL_STOP_MS)
+    worker.queue_prefetch = 1 if assignment.isolated else assignment.pool.prefetch or 2 * slots
+    return worker
+
+
+def all_work(worker: dramatiq.Worker) -> bool:
+    """Return whether every thread of a worker is alive. A thread that ended by an exception would waste its slot."""
+    ended = [thread.name for thread in (*worker.workers, *worker.consumers.values()) if not thread.is_alive()]
+    if ended:
+        logger.error("%s ended by an exception; this child drains, to be started again", ", ".join(ended))
+    return not ended
+
+
+def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: SignalPipe, grace_s: float) -> int:
+    """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
+
+    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains.
+
+    After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
+    """
+    deadline = math.inf if row.retired else time.monotonic() + grace_s
+    worker.broker.emit_before("worker_shutdown", worker)
+    worker.broker.drain()  # type: ignore[attr-defined]
+    for thread in worker.workers:
+        thread.stop()
+    for thread in worker.workers:
+        while thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
+            release_unstarted(worker)
+            row.beat()
+            thread.join(min(BEAT_S, left_s))
+            if signals.take():
+                deadline = min(deadline, time.monotonic() + grace_s)
+                shutdown_notices(worker.broker).notify()
+    left = len(slots.running)
+    if left:
+        logger.warning(
+            "%d tasks did not end within the grace period; their messages go back when this process ends", left
+        )
+    worker.broker.emit_after("worker_shutdown", worker)
+    with contextlib.suppress(BrokerUnavailable):  # then the supervisor requeues what is not recorded as finished
+        facilities(worker.broker).barrier.flush()
+    return EX_LEFT_WORK if left else 0
+
+
+def shutdown_notices(broker: Broker) -> ShutdownNotices:
+    """Return the middleware that interrupts tasks when their worker stops."""
+    [notices] = (entry for entry in broker.middleware if isinstance(entry, ShutdownNotices))
+    return notices
+
+
+def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
+    """Release the messages that wait for a thread, and then the given one, which goes before them."""
+    release_unstarted(worker)
+    release_one(worker, message)
+
+
+def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
+    """Release a message to the head of its lane, or leave it leased where the server does not answer."""
+    with contextlib.suppress(ConnectionClosed):
+        worker.consumers[message.queue_name].requeue_messages([message])
+    message.moved = True  # type: ignore[attr-defined]
+
+
+def release_unstarted(worker: dramatiq.Worker) -> None:
+    """Release messages that wait for a thread to the heads of their lanes; without an answer they stay leased."""
+    unstarted: dict[str, list[HeldMessage]] = {}
+    for item in iter_queue(worker.work_queue):
+        unstarted.setdefault(item.message.queue_name, []).append(item.message)
+    for lane, messages in unstarted.items():
+        with contextlib.suppress(ConnectionClosed):
+            worker.consumers[lane].requeue_messages(sorted(messages, key=lambda held: int(held.lease.token)))

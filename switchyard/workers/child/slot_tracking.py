@@ -1,0 +1,147 @@
+"""Middleware that writes a child's row of the shared table."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware, SkipMessage
+
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.supervised_broker import SupervisedBroker
+from switchyard.broker.topology import Yard
+from switchyard.middleware.outcomes import Outcome, decide
+from switchyard.workers.shared.child_table import ChildRow
+
+POLL_LEASES_S = 0.05
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class SlotTracking(Middleware):
+    """Middleware that writes the messages which a child takes, runs and finishes into its row.
+
+    It must be the first middleware of the broker: a message that another middleware refuses was taken as well. A slot
+    stays busy until its message is acknowledged: a child that dies before has not finished it.
+
+    Args:
+        lanes: Names of the lanes that the child serves.
+        quiet_for_suspects: Whether a lapse suspect ends this child: one that runs beside others leaves it to them.
+
+    Attributes:
+        release: Releases the prefetched messages of the child, and then the given one.
+    """
+
+    def __init__(
+        self,
+        broker: SupervisedBroker,
+        row: ChildRow,
+        yard: Yard,
+        lanes: Sequence[str],
+        *,
+        quiet_for_suspects: bool = False,
+    ) -> None:
+        self._broker = broker
+        self._row = row
+        self._lanes = {lane: (at, yard.queue_of(lane).hard_limit_ms * 1_000_000) for at, lane in enumerate(lanes)}
+        self._waiting = False
+        self._quiet_for_suspects = quiet_for_suspects
+        self.release: Callable[[MessageProxy], None] = lambda message: None
+
+    @property
+    def running(self) -> list[HeldMessage]:
+        """Unfinished messages, the one with the highest token last."""
+        held = [message for message in list(self._broker.in_flight.values()) if message.slot is not None]
+        return sorted(held, key=lambda message: int(message.lease.token))
+
+    def is_to_stop(self, message_id: str) -> bool:
+        """Return whether the supervisor requested that a running message stops."""
+        message = self._broker.in_flight.get(message_id)
+        return message is not None and message.slot is not None and self._row.is_to_stop(message.slot)
+
+    @contextlib.contextmanager
+    def without_limit(self, job_id: str) -> Iterator[None]:
+        """Suspend a job's hard limit for the block, such as a wait for the broker; it restarts afterwards."""
+        message = self._broker.in_flight.get(job_id)
+        if message is None or (slot := message.slot) is None:
+            yield
+            return
+        limit_ns = self._row.stop_clock(slot)
+        try:
+            yield
+        finally:
+            if limit_ns and message.slot is not None:
+                self._row.start_clock(slot, limit_ns)
+
+    # The broker hands out held messages, and no others.
+
+    def before_process_message(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Occupy a slot.
+
+        A message does not start while its lease may have expired, because the supervisor has not reached the server
+        for that long. If others got the message meanwhile, this child is killed; if the child drains, the message is
+        left to the supervisor.
+
+        Raises:
+            SkipMessage: the child drained before the lease was certain; or it is quiet, and the message was released.
+        """
+        if message.lapses is not None and self._quiet_for_suspects:
+            self._row.set_quiet()
+        lease, (lane, limit_ns) = message.lease, self._lanes[message.queue_name]
+        while (slot := self._row.start(lane, lease.id, lease.token, limit_ns)) is None:
+            if self._row.quiet:
+                self.release(message)
+                decide(message, Outcome("deferred", "quiet"))
+                raise SkipMessage("its child starts nothing while a suspect runs alone")
+            if not self._leased_again(broker):
+                message.moved = True
+                decide(message, Outcome("deferred", "lease"))
+                raise SkipMessage("its lease may have expired")
+        message.slot = slot
+
+    def before_send_acks(self, broker: Broker, message: HeldMessage) -> None:
+        """Stop the hard limit of a finished message: its thread may have to wait for the server."""
+        if message.slot is not None:
+            self._row.stop_clock(message.slot)
+
+    def before_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Stop the hard limit of a message that becomes a dead letter."""
+        self.before_send_acks(broker, message)
+
+    def after_ack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Record a message as finished, unless it was moved. Its acknowledgement may not have arrived yet."""
+        if (slot := message.slot) is not None:
+            message.slot = None
+            self._row.end(slot, worked_off=not message.moved)
+
+    def after_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Free the slot of a message that became a dead letter."""
+        self.after_ack(broker, message)
+
+    def _leased_again(self, broker: Broker) -> bool:
+        """Wait until the leases are certainly valid; return ``False`` when the child drains before."""
+        if not self._waiting:
+            self._waiting = True
+            logger.warning("no message is started: the leases were not renewed in time, other owners may have them")
+        while not self._row.leased and not self._row.quiet:
+            if getattr(broker, "draining", False):
+                return False
+            time.sleep(POLL_LEASES_S)
+        self._waiting = False
+        return True
+
+
+M = TypeVar("M", bound=Middleware)
+
+
+def install(broker: Broker, middleware: M) -> M:
+    """Put a middleware in front of a broker's others and return it."""
+    if broker.middleware:
+        broker.add_middleware(middleware, before=type(broker.middleware[0]))
+    else:
+        broker.add_middleware(middleware)
+    return middleware

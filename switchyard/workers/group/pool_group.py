@@ -1,0 +1,231 @@
+"""Common parent of several pools: loads everything once and forks a supervisor for each, so that they share it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from switchyard.broker.topology import Pool
+from switchyard.workers.child.spawn import execute
+from switchyard.workers.group.replacement import ReloadChannel, Replacement
+from switchyard.workers.shared.child_table import ChildRow, ChildTable
+from switchyard.workers.shared.fork import (
+    EX_CRASHED,
+    describe_exit,
+    fork,
+    name_process,
+    prepare_to_fork,
+)
+from switchyard.workers.shared.patching import is_patched
+from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
+from switchyard.workers.supervisor.processes import ProcessSet, send
+from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, POLL_READY_S, Supervisor
+
+# Longer than a supervisor takes to kill its own children.
+KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
+GREENLETS = "greenlet pools"
+# Signals for a parent below another one, which passes on what a terminal sends to its whole process group.
+NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class Companion(Protocol):
+    """A process beside the supervisors, such as one that injects faults during development."""
+
+    def start(self, close_inherited: Callable[[], None]) -> None:
+        """Fork the process, before any supervisor.
+
+        Args:
+            close_inherited: Closes, in that process, what belongs to the parent alone.
+        """
+
+    def pools_drain(self) -> None:
+        """Notify the process that the pools begin to drain."""
+
+    def finish(self) -> None:
+        """End the process and wait for it, after all supervisors have ended."""
+
+
+class PoolGroup:
+    """Parent of several pools, until a signal drains them. A supervisor that dies is restarted, the others stay up.
+
+    Args:
+        grace_s: Seconds that running tasks may take to end once the pools drain.
+        companion: A process to run beside the supervisors.
+        history: Runs the history writer until a signal stops it; in a process that is restarted like a supervisor.
+        own_row: Row in which a parent of this one reads whether all pools are ready.
+        reload_fd: Socket on which a reloader orders the start and the end of each pool; without it, all start at once.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        *,
+        grace_s: float = GRACE_S,
+        companion: Companion | None = None,
+        history: Callable[[], int] | None = None,
+        own_row: ChildRow | None = None,
+        reload_fd: int | None = None,
+    ) -> None:
+        self._parts = _parts(pools)
+        if reload_fd is not None:  # gevent pools load anew, which takes seconds: the others are replaced before
+            self._parts = tuple(sorted(self._parts, key=lambda part: part[0].kind == "gevent"))
+        self._companion = companion
+        self._history = history
+        self._own_row = own_row
+        self._grace_s = grace_s
+        count = len(self._parts) + (history is not None)
+        self._table = ChildTable.create(count)
+        self._ready = False
+        self._unclean = False
+        self._kill_at_s: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._signals = (
+            SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
+            if own_row is None
+            else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
+        )
+        self._channel = None if reload_fd is None else ReloadChannel(socket.socket(fileno=reload_fd))
+        spare = 0 if self._channel is None else count
+        self._process_set = ProcessSet(self._selector, count - spare, spare=spare, start=self._start, ended=self._ended)
+
+    def run(self) -> int:
+        """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
+        name_process("pools" if self._own_row is None else GREENLETS)
+        prepare_to_fork()
+        if self._companion is not None:
+            self._companion.start(self._close_inherited)
+        self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
+        replacement = self._begin_replacement()
+        while True:
+            self._handle_signals(self._signals.take())
+            self._process_set.work()
+            if replacement is not None:
+                replacement.work()
+            if self._process_set.stopping and not self._process_set.running:
+                break
+            self._check_ready()
+            for key, _ in self._selector.select(self._sleep_s()):
+                key.data()
+        if self._companion is not None:
+            self._companion.finish()
+        if self._own_row is None:
+            logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
+        return EX_CRASHED if self._unclean else EX_OK
+
+    def _begin_replacement(self) -> Replacement | None:
+        if (channel := self._channel) is None:
+            return None
+        # Until the reloader ends, which ends this process too.
+        self._selector.register(
+            channel, selectors.EVENT_READ, lambda: channel.closed and self._selector.unregister(channel)
+        )
+        names = [[pool.name for pool in part] for part in self._parts]
+        history: list[list[str]] = [] if self._history is None else [[]]
+        return Replacement(channel, self._process_set, self._table.rows, names + history)
+
+    def _handle_signals(self, signals: list[int]) -> None:
+        for signum in signals:
+            if signum == signal.SIGCHLD:
+                continue
+            if signum == signal.SIGUSR1:
+                for process in self._process_set.running:
+                    send(process, signum)
+                continue
+            if signum == signal.SIGQUIT or (self._process_set.stopping and self._own_row is None):
+                # SIGQUIT, not a second SIGTERM: a process manager that signals every process must not cut the drain
+                # short.
+                self._process_set.stop(signal.SIGQUIT)
+            elif not self._process_set.stopping:
+                if self._companion is not None:
+                    self._companion.pools_drain()
+                self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
+                self._process_set.stop(signal.SIGTERM)
+        if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
+            self._kill_at_s = None
+            self._process_set.stop(signal.SIGKILL)
+
+    def _start(self, index: int) -> int:
+        table = self._table
+        row = table.rows[index - 1]
+        row.clear()
+        if self._is_history(index) and self._history is not None:
+            row.set_ready()  # nothing waits for it
+            return fork(self._history, title="history", close_inherited=[self._close_inherited])
+        part = self._parts[index - 1]
+
+        def run() -> int:
+            if len(part) > 1:
+                os.set_inheritable(table.fd, True)
+                names = json.dumps([pool.name for pool in part])
+                arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(index)]
+                execute("switchyard.workers.group.gevent_group", arguments)
+            return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
+
+        return fork(
+            run, title=f"pool {part[0].name}" if len(part) == 1 else GREENLETS, close_inherited=[self._close_inherited]
+        )
+
+    def _ended(self, index: int, pid: int, status: int) -> bool:
+        _, description = describe_exit(status)
+        if self._process_set.stopping or not self._process_set.processes[index - 1].wanted:
+            self._unclean = self._unclean or status != 0
+        elif self._is_history(index):
+            logger.error("the history writer (pid %d) %s; it is started again", pid, description)
+            return False  # with backoff: its database may be broken
+        else:
+            part = self._parts[index - 1]
+            names, kind = ", ".join(pool.name for pool in part), "supervisor" if len(part) == 1 else "parent"
+            logger.error("pool %s: its %s (pid %d) %s; it is started again", names, kind, pid, description)
+        return self._table.rows[index - 1].read().ready
+
+    def _is_history(self, index: int) -> bool:
+        return index > len(self._parts)
+
+    def _close_inherited(self) -> None:
+        """Close, in a child, what belongs to the parent."""
+        self._selector.close()
+        self._process_set.close_inherited()
+        self._signals.close()
+        if self._channel is not None:
+            self._channel.close()
+
+    def _check_ready(self) -> None:
+        if not self._ready and all(row.read().ready for row in self._table.rows):
+            self._ready = True
+            if self._own_row is None:
+                logger.info("pools: all ready")
+            else:
+                self._own_row.set_ready()
+
+    def _sleep_s(self) -> float | None:
+        waits = [] if self._ready else [POLL_READY_S]
+        next_start_s = self._process_set.seconds_to_next()
+        if next_start_s < math.inf:
+            waits.append(max(next_start_s, 0.0))
+        if self._kill_at_s is not None:
+            waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
+        return min(waits, default=None)
+
+
+def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:
+    """Return the pools of each forked process: one, but for gevent pools, which share a parent that loads once.
+
+    The gevent pools come first: they load while the others start.
+    """
+    greenlets = tuple(pool for pool in pools if pool.kind == "gevent")
+    others = tuple((pool,) for pool in pools if pool.kind != "gevent")
+    # Where the kernel does not end orphans, a parent in between would outlive a killed one.
+    if len(greenlets) > 1 and not is_patched() and sys.platform == "linux":
+        return greenlets, *others
+    return *((pool,) for pool in greenlets), *others

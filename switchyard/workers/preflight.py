@@ -1,0 +1,124 @@
+"""First step of every long-running process: refuse to start in a misconfigured yard, and print the remedies."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Iterable
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Warning, run_checks
+from django.db import DEFAULT_DB_ALIAS
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.health.keyspace_id import ACCEPT
+from switchyard.broker.pool import Pool
+from switchyard.conf import switchyard_settings
+from switchyard.console.refusal import refuse
+from switchyard.metrics_folder import remedy_for
+from switchyard.middleware import logs
+from switchyard.workers.broker_watch import make_watch
+from switchyard.workers.checks import TAG
+from switchyard.workers.checks.database import unmigrated
+
+
+def refuse_if_wrong(*, ask_broker: bool = True) -> None:
+    """Run the yard's system checks; print the errors to standard error and exit 78.
+
+    Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. The keyspace
+    of a usable broker is marked, see :mod:`switchyard.broker.health.keyspace_id`.
+
+    Args:
+        ask_broker: Check the broker's server as well, which takes up to 2 s when it is down.
+    """
+    found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
+    wrong = [message for message in found if message.is_serious() and not message.is_silenced()]
+    if ask_broker and not wrong:
+        found += unmigrated(DEFAULT_DB_ALIAS) + mark_keyspace()
+    for message in found:
+        if message not in wrong and not message.is_silenced():
+            sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
+    if wrong:
+        refuse(*(_line(message) for message in wrong))
+
+
+def refuse_if_unwritable(pools: Iterable[Pool]) -> None:
+    """Refuse to start, with exit code 78, where this user cannot write the metrics of some pools."""
+    settings = switchyard_settings()
+    for pool in pools:
+        folder = settings.metrics_dir / pool.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            fact = f"its metrics cannot be written to {folder} ({str(error.strerror).lower()})"
+            remedy = remedy_for(error, settings, getattr(django_settings, "SWITCHYARD", None))
+            refuse(f"pool {pool.name}: {fact}; {remedy}")
+
+
+def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
+    """Print a warning if pools may take more memory than their container has.
+
+    No refusal: a yard that fitted into a smaller container yesterday keeps running today.
+
+    Args:
+        memory_bytes: Limit of the container that all of them run in; ``None`` without one.
+    """
+    limited = [pool for pool in pools if pool.most_memory_bytes]
+    needed = sum(pool.most_memory_bytes or 0 for pool in limited)
+    if memory_bytes is None or needed <= memory_bytes:
+        return
+    parts = ", ".join(
+        f"{pool.most_children} children of up to {(pool.memory_limit_bytes or 0) / 1e6:,.0f} MB in pool {pool.name}"
+        for pool in limited
+    )
+    sys.stderr.write(
+        f"switchyard: warning: this container has {memory_bytes / 1e6:,.0f} MB, and its pools may take "
+        f"{needed / 1e6:,.0f} MB, supervisors included: {parts}, among them a successor "
+        "and those for isolated messages; "
+        "raise the container's memory, or lower memory_limit_bytes, isolated or processes in the topology\n"
+    )
+
+
+def log_to_standard_error() -> None:
+    """Configure logging of a process that works, unless the project's logging handles the library's records."""
+    if not logging.getLogger("switchyard").hasHandlers():
+        logs.configure(switchyard_settings().log_format)
+
+
+def mark_keyspace() -> list[CheckMessage]:
+    """Mark the broker's keyspace if it is a new one: W006 when it is in use and has no marker.
+
+    In development it is marked even so, unless a process missed another marker there: a web that was tried before the
+    first pool has sent work. A server that does not answer is left to the next process that starts.
+    """
+    watch = make_watch()
+    try:
+        marked = watch.generation.prepare()
+        if not marked and django_settings.DEBUG and not watch.generation.is_missed():
+            marked = watch.generation.accept()
+    except BrokerError:
+        return []
+    finally:
+        watch.close()
+    if marked:
+        return []
+    return [
+        Warning(
+            "the keyspace is in use and has no marker, so nobody can tell whether a part of it is gone",
+            hint=f"If work was sent before the first worker, web or scheduler started, nothing is wrong: run "
+            f"`{ACCEPT}` once. Else see docs/how-to/mend-the-broker.md first.",
+            obj="broker",
+            id="switchyard.W006",
+        )
+    ]
+
+
+def _line(message: CheckMessage) -> str:
+    subject = f"{message.obj}: " if message.obj is not None else ""
+    hint = (message.hint or "").rstrip(".")
+    if hint[1:2].islower():
+        hint = hint[0].lower() + hint[1:]  # the hint is printed on the same line
+    return "; ".join(filter(None, (f"{subject}{message.msg}", hint))) + f" ({message.id})"

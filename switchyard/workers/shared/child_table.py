@@ -1,0 +1,298 @@
+"""Table in memory shared by a supervisor and its children: a row for each child, with its running and finished
+messages.
+
+Reading a row needs no cooperation of the child: the row of a child that hangs, or died, still shows its messages.
+
+Every message causes these writes, and in a worker that does much between two messages their cost is in the number of
+objects touched, not in the instructions. Hence one entry for a message from its start until it is overwritten,
+one call that fills it, and one cell with its state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import struct
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from switchyard.broker.worker.held_marks import HELD_BYTES, HeldMarks
+from switchyard.workers.shared.child_state import ChildState, Finished, Running
+
+CELL_BYTES = 8
+HEADER_CELLS = 16  # more than are used, so that a header can grow in place
+READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET = range(12)
+
+# Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
+ID_BYTES = 200
+# Start, limit, token, lane, length of the id, id, stop request, state. The state is written last: once it says that the
+# message runs, the rest is there.
+_ENTRY = struct.Struct(f"<2q20s2H{ID_BYTES}s2q")
+ENTRY_CELLS = _ENTRY.size // CELL_BYTES
+# A slot is the index of its entry's state cell. Start, limit and stop request are counted from there.
+STATE = ENTRY_CELLS - 1
+START, LIMIT, STOP = -STATE, 1 - STATE, -1
+# A state is the number of the child's start or end that wrote it, and in its lowest byte the kind of state.
+EVENT = 256
+RUNS, WORKED_OFF, GONE = 1, 2, 3
+# Minimum number of ended messages whose entries are kept.
+KEPT = 512
+LOG_BYTES = 4_096
+NO_LIMIT = 0
+
+
+class ChildRow:
+    """Row of one child, written by the child except for the supervisor's cells; cleared between children.
+
+    Args:
+        memory: Of :meth:`ChildTable.row_bytes` bytes.
+    """
+
+    def __init__(self, memory: memoryview, slots: int) -> None:
+        self._memory = memory
+        self._cells = memory.cast("q")
+        self._entries = entries_of(slots)
+        # The entry that ended first is overwritten first.
+        self._free = deque(HEADER_CELLS + entry * ENTRY_CELLS + STATE for entry in range(self._entries))
+        self._kinds_at = (HEADER_CELLS + STATE) * CELL_BYTES
+        self._log_at = (HEADER_CELLS + self._entries * ENTRY_CELLS) * CELL_BYTES
+        self.held_marks = HeldMarks(self._cells[self._log_at // CELL_BYTES + LOG_BYTES // CELL_BYTES :])
+        self._events = itertools.count(EVENT, EVENT)
+        self._moved = 0
+
+    def read(self) -> ChildState:
+        """Return the child's state."""
+        cells = self._cells
+        taken, done = self._counts()
+        busy, ready = max(taken - done, 0), bool(cells[READY])
+        return ChildState(ready, cells[BEAT], taken, done, busy, cells[PROGRESS], ready and self.leased, self.quiet)
+
+    def clear(self) -> None:
+        """Clear the row for another child."""
+        self._memory[:] = bytes(len(self._memory))
+
+    def beat(self) -> None:
+        """Write a heartbeat, and the progress since the one before."""
+        now_ns = self._cells[BEAT] = time.monotonic_ns()
+        moved = sum(self._counts())
+        if moved != self._moved:
+            self._moved, self._cells[PROGRESS] = moved, now_ns
+
+    def progressed(self) -> None:
+        """Write progress now."""
+        self._cells[PROGRESS] = time.monotonic_ns()
+
+    def set_ready(self) -> None:
+        """Note that the child is up."""
+        self._cells[READY] = 1
+
+    def set_working(self) -> None:
+        """Note that the child consumes."""
+        self._cells[WORKING] = 1
+
+    @property
+    def working(self) -> bool:
+        """Whether the child consumes."""
+        return bool(self._cells[WORKING])
+
+    def lease(self, until_s: float) -> None:
+        """Set, as the supervisor, the monotonic time until which the child's leases are certainly valid."""
+        self._cells[LEASED] = int(until_s * 1e9)
+
+    @property
+    def leased(self) -> bool:
+        """Whether the child may fetch and start messages."""
+        return self._cells[LEASED] > time.monotonic_ns()
+
+    def set_full(self) -> None:
+        """Mark the child as full: it starts no more messages, because too little memory is free."""
+        self._cells[FULL] = 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the child must be replaced because too little memory is free."""
+        return bool(self._cells[FULL])
+
+    def set_stuck(self) -> None:
+        """Mark the child as one that holds a message which nothing runs."""
+        self._cells[STUCK] = 1
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the child must be replaced because it holds a message which nothing runs."""
+        return bool(self._cells[STUCK])
+
+    def retire(self) -> None:
+        """Note, as the supervisor, that a successor works: the child's tasks may end without grace period."""
+        self._cells[RETIRED] = 1
+
+    @property
+    def retired(self) -> bool:
+        """Whether a successor works in place of the child."""
+        return bool(self._cells[RETIRED])
+
+    def set_quiet(self, quiet: bool = True) -> None:
+        """Have the child fetch and start nothing, while what it runs ends; or go on."""
+        self._cells[QUIET] = quiet
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the child fetches and starts nothing."""
+        return bool(self._cells[QUIET])
+
+    def log(self, text: str) -> None:
+        """Keep the last 4 KiB of the child's log. Not thread-safe."""
+        data = text.encode("utf-8", "backslashreplace")
+        # Cut text counts as well, so that a line without its beginning, where a secret may be named, is recognised.
+        logged, data = self._cells[LOGGED] + max(len(data) - LOG_BYTES, 0), data[-LOG_BYTES:]
+        at = logged % LOG_BYTES
+        first = data[: LOG_BYTES - at]
+        self._memory[self._log_at + at : self._log_at + at + len(first)] = first
+        self._memory[self._log_at : self._log_at + len(data) - len(first)] = data[len(first) :]
+        self._cells[LOGGED] = logged + len(data)
+
+    def logged(self) -> list[str]:
+        """Return the last whole lines of the child's log."""
+        logged = self._cells[LOGGED]
+        kept = bytes(self._memory[self._log_at : self._log_at + min(logged, LOG_BYTES)])
+        if logged > LOG_BYTES:
+            _, _, kept = (kept[logged % LOG_BYTES :] + kept[: logged % LOG_BYTES]).partition(b"\n")
+        return kept.decode("utf-8", "replace").splitlines()
+
+    def start(self, lane: int, id_: bytes, token: bytes, limit_ns: int) -> int | None:
+        """Write a message that starts.
+
+        Returns:
+            Its slot until it ends; ``None``, with nothing written, if the child is quiet or its leases may be expired.
+        """
+        now_ns = time.monotonic_ns()
+        if self._cells[LEASED] <= now_ns or self._cells[QUIET]:
+            return None
+        slot = self._free.popleft()
+        state, at = next(self._events) + RUNS, (slot - STATE) * CELL_BYTES
+        _ENTRY.pack_into(self._memory, at, now_ns, limit_ns, token, lane, len(id_), id_, 0, state)
+        return slot
+
+    def end(self, slot: int, *, worked_off: bool) -> None:
+        """Free a slot, and keep the end of its message until 512 others have ended."""
+        self._cells[slot] = self._cells[LAST_END] = next(self._events) + (WORKED_OFF if worked_off else GONE)
+        self._free.append(slot)
+
+    def stop_clock(self, slot: int) -> int:
+        """Stop the limit of a slot's message; return the limit that ran, or 0."""
+        limit_ns, self._cells[slot + LIMIT] = self._cells[slot + LIMIT], NO_LIMIT
+        return limit_ns
+
+    def start_clock(self, slot: int, limit_ns: int) -> None:
+        """Start a limit for a slot's message, from now on."""
+        self._cells[slot + START] = time.monotonic_ns()
+        self._cells[slot + LIMIT] = limit_ns  # written last: the limit is never measured from the first start
+
+    def request_stop(self, ran: Running) -> None:
+        """Request, as the supervisor, that a running message stops."""
+        for slot, state, found in self._running():
+            if found == ran:
+                self._cells[slot + STOP] = state
+
+    def is_to_stop(self, slot: int) -> bool:
+        """Return whether the supervisor requested that the message in a slot stops."""
+        return self._cells[slot + STOP] == self._cells[slot]
+
+    def last_end(self) -> int:
+        """Return the number of the last end, for :meth:`confirm_flush`."""
+        return self._cells[LAST_END]
+
+    def confirm_flush(self, last_end: int) -> None:
+        """Note that metrics and job records are written of the messages up to an end.
+
+        Called by :class:`switchyard.broker.worker.ack_barrier.AckBarrier`, last in each flush.
+        """
+        self._cells[WRITTEN] = max(self._cells[WRITTEN], last_end)  # a later flush may have been quicker
+
+    def running(self) -> list[Running]:
+        """Return the messages in the slots."""
+        return [ran for _, _, ran in self._running()]
+
+    def finished(self) -> list[Finished]:
+        """Return the last finished messages of a child that has ended, of those whose records are written.
+
+        A child may have died while it filled an entry, which clears it first: entries without token or id are left out.
+        """
+        found = []
+        for slot in self._slots(WORKED_OFF):
+            _, _, token, lane, length, id_, _, state = self._entry(slot)
+            if state <= self._cells[WRITTEN] and token.rstrip(b"\0").isdigit() and 0 < length <= ID_BYTES:
+                found.append(Finished(lane, id_[:length], int(token.rstrip(b"\0"))))
+        return found
+
+    def _running(self) -> Iterator[tuple[int, int, Running]]:
+        """Yield slot, state and message of each running message.
+
+        An entry that is being filled may be read half written: two reads must agree, on the state as well.
+        """
+        for slot in self._slots(RUNS):
+            state, entry = self._cells[slot], self._entry(slot)
+            start_ns, limit_ns, token, lane, length, id_, _, seen = entry
+            if state % EVENT == RUNS and seen == state and entry == self._entry(slot) and 0 < length <= ID_BYTES:
+                yield slot, state, Running(lane, id_[:length], int(token.rstrip(b"\0")), start_ns, limit_ns)
+
+    def _entry(self, slot: int) -> tuple[int, int, bytes, int, int, bytes, int, int]:
+        return _ENTRY.unpack_from(self._memory, (slot - STATE) * CELL_BYTES)
+
+    def _slots(self, kind: int) -> list[int]:
+        """Return the slots in one kind of state. A supervisor calls this function up to a hundred times a second."""
+        if not self._entries:
+            return []
+        kinds = self._memory[self._kinds_at : self._log_at : _ENTRY.size].tobytes()
+        slots, at = [], kinds.find(kind)
+        while at >= 0:
+            slots.append(HEADER_CELLS + at * ENTRY_CELLS + STATE)
+            at = kinds.find(kind, at + 1)
+        return slots
+
+    def _counts(self) -> tuple[int, int]:
+        """Return how many messages were started, and how many ended."""
+        running = [state for slot in self._slots(RUNS) if (state := self._cells[slot]) % EVENT == RUNS]
+        events, busy = max([self._cells[LAST_END], *running]) // EVENT, len(running)
+        return (events + busy) // 2, max(events - busy, 0) // 2
+
+
+def entries_of(slots: int) -> int:
+    """Return the number of entries of a row: 0 for a process that runs no messages."""
+    return slots + KEPT if slots else 0
+
+
+class ChildTable:
+    """Rows in memory that is shared by fork, and by exec through its file descriptor.
+
+    Args:
+        fd: Of an anonymous file with the rows; owned by the table.
+        slots: Messages that a child runs at once.
+    """
+
+    def __init__(self, fd: int, rows: int, slots: int = 0) -> None:
+        self.fd = fd
+        self.slots = slots
+        size = self.row_bytes(slots)
+        self._map = mmap.mmap(fd, rows * size)
+        memory = memoryview(self._map)
+        self.rows = tuple(ChildRow(memory[row * size : (row + 1) * size], slots) for row in range(rows))
+
+    @staticmethod
+    def row_bytes(slots: int) -> int:
+        """Return the size of a row."""
+        return HEADER_CELLS * CELL_BYTES + entries_of(slots) * _ENTRY.size + (LOG_BYTES + HELD_BYTES if slots else 0)
+
+    @classmethod
+    def create(cls, rows: int, slots: int = 0) -> ChildTable:
+        """Return an empty table. Its descriptor is not inherited by exec unless asked."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("switchyard-slots")
+        else:
+            with tempfile.TemporaryFile() as unnamed:
+                fd = os.dup(unnamed.fileno())
+        os.ftruncate(fd, rows * cls.row_bytes(slots))
+        return cls(fd, rows, slots)

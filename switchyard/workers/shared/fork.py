@@ -1,0 +1,152 @@
+"""Fork helpers: close inherited resources, die with the parent, set the process title, measure memory."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+from django.db import connections
+from setproctitle import setproctitle
+
+from switchyard import database_connections
+from switchyard.conf import switchyard_settings
+from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.patching import reinit_after_fork
+from switchyard.workers.shared.signal_pipe import HANDLED
+
+EX_CRASHED = 70
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+logger = logging.getLogger("switchyard.workers")
+
+
+def fork(run: Callable[[], int], *, title: str, close_inherited: Iterable[Callable[[], None]] = ()) -> int:
+    """Fork a child that runs ``run`` and ends with its result as exit code; return its pid.
+
+    Call it from the main thread of a process that has no other: the kernel ends the child with the *thread* that
+    forked it, and a lock that another thread holds would stay locked in the child for ever.
+
+    Args:
+        run: Returns an exit code; an exception is logged and ends the child with 70.
+        title: Shown by ``ps``.
+        close_inherited: Called in the child first, to close what belongs to the parent alone (sockets, selectors).
+    """
+    # A connection must not be shared: both sides would talk on one socket, and SQLite's locks break.
+    database_connections.close_all()
+    end_with_parent = die_with_parent(signal.SIGKILL)
+    # A signal for the child must not run the parent's handlers, nor kill it before it can drain: signals stay blocked
+    # until the child has its own SignalPipe, in an executed child too.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(run, title, close_inherited, end_with_parent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    return pid
+
+
+def run_or_crash(run: Callable[[], int]) -> int:
+    """Return what ``run`` returns, or 70 (EX_SOFTWARE) when it raises, which is logged."""
+    try:
+        return run()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else EX_CRASHED
+    except Exception:
+        logger.exception("process crashed")
+        return EX_CRASHED
+
+
+def prepare_to_fork() -> None:
+    """Keep loaded objects shared with the children: a later collection would touch, and so copy, every page of them."""
+    gc.collect()
+    gc.freeze()
+
+
+def name_process(title: str) -> None:
+    """Set what ``ps`` shows, ``switchyard: <title>``."""
+    setproctitle(f"switchyard: {title}")
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Return the proportional memory of processes: a shared page is divided among those that share it.
+
+    Where the kernel does not report it (anything but Linux), the resident size. Processes that have ended count as 0.
+    """
+    total = 0
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            full = process.memory_full_info() if sys.platform == "linux" else process.memory_info()
+        except psutil.Error:
+            continue
+        total += getattr(full, "pss", full.rss)
+    return total
+
+
+def resident_bytes(pid: int) -> int:
+    """Return a process's resident size, shared pages counted in full; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # gone, or not Linux
+    try:
+        return psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return 0
+
+
+def peak_bytes(used: resource.struct_rusage) -> int:
+    """Return the largest resident size of a process."""
+    return int(used.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe_exit(status: int) -> tuple[str, str]:
+    """Return the reason of an exit for metrics (``SIGKILL``, ``exit``), and its description, from a wait status."""
+    if os.WIFSIGNALED(status):
+        try:
+            name = signal.Signals(os.WTERMSIG(status)).name
+        except ValueError:
+            name = f"signal {os.WTERMSIG(status)}"
+        return name, f"killed by {name}"
+    return "exit", f"exited with {os.WEXITSTATUS(status)}"
+
+
+def _be_child(
+    run: Callable[[], int],
+    title: str,
+    close_inherited: Iterable[Callable[[], None]],
+    end_with_parent: Callable[[], None] | None,
+) -> NoReturn:
+    code = EX_CRASHED
+    try:
+        if end_with_parent is not None:
+            end_with_parent()
+        reinit_after_fork()
+        signal.set_wakeup_fd(-1)
+        for handled in (*HANDLED, signal.SIGCHLD):
+            signal.signal(handled, signal.SIG_DFL)
+        for close in close_inherited:
+            close()
+        for connection in connections.all(initialized_only=True):
+            del connections[connection.alias]
+        name_process(title)
+        code = run_or_crash(run)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: the parent's atexit handlers must not run in the child.
+        os._exit(code)
+
+
+def import_path() -> str:
+    """Return ``PYTHONPATH`` for a new interpreter: the project's folder comes first, as for ``manage.py``."""
+    return os.pathsep.join(filter(None, (str(switchyard_settings().base_dir), os.environ.get("PYTHONPATH"))))

@@ -1,0 +1,263 @@
+"""Lifecycle of a pool's children: start, replacement, and clean-up after their end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from switchyard.broker.pool import SUCCESSORS, Pool
+from switchyard.workers.child.assignment import Assignment
+from switchyard.workers.child.spawn import start_child
+from switchyard.workers.shared.child_state import ChildState, Running
+from switchyard.workers.shared.child_table import ChildTable
+from switchyard.workers.shared.fork import describe_exit
+from switchyard.workers.shared.stack_files import crash_location, stacks_file
+from switchyard.workers.supervisor.cancellation import CancellationWatch
+from switchyard.workers.supervisor.exit_cause import CLEAN_EXITS, REPLACED, ExitCause, redacted_lines, suspects_of
+from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
+from switchyard.workers.supervisor.processes import Process, ProcessSet, send
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class ChildManager:
+    """The children of a pool: its own, with one spare position for a successor, and isolated ones for suspects.
+
+    Args:
+        leases: Leases of the children.
+        cancellations: Running messages whose jobs were cancelled.
+        grace_s: Seconds that a child's tasks may take to end.
+        close_inherited: Called in a child first, to close what belongs to the supervisor alone.
+        child_ended: Called with the pid of each child that ended.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        pool: Pool,
+        leases: ChildLeases,
+        cancellations: CancellationWatch,
+        *,
+        grace_s: float,
+        close_inherited: Iterable[Callable[[], None]] = (),
+        child_ended: Callable[[int], None] = lambda pid: None,
+    ) -> None:
+        self.pool = pool
+        self.leases = leases
+        self.restarts: dict[str, int] = {}
+        self.exit_causes: dict[int, ExitCause] = {}
+        self.paused = False
+        self.quiet = False
+        self.quieted = False
+        self.exclusive: Process | None = None
+        spare = SUCCESSORS + pool.most_isolated
+        self._table = ChildTable.create(pool.children + spare, pool.slots)
+        self.rows = dict(enumerate(self._table.rows, start=1))
+        self.process_set = ProcessSet(selector, pool.children, spare=spare, start=self._start, ended=self._ended)
+        self.own = self.process_set.processes[: pool.children + 1]
+        self.isolated = self.process_set.processes[pool.children + 1 :]
+        self._cancellations = cancellations
+        self._grace_s = grace_s
+        self._close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
+        self._child_ended = child_ended
+        self._leftovers: list[tuple[Leftovers, tuple[Running, ...], str]] = []
+
+    @property
+    def running(self) -> list[Process]:
+        """The children that run."""
+        return self.process_set.running
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the children end for good."""
+        return self.process_set.stopping
+
+    @property
+    def runs_tasks(self) -> bool:
+        """Whether a task runs. One that has ended, and waits for the broker, does not."""
+        return any(ran.limit_ns for process in self.running for ran in self.rows[process.index].running())
+
+    @property
+    def ready(self) -> bool:
+        """Whether every child of the pool is up."""
+        return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.children
+
+    def states(self) -> list[tuple[int, ChildState]]:
+        """Return pid and state of each child that runs."""
+        return [(process.pid, self.rows[process.index].read()) for process in self.running]
+
+    def work(self) -> float:
+        """Reap ended children, settle their messages, start due children; return the seconds until the next step."""
+        self.process_set.work()
+        leftovers, self._leftovers = self._leftovers, []
+        for left, suspects, cause in leftovers:
+            self.leases.settle(left, suspects, cause)
+        self._start_isolated(self.leases.take_isolated_waiting())
+        return min(self.leases.seconds_to_next(), self.process_set.seconds_to_next())
+
+    def free_process(self) -> Process | None:
+        """Return an unused position, for a successor of a child; ``None`` if there is none."""
+        return next((process for process in self.own if not process.pid and not process.wanted), None)
+
+    def replace(self, process: Process) -> None:
+        """Terminate a child, and start its successor at the same time if a position is free."""
+        free = self.free_process()
+        if free is None or process in self.isolated:
+            send(process, signal.SIGTERM)  # restarted in its own position
+            return
+        self.process_set.end(process)
+        self.process_set.fill(free)
+
+    def retire(self, process: Process) -> None:
+        """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""
+        if process.pid:
+            self.rows[process.index].retire()
+            self.exit_causes.setdefault(process.index, ExitCause("recycled"))
+
+    def kill(self, process: Process, exit_cause: ExitCause) -> None:
+        """Send SIGKILL to a child."""
+        exit_cause.killed = True
+        self.exit_causes[process.index] = exit_cause
+        send(process, signal.SIGKILL)
+
+    def dump_stacks(self) -> None:
+        """Have every child write its stacks to its file."""
+        for process in self.running:
+            path = stacks_file(self.pool.name, process.pid)
+            logger.info("pool %s: child %d: %s", self.pool.name, process.index, path)
+            send(process, signal.SIGUSR1)
+
+    def stop(self, signum: int) -> None:
+        """Signal all children, and restart none of them."""
+        for process in self.process_set.processes:
+            self.exit_causes.setdefault(process.index, ExitCause("stop")).killed |= signum == signal.SIGKILL
+        self.process_set.stop(signum)
+
+    def pause(self) -> None:
+        """Drain all children and start none, until :meth:`resume`."""
+        self.paused = True
+        for process in self.process_set.processes:
+            self.process_set.end(process)
+
+    def resume(self) -> None:
+        """Start children again after :meth:`pause`."""
+        self.paused = False
+        for process in self.own[: self.pool.children]:
+            self.process_set.fill(process)
+
+    def begin_quiet(self) -> None:
+        """Have the children fetch and start nothing, also those that start later; what runs ends within its own limits.
+
+        Isolated children end: :meth:`start_exclusive` needs a position.
+        """
+        self.quiet = True
+        for process in self.running:
+            if process in self.isolated:
+                self.end_unhurried(process)
+            else:
+                self.rows[process.index].set_quiet()
+
+    def end_quiet(self) -> None:
+        """Have the children fetch again after :meth:`begin_quiet`, unless an operator quieted the supervisor."""
+        self.quiet, self.exclusive = self.quieted, None
+        for process in self.own:
+            self.rows[process.index].set_quiet(self.quiet)
+
+    def set_quieted(self, quieted: bool) -> None:
+        """Have the children fetch and start nothing until this is taken back; no quiet period begins meanwhile."""
+        self.quieted = quieted
+        if quieted:
+            self.begin_quiet()
+        else:
+            self.end_quiet()
+
+    def start_exclusive(self) -> None:
+        """Start the isolated child that runs lapse suspects, quiet as well, unless isolated children still run."""
+        if not any(process.pid for process in self.isolated):
+            self.exclusive = self.isolated[0]
+            self.process_set.fill(self.exclusive)
+
+    def end_unhurried(self, process: Process) -> None:
+        """End a child once its tasks have ended within their own limits."""
+        self.rows[process.index].retire()
+        self.process_set.end(process)
+
+    def _start(self, index: int) -> int:
+        row = self.rows[index]
+        row.clear()
+        row.set_quiet(self.quiet)
+        self.exit_causes.pop(index, None)
+        process = self.process_set.processes[index - 1]
+        isolated, exclusive = process in self.isolated, process is self.exclusive
+        slots = 1 if isolated else self.pool.slots
+        served = self.leases.isolated if isolated else self.leases.served
+        title = f"{self.pool.name} alone {index - len(self.own)}" if isolated else f"{self.pool.name} child {index}"
+        assignment = Assignment(
+            pool=self.pool,
+            title=title,
+            child=self.leases.adopt(index, row, served, slots=slots, alone=exclusive),
+            index=index,
+            lanes=served.names,
+            slots=slots,
+            grace_s=self._grace_s,
+            isolated=isolated,
+            exclusive=exclusive,
+        )
+        return start_child(assignment, self._table, close_inherited=self._close_inherited)
+
+    def _start_isolated(self, waiting: int) -> None:
+        """Start isolated children for waiting suspects: one for each, beside the busy ones, up to the maximum."""
+        if not waiting or self.process_set.stopping or self.paused or self.quiet or self.leases.backlog.suspects_wait:
+            return  # lapse suspects, and what waits among them, run in quiet periods
+        busy = sum(self.rows[process.index].read().busy > 0 for process in self.isolated if process.pid)
+        missing = min(waiting + busy, len(self.isolated)) - sum(process.wanted for process in self.isolated)
+        for process in [process for process in self.isolated if not process.wanted][: max(missing, 0)]:
+            self.process_set.fill(process)
+
+    def _ended(self, index: int, pid: int, status: int) -> bool:
+        """Record why a child ended and which messages it left; return whether the child had worked."""
+        row, process = self.rows[index], self.process_set.processes[index - 1]
+        state, logged = row.read(), row.logged()
+        leftovers = self._without_cancelled(index, self.leases.leftovers(index, row))
+        exit_cause = self.exit_causes.pop(index, None)
+        row.clear()
+        self._child_ended(pid)
+        reason, description = describe_exit(status)
+        clean = os.WIFEXITED(status) and os.WEXITSTATUS(status) in CLEAN_EXITS
+        if location := crash_location(stacks_file(self.pool.name, pid)):
+            description += f" in {location}"
+        suspects, cause = suspects_of(leftovers, exit_cause, clean=clean, description=description)
+        isolated = process in self.isolated
+        if cause and not cause.startswith("limit"):
+            cause += f", pid {pid}, at most {process.peak_bytes / 1e6:.0f} MB"
+            if isolated or self.pool.slots == 1:
+                cause = "\n".join([cause, *redacted_lines(logged)])
+        self._leftovers.append((leftovers, suspects, cause))
+        if isolated:
+            # Its suspect waits to run isolated again.
+            process.wanted = bool(suspects) and not (self.paused or self.quiet)
+        if exit_cause is not None and exit_cause.why in REPLACED and clean:
+            self._count_restart(exit_cause.why)
+            logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)
+            return True
+        if (clean and not process.wanted) or self.process_set.stopping or self.paused:
+            if not clean:
+                logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, index, pid, description)
+            return True
+        # A child that was to be recycled, and crashed before it had drained, counts as a crash.
+        self._count_restart(reason if exit_cause is None or exit_cause.why == "recycled" else exit_cause.why)
+        logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, index, pid, description)
+        return isolated or state.done > 0 or bool(suspects or leftovers.cancelled)
+
+    def _count_restart(self, reason: str) -> None:
+        self.restarts[reason] = self.restarts.get(reason, 0) + 1
+
+    def _without_cancelled(self, index: int, leftovers: Leftovers) -> Leftovers:
+        """Separate cancelled messages from the running ones: they never run again, so they are no suspects."""
+        cancelled = [ran for ran in leftovers.running if ran.limit_ns and self._cancellations.is_cancelled(index, ran)]
+        running = [ran for ran in leftovers.running if ran not in cancelled]
+        return replace(leftovers, running=running, cancelled=cancelled)

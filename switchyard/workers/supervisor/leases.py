@@ -1,0 +1,301 @@
+"""Leases of a pool's children: their supervisor renews them, and settles the messages of a child that ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
+from switchyard.broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Lease, Reclaimed
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.topology import Pool
+from switchyard.workers.shared.child_state import Finished, Running
+from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.supervisor.backlog import BacklogPoll
+
+# A message that runs for longer than this is reported, in case it ends the supervisor as well.
+LONG_S = 1.0
+# The oldest leases that may run: all, unless it is known that some wait in stock.
+ALL_HELD = 500
+
+logger = logging.getLogger("switchyard.workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The lanes that a child serves: their names, and their keys in the same order."""
+
+    names: tuple[str, ...]
+    keys: tuple[LaneKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildWork:
+    """A child that has leases: its name, its lanes, its slots, and whether the others are quiet while it runs."""
+
+    child: str
+    served: Served
+    slots: int
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """Messages that a child left when it ended.
+
+    Args:
+        running: Messages in its slots.
+        finished: Finished and recorded messages whose acknowledgement is not confirmed.
+        cancelled: Messages in its slots whose jobs were cancelled.
+        held: Marks of the publications that it held, on RabbitMQ.
+    """
+
+    child: str
+    served: Served
+    running: list[Running] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
+    cancelled: list[Running] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+
+
+class ChildLeases:
+    """Leases of the children of a pool: acquired before their start, renewed, and reclaimed after their end.
+
+    Messages that ran in a child when it crashed are isolated: they run again one at a time, see
+    :class:`switchyard.middleware.crashes.Crashes`. In a pool with a single slot they ran alone already, and are
+    requeued.
+
+    Args:
+        pool: Its name begins those of the children.
+        served: Lanes of a child.
+        isolated: Lanes of an isolated child, one for each queue.
+        queues: Queue -> its operations, on ``calls``.
+        calls: Connections that nothing else uses.
+
+    Attributes:
+        keeper: Renews the leases; shows whether the server answers.
+        backlog: Shows whether messages wait.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        served: Served,
+        isolated: Served,
+        queues: Mapping[str, QueueOperations],
+        calls: RedisCalls,
+        records: JobRecords,
+    ) -> None:
+        self.served, self.isolated = served, isolated
+        self._queues, self._calls, self._records = queues, calls, records
+        self.keeper = LeaseKeeper(queues, [*served.keys, *isolated.keys], reclaimed=self._reclaimed)
+        self._host = socket.gethostname()
+        self._name = f"{pool.name}.{self._host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self._children: dict[int, ChildWork] = {}
+        self._report_at_s = 0.0
+        self._done: dict[int, int] = {}
+        self._incarnations: dict[int, int] = {}
+        self._lost = set[str]()  # noticed when another child was given its leases
+        # The heir is an owner of this process: it gets suspects until they are isolated.
+        self._isolates = pool.slots > 1
+        self._heirs, self._heir = 0, ""
+        self._suspects: list[tuple[str, Lease]] = []
+        if self._isolates:
+            self._adopt_heir()
+        self._isolated_waiting = 0
+        self.backlog = BacklogPoll(calls, queues, served.keys)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all messages of children that ended are reclaimed."""
+        return self.keeper.settled and not self._suspects
+
+    def adopt(self, index: int, row: ChildRow, served: Served, *, slots: int = 1, alone: bool = False) -> str:
+        """Return a name for the child that is about to start, with its leases if the server answers within a second.
+
+        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them.
+
+        Args:
+            slots: Messages that the child runs at once.
+            alone: Whether all other children of the pool are quiet while this one runs something.
+        """
+        incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
+        child = f"{self._name}.{index}.{incarnation}"
+        if index in self._children:  # named before, and could not be started
+            self.keeper.forget(self._children[index].child)
+        adopted = self._children[index] = ChildWork(child, served, slots, alone)
+        self.keeper.adopt(child, served.keys, work=self._work(adopted, row))
+        self._lost.update(self.keeper.tick())
+        row.lease(self.keeper.leased_until_s(child))
+        return child
+
+    def seconds_to_next(self) -> float:
+        """Return the seconds until something is due."""
+        if self._lost:
+            return 0.0
+        until_report_s = max(self._report_at_s - time.monotonic(), 0.0) if self._children else REPORT_S
+        return min(self.keeper.seconds_to_next(), until_report_s)
+
+    def tick(self, rows: Mapping[int, ChildRow]) -> list[int]:
+        """Renew the leases, isolate suspects and poll the backlog, for about 1 s at most.
+
+        Args:
+            rows: Index -> row.
+
+        Returns:
+            Indexes of children that lost a lease and must end.
+        """
+        budget = TickBudget(time.monotonic() + TICK_S)
+        self._report(rows)
+        lost, self._lost = self._lost.union(self.keeper.tick()), set()
+        if self._heir in lost:
+            self.keeper.forget(self._heir)
+            self._adopt_heir()
+        if self.keeper.away:
+            self.backlog.forget()
+        else:
+            self._isolate(budget)
+            self._isolated_waiting = max(self._isolated_waiting, self.backlog.poll(budget))
+        for index, adopted in self._children.items():
+            rows[index].lease(self.keeper.leased_until_s(adopted.child))
+        return [index for index, adopted in self._children.items() if adopted.child in lost]
+
+    def take_isolated_waiting(self) -> int:
+        """Return and reset the number of messages, found since the last call, that wait to run isolated."""
+        waiting, self._isolated_waiting = self._isolated_waiting, 0
+        return waiting
+
+    def leftovers(self, index: int, row: ChildRow) -> Leftovers:
+        """Return the messages that the child of an index left, before its row is cleared."""
+        adopted = self._children.pop(index)
+        return Leftovers(adopted.child, adopted.served, row.running(), row.finished(), held=row.held_marks.read())
+
+    def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
+        """Return those of the running messages, by index, whose jobs were cancelled.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        by_queue: dict[str, list[tuple[int, Running]]] = {}
+        for index, messages in running.items():
+            keys = self._children[index].served.keys
+            for ran in messages:
+                by_queue.setdefault(keys[ran.lane][0], []).append((index, ran))
+        budget = TickBudget(time.monotonic() + TICK_S)
+        found: set[tuple[int, Running]] = set()
+        for queue, messages_of in by_queue.items():
+            ids = [_text(ran.id) for _, ran in messages_of]
+            try:
+                asked = self._queues[queue].cancel_requested(ids, budget_s=budget.left())
+            except TickExhausted:
+                break
+            found.update(key for key, id_ in zip(messages_of, ids, strict=True) if id_ in asked)
+        return found
+
+    def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
+        """Acknowledge the messages that a child had finished, and return the rest to the heads of its lanes.
+
+        Args:
+            suspects: Running messages that crashed the child, or may have.
+            cause: As :meth:`switchyard.broker.queue.operations.QueueOperations.reclaim` takes it.
+        """
+        self._record_cancelled(leftovers)
+        by_lane = {
+            key: LaneLeftovers(
+                finished=[(done.id, b"%d" % done.token) for done in leftovers.finished if done.lane == lane],
+                running=[_text(ran.id) for ran in suspects if ran.lane == lane],
+                cause=cause,
+                heir=self._heir if self._isolates and key[1] != "alone" else "",
+            )
+            for lane, key in enumerate(leftovers.served.keys)
+        }
+        self.keeper.reclaim(leftovers.child, by_lane)
+        if not self.keeper.away:
+            self._isolate(TickBudget(time.monotonic() + TICK_S))
+        self._isolated_waiting += sum(leftovers.served.keys[ran.lane][1] == "alone" for ran in suspects)
+
+    def close(self) -> None:
+        """Release the heir's leases, and close the connections."""
+        if self._isolates and not self.keeper.silent:
+            self.keeper.forget(self._heir)
+        self._calls.close()
+
+    def close_inherited(self) -> None:
+        """Close, in a forked child, the connections of its parent."""
+        self._calls.close()
+
+    def _report(self, rows: Mapping[int, ChildRow]) -> None:
+        """Report what the children run, once a second."""
+        if time.monotonic() < self._report_at_s:
+            return
+        self._report_at_s = time.monotonic() + REPORT_S
+        for index, adopted in self._children.items():
+            state = rows[index].read()
+            done, self._done[index] = state.done - self._done.get(index, 0), state.done
+            # A free slot takes the next message at once: there is stock only while all are busy. Where messages are
+            # short, many of the oldest leases belong to finished ones, whose acknowledgement is on its way.
+            stocks = state.busy >= adopted.slots and 0 <= done < adopted.slots
+            work = self._work(adopted, rows[index], adopted.slots if stocks else ALL_HELD)
+            began_ns = time.monotonic_ns() - int(LONG_S * 1e9)
+            lines: dict[int, str] = {}
+            for ran in rows[index].running():
+                if ran.start_ns <= began_ns:
+                    lines[ran.lane] = f"{lines.get(ran.lane, '')}\n{_text(ran.id)}"
+            self.keeper.report(
+                adopted.child, {key: work + lines.get(lane, "") for lane, key in enumerate(adopted.served.keys)}
+            )
+
+    def _work(self, adopted: ChildWork, row: ChildRow, oldest: int = ALL_HELD) -> str:
+        """Return the first line of a child's report; the messages that a quiet child has fetched do not run."""
+        if adopted.alone:
+            return f"1 1 {self._host}"
+        return f"{0 if row.quiet else oldest} 0 {self._host}"
+
+    def _adopt_heir(self) -> None:
+        self._heir = f"{self._name}.suspects.{self._heirs}" if self._heirs else f"{self._name}.suspects"
+        self._heirs += 1
+        self.keeper.adopt(self._heir)
+
+    def _record_cancelled(self, leftovers: Leftovers) -> None:
+        """Record jobs that ended cancelled with their child; otherwise the next worker to fetch one does so."""
+        if self.keeper.away:
+            return
+        deadline_s = time.monotonic() + TICK_S
+        try:
+            for ran in leftovers.cancelled:
+                if time.monotonic() < deadline_s:
+                    self._records.cancel(_text(ran.id), place="cancelled")
+        except BrokerError as error:
+            logger.warning("jobs that were cancelled and killed are recorded later: %s", error)
+
+    def _reclaimed(self, child: str, key: LaneKey, answer: Reclaimed) -> None:
+        # Suspects that the heir did not get were returned with the rest; the worker that fetches one isolates it.
+        self._suspects += [(key[0], suspect.lease) for suspect in answer.suspects if suspect.lease is not None]
+
+    def _isolate(self, budget: TickBudget) -> None:
+        """Move suspects into the lanes of isolated children; without time left, the next tick moves the rest."""
+        count = len(self._suspects)
+        try:
+            while self._suspects:
+                queue, lease = self._suspects[0]
+                self._queues[queue].isolate(lease, budget_s=budget.left())
+                self._suspects.pop(0)
+        except TickExhausted:
+            pass
+        except BrokerError as error:
+            logger.warning("%d suspects are isolated later: %s", len(self._suspects), error)
+            self._suspects.append(self._suspects.pop(0))  # the server may refuse only this message
+        self._isolated_waiting += count - len(self._suspects)
+
+
+def _text(id_: bytes) -> str:
+    return str(id_, "ascii", "replace")

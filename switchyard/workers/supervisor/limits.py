@@ -1,0 +1,98 @@
+"""Enforcement of hard limits and cancellations, and the kill of children that hang."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from switchyard.workers.shared.child_state import Running
+from switchyard.workers.shared.signal_pipe import INTERRUPT
+from switchyard.workers.supervisor.cancellation import POLL_EVERY_S, CancellationWatch
+from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.exit_cause import ExitCause
+from switchyard.workers.supervisor.heartbeats import Heartbeats
+from switchyard.workers.supervisor.processes import Process, send
+
+# Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
+KILL_AFTER_LIMIT_S = 5.0
+LONGEST_PAUSE_S = 1.0
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class Limits:
+    """Termination of children that hang, or whose tasks exceed their hard limits or do not stop when cancelled."""
+
+    def __init__(self, children: ChildManager, cancellations: CancellationWatch) -> None:
+        self._children = children
+        self._cancellations = cancellations
+        self._heartbeats = Heartbeats()
+
+    def enforce(self) -> float:
+        """Enforce all limits; return the seconds until the next call is due."""
+        self._kill_hung()
+        return min(self._poll_cancellations(), self._enforce_limits())
+
+    def _kill_hung(self) -> None:
+        """Kill idle children that hang. A child that runs a task has until the task's hard limit."""
+        children = self._children
+        processes = {process.pid: process for process in children.running}
+        silent = self._heartbeats.silent({pid: children.rows[process.index] for pid, process in processes.items()})
+        for pid, silent_s in silent:
+            process = processes[pid]
+            if process.index not in children.exit_causes:
+                logger.error(
+                    "pool %s: child %d sent no heartbeat for %.0f s; killed",
+                    children.pool.name, process.index, silent_s,
+                )  # fmt: skip
+                children.kill(process, ExitCause("hung"))
+
+    def _poll_cancellations(self) -> float:
+        """Poll for cancelled jobs, and interrupt their greenlets; return the seconds until the next poll."""
+        children = self._children
+        if children.leases.keeper.away:
+            return math.inf  # the server does not answer, and each poll would delay the children
+        rows = {process.index: children.rows[process.index] for process in children.running}
+        running = {index: [ran for ran in row.running() if ran.limit_ns] for index, row in rows.items()}
+        next_s = self._cancellations.update(running)
+        if children.pool.kind == "gevent":
+            for index, ran in self._cancellations.to_interrupt():
+                rows[index].request_stop(ran)
+                send(children.process_set.processes[index - 1], INTERRUPT)
+            next_s = min(next_s, POLL_EVERY_S)
+        return next_s
+
+    def _enforce_limits(self) -> float:
+        """Terminate children whose tasks exceed their limits; return the seconds until the next limit."""
+        now_ns = time.monotonic_ns()
+        next_ns = now_ns + int(LONGEST_PAUSE_S * 1e9)
+        for process in self._children.running:
+            running = [
+                (at_ns, ran)
+                for ran in self._children.rows[process.index].running()
+                if ran.limit_ns and (at_ns := self._cancellations.over_at_ns(process.index, ran))
+            ]
+            over = tuple(ran for at_ns, ran in running if at_ns <= now_ns)
+            kill_at_ns = [at_ns + int(KILL_AFTER_LIMIT_S * 1e9) for at_ns, _ in running]
+            exit_cause = self._children.exit_causes.get(process.index)
+            if over and exit_cause is None:
+                self._end(process, over)
+            if any(at_ns <= now_ns for at_ns in kill_at_ns) and not (exit_cause and exit_cause.killed):
+                self._children.kill(process, ExitCause(self._reason(process, over), over))
+            next_ns = min([next_ns, *(at for at in (*kill_at_ns, *(at for at, _ in running)) if at > now_ns)])
+        return (next_ns - now_ns) / 1e9
+
+    def _end(self, process: Process, over: tuple[Running, ...]) -> None:
+        why = self._reason(process, over)
+        state = "cancelled" if why == "cancelled" else "over their hard limit"
+        logger.error(
+            "pool %s: child %d: %d tasks are %s, one may take %g s; it has %g s to end",
+            self._children.pool.name, process.index, len(over), state, over[0].limit_ns / 1e9, KILL_AFTER_LIMIT_S,
+        )  # fmt: skip
+        self._children.exit_causes[process.index] = ExitCause(why, over)
+        self._children.replace(process)
+
+    def _reason(self, process: Process, over: tuple[Running, ...]) -> str:
+        cancelled = all(self._cancellations.is_cancelled(process.index, ran) for ran in over)
+        return "cancelled" if cancelled else "hard_limit"

@@ -1,0 +1,179 @@
+"""A set of child processes: started, reaped as soon as they end, and restarted with backoff."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from switchyard.workers.shared.fork import peak_bytes
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
+# A process that ran for at least this time counts as healthy.
+HEALTHY_AFTER_S = 10.0
+HAS_PIDFD = hasattr(os, "pidfd_open")
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class RestartDelay:
+    """Delays between restarts of one process."""
+
+    def __init__(self) -> None:
+        self._idle_deaths = 0
+
+    def after(self, *, worked: bool) -> float:
+        """Return the seconds to wait before the next start of a process that ended.
+
+        The delay is 0 after a process that had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
+        """
+        if worked:
+            self._idle_deaths = 0
+            return 0.0
+        delay_s = min(FIRST_DELAY_S * 2.0**self._idle_deaths, LONGEST_DELAY_S)
+        self._idle_deaths = min(self._idle_deaths + 1, 16)
+        return delay_s
+
+
+@dataclass(slots=True)
+class Process:
+    """One position of a process set, and the process that runs there, if any.
+
+    Args:
+        index: From 1.
+        wanted: Whether a process is started here. Without it, one that runs is not replaced when it ends.
+        pid: 0 while none runs.
+        peak_bytes: Largest resident memory of the process before.
+    """
+
+    index: int
+    wanted: bool = True
+    pid: int = 0
+    pidfd: int = -1
+    started_s: float = 0.0
+    start_at_s: float = 0.0
+    peak_bytes: int = 0
+    delay: RestartDelay = field(default_factory=RestartDelay)
+
+
+class ProcessSet:
+    """Child processes, watched one by one: the end of one does not affect another.
+
+    Args:
+        count: Processes that are started.
+        spare: Further positions, empty until :meth:`fill`.
+        start: Forks the process of an index and returns its pid.
+        ended: Called with index, pid and wait status of a process that ended; returns whether it had worked, so that
+            it is restarted at once. One that did not work, and lived for less than 10 s, is restarted with backoff.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        count: int,
+        *,
+        spare: int = 0,
+        start: Callable[[int], int],
+        ended: Callable[[int, int, int], bool],
+    ) -> None:
+        self._selector = selector
+        self._start = start
+        self._ended = ended
+        self.processes = [Process(index, wanted=index <= count) for index in range(1, count + spare + 1)]
+        self.stopping = False
+
+    @property
+    def running(self) -> list[Process]:
+        """The positions whose process runs."""
+        return [process for process in self.processes if process.pid]
+
+    @property
+    def pids(self) -> list[int]:
+        """The pids of running processes."""
+        return [process.pid for process in self.running]
+
+    def work(self) -> None:
+        """Reap processes that ended, and start those that are due."""
+        for process in self.running:
+            self._reap(process)
+        for process in self._missing():
+            if process.start_at_s <= time.monotonic():
+                self._launch(process)
+
+    def seconds_to_next(self) -> float:
+        """Return the seconds until a start is due; infinity for none."""
+        return min((process.start_at_s - time.monotonic() for process in self._missing()), default=math.inf)
+
+    def fill(self, process: Process) -> None:
+        """Start a process in a position, and keep it filled from now on."""
+        process.wanted = True
+        process.start_at_s = 0.0
+
+    def end(self, process: Process, signum: int = signal.SIGTERM) -> None:
+        """Signal a process, and do not restart it."""
+        process.wanted = False
+        send(process, signum)
+
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        """Signal all processes and restart none of them."""
+        self.stopping = True
+        for process in self.running:
+            send(process, signum)
+
+    def close_inherited(self) -> None:
+        """Close, in a forked child, the parent's descriptors. The processes stay the parent's."""
+        for process in self.processes:
+            if process.pidfd >= 0:
+                os.close(process.pidfd)
+
+    def _missing(self) -> list[Process]:
+        return [process for process in self.processes if process.wanted and not process.pid and not self.stopping]
+
+    def _launch(self, process: Process) -> None:
+        try:
+            process.pid = self._start(process.index)
+        except OSError as error:  # out of memory or of process ids: retry this process, the others keep running
+            wait_s = process.delay.after(worked=False)
+            process.start_at_s = time.monotonic() + wait_s
+            logger.error("a process could not be started: %s; retried in %.1f s", error.strerror, wait_s)
+            return
+        process.started_s = time.monotonic()
+        if HAS_PIDFD:
+            self._watch(process)
+
+    def _watch(self, process: Process) -> None:
+        """Wake the loop through a pidfd when a process ends. Where no pidfd can be opened, SIGCHLD wakes the loop."""
+        try:
+            process.pidfd = os.pidfd_open(process.pid)
+        except OSError:  # EMFILE, or a sandbox that refuses the call
+            return
+        self._selector.register(process.pidfd, selectors.EVENT_READ, _do_nothing)
+
+    def _reap(self, process: Process) -> None:
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
+        if not pid:
+            return
+        process.peak_bytes = peak_bytes(used)
+        if process.pidfd >= 0:
+            self._selector.unregister(process.pidfd)
+            os.close(process.pidfd)
+        process.pid, process.pidfd = 0, -1
+        worked = self._ended(process.index, pid, status) or time.monotonic() - process.started_s >= HEALTHY_AFTER_S
+        process.start_at_s = time.monotonic() + process.delay.after(worked=worked)
+
+
+def send(process: Process, signum: int) -> None:
+    """Signal a process, if it runs. It is not reaped yet, so that its pid cannot belong to another."""
+    if process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
+
+
+def _do_nothing() -> None:
+    """Do nothing: the descriptor only wakes the loop, and every iteration reaps."""

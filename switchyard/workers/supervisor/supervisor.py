@@ -1,0 +1,291 @@
+"""Supervisor of one pool: starts its children, restarts dead ones, drains them, and reports their state.
+
+One thread with one selector does all of this, because a process that forks must have no other threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+
+import dramatiq
+
+from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
+from switchyard.broker.topology import Pool
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.workers.broker_watch import make_watch
+from switchyard.workers.metrics.exposition import exposition
+from switchyard.workers.metrics.files import EndedChildren, claim
+from switchyard.workers.metrics.http import MetricsListener
+from switchyard.workers.metrics.restoring import FolderWatch
+from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_to_fork
+from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
+from switchyard.workers.supervisor.cancellation import CancellationWatch
+from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.connect_leases import connect_leases
+from switchyard.workers.supervisor.exit_cause import ExitCause
+from switchyard.workers.supervisor.health import PoolHealth
+from switchyard.workers.supervisor.instructions import Instructions
+from switchyard.workers.supervisor.limits import Limits
+from switchyard.workers.supervisor.quiet_periods import QuietPeriods
+from switchyard.workers.supervisor.recycling import Recycling
+from switchyard.workers.supervisor.report import Reporter
+from switchyard.workers.supervisor.stack_requests import StackRequests
+from switchyard.workers.supervisor.stuck import replace_stuck
+
+GRACE_S = 25.0
+# After the tasks' grace: for consumers to stop and connections to close.
+KILL_AFTER_GRACE_S = 5.0
+POLL_READY_S = 0.1
+LONGEST_SLEEP_S = 2.0
+
+EX_OK = 0
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class Supervisor:
+    """Supervisor of one pool, until a signal drains it.
+
+    Args:
+        metrics_port: Port for metrics; 0 chooses a free one.
+        grace_s: Seconds that running tasks may take to end once the pool drains.
+        own_row: Row in which the supervisor reports to a common parent whether the pool is ready. Without a parent, the
+            supervisor handles Ctrl-C itself, and a second signal stops it at once.
+
+    Raises:
+        OSError: the metrics port is taken.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        metrics_port: int = 0,
+        metrics_host: str = "127.0.0.1",
+        grace_s: float = GRACE_S,
+        own_row: ChildRow | None = None,
+    ) -> None:
+        self.pool = pool
+        self._grace_s = grace_s
+        self._parent_pid = os.getppid()
+        self._own_row = own_row
+        self._state = "starting"
+        self._kill_at_s: float | None = None
+        self._killed = False
+        self._report_at_s = 0.0
+        self._watch = make_watch()
+        self._selector = selectors.DefaultSelector()
+        self._signals = self._listen_to_signals()
+        self._folder, lock = claim(switchyard_settings().metrics_dir, pool.name)
+        self._folder_watch = FolderWatch(self._folder, pool.name, lock)
+        self._ended_children = EndedChildren(self._folder)
+        self._metrics_host = metrics_host
+        self._listener = MetricsListener(
+            self._selector, self._metrics, self._unhealthy_reason, host=metrics_host, port=metrics_port
+        )
+        self._reporter = Reporter(pool)
+        # Only running children are signalled: they are not reaped yet, so that no other process has their pid.
+        self._stacks = StackRequests(pool.name, send=os.kill, answer=self._reporter.answer_stacks)
+        self._leases = connect_leases(pool, declared_yard(), dramatiq.get_broker(), switchyard_settings().broker_url)
+        cancellations = CancellationWatch(self._leases.cancelled)
+        self._children = ChildManager(
+            self._selector,
+            pool,
+            self._leases,
+            cancellations,
+            grace_s=grace_s,
+            close_inherited=[self._close_inherited],
+            child_ended=self._ended_children.add,
+        )
+        self._limits = Limits(self._children, cancellations)
+        self._recycling = Recycling(self._children)
+        self._quiet_periods = QuietPeriods(self._children)
+        self._health = PoolHealth(self._children)
+        self._instructions = Instructions(self._children, started_at=self._reporter.started_at, stop=self._drain)
+
+    def run(self) -> int:
+        """Supervise; return 0 after a drain, 70 when children had to be killed for it."""
+        host = f"[{self._metrics_host}]" if ":" in self._metrics_host else self._metrics_host
+        logger.info("pool %s: metrics at http://%s:%d/metrics", self.pool.name, host, self._listener.port)
+        prepare_to_fork()
+        self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
+        while True:
+            self._handle_signals(self._signals.take())
+            self._enforce_drain()
+            self._keep_leases()
+            replace_stuck(self._children)
+            next_s = min(
+                self._children.work(),
+                self._quiet_periods.work(),
+                self._limits.enforce(),
+                self._recycling.enforce(),
+                self._ended_children.fold(),
+            )
+            self._check_broker_health()
+            self._folder_watch.look()
+            if self._children.stopping and not self._children.running:
+                break
+            self._check_ready()
+            self._report()
+            self._listener.expire()
+            for key, _ in self._selector.select(self._sleep_s(next_s)):
+                key.data()
+        if not self._leases.settled:
+            logger.error(
+                "pool %s: not all messages were returned to the broker; the rest start when their leases expire",
+                self.pool.name,
+            )
+            self._killed = True
+        self._leases.close()
+        if not self._leases.keeper.silent:
+            self._reporter.remove()
+        logger.info("pool %s: drained" if not self._killed else "pool %s: stopped by force", self.pool.name)
+        return EX_CRASHED if self._killed else EX_OK
+
+    def _listen_to_signals(self) -> SignalPipe:
+        if self._own_row is None:
+            return SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
+        # The parent passes on what a terminal sends to its whole process group.
+        return SignalPipe(
+            noted=(signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD),
+            ignored=(signal.SIGINT, signal.SIGHUP),
+        )
+
+    def _handle_signals(self, signals: list[int]) -> None:
+        for signum in signals:
+            if signum == signal.SIGCHLD:
+                continue
+            if signum == signal.SIGUSR1:
+                self._children.dump_stacks()
+                continue
+            at_once = signum == signal.SIGQUIT or (self._own_row is None and self._children.stopping)
+            if at_once:
+                self._kill("told to stop at once")
+            elif not self._children.stopping:
+                self._drain()
+
+    def _drain(self) -> None:
+        logger.info("pool %s: draining, up to %g s", self.pool.name, self._grace_s)
+        self._state = "draining"
+        self._kill_at_s = time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
+        self._report_at_s = 0.0
+        self._leases.keeper.poll_now()
+        self._children.stop(signal.SIGTERM)
+
+    def _enforce_drain(self) -> None:
+        """Kill children that outlast the grace period, that run nothing without a broker, or whose parent is gone.
+
+        Tasks have their whole grace period although the broker is away: it may be back before they end.
+        """
+        if self._own_row is not None and os.getppid() != self._parent_pid and not self._killed:
+            self._kill("the parent is gone")  # where the kernel does not kill orphans
+        if self._kill_at_s is None or not self._children.running:
+            return
+        if self._leases.keeper.silent and not self._children.runs_tasks:
+            self._kill("the broker does not answer, they can neither release nor acknowledge their messages")
+        elif time.monotonic() >= self._kill_at_s:
+            self._kill(f"not done {KILL_AFTER_GRACE_S:g} s after the grace period of {self._grace_s:g} s")
+
+    def _kill(self, why: str) -> None:
+        logger.warning("pool %s: killing %d children: %s", self.pool.name, len(self._children.running), why)
+        self._state = "draining"
+        self._kill_at_s = None
+        self._killed = True
+        self._children.stop(signal.SIGKILL)
+
+    def _keep_leases(self) -> None:
+        """Renew the leases; kill children that lost theirs, unless the broker lost all: then no worker has them."""
+        if self._leases.seconds_to_next() > 0:
+            return
+        lost = self._leases.tick(self._children.rows)
+        if lost and not self._check_broker_health(at_once=True):
+            for index in lost:
+                logger.error(
+                    "pool %s: child %d lost its lease, other owners have its messages; killed", self.pool.name, index
+                )
+                self._children.kill(self._children.process_set.processes[index - 1], ExitCause("lost_lease"))
+
+    def _check_broker_health(self, *, at_once: bool = False) -> bool:
+        """Check the broker's server when it is due, and pause the children while its keyspace is not the known one.
+
+        Their running tasks may end. Return whether the pool pauses.
+        """
+        paused = self._state == "paused"
+        if self._children.stopping or not (at_once or self._watch.due()):
+            return paused
+        keeper = self._leases.keeper
+        if keeper.away and (self._watch.told_away or not keeper.silent):
+            return paused  # the state is known, and a check would block for a second
+        why = self._watch.look().pause
+        if bool(why) == paused:
+            return paused
+        self._report_at_s = 0.0
+        if why:
+            logger.error("pool %s: paused, it fetches nothing: %s", self.pool.name, why)
+            self._state = "paused"
+            self._children.pause()
+        else:
+            logger.info("pool %s: resumed", self.pool.name)
+            self._state = "starting"
+            self._health.reset()
+            self._children.resume()
+        return bool(why)
+
+    def _close_inherited(self) -> None:
+        """Close, in a child, what belongs to the supervisor."""
+        self._selector.close()
+        self._listener.close()
+        self._watch.close()
+        self._signals.close()
+        self._folder_watch.close()
+
+    def _check_ready(self) -> None:
+        if self._state != "starting" or not self._children.ready:
+            return
+        self._state = "up"
+        self._report_at_s = 0.0
+        if self._own_row is not None:
+            self._own_row.set_ready()
+        pool = self.pool
+        logger.info("pool %s: ready (%d × %d %s)", pool.name, pool.children, pool.slots, pool.kind)
+
+    def _report(self) -> None:
+        if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:
+            wait_s = self._reporter.write(self._build_report(), self._instructions.quieted)
+            self._report_at_s = time.monotonic() + wait_s
+            stacks, instruction = self._reporter.take_notices()
+            if stacks:
+                self._stacks.begin(stacks, self._children.process_set.pids)
+            if instruction is not None and self._instructions.obey(instruction):
+                self._report_at_s = 0.0
+        self._stacks.finish()
+
+    def _build_report(self) -> PoolReport:
+        return self._reporter.build(
+            self._children.states(),
+            restarts=self._children.restarts,
+            state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
+            metrics_port=self._listener.port,
+        )
+
+    def _unhealthy_reason(self) -> str:
+        # A restart does not help a pool that drains, or waits for a person to examine the broker.
+        return "" if self._state in ("draining", "paused") else self._health.unhealthy_reason()
+
+    def _metrics(self) -> bytes:
+        return exposition(self._folder, self._build_report(), memory_bytes(self._children.process_set.pids))
+
+    def _sleep_s(self, next_s: float) -> float:
+        waits = [LONGEST_SLEEP_S, next_s, self._stacks.seconds_to_next(), self._leases.seconds_to_next()]
+        if not self._leases.keeper.away:
+            waits += [self._report_at_s - time.monotonic(), self._watch.seconds_to_next()]
+        if self._state == "starting":
+            waits.append(POLL_READY_S)
+        if self._kill_at_s is not None:
+            waits.append(self._kill_at_s - time.monotonic())
+        return max(min(waits), 0.0)
