@@ -1,11 +1,14 @@
 from django.apps import AppConfig
 
+from switchyard.commands.modules import MODULES
+
 
 class DevtoolsConfig(AppConfig):
-    """Management commands for development: ``runpools --chaos`` and ``measure_pools``.
-
-    Listed before ``switchyard.workers``, whose ``runpools`` this app's command extends.
-    """
+    """Management commands for development: ``measure_pools``, and ``runpools`` with ``--chaos``."""
 
     name = "devtools"
     label = "devtools"
+
+    def ready(self) -> None:
+        """Put this app's ``runpools``, which knows ``--chaos``, in place of the library's."""
+        MODULES["runpools"] = "devtools.chaos.runpools"

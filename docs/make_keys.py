@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``switchyard/broker/keys/keys.py`` and ``queue_keys.py``.
+"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``switchyard/broker/keys``.
 
 python -m docs.make_keys [--check]
 

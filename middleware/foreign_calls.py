@@ -22,7 +22,9 @@ FOREIGN_CALLS = {
 }
 
 RESULT = ".get_result(block=True, timeout=3_000), in milliseconds"
-PROGRESS = ".get_result(), which raises ResultMissing until there is one; a job's page and manage.py switchyard jobs show say its state"
+PROGRESS = (
+    ".get_result(), which raises ResultMissing until there is one; manage.py switchyard jobs show says a job's state"
+)
 
 # The same of what ``send`` returns, behind the message.
 FOREIGN_MESSAGE_CALLS = {

@@ -43,7 +43,7 @@ class Interrupts(Protocol):
         """Unregister the task of this thread or greenlet. An exception that has not arrived is withdrawn."""
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise :class:`switchyard.middleware.errors.CancelInterrupt` in a job's task, once, unless the task ends before."""
+        """Raise :class:`~switchyard.middleware.errors.CancelInterrupt` once in a job's task, unless it ends before."""
 
     def shut_down(self, job_ids: Collection[str]) -> None:
         """Raise Dramatiq's ``Shutdown`` in the tasks of these jobs."""

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class PromptRecords(Middleware):
-    """Writer of the steps that :class:`switchyard.middleware.status.Status` recorded: after enqueues, before acknowledgements.
+    """Writer of the steps that :mod:`switchyard.middleware.status` recorded: after enqueues, before acknowledgements.
 
     Listed before it: after-hooks run from last to first. Switchyard's own broker does the same for many messages at
     once, and needs no such middleware.

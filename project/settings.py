@@ -7,7 +7,7 @@ import sys
 from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
-from apps import platform
+import switchyard
 from project import database
 from project.config import BASE_DIR, load, make_metrics_dir
 from switchyard.broker.errors import SwitchyardError
@@ -62,9 +62,8 @@ INSTALLED_APPS = [
     "servestatic",
     "django.contrib.staticfiles",
     "axes",
-    *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
-    *platform.apps(),
-    "switchyard.short_commands",
+    *switchyard.apps(),
+    *DEVELOPMENT_APPS,
     *PRODUCT_APPS,
 ]
 

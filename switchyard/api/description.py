@@ -69,7 +69,8 @@ class ApiDocument(OpenAPISchema):
         self.securitySchemes[SCHEME] = {
             "type": "http",
             "scheme": "bearer",
-            "description": "A token `sy_<prefix>_<secret>`, created in the admin or with `manage.py switchyard createtoken`. "
+            "description": "A token `sy_<prefix>_<secret>`, created in the admin or with "
+            "`manage.py switchyard createtoken`. "
             "An operation lists scopes; the token needs one of them.",
         }
         return [{SCHEME: [scope]} for scope in sorted(scopes)]

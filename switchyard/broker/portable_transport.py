@@ -37,7 +37,7 @@ class CountsLanes(Protocol):
 
 
 class PortableTransport:
-    """The :class:`switchyard.broker.interface.Transport` that needs nothing but ``enqueue`` and a server for dead lists.
+    """A :class:`switchyard.broker.interface.Transport` that needs only ``enqueue`` and a server for dead lists.
 
     A moved message is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
     """

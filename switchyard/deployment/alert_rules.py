@@ -144,7 +144,7 @@ QUEUE_RULES = (
         where="tasks",
         summary="%(queue)s: messages were given up and lie in %(dead_list)s",
         cause="Retries ran out, or the failure is one that no retry can mend.",
-        next_step="`manage.py switchyard deadletters list --queue %(queue)s` shows them; mend the cause, requeue or discard.",
+        next_step="`manage.py switchyard deadletters list --queue %(queue)s` lists them; mend the cause, then requeue.",
     ),
 )
 
@@ -158,7 +158,7 @@ POOL_RULES = (
         where="workers",
         summary="pool %(pool)s: no child takes work",
         cause="The pool is not running, refused its configuration (exit 78), or cannot reach the broker.",
-        next_step="Read the log of `manage.py switchyard runpool %(pool)s`; `manage.py check` names a mistake in the yard.",
+        next_step="Read the log of `manage.py switchyard runpool %(pool)s`; `manage.py check` names a mistake.",
     ),
     Rule(
         name="SwitchyardPoolCrashing",

@@ -26,8 +26,8 @@ def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
     return [
         Warning(
             f"gets {given_mib[pool.name]:,}M in {COMPOSE_FILE}; {container_memory.needs(pool)}",
-            hint="Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or processes in "
-            "the topology.",
+            hint="Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or "
+            "processes in the topology.",
             obj=f"pool {pool.name}",
             id="switchyard.W008",
         )

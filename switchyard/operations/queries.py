@@ -58,7 +58,7 @@ class QueueState:
     oldest_unfinished_age_ms: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON shape of the API and of ``manage.py switchyard queues --json``; ``depth`` counts waiting messages."""
+        """Return the JSON shape of the API and of ``switchyard queues --json``; ``depth`` counts waiting messages."""
         return {
             "queue": self.queue,
             "depth": self.waiting,

@@ -12,7 +12,7 @@ from switchyard.conf import switchyard_settings
 from switchyard.jobs.running import RunningJob
 
 # Our own machinery within the project; other files of the project are of a task, all others of packages.
-MACHINERY = re.compile(r"^(switchyard/broker/|middleware/|switchyard/|manage\.py)")
+MACHINERY = re.compile(r"^(switchyard/|middleware/|manage\.py)")
 INTERPRETER = re.compile(r"^(?:/[^:]*)?/lib/python3\.\d+/(?=[^:]*:\d)")
 # Function that Dramatiq calls for each message: a stack with it runs a task.
 CALL = re.compile(r"^dramatiq/worker\.py:\d+ process_message$")

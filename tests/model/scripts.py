@@ -46,7 +46,7 @@ class Change:
 
 
 class Scripts:
-    """Stands in for :func:`switchyard.broker.redis.calls.script`: the same operations, with the test's clock and with changes."""
+    """Stands in for :func:`switchyard.broker.redis.calls.script`, with the test's clock and with changes."""
 
     def __init__(self, changes: Sequence[Change] = ()) -> None:
         self._changes = changes

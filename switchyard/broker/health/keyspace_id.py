@@ -91,7 +91,7 @@ class KeyspaceId:
         return "missing" if found.missed else "unmarked"
 
     def where_lost(self) -> str:
-        """Return "": a single server needs no name. See :meth:`switchyard.broker.health.cluster_ids.ClusterIds.where_lost`."""
+        """Return "": one server needs no name. See :meth:`~switchyard.broker.health.cluster_ids.ClusterIds`."""
         return ""
 
     def miss_commands(self) -> list[tuple[Word, ...]]:

@@ -1,4 +1,4 @@
-"""Lua operations of ``switchyard/broker/lua``: one file each, with ``--@include name`` expanded from ``lua/include``."""
+"""Lua operations (``switchyard/broker/lua``): one file each, ``--@include name`` expanded from ``lua/include``."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class HistoryBacklog:
 
 
 class HistoryStreams:
-    """Reader of the streams. Every method may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises."""
+    """Reader of the streams. A method may raise what :meth:`~switchyard.broker.redis.calls.RedisCalls.call` does."""
 
     def __init__(self, calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> None:
         self._calls, self._keys = calls, keys

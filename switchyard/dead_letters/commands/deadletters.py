@@ -24,7 +24,7 @@ from switchyard.middleware.logs import printable
 
 EXAMPLES = """examples:
   manage.py switchyard deadletters list --limit 20
-  manage.py switchyard deadletters groups                                         causes of the open ones, the largest first
+  manage.py switchyard deadletters groups                              causes of the open ones, the largest first
   manage.py switchyard deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
   manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
   manage.py switchyard deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'

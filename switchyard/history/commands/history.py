@@ -34,7 +34,7 @@ HELP: Final = {
 }
 
 EXAMPLES = """examples:
-  manage.py switchyard history list --failures --since 1h           the last hour's failures, those that were retried too
+  manage.py switchyard history list --failures --since 1h          the last hour's failures, those that were retried too
   manage.py switchyard history list --state dead --queue default --json
   manage.py switchyard history list --argument customer_id=42       an argument that its actor lists in search=(...)
   manage.py switchyard history list --after 1763728200000-42        the next page, as the last line of a page says

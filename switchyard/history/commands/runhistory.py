@@ -15,7 +15,7 @@ from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
 STOP_WITHIN_S = 10.0
 
 EXAMPLES = """examples:
-  manage.py switchyard runhistory                         beside pools that run one by one; runpools starts one itself"""
+  manage.py switchyard runhistory                        beside pools that run one by one; runpools starts one itself"""
 
 
 class Command(BaseCommand):

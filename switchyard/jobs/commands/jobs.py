@@ -53,7 +53,7 @@ EXAMPLES = """examples:
   manage.py switchyard jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
   manage.py switchyard jobs cancel --filter actor=export_invoices --filter state=queued
   manage.py switchyard jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
-  manage.py switchyard jobs edit 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"' --due 2h    before it starts
+  manage.py switchyard jobs edit 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"' --due 2h  before it starts
   manage.py switchyard jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
 MOST_LISTED = 1_000
@@ -194,7 +194,7 @@ class Command(PrintingCommand):
             )
         else:
             self.stdout.write(
-                f"no job matches so far; bulk act {row.pk} looks through all of them: manage.py switchyard bulk show {row.pk}"
+                f"no job matches so far; bulk act {row.pk} looks through all: manage.py switchyard bulk show {row.pk}"
             )
 
     def _run_now(self, options: dict[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""``manage.py switchyard workers``: list the supervisors that report, have them take no new work, take it again, or stop."""
+"""``manage.py switchyard workers``: list the supervisors that report; stop one, or its intake."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
     act = Act(label, "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     return GROUP.finding(
-        "warning", "paused", seen, cause, f"manage.py switchyard queues resume {row.name}", row.queue, then=then, act=act,
-        factor=float(waiting),
+        "warning", "paused", seen, cause, f"manage.py switchyard queues resume {row.name}", row.queue, then=then,
+        act=act, factor=float(waiting),
     )  # fmt: skip
 
 

@@ -111,8 +111,8 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
             "A deploy is under way, or senders were deployed before workers; after ten minutes they become dead letters"
         )
         step = (
-            "manage.py switchyard check_backlog, with the code that the pools run; then deploy code that declares the actors, in "
-            "actors.py of an installed app"
+            "manage.py switchyard check_backlog, with the code that the pools run; then deploy code that declares the "
+            "actors, in actors.py of an installed app"
         )
         yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_act(queue, state))
 

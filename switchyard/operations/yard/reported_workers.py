@@ -50,8 +50,8 @@ class ReportedWorkers:
         """Sentence of what they do, and of what starts those that are missing."""
         if not self.reports:
             return (
-                "No supervisor reports. `manage.py switchyard runpools` starts all pools on this machine; each appears here "
-                "within 2 s."
+                "No supervisor reports. `manage.py switchyard runpools` starts all pools on this machine; each appears "
+                "here within 2 s."
             )
         busy, slots = (sum(getattr(report, name) for report in self.reports) for name in ("busy", "slots"))
         text = f"{busy:,} of {slots:,} slots run a job."

@@ -39,13 +39,13 @@ from switchyard.queues.stock_leftovers import leftover_lines
 EXAMPLES = """examples:
   manage.py switchyard queues                                        list every queue
   manage.py switchyard queues status slow                            what waits, who holds its slots, what helps
-  manage.py switchyard queues pause slow --until 2h --reason "disk is full"    start nothing of slow; running messages continue
+  manage.py switchyard queues pause slow --until 2h --reason "disk is full"  start nothing of slow; what runs continues
   manage.py switchyard queues resume slow default                    several at once, one after the other
   manage.py switchyard queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
   manage.py switchyard queues purge slow --undo                      within a minute: put it back
   manage.py switchyard queues show webhook --lane retry --place scheduled --limit 20
   manage.py switchyard queues relocate render_report --from default --to slow
-  manage.py switchyard queues import redis://old:6379/0           what stock Dramatiq left in the queues of these names"""
+  manage.py switchyard queues import redis://old:6379/0           what stock Dramatiq left in queues of these names"""
 
 
 class Command(PrintingCommand):

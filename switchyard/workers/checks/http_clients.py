@@ -106,7 +106,7 @@ def _sends_by_smtp() -> bool:
 def own_folders() -> list[Path]:
     """Return the folders of this project's code: installed packages are not checked."""
     base = Path(switchyard_settings().base_dir)
-    folders = [base / package for package in ("project", "middleware", "broker")]
+    folders = [base / package for package in ("project", "middleware", "switchyard")]
     folders += [Path(app.path) for app in apps.get_app_configs()]
     return [
         folder

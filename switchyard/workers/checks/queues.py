@@ -56,7 +56,8 @@ def consumed_dead_lists(yard: Yard) -> list[CheckMessage]:
     found: list[CheckMessage] = [
         Error(
             f"serves {lane!r}, the dead list of queue {dead[lane]}; dead letters wait for people, not for workers",
-            hint=f"Remove {lane!r} from the pool's queues in {TOPOLOGY}; requeue with `manage.py switchyard deadletters requeue`.",
+            hint=f"Remove {lane!r} from the pool's queues in {TOPOLOGY}; requeue with "
+            "`manage.py switchyard deadletters requeue`.",
             obj=f"pool {pool.name}",
             id="switchyard.E011",
         )

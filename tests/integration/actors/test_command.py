@@ -29,7 +29,7 @@ def actor(facilities: Facilities) -> Iterator[Any]:
 
 
 def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    call_command("actors", *words)
+    call_command("switchyard", "actors", *words)
     return capsys.readouterr().out
 
 
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
     actor: Any, facilities: Facilities, words: tuple[str, ...], why: str
 ) -> None:
     with pytest.raises(CommandError, match=why):
-        call_command("actors", "send", *words)
+        call_command("switchyard", "actors", "send", *words)
 
     assert facilities.transport.stats("billing").live.waiting == 0
 
@@ -91,7 +91,7 @@ def test_arguments_without_their_option_are_answered_with_what_to_write(
     actor: Any, facilities: Facilities, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(CommandError) as refused:
-        call_command("actors", "send", "weigh", *words)
+        call_command("switchyard", "actors", "send", "weigh", *words)
 
     assert str(refused.value) == (
         """actor weigh: its arguments are JSON; write --kwargs '{"wagon": ..., "tare_kg": ...}', or --args '[...]'"""
@@ -127,7 +127,7 @@ def test_no_parameter_with_stars_is_named_as_an_argument(
     dramatiq.actor(function, broker=broker, queue_name="billing")
 
     with pytest.raises(CommandError) as refused:
-        call_command("actors", "send", function.__name__, "7")
+        call_command("switchyard", "actors", "send", function.__name__, "7")
     del broker.actors[function.__name__]
 
     assert str(refused.value) == f"actor {function.__name__}: its arguments are JSON; {said}"

@@ -28,7 +28,7 @@ def alert() -> Alert:
 
 def run(*words: Any) -> str:
     out = io.StringIO()
-    call_command("alerts", *map(str, words), stdout=out)
+    call_command("switchyard", "alerts", *map(str, words), stdout=out)
     return out.getvalue()
 
 

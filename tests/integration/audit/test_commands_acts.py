@@ -27,7 +27,7 @@ def emptied(facilities: Facilities) -> None:
 
 def run(*words: str) -> str:
     out = io.StringIO()
-    call_command(*words, stdout=out, stderr=io.StringIO())
+    call_command("switchyard", *words, stdout=out, stderr=io.StringIO())
     return out.getvalue()
 
 

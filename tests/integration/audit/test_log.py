@@ -40,7 +40,7 @@ def did(name: str, who: str = "ada", via: str = "page", **more: Any) -> None:
 
 def listed(*words: str) -> dict[str, Any]:
     out = io.StringIO()
-    call_command("audit", "list", "--json", *words, stdout=out)
+    call_command("switchyard", "audit", "list", "--json", *words, stdout=out)
     found: dict[str, Any] = json.loads(out.getvalue())
     return found
 
@@ -134,7 +134,7 @@ def test_command_prints_lines_without_control_characters() -> None:
     did("queue.pause", target="slow", reason="\x1b[31mred")
     out = io.StringIO()
 
-    call_command("audit", "list", stdout=out)
+    call_command("switchyard", "audit", "list", stdout=out)
 
     assert "ada (page)  queue.pause slow (1)  done: \\x1b[31mred" in out.getvalue()
 
@@ -142,7 +142,7 @@ def test_command_prints_lines_without_control_characters() -> None:
 @pytest.mark.parametrize("words", [["--since", "soon"], ["--limit", "0"], ["--limit", "1001"]])
 def test_command_refuses_unusable_values(words: list[str]) -> None:
     with pytest.raises(CommandError) as refused:
-        call_command("audit", "list", *words)
+        call_command("switchyard", "audit", "list", *words)
 
     assert refused.value.returncode == 2
 

@@ -28,14 +28,14 @@ def test_lists_shows_and_stops(
     going = start("letter.discard", {})
     capsys.readouterr()
 
-    call_command("bulk", "list")
+    call_command("switchyard", "bulk", "list")
     assert f"{done.pk}  Requeue 2 dead letters: done, 2 of 2 done" in capsys.readouterr().out
-    call_command("bulk", "show", str(done.pk))
+    call_command("switchyard", "bulk", "show", str(done.pk))
     assert "filter         queue=default" in capsys.readouterr().out
-    call_command("bulk", "show", str(done.pk), "--json")
+    call_command("switchyard", "bulk", "show", str(done.pk), "--json")
     shown = json.loads(capsys.readouterr().out)
     assert (shown["state"], shown["done"], shown["reason"]) == ("done", 2, "mended")
-    call_command("bulk", "stop", str(going.pk))
+    call_command("switchyard", "bulk", "stop", str(going.pk))
     assert "stops after the step" in capsys.readouterr().out
     finish(going)
     assert BulkAct.objects.get(pk=going.pk).state == "stopped"
@@ -51,9 +51,9 @@ def test_a_rate_is_told_only_of_a_second_or_more(
     BulkAct.objects.filter(pk=act.pk).update(ended_at=act.started_at + timedelta(seconds=took_s))
     capsys.readouterr()
 
-    call_command("bulk", "list")
+    call_command("switchyard", "bulk", "list")
     line = capsys.readouterr().out.splitlines()[0]
-    call_command("bulk", "show", str(act.pk), "--json")
+    call_command("switchyard", "bulk", "show", str(act.pk), "--json")
     shown = json.loads(capsys.readouterr().out)
 
     assert line.endswith(f"2 of 2 done{said}")
@@ -63,14 +63,14 @@ def test_a_rate_is_told_only_of_a_second_or_more(
 @pytest.mark.parametrize("verb", ["show", "stop"])
 def test_unknown_number_is_named(verb: str) -> None:
     with pytest.raises(CommandError, match="bulk act 99: there is none"):
-        call_command("bulk", verb, "99")
+        call_command("switchyard", "bulk", verb, "99")
 
 
 def test_ended_act_cannot_be_stopped(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:
     act = finish(start("letter.requeue", {}))
 
     with pytest.raises(CommandError, match="it has ended"):
-        call_command("bulk", "stop", str(act.pk))
+        call_command("switchyard", "bulk", "stop", str(act.pk))
 
 
 def test_ended_acts_are_deleted_after_90_days(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:

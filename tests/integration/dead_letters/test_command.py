@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 def run(*arguments: str) -> str:
     out = io.StringIO()
-    call_command("deadletters", *arguments, stdout=out, stderr=io.StringIO())
+    call_command("switchyard", "deadletters", *arguments, stdout=out, stderr=io.StringIO())
     return out.getvalue()
 
 
@@ -115,7 +115,7 @@ def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Callable[
     made, err = bury(), io.StringIO()
 
     with pytest.raises(SystemExit) as exit_:
-        call_command("deadletters", "requeue", made.id, "nope", stdout=io.StringIO(), stderr=err)
+        call_command("switchyard", "deadletters", "requeue", made.id, "nope", stdout=io.StringIO(), stderr=err)
 
     assert exit_.value.code == 1
     assert "'nope'" in err.getvalue()
@@ -140,7 +140,7 @@ def test_wrong_calls_fail_with_words(facilities: Facilities, arguments: tuple[st
 def test_broker_that_is_away_is_said(broker_away: None) -> None:
     err = io.StringIO()
 
-    call_command("deadletters", "list", stdout=io.StringIO(), stderr=err)
+    call_command("switchyard", "deadletters", "list", stdout=io.StringIO(), stderr=err)
     with pytest.raises(CommandError):
         run("show", "nope")
 

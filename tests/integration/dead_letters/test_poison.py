@@ -40,7 +40,7 @@ def poisoned(bury: Callable[..., Letter]) -> Letter:
 def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter) -> None:
     out = io.StringIO()
 
-    call_command("deadletters", "show", poisoned.id, stdout=out)
+    call_command("switchyard", "deadletters", "show", poisoned.id, stdout=out)
 
     assert [line for line in TOLD if line not in out.getvalue()] == []
 

@@ -155,26 +155,26 @@ def test_the_command_restores_a_group(bury: Bury, capsys: pytest.CaptureFixture[
         discarded(bury)
     fingerprint = DeadLetter.objects.values_list("fingerprint", flat=True)[0]
 
-    call_command("deadletters", "restore", "--group", fingerprint)
+    call_command("switchyard", "deadletters", "restore", "--group", fingerprint)
 
     assert "Restored 2 dead letters." in capsys.readouterr().out
     with pytest.raises(CommandError, match="it has no discarded letter"):
-        call_command("deadletters", "restore", "--group", fingerprint)
+        call_command("switchyard", "deadletters", "restore", "--group", fingerprint)
     with pytest.raises(CommandError, match="one of the two"):
-        call_command("deadletters", "restore")
+        call_command("switchyard", "deadletters", "restore")
 
 
 def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
     made = discarded(bury)
 
-    call_command("deadletters", "restore", made.id, "--reason", "it was none")
-    call_command("deadletters", "note", made.id, "waits for the rates")
+    call_command("switchyard", "deadletters", "restore", made.id, "--reason", "it was none")
+    call_command("switchyard", "deadletters", "note", made.id, "waits for the rates")
 
     out = capsys.readouterr().out
     assert "Restored 1 dead letter." in out
     assert "Noted on fail_always" in out
     assert DeadLetter.objects.get().history[-1]["note"] == "waits for the rates"
     with pytest.raises(SystemExit):
-        call_command("deadletters", "restore", made.id)
+        call_command("switchyard", "deadletters", "restore", made.id)
     with pytest.raises(CommandError, match="The note is empty"):
-        call_command("deadletters", "note", made.id, " ")
+        call_command("switchyard", "deadletters", "note", made.id, " ")

@@ -28,7 +28,7 @@ def run(*arguments: str, tty: bool = False) -> tuple[int, str]:
     out = io.StringIO()
     out.isatty = lambda: tty  # type: ignore[method-assign]
     try:
-        call_command("doctor", *arguments, stdout=out)
+        call_command("switchyard", "doctor", *arguments, stdout=out)
     except SystemExit as ended:
         assert isinstance(ended.code, int)
         return ended.code, out.getvalue()

@@ -25,7 +25,7 @@ from tests.unit.documentation.message_walk import FAILURE, MAIN, ROOT, files, pa
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
-OURS = ("apps", "broker", "middleware", "project")
+OURS = ("apps", "middleware", "project", "switchyard")
 
 
 @contextmanager

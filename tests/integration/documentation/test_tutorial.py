@@ -19,7 +19,7 @@ from switchyard import testing
 from switchyard.testing import MemoryBroker
 from tests.unit.documentation.pages import ROOT, code_blocks, read
 
-COPIED = ("apps", "broker", "middleware", "project")
+COPIED = ("apps", "middleware", "project", "switchyard")
 COPIED_FILES = (
     "manage.py",
     "pyproject.toml",
@@ -37,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("clone")
     # With what Python compiled, but for what it is just writing.
     for folder in COPIED:
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
+        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
     for file in COPIED_FILES:
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, copy / file)

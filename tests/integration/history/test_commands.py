@@ -156,7 +156,7 @@ def test_a_database_that_is_away_costs_nothing_but_time(
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    call_command("history", *arguments)
+    call_command("switchyard", "history", *arguments)
     return capsys.readouterr().out
 
 
@@ -219,7 +219,7 @@ def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixtu
 )
 def test_unusable_arguments_are_named(arguments: tuple[str, ...], words: str) -> None:
     with pytest.raises(CommandError, match=words) as error:
-        call_command("history", *arguments)
+        call_command("switchyard", "history", *arguments)
 
     assert error.value.returncode == 1
 
@@ -233,10 +233,10 @@ def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys: pytes
         error_message=evil, worker=evil, logs=f"{evil}\nsecond line",
     )  # fmt: skip
 
-    call_command("history", "list")
-    call_command("history", "show", row.job_id)
-    call_command("jobs", "show", row.job_id)
-    call_command("jobs", "list")
+    call_command("switchyard", "history", "list")
+    call_command("switchyard", "history", "show", row.job_id)
+    call_command("switchyard", "jobs", "show", row.job_id)
+    call_command("switchyard", "jobs", "list")
 
     printed = capsys.readouterr().out
     assert printed.count(r"\x1b]0;owned") > 8 and "second line" in printed

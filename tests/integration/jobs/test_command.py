@@ -30,7 +30,7 @@ def job_id() -> str:
 
 def run(*arguments: str) -> str:
     out = StringIO()
-    call_command("jobs", *arguments, stdout=out)
+    call_command("switchyard", "jobs", *arguments, stdout=out)
     return out.getvalue()
 
 

@@ -22,7 +22,7 @@ def database(transactional_db: None) -> None: ...
 
 def run(*arguments: str) -> str:
     out = StringIO()
-    call_command("jobs", *arguments, stdout=out)
+    call_command("switchyard", "jobs", *arguments, stdout=out)
     return out.getvalue()
 
 

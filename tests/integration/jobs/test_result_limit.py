@@ -30,7 +30,7 @@ def test_jobs_show_says_why_a_result_is_missing(facilities: Facilities, run_work
     finally:
         del broker.actors["returns_much"]
     out = io.StringIO()
-    call_command("jobs", "show", job_id, stdout=out)
+    call_command("switchyard", "jobs", "show", job_id, stdout=out)
 
     assert "succeeded" in out.getvalue()
     assert WHY in out.getvalue()

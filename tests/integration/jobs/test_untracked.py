@@ -57,9 +57,9 @@ def by_operator(job_id: str, ada: User, headers: MakeHeaders) -> None:
 
 def by_command(job_id: str, ada: User, headers: MakeHeaders) -> None:
     with pytest.raises(CommandError, match=r"probe_untracked_endless on default keeps no record \(track=False\)"):
-        call_command("jobs", "show", job_id)
+        call_command("switchyard", "jobs", "show", job_id)
     out = StringIO()
-    call_command("jobs", "cancel", job_id, stdout=out)
+    call_command("switchyard", "jobs", "cancel", job_id, stdout=out)
     assert "cancelled" in out.getvalue() or "asked to stop" in out.getvalue()
 
 
@@ -132,4 +132,4 @@ def test_of_an_untracked_job_that_ended_it_is_said_that_nothing_is_known(
 
     assert find_job(job_id) is None
     with pytest.raises(CommandError, match="those sent with track=False not at all"):
-        call_command("jobs", "cancel", job_id)
+        call_command("switchyard", "jobs", "cancel", job_id)

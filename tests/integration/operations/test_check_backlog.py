@@ -26,7 +26,7 @@ def check(*arguments: str) -> tuple[int, str]:
     """Return exit code and output."""
     out = io.StringIO()
     try:
-        call_command("check_backlog", *arguments, stdout=out, stderr=io.StringIO())
+        call_command("switchyard", "check_backlog", *arguments, stdout=out, stderr=io.StringIO())
     except SystemExit as end:
         return int(str(end.code)), out.getvalue()
     return 0, out.getvalue()
@@ -156,7 +156,7 @@ def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) ->
 
     told = check()[1]
     shown = io.StringIO()
-    call_command("queues", "show", "default", stdout=shown)
+    call_command("switchyard", "queues", "show", "default", stdout=shown)
 
     for text in (told, shown.getvalue()):
         assert "\\x1b[2Jevil" in text and "\x1b" not in text

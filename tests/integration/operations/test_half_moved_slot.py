@@ -79,7 +79,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     # Commands.
     assert output_of("queues", "status", "default")[0].startswith("default: half moved")
     with pytest.raises(SystemExit, match="1"):
-        call_command("broker", "--json", stdout=(out := io.StringIO()))
+        call_command("switchyard", "broker", "--json", stdout=(out := io.StringIO()))
     [found] = [one for one in json.loads(out.getvalue())["findings"] if one["code"] == "half_moved"]
     assert fact in found["seen"] and step in found["remedy"]
 

@@ -199,9 +199,9 @@ def test_command_says_who_has_not_obeyed(
     out = io.StringIO()
 
     with pytest.raises(CommandError, match="0 of 1 supervisors obeyed quiet"):
-        call_command("workers", "quiet", "--pool", "slow", "--reason", "x", "--json", stdout=out)
+        call_command("switchyard", "workers", "quiet", "--pool", "slow", "--reason", "x", "--json", stdout=out)
     with pytest.raises(CommandError, match="no supervisor reports"):
-        call_command("workers", "stop", "--member", "slow:nowhere:1", stdout=io.StringIO())
+        call_command("switchyard", "workers", "stop", "--member", "slow:nowhere:1", stdout=io.StringIO())
 
     assert json.loads(out.getvalue())["not_obeyed"] == [supervisor.member]
     assert AuditEntry.objects.get().via == "command"

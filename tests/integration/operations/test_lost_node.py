@@ -74,7 +74,7 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
     assert [item.code for item in read_server_state(found.records.calls, found.records.keys).errors] == ["keyspace"]
     assert room.verdict.label == "Unsafe" and lost in room.verdict.sentence
 
-    call_command("broker", "accept")
+    call_command("switchyard", "broker", "accept")
     assert not watch.look().pause
     watch.close()
     assert "keyspace" not in look()

@@ -23,7 +23,7 @@ FIELDS = {
 
 def run(*arguments: str) -> str:
     out = io.StringIO()
-    call_command("queues", *arguments, stdout=out)
+    call_command("switchyard", "queues", *arguments, stdout=out)
     return out.getvalue()
 
 

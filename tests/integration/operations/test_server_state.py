@@ -82,7 +82,7 @@ def test_full_broker_counts_as_down_and_its_queues_are_still_told(full: None) ->
 
 def test_command_tells_of_a_full_broker_beside_the_queues(full: None) -> None:
     out, err = io.StringIO(), io.StringIO()
-    call_command("queues", stdout=out, stderr=err)
+    call_command("switchyard", "queues", stdout=out, stderr=err)
 
     assert "urgent" in out.getvalue()
     assert "accepts no work: its memory is full" in err.getvalue() and "CONFIG SET maxmemory" in err.getvalue()
@@ -102,7 +102,7 @@ def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(
 
     missed = Client().get("/readyz")
     out = io.StringIO()
-    call_command("broker", "accept", stdout=out)
+    call_command("switchyard", "broker", "accept", stdout=out)
     accepted = Client().get("/readyz")
 
     assert missed.status_code == 503
@@ -116,7 +116,7 @@ def test_command_shows_what_is_wrong_and_what_to_do(
 ) -> None:
     out = io.StringIO()
     with pytest.raises(SystemExit) as ended:
-        call_command("broker", stdout=out)
+        call_command("switchyard", "broker", stdout=out)
 
     assert ended.value.code == 1
     assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
@@ -126,7 +126,7 @@ def test_command_shows_what_is_wrong_and_what_to_do(
 def test_command_tells_the_same_as_json(evicting: None, facilities: Facilities) -> None:
     out = io.StringIO()
     with pytest.raises(SystemExit) as ended:
-        call_command("broker", "--json", stdout=out)
+        call_command("switchyard", "broker", "--json", stdout=out)
 
     told = json.loads(out.getvalue())
     assert (ended.value.code, told["ok"]) == (1, False)
@@ -135,14 +135,14 @@ def test_command_tells_the_same_as_json(evicting: None, facilities: Facilities) 
 
 def test_command_says_as_json_that_nothing_is_wrong(facilities: Facilities) -> None:
     out = io.StringIO()
-    call_command("broker", "--json", stdout=out)
+    call_command("switchyard", "broker", "--json", stdout=out)
 
     assert json.loads(out.getvalue()) == {"ok": True, "findings": []}
 
 
 def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:
     out = io.StringIO()
-    call_command("broker", stdout=out)
+    call_command("switchyard", "broker", stdout=out)
 
     assert out.getvalue() == "broker: nothing is wrong with its server\n"
 
@@ -152,7 +152,7 @@ def broker_command(url: str, *arguments: str) -> tuple[int, str]:
     out = io.StringIO()
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, rabbitmq_url=url)):
         try:
-            call_command("broker", *arguments, stdout=out)
+            call_command("switchyard", "broker", *arguments, stdout=out)
         except SystemExit as ended:
             return int(ended.code or 0), out.getvalue()
     return 0, out.getvalue()
@@ -205,7 +205,7 @@ def test_command_tells_of_queues_of_another_type(facilities: Facilities, rabbitm
 
 def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:
     err = io.StringIO()
-    call_command("queues", stdout=io.StringIO(), stderr=err)
+    call_command("switchyard", "queues", stdout=io.StringIO(), stderr=err)
 
     assert "allkeys-lru" in err.getvalue()
 

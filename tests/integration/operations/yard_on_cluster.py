@@ -81,7 +81,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 def output_of(*command: str) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
-    call_command(*command, stdout=out, stderr=err)
+    call_command("switchyard", *command, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 

@@ -152,7 +152,7 @@ def test_a_silence_ends_by_the_clock_of_the_others(off: timedelta, facilities: F
 
 def test_a_pause_ends_by_the_clock_of_the_others(off: timedelta) -> None:
     said = io.StringIO()
-    call_command("queues", "pause", "slow", "--until", "30m", "--json", stdout=said)
+    call_command("switchyard", "queues", "pause", "slow", "--until", "30m", "--json", stdout=said)
 
     until = datetime.fromisoformat(json.loads(said.getvalue())["until"])
     assert abs(until - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)

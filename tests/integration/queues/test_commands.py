@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def run(*arguments: str) -> str:
     out = io.StringIO()
-    call_command("queues", *arguments, stdout=out)
+    call_command("switchyard", "queues", *arguments, stdout=out)
     return out.getvalue()
 
 

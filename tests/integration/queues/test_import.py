@@ -54,7 +54,7 @@ def ran() -> Iterator[list[int]]:
 
 def run(*arguments: str) -> str:
     out = io.StringIO()
-    call_command("queues", "import", *arguments, stdout=out)
+    call_command("switchyard", "queues", "import", *arguments, stdout=out)
     return out.getvalue()
 
 
@@ -234,7 +234,7 @@ def test_a_queue_that_the_yard_lacks_is_refused(valkey_url: str, facilities: Fac
 
 def told(*arguments: str) -> str:
     told = io.StringIO()
-    call_command("queues", "import", *arguments, stdout=io.StringIO(), stderr=told)
+    call_command("switchyard", "queues", "import", *arguments, stdout=io.StringIO(), stderr=told)
     return told.getvalue()
 
 

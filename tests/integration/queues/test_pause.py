@@ -26,7 +26,7 @@ KEY = Keys().queue("default").paused
 
 def run(*arguments: str) -> Any:
     out = io.StringIO()
-    call_command("queues", *arguments, "--json", stdout=out)
+    call_command("switchyard", "queues", *arguments, "--json", stdout=out)
     return json.loads(out.getvalue())
 
 

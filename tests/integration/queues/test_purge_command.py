@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def run(*arguments: str) -> Any:
     out = io.StringIO()
-    call_command("queues", *arguments, "--json", stdout=out)
+    call_command("switchyard", "queues", *arguments, "--json", stdout=out)
     return json.loads(out.getvalue())
 
 

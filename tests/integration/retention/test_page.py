@@ -41,7 +41,7 @@ def shown(client: Client) -> str:
 
 def printed(*words: str) -> str:
     out = io.StringIO()
-    call_command("retention", *words, stdout=out)
+    call_command("switchyard", "retention", *words, stdout=out)
     return out.getvalue()
 
 

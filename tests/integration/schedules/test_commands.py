@@ -70,9 +70,9 @@ def nightly(facilities):
 
 
 def test_the_list_names_every_schedule(db, nightly, capsys):
-    call_command("schedules", "list", "--json")
+    call_command("switchyard", "schedules", "list", "--json")
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    call_command("schedules", "list")
+    call_command("switchyard", "schedules", "list")
     table = capsys.readouterr().out
 
     row = rows[nightly]
@@ -83,18 +83,18 @@ def test_the_list_names_every_schedule(db, nightly, capsys):
 
 
 def test_a_schedule_can_be_run_now(db, nightly, facilities, capsys):
-    call_command("schedules", "run", nightly)
+    call_command("switchyard", "schedules", "run", nightly)
 
     job = facilities.records.read(capsys.readouterr().out.strip())
     assert (job.actor, job.state) == (nightly, "queued")
 
-    call_command("schedules", "run", nightly, "--json")
+    call_command("switchyard", "schedules", "run", nightly, "--json")
     assert facilities.records.read(json.loads(capsys.readouterr().out)["id"]).actor == nightly
 
 
 def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, nightly):
     with pytest.raises(CommandError, match=r"did you mean sweep_the_yard\?"):
-        call_command("schedules", "run", "sweep_teh_yard")
+        call_command("switchyard", "schedules", "run", "sweep_teh_yard")
 
 
 def test_the_admin_shows_schedules_and_runs_one(admin_client, nightly, facilities):

@@ -139,7 +139,7 @@ def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client)
 
 def test_the_command_pauses_shows_and_resumes(sweep, capsys):
     def output(*words: str) -> str:
-        call_command("schedules", *words)
+        call_command("switchyard", "schedules", *words)
         return capsys.readouterr().out
 
     paused = json.loads(output("pause", sweep, "--until", "2h", "--reason", "month end", "--json"))
@@ -154,16 +154,16 @@ def test_the_command_pauses_shows_and_resumes(sweep, capsys):
     assert [(tick["outcome"], tick["job_id"]) for tick in shown["ticks"]] == [("run_now", job_id)]
     assert "sweep is resumed; it missed 0 ticks" in resumed and again["resumed"] is False
     with pytest.raises(CommandError, match="write a span"):
-        call_command("schedules", "pause", sweep, "--until", "soon")
+        call_command("switchyard", "schedules", "pause", sweep, "--until", "soon")
     with pytest.raises(CommandError, match=r"did you mean sweep\?"):
-        call_command("schedules", "pause", "sweeep")
+        call_command("switchyard", "schedules", "pause", "sweeep")
 
 
 def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
     pauses.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
 
     for words in (("list",), ("show", sweep), ("pause", sweep)):
-        call_command("schedules", *words)
+        call_command("switchyard", "schedules", *words)
     printed = capsys.readouterr().out
 
     assert "\x1b" not in printed and r"(\x1b]0;evil\x07)" in printed

@@ -24,7 +24,7 @@ def top(*options: str) -> tuple[int, str]:
     """Return exit code and output of one frame."""
     out = io.StringIO()
     try:
-        call_command("top", "--once", *options, stdout=out, stderr=io.StringIO())
+        call_command("switchyard", "top", "--once", *options, stdout=out, stderr=io.StringIO())
     except SystemExit as end:
         return int(str(end.code)), out.getvalue()
     return 0, out.getvalue()
@@ -77,4 +77,4 @@ def test_one_frame_has_no_colours_where_no_terminal_is(facilities: Facilities) -
 def test_an_interval_out_of_bounds_is_refused() -> None:
     for wrong in ("0", "-1", "nan", "1e9"):
         with pytest.raises(CommandError, match=r"choose 0\.5 to 3600 s"):
-            call_command("top", "--interval", wrong)
+            call_command("switchyard", "top", "--interval", wrong)

@@ -27,7 +27,7 @@ ADA = Who("ada", "page")
 def said(command: str, *arguments: str) -> tuple[str, str]:
     """Return what a command prints on standard output and on standard error."""
     out, err = io.StringIO(), io.StringIO()
-    call_command(command, *arguments, stdout=out, stderr=err)
+    call_command("switchyard", command, *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 

@@ -99,7 +99,7 @@ def test_a_broker_that_would_evict_messages(facilities: Facilities, client: Clie
     server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
         with pytest.raises(SystemExit):
-            call_command("broker", stdout=out)
+            call_command("switchyard", "broker", stdout=out)
         overview = page(client, "switchyard-operations")
     finally:
         server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")

@@ -1,4 +1,4 @@
-"""``manage.py switchyard top`` in a real terminal, on a real yard: keys, sizes, an absent broker, every way to leave."""
+"""``manage.py switchyard top`` in a terminal, on a real yard: keys, sizes, an absent broker, every way to leave."""
 
 from __future__ import annotations
 

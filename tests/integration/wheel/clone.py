@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from devtools.wheel.__main__ import REPOSITORY
+from project.config import BASE_DIR as REPOSITORY
 
 MADE_HERE = ("dist", "staticfiles", "var")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from devtools.wheel.__main__ import REPOSITORY
+from project.config import BASE_DIR as REPOSITORY
 from tests.integration.wheel.environments import clean_environment, run
 
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
-MOVED = {"broker": "switchyard/broker", "middleware": "switchyard/middleware", "switchyard": "switchyard"}
+FOLDERS = {"middleware": "switchyard/middleware", "switchyard": "switchyard"}
 
 
 def test_command_prints_the_path_of_the_wheel(clone: Path, wheel: Path) -> None:
@@ -32,11 +32,11 @@ def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel: Path) ->
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
         f"{new}/{file.relative_to(REPOSITORY / old)}"
-        for old, new in MOVED.items()
+        for old, new in FOLDERS.items()
         for file in (REPOSITORY / old).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
 
     metadata = {name.partition("/")[2] for name in names if ".dist-info/" in name}
-    assert {name for name in names if ".dist-info/" not in name} == expected | {"switchyard/py.typed"}
+    assert {name for name in names if ".dist-info/" not in name} == expected
     assert metadata == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE"}

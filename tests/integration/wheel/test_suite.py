@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.wheel.__main__ import REPOSITORY
+from project.config import BASE_DIR as REPOSITORY
 from tests.integration.wheel.environments import Environment
 from tests.integration.wheel.hosts import write_host
 from tests.integration.wheel.suite import copy_suite

@@ -20,7 +20,7 @@ PAGE = "docs/how-to/break-your-yard-on-purpose.md"
 
 def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench: Bench) -> None:
     there_before = bench.send("slow")
-    [command] = re.findall(r"^\.venv/bin/python manage\.py (runpools .*)$", read(PAGE), re.MULTILINE)
+    [command] = re.findall(r"^\.venv/bin/python manage\.py switchyard (runpools .*)$", read(PAGE), re.MULTILINE)
     parent = bench.start(*command.split())
     bench.wait_for_log("pools: all ready")
     bench.wait_for_log("chaos: 2 faults a second, --chaos-seed 7")
@@ -79,7 +79,7 @@ def test_production_has_no_chaos(bench: Bench) -> None:
 def test_a_rate_that_is_none_is_refused_with_one_that_is(settings: Settings, rate: str) -> None:
     settings.DEBUG = True
     with pytest.raises(CommandError, match="is no rate; write the number of faults per unit, for example 6/m"):
-        call_command("runpools", f"--chaos={rate}")
+        call_command("switchyard", "runpools", f"--chaos={rate}")
 
 
 def ledger(log: str) -> dict[str, int]:

@@ -172,7 +172,7 @@ def test_a_token_may_what_its_scopes_say(
 def test_createtoken_prints_a_token_that_works(owner: User) -> None:
     out = StringIO()
 
-    call_command("createtoken", user="ada", scopes="submit, read", stdout=out)
+    call_command("switchyard", "createtoken", "--user=ada", "--scopes=submit, read", stdout=out)
 
     token = find_token(out.getvalue().strip())
     assert token is not None
@@ -182,7 +182,7 @@ def test_createtoken_prints_a_token_that_works(owner: User) -> None:
 def test_createtoken_prints_json(owner: User) -> None:
     out = StringIO()
 
-    call_command("createtoken", user="ada", scopes="operate", name="ci", as_json=True, stdout=out)
+    call_command("switchyard", "createtoken", "--user=ada", "--scopes=operate", "--name=ci", "--json", stdout=out)
 
     made = json.loads(out.getvalue())
     assert made.keys() == {"token", "prefix", "scopes"}
@@ -193,12 +193,12 @@ def test_createtoken_prints_json(owner: User) -> None:
 
 def test_createtoken_refuses_unknown_users(db: None) -> None:
     with pytest.raises(CommandError, match="no user is named 'bob'"):
-        call_command("createtoken", user="bob", scopes="read")
+        call_command("switchyard", "createtoken", "--user=bob", "--scopes=read")
 
 
 def test_createtoken_refuses_unknown_scopes(owner: User) -> None:
     with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate") as caught:
-        call_command("createtoken", user="ada", scopes="read,fly")
+        call_command("switchyard", "createtoken", "--user=ada", "--scopes=read,fly")
 
     assert caught.value.returncode == 2
 
@@ -207,8 +207,8 @@ def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
     token, plain = make_token()
     out = StringIO()
 
-    call_command("tokens", "list", "--json", stdout=out)
-    call_command("tokens", "list", stdout=out)
+    call_command("switchyard", "tokens", "list", "--json", stdout=out)
+    call_command("switchyard", "tokens", "list", stdout=out)
 
     assert token.prefix in out.getvalue()
     assert plain.split("_", 2)[2] not in out.getvalue()
@@ -221,7 +221,7 @@ def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> No
     token.save()
     out = StringIO()
 
-    call_command("tokens", "list", stdout=out)
+    call_command("switchyard", "tokens", "list", stdout=out)
 
     head, line = out.getvalue().splitlines()
     assert head.split()[:4] == ["prefix", "state", "owner", "scopes"]
@@ -231,7 +231,7 @@ def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> No
 def test_no_tokens_say_how_to_make_one(db: None) -> None:
     out = StringIO()
 
-    call_command("tokens", "list", stdout=out)
+    call_command("switchyard", "tokens", "list", stdout=out)
 
     assert "manage.py switchyard createtoken" in out.getvalue()
 
@@ -240,7 +240,7 @@ def test_no_tokens_say_how_to_make_one(db: None) -> None:
 def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Callable[[str], str]) -> None:
     _, plain = make_token()
 
-    call_command("tokens", "revoke", shorten(plain), stdout=StringIO())
+    call_command("switchyard", "tokens", "revoke", shorten(plain), stdout=StringIO())
 
     assert find_token(plain) is None
 
@@ -248,7 +248,7 @@ def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Calla
 def test_tokens_tells_as_json_what_it_revoked(make_token: MakeToken) -> None:
     token, plain = make_token()
     out = StringIO()
-    call_command("tokens", "revoke", plain, "--json", stdout=out)
+    call_command("switchyard", "tokens", "revoke", plain, "--json", stdout=out)
 
     told = json.loads(out.getvalue())
     assert told["prefix"] == token.prefix and told["revoked_at"] is not None
@@ -257,4 +257,4 @@ def test_tokens_tells_as_json_what_it_revoked(make_token: MakeToken) -> None:
 
 def test_tokens_refuses_to_revoke_what_is_not_there(db: None) -> None:
     with pytest.raises(CommandError, match="no token has this prefix"):
-        call_command("tokens", "revoke", "000000000000")
+        call_command("switchyard", "tokens", "revoke", "000000000000")

@@ -20,7 +20,7 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.json_body import decode
 
 ROOT = Path(settings.BASE_DIR)
-FOLDERS = ("broker", "middleware", "apps", "project")
+FOLDERS = ("switchyard", "middleware", "apps", "project")
 # Modules that read pickles, or something as powerful, and those of dramatiq and django that do it for one.
 FORBIDDEN = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"})
 FORBIDDEN_NAMES = frozenset({"PickleEncoder", "PickleSerializer"})

@@ -1,4 +1,4 @@
-"""Every operation of ``switchyard/broker/lua/queue`` has a header that tells the truth, and is called as its header says."""
+"""Every operation of ``switchyard/broker/lua/queue`` has a true header, and is called as its header says."""
 
 from __future__ import annotations
 

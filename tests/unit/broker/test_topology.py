@@ -152,7 +152,8 @@ def test_a_yard_of_anything_but_queues_and_pools_with_names_of_their_own_is_refu
 
 
 def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) -> None:
-    declared = "from broker.topology import *\nYARD = Yard((), (Pool('mail', 'threads', ('mail',), 1, 1, nice=20),))\n"
+    declared = "from switchyard.broker.topology import *\n"
+    declared += "YARD = Yard((), (Pool('mail', 'threads', ('mail',), 1, 1, nice=20),))\n"
     (tmp_path / "wrong_topology.py").write_text(declared)
     start = "import project.config\nproject.config.TOPOLOGY = 'wrong_topology.YARD'\nimport project.settings"
 

@@ -11,7 +11,7 @@ from switchyard.console.page_templates import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 THEIRS = Path(django.__file__).parent / "contrib" / "admin" / "static"
-OURS = ROOT / "apps" / "platform" / "frame" / "static"
+OURS = ROOT / "switchyard" / "frame" / "static"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -9,7 +9,7 @@ from switchyard.dead_letters.presentation import short_paths
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        (f"{settings.BASE_DIR}/apps/product/reports/actors.py", "apps/reports/actors.py"),
+        (f"{settings.BASE_DIR}/apps/reports/actors.py", "apps/reports/actors.py"),
         (f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py", "dramatiq/worker.py"),
         ("/usr/lib/python3.12/json/decoder.py", "json/decoder.py"),
         ("/srv/elsewhere/plugin.py", "/srv/elsewhere/plugin.py"),

@@ -4,7 +4,7 @@ from django.conf import settings
 
 from switchyard.dead_letters.pages.tracebacks import marked, own_frame
 
-INSIDE = f"{settings.BASE_DIR}/apps/product/shop/months.py"
+INSIDE = f"{settings.BASE_DIR}/apps/shop/months.py"
 PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"
 TRACEBACK = (
     "Traceback (most recent call last):\n"

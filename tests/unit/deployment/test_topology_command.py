@@ -16,7 +16,7 @@ from project.topology import YARD
 
 def run(*arguments: str) -> str:
     output = io.StringIO()
-    call_command("topology", *arguments, stdout=output)
+    call_command("switchyard", "topology", *arguments, stdout=output)
     return output.getvalue()
 
 

@@ -9,6 +9,8 @@ from argparse import ArgumentParser, _SubParsersAction
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from switchyard.commands.management.commands.switchyard import load
+from switchyard.commands.modules import MODULES
 from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
 
@@ -17,12 +19,13 @@ PLAIN = {"mailsink", "webhookreceiver", "runscheduler", "rundramatiq"}
 
 
 def parser_of(command: str) -> ArgumentParser:
-    return load_command_class(str(get_commands()[command]), command).create_parser("manage.py", command)
+    known = load(command) if command in MODULES else load_command_class(str(get_commands()[command]), command)
+    return known.create_parser("manage.py", command)
 
 
 def examples_of(command: str) -> list[list[str]]:
     """Return the example calls in a command's help as lists of arguments, without what is said beside them."""
-    lines = re.findall(r"^  manage\.py (.+)$", parser_of(command).format_help(), flags=re.MULTILINE)
+    lines = re.findall(r"^  manage\.py (?:switchyard )?(.+)$", parser_of(command).format_help(), flags=re.MULTILINE)
     return [shlex.split(re.split(r" {2,}", line)[0]) for line in lines]
 
 
@@ -64,4 +67,4 @@ def parser_of_django() -> set[str]:
 
 @pytest.mark.parametrize(("command", "part"), subcommands())
 def test_the_reference_names_each_part_of_a_command(command: str, part: str) -> None:
-    assert re.search(rf"`(manage\.py )?{command} {part}\b|`{part}\b", read("docs/reference/commands.md"))
+    assert re.search(rf"`(manage\.py (switchyard )?)?{command} {part}\b|`{part}\b", read("docs/reference/commands.md"))

@@ -16,7 +16,7 @@ from switchyard.broker.keys.queue_keys import ALL_LANES, QueueKeys
 from tests.unit.documentation.pages import ROOT, read
 
 PAGE = read("docs/reference/glossary.md")
-LIBRARY = ("broker", "middleware", "switchyard")
+LIBRARY = ("middleware", "switchyard")
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 # Django calls these classes so, in every app.
 DJANGO = {"Command"}

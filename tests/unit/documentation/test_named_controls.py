@@ -33,7 +33,7 @@ def names_of(text: str) -> Iterator[str]:
 def shown() -> list[re.Pattern[str]]:
     """Return a pattern for each text between tags of the templates, and for each text of the scripts and views."""
     texts = set()
-    for file in (ROOT / "apps").rglob("*.*"):
+    for file in (ROOT / "switchyard").rglob("*.*"):
         if file.suffix == ".html":
             plain = HIDDEN.sub("", file.read_text(encoding="utf-8"))
             texts |= set(re.split(r"<[^>]*>", TEMPLATE.sub(ANYTHING, plain)))

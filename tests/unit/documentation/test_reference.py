@@ -19,12 +19,13 @@ from django.core.management import get_commands
 from project.urls import PRODUCT_ROUTERS
 from switchyard.api.application import PLATFORM_ROUTERS
 from switchyard.broker.topology import Pool, Queue, RetryPolicy
+from switchyard.commands.modules import MODULES
 from switchyard.conf import KEYS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
 
 OWN_SOURCES = [
     path
-    for folder in ("apps", "broker", "demo", "devtools", "middleware", "project")
+    for folder in ("apps", "demo", "devtools", "middleware", "project", "switchyard")
     for path in (ROOT / folder).rglob("*.py")
 ]
 RULES = yaml.safe_load(read("ops/prometheus/rules.yml"))
@@ -39,8 +40,9 @@ def first_column(page: str) -> set[str]:
 
 
 def own_commands() -> set[str]:
+    """Return the names behind ``manage.py switchyard``, and the commands of products and development."""
     own = {config.name for config in apps.get_app_configs() if config.name.startswith(("apps.", "devtools"))}
-    return {name for name, app in get_commands().items() if app in own}
+    return {*MODULES, *(name for name, app in get_commands().items() if app in own)}
 
 
 def test_every_key_of_the_librarys_settings_is_described_with_its_variable() -> None:
@@ -65,8 +67,9 @@ def test_every_variable_of_the_compose_file_is_in_its_example() -> None:
 
 def test_every_command_of_ours_is_described() -> None:
     page = read("docs/reference/commands.md")
+    described = set(re.findall(r"`manage\.py (?:switchyard )?(\w+)", page))
 
-    assert [name for name in sorted(own_commands()) if f"`manage.py {name}" not in page] == []
+    assert own_commands() - described == set()
 
 
 def test_no_command_is_described_twice() -> None:
@@ -78,16 +81,16 @@ def test_no_command_is_described_twice() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_page_names_a_command_that_does_not_exist(page: Path) -> None:
-    named = set(re.findall(r"manage(?:\.py)? ([a-z]{4,})\b", page.read_text(encoding="utf-8")))
+    named = set(re.findall(r"manage(?:\.py)? (?:switchyard )?([a-z]{4,})\b", page.read_text(encoding="utf-8")))
 
-    assert named - set(get_commands()) == set()
+    assert named - set(get_commands()) - own_commands() == set()
 
 
 @pytest.mark.parametrize("group", RULES["groups"], ids=lambda group: group["name"])
 def test_no_alert_names_a_command_that_does_not_exist(group: dict[str, Any]) -> None:
-    named = set(re.findall(r"manage\.py (\w+)", json.dumps(group)))
+    named = set(re.findall(r"manage\.py (?:switchyard )?(\w+)", json.dumps(group)))
 
-    assert named - set(get_commands()) == set()
+    assert named - set(get_commands()) - own_commands() == set()
 
 
 def test_every_option_of_an_actor_is_described() -> None:

@@ -90,13 +90,13 @@ def test_every_link_of_the_page_leads_somewhere() -> None:
 
 
 def test_every_command_of_the_page_exists() -> None:
-    named = set(re.findall(r"manage\.py (\w+)", TEXT))
+    named = set(re.findall(r"manage\.py (?:switchyard )?(\w+)", TEXT))
 
     assert named - set(MODULES) - DJANGO == set()
     assert {"top", "doctor", "queues", "workers", "broker"} <= named
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"manage\.py ([^`]+)`", TEXT))))
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"manage\.py (?:switchyard )?([^`]+)`", TEXT))))
 def test_every_command_of_the_page_is_one_that_its_parser_takes(line: str) -> None:
     values = {"POOL": "default", "QUEUE": "default", "OTHER": "slow", "ID": "12", "…": "why", "owner=NAME": "owner=a"}
     command, *arguments = (values.get(word, word) for word in shlex.split(line))

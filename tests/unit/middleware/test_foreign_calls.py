@@ -20,7 +20,7 @@ from switchyard.middleware.foreign_calls import FOREIGN_CALLS, FOREIGN_MESSAGE_C
     [
         ("delay", r"write generate_report\.send\(\.\.\.\), with the same arguments"),
         ("apply_async", r"write generate_report\.send_with_options\(args=.*milliseconds"),
-        ("delay_on_commit", r".*enqueue_on_commit\(\.\.\.\) of apps\.platform\.jobs\.services$"),
+        ("delay_on_commit", r".*enqueue_on_commit\(\.\.\.\) of switchyard\.jobs\.services$"),
         ("s", r"write generate_report\.message"),
     ],
 )

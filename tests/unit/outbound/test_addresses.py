@@ -294,7 +294,7 @@ def test_no_code_asks_python_whether_an_address_is_global_or_private() -> None:
     root = Path(__file__).parents[3]
     asking = [
         path
-        for folder in ("apps", "broker", "middleware", "project")
+        for folder in ("switchyard", "middleware", "apps", "project")
         for path in (root / folder).rglob("*.py")
         if any(word in path.read_text() for word in (".is_global", ".is_private"))
     ]

@@ -17,7 +17,7 @@ from dramatiq.middleware import GroupCallbacks, Retries, TimeLimit
 from dramatiq.middleware.prometheus import Prometheus
 from dramatiq.rate_limits.backends import StubBackend
 
-from apps import platform
+import switchyard
 from switchyard.dramatiq_app import DramatiqConfig
 from switchyard.wiring import build_broker
 from switchyard.workers.checks import installation
@@ -49,15 +49,15 @@ class WithoutApi:
 
 def test_apps_are_all_that_a_project_adds() -> None:
     first = ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
-    assert platform.apps()[:2] == first  # our rundramatiq before django-dramatiq's
-    assert "ninja" not in platform.apps()  # each worker would load it
-    assert set(platform.apps()) <= set(settings.INSTALLED_APPS)
+    assert switchyard.apps()[:2] == first  # our rundramatiq before django-dramatiq's
+    assert "ninja" not in switchyard.apps()  # each worker would load it
+    assert set(switchyard.apps()) <= set(settings.INSTALLED_APPS)
 
 
 def test_apps_that_a_project_has_are_left_out() -> None:
-    added = platform.apps(["django_dramatiq", "switchyard.jobs"])
+    added = switchyard.apps(["django_dramatiq", "switchyard.jobs"])
 
-    assert not {"switchyard.jobs", f"switchyard.{platform.BROKER_APP}"} & set(added)
+    assert not {"switchyard.jobs", f"switchyard.{switchyard.BROKER_APP}"} & set(added)
     assert "switchyard.api" in added
 
 
@@ -73,7 +73,7 @@ def test_this_project_lacks_nothing() -> None:
 
 
 def test_a_missing_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "APPS", (*platform.APPS, "elsewhere"))
+    monkeypatch.setattr(installation, "APPS", (*switchyard.APPS, "elsewhere"))
 
     (found,) = missing_apps()
 
@@ -129,7 +129,7 @@ def test_a_project_without_the_admin_is_answered(monkeypatch: pytest.MonkeyPatch
 def test_a_broker_from_which_no_pool_fetches_is_refused(declared: Any, fact: str) -> None:
     with (
         override_settings(DRAMATIQ_BROKER=declared),
-        pytest.raises(ImproperlyConfigured, match=f'^DRAMATIQ_BROKER {fact}.*remove it, or set it to {{"BROKER": "app'),
+        pytest.raises(ImproperlyConfigured, match=f'^DRAMATIQ_BROKER {fact}.*remove it, or set it to {{"BROKER": "sw'),
     ):
         DramatiqConfig.broker_settings()
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from django.core.management import call_command
@@ -17,25 +16,12 @@ from switchyard.commands.foreign_names import COMMANDS, right_command, unknown_c
 from switchyard.commands.management.commands.switchyard import load
 from switchyard.commands.modules import MODULES
 
-SHORT = BASE_DIR / "switchyard/short_commands/management/commands"
-
 
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=BASE_DIR, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-
-
-def test_every_short_command_is_one_of_switchyard() -> None:
-    assert {file.stem for file in SHORT.glob("[a-z]*.py")} == set(MODULES)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_a_short_command_is_the_same_class(name: str) -> None:
-    short = __import__(f"switchyard.short_commands.management.commands.{name}", fromlist=["Command"])
-
-    assert short.Command is type(load(name))
 
 
 def test_a_command_is_run_with_its_own_arguments() -> None:
@@ -116,10 +102,3 @@ def test_it_can_be_called_from_python() -> None:
     call_command("switchyard", "topology", "--json", stdout=out)
 
     assert json.loads(out.getvalue())
-
-
-def test_only_the_app_of_short_commands_has_commands_of_general_names() -> None:
-    found = Path(BASE_DIR / "switchyard").glob("*/management/commands/[a-z]*.py")
-
-    # rundramatiq is django-dramatiq's name already
-    assert {file.stem for file in found if SHORT not in file.parents} == {"switchyard", "rundramatiq"}

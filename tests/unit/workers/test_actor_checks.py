@@ -154,7 +154,7 @@ def test_a_soft_limit_that_was_meant_in_seconds_is_told_of_the_queue_and_not_of_
     [message] = check_actors(yard, broker_with(queue_name="work", time_limit=10))
 
     assert (message.id, message.obj) == ("switchyard.W020", "queue work")
-    assert "write soft_limit_ms=10_000 in project/topology.py" in str(message.hint)
+    assert "write soft_limit_ms=10_000 in the topology" in str(message.hint)
 
 
 def test_a_method_is_no_actor() -> None:

@@ -109,7 +109,7 @@ def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there() -> Non
             assert words <= role.commands | {command for _, command in role.only}, name
 
 
-@pytest.mark.parametrize(("folder", "role"), [("broker", "worker"), ("broker", "room"), ("switchyard", "room")])
+@pytest.mark.parametrize(("folder", "role"), [("switchyard/broker", "worker"), ("switchyard", "room")])
 def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServer, folder: str, role: str) -> None:
     admin = RedisCalls(connect(server.url(), profile="quick"))
     known = {str(name, "utf-8") for name in admin.command("COMMAND", "LIST")}

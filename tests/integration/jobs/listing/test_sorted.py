@@ -83,6 +83,6 @@ def test_the_command_sorts(transactional_db: None) -> None:
     ids = [job_row(run_ms=run_ms).job_id for run_ms in (5, 900, 70)]
     out = StringIO()
 
-    call_command("jobs", "list", "--sort=-run", stdout=out)
+    call_command("switchyard", "jobs", "list", "--sort=-run", stdout=out)
 
     assert re.findall(r"[0-9a-f-]{36}", out.getvalue()) == [ids[1], ids[2], ids[0]]

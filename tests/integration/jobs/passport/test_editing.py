@@ -195,7 +195,7 @@ def test_a_cancelled_and_an_unknown_job_are_refused() -> None:
 
 def run(*arguments: str) -> str:
     out = StringIO()
-    call_command("jobs", "edit", *arguments, stdout=out)
+    call_command("switchyard", "jobs", "edit", *arguments, stdout=out)
     return out.getvalue()
 
 

@@ -15,8 +15,8 @@ from switchyard.workers.supervisor.stack_requests import MOST_FRAMES, MOST_STACK
 
 THREADS = f"""Thread 0x00007f01 (most recent call first):
   File "{sys.prefix}/lib/python3.11/site-packages/redis/client.py", line 12 in read
-  File "{settings.BASE_DIR}/apps/product/mail/actors.py", line 40 in send <secret>
-  File "{settings.BASE_DIR}/apps/product/mail/actors.py", line 9 in send
+  File "{settings.BASE_DIR}/apps/mail/actors.py", line 40 in send <secret>
+  File "{settings.BASE_DIR}/apps/mail/actors.py", line 9 in send
 
 Current thread 0x00007f02 (most recent call first):
   File "/usr/lib/python3.11/threading.py", line 5 in wait

@@ -17,11 +17,11 @@ from switchyard.console.refusal import refuse
 from switchyard.workers.commands import runpools
 
 CHAOS_EXAMPLE = """
-  manage.py switchyard runpools --chaos 6/m --chaos-seed 7      inject faults at this rate and account for every message"""
+  manage.py switchyard runpools --chaos 6/m --chaos-seed 7   inject faults at this rate and account for every message"""
 
 
 class Command(runpools.Command):
-    """The platform's ``runpools`` with ``--chaos``."""
+    """The library's ``runpools`` with ``--chaos``."""
 
     examples = runpools.Command.examples + CHAOS_EXAMPLE
 
@@ -49,7 +49,7 @@ class Command(runpools.Command):
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""
-        arguments = super().command_line(options)[1:]  # the command of this app, which knows --chaos
+        arguments = super().command_line(options)
         if options["chaos"]:
             arguments.append(f"--chaos={options['chaos']}")
         if options["chaos_seed"] is not None:

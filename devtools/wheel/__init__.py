@@ -1,1 +1,0 @@
-"""The wheel ``switchyard``: the repository's broker, middleware and platform apps under one import root."""

@@ -1,3 +1,0 @@
-"""The command ``actors`` under its short name."""
-
-from switchyard.actors.commands.actors import Command as Command

@@ -1,3 +1,0 @@
-"""The command ``alerts`` under its short name."""
-
-from switchyard.alerts.commands.alerts import Command as Command

@@ -1,3 +1,0 @@
-"""The command ``deadletters`` under its short name."""
-
-from switchyard.dead_letters.commands.deadletters import Command as Command

@@ -1,3 +1,0 @@
-"""The command ``queues`` under its short name."""
-
-from switchyard.queues.commands.queues import Command as Command

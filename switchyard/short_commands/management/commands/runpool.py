@@ -1,3 +1,0 @@
-"""The command ``runpool`` under its short name."""
-
-from switchyard.workers.commands.runpool import Command as Command

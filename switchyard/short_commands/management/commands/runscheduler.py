@@ -1,3 +1,0 @@
-"""The command ``runscheduler`` under its short name."""
-
-from switchyard.schedules.commands.runscheduler import Command as Command

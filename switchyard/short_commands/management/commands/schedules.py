@@ -1,3 +1,0 @@
-"""The command ``schedules`` under its short name."""
-
-from switchyard.schedules.commands.schedules import Command as Command
