@@ -46,7 +46,7 @@ KNOWN = frozenset(
 def faults_of_the_project() -> Iterator[str]:
     loader = MigrationLoader(None)
     for app_label, name in sorted(loader.disk_migrations):
-        if apps.get_app_config(app_label).name.startswith("apps."):
+        if apps.get_app_config(app_label).name.startswith(("apps.", "switchyard.")):
             before = loader.project_state((app_label, name), at_end=False)
             yield from faults_of(loader.disk_migrations[app_label, name], before)
 
