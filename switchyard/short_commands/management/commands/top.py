@@ -1,3 +1,0 @@
-"""The command ``top`` under its short name."""
-
-from switchyard.top.commands.top import Command as Command
