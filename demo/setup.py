@@ -48,13 +48,9 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
 
     from demo.sample.preparation import enqueue_newsletters, find_facts, move_endpoints
     from switchyard.api.tokens import find_token
-    from switchyard.console.refusal import refuse
-    from switchyard.workers.checks import database_is_of_this_release
     from switchyard.workers.preflight import mark_keyspace
 
     state = StateFolder(switchyard_settings().state_dir)
-    if old := database_is_of_this_release(None, databases=["default"]):
-        refuse(f"{old[0].obj}: {old[0].msg}; {old[0].hint} Or start with an empty folder: bin/demo --state DIR")
     mark_keyspace()  # before anything is sent: only an empty keyspace is accepted as a new one
     call_command("migrate", interactive=False, verbosity=1)
     user = _ensure_user(load_identity(state.identity).admin_password)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterable, KeysView
+from collections.abc import Callable, Collection, KeysView
 from difflib import get_close_matches
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
@@ -47,7 +47,7 @@ class Arguments(Middleware):
                 require_named(actor, kwargs)
             calls = calls_of(actor.fn)
             if (len(args), *kwargs) not in calls.seen and not calls.fit(len(args), kwargs.keys()):
-                _require_signature(actor, message)
+                require_signature(actor, len(args), kwargs.keys())
             if not calls.types.fit(args, kwargs):
                 require_types(actor, args, kwargs)
         if options and has_steps(options):
@@ -57,14 +57,14 @@ class Arguments(Middleware):
                     require_types(following, tuple(step["args"]), step["kwargs"])
 
 
-def _require_signature(actor: Actor[..., Any], message: Message[Any]) -> None:
-    if (wrong := wrong_call(actor, len(message.args), message.kwargs.keys())) is not None:
-        for name in DELAYS & message.kwargs.keys() - signature_of(actor.fn).parameters.keys():
-            of = "an option" if name == "delay" else "no argument"
-            wrong += f"; {name} is {of}, write send_with_options(args=(...), delay=10_000), in milliseconds"
-        if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
-            wrong += "; args is a tuple, of one text write args=(text,) with a comma"
-        raise ArgumentMismatch(message.actor_name, wrong, actor.fn)
+def require_signature(actor: Actor[..., Any], places: int, names: KeysView[str]) -> None:
+    """Refuse a call that does not match the signature.
+
+    Raises:
+        ArgumentMismatch: it does not.
+    """
+    if (wrong := misfit(actor.fn, places, names)) is not None:
+        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
 
 
 def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -78,98 +78,19 @@ def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[st
         raise ArgumentMisfit(actor.actor_name, wrong, actor.fn)
 
 
-def refuse_unusable_calls() -> None:
-    """Let every actor refuse ``args`` and ``kwargs`` of the wrong type, and arguments outside of both.
-
-    On the class, because Dramatiq's decorator is used as it is. ``Message`` makes a tuple of any ``args``:
-    of a text its characters.
-    """
-    make, send = Actor.message_with_options, Actor.send_with_options
-    if make.__module__ == __name__:
-        return
-
-    @functools.wraps(make, assigned=NAMES)
-    def message_with_options(self: Any, *bare: Any, args: Any = (), kwargs: Any = None, **options: Any) -> Message[Any]:
-        if bare:
-            _refuse_bare(self, "message_with_options", len(bare))
-        if type(args) is not tuple:
-            require_places(self, args)
-        if kwargs and type(kwargs) is not dict:
-            require_named(self, kwargs)
-        return make(self, args=args, kwargs=kwargs, **options)
-
-    @functools.wraps(send, assigned=NAMES)
-    def send_with_options(self: Any, *bare: Any, **given: Any) -> Message[Any]:
-        if bare:
-            _refuse_bare(self, "send_with_options", len(bare))
-        return send(self, **given)
-
-    Actor.message_with_options = message_with_options  # type: ignore[method-assign]
-    Actor.send_with_options = send_with_options  # type: ignore[method-assign]
-
-
-def _refuse_bare(actor: Actor[..., Any], call: str, count: int) -> NoReturn:
-    """Refuse arguments of an actor that are written as if its options came after them. The values are not shown."""
-    names = _named_places(actor)[:count]
-    names += ["..."] * (count - len(names))
-    remedy = f"write {call}(args=({', '.join(names)}{',' if count == 1 else ''}), ...)"
-    if not signature_of(actor.fn).parameters:
-        remedy = f"the actor takes none, write {call}(...) with options alone"
-    raise InvalidArguments(actor.actor_name, f"{call} takes its arguments as args and kwargs; {remedy}", actor.fn)
-
-
-def require_places(actor: Actor[..., Any], args: Any) -> None:
-    """Refuse arguments by place that are a text or a ``dict``, or that nothing can be taken of, such as a number.
-
-    Raises:
-        InvalidArguments: they are.
-    """
-    if isinstance(args, (tuple, list)) or (isinstance(args, Iterable) and not isinstance(args, (*TEXTS, dict))):
-        return
-    names = _named_places(actor)
-    remedy = f"write args=({names[0] if names else 'value'},) with a comma"
-    if not signature_of(actor.fn).parameters:
-        remedy = "the actor takes none, leave args out"
-    raise InvalidArguments(actor.actor_name, f"args is {kind_of(args)}; {remedy}", actor.fn)
-
-
-def _named_places(actor: Actor[..., Any]) -> list[str]:
-    """Return the parameters of an actor that one argument by place each fills; ``*args`` has no name to write."""
-    parameters = signature_of(actor.fn).parameters.values()
-    return [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-
-
 def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     """Refuse arguments by name that are no ``dict``. The values are not shown: they may be secret.
 
     Raises:
         InvalidArguments: they have another type.
     """
-    if isinstance(kwargs, dict):
-        return
-    parameters = signature_of(actor.fn).parameters.values()
-    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    if named or any(each.kind is each.VAR_KEYWORD for each in parameters):
-        remedy = f"write kwargs={{{named[0] if named else 'name'!r}: ...}}"
-    else:  # *args, or places before a slash
-        remedy = f"the actor takes none by name, {'write args=(...,)' if parameters else 'leave kwargs out'}"
-    raise InvalidArguments(actor.actor_name, f"kwargs is {kind_of(kwargs)}; {remedy}", actor.fn)
+    if not isinstance(kwargs, dict):
+        raise InvalidArguments(actor.actor_name, f"kwargs is {kind_of(kwargs)}; write a dict", actor.fn)
 
-
-# As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.
-MOST_PLACES: Final = 1_000_000
-
-# Names under which a call asks for a later start, the second in Celery.
-DELAYS: Final = frozenset({"delay", "countdown"})
 
 # Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.
 SIMILAR_NAME: Final = 0.6
 SAME_NAME: Final = 0.8
-
-# Attributes that a replacement copies from Dramatiq's method: all but the module, by which it is recognised.
-NAMES: Final = ("__doc__", "__name__", "__qualname__")
-
-TEXTS: Final = (str, bytes, bytearray, memoryview)
 
 # Of each function. The names of a call have many orders.
 MOST_SEEN: Final = 100
@@ -215,15 +136,6 @@ def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> s
     return None
 
 
-def wrong_call(actor: Actor[..., Any], places: int, names: KeysView[str]) -> str | None:
-    """Return the fault of a call that somebody wrote, with what a misspelt name is near to; ``None`` when it fits."""
-    wrong = misfit(actor.fn, places, names)
-    if wrong is None or not (lacking := missing_arguments(actor, names)):
-        return wrong
-    # Python names a missing argument first, and one that the function does not have only when none is missing.
-    return f"{wrong}; {lacking}" if "did you mean" in lacking or "unexpected" not in wrong else wrong
-
-
 @functools.cache
 def calls_of(function: Callable[..., Any]) -> Calls:
     """Return the calls that fit a function; made once."""
@@ -263,8 +175,6 @@ def knows(broker: Broker, call: str) -> bool:
     try:
         name, places, names = json.loads(call)
         actor = broker.actors.get(name)
-        if actor is None or not 0 <= places <= MOST_PLACES:
-            return False
-        return misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
+        return actor is not None and misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
     except (TypeError, ValueError, RecursionError):
         return False

@@ -26,7 +26,6 @@ APPS = (
     "actors",
     "frame",
     "doctor",
-    "top",
     "deployment",
     "serving",
 )

@@ -20,30 +20,6 @@ DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
 REFUSED = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) (.*)")
 MISSPELT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r"missing \d+ required positional arguments?: ")
-# Words of Dramatiq's command, Celery and others -> what to write here.
-FOREIGN = {
-    "Pool": {
-        "concurrency": "slots",
-        "threads": "slots",
-        "greenlets": "slots",
-        "workers": "processes",
-        "children": "processes",
-        "prefetch_count": "prefetch",
-        "prefetch_multiplier": "prefetch",
-        "queue": "queues",
-        "max_tasks_per_child": "recycle_after",
-        "max_memory_per_child": "memory_limit_bytes",
-    },
-    "Queue": {
-        "time_limit": "soft_limit_ms",
-        "timeout": "soft_limit_ms",
-        "soft_time_limit": "soft_limit_ms",
-        "hard_time_limit": "hard_limit_ms",
-        "max_length": "max_depth",
-        "max_size": "max_depth",
-    },
-}
-
 MOST_CORES = 1_024
 
 
@@ -103,10 +79,6 @@ def _explained(kind: str, words: str) -> tuple[str, str]:
     options = f"has {', '.join(known)}"
     if misspelt := MISSPELT.fullmatch(words):
         option = misspelt[1]
-        if meant := FOREIGN.get(kind, {}).get(option):
-            return f"{kind} has no {option!r}", f"write {meant}=...; {kind} {options}"
-        if meant := FOREIGN.get(kind, {}).get(option):
-            return f"{kind} has no {option!r}", f"write {meant}=...; {kind} {options}"
         near = get_close_matches(option, known, n=1)
         remedy = f"did you mean {near[0]!r}? It" if near else "it"
         if owner := next(

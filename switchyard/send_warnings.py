@@ -1,4 +1,4 @@
-"""Warnings of sends: in development inside a transaction, or of a time without a zone; in tests to the real broker."""
+"""Warnings of sends: in development inside a transaction, in tests to the real broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import unittest
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from switchyard.broker import errors
-from switchyard.broker.queue.arguments.types import argument_types
 from switchyard.middleware import places
-from switchyard.middleware.arguments import signature_of
 
 logger = logging.getLogger("switchyard.jobs")
 
@@ -46,7 +43,7 @@ PASSED_OVER = tuple(
 def warnings_of_sends(*, debug: bool) -> list[Middleware]:
     """Return the middleware that warns in development, and in a process that runs pytest or ``manage.py test``."""
     is_test_run = "pytest" in sys.modules or sys.argv[1:2] == ["test"]
-    return [*([TransactionWarnings(), ZoneWarnings()] if debug else []), *([SendsInTesting()] if is_test_run else [])]
+    return [*([TransactionWarnings()] if debug else []), *([SendsInTesting()] if is_test_run else [])]
 
 
 class TransactionWarnings(Middleware):
@@ -76,40 +73,6 @@ class TransactionWarnings(Middleware):
             message.actor_name,
             __package__,
         )
-
-
-class ZoneWarnings(Middleware):
-    """Log of each argument, once a process, that is annotated ``datetime`` and gets a time without a zone.
-
-    Listed in development only, where ``USE_TZ`` is set as it is everywhere here.
-    """
-
-    def __init__(self) -> None:
-        self._reported: set[tuple[str, str]] = set()
-
-    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Warn of times without a zone."""
-        actor = broker.actors.get(message.actor_name)
-        if actor is None or not argument_types(actor.fn).is_typed:
-            return
-        try:
-            given = signature_of(actor.fn).bind(*message.args, **message.kwargs).arguments
-        except TypeError:  # refused by another middleware, or of other code
-            return
-        for name, value in given.items():
-            if (
-                not isinstance(value, datetime)
-                or value.tzinfo is not None
-                or (actor.actor_name, name) in self._reported
-            ):
-                continue
-            self._reported.add((actor.actor_name, name))
-            logger.warning(
-                "actor %s: argument %s has no zone; send timezone.now(), or timezone.make_aware(%s), of django.utils",
-                actor.actor_name,
-                name,
-                name,
-            )
 
 
 class SentInTesting(UserWarning, MiddlewareError):

@@ -50,7 +50,6 @@ from switchyard.middleware.clock_comparison import compare_clocks
 from switchyard.middleware.crashes import Crashes
 from switchyard.middleware.dead_letters import DeadLetters
 from switchyard.middleware.envelope import Envelope
-from switchyard.middleware.foreign_calls import explain_foreign_calls
 from switchyard.middleware.foreign_middleware import without_replaced
 from switchyard.middleware.group_callbacks import DurableGroupCallbacks
 from switchyard.middleware.interrupts import make_interrupts
@@ -217,8 +216,6 @@ def _equip(broker: Broker, facilities: Facilities, middleware: Sequence[Middlewa
     for entry in middleware:
         broker.add_middleware(entry)
     refuse_unknown(broker)
-    explain_foreign_calls()
-    arguments.refuse_unusable_calls()
     for lane in facilities.yard.lanes:
         broker.declare_queue(lane)
 

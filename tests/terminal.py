@@ -1,4 +1,4 @@
-"""A program in a real pseudo-terminal, whose screen a test reads and whose keys it presses."""
+"""A program in a real pseudo-terminal, whose screen a test reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from types import TracebackType
 
 from tests.waiting import wait_for
 
-# Sequences that curses sends to a VT100: move, erase, attributes, character sets, modes, padding.
+# Sequences that a program sends: move, erase, attributes, character sets, modes, padding.
 _ESCAPE = re.compile(
     r"\x1b\[(?P<numbers>[?\d;]*)(?P<act>[A-Za-z])|\x1b[()][A-Z0-2]|\x1b[=>78MDEHc]|\$<\d+/?>", re.DOTALL
 )
@@ -78,11 +78,6 @@ class Terminal:
         """Whether the terminal has the modes that it had before: it echoes, and waits for whole lines."""
         return termios.tcgetattr(self._slave) == self.before
 
-    def press(self, *keys: str) -> None:
-        """Press keys."""
-        for key in keys:
-            os.write(self._master, key.encode())
-
     def resize(self, lines: int, columns: int) -> None:
         """Give the terminal another size, of which its program is told."""
         with self._lock:
@@ -112,7 +107,6 @@ class Terminal:
     def _clear(self) -> None:
         lines, columns = self._size
         self._cells = [[" "] * columns for _ in range(lines)]
-        self._region = (0, lines)
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -163,8 +157,6 @@ class Terminal:
 
     def _escape(self, found: re.Match[str]) -> None:
         act, (line, column) = found["act"], self._at
-        if found[0] == "\x1bM":
-            self._reverse(line, column)
         if not act or found["numbers"].startswith("?"):
             return
         numbers = [int(number or 0) for number in found["numbers"].split(";")]
@@ -178,27 +170,13 @@ class Terminal:
                 self._at = (line, max(column + (count if act == "C" else -count), 0))
             case "K" | "J":
                 self._erase(act, numbers[0])
-            case "r":
-                self._region = (count - 1, numbers[1] if len(numbers) > 1 else self._size[0])
-                self._at = (0, 0)
 
     def _feed(self, line: int, column: int) -> None:
-        """Go one line down; on the last one of the region, scroll it."""
-        top, end = self._region
-        if line == end - 1:
-            self._cells.insert(end, [" "] * self._size[1])
-            del self._cells[top]
+        """Go one line down; on the last one, scroll."""
+        if line == self._size[0] - 1:
+            self._cells = [*self._cells[1:], [" "] * self._size[1]]
         else:
             self._at = (line + 1, column)
-
-    def _reverse(self, line: int, column: int) -> None:
-        """Go one line up; on the first one of the region, scroll it."""
-        top, end = self._region
-        if line == top:
-            self._cells.insert(top, [" "] * self._size[1])
-            del self._cells[end]
-        else:
-            self._at = (max(line - 1, 0), column)
 
     def _erase(self, act: str, which: int) -> None:
         line, column = self._at

@@ -305,17 +305,14 @@ class UnencodablePayload(SwitchyardError, ValueError):
         path: Place of the value: ``args[0]['due']``.
         fact: Fault of the value.
         remedy: Expression to send instead, with ``{}`` for the value; empty when none is known.
-        parameter: Place of the value by the actor's parameter: ``order['due']``; empty when it is not known.
     """
 
-    def __init__(self, actor_name: str, path: str, fact: str, remedy: str = "", parameter: str = "") -> None:
+    def __init__(self, actor_name: str, path: str, fact: str, remedy: str = "") -> None:
         self.actor_name, self.path, self.fact, self.remedy = actor_name, path, fact, remedy
-        shown = parameter or path
-        subject = f"argument {shown}" if parameter else shown or "the message"
         # Not str.format: a key in the path may hold braces.
-        instead = remedy.replace("{}", shown) + (" and fetch it in the actor" if remedy.endswith(".pk") else "")
+        instead = remedy.replace("{}", path)
         instead = instead or "text, finite numbers, true, false, null, lists, and dicts with text as keys"
-        super().__init__(f"actor {actor_name}: {subject} {fact}; send {instead}")
+        super().__init__(f"actor {actor_name}: {path or 'the message'} {fact}; send {instead}")
 
 
 class UnreadablePayload(SwitchyardError, ValueError):

@@ -8,7 +8,7 @@ MODULES = {
     "runscheduler": "switchyard.schedules.commands.runscheduler",
     "runhistory": "switchyard.history.commands.runhistory",
     "runweb": "switchyard.serving.commands.runweb",
-    "top": "switchyard.top.commands.top",
+    "status": "switchyard.operations.commands.status",
     "doctor": "switchyard.doctor.commands.doctor",
     "queues": "switchyard.queues.commands.queues",
     "workers": "switchyard.operations.commands.workers",

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 CLAIM_S = 60
 LONGEST_NOTE = 500
 FINAL_STATES: dict[str, DeadLetter.State] = {
-    "requeue": DeadLetter.State.REPLAYED,
+    "requeue": DeadLetter.State.REQUEUED,
     "discard": DeadLetter.State.DISCARDED,
 }
 MoveAction = Literal["requeue", "discard"]

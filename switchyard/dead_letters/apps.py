@@ -25,5 +25,5 @@ class DeadLettersConfig(AppConfig):
         from switchyard.dead_letters.bulk_moves import BulkMove
         from switchyard.dead_letters.models import DeadLetter
 
-        register("letter.requeue", BulkMove("requeue", DeadLetter.State.REPLAYED))
+        register("letter.requeue", BulkMove("requeue", DeadLetter.State.REQUEUED))
         register("letter.discard", BulkMove("discard", DeadLetter.State.DISCARDED))

@@ -17,8 +17,7 @@ class DeadLetter(models.Model):
     class State(models.TextChoices):
         NEW = "new", "New"
         ACKNOWLEDGED = "acknowledged", "Acknowledged"
-        # Stored under its first name: an older release reads the rows as well.
-        REPLAYED = "replayed", "Requeued"
+        REQUEUED = "requeued", "Requeued"
         DISCARDED = "discarded", "Discarded"
         MISSING = "missing", "Missing in the broker"
 
@@ -75,14 +74,7 @@ class DeadLetter(models.Model):
     def __str__(self) -> str:
         return f"{self.actor} {self.message_id}"
 
-    @property
-    def state_name(self) -> str:
-        """The state in one word, for people and programs."""
-        return STATE_NAMES.get(self.state, self.state)
 
-
-# State as it is stored -> as it is written everywhere.
-STATE_NAMES = {DeadLetter.State.REPLAYED.value: "requeued"}
 OPEN_STATES = (DeadLetter.State.NEW, DeadLetter.State.ACKNOWLEDGED)
 # A claim of a bulk act: its job alone settles it, however long that takes.
 BULK_CLAIM = "bulk."

@@ -57,7 +57,7 @@ def summary(row: DeadLetter) -> dict[str, Any]:
         "id": row.message_id,
         "queue": row.queue,
         "actor": row.actor,
-        "state": row.state_name,
+        "state": row.state,
         "reason": row.reason,
         "exception": row.exception,
         "error": row.error,
@@ -121,7 +121,7 @@ def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
     for row in rows:
         cells = (
             row.message_id, row.queue, row.actor, _cut(f"{row.exception}: {row.error}"), row.reason,
-            str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state_name, row.fingerprint[:16],
+            str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state, row.fingerprint[:16],
         )  # fmt: skip
         table.add_row(*map(_plain, cells))
     _console(out).print(table if rows else "No dead letters.")
@@ -144,7 +144,7 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
     facts = (
         ("job", row.message_id),
         ("actor", f"{row.actor} on {row.queue}"),
-        ("state", row.state_name),
+        ("state", row.state),
         ("failed", f"{row.exception}: {row.error}"),
         ("reason", row.reason),
         ("why", f"{row.actor} on {row.queue} {why_given_up(row)}"),

@@ -20,24 +20,22 @@ def queues(asked: str) -> Iterator[Hit]:
     for queue in declared_yard().queues:
         if asked.lower() in queue.name.lower():
             pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
-            note, command = f"pools: {pools}" if pools else "", ("queues", "status", queue.name)
-            yield Hit(queue.name, queue_url(queue.name), note, asked == queue.name, command=command)
+            note = f"pools: {pools}" if pools else ""
+            yield Hit(queue.name, queue_url(queue.name), note, asked == queue.name)
 
 
 def actors(asked: str) -> Iterator[Hit]:
     """Find actors by a part of their name."""
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         if asked.lower() in name.lower():
-            command = ("actors", "show", name)
-            yield Hit(name, actor_url(name), f"queue {actor.queue_name}", asked == name, command=command)
+            yield Hit(name, actor_url(name), f"queue {actor.queue_name}", asked == name)
 
 
 def schedules(asked: str) -> Iterator[Hit]:
     """Find schedules by a part of their name."""
     for schedule in declared_schedules():
         if asked.lower() in schedule.name.lower():
-            address, command = schedule_url(schedule.name), ("schedules", "show", schedule.name)
-            yield Hit(schedule.name, address, schedule.text, asked == schedule.name, command=command)
+            yield Hit(schedule.name, schedule_url(schedule.name), schedule.text, asked == schedule.name)
 
 
 def workers(asked: str) -> Iterator[Hit]:
@@ -54,5 +52,4 @@ def workers(asked: str) -> Iterator[Hit]:
             shown += 1
             note = f"{report.state}, {report.busy} of {report.slots} busy"
             title = f"{report.pool} on {report.host}, pid {report.pid}"
-            command = ("workers", "--member", report.member)
-            yield Hit(title, worker_url(report.member), note, is_id=asked == report.member, command=command)
+            yield Hit(title, worker_url(report.member), note, is_id=asked == report.member)

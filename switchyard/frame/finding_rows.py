@@ -32,16 +32,14 @@ def jobs(asked: str) -> Iterator[Hit]:
     job_id = written_id(asked)
     passport = passport_of(job_id) if is_message_id(job_id) else None
     if passport is not None:
-        command = ("jobs", "show", passport.id)
-        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True, command=command)
+        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True)
 
 
 def owners(asked: str) -> Iterator[Hit]:
     """Find an owner by its whole name."""
     page = find_jobs(Filter(owner=asked), limit=1)
     if page.lines:
-        command = ("jobs", "list", "--owner", asked)
-        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True, command=command)
+        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
 
 
 def arguments(asked: str) -> Iterator[Hit]:
@@ -59,8 +57,7 @@ def arguments(asked: str) -> Iterator[Hit]:
 
 
 def _with_argument(argument: str, note: str) -> Hit:
-    command = ("jobs", "list", "--argument", argument)
-    return Hit(argument, jobs_url(argument=argument), note, is_exact=True, command=command)
+    return Hit(argument, jobs_url(argument=argument), note, is_exact=True)
 
 
 def letters(asked: str) -> Iterator[Hit]:
@@ -71,7 +68,7 @@ def letters(asked: str) -> Iterator[Hit]:
     if is_job_id(written_id(asked)):
         for row in DeadLetter.objects.filter(message_id=written_id(asked)).order_by("-died_at")[:MOST]:
             name, state = f"{row.exception} of {row.actor}", row.get_state_display().lower()
-            yield Hit(name, letter_url(row.pk), state, command=("deadletters", "show", row.message_id))
+            yield Hit(name, letter_url(row.pk), state)
         return
     address = reverse("admin:switchyard_dead_letters_deadletter_changelist")
     text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
@@ -86,7 +83,6 @@ def letters(asked: str) -> Iterator[Hit]:
             f"{address}?fingerprint={fingerprint}",
             f"{count:,} open",
             is_id=fingerprint == asked,
-            command=("deadletters", "list", "--group", fingerprint),
         )
 
 
@@ -98,4 +94,4 @@ def alerts(asked: str) -> Iterator[Hit]:
         wanted |= Q(pk=int(number))
     for alert in Alert.objects.filter(wanted)[:MOST]:
         note = f"A-{alert.pk}, {alert.get_state_display().lower()}"
-        yield Hit(alert.title, alert_url(alert.pk), note, command=("alerts", "show", str(alert.pk)))
+        yield Hit(alert.title, alert_url(alert.pk), note)

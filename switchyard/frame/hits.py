@@ -12,7 +12,6 @@ class Hit:
     Args:
         is_exact: The text is the whole name.
         is_id: The text is an id that nothing else has: the search leads there at once.
-        command: Words after ``manage.py`` of the command that shows it.
     """
 
     name: str
@@ -20,7 +19,6 @@ class Hit:
     note: str = ""
     is_exact: bool = False
     is_id: bool = False
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from switchyard.broker.queue.codec import entry_of
 from switchyard.broker.stores.ended_marks import is_marked
 from switchyard.broker.stores.record_fields import progress_of
 from switchyard.history.queries import find
-from switchyard.jobs.calls.delays import refuse_foreign_delay, require_delay
 from switchyard.jobs.queries import is_job_id
-from switchyard.middleware.arguments import require_named, require_types, wrong_call
-from switchyard.middleware.errors import ArgumentMismatch, Cancelled
+from switchyard.middleware.arguments import require_named, require_signature, require_types, signature_of
+from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
+from switchyard.middleware.option_rules import usable_delay
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ def submit(
         ValueError: the job id is no UUID.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
-    refuse_foreign_delay(actor, message)
     return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
 
 
@@ -103,11 +102,9 @@ def enqueue_on_commit(
         BrokerUnavailable, QueueFull: see above.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
-    refuse_foreign_delay(actor, message)
     if delay_ms is not None:
-        require_delay(actor, message, delay_ms)
-    if (wrong := wrong_call(actor, len(args), message.kwargs.keys())) is not None:
-        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
+        _require_delay(actor, message, delay_ms)
+    require_signature(actor, len(args), message.kwargs.keys())
     require_types(actor, message.args, message.kwargs)
     entry_of(message, actor.broker.actors)  # refuses what cannot be sent; encoded again at the commit
     transaction.on_commit(lambda: enqueue_message(actor.broker, message, delay_ms, look_up=look_up), using=using)
@@ -210,10 +207,7 @@ def message_of(
         given: More options of the message.
     """
     if not isinstance(actor, Actor):
-        remedy = "pass the function that @dramatiq.actor decorates, imported from its actors.py"
-        if isinstance(getattr(actor, "__wrapped__", None), Actor):
-            remedy = "@dramatiq.actor must be the outermost decorator"
-        raise TypeError(f"a {type(actor).__name__} is no actor; {remedy}")
+        raise TypeError(f"a {type(actor).__name__} is no actor; pass what @dramatiq.actor returns")
     require_named(actor, kwargs or {})
     if job_id is not None:
         _require_uuid(job_id)
@@ -238,11 +232,23 @@ def _merged(kwargs: dict[str, Any] | None, named: dict[str, Any]) -> Any:
 
 
 def _require_uuid(job_id: Any) -> None:
-    if isinstance(job_id, str) and is_job_id(job_id):
-        return
-    text = str(job_id)
-    remedy = repr(text.lower()) if is_job_id(text.lower()) else f"str(uuid5(NAMESPACE, {text!r:.100}))"
-    raise ValueError(f"job_id {job_id!r:.100} is no UUID; write {remedy}")
+    if not isinstance(job_id, str) or not is_job_id(job_id):
+        raise ValueError(f"job_id {job_id!r:.100} is no UUID in lower case; write str(uuid4()), or a uuid5 of your key")
+
+
+def _require_delay(actor: Actor[Any, Any], message: Message[Any], delay_ms: Any) -> None:
+    """Refuse a delay that the broker would refuse at the commit, and one that may be meant as the actor's argument.
+
+    Raises:
+        ArgumentMismatch: the actor has an argument ``delay_ms``, which is not passed.
+        InvalidOption: it is no number of milliseconds up to a year.
+    """
+    if "delay_ms" in [*signature_of(actor.fn).parameters][len(message.args) :] and "delay_ms" not in message.kwargs:
+        fact = "delay_ms is an option of this call and an argument of the actor"
+        remedy = "to pass it to the actor write kwargs={'delay_ms': ...}, also beside the option"
+        raise ArgumentMismatch(actor.actor_name, f"{fact}; {remedy}", actor.fn)
+    if remedy := usable_delay(delay_ms):
+        raise InvalidOption(actor.actor_name, "delay_ms", delay_ms, remedy)
 
 
 def start_now(job_id: str, *, who: Who, reason: str = "") -> str:

@@ -34,15 +34,15 @@ def errors_of(schedule: Schedule) -> list[CheckMessage]:
     if schedule.next(timezone.now()) is None:
         fact = f"the schedule {schedule.text!r} is never due"
         hint = "minutes are 0 to 59, hours 0 to 23, days 1 to 31, months 1 to 12, weekdays 0 to 7"
-        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E051"))
+        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E050"))
     needed = _required(schedule)
     if needed:
         fact = f"it is periodic and needs {', '.join(needed)}, but a tick passes no arguments"
         hint = "give each parameter a default, or let a periodic actor without parameters send it"
-        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E052"))
+        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E050"))
     if schedule.catch_up not in CATCH_UP:
         fact = f"catch_up is {schedule.catch_up!r}"
-        found.append(Error(fact, obj=subject, hint=f"use one of {', '.join(CATCH_UP)}", id="switchyard.E053"))
+        found.append(Error(fact, obj=subject, hint=f"use one of {', '.join(CATCH_UP)}", id="switchyard.E050"))
     return found
 
 

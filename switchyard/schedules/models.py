@@ -21,10 +21,9 @@ class ScheduleState(models.Model):
     lateness_ms = models.PositiveBigIntegerField(null=True, blank=True, help_text="How late the last tick was sent.")
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_until = models.DateTimeField(null=True, blank=True, help_text="Empty: until it is resumed.")
-    # Defaults of the database: a scheduler of the release before inserts rows without these columns.
-    paused_by = models.CharField(max_length=150, blank=True, default="", db_default="")
-    paused_reason = models.CharField(max_length=500, blank=True, default="", db_default="")
-    missed = models.PositiveIntegerField(default=0, db_default=0)
+    paused_by = models.CharField(max_length=150, blank=True, default="")
+    paused_reason = models.CharField(max_length=500, blank=True, default="")
+    missed = models.PositiveIntegerField(default=0)
 
     class Meta:
         ordering = ["actor"]

@@ -148,7 +148,7 @@ class SwitchyardBackend(BaseTaskBackend):
         return result_of_record(task, record)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        """E040 to E042: settings of the backend that cannot be used."""
+        """E040 to E040: settings of the backend that cannot be used."""
         found = list(super().check(**kwargs))
 
         def add(id_: str, fact: str, remedy: str) -> None:
@@ -162,10 +162,10 @@ class SwitchyardBackend(BaseTaskBackend):
                 f"Declare it in the topology, which has {there}.",
             )
         if unknown := sorted(self.options.keys() - OPTIONS):
-            add("switchyard.E041", f"OPTIONS has {', '.join(unknown)}", f"There are {', '.join(sorted(OPTIONS))}.")
+            add("switchyard.E040", f"OPTIONS has {', '.join(unknown)}", f"There are {', '.join(sorted(OPTIONS))}.")
         if self.enqueue_on_commit and self.database not in connections.settings:
             remedy = 'Name one of DATABASES in OPTIONS["database"], or set ENQUEUE_ON_COMMIT to False.'
-            add("switchyard.E042", f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
+            add("switchyard.E040", f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
         return found
 
     def _require_discovered(self, task: Task) -> None:

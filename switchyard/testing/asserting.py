@@ -12,7 +12,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.json_values import kind_of
-from switchyard.middleware.arguments import require_named, require_places, signature_of
+from switchyard.middleware.arguments import require_named, signature_of
 from switchyard.testing.messages import SentMessage
 
 LONGEST_VALUE = 200
@@ -34,8 +34,6 @@ class Expectation:
     ) -> None:
         self.actor = actor = actor_for(actor)
         self.queue = queue
-        if args is not None:
-            require_places(actor, args)
         if kwargs is not None:
             require_named(actor, kwargs)
         self.any_call = args is None and kwargs is None

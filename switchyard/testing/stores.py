@@ -124,14 +124,12 @@ class MemoryJobRecords(JobRecords):
         self._live[step.job_id] = step
         return "written"
 
-    def _find(
-        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
-    ) -> list[JobRecord | None]:
+    def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
         return [self._record(job_id, queues or self.queues) for job_id in job_ids]
 
     def _record(self, job_id: str, queues: Sequence[str]) -> JobRecord | None:
         found = [one for queue in queues if any((one := self._answer(job_id, queue))[1:])]
-        return record_of(job_id, found, {}, finds_waiting=True)
+        return record_of(job_id, found, finds_waiting=True)
 
     def _answer(self, job_id: str, queue: str) -> FamilyAnswer:
         live, ended = self._live.get(job_id), self._ended.get(job_id)

@@ -16,9 +16,7 @@ from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.ack_barrier import AckBarrier
 from switchyard.conf import declared_yard
-from switchyard.middleware.arguments import refuse_unusable_calls
 from switchyard.middleware.clock_comparison import ClockComparison
-from switchyard.middleware.foreign_calls import explain_foreign_calls
 from switchyard.middleware.options import refuse_unknown
 from switchyard.send_warnings import SendsInTesting
 from switchyard.testing.broker import MemoryBroker
@@ -91,8 +89,6 @@ def build(real: Broker) -> MemoryYard:
     for entry in _middleware(real, in_order(facilities, (project_dead_letter,))):
         broker.add_middleware(entry)
     refuse_unknown(broker)
-    explain_foreign_calls()
-    refuse_unusable_calls()
     for lane in yard.lanes:
         broker.declare_queue(lane)
     stores = (dead_lists, records, windows, alerts, groups, calls)

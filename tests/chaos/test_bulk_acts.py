@@ -135,7 +135,7 @@ def test_letters_of_a_killed_bulk_act_are_moved_once_each(
     waiting = [str(id_, "ascii") for id_ in facilities.records.calls.command("LRANGE", keys.waiting("live")[1], 0, -1)]
     assert waiting == (ids if kind == "letter.requeue" else []), "each once, the oldest first"
     assert facilities.transport.stats(QUEUE).dead == 0
-    expected = "replayed" if kind == "letter.requeue" else "discarded"
+    expected = "requeued" if kind == "letter.requeue" else "discarded"
     assert DeadLetter.objects.filter(state=expected, state_by="a.lind", claim_token="").count() == count
     assert {len(history) for history in DeadLetter.objects.values_list("history", flat=True)[:500]} == {1}
     entry = AuditEntry.objects.get(act=kind)

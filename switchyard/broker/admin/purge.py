@@ -23,7 +23,7 @@ from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.ended_jobs import EndedJob, kept_body
 from switchyard.broker.stores.job_record import fields_of, is_untracked
-from switchyard.broker.stores.job_records import LIVE_TTL_MS, JobRecords
+from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
 
 UNDO_MS: Final = 60_000
@@ -91,7 +91,7 @@ def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "",
     keys = [k.leases, *live, *map(k.parked, ALL_LANES), k.purges, *_aside_keys(family, purge), k.jobs]
     while True:
         owners = family.owners()
-        args: list[Word] = [purge, undo_ms, by, reason, LIVE_TTL_MS, *owners]
+        args: list[Word] = [purge, undo_ms, by, reason, *owners]
         count = int(family.calls.call(script("set_aside"), [*keys, *map(k.hold, owners)], args))
         if count >= 0:
             return count

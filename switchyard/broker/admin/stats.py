@@ -82,7 +82,7 @@ def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[st
 
 
 def pause_of(text: bytes | None) -> QueuePause | None:
-    """Return the pause that the key ``paused`` holds; a release before it held JSON wrote a number."""
+    """Return the pause that the key ``paused`` holds."""
     if text is None:
         return None
     try:
@@ -90,7 +90,7 @@ def pause_of(text: bytes | None) -> QueuePause | None:
     except ValueError:
         return QueuePause()
     if not isinstance(found, dict):
-        return QueuePause(since=found if isinstance(found, int) else None)
+        return QueuePause()
     since, until = (found.get(name) if isinstance(found.get(name), int) else None for name in ("since", "until"))
     return QueuePause(since, until or None, str(found.get("by", "")), str(found.get("reason", "")))
 

@@ -27,10 +27,6 @@ class Keys:
                 return QueueKeys(f"{self.prefix}:{{{group}}}:queue:{queue}:", queue)
         return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
 
-    def job(self, job_id: str) -> str:
-        """Hash: the record of one job, written by workers of the release before. Read only."""
-        return f"{self.prefix}:job:{{{job_id}}}"
-
     def history_counts(self) -> str:
         """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
         return f"{self.prefix}:history:counts"

@@ -10,9 +10,8 @@ from typing import Any, Final
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
-from switchyard.broker.errors import InvalidMessageId, UnencodablePayload, UnreadablePayload
+from switchyard.broker.errors import InvalidMessageId, UnreadablePayload
 from switchyard.broker.queue import json_body
-from switchyard.broker.queue.argument_names import with_parameter
 from switchyard.broker.queue.arguments.types import in_json
 from switchyard.broker.queue.json_values import kind_of
 from switchyard.broker.queue.results import Entry
@@ -26,7 +25,7 @@ NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
 # Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
 VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
 # Value of ``enqueued_at`` in the body of a message that was enqueued at its ``sent_at``: twelve bytes less, and still
-# there for workers of the release before, which tell by it that a message is not sent for the first time.
+# there, because its presence tells that a message is not sent for the first time.
 AS_SENT: Final = 0
 # The last millisecond of the year 9999. Later times, and negative numbers, raise where they are converted.
 LARGEST: Final = 253_402_300_799_999
@@ -46,19 +45,14 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
     """Return a new message as an entry to enqueue.
 
     Args:
-        actors: Actors by name, which say how arguments become JSON, and whose parameters an error names.
+        actors: Actors by name, which say how arguments become JSON.
 
     Raises:
         InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
     """
     id_ = message.message_id
     require_id(id_)
-    try:
-        body = encode(in_json(message, actors))
-    except UnencodablePayload as error:
-        actor = actors.get(message.actor_name)
-        raise (error if actor is None else with_parameter(error, actor.fn)) from None
-    return Entry(id_, body, str(message.options.get("unique_key", "")))
+    return Entry(id_, encode(in_json(message, actors)), str(message.options.get("unique_key", "")))
 
 
 def require_message(message: Any) -> None:

@@ -24,31 +24,14 @@ _BY_TYPE: Final[tuple[tuple[Any, str], ...]] = (
 
 DEEPEST_PATH: Final = 20
 SHOWN_KEY: Final = 40
-# Of a model: its key.
-BY_KEY: Final = "{}.pk"
 
 
 def expression_for(value: Any) -> str:
-    """Return an expression with ``{}`` for the value, or "" when none is known.
-
-    Models of Django are recognised by ``pk`` and ``_meta``, its lazy texts by their base class's name. A lazy object,
-    such as ``request.user``, is loaded.
-    """
-    kind = type(value)
-    if is_model(kind):
-        return BY_KEY
-    if kind.__name__ == "SimpleLazyObject":  # request.user; its class is the model's only once it is loaded
-        return BY_KEY if hasattr(value, "pk") else "str({})"
-    if any(base.__name__ == "Promise" for base in kind.__mro__):
-        return "str({})"
-    if any(base.__name__ == "QuerySet" for base in kind.__mro__):
-        return 'list({}.values_list("pk", flat=True))'
+    """Return an expression with ``{}`` for the value, or "" when none is known."""
     for types, expression in _BY_TYPE:
         if isinstance(value, types):
             return expression
-    if is_dataclass(value):
-        return "dataclasses.asdict({})"
-    return "list({})" if hasattr(kind, "__next__") or kind.__name__ in ("dict_keys", "dict_values", "range") else ""
+    return "dataclasses.asdict({})" if is_dataclass(value) else ""
 
 
 def refused_part(value: Any, path: str) -> tuple[str, str, str]:
@@ -95,8 +78,3 @@ def kind_of(value: Any) -> str:
     """Return the type of a value with its article: ``an int``."""
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeioAEIO' else 'a'} {kind}"
-
-
-def is_model(kind: type) -> bool:
-    """Return whether a class is a model of Django."""
-    return hasattr(kind, "_meta") and hasattr(kind, "pk")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.pipelines import Call, call_together
@@ -26,7 +26,7 @@ from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.ended_marks import MARK_TTL_MS
 from switchyard.broker.stores.job_record import JobRecord, cancelled_job
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
-from switchyard.broker.stores.known_jobs import FamilyAnswer, old_record, record_of
+from switchyard.broker.stores.known_jobs import FamilyAnswer, record_of
 from switchyard.broker.stores.result_stores import ResultStores
 
 logger = logging.getLogger("switchyard.broker")
@@ -175,44 +175,33 @@ class JobRecords:
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
-        return self._find([job_id], raise_errors=True)[0]
+        return self._find([job_id])[0]
 
     def read_many(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
         """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms."""
-        return self._find_all(job_ids, raise_errors=True, queues=queues)
+        return self._find_all(job_ids, queues=queues)
 
     def states(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[str | None]:
         """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown or unreadable."""
-        records = self._find_all(job_ids, raise_errors=False, queues=queues)
+        records = self._find_all(job_ids, queues=queues)
         return [None if found is None else found.state for found in records]
 
-    def _find_all(
-        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
-    ) -> list[JobRecord | None]:
+    def _find_all(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
         chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
-        return [found for chunk in chunks for found in self._find(chunk, raise_errors=raise_errors, queues=queues)]
+        return [found for chunk in chunks for found in self._find(chunk, queues=queues)]
 
-    def _find(
-        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
-    ) -> list[JobRecord | None]:
+    def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
         if not job_ids:
             return []
         queues = queues or self.queues
         batches = [(self._find_keys(queue), job_ids) for queue in queues]
-        # Hashes that workers of the release before write, which knew no cluster.
-        old = [] if self.spread else [("HGETALL", self.keys.job(job_id)) for job_id in job_ids]
-        answers = call_together(self.calls, READ, batches, commands=old, partly=True)
-        found, hashes = answers[: len(batches)], answers[len(batches) :]
-        away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
-        for answer in hashes:
-            if isinstance(answer, BrokerUnavailable) or (raise_errors and isinstance(answer, BrokerError)):
-                raise answer
+        found = call_together(self.calls, READ, batches, partly=True)
+        away = next((answer for answer in found if isinstance(answer, BrokerUnavailable)), None)
         known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
         records = [
             record_of(
                 job_id,
                 [FamilyAnswer(queue, *answer[at]) for queue, answer in known if answer[at]],
-                old_record(hashes[at]) if hashes else {},
                 finds_waiting=self.finds_waiting,
             )
             for at, job_id in enumerate(job_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,8 +23,8 @@ from switchyard.broker.stores.job_record import (
     shown_error,
     text_or_empty,
 )
-from switchyard.broker.stores.job_steps import DIGITS, GENERATION, STEPS, LiveJob, sequence
-from switchyard.broker.stores.record_fields import read_error, read_json, read_number, read_progress
+from switchyard.broker.stores.job_steps import DIGITS, GENERATION, LiveJob, sequence
+from switchyard.broker.stores.record_fields import read_json, read_number, read_progress
 
 _LIVE: Final = msgspec.msgpack.Decoder(LiveJob)
 
@@ -51,17 +51,14 @@ class _Candidate(NamedTuple):
     record: JobRecord
 
 
-def record_of(
-    job_id: str, found: Sequence[FamilyAnswer], old: Mapping[str, str], *, finds_waiting: bool
-) -> JobRecord | None:
+def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool) -> JobRecord | None:
     """Return a job's newest record, or ``None``.
 
     Args:
-        old: Fields of the record that an older release wrote.
         finds_waiting: A live record counts only beside its message: without one the job has ended.
     """
     waits = any(one.body for one in found)
-    candidates = list(_of_old(job_id, old))
+    candidates: list[_Candidate] = []
     for one in found:
         candidates += _of_family(job_id, one, with_live=waits or not finds_waiting)
     if not candidates:
@@ -75,14 +72,6 @@ def record_of(
     if any(one.stop == b"cancelled" for one in found):
         return changed(best, state="cancelled", next_attempt_at=None, cancel_requested=True)
     return changed(best, cancel_requested=best.cancel_requested or any(one.stop == b"asked" for one in found))
-
-
-def old_record(answer: Any) -> dict[str, str]:
-    """Return the fields of the record that an older release wrote, from the answer to ``HGETALL``."""
-    if not isinstance(answer, list):
-        return {}
-    words = [str(word, "utf-8", "replace") for word in answer]
-    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
@@ -236,32 +225,3 @@ def _of_quarantined(job_id: str, found: FamilyAnswer) -> _Candidate:
         body=found.quarantined,
     )
     return _Candidate(sequence(generation=generation, attempts=attempts, state="dead"), 0, record)
-
-
-def _of_old(job_id: str, raw: Mapping[str, str]) -> Iterator[_Candidate]:
-    """Yield the record that an older release wrote, a hash of its own."""
-    if raw.get("state") not in STEPS:
-        return
-    record = JobRecord(
-        id=job_id,
-        actor=raw.get("actor", ""),
-        queue=raw.get("queue", ""),
-        state=raw["state"],
-        reason=raw.get("reason") or None,
-        attempts=read_number(raw.get("attempts")) or 0,
-        progress=read_progress(raw.get("progress")),
-        enqueued_at=read_number(raw.get("enqueued_at")),
-        started_at=read_number(raw.get("started_at")),
-        finished_at=read_number(raw.get("finished_at")),
-        next_attempt_at=read_number(raw.get("next_attempt_at")),
-        result=read_json(raw.get("result")),
-        error=read_error(raw.get("error")),
-        owner=raw.get("owner", ""),
-        cancel_requested=raw.get("cancel") == "1",
-        lane=raw.get("queue", ""),
-    )
-    try:
-        order = int(float(raw.get("sequence") or 0))
-    except (ValueError, OverflowError):
-        order = 0
-    yield _Candidate(order, 0, record)

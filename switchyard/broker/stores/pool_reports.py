@@ -63,7 +63,7 @@ class PoolReport:
     Args:
         slots: Messages its children can run at once; ``busy``: run now.
         children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``, and ``quiet``
-            (it fetches and starts nothing), which supervisors of older releases leave out.
+            (it fetches and starts nothing).
         restarts: Reason -> children restarted since the supervisor started.
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
@@ -90,11 +90,6 @@ class PoolReport:
     def member(self) -> str:
         """The supervisor's name: no other one has it at the same time."""
         return f"{self.pool}:{self.host}:{self.pid}"
-
-    @property
-    def obeys(self) -> bool:
-        """Whether it obeys instructions. False as well while it has no child: that is not known then."""
-        return any("quiet" in child for child in self.children)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,6 @@ def read_progress(text: str | None) -> dict[str, Any] | None:
         return None
 
 
-def read_error(text: str | None) -> dict[str, str] | None:
-    """Return a record's last failure, or ``None`` without one."""
-    found = read_json(text)
-    return {name: str(found.get(name, "")) for name in ("type", "message")} if isinstance(found, dict) else None
-
-
 def read_json(text: str | None) -> Any:
     """Return a value kept as JSON; ``None`` for no value and for what is no JSON."""
     try:

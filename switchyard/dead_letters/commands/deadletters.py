@@ -18,7 +18,7 @@ from switchyard.console.printing_command import PrintingCommand
 from switchyard.dead_letters import acts, presentation, queries
 from switchyard.dead_letters.bulk import BulkResult
 from switchyard.dead_letters.errors import UnknownDeadLetter, UnknownGroup
-from switchyard.dead_letters.models import STATE_NAMES, DeadLetter
+from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.middleware.logs import printable
 
@@ -34,7 +34,6 @@ EXAMPLES = """examples:
 
 
 # State as it is written -> as it is stored.
-STORED_STATES = {STATE_NAMES.get(state, state): state for state in DeadLetter.State.values}
 
 
 class Command(PrintingCommand):
@@ -50,7 +49,7 @@ class Command(PrintingCommand):
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
         listing.add_argument(
             "--state",
-            choices=STORED_STATES,
+            choices=DeadLetter.State.values,
             default="",
             help="letters in this state instead of the open ones",
         )
@@ -97,7 +96,7 @@ class Command(PrintingCommand):
             self._quarantined(options)
             return
         self._catch_up()
-        states = (STORED_STATES[options["state"]],) if options["state"] else ()
+        states = (options["state"],) if options["state"] else ()
         found = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: limit + 1]
         rows = list(found)[:limit]
         if options["json"]:

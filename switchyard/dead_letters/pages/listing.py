@@ -20,7 +20,7 @@ from switchyard.dead_letters.pages.tracebacks import marked
 from switchyard.dead_letters.presentation import why_given_up
 
 DISCARDED = DeadLetter.State.DISCARDED.value
-TABS = (("Open", ""), ("Requeued", DeadLetter.State.REPLAYED.value), ("Discarded", DISCARDED), ("All", "all"))
+TABS = (("Open", ""), ("Requeued", DeadLetter.State.REQUEUED.value), ("Discarded", DISCARDED), ("All", "all"))
 COUNTED = 10_000
 # Actions on the letters that are ticked: right, name, button, whether it needs the broker. Discarding stands last.
 CHOSEN = (
@@ -96,7 +96,7 @@ def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]
 
 def _sentence(letters: int, bugs: int, state: str) -> str:
     if state not in ("", "open"):
-        named = {"all": "Every dead letter that is kept", "replayed": "Requeued dead letters"}
+        named = {"all": "Every dead letter that is kept", "requeued": "Requeued dead letters"}
         return named.get(state, f"{state.capitalize()} dead letters"[:40])
     if not letters:
         return "No open dead letters"

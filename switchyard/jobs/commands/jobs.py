@@ -266,8 +266,7 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
 def _unknown(job_id: str) -> CommandError:
     if BEGINNING.fullmatch(job_id):
         return CommandError(
-            f"job {job_id}: this is the beginning of an id; manage.py switchyard jobs list prints whole ones, as does "
-            "manage.py switchyard top on a terminal of 140 columns"
+            f"job {job_id}: this is the beginning of an id; manage.py switchyard jobs list prints whole ones"
         )
     return CommandError(
         f"job {job_id}: no job has this id, or it has expired: finished jobs are kept for 30 days, those sent with "

@@ -83,7 +83,7 @@ def _facts(job: Passport) -> Iterator[tuple[str, str]]:
     if job.limit_ms:
         yield "time limit", duration(job.limit_ms)
     if job.letter is not None:
-        yield "dead letter", f"{job.letter.state_name}: manage.py switchyard deadletters show {job.id}"
+        yield "dead letter", f"{job.letter.state}: manage.py switchyard deadletters show {job.id}"
 
 
 def _words(job: Passport, event: TimelineEvent) -> str:

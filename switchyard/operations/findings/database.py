@@ -17,7 +17,7 @@ from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connec
 from switchyard.database_lock import LockHolder, sqlite_writer
 from switchyard.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Finding, FindingGroup
 from switchyard.workers.checks.bounced import is_bounced
-from switchyard.workers.checks.database import connections_allowed, made_before, undeclared_bouncer
+from switchyard.workers.checks.database import connections_allowed, undeclared_bouncer
 
 GROUP = FindingGroup("database")
 SLOW_MS = 50.0
@@ -85,10 +85,6 @@ def _latency() -> Finding:
 
 
 def _migrations() -> Iterator[Finding]:
-    if old := made_before("default"):
-        seen = f"{old[0].obj} {old[0].msg}"
-        yield GROUP.error(str(old[0].id), seen, "An earlier release created it", str(old[0].hint))
-        return
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if not plan:

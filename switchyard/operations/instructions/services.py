@@ -27,11 +27,8 @@ def refusal(report: PoolReport, verb: str) -> str:
     """Return why a supervisor is left out of an instruction, or ""."""
     if report.state == "draining":
         return "it is stopping already"
-    if not report.obeys:
-        return (
-            f"it takes no instructions: its release{f' {report.release}' if report.release else ''} is older, or no "
-            f"child of it is up yet; on {report.host}: kill -TERM {report.pid}"
-        )
+    if not report.children:
+        return f"it takes no instructions: no child of it is up yet; on {report.host}: kill -TERM {report.pid}"
     if verb == "quiet" and report.state == QUIETED:
         return "it takes no new work already"
     return "it takes work" if verb == "resume" and report.state != QUIETED else ""

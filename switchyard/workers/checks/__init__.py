@@ -25,15 +25,13 @@ from switchyard.workers.checks import (
     bounced,
     database,
     environment,
-    http_clients,
     installation,
-    missing_migrations,
+    mail,
     pools,
     queues,
     rabbit,
     retries,
     short_options,
-    undiscovered,
 )
 from switchyard.workers.checks.broker_server import unsafe_server
 
@@ -50,11 +48,9 @@ def register_all() -> None:
     register(addresses_are_included, Tags.urls)
     register(yard_is_sound, TAG)
     register(actors_are_sound, TAG)
-    register(models_have_migrations, TAG)
-    register(clients_have_time_limits, TAG)
+    register(mail_has_a_time_limit, TAG)
     register(bouncer_is_allowed_for, TAG)
     register(server_keeps_work, TAG, Tags.database)
-    register(database_is_of_this_release, TAG, Tags.database)
     register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
 
@@ -89,21 +85,12 @@ def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the actors that the installed apps declared."""
-    return (
-        check_actors(declared_yard(), dramatiq.get_broker())
-        + undiscovered.undiscovered_actors()
-        + undiscovered.foreign_actors()
-    )
+    return check_actors(declared_yard(), dramatiq.get_broker())
 
 
-def models_have_migrations(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that no app of the project has models without migrations."""
-    return missing_migrations.models_without_migrations()
-
-
-def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check the project's own code for calls that may block for ever."""
-    return http_clients.endless_http_calls() + http_clients.endless_mail()
+def mail_has_a_time_limit(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check that sending a mail ends."""
+    return mail.endless_mail()
 
 
 def server_keeps_work(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
@@ -113,14 +100,9 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
     return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
 
 
-def database_is_of_this_release(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
-    """Check that no database predates the present table names, but only when databases are checked."""
-    return [message for alias in databases or () for message in database.made_before(alias)]
-
-
 def bouncer_is_allowed_for(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that nothing needs a session of its own where PgBouncer in transaction mode stands before the database."""
-    return bounced.forbidden_options() + bounced.session_state()
+    """Check the options of a database behind PgBouncer in transaction mode."""
+    return bounced.forbidden_options()
 
 
 def database_has_room(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:

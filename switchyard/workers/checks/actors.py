@@ -185,13 +185,13 @@ def methods(broker: Broker) -> list[CheckMessage]:
 
 
 def hidden_actors(broker: Broker) -> list[CheckMessage]:
-    """W026: an actor whose name holds a function that another decorator made of it, and that has no ``send``."""
+    """W022: an actor whose name holds a function that another decorator made of it, and that has no ``send``."""
     return [
         Warning(
             f"another decorator is above @dramatiq.actor: {name} is a plain function, so {name}.send(...) fails",
             hint="Put @dramatiq.actor(...) above the other decorators.",
             obj=subject_of(actor),
-            id="switchyard.W026",
+            id="switchyard.W022",
         )
         for actor in broker.actors.values()
         if (name := _name_of_wrapper(actor))
@@ -199,13 +199,13 @@ def hidden_actors(broker: Broker) -> list[CheckMessage]:
 
 
 def lambdas(broker: Broker) -> list[CheckMessage]:
-    """W028: an actor that is a lambda and has no name of its own."""
+    """W022: an actor that is a lambda and has no name of its own."""
     return [
         Warning(
             "is a lambda without a name: a second one is refused, and its messages say nothing of what they do",
             hint="Declare a function with def, or write actor_name=...",
             obj=subject_of(actor),
-            id="switchyard.W028",
+            id="switchyard.W022",
         )
         for actor in broker.actors.values()
         if actor.actor_name == LAMBDA
@@ -213,13 +213,13 @@ def lambdas(broker: Broker) -> list[CheckMessage]:
 
 
 def generators(broker: Broker) -> list[CheckMessage]:
-    """W027: an actor that is a generator function: calling it runs none of its code."""
+    """W022: an actor that is a generator function: calling it runs none of its code."""
     return [
         Warning(
             "is a generator: it has a yield, so its jobs succeed and none of its code runs",
             hint="Leave yield out; return a list, or send a job for each part.",
             obj=subject_of(actor),
-            id="switchyard.W027",
+            id="switchyard.W022",
         )
         for actor in broker.actors.values()
         if inspect.isgeneratorfunction(actor.fn) or inspect.isasyncgenfunction(actor.fn)
@@ -227,7 +227,7 @@ def generators(broker: Broker) -> list[CheckMessage]:
 
 
 def endless_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
-    """W024: an actor that declares no time limit, and is interrupted before its queue's hard limit all the same."""
+    """W023: an actor that declares no time limit, and is interrupted before its queue's hard limit all the same."""
     endless = {
         name: limit
         for entry in broker.middleware
@@ -240,7 +240,7 @@ def endless_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
             f"because the hard limit of queue {queue.name} is {queue.hard_limit_ms:,} ms",
             hint=f"Write the milliseconds that it may take, or raise hard_limit_ms in {TOPOLOGY}.",
             obj=subject_of(actor),
-            id="switchyard.W024",
+            id="switchyard.W023",
         )
         for actor, queue in _placed(yard, broker)
         if actor.actor_name in endless
@@ -248,13 +248,13 @@ def endless_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
 
 
 def coroutines_among_greenlets(yard: Yard, broker: Broker) -> list[CheckMessage]:
-    """E035: an async actor whose messages a pool of greenlets may run: its event loop needs threads."""
+    """E033: an async actor whose messages a pool of greenlets may run: its event loop needs threads."""
     return [
         Error(
             f"is async, and pool {pools[0].name} of kind gevent runs {lane}; its event loop needs threads",
             hint=f"Move it to a queue of another pool, write it without async, or change the pool in {TOPOLOGY}.",
             obj=subject_of(actor),
-            id="switchyard.E035",
+            id="switchyard.E033",
         )
         for actor, queue in _placed(yard, broker)
         if inspect.iscoroutinefunction(inspect.unwrap(actor.fn))

@@ -15,9 +15,7 @@ def without_effect(broker: Broker) -> list[CheckMessage]:
     for actor in broker.actors.values():
         for name, (written, fault) in argument_types(actor.fn).faults.items():
             hint = "import its names outside of TYPE_CHECKING, or leave the annotation out"
-            if fault.endswith("is a model of Django"):
-                hint = f"send the key and fetch the object in the actor: {name}_id: int"
-            elif "resolved" not in fault:
+            if "resolved" not in fault:
                 hint = "annotate one of the types, or Any"
             fact = f"argument {name} has the annotation {written}, which counts as none: {fault}"
             subject = f"actor {actor.actor_name} ({place_of(actor.fn)})"

@@ -15,15 +15,15 @@ IDS = {
     "evicting": "switchyard.E015",
     "nothing_kept": "switchyard.E016",
     "replica": "switchyard.E017",
-    "too_old": "switchyard.E018",
-    "cluster": "switchyard.E019",
-    "disk": "switchyard.E020",
+    "too_old": "switchyard.E017",
+    "cluster": "switchyard.E017",
+    "disk": "switchyard.E017",
     "away": "switchyard.W001",
     "node_away": "switchyard.W034",
-    "unverified": "switchyard.W002",
+    "unverified": "switchyard.W001",
     "snapshots_only": "switchyard.W003",
     "nearly_full": "switchyard.W004",
-    "loading": "switchyard.W005",
+    "loading": "switchyard.W001",
 }
 
 

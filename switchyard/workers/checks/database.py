@@ -1,4 +1,4 @@
-"""Checks that ask the database: made by this release's migrations, room for every process, a bouncer as declared."""
+"""Checks that ask the database: migrated, room for every process, a bouncer as declared."""
 
 from __future__ import annotations
 
@@ -22,34 +22,6 @@ from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connec
 from switchyard.workers.checks.bounced import is_bounced
 
 T = TypeVar("T")
-# Migrations of the time when tables had names without "switchyard_"; a project's own apps have none of these names.
-REPLACED = frozenset(
-    {
-        ("dead_letters", "0002_open_letters_by_index"),
-        ("jobs", "0002_done_once"),
-        ("operations", "0002_dump_stacks"),
-    }
-)
-
-
-def made_before(alias: str) -> list[CheckMessage]:
-    """Return E021 when a database has tables from before the app labels began with ``switchyard_``.
-
-    A database that does not answer is not checked: it may be up when it is needed. No SQLite file is created.
-    """
-    connection = connections[alias]
-    if connection.vendor == "sqlite" and not _file_exists(connection):
-        return []
-    if REPLACED.isdisjoint(_asked(_read_migrations, connection) or ()):
-        return []
-    return [
-        Error(
-            "was made before the names of its tables began with switchyard_, and no migration leads from there",
-            hint=f"Set it aside and make a new one: `{set_aside(connection)}`, then `manage.py migrate`.",
-            obj=f"database {alias}",
-            id="switchyard.E021",
-        )
-    ]
 
 
 def unmigrated(alias: str) -> list[CheckMessage]:
@@ -86,7 +58,7 @@ def _own_migrations() -> Iterator[tuple[str, str]]:
 
 
 def undeclared_bouncer(alias: str) -> list[CheckMessage]:
-    """E025: a bouncer stands before a database whose settings are those of a server."""
+    """E023: a bouncer stands before a database whose settings are those of a server."""
     connection = connections[alias]
     if connection.vendor != "postgresql" or is_bounced(alias) or not _asked(bouncer_answers, connection):
         return []
@@ -96,7 +68,7 @@ def undeclared_bouncer(alias: str) -> list[CheckMessage]:
             "session settings would belong to connections that other clients get next",
             hint="Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself.",
             obj=f"database {alias}",
-            id="switchyard.E025",
+            id="switchyard.E023",
         )
     ]
 
@@ -163,19 +135,6 @@ def _ask(question: Callable[[BaseDatabaseWrapper], T], alias: str) -> T | None:
 
 def _read_migrations(connection: BaseDatabaseWrapper) -> Collection[tuple[str, str]]:
     return MigrationRecorder(connection).applied_migrations()
-
-
-def set_aside(connection: BaseDatabaseWrapper) -> str:
-    """Return the command that keeps a database under another name."""
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor == "sqlite":
-        # The write-ahead log moves with its file: SQLite would apply the log to the new file.
-        kept = Path(name).parent / "before"
-        return f"mkdir '{kept}' && mv '{name}'* '{kept}'"
-    if connection.vendor == "postgresql":
-        statements = f'ALTER DATABASE "{name}" RENAME TO "{name}_before"', f'CREATE DATABASE "{name}"'
-        return "psql postgres" + "".join(f" -c '{statement}'" for statement in statements)
-    return f"rename {name} to {name}_before, and create an empty {name}"
 
 
 def _file_exists(connection: BaseDatabaseWrapper) -> bool:

@@ -38,17 +38,17 @@ def missing_apps() -> list[CheckMessage]:
 
 
 def foreign_broker() -> list[CheckMessage]:
-    """Return E031 when Dramatiq's broker was not built by this library."""
+    """Return E030 when Dramatiq's broker was not built by this library."""
     broker = dramatiq.get_broker()
     if isinstance(getattr(broker, "switchyard", None), Facilities):
         return []
     fact = f"gives a {type(broker).__name__}, which this library's pools cannot work for"
     remedy = f'Remove it, or set it to {{"BROKER": "{library}.wiring.build_broker"}}.'
-    return [Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E031")]
+    return [Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E030")]
 
 
 def replaced_middleware() -> list[CheckMessage]:
-    """Return W033 for middleware of Dramatiq in ``DRAMATIQ_BROKER`` that is left out, because ours does its work."""
+    """Return W030 for middleware of Dramatiq in ``DRAMATIQ_BROKER`` that is left out, because ours does its work."""
     listed = getattr(settings, "DRAMATIQ_BROKER", {}).get("MIDDLEWARE", [])
     kinds = (import_string(entry) if isinstance(entry, str) else type(entry) for entry in listed)
     names = [kind.__name__ for kind in kinds if isinstance(kind, type) and is_replaced(kind)]
@@ -56,11 +56,11 @@ def replaced_middleware() -> list[CheckMessage]:
         return []
     fact = f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
     hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
-    return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W033")]
+    return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W030")]
 
 
 def routed_models() -> list[CheckMessage]:
-    """Return E036 where a router of the project keeps tables of the library out of the database ``default``."""
+    """Return E030 where a router of the project keeps tables of the library out of the database ``default``."""
     own = [config for config in installed_apps.get_app_configs() if config.name.startswith(f"{library}.")]
     models = [model for config in own for model in config.get_models()]
     routed = [model._meta.label for model in models if router.db_for_write(model) != DEFAULT_DB_ALIAS]
@@ -68,7 +68,7 @@ def routed_models() -> list[CheckMessage]:
         return []
     fact = f"sends {', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''} to another database than 'default'"
     hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
-    return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E036")]
+    return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E030")]
 
 
 def late_unfold() -> list[CheckMessage]:
@@ -82,7 +82,7 @@ def late_unfold() -> list[CheckMessage]:
 
 
 def addresses() -> list[CheckMessage]:
-    """Return W030 without the library's URLs, E032 where the admin's hide them, W031 without the API's middleware."""
+    """Return W030 without the library's URLs, E030 where the admin's hide them, W030 without the API's middleware."""
     include = f'`path("", include("{library}.urls"))`'
     try:
         page = reverse(ROOM)
@@ -97,7 +97,7 @@ def addresses() -> list[CheckMessage]:
     if shown != ROOM:
         fact = f"{page} shows {shown}, not the operations room"
         hint = f"Put {include} before the admin's addresses."
-        found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E032"))
+        found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030"))
     if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE and _has_api():
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
         others = [
@@ -105,19 +105,19 @@ def addresses() -> list[CheckMessage]:
         ]
         rest = f", and perhaps {', and '.join(others)}" if others else ""
         hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning{rest}.'
-        found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W031"))
+        found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W030"))
     return found
 
 
 def misnamed_middleware() -> list[CheckMessage]:
-    """Return E037 for middleware of the library that names its module, with which the web does not start."""
+    """Return E030 for middleware of the library that names its module, with which the web does not start."""
     right = {path.rpartition(".")[0]: path for path in (PROBLEM_DOCUMENTS, *OPTIONAL_MIDDLEWARE)}
     return [
         Error(
             f"names the module {entry}, not the middleware in it",
             hint=f'Write "{right[entry]}".',
             obj="MIDDLEWARE",
-            id="switchyard.E037",
+            id="switchyard.E030",
         )
         for entry in settings.MIDDLEWARE
         if entry in right

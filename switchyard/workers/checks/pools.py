@@ -17,7 +17,7 @@ IDLE_CHILD_BYTES = 120_000_000
 
 
 def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
-    """E013: a pool that serves a lane which no queue of the yard has."""
+    """E001: a pool that serves a lane which no queue of the yard has."""
     known = {name for queue in yard.queues for name in (queue.name, queue.retry_lane, queue.dead_list)}
     alone = {queue.alone_lane: queue.name for queue in yard.queues}
     found: list[CheckMessage] = []
@@ -32,7 +32,7 @@ def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
                 hint = f"Remove it from the pool in {TOPOLOGY}: who serves {alone[lane]!r} serves it as well."
             elif near := difflib.get_close_matches(lane, yard.lanes, n=1):
                 hint = f"Did you mean {near[0]!r}? {hint}"
-            found.append(Error(fact, hint=hint, obj=f"pool {pool.name}", id="switchyard.E013"))
+            found.append(Error(fact, hint=hint, obj=f"pool {pool.name}", id="switchyard.E001"))
     return found
 
 

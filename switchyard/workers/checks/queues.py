@@ -10,13 +10,13 @@ TOPOLOGY = "the topology"
 
 
 def names_of_lanes(yard: Yard) -> list[CheckMessage]:
-    """E012: a queue named as another queue's lane, whether that queue is declared or not."""
+    """E011: a queue named as another queue's lane, whether that queue is declared or not."""
     return [
         Error(
             f"ends in {suffix}, as the {word} of another queue does",
             hint=f"Give the queue a name that does not end in {suffix} in {TOPOLOGY}.",
             obj=f"queue {queue.name}",
-            id="switchyard.E012",
+            id="switchyard.E011",
         )
         for queue in yard.queues
         for suffix, word in ((RETRY_SUFFIX, "retry lane"), (ALONE_SUFFIX, "lane of what runs alone"))

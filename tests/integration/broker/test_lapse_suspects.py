@@ -142,38 +142,24 @@ def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_the_pools_that_ru
     assert backlog == [5, 0, 3, 0, 2, 1]
 
 
-def test_records_that_an_older_worker_left_are_deleted_by_the_next_owner(family: QueueOperations) -> None:
-    family.join("1/live", work="1 0 host-1")
-    family.calls.command("ZREM", family.keys.leases, "1/live")
-
-    family.report({"1/live": "1 0 host-1"})
-    family.join("2/live", work="1 0 host-1")
-
-    assert family.calls.command("HKEYS", family.keys.running) == [b"2/live"]
-
-
-def note(family: QueueOperations, ago_ms: Sequence[int], *, old: bool = False) -> None:
-    """Write a note of crashes so long ago, as this worker or an older one."""
+def note(family: QueueOperations, ago_ms: Sequence[int]) -> None:
+    """Write a note of crashes so long ago."""
     times = [str(int(time.time() * 1000) - ms) for ms in ago_ms]
-    text = f"{len(times)} {times[0]} SIGSEGV\nlast words"
-    family.calls.command("HSET", family.keys.notes, "crash:a", text if old else f"{text}\n@{','.join(times)} -")
+    text = f"{len(times)} {times[0]} SIGSEGV\nlast words\n@{','.join(times)} -"
+    family.calls.command("HSET", family.keys.notes, "crash:a", text)
 
 
 @pytest.mark.parametrize(
-    ("ago_h", "old", "crashes"),
+    ("ago_h", "crashes"),
     [
-        ([73, 71], False, 2),  # the window slides: the younger one counts still
-        ([71, 1], False, 3),
-        ([80, 73], False, 1),
-        ([71, 1], True, 3),  # an older worker notes only the time of the first
-        ([73, 1], True, 1),
+        ([73, 71], 2),  # the window slides: the younger one counts still
+        ([71, 1], 3),
+        ([80, 73], 1),
     ],
 )
-def test_a_crash_counts_for_72_hours_from_its_own_time(
-    family: QueueOperations, ago_h: list[int], old: bool, crashes: int
-) -> None:
+def test_a_crash_counts_for_72_hours_from_its_own_time(family: QueueOperations, ago_h: list[int], crashes: int) -> None:
     assert CRASH_WINDOW_MS == 72 * HOUR_MS
-    note(family, [hours * HOUR_MS for hours in ago_h], old=old)
+    note(family, [hours * HOUR_MS for hours in ago_h])
     [held] = grants(family, "live", 1)
     assert (held.crashes, held.cause) == (2, "SIGSEGV\nlast words")
 
@@ -191,12 +177,3 @@ def test_a_lapse_counts_for_72_hours(family: QueueOperations) -> None:
     lapse(family, grants(family, "live", 1, work="1 1 host-now"))
 
     assert lapses(family)["a"] == ("host-71", "host-now")
-
-
-def test_an_older_worker_reads_a_suspect_as_a_message_to_isolate(family: QueueOperations) -> None:
-    lapse(family, grants(family, "live", 1, work="1 0 host-1"))
-
-    found = family.calls.command("HGET", family.keys.notes, "crash:a")
-
-    assert found.startswith(b"0 ")
-    assert found.split(b" ", 2)[2].startswith(b"alone\n")

@@ -88,7 +88,7 @@ def test_requeues_each_letter_of_a_group_once_oldest_first(
     assert waiting_ids(facilities) == of_group
     assert dead_ids(facilities) == other
     rows = DeadLetter.objects.filter(message_id__in=of_group)
-    assert {(row.state, row.state_by, row.claim_token) for row in rows} == {("replayed", "a.lind", "")}
+    assert {(row.state, row.state_by, row.claim_token) for row in rows} == {("requeued", "a.lind", "")}
     assert all(
         [(it["act"], it["by"], it["note"]) for it in row.history] == [("requeue", "a.lind", "mended")] for row in rows
     )

@@ -35,7 +35,7 @@ def test_requeue_moves_the_letter_and_says_who(
 
     row = DeadLetter.objects.get()
     assert act.done
-    assert (row.state, row.state_by, row.claim_token) == ("replayed", "a.lind", "")
+    assert (row.state, row.state_by, row.claim_token) == ("requeued", "a.lind", "")
     assert [(entry["act"], entry["by"], entry["note"]) for entry in row.history] == [("requeue", "a.lind", "mended")]
     assert LogEntry.objects.get().change_message == "Requeued: mended"
     assert waiting(facilities) == 1
@@ -58,7 +58,7 @@ def test_letter_without_a_row_yet_can_be_requeued(bury: Callable[..., Letter], f
 
     assert actions.requeue(made.id, by="a.lind").done
 
-    assert DeadLetter.objects.get().state == "replayed"
+    assert DeadLetter.objects.get().state == "requeued"
 
 
 def test_discard_drops_the_letter_and_keeps_the_row(
@@ -141,7 +141,7 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter]
     assert waiting(facilities) == sum(requeue for requeue, _ in pairs)
     assert facilities.transport.stats("default").dead == 0
     states = {row.message_id: row.state for row in DeadLetter.objects.all()}
-    expected = ["replayed" if requeue else "discarded" for requeue, _ in pairs]
+    expected = ["requeued" if requeue else "discarded" for requeue, _ in pairs]
     assert [states[letter.id] for letter in made] == expected
 
 
@@ -170,7 +170,7 @@ def test_act_killed_before_the_letter_moved_changes_nothing(
     assert actions.requeue(made.id, by="m.keller").done
 
 
-@pytest.mark.parametrize(("act", "state"), [("requeue", "replayed"), ("discard", "discarded")])
+@pytest.mark.parametrize(("act", "state"), [("requeue", "requeued"), ("discard", "discarded")])
 def test_act_killed_after_the_letter_moved_is_finished(
     bury: Callable[..., Letter], facilities: Facilities, act: str, state: str
 ) -> None:

@@ -333,7 +333,7 @@ def test_first_time_of_a_group_does_not_move_when_its_letters_are_requeued(
     bury: Callable[..., Letter], client: Client
 ) -> None:
     old = mirrored(bury())
-    DeadLetter.objects.filter(pk=old.pk).update(died_at="2026-01-02T03:04:05Z", state="replayed")
+    DeadLetter.objects.filter(pk=old.pk).update(died_at="2026-01-02T03:04:05Z", state="requeued")
     mirrored(bury())
 
     assert "2 Jan 03:04" in client.get(reverse(LIST)).content.decode()

@@ -119,7 +119,7 @@ def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Callable[
 
     assert exit_.value.code == 1
     assert "'nope'" in err.getvalue()
-    assert DeadLetter.objects.get().state == "replayed"
+    assert DeadLetter.objects.get().state == "requeued"
 
 
 @pytest.mark.parametrize(

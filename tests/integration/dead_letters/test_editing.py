@@ -71,7 +71,7 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(
     assert message is not None
     assert (message.args, message.kwargs) == (({"api_key": "k-1", "rows": [5, 2]},), {"address": "a@b.c"})
     row.refresh_from_db()
-    assert row.state == "replayed"
+    assert row.state == "requeued"
     assert row.history[-1]["note"] == "wrong row (changed: number)"
     entry = AuditEntry.objects.get(act="letter.edit")
     assert (entry.outcome, entry.count, entry.reason) == ("done", 1, "wrong row")

@@ -45,7 +45,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
     listed = {letter.id for letter in facilities.transport.dead_letters("default", limit=LETTERS).items}
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
     assert {message_id for message_id, state in states.items() if state == "new"} == listed
-    assert {message_id for message_id, state in states.items() if state == "replayed"} == set(ids) - listed
+    assert {message_id for message_id, state in states.items() if state == "requeued"} == set(ids) - listed
     assert not DeadLetter.objects.exclude(claim_token="").exists()
     waiting = facilities.transport.stats("default").live.waiting
     assert LETTERS - len(listed) <= waiting <= LETTERS - len(listed) + KILLS, "at most one copy too many a kill"

@@ -103,7 +103,7 @@ def test_tabs_have_counts_and_count_no_more_than_they_must(client: Client, monke
         row(number)
     for number in range(4):
         row(number, state="discarded")
-    row(9, state="replayed")
+    row(9, state="requeued")
 
     page = client.get(LIST).content.decode()
 

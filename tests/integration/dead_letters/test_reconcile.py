@@ -100,7 +100,7 @@ def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter],
     assert DeadLetter.objects.get().state == "new"
 
 
-def test_letter_still_listed_though_its_row_says_replayed_is_reopened(
+def test_letter_still_listed_though_its_row_says_requeued_is_reopened(
     bury: Callable[..., Letter], facilities: Facilities
 ) -> None:
     made = bury()
@@ -140,7 +140,7 @@ def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], 
     reconcile.reconcile_all()
 
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
-    assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "replayed"}
+    assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "requeued"}
 
 
 def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_letter(

@@ -45,8 +45,8 @@ def test_a_wrong_yard_is_named_with_its_fix(configure: Configure) -> None:
 
     found = of(configuration.look(), "error")
 
-    assert "urgent" in found["switchyard.E013"].seen
-    assert "in the topology" in found["switchyard.E013"].next
+    assert "urgent" in found["switchyard.E001"].seen
+    assert "in the topology" in found["switchyard.E001"].next
 
 
 def test_development_settings_on_something_deployed_are_an_error(configure: Configure) -> None:

@@ -100,33 +100,6 @@ def test_a_scheduled_job_says_when_it_is_due(api: Client, ada: User) -> None:
     assert TIME.fullmatch(body["next_attempt_at"])
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("progress", b'{"done": NaN, "total": 1, "note": ""}'),
-        ("progress", b'{"done": "x", "total": 1, "note": ""}'),
-        ("progress", b'{"done": 0.5, "total": 1, "note": null}'),
-        ("progress", b"[1]"),
-        ("progress", b"\xff"),
-        ("error", b'"text"'),
-        ("error", b'{"type": 5}'),
-        ("attempts", b"many"),
-        ("started_at", b"1e30"),
-        ("result", b"{"),
-        ("state", b"of another release"),
-    ],
-)
-def test_a_strange_record_is_shown_without_what_cannot_be_read(
-    api: Client, ada: User, valkey: redis.Redis, field: str, value: bytes
-) -> None:
-    written = {"state": "running", "owner": f"user:{ada.pk}", "actor": "probe_add", field: value}
-    valkey.hset(facilities().records.keys.job(UNKNOWN), mapping=written)
-
-    answer = api.get(f"/api/v1/jobs/{UNKNOWN}")
-
-    assert answer.status_code == (404 if field == "state" else 200)
-
-
 @pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
 def test_strange_bytes_beside_a_message_hide_no_job(api: Client, ada: User, valkey: redis.Redis, value: bytes) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})

@@ -22,10 +22,25 @@ from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.stores.rate_windows import RateWindows
 from switchyard.broker.worker.ack_barrier import AckBarrier
-from switchyard.middleware.prompt_records import PromptRecords
+from switchyard.middleware.wait_for_broker import retry_until_available
 from switchyard.wiring import in_order
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
+
+
+class PromptRecords(dramatiq.Middleware):
+    """Writer of the steps that our own broker writes after enqueues and before acknowledgements."""
+
+    def __init__(self, barrier: AckBarrier) -> None:
+        self._barrier = barrier
+
+    def after_enqueue(self, broker: dramatiq.Broker, message: Any, delay: int | None) -> None:
+        self._barrier.flush()
+
+    def before_ack(self, broker: dramatiq.Broker, message: Any) -> None:
+        retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")
+
+    after_nack = before_ack
 
 
 def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, run_worker: Any) -> None:
@@ -107,7 +122,7 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
         pools=PoolReports(calls, keys),
     )
     attach(broker, facilities)
-    for entry in [PromptRecords(barrier=facilities.barrier), *in_order(facilities)]:
+    for entry in [PromptRecords(facilities.barrier), *in_order(facilities)]:
         broker.add_middleware(entry)
     for lane in yard.lanes:
         broker.declare_queue(lane)

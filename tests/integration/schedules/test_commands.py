@@ -144,4 +144,4 @@ def test_a_schedule_that_is_never_due_stops_the_start_with_78(process_environmen
 
     assert done.returncode == 78
     where = f"actor never ({tmp_path}/wrong_app/actors.py:3)"
-    assert f"{where}: the schedule '0 0 31 2 *' is never due" in done.stderr and "switchyard.E051" in done.stderr
+    assert f"{where}: the schedule '0 0 31 2 *' is never due" in done.stderr and "switchyard.E050" in done.stderr

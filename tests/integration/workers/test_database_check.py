@@ -1,11 +1,10 @@
-"""A database of before the tables had their names of today is refused at start, with the command that sets it aside."""
+"""A process that starts without its tables says what makes them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
@@ -14,17 +13,6 @@ from pathlib import Path
 import pytest
 
 from project.config import BASE_DIR
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """The SQLite file of a project that was migrated before."""
-    file = tmp_path / "db.sqlite3"
-    with sqlite3.connect(file) as connection:
-        connection.execute("CREATE TABLE django_migrations (id integer PRIMARY KEY, app text, name text, applied text)")
-        connection.execute("INSERT INTO django_migrations VALUES (1, 'jobs', '0002_done_once', '2026-11-20 10:00:00')")
-    connection.close()
-    return file
 
 
 @pytest.fixture
@@ -37,75 +25,6 @@ def manage(environment: dict[str, str], *arguments: str) -> subprocess.Completed
         [sys.executable, "manage.py", *arguments],
         cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("command", ["runpool urgent", "runscheduler"])
-def test_a_process_that_works_refuses_an_old_database(old: Path, environment: dict[str, str], command: str) -> None:
-    done = manage(environment, *command.split())
-
-    assert done.returncode == 78
-    assert "refused to start: database default: was made before" in done.stderr
-    assert "(switchyard.E021)" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "load",
-    [
-        pytest.param("import project.asgi", id="before the event loop"),
-        pytest.param(
-            "import asyncio\nasync def load(): import project.asgi\nasyncio.run(load())", id="in it, as uvicorn"
-        ),
-    ],
-)
-def test_the_web_refuses_an_old_database(old: Path, environment: dict[str, str], load: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", load],
-        cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-
-    assert done.returncode == 78
-    assert "switchyard.E021" in done.stderr
-
-
-def test_migrate_refuses_it_and_the_command_it_names_makes_room_for_a_new_one(
-    old: Path, environment: dict[str, str]
-) -> None:
-    refused = manage(environment, "migrate")
-
-    assert refused.returncode == 1
-    _, remedy, _ = refused.stderr.split("`", 2)
-    subprocess.run(["sh", "-c", remedy], check=True, timeout=60)
-    assert (old.parent / "before" / old.name).exists() and not old.exists()
-    assert shlex.split(remedy)[:2] == ["mkdir", str(old.parent / "before")]
-    assert manage(environment, "migrate").returncode == 0
-
-
-def test_doctor_names_an_old_database(old: Path, environment: dict[str, str]) -> None:
-    done = manage(environment, "doctor", "--json")
-
-    assert done.returncode == 2
-    assert "switchyard.E021" in done.stdout
-    assert "mkdir" in done.stdout
-
-
-def test_the_demo_says_what_to_do_with_an_old_state_folder(old: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "demo", "--state", str(old.parent), "--no-sample"],
-        cwd=BASE_DIR, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-
-    assert done.returncode == 1
-    assert "was made before" in done.stderr
-    assert "bin/demo --state DIR" in done.stderr
-
-
-def test_no_file_is_made_by_looking(environment: dict[str, str], tmp_path: Path) -> None:
-    look = "from switchyard.workers.checks.database import made_before; print(made_before('default'))"
-
-    done = manage(environment, "shell", "--verbosity=0", "-c", look)
-
-    assert done.stdout.strip() == "[]"
-    assert not (tmp_path / "db.sqlite3").exists()
 
 
 @pytest.mark.parametrize("made", [False, True])

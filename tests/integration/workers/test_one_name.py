@@ -1,7 +1,7 @@
 """No file of ours is loaded under two names: a second copy of a class is another class.
 
-``middleware/`` is imported as ``switchyard.middleware``; ``import middleware`` would load it again. Every process of the
-small yard, and a web process, notes each module's file that it executes, by an audit hook that Python installs first.
+``middleware/`` is imported as ``switchyard.middleware``; ``import middleware`` would load it again. Every process
+of the small yard, and a web process, notes each module's file that it executes, by an audit hook.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
 
 # Development servers, whose two options need no example, one without any option, and django-dramatiq's own.
-PLAIN = {"mailsink", "webhookreceiver", "runscheduler", "rundramatiq"}
+PLAIN = {"mailsink", "webhookreceiver", "runscheduler"}
 
 
 def parser_of(command: str) -> ArgumentParser:

@@ -1,4 +1,4 @@
-"""The glossary and the names in the code: every word of a name is a term or an ordinary word, and has one entry."""
+"""The glossary and the names in the code: a term has one entry and is used, a key's name is explained."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ def words_of(name: str) -> set[str]:
 
 TERMS = [term.strip() for cell, _ in rows("Terms") for term in cell.split(",")]
 TERM_WORDS = {word for term in TERMS for word in words_of(term)}
-ORDINARY = section("Ordinary words").split("```text\n")[1].split("```")[0].split()
 ON_THE_SERVER = dict(rows("Names on the server"))
 
 
@@ -50,41 +49,9 @@ def sources() -> list[Path]:
     return [path for path in found if "migrations" not in path.parts]
 
 
-def names() -> Iterator[tuple[str, Path]]:
-    """Return every name of a folder, a module and a public class, with a file that has it."""
-    for path in sources():
-        for part in path.relative_to(ROOT).with_suffix("").parts:
-            yield part.strip("_"), path
-        if path.suffix == ".py":
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    yield node.name, path
-
-
-def test_every_word_of_a_name_is_a_term_or_an_ordinary_word() -> None:
-    known = TERM_WORDS | set(ORDINARY)
-
-    unknown = {
-        word: f"{name} ({path.relative_to(ROOT)})"
-        for name, path in names()
-        for word in words_of(name)
-        if singular(word) not in known and word not in known
-    }
-
-    assert unknown == {}, "give each word an entry in docs/reference/glossary.md, or another name"
-
-
-def test_no_ordinary_word_is_listed_that_no_name_has() -> None:
-    used = {form for name, _ in names() for word in words_of(name) for form in (word, singular(word))}
-
-    assert [word for word in ORDINARY if word not in used] == []
-
-
-def test_terms_and_ordinary_words_stand_once_and_in_order() -> None:
+def test_terms_stand_once_and_in_order() -> None:
     assert [term for term, count in Counter(TERMS).items() if count > 1] == []
     assert sorted(TERMS, key=str.lower) == TERMS
-    assert sorted(set(ORDINARY)) == ORDINARY
-    assert sorted(set(TERMS) & set(ORDINARY)) == [], "a term has its own meaning here"
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -147,8 +114,3 @@ def shared_keys() -> Iterator[str]:
             count = found.__code__.co_argcount - 1
             found = found(*["7"] * count)
         yield re.sub(r"\{(\w+)\}", r"\1", found)
-
-
-def singular(word: str) -> str:
-    """Return a word without the ending of its plural."""
-    return word[:-3] + "y" if word.endswith("ies") else word.removesuffix("s")

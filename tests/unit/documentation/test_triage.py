@@ -93,7 +93,7 @@ def test_every_command_of_the_page_exists() -> None:
     named = set(re.findall(r"manage\.py (?:switchyard )?(\w+)", TEXT))
 
     assert named - set(MODULES) - DJANGO == set()
-    assert {"top", "doctor", "queues", "workers", "broker"} <= named
+    assert {"status", "doctor", "queues", "workers", "broker"} <= named
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"manage\.py (?:switchyard )?([^`]+)`", TEXT))))

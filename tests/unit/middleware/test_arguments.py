@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import re
-from collections.abc import Callable
 from inspect import Parameter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +15,7 @@ from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of, knows, refuse_unusable_calls
+from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of, knows
 from switchyard.middleware.errors import ArgumentMismatch, InvalidArguments
 
 NAMES = ("a", "b", "c", "d")
@@ -108,8 +106,6 @@ def test_only_calls_that_fit_are_seen_and_of_many_orders_some() -> None:
         "null",
         "[" * 2_000,
         '["take", 1]',
-        '["take", 1000000000000, []]',
-        '["take", -1, []]',
         '["take", 1.0, []]',
         '["take", "1", []]',
         '["take", 1, [[]]]',
@@ -126,109 +122,22 @@ def test_what_somebody_wrote_as_a_call_is_known_to_nobody(call: str) -> None:
     assert knows(broker, '["take", 3, []]')
 
 
-def test_a_text_as_args_of_a_hand_made_message_is_answered_with_the_missing_comma() -> None:
+def test_a_call_that_does_not_fit_is_refused_with_the_declaration() -> None:
     broker = StubBroker(middleware=[Arguments()])
 
     @dramatiq.actor(broker=broker)
     def greet(name: str) -> None: ...
 
     two: Any = ("Ada", "Grace")
-    with pytest.raises(ArgumentMismatch, match=r"args is a tuple, of one text write args=\(text,\) with a comma"):
-        broker.enqueue(dramatiq.Message("default", "greet", cast(Any, "Ada"), {}, {}))
     with pytest.raises(ArgumentMismatch, match=r"too many positional arguments; it is declared as greet\("):
         greet.send(*two)
+    with pytest.raises(ArgumentMismatch, match="got an unexpected keyword argument 'delay'"):
+        greet.send("Ada", **cast(Any, {"delay": 5}))
 
 
-@pytest.mark.parametrize(
-    ("function", "remedy"),
-    [
-        (lambda *values: None, "the actor takes none by name, write args=(...,)"),
-        (lambda first, /: None, "the actor takes none by name, write args=(...,)"),
-        (lambda *values, last: None, "write kwargs={'last': ...}"),
-        (lambda *values, **more: None, "write kwargs={'name': ...}"),
-        (lambda: None, "the actor takes none by name, leave kwargs out"),
-    ],
-)
-def test_kwargs_of_the_wrong_type_are_answered_with_a_name_that_the_actor_takes(
-    function: Callable[..., None], remedy: str
-) -> None:
-    refuse_unusable_calls()
-    actor = dramatiq.actor(actor_name="named", broker=StubBroker(middleware=[Arguments()]))(function)
+@pytest.mark.parametrize("wrong", [[1], "xy"])
+def test_arguments_by_name_of_another_type_are_refused(wrong: Any) -> None:
+    actor = dramatiq.actor(actor_name="named", broker=StubBroker(middleware=[Arguments()]))(lambda first: None)
 
-    with pytest.raises(InvalidArguments, match=rf"^actor named: kwargs is a list; {re.escape(remedy)}; it is declared"):
-        actor.message_with_options(kwargs=cast(Any, [1]))
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        ({"args": "xy"}, r"args is a str; write args=\(first,\) with a comma"),
-        ({"args": b"xy"}, r"args is a bytes; write args=\(first,\)"),
-        ({"args": 5}, r"args is an int; write args=\(first,\)"),
-        ({"args": None}, r"args is a NoneType; write args=\(first,\)"),
-        ({"args": {"first": 1, "second": 2}}, r"args is a dict; write args=\(first,\)"),
-        ({"kwargs": [1, 2]}, r"kwargs is a list; write kwargs=\{'first': \.\.\.\}"),
-        ({"kwargs": "xy"}, r"kwargs is a str; write kwargs=\{'first': \.\.\.\}"),
-    ],
-)
-def test_arguments_of_the_wrong_type_are_refused_where_the_message_is_made(call: dict[str, Any], words: str) -> None:
-    refuse_unusable_calls()  # once more changes nothing
-
-    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
-    def pair(first: str, second: str) -> None: ...
-
-    words = rf"^actor pair: {words}.*; it is declared as pair\(.*\) .*at tests/unit/middleware/test_arguments\.py:\d+$"
-    for send in (pair.message_with_options, pair.send_with_options):
-        with pytest.raises(InvalidArguments, match=words):
-            send(**call)
-
-
-@pytest.mark.parametrize(
-    ("bare", "remedy"), [(("x",), "args=(first,), ..."), (("x", "y"), "args=(first, second), ...")]
-)
-def test_arguments_outside_of_args_are_refused_with_how_to_write_them(bare: tuple[str, ...], remedy: str) -> None:
-    refuse_unusable_calls()
-
-    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
-    def pair(first: str, second: str) -> None: ...
-
-    for name in ("message_with_options", "send_with_options"):
-        told = f"actor pair: {name} takes its arguments as args and kwargs; write {name}({remedy}); it is declared as"
-        with pytest.raises(InvalidArguments, match=re.escape(told)):
-            getattr(pair, name)(*bare)
-
-
-def test_arguments_without_names_are_answered_with_what_can_be_written() -> None:
-    refuse_unusable_calls()
-    broker, wrong = StubBroker(middleware=[Arguments()]), cast(Any, "xy")
-
-    @dramatiq.actor(broker=broker)
-    def each(*values: str) -> None: ...
-
-    @dramatiq.actor(broker=broker)
-    def none() -> None: ...
-
-    with pytest.raises(InvalidArguments, match=re.escape("write args=(value,) with a comma")):
-        each.send_with_options(args=wrong)
-    with pytest.raises(InvalidArguments, match=re.escape("write send_with_options(args=(..., ...), ...)")):
-        cast(Any, each).send_with_options("x", "y")
-    with pytest.raises(InvalidArguments, match="args is a str; the actor takes none, leave args out"):
-        none.send_with_options(args=wrong)
-    with pytest.raises(InvalidArguments, match="the actor takes none, write send_with_options"):
-        cast(Any, none).send_with_options("x")
-
-
-def test_other_sequences_of_arguments_are_taken_as_ever() -> None:
-    refuse_unusable_calls()
-
-    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
-    def pair(first: str, second: str) -> None: ...
-
-    class Fields(dict[str, str]):
-        pass
-
-    named = Fields(first="x", second="y")
-    assert pair.message_with_options(args=cast(Any, ["x", "y"])).args == ("x", "y")
-    assert pair.message_with_options(args=cast(Any, (one for one in "xy"))).args == ("x", "y")
-    assert pair.message_with_options(kwargs=named).kwargs == named
-    assert inspect.signature(pair.message_with_options).parameters.keys() == {"args", "kwargs", "options"}
+    with pytest.raises(InvalidArguments, match=r"^actor named: kwargs is a \w+; write a dict; it is declared"):
+        actor.send_with_options(kwargs=wrong)

@@ -49,7 +49,7 @@ class WithoutApi:
 
 def test_apps_are_all_that_a_project_adds() -> None:
     first = ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
-    assert switchyard.apps()[:2] == first  # our rundramatiq before django-dramatiq's
+    assert switchyard.apps()[:2] == first
     assert "ninja" not in switchyard.apps()  # each worker would load it
     assert set(switchyard.apps()) <= set(settings.INSTALLED_APPS)
 
@@ -89,7 +89,7 @@ def test_another_broker_is_named() -> None:
     finally:
         dramatiq.set_broker(own)
 
-    assert found.id == "switchyard.E031"
+    assert found.id == "switchyard.E030"
     assert "a StubBroker" in found.msg
 
 
@@ -162,14 +162,14 @@ def test_a_router_that_moves_our_tables_is_named_with_some_of_them() -> None:
     with override_settings(DATABASE_ROUTERS=[Elsewhere()]):
         (found,) = routed_models()
 
-    assert (found.id, found.obj) == ("switchyard.E036", "DATABASE_ROUTERS")
+    assert (found.id, found.obj) == ("switchyard.E030", "DATABASE_ROUTERS")
     assert found.msg.startswith("sends switchyard_") and found.msg.endswith(
         " and others to another database than 'default'"
     )
 
 
 @pytest.mark.parametrize(
-    ("urls", "ids"), [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E032"]), (WithoutApi, [])]
+    ("urls", "ids"), [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E030"]), (WithoutApi, [])]
 )
 def test_missing_or_hidden_addresses_are_named(urls: type, ids: list[str]) -> None:
     with override_settings(ROOT_URLCONF=urls):
@@ -181,7 +181,7 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
 
     with override_settings(MIDDLEWARE=rest):
         (found,) = addresses()
-        assert found.id == "switchyard.W031"
+        assert found.id == "switchyard.W030"
         assert str(found.hint) == 'Add "switchyard.api.middleware.problem_documents" near its beginning.'
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
@@ -201,7 +201,7 @@ def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module
     with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware", module]):
         (found,) = misnamed_middleware()
 
-    assert (found.id, found.obj, found.hint) == ("switchyard.E037", "MIDDLEWARE", f'Write "{module}.{name}".')
+    assert (found.id, found.obj, found.hint) == ("switchyard.E030", "MIDDLEWARE", f'Write "{module}.{name}".')
 
 
 def test_the_middleware_that_a_project_may_leave_out_is_named_with_the_missing_one() -> None:
@@ -228,5 +228,5 @@ def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: A
     kinds = [type(entry) for entry in broker.middleware]
     assert own in broker.middleware and GroupCallbacks in kinds
     assert not {Retries, TimeLimit, Prometheus} & set(kinds)
-    assert (found.id, found.obj) == ("switchyard.W033", "DRAMATIQ_BROKER")
+    assert (found.id, found.obj) == ("switchyard.W030", "DRAMATIQ_BROKER")
     assert found.msg.startswith("lists Retries, TimeLimit, left out: ")

@@ -26,8 +26,6 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED, Field, ForeignKey, GeneratedField, ManyToManyField, Value
 
-from switchyard.online_migrations import AddIndexOnline
-
 # Parts of a migration that no column in the database depends on.
 OF_PYTHON = frozenset(
     ("blank", "choices", "default", "editable", "error_messages", "help_text", "limit_choices_to", "related_name",
@@ -35,7 +33,7 @@ OF_PYTHON = frozenset(
 )  # fmt: skip
 # Parts that _takes_a_moment compares by themselves.
 LIFTED = frozenset(("null", "db_default", "db_constraint"))
-INDEX = "builds an index and holds up every writer meanwhile; use AddIndexOnline of switchyard.online_migrations"
+INDEX = "builds an index and holds up every writer meanwhile; use AddIndexConcurrently, with atomic = False"
 CONSTRAINT = (
     "reads the whole table under a lock; for a check use AddConstraintNotValid, and ValidateConstraint in a migration "
     "after it, for uniqueness a unique index that was built online"
@@ -114,7 +112,7 @@ def _faults(operations: Sequence[Operation], state: ProjectState, new: _New) -> 
 
 
 def _reasons(operation: Operation, state: ProjectState, app_label: str) -> Iterator[str]:
-    if isinstance(operation, AddIndex) and not isinstance(operation, AddIndexOnline | AddIndexConcurrently):
+    if isinstance(operation, AddIndex) and not isinstance(operation, AddIndexConcurrently):
         yield INDEX
     elif isinstance(operation, AddConstraint) and not isinstance(operation, AddConstraintNotValid):
         yield CONSTRAINT

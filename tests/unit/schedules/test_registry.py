@@ -68,11 +68,11 @@ def test_this_projects_schedules_pass_the_checks():
     ("spec", "function", "options", "id", "words"),
     [
         ("0 2 * * *", lambda: None, {}, "switchyard.E050", "periodiq's cron"),
-        (cron("0 0 31 2 *"), lambda: None, {}, "switchyard.E051", "days 1 to 31"),
-        (cron("61 * * * *"), lambda: None, {}, "switchyard.E051", "minutes are 0 to 59"),
+        (cron("0 0 31 2 *"), lambda: None, {}, "switchyard.E050", "days 1 to 31"),
+        (cron("61 * * * *"), lambda: None, {}, "switchyard.E050", "minutes are 0 to 59"),
         (cron("0 0 2 * * *"), lambda: None, {}, "switchyard.E050", "minute, hour, day, month"),
-        (cron("@daily"), lambda month: None, {}, "switchyard.E052", "give each parameter a default"),
-        (cron("@daily"), lambda: None, {"catch_up": "twice"}, "switchyard.E053", "once, skip, all"),
+        (cron("@daily"), lambda month: None, {}, "switchyard.E050", "give each parameter a default"),
+        (cron("@daily"), lambda: None, {"catch_up": "twice"}, "switchyard.E050", "once, skip, all"),
     ],
 )
 def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, options, id, words, declare):

@@ -163,10 +163,9 @@ def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker: M
         del switchyard_broker.limits._depths["default"]
 
 
-@pytest.mark.parametrize("call", [{"args": "Ada"}, {"args": 5}, {"kwargs": ["Ada"]}])
-def test_an_expected_call_that_could_not_be_sent_is_refused(greet: Any, call: Any) -> None:
-    with pytest.raises(InvalidArguments, match=r"actor greet: (kw)?args is an? "):
-        assert_enqueued(greet, **call)
+def test_an_expected_call_that_could_not_be_sent_is_refused(greet: Any) -> None:
+    with pytest.raises(InvalidArguments, match="actor greet: kwargs is a list"):
+        assert_enqueued(greet, kwargs=["Ada"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("helper", [assert_enqueued, assert_nothing_enqueued, enqueued])

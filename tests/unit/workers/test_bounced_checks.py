@@ -1,9 +1,8 @@
-"""A database behind a bouncer: options and statements that need a session of their own are refused."""
+"""A database behind a bouncer: options that need a session of their own are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,40 +53,3 @@ def test_options_of_a_server_and_harmless_ones_are_allowed(database: Bounce) -> 
 
     database(bounced_=False, pool=True, options="-c lock_timeout=5s")
     assert bounced.forbidden_options() == []
-
-
-@pytest.mark.parametrize(
-    ("source", "text"),
-    [
-        ('cursor.execute("SELECT pg_advisory_lock(1)")', "pg_advisory_lock"),
-        ('cursor.execute("SELECT pg_try_advisory_lock(1)")', "pg_try_advisory_lock"),
-        ('cursor.execute("select pg_advisory_unlock_all()")', "pg_advisory_unlock_all"),
-        ('cursor.execute("LISTEN jobs")', "LISTEN jobs"),
-        ('cursor.execute("SELECT pg_advisory_xact_lock(1)")', ""),
-        ('say("listen to what I say")', ""),
-        ('note = "LISTENERS"', ""),
-    ],
-)
-def test_a_statement_that_keeps_state_in_its_session_is_refused(
-    source: str, text: str, database: Bounce, tmp_path: Path
-) -> None:
-    (tmp_path / "services.py").write_text(f"import x\n{source}\n")
-    database()
-
-    found = bounced.session_state([tmp_path])
-
-    assert [(one.id, one.obj) for one in found] == [("switchyard.E024", f"{tmp_path}/services.py:2")] * bool(text)
-    assert all(repr(text) in one.msg for one in found)
-
-
-def test_without_a_bouncer_they_are_allowed(database: Bounce, tmp_path: Path) -> None:
-    (tmp_path / "services.py").write_text('"LISTEN jobs"')
-    database(bounced_=False)
-
-    assert bounced.session_state([tmp_path]) == []
-
-
-def test_this_project_keeps_no_state_in_sessions(database: Bounce) -> None:
-    database()
-
-    assert bounced.session_state() == []

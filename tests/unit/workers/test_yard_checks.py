@@ -53,7 +53,7 @@ def test_the_projects_own_yard_is_sound() -> None:
         ),
         pytest.param(
             yard(replace(FAST_POOL, queues=("fast", "other")), replace(LONG_POOL, queues=("long",)), RETRIES),
-            "switchyard.E013",
+            "switchyard.E001",
             "pool fast",
             id="a pool that serves an undeclared queue",
         ),
@@ -121,20 +121,20 @@ def test_a_queue_named_as_a_lane_is_refused(name: str) -> None:
 
     messages = check_yard(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, lane)))
 
-    assert ("switchyard.E012", f"queue {name}") in [(message.id, message.obj) for message in messages]
+    assert ("switchyard.E011", f"queue {name}") in [(message.id, message.obj) for message in messages]
 
 
 def test_a_pool_that_serves_what_runs_alone_is_refused() -> None:
     [message] = check_yard(yard(replace(FAST_POOL, queues=("fast", "fast-alone")), LONG_POOL, RETRIES))
 
-    assert message.id == "switchyard.E013"
+    assert message.id == "switchyard.E001"
     assert str(message.hint).startswith("Remove it from the pool")
 
 
 def test_a_misspelt_lane_of_a_pool_is_named_with_the_one_that_was_meant() -> None:
     messages = check_yard(yard(FAST_POOL, LONG_POOL, replace(RETRIES, queues=("fast_retry",))))
 
-    [hint] = [str(message.hint) for message in messages if message.id == "switchyard.E013"]
+    [hint] = [str(message.hint) for message in messages if message.id == "switchyard.E001"]
     assert hint.startswith("Did you mean 'fast-retry'? ")
 
 

@@ -7,26 +7,19 @@ end
 
 -- The notes of an id's crashes: `crashes`, the times of the counted ones; `cause` of the last, or nil; `lapses`, nil
 -- unless it is a lapse suspect: the counted ones, each "<time>@<host>".
--- The note: "<crashes> <time of the first> <cause>", a line break, "@<times> <lapses>". An older worker reads the first
--- three words, and writes no more than these: its crashes count as of the time of the first. "-" is none, "+" a suspect
+-- The note: "<crashes> <time of the first> <cause>", a line break, "@<times> <lapses>". "-" is none, "+" a suspect
 -- without a counted lapse.
 local function history_of(id, notes)
   local found = { crashes = {} }
   local note = redis.call("HGET", notes, "crash:" .. id) or ""
-  local count, since, rest = string.match(note, "^(%d+) (%d+)(.*)$")
-  if not count then return found end
-  found.since = since
-  local cause, times, lapses = string.match(rest, "^(.*)\n@([%d,-]+) (%S+)$")
-  if times then
-    for ms in string.gmatch(times, "%d+") do table.insert(found.crashes, ms) end
-    if lapses ~= "-" then
-      found.lapses = {}
-      for lapse in string.gmatch(lapses, "%d+@[^,]+") do table.insert(found.lapses, lapse) end
-    end
-  else
-    for n = 1, math.min(tonumber(count), 100) do found.crashes[n] = since end
+  local since, cause, times, lapses = string.match(note, "^%d+ (%d+) (.*)\n@([%d,-]+) (%S+)$")
+  if not since then return found end
+  found.since, found.cause = since, cause ~= "" and cause or nil
+  for ms in string.gmatch(times, "%d+") do table.insert(found.crashes, ms) end
+  if lapses ~= "-" then
+    found.lapses = {}
+    for lapse in string.gmatch(lapses, "%d+@[^,]+") do table.insert(found.lapses, lapse) end
   end
-  found.cause = string.match(cause or rest, "^ (.+)$")
   return found
 end
 

@@ -5,12 +5,9 @@
 -- ARGV[1] owner
 -- ARGV[2] lease_ms
 -- ARGV[3] work: what it runs, see report; "" to record nothing
--- Records of owners without a lease are deleted: an older worker reclaimed them. Returns 1. O(owners).
+-- Returns 1. O(log owners).
 --@include now_ms
 
-for _, other in ipairs(redis.call("HKEYS", KEYS[2])) do
-  if not redis.call("ZSCORE", KEYS[1], other) then redis.call("HDEL", KEYS[2], other) end
-end
 if ARGV[3] ~= "" then redis.call("HSET", KEYS[2], ARGV[1], ARGV[3]) end
 redis.call("ZADD", KEYS[1], now_ms() + tonumber(ARGV[2]), ARGV[1])
 return 1

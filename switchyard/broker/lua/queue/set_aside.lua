@@ -16,8 +16,7 @@
 -- ARGV[2] undo_ms: time after which the messages may be dropped
 -- ARGV[3] by: name of the operator
 -- ARGV[4] reason
--- ARGV[5] ttl_ms of the live records that are set aside: a worker of the release before forgets them
--- ARGV[6...] the owners, in the order of their holds
+-- ARGV[5...] the owners, in the order of their holds
 -- Keys are renamed, and leased messages, with their notes, unique keys and live records, put back: they are not touched. A
 -- message that is enqueued from now on is new, also under an id or a unique key that was set aside.
 -- Returns the number of messages, or -1 when the owners have changed: then it does nothing. O(owners + leased messages).
@@ -26,7 +25,7 @@
 local before = redis.call("HGET", KEYS[20], ARGV[1])
 if before then return cjson.decode(before).count end
 local known = {}
-for i = 6, #ARGV do known[ARGV[i]] = true end
+for i = 5, #ARGV do known[ARGV[i]] = true end
 for _, owner in ipairs(redis.call("ZRANGE", KEYS[1], 0, -1)) do
   if not known[owner] then return -1 end
 end
@@ -51,10 +50,7 @@ for i = 2, 16 do
   if redis.call("EXISTS", KEYS[i]) == 1 then redis.call("RENAME", KEYS[i], KEYS[i + 19]) end
 end
 local recorded = redis.call("EXISTS", KEYS[37]) == 1
-if recorded then
-  redis.call("RENAME", KEYS[37], KEYS[36])
-  redis.call("PEXPIRE", KEYS[36], ARGV[5])
-end
+if recorded then redis.call("RENAME", KEYS[37], KEYS[36]) end
 -- An index that may be lost: what comes back waits until it is due.
 redis.call("UNLINK", KEYS[17], KEYS[18], KEYS[19])
 

@@ -13,8 +13,6 @@ from typing import Any, Final
 import msgspec
 from dramatiq.generic import GenericActor
 
-from switchyard.broker.queue.json_values import is_model
-
 _JSON: Final = (
     msgspec.inspect.AnyType,
     msgspec.inspect.NoneType,
@@ -111,9 +109,8 @@ def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Annotati
     try:
         msgspec.json.Decoder(resolved)  # refuses what type_info lets pass
         is_typed = not _is_plain(msgspec.inspect.type_info(resolved), set())
-    except _Foreign as error:
-        fault = f"{error} is a model of Django" if is_model(error.kind) else ""
-        return Annotation(parameter.name, parameter.kind, written, fault=fault)
+    except _Foreign:
+        return Annotation(parameter.name, parameter.kind, written)
     except Exception as error:  # noqa: BLE001  as above
         return Annotation(parameter.name, parameter.kind, written, fault=str(error).partition(" - type")[0])
     return Annotation(parameter.name, parameter.kind, written, resolved, is_typed)
@@ -121,10 +118,6 @@ def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Annotati
 
 class _Foreign(Exception):
     """A class that has no JSON form."""
-
-    def __init__(self, kind: type) -> None:
-        super().__init__(kind.__name__)
-        self.kind = kind
 
 
 def _is_plain(info: Any, seen: set[int]) -> bool:
@@ -141,7 +134,7 @@ def _is_plain(info: Any, seen: set[int]) -> bool:
             return False  # Django's choices, whose class has another metaclass than msgspec knows
         if info.cls is object:
             return True
-        raise _Foreign(info.cls)
+        raise _Foreign
     single = (getattr(info, name, None) for name in ("item_type", "key_type", "value_type"))
     more = (*getattr(info, "item_types", ()), *getattr(info, "types", ()))
     fields = (field.type for field in getattr(info, "fields", ()))

@@ -17,9 +17,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.queue.arguments.annotations import Annotation, annotations_of
-from switchyard.broker.queue.arguments.conversions import conversion_of
 from switchyard.broker.queue.arguments.values import from_json, is_json, is_same, lost_key, to_json
-from switchyard.broker.queue.json_values import BY_KEY, expression_for
+from switchyard.broker.queue.json_values import expression_for
 
 Actors = Mapping[str, Actor[..., Any]]
 # Options that hold further messages: the next step of a pipeline, the callbacks of a group.
@@ -71,7 +70,7 @@ class ArgumentType:
             if not is_json(value):
                 raise Misfit(f"{self._expects(path)}; this {type(value).__name__} would come out as another value")
         except msgspec.ValidationError as error:
-            raise Misfit(self._fact(value, path, str(error), conversion_of(self._type, value))) from None
+            raise Misfit(self._fact(value, path, str(error))) from None
         except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
             raise Misfit(f"{self._expects(path)}; {_held(value, str(error))}{self._remedy(value, path)}") from None
         except Misfit:
@@ -104,7 +103,7 @@ class ArgumentType:
     def _expects(self, path: str) -> str:
         return f"argument {path} expects {self.written}"
 
-    def _fact(self, value: Any, path: str, fault: str, remedy: str = "") -> str:
+    def _fact(self, value: Any, path: str, fault: str) -> str:
         _, found, place = fault.rpartition(" - at `")
         if place.startswith(_KEY):
             place = place.removeprefix(_KEY).removesuffix("`").removeprefix("$[0]")
@@ -112,15 +111,11 @@ class ArgumentType:
         place = place.removesuffix("`").removeprefix("$[0]").removeprefix("$")
         if found and place:
             return f"{self._expects(path)}; {path}{place} does not fit"
-        remedy = f"; send {remedy.replace('{}', path)}" if remedy else self._remedy(value, path)
-        return f"{self._expects(path)}; this {type(value).__name__} does not fit{remedy}"
+        return f"{self._expects(path)}; this {type(value).__name__} does not fit{self._remedy(value, path)}"
 
     def _remedy(self, value: Any, path: str) -> str:
-        expression = expression_for(value)
-        # A typed argument gets no text for its date, but a model nobody can send.
-        if expression == BY_KEY:
-            return f"; send {path}.pk and fetch it in the actor"
-        return f"; send {expression.replace('{}', path)}" if expression and not self.is_typed else ""
+        expression = "" if self.is_typed else expression_for(value)
+        return f"; send {expression.replace('{}', path)}" if expression else ""
 
 
 class ArgumentTypes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import REMAINDER
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.commands.foreign_names import right_command
 from switchyard.commands.modules import MODULES
 from switchyard.console.command_errors import WRONG_ARGUMENTS
 from switchyard.console.command_help import show_examples
@@ -41,8 +41,8 @@ class Command(BaseCommand):
         elif name == "":
             self.print_help(argv[0], argv[1])
             sys.exit(WRONG_ARGUMENTS)
-        elif remedy := right_command(name):
-            sys.stderr.write(f"switchyard: there is no command {name!r}; write manage.py {remedy}\n")
+        elif near := get_close_matches(name, MODULES, n=1):
+            sys.stderr.write(f"switchyard: there is no command {name!r}; did you mean {near[0]}?\n")
             sys.exit(WRONG_ARGUMENTS)
         else:
             super().run_from_argv(argv)

@@ -26,7 +26,7 @@ from switchyard.conf import declared_yard
 from switchyard.dead_letters import projection, queries
 from switchyard.schedules import pauses
 from tests.factories.letters import letter
-from tests.integration.top.test_same_sentences import ADA, page, plain, said
+from tests.integration.operations.test_same_sentences import ADA, page, plain, said
 
 pytestmark = pytest.mark.django_db
 

@@ -1,4 +1,4 @@
-"""One frame of ``manage.py switchyard top``: the overview's sentences, the doctor's exit codes, and JSON."""
+"""One frame of ``manage.py switchyard status``: the overview's sentences, the doctor's exit codes, and JSON."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.integration.operations.test_overview import LIVE, text_of
 pytestmark = pytest.mark.django_db
 
 
-def top(*options: str) -> tuple[int, str]:
+def status(*options: str) -> tuple[int, str]:
     """Return exit code and output of one frame."""
     out = io.StringIO()
     try:
-        call_command("switchyard", "top", "--once", *options, stdout=out, stderr=io.StringIO())
+        call_command("switchyard", "status", *options, stdout=out, stderr=io.StringIO())
     except SystemExit as end:
         return int(str(end.code)), out.getvalue()
     return 0, out.getvalue()
@@ -37,9 +37,9 @@ def joined(text: str) -> str:
 
 def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slow_pool: PoolReport) -> None:
     page = text_of(watcher.get(LIVE).content.decode())
-    code, shown = top()
+    code, shown = status()
 
-    found = json.loads(top("--json")[1])
+    found = json.loads(status("--json")[1])
     assert code == 1 == found["exit_code"]
     for sentence in (found["verdict"]["sentence"], found["verdict"]["then"], *found["also"]):
         assert joined(sentence) in joined(shown)
@@ -56,25 +56,25 @@ def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytes
         lambda self, wait_s=0.3: [Finding("database", "locked", "error", "the database is locked, by pid 4711")],
     )
 
-    code, shown = top()
+    code, shown = status()
 
     assert code == 2 and shown.startswith("Database locked  The database is locked, by pid 4711.")
 
 
 def test_an_absent_broker_is_said_with_exit_2(broker_away: None) -> None:
-    code, shown = top()
+    code, shown = status()
 
     assert code == 2 and shown.startswith("Broker away  No job can be sent or seen from here")
     assert "Unknown" in shown and "manage.py switchyard broker" in shown
-    assert json.loads(top("--json")[1])["running"] is None
+    assert json.loads(status("--json")[1])["running"] is None
 
 
 def test_one_frame_has_no_colours_where_no_terminal_is(facilities: Facilities) -> None:
-    assert "\x1b" not in top()[1]
-    assert max(map(len, top()[1].splitlines())) <= 120
+    assert "\x1b" not in status()[1]
+    assert max(map(len, status()[1].splitlines())) <= 120
 
 
 def test_an_interval_out_of_bounds_is_refused() -> None:
     for wrong in ("0", "-1", "nan", "1e9"):
         with pytest.raises(CommandError, match=r"choose 0\.5 to 3600 s"):
-            call_command("switchyard", "top", "--interval", wrong)
+            call_command("switchyard", "status", "--interval", wrong)

@@ -1,1 +1,0 @@
-"""The overview and the lists of the operations room in a terminal."""

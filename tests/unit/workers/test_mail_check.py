@@ -1,0 +1,50 @@
+"""Mail that could wait for ever is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.conf import UserSettingsHolder, global_settings
+from django.test import override_settings
+
+from switchyard.conf import read
+from switchyard.workers.checks import mail
+from switchyard.workers.checks.mail import endless_mail
+
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_mail_without_a_timeout_is_refused(timeout: int | None) -> None:
+    with override_settings(EMAIL_TIMEOUT=timeout, EMAIL_BACKEND=SMTP):
+        [message] = endless_mail()
+
+    assert message.id == "switchyard.E006"
+    assert "EMAIL_TIMEOUT" in str(message.hint)
+
+
+@pytest.mark.parametrize("backend", ["locmem", "console", "dummy"])
+def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
+    with override_settings(EMAIL_TIMEOUT=None, EMAIL_BACKEND=f"django.core.mail.backends.{backend}.EmailBackend"):
+        assert endless_mail() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "ids"), [("", []), ("from django.core.mail import send_mail\n", ["switchyard.E006"])]
+)
+def test_a_project_that_sends_no_mail_needs_no_timeout(
+    source: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "views.py").write_text(source)
+    stock = UserSettingsHolder(global_settings)
+    stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
+    monkeypatch.setattr(mail, "settings", stock)
+    monkeypatch.setattr(mail, "own_folders", lambda: [tmp_path])
+    monkeypatch.setattr(mail, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
+
+    assert [message.id for message in endless_mail()] == ids
+
+
+def test_the_projects_own_mail_has_a_timeout() -> None:
+    assert endless_mail() == []
