@@ -67,7 +67,7 @@ def test_an_index_that_waits_for_one_writer_holds_up_the_others_unless_it_is_bui
     held_up: list[bool] = []
 
     def write(first: psycopg.Connection[Any], second: psycopg.Connection[Any]) -> None:
-        wait_for(lambda: postgres.execute(waits) == [(1,)], 30, what="the index to wait")
+        wait_for(lambda: postgres.execute(waits) == [(1,)], what="the index to wait")
         try:
             second.execute(WRITE, ["second"])
             held_up.append(False)
