@@ -130,7 +130,7 @@ class Watched:
     def fail_over(self) -> None:
         """Have the sentinels make the replica the master, and wait until all of them say so."""
         before = self.master_port()
-        wait_for(self._begin_failover, 60, what="a replica that the first sentinel finds suitable")
+        wait_for(self._begin_failover, what="a replica that the first sentinel finds suitable")
         wait_for(lambda: all(int(s.state().get("port", before)) != before for s in self.sentinels))
 
     def _begin_failover(self) -> bool:
@@ -144,8 +144,8 @@ class Watched:
 
     def wait_until_settled(self) -> None:
         """Wait until each sentinel knows a master that is up, its replica in step, and the other sentinels."""
-        wait_for(lambda: all(_settled(sentinel.state()) for sentinel in self.sentinels), 60, what="sentinels agree")
-        wait_for(lambda: self._in_step(), 60, what="the replica is in step")
+        wait_for(lambda: all(_settled(sentinel.state()) for sentinel in self.sentinels), what="sentinels agree")
+        wait_for(lambda: self._in_step(), what="the replica is in step")
 
     def _in_step(self) -> bool:
         try:

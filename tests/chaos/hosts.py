@@ -119,7 +119,7 @@ class Host:
             )  # fmt: skip
         self._started.append(RunningPool(process, log))
         if ready:
-            self._started[-1].wait_for_log(ready, 90)
+            self._started[-1].wait_for_log(ready)
         return self._started[-1]
 
     def start_pool(self, name: str, *, release: str = "") -> RunningPool:

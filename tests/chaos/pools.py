@@ -137,7 +137,7 @@ class Pools:
         pool = RunningPool(process, log)
         self._started.append(pool)
         if ready:
-            pool.wait_for_log("pools: all ready" if arguments[0] == "runpools" else f"pool {arguments[1]}: ready", 90)
+            pool.wait_for_log("pools: all ready" if arguments[0] == "runpools" else f"pool {arguments[1]}: ready")
             pool.start_s = time.monotonic() - began_s
         return pool
 

@@ -145,6 +145,7 @@ def test_letters_of_a_killed_bulk_act_are_moved_once_each(
 @pytest.mark.timeout(900)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("count", "kills"), SIZES)
+@pytest.mark.long
 def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(
     count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
 ) -> None:

@@ -219,9 +219,9 @@ def test_a_planned_failover_loses_nothing_and_stops_its_own_queues_for_a_moment(
                 former = cluster.owner("{c}")
                 replica = cluster.replica_of(former)
                 replica.ask("CLUSTER", "FAILOVER")
-                wait_for(lambda replica=replica: cluster.owner("{c}") is replica, 20, what="the replica is the master")
+                wait_for(lambda replica=replica: cluster.owner("{c}") is replica, what="the replica is the master")
                 load.wait_for_more("c")
-                wait_for(lambda former=former: b"master_link_status:up" in former.ask("INFO", "replication"), 20)
+                wait_for(lambda former=former: b"master_link_status:up" in former.ask("INFO", "replication"))
             load.wait_for_more("c")
 
     pauses_s = {queue: load.longest_pause_s(queue, began_s) for queue in QUEUES}

@@ -79,6 +79,7 @@ def ask_until(yard: DatabaseYard, *, exit_code: int, code: str = "") -> dict[str
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.long
 def test_a_pool_that_was_killed_is_found_and_the_others_are_well(yard: DatabaseYard) -> None:
     well = ask(yard)
     with scheduler(yard):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def promote(replica: ServerUnderTest) -> None:
 
 
 # A replica that stands still for a second has not got what came in it; it has what it has acknowledged.
-@pytest.mark.parametrize(("within_s", "most_lost"), [(40, 400), pytest.param(10, 10, marks=long)])
-@pytest.mark.parametrize("planned", [True, False], ids=["planned", "sudden"])
+@pytest.mark.parametrize(("within_s", "most_lost"), [(inf, 400), pytest.param(10, 10, marks=long)])
+@pytest.mark.parametrize("planned", [pytest.param(True, id="planned", marks=long), pytest.param(False, id="sudden")])
 @pytest.mark.usefixtures("soon_again")
 def test_consumption_resumes_after_a_promotion(
     server: ServerUnderTest,
@@ -92,7 +93,7 @@ def test_consumption_resumes_after_a_promotion(
     assert found.lost == () if planned else len(found.lost) <= most_lost  # what the replica had not got yet
 
 
-@pytest.mark.parametrize("within_s", [10, pytest.param(2.5, marks=long)])
+@pytest.mark.parametrize("within_s", [inf, pytest.param(2.5, marks=long)])
 def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(
     server: ServerUnderTest, replica: ServerUnderTest, within_s: float
 ) -> None:

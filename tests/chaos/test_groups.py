@@ -21,13 +21,17 @@ from tests.chaos.yard.moments import DEATHS, GROUP_MOMENTS
 from tests.factories.brokers import the_global_broker
 from tests.waiting import wait_for
 
+long = pytest.mark.long
 LONG_S = 60
 GROUPS = [f"group-{number}" for number in range(6)]
 JOBS = 5
 
 
 @pytest.mark.usefixtures("valkey")
-@pytest.mark.parametrize("moment", GROUP_MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [moment if moment == "after the callbacks" else pytest.param(moment, marks=long) for moment in GROUP_MOMENTS],
+)
 def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
     pools_on: PoolsOn,
     valkey_url: str,
@@ -54,7 +58,9 @@ def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
 
 
 @pytest.mark.usefixtures("valkey")
-@pytest.mark.parametrize("yard", ["processes", "threads", "greenlets"])
+@pytest.mark.parametrize(
+    "yard", ["processes", pytest.param("threads", marks=long), pytest.param("greenlets", marks=long)]
+)
 def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
 ) -> None:

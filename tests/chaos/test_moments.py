@@ -22,12 +22,16 @@ from tests.chaos.yard.moments import MOMENTS
 pytestmark = pytest.mark.usefixtures("valkey")
 JOBS = 60
 MOST_HELD = 8  # by a child of four slots
+# Of each step one moment; the others run with --long.
+OFTEN = ("after the fetch", "after the slot", "after the task", "before the acknowledgement")
 EARLY = ("before the fetch", "after the fetch", "before it is handed out", "before the slot", "after the slot")
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [moment if moment in OFTEN else pytest.param(moment, marks=pytest.mark.long) for moment in MOMENTS]
+)
 def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(
     pools_on: PoolsOn,
     valkey_url: str,
@@ -87,7 +91,7 @@ def execute(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("moment", ["after the task", "before the note"])
+@pytest.mark.parametrize("moment", ["after the task", pytest.param("before the note", marks=pytest.mark.long)])
 def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
     execute: Execute,
     pools_on: PoolsOn,

@@ -187,9 +187,9 @@ def finish(
     )
     assert rate >= OFFERED * PER_S, f"too little load to say anything: {rate:.0f} jobs/s, the host is too busy"
     wait_until_completed(ledger)
-    wait_for(lambda: pools.left() == 0, 60, what="the server has nothing left")
+    wait_for(lambda: pools.left() == 0, what="the server has nothing left")
     pools.drain_all()
-    wait_for(lambda: pools.left() == 0, 30, what="nothing came back from the drained pools")
+    wait_for(lambda: pools.left() == 0, what="nothing came back from the drained pools")
 
 
 def judge(fault: str, ledger: Ledger, pools: Any, faults: list[tuple[float, float]], victims: set[int]) -> None:

@@ -93,7 +93,7 @@ def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
 def ready(page: FollowedPage, pools: RunningPool) -> RunningPool:
     """Wait until pools print the line of the page."""
     [line] = re.findall(r"Wait until it says `(.+?)`", page.text)
-    pools.wait_for_log(re.escape(line), 90)
+    pools.wait_for_log(re.escape(line))
     return pools
 
 

@@ -60,7 +60,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
         pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
         wait_until_done=partial(wait_until_completed, ledger),
     )  # fmt: skip
-    wait_for(lambda: not pools.suspects(), 30, what="nothing is suspected any more")
+    wait_for(lambda: not pools.suspects(), what="nothing is suspected any more")
 
 
 @pytest.mark.long
@@ -84,4 +84,4 @@ def test_a_host_that_is_killed_five_times_blames_no_message(
         pools, ledger, jobs=jobs, ms=ms, settings=settings, wait_until_done=partial(wait_until_completed, ledger)
     )
     print(f"{len(found.duplicated)} twice")
-    wait_for(lambda: not pools.suspects() and pools.left() == 0, 30, what="nothing is left, or suspected")
+    wait_for(lambda: not pools.suspects() and pools.left() == 0, what="nothing is left, or suspected")

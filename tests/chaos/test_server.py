@@ -8,7 +8,6 @@ import pytest
 import redis
 
 from tests.chaos.server import ServerUnderTest, server_binary
-from tests.waiting import wait_for
 
 
 def test_a_killed_server_keeps_data_and_port(server: ServerUnderTest) -> None:
@@ -22,34 +21,6 @@ def test_a_killed_server_keeps_data_and_port(server: ServerUnderTest) -> None:
 
     assert server.url == url
     assert server.admin.get("kept") == b"1"
-
-
-def test_a_server_that_syncs_each_write_does_so_after_a_restart(server: ServerUnderTest) -> None:
-    server.sync_each_write()
-
-    server.restart()
-
-    assert server.admin.config_get("appendfsync") == {"appendfsync": "always"}
-
-
-def test_a_stopped_server_answers_when_it_goes_on(server: ServerUnderTest) -> None:
-    server.admin.ping()
-
-    server.stop()
-    with pytest.raises(redis.TimeoutError):
-        server.admin.ping()
-    assert server.running
-    server.cont()
-
-    assert server.admin.ping()
-
-
-def test_a_stopped_server_is_closed_nevertheless(server: ServerUnderTest) -> None:
-    server.stop()
-
-    server.close()
-
-    assert not server.running
 
 
 def test_a_server_starts_on_a_file_whose_tail_was_cut(server: ServerUnderTest) -> None:
@@ -80,29 +51,6 @@ def test_a_full_server_refuses_until_there_is_room(server: ServerUnderTest) -> N
     server.make_room()
 
     assert server.admin.set("key", "x")
-
-
-def test_a_server_with_spare_memory_takes_something_before_it_refuses(server: ServerUnderTest) -> None:
-    server.fill(spare_bytes=1_000_000)
-    taken: list[int] = []
-
-    def fills() -> bool:
-        try:
-            server.admin.set(f"key-{len(taken)}", "x" * 100_000)
-        except redis.OutOfMemoryError:
-            return True
-        taken.append(1)
-        return False
-
-    wait_for(fills)
-
-    assert 1 <= len(taken) <= 20
-
-
-def test_config_set_changes_the_running_server(server: ServerUnderTest) -> None:
-    server.config_set("maxmemory-policy", "allkeys-lru")
-
-    assert "allkeys-lru" in str(server.admin.config_get("maxmemory-policy"))
 
 
 def test_the_server_is_what_it_is_called(server: ServerUnderTest, server_name: str) -> None:

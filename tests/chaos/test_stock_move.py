@@ -30,6 +30,7 @@ WAITING, DELAYED = 25, 5  # on each server
 DELAY_MS = 10_000
 
 
+@pytest.mark.long
 def test_what_stock_dramatiq_left_goes_on_here(
     valkey_url: str, rabbitmq_server: Any, process_environment: dict[str, str], ledger: Ledger, tmp_path: Path
 ) -> None:

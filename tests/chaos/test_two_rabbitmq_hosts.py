@@ -47,6 +47,7 @@ def two(tmp_path: Path, server: RabbitServer) -> Iterator[TwoHosts]:
     two.close()
 
 
+@pytest.mark.long
 def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
     harmed, other = two.add(), two.add()
     for started in [host.start("runpool", "work") for host in two.hosts]:
@@ -58,7 +59,7 @@ def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
         enqueue(two.broker, two.ledger, next(more), 1_000, FIRST)
         return all(map(running_on, two.hosts))
 
-    wait_for(both_run, 20, what="jobs run on both hosts")
+    wait_for(both_run, what="jobs run on both hosts")
     running = running_on(harmed)
     harmed.kill()
     wait_until_done(two)
@@ -88,7 +89,7 @@ def test_a_host_whose_clock_is_wrong_works_beside_another(two: TwoHosts, fault: 
     for number in range(40):
         enqueue(two.broker, two.ledger, f"short-{number}.", 20, max_age=55_000)
         enqueue(two.broker, two.ledger, f"later-{number}.", 20, delay_ms=3_000, max_age=55_000)
-    wait_for(lambda: len(two.completed()) == 80, 60, what="80 jobs completed, none too old")
+    wait_for(lambda: len(two.completed()) == 80, what="80 jobs completed, none too old")
     wait_until_done(two)
 
     assert two.account().duplicated == ()
@@ -100,7 +101,7 @@ def test_a_host_whose_clock_is_wrong_works_beside_another(two: TwoHosts, fault: 
 def wait_until_done(two: TwoHosts) -> None:
     """Wait until every accepted job has completed, and RabbitMQ holds none of them, also not once more."""
     sent = set(two.ledger.jobs("accepted"))
-    wait_for(lambda: sent <= two.completed(), 60, what="all jobs completed")
+    wait_for(lambda: sent <= two.completed(), what="all jobs completed")
     wait_until_drained(two.broker, 60)
 
 

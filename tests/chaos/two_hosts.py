@@ -126,7 +126,7 @@ def take_over(two: TwoHosts, fault: str, *, wait_until_done: Callable[[], None],
     taken = [f"long-{number}." for number in range(4)]
     for job in taken:
         enqueue(two.broker, two.ledger, job, 1_500, FIRST)
-    wait_for(lambda: set(taken) <= set(harmed.ledger.jobs("started")), 20, what="the jobs run on the first host")
+    wait_for(lambda: set(taken) <= set(harmed.ledger.jobs("started")), what="the jobs run on the first host")
     # Half of the messages wait there when it is harmed.
     other.start_pool("work")
     held = [f"held-{number}." for number in range(8)]

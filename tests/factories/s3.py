@@ -43,7 +43,7 @@ class S3Server:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "50"}
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
-        wait_for(self._answers, 30, what="the S3 server to answer")
+        wait_for(self._answers, what="the S3 server to answer")
         return self
 
     def stop(self) -> None:

@@ -135,8 +135,6 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Acknowledge \d critical alerts?…",
             first=False,
         ),
-    ),
-    "left over": (
         Situation(
             "dead letters that nobody triaged",
             causes.nothing,
@@ -363,4 +361,4 @@ POSTGRES: tuple[Situation, ...] = (
 )
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
 # Situations that take long to make or to end run with ``bin/test --long``.
-LONG = ("retry storm", "ended", "clock", "uneven host", "disk full", "broker stopped")
+LONG = ("retry storm", "ended", "schedule paused", "clock", "uneven host", "disk full", "broker stopped")

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dramatiq.message import Message
 
 from switchyard.broker.interface import facilities
@@ -40,6 +41,8 @@ LASTING = re.compile(
     r"|(broker|database)\.slow.*|queues\.(purged|just_late)"
 )
 Line = dict[str, Any]
+# Deadlines, far beyond what a busy machine takes: processes start, a sentence is said, and is said no more.
+START_S, SAID_S, CALM_S = 300.0, 180.0, 180.0
 
 
 class WatchedYard:
@@ -73,7 +76,7 @@ class WatchedYard:
             self.execute(TABLE)
         for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
             self.launch(command[0], *command)
-        wait_for(lambda: "pools: all ready" in self.log("runpools"), 240 * slack(), what="pools ready")
+        wait_for(lambda: "pools: all ready" in self.log("runpools"), START_S, what="pools ready")
         self.watch("watcher", *WATCHER)
         self.settle()
 
@@ -108,6 +111,10 @@ class WatchedYard:
         """Return the process id of a pool's supervisor."""
         return next(report.pid for report in facilities(self.broker).pools.read_all() if report.pool == pool)
 
+    def serves(self, host: str) -> bool:
+        """Return whether a pool of a host reports that it takes work."""
+        return any(report.host == host and report.state == "up" for report in facilities(self.broker).pools.read_all())
+
     def family(self, queue: str) -> QueueOperations:
         """Return the operations of a queue, declared or not."""
         return QueueOperations(self.calls, Keys().queue(queue))
@@ -131,14 +138,14 @@ class WatchedYard:
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
             connection.execute(statement)
 
-    def find(self, pattern: str, since: float, within_s: float, *, first: bool = True) -> tuple[Line, dict[str, str]]:
+    def find(self, pattern: str, since: float, *, first: bool = True) -> tuple[Line, dict[str, str]]:
         """Wait for a sentence of the overview; return the line and the finding.
 
         Args:
             first: It has to be the headline; else it may be any finding.
 
         Raises:
-            AssertionError: it was not said within the time, and what was.
+            AssertionError: it was not said, and what was.
         """
 
         def said() -> tuple[Line, dict[str, str]] | None:
@@ -149,29 +156,44 @@ class WatchedYard:
             return None
 
         try:
-            found = wait_for(said, within_s, what=pattern)
+            found = wait_for(said, SAID_S, what=pattern)
         except AssertionError as error:
             seen = dict.fromkeys(found["sentence"] for line in self.lines if line["at"] >= since
                                  for found in line["findings"])  # fmt: skip
-            raise AssertionError(f"{pattern!r} was not said within {within_s:.0f} s, but {list(seen)}") from error
+            raise AssertionError(f"{pattern!r} was not said, but {list(seen)}; {self._watchers()}") from error
         assert found is not None
         return found
+
+    def _watchers(self) -> str:
+        """Return whether the overview is read still, and what its reader printed."""
+        last_s = now() - self.lines[-1]["at"] if self.lines else float("inf")
+        return (
+            f"the last reading ended {last_s:.0f} s ago; log of the reader: {self.log('watcher')[-2_000:] or 'empty'}"
+        )
 
     def said(self, since: float) -> list[str]:
         """Return the distinct headlines since a time."""
         return list(dict.fromkeys(line["sentence"] for line in self.lines if line["at"] >= since))
 
-    def settle(self, timeout_s: float = 90.0) -> None:
-        """Wait until nothing is said but what lasts."""
+    def settle(self, timeout_s: float = CALM_S) -> None:
+        """Wait for a reading that begins now or later and says nothing but what lasts.
+
+        Raises:
+            AssertionError: there was none, and what the last one said.
+        """
+        began = now()
 
         def calm() -> bool:
-            names = [found["name"] for found in self.lines[-1]["findings"]] if self.lines else ["nothing yet"]
-            return all(LASTING.match(name) for name in names)
+            line = self.lines[-1] if self.lines else None
+            if line is None or line["at"] - line["took_s"] < began:
+                return False
+            return all(LASTING.match(found["name"]) for found in line["findings"])
 
         try:
-            wait_for(calm, timeout_s * min(slack(), 3.0))
+            wait_for(calm, timeout_s)
         except AssertionError as error:
-            raise AssertionError(f"still said: {self.lines[-1]['findings'] if self.lines else 'nothing'}") from error
+            said = self.lines[-1]["findings"] if self.lines else "nothing"
+            raise AssertionError(f"still said: {said}; {self._watchers()}") from error
 
     def manage(self, *arguments: str) -> None:
         """Run ``manage.py`` with arguments."""
@@ -198,8 +220,51 @@ class WatchedYard:
                     began.set()
 
         threading.Thread(target=read, daemon=True).start()
-        wait_for(began.is_set, 120 * slack(), what=f"first line of {name}")
+        wait_for(began.is_set, START_S, what=f"first line of {name}")
         return process
+
+
+class Yards:
+    """The yard of a module's tests: each gets a calm one, and one that a test left in disorder is replaced.
+
+    Args:
+        make: Start a yard in a folder, with its servers.
+    """
+
+    def __init__(
+        self, make: Callable[[Path], contextlib.AbstractContextManager[WatchedYard]], folders: pytest.TempPathFactory
+    ) -> None:
+        self._make, self._folders = make, folders
+        self._stack = contextlib.ExitStack()
+        self._yard: WatchedYard | None = None
+
+    def calm(self) -> WatchedYard:
+        """Return a yard of which nothing is said but what lasts."""
+        if self._yard is not None:
+            try:
+                self._yard.settle(30)
+            except AssertionError:
+                self.close()
+        if self._yard is None:
+            self._yard = self._stack.enter_context(self._make(self._folders.mktemp("verdicts")))
+        return self._yard
+
+    def close(self) -> None:
+        """Stop the yard."""
+        self._yard = None
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def watched_yard(folder: Path, postgres: PostgresUnderTest | None = None) -> Iterator[WatchedYard]:
+    """A yard that runs and is calm, with a server of its own."""
+    with ServerUnderTest(folder / "server") as server:
+        yard = WatchedYard(folder, server, postgres)
+        try:
+            yard.start()
+            yield yard
+        finally:
+            yard.stop()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -115,12 +114,10 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
     receiver.hang = threading.Event()
     monkeypatch.setattr("switchyard.alerts.channels.webhook.DEADLINE_S", 0.5)
     groups.raise_(fact())
-    started = time.monotonic()
 
     with configured(receiver, second_receiver):
         assert services.dispatch_due() == 1
 
-    assert time.monotonic() - started < 15
     assert len(second_receiver.bodies) == 1
     assert Delivery.objects.get(state="pending").error == "DeadlineExceeded"
     receiver.hang.set()

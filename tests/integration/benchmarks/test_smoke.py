@@ -39,7 +39,7 @@ def test_a_history_is_written_while_a_backlog_is_drained(tmp_path: Path) -> None
         stage.fill(200)
         stage.wait_for_records(200)
         database = stage.folder / "db.sqlite3"
-        wait_for(lambda: rows(database, "switchyard_history_jobrow") >= 200, 60)
+        wait_for(lambda: rows(database, "switchyard_history_jobrow") >= 200)
 
 
 def rows(database: Path, table: str) -> int:

@@ -108,18 +108,16 @@ def test_an_eta_in_the_past_runs_at_once(
 
 
 def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int]
+    broker: RedisBroker, run_worker: Any, runs: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     with run_worker(broker=broker, threads=1):
         refused = [job_of(broker, {"eta": now_ms() - 1, "max_doubt": 5_000}) for _ in range(20)]
-        sent_s = time.monotonic()
         healthy = broker.get_actor("note").send().message_id
         wait_for(lambda: runs)
-        waited_s = time.monotonic() - sent_s
         reasons = wait_for(lambda: len(found := quarantined(broker)) == len(refused) and found)
 
     assert runs == {healthy: 1}
-    assert waited_s < 20, "a consumer that each of them stops starts again after 3 s"
+    assert "Restarting consumer" not in caplog.text
     assert set(reasons) == set(refused)
     assert "message option max_doubt is 5000, and this release knows no such option" in reasons[refused[0]]
     record = wait_for(lambda: facilities(broker).records.read(refused[0]))
@@ -304,26 +302,22 @@ def test_a_message_for_an_actor_of_a_newer_release_is_parked_with_its_options(
 
 
 def test_of_200_random_shapes_none_is_lost_and_none_holds_up_a_healthy_message(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int]
+    broker: RedisBroker, run_worker: Any, runs: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     generator = random.Random(SEED)
     family = broker.families["work"]
     shapes = [shape(generator) for _ in range(200)]
-    latest_s = 0.0
 
     with run_worker(broker=broker, threads=2) as worker:
         ids = set()
         for number, body in enumerate(shapes):
             ids.add(put(broker, body, lane=generator.choice(("work", "work-retry")), delay_ms=number % 3))
             if number % 10 == 0:
-                sent_s, healthy = time.monotonic(), broker.get_actor("note").send().message_id
+                healthy = broker.get_actor("note").send().message_id
                 wait_for(lambda id_=healthy: id_ in runs)
-                latest_s = max(latest_s, time.monotonic() - sent_s)
-        pushed_s = time.monotonic()
         # A message of one lane may be taken while the other is looked at: only the whole account says that all ended.
         wait_for(lambda: set.union(*places_of(broker, ids, runs)) == ids, what="an end of each message")
         wait_for(lambda: not family.held(owner_of(broker, "live")) and not family.held(owner_of(broker, "retry")))
-        settled_s = time.monotonic() - pushed_s
         alive = all(thread.is_alive() for thread in worker.consumers.values())
         in_memory = [thread.delay_queue.qsize() for thread in worker.consumers.values()]
 
@@ -334,8 +328,7 @@ def test_of_200_random_shapes_none_is_lost_and_none_holds_up_a_healthy_message(
     assert all(map(len, places[:3])), "every kind of end was met"
     assert alive
     assert not any(in_memory)
-    assert latest_s < 2.9, "a consumer that stopped starts again after 3 s"
-    assert settled_s < 30
+    assert "Restarting consumer" not in caplog.text
 
 
 def places_of(broker: RedisBroker, ids: set[str], runs: dict[str, int]) -> list[set[str]]:

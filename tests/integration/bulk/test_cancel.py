@@ -199,7 +199,7 @@ def test_an_act_does_not_wait_behind_the_jobs_that_it_cancels(
     act = start("job.cancel", {"actor": "fail_always"}, reason="wrong price")
 
     with run_worker("default", threads=1):
-        wait_for(lambda: not BulkAct.objects.get(pk=act.pk).unfinished, 30)
+        wait_for(lambda: not BulkAct.objects.get(pk=act.pk).unfinished)
         wait_for(lambda: left(facilities, "default") == 0)
 
     # The worker may have fetched a first few together with the act.

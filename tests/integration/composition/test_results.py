@@ -124,7 +124,7 @@ def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
     with pytest.raises(ResultTimeout, match=f"after 120 ms; see manage.py switchyard jobs show {sent.message_id}"):
         sent.get_result(block=True, timeout=120)
 
-    assert 0.1 <= time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s >= 0.1
 
 
 def test_waiting_reads_a_few_times_a_second(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_the_guides_bonus_is_credited_once(
     arguments = {"account_id": 17, "month": "2026-10", "cents": 500}
     with run_worker("default", "default-retry"):
         jobs = [submit(shown.credit_bonus, kwargs=arguments) for _ in range(3)]
-        wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs), 30)
+        wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs))
 
     assert [find_job(id_).state for id_ in jobs] == ["succeeded"] * 3
     assert account.failures == 0

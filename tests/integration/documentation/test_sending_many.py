@@ -48,8 +48,8 @@ def test_the_guides_reminders_are_sent_with_the_commit(
         jobs = remind_all(invoices)
         assert find_job(jobs[0]) is None
     with run_worker("default"):
-        wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs[-3:] + jobs[:3]), 30)
-        wait_for(lambda: len(reminded) == len(invoices), 30)
+        wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs[-3:] + jobs[:3]))
+        wait_for(lambda: len(reminded) == len(invoices))
 
     assert sorted(reminded) == invoices
     assert {find_job(id_).state for id_ in jobs} == {"succeeded"}

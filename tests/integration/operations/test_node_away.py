@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -38,22 +36,12 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
-# Of what is read while a node is away: nothing waits for it again and again.
-ALLOWED_S = 4.0
-
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
     """The project's yard is on three masters without replicas."""
     with yard_on_cluster(tmp_path / "cluster") as cluster:
         yield cluster
-
-
-def timed(function: Callable[[], Any]) -> Any:
-    began_s = time.monotonic()
-    answer = function()
-    assert time.monotonic() - began_s < ALLOWED_S
-    return answer
 
 
 def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: ClusterUnderTest, watcher: Client) -> None:
@@ -68,7 +56,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     dead.kill()
     room: Room = wait_for(lambda: (room := overview()).verdict.label == "Node away" and room, what="it is said")
     report(found)
-    room = timed(overview)
+    room = overview()
 
     # The overview: the node and its queues by name; everything else is judged.
     assert f"node {dead.address}: it does not answer; {', '.join(away)} start" in room.verdict.sentence
@@ -82,23 +70,23 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
         reverse("switchyard-queues"),
         *(reverse("switchyard-queue", args=[name]) for name in (away[0], there[0])),
     ):
-        page = timed(lambda address=address: watcher.get(address))
+        page = watcher.get(address)
         assert page.status_code == 200
         assert "the broker does not answer" not in page.content.decode().lower()
     page = watcher.get(reverse("switchyard-queue", args=[away[0]]))
     assert "its node of the cluster does not answer" in page.content.decode()
     # The list of jobs has the others' jobs, and names what is missing.
-    page = timed(lambda: find_jobs(Filter()))
+    page = find_jobs(Filter())
     assert {line.id for line in page.lines} == {sent[name] for name in there}
     assert list(page.away) == away and not page.broker_away
     assert found.records.read(sent[there[0]]) is not None
     with pytest.raises(BrokerUnavailable):  # it may be there
         found.records.read(sent[away[0]])
     # API, readiness and metrics.
-    queues = timed(lambda: caller.get("/queues")).json()
+    queues = caller.get("/queues").json()
     assert (queues["away"], [queue["queue"] for queue in queues["queues"]]) == (away, there)
     assert health._ask_broker() == ""
-    values = timed(metrics)
+    values = metrics()
     assert values["switchyard_broker_up"] == 1
     assert {name for name in sent if values[f'switchyard_queue_away{{queue="{name}"}}']} == set(away)
     assert values[f'switchyard_queue_depth{{queue="{there[0]}",state="waiting"}}'] == 1
@@ -119,11 +107,11 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     other = cluster.owner(keys.pool_reports())
     other.kill()
     state = wait_for(lambda: not (state := yard_state()).server.pools_known and state, what="reports are unknown")
-    room = timed(overview)
+    room = overview()
 
     assert set(state.server.away.queues) == set(nodes[other])
     assert not room.pools_known and "reports are on it" in room.verdict.then
     assert not {name for ranked in room.verdict.findings if (name := ranked.finding.name).startswith("pools.")}
     assert "No pool" not in words(room).values()
-    assert not [name for name in timed(metrics) if name.startswith("switchyard_worker_up")]
+    assert not [name for name in metrics() if name.startswith("switchyard_worker_up")]
     assert not {name for name in by_name(examine()) if name in ("pools.down", "broker.away")}

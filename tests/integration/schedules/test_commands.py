@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import dramatiq
 import pytest
@@ -43,16 +42,15 @@ def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, s
     records = facilities.records
     lock = records.keys.lock("scheduler")
     leader, log = start()
-    wait_for(lambda: "leading" in log(), timeout_s=60, what="it leads")
+    wait_for(lambda: "leading" in log(), what="it leads")
     _, heir_log = start()
-    wait_for(lambda: "scheduler started" in heir_log(), timeout_s=60, what="the other stands by")
+    wait_for(lambda: "scheduler started" in heir_log(), what="the other stands by")
 
     leads = records.calls.client.get(lock)
-    asked_s = time.monotonic()
     leader.send_signal(number)
     code = leader.wait(timeout=60)
 
-    assert code == 0 and time.monotonic() - asked_s < 15
+    assert code == 0
     assert records.calls.client.get(lock) != leads, "the next would have to wait for the lease to run out"
     assert "scheduler stopped" in log() and "Traceback" not in log()
     wait_for(lambda: "leading" in heir_log(), what="the other leads")

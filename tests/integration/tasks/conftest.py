@@ -94,7 +94,7 @@ class Host:
             )
         self._started.append(process)
         pools = RunningPool(process, log)
-        pools.wait_for_log("pools: all ready", 90)
+        pools.wait_for_log("pools: all ready")
         return pools
 
     def run(self, settings: str, *arguments: str) -> str:

@@ -55,7 +55,7 @@ def main(queue: str) -> None:
             result.refresh()
             return bool(result.is_finished)
 
-        wait_for(ended, 60, what=name)
+        wait_for(ended, what=name)
         fresh = default_task_backend.get_result(result.id)
         assert begun - timedelta(seconds=1) <= fresh.enqueued_at <= fresh.started_at <= fresh.finished_at
         answer[name] = {

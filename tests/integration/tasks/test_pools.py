@@ -60,7 +60,7 @@ def _alike(answers: dict[str, Any]) -> dict[str, Any]:
 def test_signals_are_sent_where_a_task_is_enqueued_started_and_ended(host: Host, tasks: ModuleType) -> None:
     good, bad = tasks.add.enqueue(1), tasks.fail.using(queue_name="again").enqueue("no")
 
-    wait_for(lambda: _ended(good) and _ended(bad), 60)
+    wait_for(lambda: _ended(good) and _ended(bad))
 
     seen = wait_for(lambda: _signals(host, bad.id) if len(_signals(host, bad.id)) == 5 else None)
     assert seen == [*[("started", "RUNNING")] * 4, ("finished", "FAILED")]
@@ -82,7 +82,7 @@ def _ended(result: Any) -> bool:
 def test_a_task_is_retried_as_its_queue_says_and_knows_its_attempts(host: Host, tasks: ModuleType) -> None:
     result = tasks.fail_twice.using(queue_name="again").enqueue("thrice")
 
-    wait_for(lambda: _ended(result), 60)
+    wait_for(lambda: _ended(result))
 
     assert (result.status, result.return_value, result.attempts) == ("SUCCESSFUL", 3, 3)
     assert [error.exception_class for error in result.errors] == [tasks.OutOfPaper] * 2
@@ -123,7 +123,7 @@ def test_a_task_whose_worker_is_killed_has_not_ended_until_it_runs_again(
         seen.add(str(result.status))
         return over
 
-    wait_for(ended, 60)
+    wait_for(ended)
 
     assert (result.status, result.return_value) == ("SUCCESSFUL", f"dies-{queue}")
     assert seen <= {"READY", "RUNNING", "SUCCESSFUL"}
@@ -170,7 +170,7 @@ def test_urgent_tasks_run_before_others(host: Host, tasks: ModuleType) -> None:
     words = {"late": -100, "middle": 0, "first": 100}
     results = [tasks.write_down.using(priority=words[word]).enqueue(word) for word in words]
     file.touch()
-    wait_for(lambda: all(_ended(each) for each in (holder, *results)), 30)
+    wait_for(lambda: all(_ended(each) for each in (holder, *results)))
 
     assert [note[1] for note in host.notes() if note[0] == "ran"] == ["first", "middle", "late"]
     assert [each.task.priority for each in results] == [-100, 0, 100]

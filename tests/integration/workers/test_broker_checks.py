@@ -46,7 +46,10 @@ def test_the_embedded_server_is_safe(server: EmbeddedServer) -> None:
     assert ids(server.url) == []
 
 
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+@pytest.mark.parametrize(
+    "policy",
+    ["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"],
+)
 def test_a_server_that_evicts_is_refused_everywhere(server: EmbeddedServer, admin: redis.Redis, policy: str) -> None:
     admin.config_set("maxmemory-policy", policy)
 

@@ -31,8 +31,8 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
         tokens.extend(bench.send(queue, ms=100) for queue in ("urgent", "slow", "webhook"))
         return all(re.search(act, bench.log()) for act in ACTS)
 
-    wait_for(harmed_in_every_way, timeout_s=60)
-    wait_for(lambda: {*tokens, there_before} <= {note["token"] for note in bench.notes(ENDED)}, timeout_s=60)
+    wait_for(harmed_in_every_way)
+    wait_for(lambda: {*tokens, there_before} <= {note["token"] for note in bench.notes(ENDED)})
     parent.send_signal(signal.SIGTERM)
     parent.wait(60)
     found = ledger(bench.log())
@@ -47,6 +47,7 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
     assert not list((bench.folder / "chaos").iterdir())
 
 
+@pytest.mark.long
 def test_pools_of_somebody_else_are_named_beside_the_ledger(bench: Bench) -> None:
     others = bench.start("runpools", "slow", log="others")
     bench.wait_for_log("pools: all ready", log="others")

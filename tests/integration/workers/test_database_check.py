@@ -46,6 +46,7 @@ def test_a_process_that_starts_without_its_tables_says_what_makes_them(
     assert "W037" not in after.stderr
 
 
+@pytest.mark.long
 def test_a_warning_of_a_lacking_migration_is_counted_and_can_be_silenced(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

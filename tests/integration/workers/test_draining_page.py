@@ -88,7 +88,7 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
     assert record.attempts == 1
 
 
-@pytest.mark.parametrize("twice", [True, False])
+@pytest.mark.parametrize("twice", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_second_signal_or_sigquit_ends_a_pool_at_once(bench: Bench, twice: bool) -> None:
     pool = start(bench)
     [token, _] = run_two(bench, 60_000)

@@ -71,10 +71,9 @@ def test_a_drained_pool_leaves_no_lease(bench: Bench) -> None:
     assert waiting == [bench.ids[token].encode() for token in tokens]
 
 
-@pytest.mark.parametrize("within_s", [10.0, pytest.param(2.5, marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", ["stop", "kill"])
-def test_a_child_that_dies_while_the_server_is_away_is_replaced_within_two_seconds(
-    bench: Bench, tmp_path: Path, kind: str, within_s: float
+@pytest.mark.parametrize("kind", ["kill", pytest.param("stop", marks=pytest.mark.long)])
+def test_a_child_that_dies_while_the_server_is_away_is_replaced_before_it_is_back(
+    bench: Bench, tmp_path: Path, kind: str
 ) -> None:
     with ServerUnderTest(tmp_path / "server") as server:
         away = Bench(server.url, tmp_path)
@@ -86,7 +85,7 @@ def test_a_child_that_dies_while_the_server_is_away_is_replaced_within_two_secon
         getattr(server, kind)()
         os.kill(victim, signal.SIGKILL)
 
-        wait_for(lambda: titles_below(pool.pid).get("urgent child 1", victim) != victim, within_s)
+        wait_for(lambda: titles_below(pool.pid).get("urgent child 1", victim) != victim)
         if kind == "stop":
             server.cont()
         else:

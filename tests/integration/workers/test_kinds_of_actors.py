@@ -35,7 +35,7 @@ def test_each_kind_of_actor_runs_in_both_pools_and_its_callbacks_follow(bench: B
         for name in ("Ann", ""):
             send(bench, queue, generic, name)
             send(bench, queue, f"{queue}_fetch", name)
-    wait_for(lambda: len(done(bench)) == 12, 30)
+    wait_for(lambda: len(done(bench)) == 12)
 
     notes = done(bench)
     for queue in ("urgent", "slow"):

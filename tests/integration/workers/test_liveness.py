@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 
 import psutil
+import pytest
 
 from tests.integration.workers.bench.actors import STARTED
 from tests.integration.workers.conftest import Bench
@@ -52,6 +53,7 @@ def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_i
     assert health(bench, "urgent")[0] == 200
 
 
+@pytest.mark.long
 def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) -> None:
     pool = bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")

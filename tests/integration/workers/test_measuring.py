@@ -27,6 +27,7 @@ def test_samples_are_measured_in_every_kind_of_pool_and_the_widest_waits_best(be
     assert by_pool["processes:1x1"]["tasks_per_s"] <= 1 / 0.05
 
 
+@pytest.mark.long
 def test_each_sample_is_measured_and_computing_takes_its_time(bench: Bench) -> None:
     command = bench.start("measure_pools", "--tasks", "4", "--json", "--pools", "threads:1x1")
 
@@ -40,6 +41,7 @@ def test_each_sample_is_measured_and_computing_takes_its_time(bench: Bench) -> N
     assert told["cpu"]["pools"][0]["cpu_percent"] > told["http"]["pools"][0]["cpu_percent"]
 
 
+@pytest.mark.long
 def test_the_database_sample_waits_for_postgres_in_threads_and_in_greenlets(bench: Bench) -> None:
     with PostgresUnderTest() as postgres:
         bench.environment["DATABASE_URL"] = postgres.url
@@ -83,6 +85,7 @@ def test_what_cannot_be_measured_is_refused(bench: Bench, arguments: list[str], 
     assert said in bench.log()
 
 
+@pytest.mark.long
 def test_tasks_that_always_fail_suit_no_pool(bench: Bench) -> None:
     command = bench.start(
         "measure_pools", "urgent_job", '["measured", 1, "no such way"]', "--tasks=4", "--pools", "threads:1x4"

@@ -150,7 +150,7 @@ def test_after_kill_9_of_a_child_under_load_every_job_completes_and_no_other_chi
     killed_at = time.time()
     os.kill(victim, signal.SIGKILL)
 
-    wait_for(lambda: set(tokens) <= {note["token"] for note in module_bench.notes(ENDED)}, timeout_s=60)
+    wait_for(lambda: set(tokens) <= {note["token"] for note in module_bench.notes(ENDED)})
     after = titles_below(pools.pid)
     [killed] = [title for title, pid in before.items() if pid == victim]
     assert set(after) == set(before)

@@ -56,7 +56,7 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
 
     os.kill(first["pid"], signal.SIGKILL)
 
-    ends = wait_for(lambda: bench.ended(long), 30)
+    ends = wait_for(lambda: bench.ended(long))
     assert ends["pid"] != first["pid"]
     starts = [note["token"] for note in bench.notes("bench:started")]
     assert [starts.count(token) for token in short] == [1] * 50
@@ -65,28 +65,30 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
     wait_for(lambda: bench.waiting("urgent") == 0)
 
 
+@pytest.mark.long
 def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: RabbitBench) -> None:
     bench.start("runpool", "webhook")
     bench.wait_for_log("pool webhook: ready")
     ran = [bench.send("webhook", ms=2_000) for _ in range(8)]
-    first = wait_for(lambda: all(bench.started(token) for token in ran) and bench.started(ran[0]), 30)
+    first = wait_for(lambda: all(bench.started(token) for token in ran) and bench.started(ran[0]))
     stock = [bench.send("webhook") for _ in range(8)]
     wait_for(lambda: bench.waiting("webhook") == 0, what="all is in the child")
 
     os.kill(first["pid"], signal.SIGKILL)
 
-    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)), 60)
+    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)))
     alone = [line for line in bench.log().splitlines() if "runs alone" in line]
     assert len(alone) >= 8
     assert all("crashes=1" in line for line in alone)  # what ran crashed its child; nothing is suspected of more
     assert bench.broker.redeliveries.suspects("webhook") == {}
 
 
+@pytest.mark.long
 def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> None:
     pool = bench.start("runpool", "webhook")
     bench.wait_for_log("pool webhook: ready")
     ran = [bench.send("webhook", ms=1_000) for _ in range(8)]
-    wait_for(lambda: all(bench.started(token) for token in ran), 30)
+    wait_for(lambda: all(bench.started(token) for token in ran))
     stock = [bench.send("webhook") for _ in range(8)]
     wait_for(lambda: bench.waiting("webhook") == 0, what="all is in the child")
 
@@ -94,22 +96,22 @@ def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> 
     assert pool.wait(60) == 0
     bench.start("runpool", "webhook", log="second")
 
-    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)), 60)
+    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)))
     assert "runs alone" not in bench.log() + bench.log("second")
     assert bench.broker.redeliveries.suspects("webhook") == {}
 
 
-@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+@pytest.mark.parametrize("queue", ["webhook", pytest.param("urgent", marks=pytest.mark.long)])
 def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench: RabbitBench, queue: str) -> None:
     pool = bench.start("runpool", queue)
     bench.wait_for_log(f"pool {queue}: ready")
     sent = [bench.send(queue, ms=5) for _ in range(600)]
-    wait_for(lambda: len(bench.notes("bench:started")) > 50, 30)
+    wait_for(lambda: len(bench.notes("bench:started")) > 50)
 
     pool.terminate()
     assert pool.wait(60) == 0
     bench.start("runpool", queue, log="second")
 
-    wait_for(lambda: len({note["token"] for note in bench.notes("bench:ended")}) == len(sent), 60)
+    wait_for(lambda: len({note["token"] for note in bench.notes("bench:ended")}) == len(sent))
     assert "runs alone" not in bench.log("second")
     assert bench.broker.redeliveries.suspects(queue) == {}

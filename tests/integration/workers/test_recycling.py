@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+
+import pytest
 
 from switchyard.workers.shared.fork import resident_bytes
 from tests.integration.workers.bench.actors import ENDED, STARTED
@@ -32,10 +33,6 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
     pids = [note["pid"] for note in ends]
     assert len(set(pids)) >= 3
     assert most <= 3
-    at = sorted(note["at"] for note in ends)
-    longest_s = max(later - earlier for earlier, later in itertools.pairwise(at))
-    print(f"{len(set(pids))} children, longest time without an end {longest_s:.3f} s")
-    assert longest_s < 8  # on a busy machine; the figure is of tests/chaos/test_recycling.py
     report = wait_for(lambda: (found := bench.report("urgent")) and found.restarts and found)
     assert set(report.restarts) == {"recycled"}
 
@@ -69,6 +66,7 @@ def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(
     assert report.restarts == {"recycled": 1}
 
 
+@pytest.mark.long
 def test_a_long_task_of_a_child_that_is_replaced_ends_in_peace(bench: Bench) -> None:
     bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
     bench.wait_for_log("pool urgent: ready")
@@ -85,6 +83,7 @@ def test_a_long_task_of_a_child_that_is_replaced_ends_in_peace(bench: Bench) -> 
     bench.wait_for_log(f"(pid {first['pid']}) is replaced")
 
 
+@pytest.mark.long
 def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Bench) -> None:
     pool = bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
     bench.wait_for_log("pool urgent: ready")

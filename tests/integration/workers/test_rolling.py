@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 import uuid
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.integration.workers.newer import ENDED as NEWER_ENDED
 from tests.processes import titles_below
 from tests.waiting import wait_for
 
-VISIBLE_WITHIN_S = 15.0
 RUNS_WITHIN_S = 20.0  # they would be due again 30 s after they were parked
 
 
@@ -80,24 +78,19 @@ def roll(bench: Bench) -> Roll:
 
 def test_what_only_new_code_knows_is_seen_parked_and_runs_when_a_new_pool_starts(roll: Roll) -> None:
     roll.start("old")
-    sent_s = time.monotonic()
     tokens = {roll.send("audit", 0.0): 0.0 for _ in range(20)} | {
         roll.send("urgent_job", seconds=0.001): 0.001 for _ in range(20)
     }
 
     wait_for(lambda: all((found := roll.record(token)) and found.reason == "parked" for token in tokens))
     wait_for(lambda: roll.parked() == 40)
-    seen_s = time.monotonic() - sent_s
     records = [roll.record(token) for token in tokens]
     roll.start("new")
-    ready_s = time.monotonic()
     wait_for(lambda: len(roll.ran()) == 40, RUNS_WITHIN_S)
-    took_s = time.monotonic() - ready_s
 
     history = roll.account()
-    print(f"parked after {seen_s:.2f} s, done {took_s:.2f} s after a pool that knows them was ready\n{history}")
+    print(history)
     assert (len(history.accepted), history.lost, history.duplicated, history.unexpected) == (40, (), (), ())
-    assert seen_s < VISIBLE_WITHIN_S
     assert {(found.state, found.attempts) for found in records if found} == {("scheduled", 0)}
     assert dict(roll.ran()) == tokens
     assert roll.bench.notes(STARTED) == [], "the old actor was entered"
@@ -117,10 +110,10 @@ def test_rolling_with_work_waiting_has_every_job_done_by_a_worker_that_can_none_
         new_tokens[roll.send("urgent_job", seconds=0.005)] = 0.005
         if number == 30:
             os.kill(titles_below(new.pid)["urgent child 1"], signal.SIGKILL)
-    wait_for(lambda: {note["token"] for note in roll.bench.notes(ENDED)} >= set(old_tokens), 60)
+    wait_for(lambda: {note["token"] for note in roll.bench.notes(ENDED)} >= set(old_tokens))
     old.send_signal(signal.SIGTERM)
     assert old.wait(60) == 0
-    wait_for(lambda: {token for token, _ in roll.ran()} >= set(new_tokens), 60)
+    wait_for(lambda: {token for token, _ in roll.ran()} >= set(new_tokens))
 
     history = roll.account()
     dead = family_stats(RedisCalls(roll.bench.client), Keys().queue("urgent")).dead

@@ -42,7 +42,7 @@ def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(be
     tokens = [bench.send(queue) for queue in ("webhook", "urgent", "slow")]
 
     for token in tokens:
-        wait_for(lambda token=token: bench.ended(token), timeout_s=30)
+        wait_for(lambda token=token: bench.ended(token))
     assert dead.get("webhook", LETTER.id) == LETTER
     assert dead.count("webhook") == 1
     assert not [note for note in bench.notes("bench:started") if note["token"] == "given up"]

@@ -14,7 +14,7 @@ from tests.processes import titles_below
 from tests.waiting import wait_for
 
 
-@pytest.mark.parametrize("queue", ["urgent", "slow", "webhook"])
+@pytest.mark.parametrize("queue", ["urgent", "webhook", pytest.param("slow", marks=pytest.mark.long)])
 def test_a_task_that_asks_ends_at_once_and_waits_for_another_worker(bench: Bench, queue: str) -> None:
     pool = bench.start("runpool", queue, "--grace", "20")
     bench.wait_for_log(f"pool {queue}: ready")
@@ -32,6 +32,7 @@ def test_a_task_that_asks_ends_at_once_and_waits_for_another_worker(bench: Bench
     assert bench.ended(neighbour), "only a task that asks is interrupted"
 
 
+@pytest.mark.long
 def test_a_task_that_asks_may_end_where_only_its_child_is_replaced(bench: Bench) -> None:
     bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
     bench.wait_for_log("pool urgent: ready")
@@ -47,6 +48,7 @@ def test_a_task_that_asks_may_end_where_only_its_child_is_replaced(bench: Bench)
     assert bench.client.llen(ENDED) > 1
 
 
+@pytest.mark.long
 def test_a_task_of_a_child_that_is_replaced_is_told_when_its_pool_stops(bench: Bench) -> None:
     pool = bench.start("runpool", "urgent", "--grace", "10", settings="aging_settings")
     bench.wait_for_log("pool urgent: ready")

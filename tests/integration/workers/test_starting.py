@@ -38,18 +38,6 @@ def test_manage_check_names_the_mistakes_of_a_wrong_yard(bench: Bench) -> None:
     assert "pool urgent: (switchyard.E011) serves 'webhook-dead'" in bench.log()
 
 
-def test_a_broker_that_throws_work_away_is_refused(bench: Bench, tmp_path: Path) -> None:
-    with EmbeddedServer(tmp_path / "valkey") as server:
-        evicting = Bench(server.url, tmp_path)
-        evicting.client.config_set("maxmemory-policy", "allkeys-lru")
-
-        pool = evicting.start("runpool", "urgent")
-
-        assert pool.wait(60) == 78
-        assert "maxmemory-policy is 'allkeys-lru'" in evicting.log()
-        evicting.stop_all()
-
-
 def test_a_taken_metrics_port_is_refused(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         pool = bench.start("runpool", "urgent", "--metrics-port", str(taken.getsockname()[1]))

@@ -20,7 +20,7 @@ def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench: Be
     bench.client.set(TO_LOSE, 1)
     lost = bench.send(queue)
 
-    ended = wait_for(lambda: bench.ended(lost), 30)
+    ended = wait_for(lambda: bench.ended(lost))
     report = wait_for(lambda: (found := bench.report(queue)) and found.restarts and found)
     assert ended["pid"] != pid
     assert len([note for note in bench.notes("bench:started") if note["token"] == lost]) == 1

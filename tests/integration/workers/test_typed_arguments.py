@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.wiring import build_yard
-from tests.integration.workers.bench.typed import GOT, NAMES, QUEUES, declare
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench
+from tests.integration.workers.typed.arguments import GOT, NAMES, QUEUES, declare
 from tests.unit.broker.queue.arguments.kinds import KINDS, told
 from tests.waiting import wait_for
 
@@ -29,8 +29,8 @@ EXAMPLES = 12  # tests/unit/broker/queue/arguments has hundreds for each type
 @pytest.fixture(scope="module")
 def pools(module_bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
     """All pools of the small yard, up."""
-    process = module_bench.start("runpools")
-    module_bench.wait_for_log("pools: all ready", timeout_s=60)
+    process = module_bench.start("runpools", settings="typed_settings")
+    module_bench.wait_for_log("pools: all ready")
     yield process
 
 
@@ -59,7 +59,7 @@ def test_every_type_comes_out_the_same_of_threads_processes_and_greenlets(
                 messages.append(actors[queue].message(token, **values))
         sender.enqueue_many(messages)
 
-        wait_for(lambda: module_bench.client.llen(GOT) == len(sent), timeout_s=30)
+        wait_for(lambda: module_bench.client.llen(GOT) == len(sent))
         got = dict(module_bench.notes(GOT))
         module_bench.client.delete(GOT)
         assert got == sent

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from benchmarks import postgres
 from benchmarks.environments import LOCKS, Environments
 from benchmarks.peers import PEERS
 
@@ -18,25 +15,6 @@ def test_a_peer_without_its_checkout_is_left_out_once_and_by_name(tmp_path: Path
         assert Environments(tmp_path).prepare([PEERS["streams"], PEERS["dramatiq"]], left_out) == [PEERS["dramatiq"]]
 
     assert left_out == ["streams is left out: no checkout of it was named; --streams-checkout DIR names one"]
-
-
-def test_a_peer_without_its_interpreter_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    left_out: list[str] = []
-
-    assert Environments(tmp_path).prepare([PEERS["bullmq"]], left_out) == []
-
-    assert "install Node.js" in left_out[0]
-
-
-def test_a_peer_without_its_database_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_programs", lambda: None)
-    monkeypatch.setattr(postgres.os, "geteuid", lambda: 1_000)
-    left_out: list[str] = []
-
-    assert Environments(tmp_path).prepare([PEERS["procrastinate"]], left_out) == []
-
-    assert left_out == ["procrastinate is left out: PostgreSQL is not here; run: sudo apt install postgresql"]
 
 
 def test_every_adapter_is_there_and_every_foreign_one_is_pinned_with_hashes() -> None:

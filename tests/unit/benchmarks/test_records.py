@@ -42,10 +42,6 @@ def test_what_was_sent_through_json_is_read_back(path: Path) -> None:
     assert -60_000 <= record.waited_ms < -59_000
 
 
-def test_a_payload_is_about_200_bytes_of_json() -> None:
-    assert 180 <= len(json.dumps(records.payload(123_456))) <= 240
-
-
 def test_probes_and_half_written_records_are_not_read(path: Path) -> None:
     for number in (1, records.PROBE, 2):
         records.write({"sent_s": 0.0, "number": number})
@@ -53,13 +49,3 @@ def test_probes_and_half_written_records_are_not_read(path: Path) -> None:
         file.write(b"\0" * 23)
 
     assert [record.number for record in records.read(path)] == [1, 2]
-
-
-def test_workers_go_on_after_the_file_was_emptied(path: Path) -> None:
-    records.write({"sent_s": 0.0, "number": 1})
-
-    with path.open("r+b") as file:
-        file.truncate(0)
-    records.write({"sent_s": 0.0, "number": 2})
-
-    assert [record.number for record in records.read(path)] == [2]

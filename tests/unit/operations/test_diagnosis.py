@@ -9,7 +9,6 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
-from switchyard.broker.shapes import QueuePause
 from switchyard.broker.stores.pool_reports import Instruction, SilentSupervisor
 from switchyard.operations.diagnosis import Verdict, diagnose
 from switchyard.operations.findings import lateness
@@ -18,7 +17,7 @@ from switchyard.operations.findings.facts import Flood, HeldGroup
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.lateness import holders_text, slot_holders
 from switchyard.operations.queries import YardState
-from switchyard.operations.server_state import REFUSALS, ServerState
+from switchyard.operations.server_state import ServerState
 from switchyard.queues.facts import all_queues_sentence
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
@@ -97,30 +96,6 @@ def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_i
     assert found.action == "Check the broker again"
 
 
-def test_broker_that_refuses_work_is_the_cause_of_everything_else() -> None:
-    silent = replace(
-        state(lane("mail", 3, age_ms=41_000), down("mail"), down("hooks"), scheduler_up=False),
-        server=ServerState(*REFUSALS["OOM"]),
-    )
-    found = verdict(silent, LOCKED)
-
-    assert (found.level, found.label, found.also) == ("bad", "Broker refuses", ())
-    assert "its memory is full" in found.sentence
-    assert "CONFIG SET maxmemory" in found.then and "no need to restart" in found.then
-
-
-def test_broker_that_would_drop_work_is_told_first() -> None:
-    evicting = ServerFinding("evicting", "error", "maxmemory-policy is 'allkeys-lru'", "Run `CONFIG SET`.")
-    found = verdict(
-        replace(state(lane("mail", 3, age_ms=41_000), down("mail")), server=ServerState(findings=(evicting,)))
-    )
-
-    assert (found.level, found.label) == ("bad", "Unsafe")
-    assert found.sentence == "The broker is not safe: maxmemory-policy is 'allkeys-lru'."
-    assert found.then == "Run `CONFIG SET`. New jobs are refused with 503 until then; waiting messages still run."
-    assert len(found.also) == 1
-
-
 def test_broker_that_is_nearly_full_is_told_last() -> None:
     full = ServerFinding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
     found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))))
@@ -148,41 +123,12 @@ def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
-def test_pool_that_is_down_with_work_waiting_is_named() -> None:
-    found = verdict(state(lane("mail", 3, age_ms=41_000), down("mail")))
-
-    assert found.sentence == "mail starts nothing, because no pool serves it: no supervisor of it reports; 3 jobs wait."
-    assert "`manage.py switchyard runpool mail`" in found.then
-
-
 def test_the_step_for_a_supervisor_on_another_host_names_both_cases() -> None:
     gone = replace(down("mail"), silent=(SilentSupervisor("mail", "elsewhere", 4711, 1),))
     found = verdict(state(lane("mail", 3, age_ms=41_000), gone))
 
     assert "(pid 4711 on elsewhere) has not reported for" in found.sentence
     assert "`kill -CONT 4711`" in found.then and "`manage.py switchyard runpool mail`" in found.then
-
-
-def test_pools_are_given_time_to_report_after_the_broker_is_back() -> None:
-    gone = replace(down("mail"), silent=(SilentSupervisor("mail", "elsewhere", 4711, 1),))
-    found = verdict(replace(state(lane("mail", 3, age_ms=900), gone), returned_s=3.0))
-
-    assert (found.level, found.label) == ("warn", "Broker is back")
-    assert found.sentence == "The broker answers again since 3.0 s, and mail has not reported since."
-
-
-def test_late_because_one_actor_holds_every_slot() -> None:
-    now = state(LATE, pool("mail", busy=4))
-    found = diagnose(facts(now, [running("export", "mail")] * 4), (), 0)
-
-    assert found.sentence == (
-        "mail is 41 × behind its promise, because 4 × export hold all 4 slots; 64 jobs wait, the oldest for 41 s."
-    )
-    assert (found.action, found.href) == (
-        "Show who holds the 4 slots of mail",
-        "/admin/operations/queues/mail/#sy-holders",
-    )
-    assert "more slots" in found.then
 
 
 def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,23 +206,6 @@ def test_late_with_free_slots_says_so() -> None:
 
     assert "its free slots start nothing" in verdict(state(LATE, pool("mail", busy=1, beat_at=now))).sentence
     assert "its pool has not reported for" in verdict(state(LATE, pool("mail", busy=1, beat_at=now - 9_000))).sentence
-
-
-def test_a_pause_names_who_set_it_why_and_until_when_and_leads_to_its_end() -> None:
-    now = state(lane("mail", 5, age_ms=41_000), paused=True)
-    bare = verdict(now)
-    pause = QueuePause(until=1_790_000_000_000, by="ada", reason="disk is full")
-    found = verdict(replace(now, queues=(replace(now.queues[0], pause=pause), now.queues[1])))
-
-    assert bare.sentence == "mail starts nothing, because an operator paused it; 5 jobs wait."
-    assert found.sentence == (
-        "mail starts nothing, because ada paused it until 2026-09-21 14:13 UTC (disk is full); 5 jobs wait."
-    )
-    idle = replace(now, queues=(replace(now.queues[0], live=lane("mail")), now.queues[1]))
-    assert verdict(idle).action == "Resume mail…"
-    assert "paused it; nothing waits yet." in verdict(idle).sentence
-    assert (found.action, found.href) == ("Resume mail and start 5 jobs…", "/admin/operations/queues/mail/resume/")
-    assert "It resumes by itself at 14:13:20 UTC" in found.then
 
 
 def test_pool_that_works_without_pause_has_a_free_slot_now_and_then() -> None:
@@ -370,12 +299,6 @@ def test_worst_finding_leads_and_the_others_follow() -> None:
     ]
 
 
-def test_yard_without_a_scheduler_is_a_warning() -> None:
-    found = verdict(state(scheduler_up=False))
-
-    assert (found.level, found.label) == ("warn", "No scheduler")
-
-
 def test_the_two_with_the_most_slots_are_named() -> None:
     runs = [running(actor, "mail") for actor in ("export", "news", "export", "news", "export", "one", "two")]
     counts = slot_holders(YARD, runs)
@@ -383,10 +306,3 @@ def test_the_two_with_the_most_slots_are_named() -> None:
     assert holders_text(counts["mail"]) == "3 × export, 2 × news, 2 × others"
     assert slot_holders(YARD, [running("export", "retries")]) == {}
     assert slot_holders(YARD, [running("hook", "hooks")]) == {"hooks": Counter(hook=1)}
-
-
-def test_a_server_that_answers_with_an_error_is_not_called_away() -> None:
-    found = diagnose(None, (), 0, ServerFinding("wrong_type", "error", "something else wrote to 1 key", "Rename it."))
-
-    assert found.sentence == "The broker is not safe: something else wrote to 1 key."
-    assert (found.label, found.then, found.action) == ("Unsafe", "Rename it.", "Check the broker again")

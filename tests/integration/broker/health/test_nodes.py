@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from switchyard.broker.health.cluster_ids import marks_of, unmarked_nodes
-from switchyard.broker.health.nodes import LOOK_S, AwayPart, away_part, by_code, places_of, read_nodes
+from switchyard.broker.health.nodes import AwayPart, away_part, by_code, places_of, read_nodes
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.keys.parts import PARTS
@@ -158,12 +157,9 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > until_s, what="the others are renewed")
         codes = {found.code for found in by_code(read_nodes(calls, production=True))}
         health = watch.look()
-        began_s = time.monotonic()
         part = away_part(calls, KEYS, QUEUES, also=[KEYS.queue("b").token, KEYS.queue("c").token])
-        took_s = time.monotonic() - began_s
 
         assert part == AwayPart((dead.address,), ("b",), frozenset({KEYS.queue("b").token}))
-        assert took_s < 5 * LOOK_S
         assert not keeper.away
         assert codes == {"node_away"}
         assert not health.pause and health.red

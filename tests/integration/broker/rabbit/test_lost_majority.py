@@ -119,23 +119,22 @@ def test_a_lost_majority_is_told_until_it_is_back(nodes: tuple[RabbitServer, ...
     assert examined(first) == {}
 
     start(others[0])
-    wait_for(lambda: broker.switchyard.transport.confirms(), 60)
+    wait_for(lambda: broker.switchyard.transport.confirms())
     for node in others:
         node.kill()
-    status, fact, took_s = readiness()
+    status, fact, _ = readiness()
     assert (status, fact.partition(": ")[0]) == (503, "accepts no work")
     assert "most nodes of RabbitMQ are away" in fact
-    assert took_s < 2.0
     found = examined(first)["takes_no_work"]
     assert "quorum queues confirm nothing" in found.seen and "rabbitmqctl cluster_status" in found.next
     assert "most nodes of RabbitMQ" in yard_state().server.refusal
 
     start(*others)
-    wait_for(lambda: readiness()[0] == 200, 60)
+    wait_for(lambda: readiness()[0] == 200)
     assert examined(first) == {}
     assert yard_state().server.refusal == ""
     broker.enqueue(message(2))
-    wait_for(lambda: broker.count([("default", "switchyard.default")]) == [2], 30)
+    wait_for(lambda: broker.count([("default", "switchyard.default")]) == [2])
     with broker.publishers.channel() as channel:
         assert channel.queue_declare(EMPTY, passive=True).method.message_count == 0
 
@@ -146,9 +145,8 @@ def test_a_server_of_one_node_is_ready_and_one_that_is_away_is_not(rabbitmq_serv
     assert readiness()[:2] == (200, "answers")
     assert examined(rabbitmq_server) == {}
     yard_on("amqp://guest:guest@127.0.0.1:1/")
-    status, fact, took_s = readiness()
+    status, fact, _ = readiness()
     assert (status, fact) == (503, "AMQPConnectionError")
-    assert took_s < 2.5
 
 
 def test_classic_queues_are_asked_nothing(rabbitmq_server: RabbitServer, yard_on: Any) -> None:

@@ -202,14 +202,11 @@ def test_a_send_to_a_server_that_does_not_answer_ends_and_says_what_is_known(
     broker.enqueue(message)
 
     proxy.stall()
-    began_s = time.monotonic()
     with pytest.raises(BrokerUnavailable) as refused:
         broker.enqueue(message)
-    took_s = time.monotonic() - began_s
     proxy.pass_()
 
     assert refused.value.outcome == outcome
-    assert took_s < 15
 
 
 def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard: Build, proxy: FaultProxy) -> None:

@@ -64,7 +64,7 @@ def test_tasks_of_half_of_the_timeout_run_once_however_long_they_wait(
 
     with run_worker(broker=broker, threads=1):
         ids = [job.send(number).message_id for number in range(6)]
-        wait_for(lambda: all(broker.switchyard.records.read(id_).state == "succeeded" for id_ in ids), 60)
+        wait_for(lambda: all(broker.switchyard.records.read(id_).state == "succeeded" for id_ in ids))
 
     assert ran == Counter(range(6))
     assert broker.lane_stats("work").waiting == 0
@@ -86,7 +86,7 @@ def test_a_task_longer_than_the_timeout_is_given_to_another_worker_as_well(
         id_ = first.get_actor("job").send().message_id
         wait_for(lambda: starts)
         with run_worker(broker=second, threads=1):
-            wait_for(lambda: len(starts) == 2, 30)
+            wait_for(lambda: len(starts) == 2)
             go_on.set()
             wait_for(lambda: first.switchyard.records.read(id_).state == "succeeded")
 

@@ -124,11 +124,11 @@ def test_a_scheduler_drops_what_was_purged_and_ends_an_undo_that_was_begun(
     for job in ("dropped", "late"):
         enqueue(pools.broker, ledger, job, delay_ms=600_000 if job == "late" else None)
     set_aside(family, "drop", by="test", undo_ms=0)
-    wait_for(lambda: not purges(family), 30, what="what was purged is dropped")
+    wait_for(lambda: not purges(family), what="what was purged is dropped")
     enqueue(pools.broker, ledger, "kept")
     set_aside(family, "undo", by="test")
     room.call(script("claim_purge"), [family.keys.purges], ["undo", "undo"])  # by an operator's process that ended then
-    wait_for(lambda: not purges(family), 30, what="what was set aside is put back")
+    wait_for(lambda: not purges(family), what="what was set aside is put back")
     ledger.close()
 
     assert room.command("HKEYS", family.keys.bodies) == [b"kept"]
@@ -149,7 +149,7 @@ def test_processes_of_each_role_run_jobs_and_go_on_after_a_master_was_emptied(
     def run(*jobs: str) -> None:
         for job in jobs:
             assert enqueue(pools.broker, ledger, job, delay_ms=50 if job.endswith("3") else None)
-        wait_for(lambda: all(ledger.of("completed", job) for job in jobs), 60, what=f"{jobs[0]} and others ran")
+        wait_for(lambda: all(ledger.of("completed", job) for job in jobs), what=f"{jobs[0]} and others ran")
 
     run(*(f"job-{uuid.uuid4().hex[:8]}{number}" for number in range(10)))  # one fails once, one is delayed
     assert "paused" in manage("queues", "pause", QUEUE, "--reason", "a test")
@@ -159,12 +159,12 @@ def test_processes_of_each_role_run_jobs_and_go_on_after_a_master_was_emptied(
     assert "2 messages" in manage("queues", "purge", QUEUE, "--yes", "--reason", "a test")
     assert "2 messages" in manage("queues", "purge", QUEUE, "--undo")
     assert "resumed" in manage("queues", "resume", QUEUE)
-    wait_for(lambda: ledger.of("completed", "back"), 30, what="what was put back ran")
+    wait_for(lambda: ledger.of("completed", "back"), what="what was put back ran")
     bare = _without_queue(cluster)
     bare.ask("FLUSHALL")
     worker.wait_for_log(f"paused, it fetches nothing: .*node {bare.address} lost keys")
     assert "accepted" in manage("broker", "accept")
-    wait_for(lambda: worker.log().count("pool work: ready") > 1, 30, what="the pool fetches again")
+    wait_for(lambda: worker.log().count("pool work: ready") > 1, what="the pool fetches again")
     run("afterwards")
     found = json.loads(manage("doctor", "--json"))["findings"]
     ledger.close()

@@ -52,12 +52,10 @@ def test_the_servers_clock_is_asked_for_once_in_ten_seconds(valkey: redis.Redis)
 
 def test_a_server_that_is_away_leaves_the_clock_as_it_is() -> None:
     calls = calls_on(connect("redis://127.0.0.1:1/0"))
-    began_s = time.monotonic()
 
     ServerClock(calls).compare()
 
     assert CLOCK.ahead_ms is None
-    assert time.monotonic() - began_s < 10
 
 
 def test_a_message_is_no_older_on_a_host_whose_clock_is_off(yard_broker: Any, run_worker: Any, off: timedelta) -> None:

@@ -12,7 +12,6 @@ from django.db import connection
 from dramatiq.middleware import CurrentMessage
 from gevent import monkey
 
-from tests.integration.workers.bench.typed import declare
 from tests.ways import WAYS
 
 STARTED, ENDED = "bench:started", "bench:ended"
@@ -56,6 +55,3 @@ def run(token: str, ms: int, how: str) -> None:
         place["database"] = cursor.fetchone()[0]
     WAYS[how](ms / 1000)
     client.rpush(ENDED, json.dumps({**place, "at": time.time()}))
-
-
-declare()

@@ -93,6 +93,7 @@ def test_pools_are_replaced_one_at_a_time_and_each_when_its_successor_is_ready(
     assert len(bench.notes("bench:started")) == len(sent)
 
 
+@pytest.mark.long
 def test_a_pool_that_does_not_start_keeps_its_old_one_while_the_others_are_replaced(
     bench: Bench, changing: Changing
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_pool_that_does_not_start_keeps_its_old_one_while_the_others_are_repla
     assert changing.says() == "three"
 
 
+@pytest.mark.long
 def test_a_change_during_a_replacement_starts_over_with_the_newest_code(bench: Bench, changing: Changing) -> None:
     reloader = bench.start("runpools", "--reload", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
@@ -131,6 +133,7 @@ def test_a_change_during_a_replacement_starts_over_with_the_newest_code(bench: B
     assert bench.log().count("pools: all drained") == 2
 
 
+@pytest.mark.long
 def test_code_that_fails_during_a_replacement_leaves_one_pool_of_each(bench: Bench, changing: Changing) -> None:
     reloader = bench.start("runpools", "--reload", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
@@ -161,6 +164,7 @@ def test_ctrl_c_during_a_replacement_ends_everything(bench: Bench, changing: Cha
     assert bench.log().count("pools: all drained") == 2
 
 
+@pytest.mark.long
 def test_a_pool_that_drains_for_long_does_not_hold_back_the_next(bench: Bench, changing: Changing) -> None:
     reloader = bench.start("runpools", "--reload", "--grace", "25", "slow", "urgent", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
@@ -179,6 +183,7 @@ def test_a_pool_that_drains_for_long_does_not_hold_back_the_next(bench: Bench, c
     assert bench.ended(held)
 
 
+@pytest.mark.long
 def test_gevent_pools_of_one_parent_are_replaced_together_and_ctrl_c_does_not_cut_their_drain(
     bench: Bench, changing: Changing
 ) -> None:

@@ -58,12 +58,10 @@ def test_whoever_waits_is_woken_by_room() -> None:
     taken: list[int] = []
     waiter = threading.Thread(target=lambda: taken.append(credit.acquire("waiter", timeout_s=60)))
     waiter.start()
-    started = time.monotonic()
     credit.release_finished()
     waiter.join(30)
 
     assert taken == [1]
-    assert time.monotonic() - started < 20
 
 
 def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
 import dramatiq
 import pytest
@@ -127,7 +128,7 @@ def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit
     assert 0 < leases.take_isolated_waiting() < 20
 
 
-@pytest.mark.parametrize("ticks", [3.8, pytest.param(1.9, marks=pytest.mark.long)])
+@pytest.mark.parametrize("ticks", [inf, pytest.param(1.9, marks=pytest.mark.long)])
 def test_a_record_of_a_cancelled_job_costs_no_more_than_a_second_while_the_server_is_down(
     monkeypatch: pytest.MonkeyPatch, ticks: float
 ) -> None:

@@ -1,0 +1,1 @@
+"""An app with an actor for each kind of pool that takes every type of arguments."""
