@@ -11,7 +11,6 @@ import switchyard
 from project import database
 from project.config import BASE_DIR, load, make_metrics_dir
 from switchyard.broker.errors import SwitchyardError
-from switchyard.console.page_folders import FOLDERS
 from switchyard.files.declared import storage_of
 
 EX_CONFIG = 78
@@ -53,7 +52,6 @@ PRODUCT_APPS = [
     "apps.exports",
 ]
 INSTALLED_APPS = [
-    "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -105,7 +103,7 @@ AXES_IPWARE_META_PRECEDENCE_ORDER = ["REMOTE_ADDR"]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [*FOLDERS, BASE_DIR / "project" / "templates"],  # every page stands in the frame, 403 and 404 too
+        "DIRS": [BASE_DIR / "project" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

@@ -36,6 +36,7 @@ def old_admin_page(request: HttpRequest, label: str, page: str) -> HttpResponseR
 
 
 check_foreign_lists(admin.site)
+admin.site.site_url = None  # the room, which base_site.html links
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
 handler400 = "project.error_pages.bad_request"

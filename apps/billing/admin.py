@@ -14,25 +14,16 @@ from django.utils.html import format_html
 from dramatiq.actor import Actor
 
 from apps.billing.actors import apply_payment_event, reconcile_month
-from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
+from apps.billing.models import EventState, PaymentEvent, Reconciliation, ReconciliationEntry
 from switchyard.broker.errors import BrokerError
-from switchyard.console.admin_base import ModelAdmin, display
-from switchyard.console.formatting import ago
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks, actor_link
 from switchyard.jobs.services import submit
 
-OUTCOME_COLOURS = {
-    Outcome.MATCHED: "success",
-    Outcome.MISSING: "danger",
-    Outcome.UNDERPAID: "warning",
-    Outcome.OVERPAID: "warning",
-}
-STATE_COLOURS = {EventState.RECEIVED: "info", EventState.APPLIED: "success", EventState.UNPLACED: "danger"}
-
 
 def send_each(
-    model_admin: ModelAdmin, request: HttpRequest, actor: Actor[Any, Any], calls: list[dict[str, Any]], verb: str
+    model_admin: CheckedQuery, request: HttpRequest, actor: Actor[Any, Any], calls: list[dict[str, Any]], verb: str
 ) -> None:
     """Enqueue one job for each call when the transaction commits, and report the outcome to the user."""
 
@@ -51,18 +42,15 @@ def send_each(
 
 
 @admin.register(Reconciliation)
-class ReconciliationAdmin(ReadOnly, ModelAdmin):
+class ReconciliationAdmin(ReadOnly, CheckedQuery):
     """Reconciled months. Adding a month reconciles it."""
 
-    menu_title = "Reconciled months"
     list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
     list_per_page = 50
     search_fields = ["month"]
     search_help_text = "Month (2026-10)"
     readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
     actions = ["reconcile_again"]
-    sending_acts = ("reconcile_again",)
-    main_act = "reconcile_again"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may start a reconciliation, the same permission."""
@@ -72,17 +60,7 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
         """Return the fields; a new month has no results yet."""
         return [*super().get_fields(request, obj), "invoices", "made_by"] if obj else ["month"]
 
-    def heading(self, row: Reconciliation) -> str:
-        """Return the page's heading."""
-        return f"Reconciliation of {row.month}"
-
-    def facts(self, row: Reconciliation) -> list[tuple[str, str]]:
-        """Return the invoices by outcome, and how long ago the last run ended."""
-        ended = ago(row.finished_at) if row.finished_at else "Not yet"
-        found = (row.matched, "paid exactly"), (row.unmatched, "not paid exactly"), (row.corrected, "corrected")
-        return [*((f"{count:,}", f"invoices {how}") for count, how in found), (ended, "last run ended")]
-
-    @display(description="actor")
+    @admin.display(description="actor")
     def made_by(self, reconciliation: Reconciliation) -> str:
         """Link the actor that reconciles a month."""
         return actor_link(reconcile_month.actor_name)
@@ -101,50 +79,33 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
         """Enqueue a reconciliation of each chosen month."""
         self._enqueue(request, list(queryset.values_list("month", flat=True)))
 
-    @display(description="Invoices")
+    @admin.display(description="Invoices")
     def invoices(self, reconciliation: Reconciliation) -> str:
         """Link to the month's entries."""
         address = reverse("admin:billing_reconciliationentry_changelist")
-        return format_html(
-            '<a class="sy-link" href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk
-        )
+        return format_html('<a href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk)
 
     def _enqueue(self, request: HttpRequest, months: list[str]) -> None:
         send_each(self, request, reconcile_month, [{"month": month} for month in months], "reconciling")
 
 
 @admin.register(ReconciliationEntry)
-class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
+class ReconciliationEntryAdmin(ReadOnly, CheckedQuery):
     """Reconciled invoices and their outcomes."""
 
-    menu_title = "Reconciled invoices"
-    list_display = ["invoice", "reconciliation", "expected", "paid", "shown_outcome", "corrected_from", "corrected_at"]
+    list_display = ["invoice", "reconciliation", "expected", "paid", "outcome", "corrected_from", "corrected_at"]
     list_per_page = 50
     list_filter = ["outcome", "corrected_from", "reconciliation"]
     list_select_related = ["invoice", "reconciliation"]
     search_fields = ["invoice__number", "invoice__customer__name", "invoice__customer__company"]
     search_help_text = "Invoice number, customer or company"
-    badge = "shown_outcome"
-
-    def heading(self, row: ReconciliationEntry) -> str:
-        """Return the page's heading."""
-        return f"{row.invoice} in {row.reconciliation}"
-
-    def facts(self, row: ReconciliationEntry) -> list[tuple[str, str]]:
-        """Return what was due and what was paid."""
-        return [(f"{row.expected:,} {row.invoice.currency}", "expected"), (f"{row.paid:,}", "paid")]
-
-    @display(description="Outcome", ordering="outcome", label=OUTCOME_COLOURS)
-    def shown_outcome(self, entry: ReconciliationEntry) -> tuple[str, str]:
-        """Return the outcome and its label."""
-        return entry.outcome, entry.get_outcome_display()
 
 
 @admin.register(PaymentEvent)
 class PaymentEventAdmin(ReadOnly, JobLinks):
     """Received payment events."""
 
-    list_display = ["external_id", "shown_state", "payment", "received_at", "applied_at"]
+    list_display = ["external_id", "state", "payment", "received_at", "applied_at"]
     list_per_page = 50
     list_filter = ["state", "received_at"]
     list_select_related = ["payment"]
@@ -152,10 +113,6 @@ class PaymentEventAdmin(ReadOnly, JobLinks):
     search_help_text = "Id of the event or payment, or job id"
     date_hierarchy = "received_at"
     actions = ["apply_again"]
-    sending_acts = ("apply_again",)
-    badge = "shown_state"
-    main_act = "apply_again"
-    code_fields = ["external_id"]
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may apply events."""
@@ -166,8 +123,3 @@ class PaymentEventAdmin(ReadOnly, JobLinks):
         """Enqueue the chosen events that were not applied, for example after their invoice was created."""
         waiting = queryset.exclude(state=EventState.APPLIED).values_list("pk", flat=True)
         send_each(self, request, apply_payment_event, [{"event_id": pk} for pk in waiting], "applying")
-
-    @display(description="State", ordering="state", label=STATE_COLOURS)
-    def shown_state(self, event: PaymentEvent) -> tuple[str, str]:
-        """Return the state and its label."""
-        return event.state, event.get_state_display()

@@ -17,8 +17,6 @@ from django.utils.html import format_html
 
 from apps.exports.actors import export_dataset
 from apps.exports.models import Export
-from switchyard.console.admin_base import display
-from switchyard.console.formatting import ago
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.downloads import download
 from switchyard.jobs.passport.row_jobs import JobLinks
@@ -35,19 +33,11 @@ class ExportAdmin(ReadOnly, JobLinks):
     search_fields = ("filename", "=job_id")
     search_help_text = "File name or job id"
     actions = ("export_again",)
-    sending_acts = ("export_again",)
-    main_act = "export_again"
     fields = (
         "download_link", "job_id", "dataset", "format", "row_count", "filename", "content_type", "size_bytes", "file",
         "sha256", "created_at",
     )  # fmt: skip
-    code_fields = ("file", "sha256", "content_type")
     list_per_page = 50
-
-    def facts(self, row: Export) -> list[tuple[str, str]]:
-        """Return the rows, the size and the age of the file."""
-        size = filesizeformat(row.size_bytes)
-        return [(f"{row.row_count:,}", "rows"), (size, row.get_format_display()), (ago(row.created_at), "exported")]
 
     def get_urls(self) -> list[Any]:
         """Add the URL of the download."""
@@ -58,16 +48,16 @@ class ExportAdmin(ReadOnly, JobLinks):
         """Return whether the user may export."""
         return request.user.has_perm("exports.run_export")
 
-    @display(description="size", ordering="size_bytes")
+    @admin.display(description="size", ordering="size_bytes")
     def shown_size(self, export: Export) -> str:
         """Return the file's size as text."""
         return filesizeformat(export.size_bytes)
 
-    @display(description="file")
+    @admin.display(description="file")
     def download_link(self, export: Export) -> str:
         """Return a link to the file."""
         address = reverse("admin:exports_export_download", args=[export.pk])
-        return format_html('<a class="sy-link" href="{}">Download</a>', address)
+        return format_html('<a href="{}">Download</a>', address)
 
     @admin.action(description="Export again", permissions=["run"])
     def export_again(self, request: HttpRequest, exports: QuerySet[Export]) -> None:

@@ -14,15 +14,13 @@ from django.utils.html import format_html
 from apps.images import requests
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from switchyard.broker.errors import BrokerError
-from switchyard.console.admin_base import ModelAdmin, TabularInline, display, label_of
-from switchyard.console.formatting import ago, counted
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.files.errors import StorageUnavailable
 from switchyard.jobs.downloads import unavailable
 from switchyard.jobs.passport.row_jobs import JobLinks
 from switchyard.jobs.results import open_result
 
-STATE_COLOURS = {ThumbnailState.WAITING: "info", ThumbnailState.MADE: "success", ThumbnailState.REFUSED: "danger"}
 PREVIEW_TYPES = ("image/webp", "image/png")
 # Width and height in CSS pixels.
 SMALL_PREVIEW = (64, 40)
@@ -33,7 +31,7 @@ PREVIEW = (640, 480)
 class ThumbnailAdmin(ReadOnly, JobLinks):
     """Thumbnails with previews."""
 
-    list_display = ("small_preview", "source", "box", "shown_state", "refusal", "created_at", "finished_at")
+    list_display = ("small_preview", "source", "box", "state", "refusal", "created_at", "finished_at")
     list_display_links = ("small_preview", "source")
     list_filter = ("state", "created_at")
     list_select_related = ("picture",)
@@ -43,9 +41,6 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
         "preview", "picture", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
     actions = ("make_again",)
-    sending_acts = ("make_again",)
-    badge = "shown_state"
-    main_act = "make_again"
     list_per_page = 50
 
     def get_urls(self) -> list[Any]:
@@ -76,38 +71,33 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
                 headers={"Content-Security-Policy": "default-src 'none'; sandbox"},
             )
 
-    @display(description="Preview")
+    @admin.display(description="Preview")
     def small_preview(self, thumbnail: Thumbnail) -> str:
         """Return the thumbnail, small."""
         return _image(thumbnail, SMALL_PREVIEW)
 
-    @display(description="Preview")
+    @admin.display(description="Preview")
     def preview(self, thumbnail: Thumbnail) -> str:
         """Return the thumbnail."""
         return _image(thumbnail, PREVIEW)
 
-    @display(description="Picture", ordering="picture")
+    @admin.display(description="Picture", ordering="picture")
     def source(self, thumbnail: Thumbnail) -> str:
         """Return the origin of the picture."""
         return str(thumbnail.picture)
 
-    @display(description="At most")
+    @admin.display(description="At most")
     def box(self, thumbnail: Thumbnail) -> str:
         """Return the requested size."""
         return f"{thumbnail.width} × {thumbnail.height}"
 
-    @display(description="Is")
+    @admin.display(description="Is")
     def size(self, thumbnail: Thumbnail) -> str:
         """Return the size and type of the thumbnail."""
         made = thumbnail.result
         if not made:
             return "–"
         return f"{made['width']} × {made['height']}, {made['size_bytes']} bytes, {made['content_type']}"
-
-    @display(description="State", ordering="state", label=STATE_COLOURS)
-    def shown_state(self, thumbnail: Thumbnail) -> tuple[str, str]:
-        """Return the state, coloured."""
-        return thumbnail.state, thumbnail.get_state_display()
 
     @admin.action(description="Make again", permissions=["remake"])
     def make_again(self, request: HttpRequest, thumbnails: QuerySet[Thumbnail]) -> None:
@@ -120,28 +110,22 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
             messages.success(request, f"{len(jobs)} on the way, each in a new job.")
 
 
-class ThumbnailInline(ReadOnly, TabularInline):
+class ThumbnailInline(ReadOnly, admin.StackedInline):
     """The thumbnails of a picture, on its page."""
 
     model = Thumbnail
     extra = 0
     show_change_link = True
-    hide_title = True
-    fields = readonly_fields = ("size", "shown_state", "refusal", "finished_at")
+    fields = readonly_fields = ("size", "state", "refusal", "finished_at")
 
-    @display(description="At most")
+    @admin.display(description="At most")
     def size(self, thumbnail: Thumbnail) -> str:
         """Return the requested size."""
         return f"{thumbnail.width} × {thumbnail.height}"
 
-    @display(description="State")
-    def shown_state(self, thumbnail: Thumbnail) -> str:
-        """Return the state, coloured."""
-        return label_of(thumbnail.state, thumbnail.get_state_display(), STATE_COLOURS)
-
 
 @admin.register(Picture)
-class PictureAdmin(ReadOnly, ModelAdmin):
+class PictureAdmin(ReadOnly, CheckedQuery):
     """Received pictures with their verified format and size."""
 
     list_display = ("__str__", "format", "width", "height", "size_bytes", "owner_key", "created_at")
@@ -152,16 +136,9 @@ class PictureAdmin(ReadOnly, ModelAdmin):
         "source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
     )  # fmt: skip
     inlines = (ThumbnailInline,)
-    code_fields = ("owner_key", "sent_type")
     list_per_page = 50
 
-    def facts(self, row: Picture) -> list[tuple[str, str]]:
-        """Return the size in pixels, the thumbnails and the age."""
-        pixels = (f"{row.width:,} × {row.height:,}", "pixels") if row.width and row.height else ("Unknown", "size")
-        thumbnails = counted(row.thumbnails.count(), "thumbnail")
-        return [pixels, (thumbnails, "made of it or asked for"), (ago(row.created_at), "received")]
-
-    @display(description="Source")
+    @admin.display(description="Source")
     def source(self, picture: Picture) -> str:
         """Return the origin of the picture."""
         return picture.shown_source

@@ -14,10 +14,9 @@ from django.urls import path
 
 from apps.mail import mailbox
 from apps.mail.actors import ACTORS, send_password_reset
-from apps.mail.models import Mailbox, MailState, SentMail, Template
+from apps.mail.models import Mailbox, SentMail, Template
 from apps.mail.reset_limits import PER_ADDRESS, mailbox_of
-from switchyard.console.admin_base import ModelAdmin, display
-from switchyard.console.formatting import ago, counted
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
 from switchyard.jobs.services import enqueue_on_commit
@@ -29,35 +28,13 @@ MAX_PAGE = 10_000
 class SentMailAdmin(ReadOnly, JobLinks):
     """Mails of all jobs, with actions that send to the same address again."""
 
-    menu_title = "Sent mail"
     deletable = True
-    list_display = ("template", "to", "shown_state", "runs", "created_at", "sent_at")
+    list_display = ("template", "to", "state", "runs", "created_at", "sent_at")
     list_filter = ("state", "template", "created_at")
     search_fields = ("to", "=job_id", "=message_id")
     search_help_text = "Address, job id or Message-ID"
     actions = ("send_reset_mail_again", "send_again")
-    sending_acts = ("send_reset_mail_again", "send_again")
-    badge = "shown_state"
-    code_fields = ("key", "message_id", "reply")
     list_per_page = 50
-
-    def facts(self, row: SentMail) -> list[tuple[str, str]]:
-        """Return how old the mail is and how often a worker set out to send it."""
-        sent = (ago(row.sent_at), "sent") if row.sent_at else ("Not yet", "sent")
-        return [
-            (ago(row.created_at), "created"),
-            sent,
-            (counted(row.runs, "run"), "set out to send it"),
-        ]
-
-    @display(
-        description="state",
-        ordering="state",
-        label={MailState.SENT: "success", MailState.CLAIMED: "info", MailState.REFUSED: "danger"},
-    )
-    def shown_state(self, mail: SentMail) -> tuple[str, str]:
-        """Return the state, coloured."""
-        return mail.state, mail.get_state_display()
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may send mails from here."""
@@ -101,7 +78,7 @@ class SentMailAdmin(ReadOnly, JobLinks):
 
 
 @admin.register(Mailbox)
-class MailboxAdmin(ReadOnly, ModelAdmin):
+class MailboxAdmin(ReadOnly, CheckedQuery):
     """The development mailbox at ``/admin/mail/mailbox/``. Reads files; the proxy model only gives it a URL."""
 
     def get_urls(self) -> list[Any]:

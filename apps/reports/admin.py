@@ -17,8 +17,7 @@ from django.utils.html import format_html
 
 from apps.reports.actors import generate_report
 from apps.reports.models import Report
-from switchyard.console.admin_base import ModelAdmin, display
-from switchyard.console.formatting import ago
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.downloads import download
 from switchyard.jobs.passport.row_jobs import actor_link
@@ -26,7 +25,7 @@ from switchyard.jobs.services import enqueue_on_commit
 
 
 @admin.register(Report)
-class ReportAdmin(ReadOnly, ModelAdmin):
+class ReportAdmin(ReadOnly, CheckedQuery):
     """Statements as last written."""
 
     deletable = True
@@ -37,24 +36,13 @@ class ReportAdmin(ReadOnly, ModelAdmin):
     search_fields = ("customer__name", "customer__company", "customer__email", "=month")
     search_help_text = "Customer or month (2026-10)"
     actions = ("regenerate",)
-    sending_acts = ("regenerate",)
-    main_act = "regenerate"
     fields = (
         "download_link", "customer", "month", "made_by", "filename", "content_type", "size_bytes", "file", "sha256",
         "checksum", "generated_at",
     )  # fmt: skip
-    code_fields = ("file", "sha256", "checksum", "content_type")
     list_per_page = 50
 
-    def heading(self, row: Report) -> str:
-        """Return the page's heading."""
-        return f"Statement {row.month} for {row.customer}"
-
-    def facts(self, row: Report) -> list[tuple[str, str]]:
-        """Return the month, the size and the age of the file."""
-        return [(row.month, "month"), (filesizeformat(row.size_bytes), "PDF"), (ago(row.generated_at), "written")]
-
-    @display(description="actor")
+    @admin.display(description="actor")
     def made_by(self, report: Report) -> str:
         """Link the actor that writes statements."""
         return actor_link(generate_report.actor_name)
@@ -68,16 +56,16 @@ class ReportAdmin(ReadOnly, ModelAdmin):
         """Return whether the user may make statements."""
         return request.user.has_perm("reports.generate_report")
 
-    @display(description="size", ordering="size_bytes")
+    @admin.display(description="size", ordering="size_bytes")
     def shown_size(self, report: Report) -> str:
         """Return the file's size as text."""
         return filesizeformat(report.size_bytes)
 
-    @display(description="file")
+    @admin.display(description="file")
     def download_link(self, report: Report) -> str:
         """Return a link to the PDF."""
         address = reverse("admin:reports_report_download", args=[report.pk])
-        return format_html('<a class="sy-link" href="{}">Download</a>', address)
+        return format_html('<a href="{}">Download</a>', address)
 
     @admin.action(description="Regenerate report", permissions=["generate"])
     def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:

@@ -8,20 +8,12 @@ from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
-from apps.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
-from switchyard.console.admin_base import ModelAdmin, TabularInline, display
-from switchyard.console.formatting import ago
-
-STATUS_COLOURS = {
-    InvoiceStatus.OPEN: "info",
-    InvoiceStatus.PARTLY_PAID: "warning",
-    InvoiceStatus.PAID: "success",
-    InvoiceStatus.OVERPAID: "danger",
-}
+from apps.shop.models import Customer, Invoice, InvoiceLine, Payment
+from switchyard.console.list_queries import CheckedQuery
 
 
 @admin.register(Customer)
-class CustomerAdmin(ModelAdmin):
+class CustomerAdmin(CheckedQuery):
     """Customers, with their invoice counts."""
 
     list_display = ["name", "company", "country", "email", "invoice_count", "created_at"]
@@ -36,28 +28,20 @@ class CustomerAdmin(ModelAdmin):
         customers: QuerySet[Customer] = super().get_queryset(request)
         return customers.annotate(_invoice_count=Count("invoices"))
 
-    def facts(self, row: Any) -> list[tuple[str, str]]:
-        """Return the number of invoices and of payments."""
-        return [
-            (f"{row.invoices.count():,}", "invoices"),
-            (f"{row.payments.count():,}", "payments"),
-            (ago(row.created_at), "added"),
-        ]
-
-    @display(description="Invoices", ordering="_invoice_count")
+    @admin.display(description="Invoices", ordering="_invoice_count")
     def invoice_count(self, customer: Any) -> int:
         """Return the customer's number of invoices."""
         return int(customer._invoice_count)
 
 
-class InvoiceLineInline(TabularInline):
+class InvoiceLineInline(admin.StackedInline):
     """The lines of an invoice, on its page."""
 
     model = InvoiceLine
     extra = 0
 
 
-class PaymentInline(TabularInline):
+class PaymentInline(admin.StackedInline):
     """The payments of an invoice, on its page."""
 
     model = Payment
@@ -71,37 +55,23 @@ class PaymentInline(TabularInline):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(ModelAdmin):
+class InvoiceAdmin(CheckedQuery):
     """Invoices with their lines and payments."""
 
-    list_display = ["number", "customer", "issued_on", "due_on", "total", "currency", "shown_status"]
+    list_display = ["number", "customer", "issued_on", "due_on", "total", "currency", "status"]
     list_filter = ["status", "currency", "issued_on"]
     list_select_related = ["customer"]
     search_fields = ["number", "customer__name", "customer__company", "customer__email"]
     search_help_text = "Number, customer, company or email"
-    badge = "shown_status"
     autocomplete_fields = ["customer"]
     date_hierarchy = "issued_on"
     ordering = ["-issued_on", "-id"]
     inlines = [InvoiceLineInline, PaymentInline]
     list_per_page = 50
 
-    def facts(self, row: Invoice) -> list[tuple[str, str]]:
-        """Return the total and the days of the invoice."""
-        return [
-            (f"{row.total:,} {row.currency}", "total"),
-            (f"{row.issued_on:%Y-%m-%d}", "issued"),
-            (f"{row.due_on:%Y-%m-%d}", "due"),
-        ]
-
-    @display(description="Status", ordering="status", label=STATUS_COLOURS)
-    def shown_status(self, invoice: Invoice) -> tuple[str, str]:
-        """Return the status and its label."""
-        return invoice.status, invoice.get_status_display()
-
 
 @admin.register(InvoiceLine)
-class InvoiceLineAdmin(ModelAdmin):
+class InvoiceLineAdmin(CheckedQuery):
     """Every line of every invoice, to find who bought what."""
 
     list_display = ["description", "quantity", "unit_price", "invoice"]
@@ -114,7 +84,7 @@ class InvoiceLineAdmin(ModelAdmin):
 
 
 @admin.register(Payment)
-class PaymentAdmin(ModelAdmin):
+class PaymentAdmin(CheckedQuery):
     """Payments, linked to their invoice or not."""
 
     list_display = ["external_id", "customer", "invoice", "shown_amount", "method", "reference", "received_at"]
@@ -127,7 +97,7 @@ class PaymentAdmin(ModelAdmin):
     ordering = ["-received_at", "-id"]
     list_per_page = 50
 
-    @display(description="Amount", ordering="amount")
+    @admin.display(description="Amount", ordering="amount")
     def shown_amount(self, payment: Payment) -> str:
         """Return the amount with its currency."""
         return f"{payment.amount:,} {payment.currency}"

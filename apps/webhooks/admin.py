@@ -13,87 +13,63 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 
 from apps.webhooks import publishing, services
-from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
+from apps.webhooks.models import Attempt, Delivery, Endpoint, Event
 from switchyard.broker.errors import BrokerError
-from switchyard.console.admin_base import ModelAdmin, TabularInline, display, label_of
-from switchyard.console.formatting import ago, counted, duration
+from switchyard.console.formatting import duration
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
 
-STATE_COLOURS = {
-    DeliveryState.PENDING: "info",
-    DeliveryState.RETRYING: "warning",
-    DeliveryState.SUCCEEDED: "success",
-    DeliveryState.DEAD: "danger",
-}
 MAX_ROTATED = 20
 
 
-class AttemptInline(ReadOnly, TabularInline):
+class AttemptInline(ReadOnly, admin.StackedInline):
     """The attempts of a delivery, on its page."""
 
     model = Attempt
     extra = 0
-    hide_title = True
     fields = readonly_fields = ("number", "at", "status_code", "duration_ms", "error", "response_excerpt")
 
 
-class DeliveryInline(ReadOnly, TabularInline):
+class DeliveryInline(ReadOnly, admin.StackedInline):
     """The deliveries of an event, on its page."""
 
     model = Delivery
     extra = 0
-    hide_title = True
     show_change_link = True
-    fields = readonly_fields = ("webhook_id", "endpoint", "shown_state", "attempts_count", "last_status_code")
-
-    @display(description="State")
-    def shown_state(self, delivery: Delivery) -> str:
-        """Return the state, coloured."""
-        return label_of(delivery.state, delivery.get_state_display(), STATE_COLOURS)
+    fields = readonly_fields = ("webhook_id", "endpoint", "state", "attempts_count", "last_status_code")
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(ReadOnly, ModelAdmin):
+class EndpointAdmin(ReadOnly, CheckedQuery):
     """Endpoints. A secret is shown once, when it is created; afterwards only its last characters."""
 
     deletable = True  # deleted together with its deliveries
-    list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
+    list_display = ("shown_url", "shown_events", "active", "owner_key", "created_at")
     list_filter = ("active", "created_at")
     search_fields = ("url", "=owner_key")
     search_help_text = "URL or owner"
-    badge = "shown_active"
-    code_fields = ("id", "owner_key")
     fields = readonly_fields = (
         "id", "owner_key", "shown_url", "shown_events", "active", "disabled_reason", "shown_secret", "created_at",
     )  # fmt: skip
     actions = ("enable", "disable", "rotate_secret")
     list_per_page = 50
 
-    def heading(self, row: Endpoint) -> str:
-        """Return the page's heading."""
-        return row.shown_url
-
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may enable, disable and rotate."""
         return request.user.has_perm("webhooks.operate_endpoint")
 
-    @display(description="URL", ordering="url")
+    @admin.display(description="URL", ordering="url")
     def shown_url(self, endpoint: Endpoint) -> str:
         """Return the URL without its query."""
         return endpoint.shown_url
 
-    @display(description="Events")
+    @admin.display(description="Events")
     def shown_events(self, endpoint: Endpoint) -> str:
         """Return the types of events it subscribes to."""
         return ", ".join(endpoint.events)
 
-    @display(description="Active", ordering="active", label={"active": "success", "disabled": "danger"})
-    def shown_active(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Return whether it is enabled."""
-        return ("active", "Active") if endpoint.active else ("disabled", "Disabled")
-
-    @display(description="Secret")
+    @admin.display(description="Secret")
     def shown_secret(self, endpoint: Endpoint) -> str:
         """Return the last characters of the secret."""
         shown = f"whsec_…{endpoint.secret[-4:]}"
@@ -136,23 +112,22 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
 
 
 @admin.register(Event)
-class EventAdmin(ReadOnly, ModelAdmin):
+class EventAdmin(ReadOnly, CheckedQuery):
     """Events with their deliveries."""
 
     list_display = ("type", "owner_key", "created_at")
     list_filter = ("type", "created_at")
     search_fields = ("=type", "=owner_key")
     search_help_text = "Type of event or owner"
-    code_fields = ("id", "owner_key")
     fields = readonly_fields = ("id", "type", "owner_key", "created_at", "shown_payload")
     inlines = (DeliveryInline,)
     list_per_page = 50
 
-    @display(description="Payload")
+    @admin.display(description="Payload")
     def shown_payload(self, event: Event) -> str:
         """Return the payload, indented."""
         text = json.dumps(json.loads(event.payload), indent=2, ensure_ascii=False)
-        return format_html('<pre class="sy-pre sy-wrap" tabindex="0">{}</pre>', text)
+        return format_html("<pre>{}</pre>", text)
 
 
 @admin.register(Delivery)
@@ -160,7 +135,7 @@ class DeliveryAdmin(ReadOnly, JobLinks):
     """Deliveries with their attempts, and an action that redelivers."""
 
     list_display = (
-        "event_type", "shown_endpoint", "shown_state", "attempts_count", "last_status_code", "last_attempt_at",
+        "event_type", "shown_endpoint", "state", "attempts_count", "last_status_code", "last_attempt_at",
         "created_at",
     )  # fmt: skip
     list_filter = ("state", "endpoint__active", "created_at")
@@ -173,39 +148,21 @@ class DeliveryAdmin(ReadOnly, JobLinks):
     )  # fmt: skip
     inlines = (AttemptInline,)
     actions = ("redeliver",)
-    sending_acts = ("redeliver",)
-    badge = "shown_state"
-    main_act = "redeliver"
     list_per_page = 50
-
-    def heading(self, row: Delivery) -> str:
-        """Return the page's heading."""
-        return f"{row.event.type} to {row.endpoint.shown_url}"
-
-    def facts(self, row: Delivery) -> list[tuple[str, str]]:
-        """Return the attempts, the last answer and the ages."""
-        tried = (ago(row.last_attempt_at) if row.last_attempt_at else "None yet", "last attempt")
-        answer = (str(row.last_status_code or "None"), "last status")
-        return [(counted(row.attempts_count, "attempt"), "so far"), answer, tried, (ago(row.created_at), "created")]
 
     def has_redeliver_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may redeliver."""
         return request.user.has_perm("webhooks.redeliver_delivery")
 
-    @display(description="Event", ordering="event__type")
+    @admin.display(description="Event", ordering="event__type")
     def event_type(self, delivery: Delivery) -> str:
         """Return the type of the event."""
         return delivery.event.type
 
-    @display(description="Endpoint", ordering="endpoint__url")
+    @admin.display(description="Endpoint", ordering="endpoint__url")
     def shown_endpoint(self, delivery: Delivery) -> str:
         """Return the URL without its query."""
         return delivery.endpoint.shown_url
-
-    @display(description="State", ordering="state", label=STATE_COLOURS)
-    def shown_state(self, delivery: Delivery) -> tuple[str, str]:
-        """Return the state, coloured."""
-        return delivery.state, delivery.get_state_display()
 
     @admin.action(description="Redeliver", permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
@@ -219,10 +176,9 @@ class DeliveryAdmin(ReadOnly, JobLinks):
 
 
 @admin.register(Attempt)
-class AttemptAdmin(ReadOnly, ModelAdmin):
+class AttemptAdmin(ReadOnly, CheckedQuery):
     """Attempts of all deliveries, to search for failures."""
 
-    menu_title = "Delivery attempts"
     list_display = ("when", "event_type", "shown_endpoint", "number", "status_code", "shown_duration", "shown_error")
     list_filter = ("status_code", "at")
     list_select_related = ("delivery__event", "delivery__endpoint")
@@ -232,37 +188,28 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
     ordering = ("-at",)
 
-    def heading(self, row: Attempt) -> str:
-        """Return the page's heading."""
-        return f"Attempt {row.number} of {row.delivery.event.type} to {row.delivery.endpoint.shown_url}"
-
-    def facts(self, row: Attempt) -> list[tuple[str, str]]:
-        """Return the status, the duration and the age."""
-        answer = (str(row.status_code), "status") if row.status_code else ("None", "no answer arrived")
-        return [answer, (duration(row.duration_ms), "until the answer or the error"), (ago(row.at), "ended")]
-
-    @display(description="At (UTC)", ordering="at")
+    @admin.display(description="At (UTC)", ordering="at")
     def when(self, attempt: Attempt) -> str:
         """Return when it ended, with seconds."""
         return f"{attempt.at:%Y-%m-%d %H:%M:%S}"
 
-    @display(description="Event", ordering="delivery__event__type")
+    @admin.display(description="Event", ordering="delivery__event__type")
     def event_type(self, attempt: Attempt) -> str:
         """Link the delivery, by the type of its event."""
         address = reverse("admin:webhooks_delivery_change", args=[attempt.delivery_id])
         return format_html('<a href="{}">{}</a>', address, attempt.delivery.event.type)
 
-    @display(description="Endpoint", ordering="delivery__endpoint__url")
+    @admin.display(description="Endpoint", ordering="delivery__endpoint__url")
     def shown_endpoint(self, attempt: Attempt) -> str:
         """Return the URL without its query, cut."""
         return Truncator(attempt.delivery.endpoint.shown_url).chars(60)
 
-    @display(description="Took", ordering="duration_ms")
+    @admin.display(description="Took", ordering="duration_ms")
     def shown_duration(self, attempt: Attempt) -> str:
         """Return how long it took."""
         return duration(attempt.duration_ms)
 
-    @display(description="Error", ordering="error")
+    @admin.display(description="Error", ordering="error")
     def shown_error(self, attempt: Attempt) -> str:
         """Return the beginning of the error."""
         return Truncator(attempt.error).chars(60) or "–"

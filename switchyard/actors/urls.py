@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
 from switchyard.actors import views
+from switchyard.console.room_view import room_view
 
 urlpatterns = [
-    path("admin/operations/actors/", admin.site.admin_view(views.actors), name="switchyard-actors"),
-    path("admin/operations/actors/<str:name>/", admin.site.admin_view(views.actor), name="switchyard-actor"),
-    path("admin/operations/actors/<str:name>/send/", admin.site.admin_view(views.send), name="switchyard-actor-send"),
+    path("admin/operations/actors/", room_view(views.actors), name="switchyard-actors"),
+    path("admin/operations/actors/<str:name>/", room_view(views.actor), name="switchyard-actor"),
+    path("admin/operations/actors/<str:name>/send/", room_view(views.send), name="switchyard-actor-send"),
 ]

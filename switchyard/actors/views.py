@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -134,8 +134,7 @@ def _find(name: str) -> Actor[..., Any]:
 
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    page = admin.site.each_context(request) | {"is_fullwidth": "1"} | context
-    return TemplateResponse(request, f"switchyard_actors/{template}", page, status=status)
+    return TemplateResponse(request, f"switchyard_actors/{template}", context, status=status)
 
 
 def _require(request: HttpRequest, right: str) -> None:

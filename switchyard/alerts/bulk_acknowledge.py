@@ -61,7 +61,7 @@ class BulkAcknowledge:
     def address(self, filter: dict[str, Any]) -> str:
         """Return the list of these alerts."""
         shown = {f"{name}__exact": filter[name] for name in ("kind", "severity", "queue") if name in filter}
-        return f"{reverse('admin:switchyard_alerts_alert_changelist')}?{urlencode(shown)}"
+        return f"{reverse('switchyard-alerts')}?{urlencode(shown)}"
 
     def count(self, act: BulkAct) -> int:
         """Return how many open alerts match."""

@@ -129,7 +129,7 @@ def _link(group: AlertGroup) -> str:
     try:
         if group.sample.kind == "dead_letter":
             query = urlencode({"fingerprint": group.fingerprint})
-            page = f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?{query}"
+            page = f"{reverse('switchyard-letters')}?{query}"
         else:
             page = reverse("switchyard-operations")
     except NoReverseMatch:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
-from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, ChangeList
-from django.db.models import Count, QuerySet
+from django.core.paginator import Paginator
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from switchyard.alerts import queries
+from switchyard.alerts.bulk_acknowledge import COLUMNS, link_of_list
 from switchyard.alerts.channels.parse import channels
 from switchyard.alerts.errors import InvalidAlertUrl
 from switchyard.alerts.models import Alert, Delivery
@@ -21,6 +23,8 @@ from switchyard.conf import switchyard_settings
 
 MOST_CARDS = 20
 MOST_ENDED = 10
+PER_PAGE, MOST_WORDS = 50, 50
+SEARCHED = ("title", "fingerprint", "actor", "sample")
 RESOLVED_FOR = timedelta(days=1)
 TABS = (("Now", ""), ("Acknowledged", "acknowledged"), ("Resolved", "resolved"))
 
@@ -54,11 +58,11 @@ RULES = (
 
 def asks(request: HttpRequest) -> bool:
     """Return whether the address asks for a list of alerts, and not only for those of now."""
-    return bool(request.GET.keys() - {ERROR_FLAG})
+    return bool(request.GET)
 
 
 def context_of(request: HttpRequest) -> dict[str, Any]:
-    """Return what the page shows beside the list that a filter asks for."""
+    """Return what the page shows, with the list that a filter asks for."""
     state = request.GET.get("state__exact", request.GET.get("state", ""))
     now = timezone.now()
     silences = queries.open_silences()
@@ -82,15 +86,37 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
             ("All", "?all=", state == "" and asks(request)),
         ],
         "search": request.GET.get("q", ""),
+        **(page_of(request.GET.dict()) if asks(request) else {}),
     }
 
 
-def links_of(shown: ChangeList) -> dict[str, str]:
-    """Return the addresses of the pages of alerts before and after the one that is shown."""
-    pages, number = shown.paginator.num_pages, shown.page_num
+def matching(query: Mapping[str, str]) -> QuerySet[Alert]:
+    """Return the alerts that the list's address asks for, the newest first."""
+    given = {name.removesuffix("__exact"): value.replace("\0", "") for name, value in query.items()}
+    rows = Alert.objects.filter(**{name: given[name] for name in ("state", *COLUMNS) if given.get(name)})
+    for word in given.get("q", "").split()[:MOST_WORDS]:
+        wanted = Q()
+        for column in SEARCHED:
+            wanted |= Q(**{f"{column}__icontains": word})
+        rows = rows.filter(wanted)
+    return rows.order_by("-last_at", "-id")
+
+
+def page_of(query: Mapping[str, str]) -> dict[str, Any]:
+    """Return a page of the alerts that match, with the addresses of the pages before and after it."""
+    found = Paginator(matching(query), PER_PAGE).get_page(query.get("p", "1"))
+    count, link = link_of_list(query)
+    kept = {name: value for name, value in query.items() if name != "p"}
+
+    def address(number: int) -> str:
+        return f"?{urlencode({**kept, 'p': number})}"
+
     return {
-        "newer_link": shown.get_query_string({PAGE_VAR: str(number - 1)}) if number > 1 else "",
-        "older_link": shown.get_query_string({PAGE_VAR: str(number + 1)}) if number < pages else "",
+        "found": found,
+        "newer_link": address(found.number - 1) if found.has_previous() else "",
+        "older_link": address(found.number + 1) if found.has_next() else "",
+        "bulk_count": count,
+        "bulk_link": link,
     }
 
 

@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from switchyard.api.models import SCOPES, IdempotentRequest, Token
 from switchyard.api.tokens import covered_scopes, issue_secret, revoke_token
 from switchyard.audit.services import Who, act
-from switchyard.console.admin_base import CheckboxSelectMultiple, ModelAdmin, display
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 
 
@@ -25,7 +25,7 @@ class TokenForm(forms.ModelForm):
 
     scopes = forms.MultipleChoiceField(
         choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
-        widget=CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple,
     )
 
     giver: Any = None
@@ -43,19 +43,17 @@ class TokenForm(forms.ModelForm):
 
 
 @admin.register(Token)
-class TokenAdmin(ModelAdmin):
+class TokenAdmin(CheckedQuery):
     """Create, inspect and revoke tokens. The plain token is shown once, after it was created.
 
     A superuser makes tokens for everybody; other users for themselves, with the scopes that their permissions cover.
     """
 
-    menu_title = "API tokens"
     form = TokenForm
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
     list_filter = ("revoked_at", "created_at")
     search_fields = ("name", "prefix", f"owner__{get_user_model().USERNAME_FIELD}")
     search_help_text = "Name, beginning of the token or owner"
-    badge = "shown_state"
     list_select_related = ("owner",)
     actions = ("revoke",)
     kept = ("owner", "shown_scopes", "shown_prefix", "created_at", "last_used_at", "revoked_at")
@@ -67,17 +65,17 @@ class TokenAdmin(ModelAdmin):
         searched = site.is_registered(users) and bool(site.get_model_admin(users).search_fields)
         return ("owner",) if searched else ()
 
-    @display(description="token")
+    @admin.display(description="token")
     def shown_prefix(self, token: Token) -> str:
         """Return the public part of a token."""
         return f"sy_{token.prefix}_…"
 
-    @display(description="scopes")
+    @admin.display(description="scopes")
     def shown_scopes(self, token: Token) -> str:
         """Return the scopes in one line."""
         return ", ".join(token.scopes)
 
-    @display(description="state", label={"usable": "success", "revoked": "danger"})
+    @admin.display(description="state")
     def shown_state(self, token: Token) -> str:
         """Return whether the token still works."""
         return "usable" if token.revoked_at is None else "revoked"
@@ -152,19 +150,17 @@ class TokenAdmin(ModelAdmin):
 
 
 @admin.register(IdempotentRequest)
-class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
+class IdempotentRequestAdmin(ReadOnly, CheckedQuery):
     """Requests stored with an Idempotency-Key, and their answers. Read-only but deletable."""
 
-    menu_title = "Idempotency keys"
     deletable = True
     list_display = ("key", "token", "shown_status", "claimed_at")
     search_fields = ("=key", "token__prefix", "token__name")
     search_help_text = "Key, or the token's name or beginning"
-    code_fields = ("key", "fingerprint")
     list_select_related = ("token",)
     fields = ("token", "key", "fingerprint", "shown_status", "claimed_at")
 
-    @display(description="answer")
+    @admin.display(description="answer")
     def shown_status(self, kept: IdempotentRequest) -> str:
         """Return the status of the stored answer."""
         return str(kept.status or "in flight")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
 from switchyard.audit import views
+from switchyard.console.room_view import room_view
 
-urlpatterns = [path("admin/operations/audit/", admin.site.admin_view(views.audit_log), name="switchyard-audit")]
+urlpatterns = [path("admin/operations/audit/", room_view(views.audit_log), name="switchyard-audit")]

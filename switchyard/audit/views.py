@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -40,9 +39,7 @@ def audit_log(request: HttpRequest) -> TemplateResponse:
         wrong = str(error)
     query = asked.to_query()
     context = {
-        **admin.site.each_context(request),
         "title": "Audit log",
-        "is_fullwidth": "1",
         "rows": [_shown(entry, arguments=request.user.has_perm(ARGUMENTS)) for entry in found.rows],
         "given": request.GET if wrong else query,
         "wrong": wrong,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
 from switchyard.bulk import views
-
-_guard = admin.site.admin_view
+from switchyard.console.room_view import room_view
 
 urlpatterns = [
-    path("admin/operations/bulk/", _guard(views.acts), name="switchyard-bulk-acts"),
-    path("admin/operations/bulk/<int:number>/", _guard(views.act), name="switchyard-bulk-act"),
-    path("admin/operations/bulk/<int:number>/live/", _guard(views.live), name="switchyard-bulk-act-live"),
-    path("admin/operations/bulk/<int:number>/stop/", _guard(views.stop), name="switchyard-bulk-act-stop"),
-    path("admin/operations/bulk/begin/<str:kind>/", _guard(views.begin), name="switchyard-bulk-begin"),
+    path("admin/operations/bulk/", room_view(views.acts), name="switchyard-bulk-acts"),
+    path("admin/operations/bulk/<int:number>/", room_view(views.act), name="switchyard-bulk-act"),
+    path("admin/operations/bulk/<int:number>/live/", room_view(views.live), name="switchyard-bulk-act-live"),
+    path("admin/operations/bulk/<int:number>/stop/", room_view(views.stop), name="switchyard-bulk-act-stop"),
+    path("admin/operations/bulk/begin/<str:kind>/", room_view(views.begin), name="switchyard-bulk-begin"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
@@ -21,6 +21,7 @@ from switchyard.bulk import queries, services
 from switchyard.bulk.errors import UnknownKind
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
+from switchyard.console.links import admin_url
 from switchyard.middleware.clock_comparison import compared_now
 
 VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
@@ -145,7 +146,9 @@ def _shown(request: HttpRequest, row: BulkAct) -> HttpResponseBase:
     if request.user.has_perm(VIEW):
         return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[row.pk]))
     messages.success(request, f"Bulk act {row.pk} has started.")
-    return HttpResponseRedirect(kind_of(row.kind).address(row.filter) or reverse("admin:index"))
+    return HttpResponseRedirect(
+        kind_of(row.kind).address(row.filter) or admin_url("index") or reverse("switchyard-keys")
+    )
 
 
 def _refusal(request: HttpRequest, chosen: Kind, planned: BulkAct) -> str:
@@ -177,5 +180,5 @@ def _check(request: HttpRequest, right: str) -> None:
 
 
 def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> TemplateResponse:
-    shared = {**admin.site.each_context(request), "is_fullwidth": "1", "at": timezone.now()}
-    return TemplateResponse(request, f"switchyard_bulk/{template}.html", shared | context, status=status)
+    page = {"at": timezone.now()} | context
+    return TemplateResponse(request, f"switchyard_bulk/{template}.html", page, status=status)

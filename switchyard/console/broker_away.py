@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.contrib import admin
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
@@ -22,10 +21,5 @@ def not_answered(request: HttpRequest, error: BrokerError | str, *, back: str) -
     Args:
         back: Address of the page that asked.
     """
-    context = {
-        **admin.site.each_context(request),
-        "title": "Broker away",
-        "fact": str(error),
-        "back": back,
-    }
+    context = {"title": "Broker away", "fact": str(error), "back": back}
     return TemplateResponse(request, "switchyard_frame/broker_away.html", context, status=503)

@@ -13,14 +13,19 @@ from django.conf import settings
 from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
 
 
+def admin_url(name: str, *args: Any) -> str:
+    """Return the address of a page of Django's admin; "" where the project has no admin in its URLs."""
+    return _address(f"admin:{name}", *args)
+
+
 def job_url(job_id: str) -> str:
     """Return the address of a job's passport."""
-    return _address("admin:switchyard_jobs_job_change", job_id)
+    return _address("switchyard-job", job_id)
 
 
 def jobs_url(**filters: str) -> str:
     """Return the address of the list of jobs, with filters by their names in the URL: ``jobs_url(state="dead")``."""
-    address = _address("admin:switchyard_jobs_job_changelist")
+    address = _address("switchyard-jobs")
     return f"{address}?{urlencode(filters)}" if address and filters else address
 
 
@@ -36,12 +41,12 @@ def actor_url(name: str) -> str:
 
 def letter_url(pk: int) -> str:
     """Return the address of a dead letter, by the key of its row."""
-    return _address("admin:switchyard_dead_letters_deadletter_change", pk)
+    return _address("switchyard-letter", pk)
 
 
 def letters_url(**filters: str) -> str:
     """Return the address of the list of dead letters, with filters by their names in the URL."""
-    address = _address("admin:switchyard_dead_letters_deadletter_changelist")
+    address = _address("switchyard-letters")
     return f"{address}?{urlencode(filters)}" if address and filters else address
 
 
@@ -52,7 +57,7 @@ def bulk_act_url(number: int) -> str:
 
 def alert_url(pk: int) -> str:
     """Return the address of an alert, by the key of its row."""
-    return _address("admin:switchyard_alerts_alert_change", pk)
+    return _address("switchyard-alert", pk)
 
 
 def path_of(address: str) -> str:

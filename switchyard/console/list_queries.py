@@ -18,8 +18,6 @@ from django.db.models import Model, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 
-from switchyard.console.page_templates import Framed
-
 _UNUSABLE = (
     *(ValueError, TypeError, IndexError, OverflowError),
     *(DataError, NotSupportedError, OperationalError, ProgrammingError),
@@ -96,11 +94,11 @@ class _CheckedList(ChangeList):
 
 
 def check_foreign_lists(site: AdminSite) -> None:
-    """Register the admin pages of other libraries again, with the check and the frame before their own class."""
+    """Register the admin pages of other libraries again, with the check before their own class."""
     for model in apps.get_models():
         if site.is_registered(model) and not isinstance(page := site.get_model_admin(model), CheckedQuery):
             site.unregister(model)
-            site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, Framed, type(page)), {}))
+            site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, type(page)), {}))
 
 
 def _blamed(request: HttpRequest, error: Exception) -> Exception:

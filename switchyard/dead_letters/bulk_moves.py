@@ -35,7 +35,7 @@ REASONS: dict[Moved, str] = {
     "full": "its queue was full when the act was stopped",
 }
 MISSING = "the broker's dead list no longer holds it"
-LIST = "admin:switchyard_dead_letters_deadletter_changelist"
+LIST = "switchyard-letters"
 TEXTS = {
     "requeue": KindTexts(
         "Requeue", "dead letter", "dead letters", left="dead",

@@ -46,7 +46,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
 
 def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
     """Return the filter of the list's address; ``None`` where it lists other letters than open ones."""
-    given = {LIST_NAMES.get(name, name): value for name, value in query.items() if name not in LIST_ONLY}
+    given = _given(query)
     if given.get("state") == "open":
         del given["state"]
     try:
@@ -55,9 +55,30 @@ def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
         return None
 
 
+def listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
+    """Return the letters that the list's address asks for: the open ones, those of a state, or all.
+
+    Raises:
+        ValueError: a field of the address is not known, or has no valid value.
+    """
+    given = _given(query)
+    state = given.pop("state", "") or "open"
+    rows = DeadLetter.objects.all()
+    if state != "all":
+        rows = rows.filter(is_open=1) if state == "open" else rows.filter(state=state.replace("\0", ""))
+    return _narrowed(rows, check(given))
+
+
 def matching(filter: dict[str, str]) -> QuerySet[DeadLetter]:
     """Return the open letters that match a checked filter, oldest first."""
-    rows = DeadLetter.objects.filter(is_open=1).order_by("died_at", "id")
+    return _narrowed(DeadLetter.objects.filter(is_open=1).order_by("died_at", "id"), filter)
+
+
+def _given(query: Mapping[str, str]) -> dict[str, str]:
+    return {LIST_NAMES.get(name, name): value for name, value in query.items() if name not in LIST_ONLY}
+
+
+def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[DeadLetter]:
     rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter})
     rows = rows.filter(**{field: _moment(name, filter[name]) for name, field in TIMES.items() if name in filter})
     for word in filter.get("search", "").split():

@@ -70,7 +70,7 @@ def letters(asked: str) -> Iterator[Hit]:
             name, state = f"{row.exception} of {row.actor}", row.get_state_display().lower()
             yield Hit(name, letter_url(row.pk), state)
         return
-    address = reverse("admin:switchyard_dead_letters_deadletter_changelist")
+    address = reverse("switchyard-letters")
     text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
     opened = DeadLetter.objects.filter(is_open=1).order_by()
     newest = opened.values("fingerprint").annotate(newest=Max("id")).values("newest")

@@ -20,7 +20,7 @@ from switchyard.conf import declared_yard
 from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
 from switchyard.frame import suggesting_rows
 from switchyard.frame.finding import OPERATIONS, User
-from switchyard.frame.navigation import ROOM, SETTINGS
+from switchyard.frame.navigation import ROOM
 from switchyard.history.search_values import searched_names
 from switchyard.jobs.queries import is_job_id, written_id
 from switchyard.schedules.registry import schedules
@@ -94,7 +94,7 @@ def _known(user: User, asked: str) -> Iterator[Suggestion]:
 
 
 def _pages(user: User) -> Iterable[Suggestion]:
-    pages = (page for page in (*ROOM, *SETTINGS) if _may(user, page.right))
+    pages = (page for page in ROOM if _may(user, page.right))
     return (Suggestion("page", page.title, _reversed(page.name)) for page in pages)
 
 

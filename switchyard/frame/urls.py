@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
+from switchyard.console.room_view import room_view
 from switchyard.frame import views
 
 urlpatterns = [
-    path("admin/operations/find/", admin.site.admin_view(views.find), name="switchyard-find"),
+    path("admin/operations/find/", room_view(views.find), name="switchyard-find"),
     path(
         "admin/operations/find/suggestions/",
-        admin.site.admin_view(views.suggest),
+        room_view(views.suggest),
         name="switchyard-suggestions",
     ),
-    path("admin/operations/steps/", admin.site.admin_view(views.steps), name="switchyard-steps"),
-    path("admin/operations/strip/", admin.site.admin_view(views.strip), name="switchyard-strip"),
-    path("admin/operations/keys/", admin.site.admin_view(views.keys), name="switchyard-keys"),
-    path("admin/operations/theme/", admin.site.admin_view(views.theme), name="switchyard-theme"),
+    path("admin/operations/steps/", room_view(views.steps), name="switchyard-steps"),
+    path("admin/operations/strip/", room_view(views.strip), name="switchyard-strip"),
+    path("admin/operations/keys/", room_view(views.keys), name="switchyard-keys"),
+    path("admin/operations/theme/", room_view(views.theme), name="switchyard-theme"),
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
@@ -45,7 +44,7 @@ def suggest(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def steps(request: HttpRequest) -> HttpResponse:
-    """Show the steps from an alert to its cause: those of ``docs/how-to/triage.md``."""
+    """Say where the steps from an alert to its cause are."""
     return _page(request, "switchyard_frame/steps.html", {"title": "Steps"})
 
 
@@ -96,4 +95,4 @@ def _next(request: HttpRequest) -> str:
 
 
 def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    return TemplateResponse(request, template, admin.site.each_context(request) | context)
+    return TemplateResponse(request, template, context)

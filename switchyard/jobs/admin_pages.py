@@ -1,15 +1,12 @@
-"""Shared parts of the pages of jobs in the admin: rights, the frame of a page, the text while the broker is away."""
+"""Shared parts of the pages of jobs: rights, a page, the text while the broker is away."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-
-from switchyard.jobs.models import Job
 
 AWAY = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 GONE = "No job has this id, or its record and its history have expired."
@@ -32,5 +29,4 @@ def check(request: HttpRequest, right: str = "view_job") -> None:
 
 def render(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
     """Return a whole page."""
-    shared = {**admin.site.each_context(request), "opts": Job._meta}
-    return TemplateResponse(request, template, {**shared, **context}, status=status)
+    return TemplateResponse(request, template, context, status=status)

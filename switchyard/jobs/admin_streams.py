@@ -1,4 +1,4 @@
-"""Server-sent events for pages of the admin: a session in place of a token, the limits of all streams."""
+"""Server-sent events for pages of the room: a session in place of a token, the limits of all streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_GET
 
 from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
+from switchyard.console.room_view import room_view
 from switchyard.jobs import live
 from switchyard.jobs.admin_pages import AWAY, check
 
@@ -25,13 +26,10 @@ def can_stream(request: HttpRequest) -> bool:
     return isinstance(request, ASGIRequest)
 
 
-def events_view(
-    admin_view: Callable[[Any], Any], answer: Callable[..., Awaitable[HttpResponseBase]]
-) -> Callable[..., Any]:
+def events_view(answer: Callable[..., Awaitable[HttpResponseBase]]) -> Callable[..., Any]:
     """Return a view that streams events to users who may view jobs; 429 and 503 beyond the limits of open streams.
 
     Args:
-        admin_view: Wrapper of the admin site's views, which are synchronous; redirects to the login without a session.
         answer: Called with the request, the name of the ``caller`` whose place the stream takes, and the parts of the
             address.
     """
@@ -47,7 +45,7 @@ def events_view(
             admitted.append(f"user:{request.user.pk}")
             return HttpResponse()
 
-        refusal: HttpResponseBase = await sync_to_async(admin_view(admit))(request)
+        refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
         if not admitted:
             return refusal
         if not can_stream(request):

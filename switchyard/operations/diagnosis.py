@@ -18,7 +18,7 @@ from switchyard.operations.rows import Row
 from switchyard.operations.server_state import OF_SOME_QUEUES, ServerState
 
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
-LETTERS_PAGE = "admin:switchyard_dead_letters_deadletter_changelist"
+LETTERS_PAGE = "switchyard-letters"
 # Findings judged from the present state: the last examination is seconds old, and may say what has ended since.
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest
@@ -32,7 +31,7 @@ def overview(request: HttpRequest) -> TemplateResponse:
     _check(request)
     chosen = request.GET.get("yard", "")
     plain = chosen == "table" if chosen else request.COOKIES.get(YARD_COOKIE) == "table"
-    context = {**admin.site.each_context(request), "title": "Overview", **_content(request, plain=plain)}
+    context = {"title": "Overview", **_content(request, plain=plain)}
     response = TemplateResponse(request, "switchyard_operations/overview.html", context)
     if chosen:
         shown = "table" if plain else "drawing"

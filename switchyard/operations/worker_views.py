@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Any
 
 import dramatiq
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -109,8 +108,7 @@ class ShownPool:
 def workers(request: HttpRequest) -> TemplateResponse:
     """List every supervisor with its children; complete without JavaScript."""
     _check(request, "view_operations")
-    page = admin.site.each_context(request) | {"title": "Workers"} | _content()
-    return TemplateResponse(request, "switchyard_operations/workers.html", page)
+    return TemplateResponse(request, "switchyard_operations/workers.html", {"title": "Workers"} | _content())
 
 
 @require_safe
@@ -193,9 +191,7 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
         "running": stack_pages.running_of(member, running_or_none()) if may_see_jobs else None,
         "wanted": StackRequest(name, late),
     }
-    return TemplateResponse(
-        request, "switchyard_operations/stacks.html", {**admin.site.each_context(request), **context}
-    )
+    return TemplateResponse(request, "switchyard_operations/stacks.html", context)
 
 
 def _check(request: HttpRequest, right: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -150,7 +150,6 @@ def _over(text: str, most: int) -> bool:
 def _ask(request: HttpRequest, act: str, name: str, refused: str | Exception, **given: Any) -> TemplateResponse:
     seen = queries.view_of(queue_of(name))
     context = {
-        **admin.site.each_context(request),
         **given,
         "title": f"{act.capitalize()} {name}",
         "seen": seen,

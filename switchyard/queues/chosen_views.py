@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -54,7 +54,6 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
         if not refused:
             return redirect("switchyard-queues")
     context = {
-        **admin.site.each_context(request),
         **_context(verb, queues),
         "refused": str(refused),
         "reason": reason,

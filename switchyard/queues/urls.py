@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
+from switchyard.console.room_view import room_view
 from switchyard.queues import act_views, chosen_views, views
 
 BASE = "admin/operations/queues/"
@@ -13,19 +13,19 @@ urlpatterns = [
     # Beside the queues, whose names may be any word.
     path(
         "admin/operations/chosen-queues/<str:verb>/",
-        admin.site.admin_view(chosen_views.chosen),
+        room_view(chosen_views.chosen),
         name="switchyard-queues-chosen",
     ),
-    path(BASE, admin.site.admin_view(views.queues), name="switchyard-queues"),
-    path(f"{BASE}<str:name>/", admin.site.admin_view(views.queue), name="switchyard-queue"),
-    path(f"{BASE}<str:name>/live/", admin.site.admin_view(views.live), name="switchyard-queue-live"),
-    path(f"{BASE}<str:name>/pause/", admin.site.admin_view(act_views.pause), name="switchyard-queue-pause"),
-    path(f"{BASE}<str:name>/purge/", admin.site.admin_view(act_views.purge), name="switchyard-queue-purge"),
+    path(BASE, room_view(views.queues), name="switchyard-queues"),
+    path(f"{BASE}<str:name>/", room_view(views.queue), name="switchyard-queue"),
+    path(f"{BASE}<str:name>/live/", room_view(views.live), name="switchyard-queue-live"),
+    path(f"{BASE}<str:name>/pause/", room_view(act_views.pause), name="switchyard-queue-pause"),
+    path(f"{BASE}<str:name>/purge/", room_view(act_views.purge), name="switchyard-queue-purge"),
     path(
         f"{BASE}<str:name>/purge/<str:purge_id>/undo/",
-        admin.site.admin_view(act_views.undo),
+        room_view(act_views.undo),
         name="switchyard-queue-undo",
     ),
-    path(f"{BASE}<str:name>/relocate/", admin.site.admin_view(act_views.relocate), name="switchyard-queue-relocate"),
-    path(f"{BASE}<str:name>/resume/", admin.site.admin_view(act_views.resume), name="switchyard-queue-resume"),
+    path(f"{BASE}<str:name>/relocate/", room_view(act_views.relocate), name="switchyard-queue-relocate"),
+    path(f"{BASE}<str:name>/resume/", room_view(act_views.resume), name="switchyard-queue-resume"),
 ]

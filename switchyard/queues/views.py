@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
@@ -47,7 +46,7 @@ def queues(request: HttpRequest) -> TemplateResponse:
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
         return TemplateResponse(request, "switchyard_queues/queues_live.html", context)
-    return TemplateResponse(request, "switchyard_queues/queues.html", {**admin.site.each_context(request), **context})
+    return TemplateResponse(request, "switchyard_queues/queues.html", context)
 
 
 def _kept(stats: QueueStats | None) -> tuple[int | None, int | None]:
@@ -63,7 +62,7 @@ def queue(request: HttpRequest, name: str) -> TemplateResponse:
     """Show one queue; complete without JavaScript."""
     check(request, "view_operations")
     waiting = sorted(queries.waiting_actors(queue_of(name).name).items(), key=lambda found: (-found[1], found[0]))
-    context = {**admin.site.each_context(request), "waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
+    context = {"waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
     return _rendered(request, name, "switchyard_queues/queue.html", context)
 
 
@@ -99,6 +98,4 @@ def queue_of(name: str) -> Queue:
 def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> TemplateResponse:
     check(request, "view_operations")
     seen = queries.view_of(queue_of(name))
-    return TemplateResponse(
-        request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue, "is_fullwidth": "1"}
-    )
+    return TemplateResponse(request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
+from switchyard.console.room_view import room_view
 from switchyard.retention import views
 
-urlpatterns = [path("admin/operations/retention/", admin.site.admin_view(views.retention), name="switchyard-retention")]
+urlpatterns = [path("admin/operations/retention/", room_view(views.retention), name="switchyard-retention")]

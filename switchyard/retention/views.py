@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -24,9 +23,7 @@ def retention(request: HttpRequest) -> TemplateResponse:
         raise PermissionDenied(f"The missing right is {RIGHT}.")
     kept, name = kept_kinds(), apply_retention.actor_name
     context = {
-        **admin.site.each_context(request),
         "title": "Retention",
-        "is_fullwidth": "1",
         "rows": kept,
         "measured": any(one.measured for one in kept),
         "left": removals_left(),

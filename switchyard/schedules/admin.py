@@ -11,14 +11,14 @@ from django.utils import timezone
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
-from switchyard.console.admin_base import ModelAdmin, display
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.schedules import queries, services
 from switchyard.schedules.models import ScheduleState
 
 
 @admin.register(ScheduleState)
-class ScheduleStateAdmin(ReadOnly, ModelAdmin):
+class ScheduleStateAdmin(ReadOnly, CheckedQuery):
     """Stored states of schedules. The scheduler creates a row the first time it runs a schedule."""
 
     list_display = ["actor", "spec", "last_tick", "lateness", "next_tick", "last_job_id"]
@@ -30,12 +30,12 @@ class ScheduleStateAdmin(ReadOnly, ModelAdmin):
         """Return whether the user may run schedules."""
         return request.user.has_perm("switchyard_schedules.run_schedule")
 
-    @display(description="Late by")
+    @admin.display(description="Late by")
     def lateness(self, state: ScheduleState) -> str:
         """Return the delay of the last tick."""
         return "" if state.lateness_ms is None else f"{state.lateness_ms / 1000:.1f} s"
 
-    @display(description="Next", empty_value="no longer declared")
+    @admin.display(description="Next", empty_value="no longer declared")
     def next_tick(self, state: ScheduleState) -> datetime.datetime | None:
         """Return the next tick."""
         return queries.next_tick(state.actor, timezone.now())

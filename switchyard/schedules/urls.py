@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import path
 
+from switchyard.console.room_view import room_view
 from switchyard.schedules import views
 
-view = admin.site.admin_view
 ROOT = "admin/operations/schedules/"
 
 urlpatterns = [
-    path(ROOT, view(views.all_schedules), name="switchyard-schedules"),
-    path(f"{ROOT}<str:name>/", view(views.schedule), name="switchyard-schedule"),
-    path(f"{ROOT}<str:name>/run/", view(views.run), name="switchyard-schedule-run"),
-    path(f"{ROOT}<str:name>/pause/", view(views.pause), name="switchyard-schedule-pause"),
-    path(f"{ROOT}<str:name>/resume/", view(views.resume), name="switchyard-schedule-resume"),
+    path(ROOT, room_view(views.all_schedules), name="switchyard-schedules"),
+    path(f"{ROOT}<str:name>/", room_view(views.schedule), name="switchyard-schedule"),
+    path(f"{ROOT}<str:name>/run/", room_view(views.run), name="switchyard-schedule-run"),
+    path(f"{ROOT}<str:name>/pause/", room_view(views.pause), name="switchyard-schedule-pause"),
+    path(f"{ROOT}<str:name>/resume/", room_view(views.resume), name="switchyard-schedule-resume"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -165,8 +165,7 @@ def _back(name: str) -> HttpResponseRedirect:
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
     rights = {"may_run": request.user.has_perm(RUN), "may_pause": request.user.has_perm(PAUSE)}
-    page = admin.site.each_context(request) | {"is_fullwidth": "1"} | rights | context
-    return TemplateResponse(request, f"switchyard_schedules/{template}", page, status=status)
+    return TemplateResponse(request, f"switchyard_schedules/{template}", rights | context, status=status)
 
 
 def _require(request: HttpRequest, *rights: str) -> None:

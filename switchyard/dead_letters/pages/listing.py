@@ -7,13 +7,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import dramatiq
-from django.contrib.admin.views.main import ERROR_FLAG
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 
 from switchyard.conf import declared_yard
 from switchyard.dead_letters import letter_filter, queries
-from switchyard.dead_letters.filters import REASONS
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.pages.groups import rows_of
 from switchyard.dead_letters.pages.tracebacks import marked
@@ -22,17 +20,13 @@ from switchyard.dead_letters.presentation import why_given_up
 DISCARDED = DeadLetter.State.DISCARDED.value
 TABS = (("Open", ""), ("Requeued", DeadLetter.State.REQUEUED.value), ("Discarded", DISCARDED), ("All", "all"))
 COUNTED = 10_000
+REASONS = ("exhausted", "permanent", "poison", "suspected_poison", "time_limit")
 # Actions on the letters that are ticked: right, name, button, whether it needs the broker. Discarding stands last.
 CHOSEN = (
     ("requeue", "requeue_chosen", "Requeue chosen…", True),
     ("acknowledge", "acknowledge_chosen", "Acknowledge chosen…", False),
 )
 CHOSEN_LAST = (("discard", "discard_chosen", "Discard chosen…"),)
-
-
-def asks(request: HttpRequest) -> bool:
-    """Return whether the address asks for letters, and not only for the groups."""
-    return bool(request.GET.keys() - {ERROR_FLAG})
 
 
 def context_of(request: HttpRequest) -> dict[str, Any]:
@@ -43,7 +37,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     if state == DISCARDED:
         groups = queries.groups(states=(DISCARDED,), fingerprint=fingerprint)
     elif state in ("", "open"):
-        groups = queries.groups(of=letter_filter.matching(filter)) if filter or not asks(request) else []
+        groups = queries.groups(of=letter_filter.matching(filter)) if filter or not request.GET else []
     else:
         groups = []
     letters, bugs = queries.open_count(), queries.group_count()
@@ -82,7 +76,7 @@ def _bulk_address(kind: str, filter: dict[str, str]) -> str:
     return f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(filter)}"
 
 
-_LIST = "admin:switchyard_dead_letters_deadletter_changelist"
+_LIST = "switchyard-letters"
 
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
@@ -121,8 +115,5 @@ def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, s
 def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
     if not request.user.has_perm("switchyard_alerts.view_alert"):
         return ""
-    try:
-        address = reverse("admin:switchyard_alerts_alert_changelist")
-    except NoReverseMatch:
-        return ""
+    address = reverse("switchyard-alerts")
     return f"{address}?{urlencode({'fingerprint': fingerprint})}"

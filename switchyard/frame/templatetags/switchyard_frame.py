@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import escape, strip_tags
-from django.utils.safestring import SafeString, mark_safe
-from django.utils.text import capfirst
 
 from switchyard.frame.navigation import MenuEntry, MenuGroup, current, menu
-from switchyard.frame.row_facts import worded
 from switchyard.frame.strip import PAGE_S, STRIP, KeptVerdict
 from switchyard.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
 
@@ -58,7 +54,7 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
     theme = request.COOKIES.get(THEME_COOKIE, "")
     user = getattr(request, "user", None)
     shown = user is not None and user.is_active and user.is_staff and not context.get("is_popup")
-    groups = menu(request, context.get("available_apps")) if shown else ()
+    groups = menu(request) if shown else ()
     return Frame(
         groups=groups,
         current=current(groups),
@@ -73,17 +69,3 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
 def room_strip(context: Mapping[str, Any]) -> KeptVerdict:
     """Return the verdict that stands above every page; after an act, whose page says a message, as it is now."""
     return STRIP.verdict(0.0 if context.get("messages") else PAGE_S)
-
-
-@register.filter
-def with_labels(cells: Sequence[SafeString], headers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
-    """Return the cells of a row of Django's list: the name of its column as ``data-label``, a truth as a word."""
-    return [_labelled(worded(cell), header) for cell, header in zip(cells, headers, strict=False)]
-
-
-def _labelled(cell: SafeString, header: Mapping[str, Any]) -> SafeString:
-    name = strip_tags(str(header.get("text", ""))).strip()
-    # The first cell with a link is the row's heading, and the box that chooses a row has no name to show.
-    if not name or not cell.startswith("<td") or "action-checkbox" in cell[:40]:
-        return cell
-    return mark_safe(f'<td data-label="{escape(capfirst(name))}"{cell[3:]}')  # noqa: S308  Django made the cell

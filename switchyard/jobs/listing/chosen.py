@@ -74,10 +74,10 @@ def _do(request: HttpRequest, act: ChosenAct, ids: Sequence[str]) -> HttpRespons
         messages.add_message(request, level, act.text_of(answers))
     fact = f"{wrong}: {left_text(len(ids) - answers.total(), act)}" if wrong else ""
     if is_away:
-        return not_answered(request, fact, back=reverse("admin:switchyard_jobs_job_changelist"))
+        return not_answered(request, fact, back=reverse("switchyard-jobs"))
     if fact:
         messages.error(request, fact)
-    return redirect("admin:switchyard_jobs_job_changelist")
+    return redirect("switchyard-jobs")
 
 
 def left_text(left: int, act: ChosenAct) -> str:

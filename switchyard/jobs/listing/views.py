@@ -135,7 +135,6 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "title": "Jobs",
         "live_url": _live_url(query, page, shown_at) if is_live else "",
         "has_events": is_live and can_stream(request) and bool(families()),
-        "is_fullwidth": "1",
         "page": page,
         "by_due_time": page.by_due_time,
         "sort": sort,
@@ -171,7 +170,7 @@ def _counts() -> dict[str, int] | None:
 
 def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
     shown = ",".join(line.id for line in page.lines)
-    address = reverse("admin:switchyard_jobs_job_list_live")
+    address = reverse("switchyard-jobs-live")
     return f"{address}?{urlencode({**query, 'shown_at': shown_at, 'shown': shown}, safe=',')}"
 
 
@@ -192,7 +191,7 @@ def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, b
     """Return the acts on ticked jobs that apply to a job of a page: button, address, whether it ends work."""
     shown = {line.state for line in page.lines}
     return [
-        (act.button, reverse("admin:switchyard_jobs_job_chosen", args=[verb]), act.danger)
+        (act.button, reverse("switchyard-jobs-chosen", args=[verb]), act.danger)
         for verb, act in ACTS.items()
         if may(request, act.right) and not shown.isdisjoint(act.states)
     ]

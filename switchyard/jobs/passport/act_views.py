@@ -57,7 +57,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_broker(request)
     level, text = CANCEL_ANSWERS[answer]
     messages.add_message(request, level, text)
-    return redirect("admin:switchyard_jobs_job_change", job_id)
+    return redirect("switchyard-job", job_id)
 
 
 @require_POST
@@ -75,10 +75,10 @@ def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
         messages.error(
             request, "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
         )
-        return redirect("admin:switchyard_jobs_job_change", job_id)
+        return redirect("switchyard-job", job_id)
     level, text = RUN_NOW_ANSWERS[answer]
     messages.add_message(request, level, text)
-    return redirect("admin:switchyard_jobs_job_change", job_id)
+    return redirect("switchyard-job", job_id)
 
 
 def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -87,7 +87,7 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_job(request, job_id)
     if job is not None and job.ended:
         messages.add_message(request, *CANCEL_ANSWERS["ended"])
-        return redirect("admin:switchyard_jobs_job_change", job_id)
+        return redirect("switchyard-job", job_id)
     return render(request, "switchyard_jobs/cancel.html", {"title": "Cancel job", "job": job, "job_id": job_id})
 
 

@@ -59,12 +59,12 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     except BrokerError as error:
         return _ask(request, job, given, wrong=str(error), status=503)
     messages.success(request, f"Changed {words_of(changes)}. The job has not started yet.")
-    return redirect("admin:switchyard_jobs_job_change", job_id)
+    return redirect("switchyard-job", job_id)
 
 
 def _refused(request: HttpRequest, job_id: str, error: CannotEdit) -> HttpResponse:
     messages.warning(request, f"{error.fact[0].upper()}{error.fact[1:]}.")
-    return redirect("admin:switchyard_jobs_job_change", job_id)
+    return redirect("switchyard-job", job_id)
 
 
 def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str = "", status: int = 200) -> HttpResponse:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
-from switchyard.console.admin_base import ModelAdmin, display, job_link
-from switchyard.console.links import actor_url, letter_url, queue_url
+from switchyard.console.links import actor_url, job_url, letter_url, queue_url
+from switchyard.console.list_queries import CheckedQuery
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history import queries as history
-from switchyard.jobs.passport.reading import TONES
 from switchyard.jobs.queries import find_job
 
 NOTHING = "–"
@@ -58,7 +58,7 @@ def actor_link(name: str) -> str:
     return _link(actor_url(name), name) if name else NOTHING
 
 
-class JobLinks(ModelAdmin):
+class JobLinks(CheckedQuery):
     """Page of a row with a column ``job_id``: the job with its state, its actor and its dead letter, as links."""
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
@@ -69,25 +69,23 @@ class JobLinks(ModelAdmin):
         place = found.index("job_id")
         return [*found[:place], *COLUMNS, *found[place + 1 :]]
 
-    @display(description="Job")
+    @admin.display(description="Job")
     def shown_job(self, row: Any) -> str:
         """Link the job of the row, with its state and its queue."""
         job = self._job(row)
-        parts = [job_link(row.job_id)]
-        if job.state:
-            parts.append(format_html('<span class="sy-word {}">{}</span>', TONES.get(job.state, "sy-calm"), job.state))
+        parts = [_link(job_url(row.job_id), row.job_id) if row.job_id else NOTHING, job.state]
         if job.queue:
             parts.append(format_html("on {}", _link(queue_url(job.queue), job.queue)))
         if job.detail:
-            parts.append(format_html('<span class="sy-small">{}</span>', job.detail))
-        return format_html_join(" ", "{}", ((part,) for part in parts))
+            parts.append(job.detail)
+        return format_html_join(" ", "{}", ((part,) for part in parts if part))
 
-    @display(description="Actor")
+    @admin.display(description="Actor")
     def shown_actor(self, row: Any) -> str:
         """Link the actor of the job."""
         return actor_link(self._job(row).actor)
 
-    @display(description="Dead letter")
+    @admin.display(description="Dead letter")
     def shown_letter(self, row: Any) -> str:
         """Link the dead letter of the job."""
         letter = self._job(row).letter
@@ -107,6 +105,4 @@ def _clock(at_ms: int) -> str:
 
 
 def _link(address: str, name: str) -> SafeString:
-    if not address:
-        return format_html('<code class="sy-code">{}</code>', name)
-    return format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, name)
+    return format_html('<a href="{}">{}</a>' if address else "{1}", address, name)

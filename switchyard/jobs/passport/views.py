@@ -39,7 +39,6 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     context = {
         "title": job.actor,
         "subtitle": job.id,
-        "is_fullwidth": "1",
         "has_events": can_stream(request),
         **_context_of(request, job),
     }

@@ -9,6 +9,7 @@ from switchyard.console import links
 register = template.Library()
 
 for function in (
+    links.admin_url,
     links.job_url,
     links.queue_url,
     links.actor_url,

@@ -29,9 +29,9 @@ ONE_HOST: Final = 0.8
 MOST_ROWS: Final = 2_000
 # Of an error, which may be the long answer of a foreign server.
 SEARCHED: Final = 500
-JOBS: Final = "admin:switchyard_jobs_job_changelist"
-LETTERS: Final = "admin:switchyard_dead_letters_deadletter_changelist"
-LETTER: Final = "admin:switchyard_dead_letters_deadletter_change"
+JOBS: Final = "switchyard-jobs"
+LETTERS: Final = "switchyard-letters"
+LETTER: Final = "switchyard-letter"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
 # ``host: fact; remedy``, as outgoing requests of this project fail; and the forms of urllib3, requests and httpx.
 _HOSTS = (

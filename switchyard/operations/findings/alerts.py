@@ -62,6 +62,6 @@ def look() -> Iterator[Finding]:
             then="Who acknowledges an alert tells the others that somebody works on it; its count goes on.",
             act=Act(
                 f"Acknowledge {counted(waiting, 'critical alert')}…",
-                "admin:switchyard_alerts_alert_changelist",
+                "switchyard-alerts",
             ),
         )

@@ -21,7 +21,7 @@ HELD_LONG_MS = 60_000
 FEW = 3
 # Fewer concurrent retries of one queue are normal: retries wait for hours, and one endpoint that is away holds dozens.
 MANY_RETRIES = 100
-JOBS = "admin:switchyard_jobs_job_changelist"
+JOBS = "switchyard-jobs"
 
 
 def look(facts: YardFacts) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ SILENT_MS = 6_000
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
 BLOCKED, FLOODED = "Blocked", "Flooded"
 LATE_WORDS = ("Late", BLOCKED, FLOODED)
-JOBS = "admin:switchyard_jobs_job_changelist"
+JOBS = "switchyard-jobs"
 
 
 class LateSamples:

@@ -85,7 +85,7 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
 def _job_act(id_: str, state: QueueFacts) -> Act | None:
     """Return the button that leads to a job; ``None`` for an id that no URL can have."""
     of = f" of {state.actors[id_]}" if id_ in state.actors else ""
-    return Act(f"Show the job{of}", "admin:switchyard_jobs_job_change", id_) if "/" not in id_ else None
+    return Act(f"Show the job{of}", "switchyard-job", id_) if "/" not in id_ else None
 
 
 def _named(id_: str, state: QueueFacts) -> str:
@@ -99,7 +99,7 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         seen = f"{queue.name}: {messages} {'is' if stats.quarantined == 1 else 'are'} quarantined"
         cause = "Another program writes to the queue, or the server evicted message bodies"
         step = f"manage.py switchyard deadletters list --quarantined --queue {queue.name}"
-        act = Act(f"Show {messages}", "admin:switchyard_dead_letters_quarantine")
+        act = Act(f"Show {messages}", "switchyard-quarantine")
         yield GROUP.warning("quarantined", seen, cause, step, queue.name, act)
     if stats.parked:
         actors = ", ".join(state.unknown[:SHOWN]) or "?"
@@ -125,7 +125,7 @@ def _parked_act(queue: Queue, state: QueueFacts) -> Act:
         filters["actor"] = called = state.unknown[0]
     elif count == 1:
         called = f"job of {queue.name}"
-    return Act(f"Show {count:,} held {called}", "admin:switchyard_jobs_job_changelist", query=f"?{urlencode(filters)}")
+    return Act(f"Show {count:,} held {called}", "switchyard-jobs", query=f"?{urlencode(filters)}")
 
 
 def look_at_undeclared() -> Iterator[Finding]:

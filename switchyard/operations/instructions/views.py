@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
@@ -57,7 +57,6 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     except BrokerError as error:
         refused, status = str(error) if request.method == "POST" else WORKERS_AWAY, 503
     context = {
-        **admin.site.each_context(request),
         **_context(verb, hit, left, workers),
         "refused": refused,
         "reason": reason,

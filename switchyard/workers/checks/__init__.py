@@ -62,7 +62,6 @@ def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage
         *installation.foreign_broker(),
         *installation.replaced_middleware(),
         *installation.routed_models(),
-        *installation.late_unfold(),
     ]
 
 

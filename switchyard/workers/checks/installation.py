@@ -71,16 +71,6 @@ def routed_models() -> list[CheckMessage]:
     return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E030")]
 
 
-def late_unfold() -> list[CheckMessage]:
-    """Return W035 where Unfold is listed after Django's admin, whose templates are then found first."""
-    names = [config.name for config in installed_apps.get_app_configs()]
-    if not {"unfold", ADMIN} <= set(names) or names.index("unfold") < names.index(ADMIN):
-        return []
-    fact = f'lists "unfold" after "{ADMIN}", so that your own admin pages keep the looks of Django'
-    hint = f'Put "unfold" before "{ADMIN}", or leave it out.'
-    return [Warning(fact, hint=hint, obj="INSTALLED_APPS", id="switchyard.W035")]
-
-
 def addresses() -> list[CheckMessage]:
     """Return W030 without the library's URLs, E030 where the admin's hide them, W030 without the API's middleware."""
     include = f'`path("", include("{library}.urls"))`'

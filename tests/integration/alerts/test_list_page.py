@@ -21,7 +21,7 @@ from tests.integration.alerts.test_dispatch import configured
 from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
-TEST = reverse("admin:switchyard_alerts_test")
+TEST = reverse("switchyard-alerts-test")
 
 
 def text_of(page: Any) -> str:

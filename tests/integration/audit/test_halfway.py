@@ -20,7 +20,7 @@ from switchyard.dead_letters import acts
 from switchyard.dead_letters.queries import find
 from tests.factories.letters import keep, letter
 
-CHOSEN = reverse("admin:switchyard_dead_letters_chosen", args=["requeue"])
+CHOSEN = reverse("switchyard-letters-chosen", args=["requeue"])
 KILLED = """
 import os, signal, django
 django.setup()

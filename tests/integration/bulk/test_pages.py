@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.utils.html import escape
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
@@ -170,17 +171,13 @@ def test_all_that_match_the_list_filter_are_handed_to_a_bulk_act(page: Client) -
     address = (
         "/admin/switchyard_dead_letters/deadletter/?queue=default&q=vat&state=open&died_at__gte=2026-01-01T00:00:00Z"
     )
-    first = DeadLetter.objects.first()
-    assert first is not None
 
-    listed = text_of(page.get(address))
-    answer = page.post(address, {"action": "discard_chosen", "select_across": "1", "_selected_action": [first.pk]})
+    answer = page.get(address)
 
-    assert "101 letters match" in listed and "Requeue all 101…" in listed
-    assert answer["Location"] == (
-        "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
-    )
-    assert "Discard 101 dead letters?" in text_of(page.get(answer["Location"]))
+    assert "101 letters match" in text_of(answer) and "Requeue all 101…" in text_of(answer)
+    begin = "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
+    assert f'href="{escape(begin)}"' in answer.content.decode()
+    assert "Discard 101 dead letters?" in text_of(page.get(begin))
 
 
 def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(

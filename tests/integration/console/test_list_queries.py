@@ -18,7 +18,6 @@ from apps.shop.models import Customer, Invoice, InvoiceLine, Payment
 from apps.webhooks.models import Delivery, Endpoint
 from switchyard.api.models import Token
 from switchyard.broker.interface import Facilities
-from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,7 +68,6 @@ def test_a_year_that_does_not_exist_leads_to_the_list_without_it(staff: Client, 
         "switchyard_api/token/?secret_hash__startswith=a",
         "switchyard_api/token/?owner__password__startswith=a",
         "switchyard_api/token/?scopes__contains=x",
-        "switchyard_dead_letters/deadletter/?error__regex=(((",
         "auth/user/?username__regex=a",
         "auth/user/?password__startswith=a",
         "django_dramatiq/task/?message_data__contains=a",
@@ -123,7 +121,6 @@ def test_a_failing_list_that_asks_for_nothing_is_an_error(staff: Client, monkeyp
         (Payment, "invoice__isempty=1"),
         (Endpoint, "active__exact=1"),
         (Delivery, "endpoint__active__exact=1"),
-        (DeadLetter, "fingerprint=beef&queue=slow&state=all"),
         (User, "groups__id__exact=1&is_staff__exact=1"),
     ],
 )

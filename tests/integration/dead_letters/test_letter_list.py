@@ -19,7 +19,7 @@ from switchyard.dead_letters.pages import letter_list, listing
 
 pytestmark = pytest.mark.django_db
 
-LIST = reverse("admin:switchyard_dead_letters_deadletter_changelist")
+LIST = reverse("switchyard-letters")
 NOW = timezone.now()
 
 
@@ -32,7 +32,7 @@ def client(operator: User) -> Client:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.dead_letters.admin.DeadLetterAdmin.list_per_page", 3)
+    monkeypatch.setattr("switchyard.dead_letters.pages.letter_list.PER_PAGE", 3)
 
 
 def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "new", **columns: Any) -> DeadLetter:
@@ -48,11 +48,11 @@ def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "ne
 def walk(client: Client, query: dict[str, str], between: Callable[[], object] = lambda: None) -> list[list[DeadLetter]]:
     """Return the letters of each page; ``between`` runs after the first one."""
     page = client.get(LIST, query)
-    pages = [list(page.context["cl"].result_list)]
+    pages = [list(page.context["listed"].rows)]
     between()
-    while link := page.context["cl"].after_link:
+    while link := page.context["listed"].after_link:
         page = client.get(LIST + link)
-        pages.append(list(page.context["cl"].result_list))
+        pages.append(list(page.context["listed"].rows))
     return pages
 
 
@@ -91,7 +91,7 @@ def test_of_many_letters_the_newest_are_sorted_and_the_page_says_so(
     page = client.get(LIST, {"state": "open", "sort": "-attempts"})
     text = " ".join(re.sub(r"<[^>]+>", " ", page.content.decode()).split())
 
-    assert list(page.context["cl"].result_list) == rows[:-4:-1]
+    assert list(page.context["listed"].rows) == rows[:-4:-1]
     assert "Most attempts first. Sorted among the newest 10,000 , back to" in text
     assert "More than 4 letters match" in text
     assert 'aria-sort="descending"' in page.content.decode()
@@ -134,4 +134,4 @@ def test_a_place_that_is_none_leads_to_the_list(client: Client, after: str, sort
 
     answer = client.get(LIST, {"state": "open", "after": after, "sort": sort})
 
-    assert (answer.status_code, answer["Location"]) == (302, f"{LIST}?e=1")
+    assert (answer.status_code, answer["Location"]) == (302, LIST)

@@ -51,6 +51,6 @@ def test_page_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter, o
     projection.project_or_log(poisoned)
     row = DeadLetter.objects.get(message_id=poisoned.id)
 
-    page = client.get(reverse("admin:switchyard_dead_letters_deadletter_change", args=[row.pk])).content.decode()
+    page = client.get(reverse("switchyard-letter", args=[row.pk])).content.decode()
 
     assert [line for line in TOLD if escape(line) not in page] == []

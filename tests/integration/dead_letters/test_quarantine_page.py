@@ -14,7 +14,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.quarantine import Quarantine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
-PAGE = reverse("admin:switchyard_dead_letters_quarantine")
+PAGE = reverse("switchyard-quarantine")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +14,6 @@ from django.test import Client
 from django.urls import reverse
 from periodiq import cron
 
-from apps.mail.models import MailState, SentMail, Template
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.quarantine import Quarantine
@@ -27,7 +25,6 @@ from tests.factories.brokers import broker_without_server
 from tests.integration.jobs.history_rows import job_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
-LETTERS = "admin:switchyard_dead_letters_"
 # A button, a choice or a link that is marked as one that needs the broker, up to the end of its tag.
 MARKED = re.compile(r"<(?:a|button|option)\b[^>]*\bdata-broker\b[^>]*>")
 OFF = html.escape(SWITCHED_OFF)
@@ -78,14 +75,6 @@ def is_off(tag: str) -> bool:
     return is_dead and f'title="{OFF}"' in tag
 
 
-def mail() -> SentMail:
-    """Add a mail of a product."""
-    return SentMail.objects.create(
-        key="m-1:welcome", job_id=uuid.UUID(int=7), template=Template.WELCOME, to="grace@example.com", runs=1,
-        state=MailState.REFUSED,
-    )  # fmt: skip
-
-
 def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
     """Return the pages with acts on the broker, each with the number of these acts at least."""
     row = {"args": [letter.pk]}
@@ -102,14 +91,12 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
         "schedules": (reverse("switchyard-schedules"), 1),
         "a schedule": (reverse("switchyard-schedule", args=["sweep"]), 1),
         "an actor": (reverse("switchyard-actor", args=["sweep"]), 1),
-        "letters": (f"{reverse(f'{LETTERS}deadletter_changelist')}?queue=default", 2),
-        "a group": (f"{reverse(f'{LETTERS}deadletter_changelist')}?fingerprint=f00d", 4),
-        "a letter": (reverse(f"{LETTERS}deadletter_change", **row), 3),
-        "discard": (reverse(f"{LETTERS}one", args=[letter.pk, "discard"]), 1),
-        "requeue a group": (reverse(f"{LETTERS}group", args=["f00d", "requeue"]), 1),
+        "letters": (f"{reverse('switchyard-letters')}?queue=default", 2),
+        "a group": (f"{reverse('switchyard-letters')}?fingerprint=f00d", 4),
+        "a letter": (reverse("switchyard-letter", **row), 3),
+        "discard": (reverse("switchyard-letter-act", args=[letter.pk, "discard"]), 1),
+        "requeue a group": (reverse("switchyard-letters-group", args=["f00d", "requeue"]), 1),
         "jobs": ("/admin/switchyard_jobs/job/?state=succeeded", 2),
-        "a mail": (reverse("admin:mail_sentmail_change", args=[mail().pk]), 2),
-        "mails": (reverse("admin:mail_sentmail_changelist"), 2),
     }
 
 
@@ -128,7 +115,7 @@ def test_acts_are_switched_off_with_the_reason_on_every_page(
 
 def test_what_needs_no_broker_stays(admin_client: Client, letter: DeadLetter, away: None) -> None:
     schedule = admin_client.get(reverse("switchyard-schedule", args=["sweep"])).content.decode()
-    shown = admin_client.get(reverse(f"{LETTERS}deadletter_change", args=[letter.pk])).content.decode()
+    shown = admin_client.get(reverse("switchyard-letter", args=[letter.pk])).content.decode()
 
     assert re.search(r'<button class="sy-button">Pause sweep</button>', schedule)
     assert re.search(r'<button class="sy-button">Acknowledge letter</button>', shown)
@@ -164,10 +151,10 @@ def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:
         "send": (
             reverse("switchyard-actor-send", args=["sweep"]), {"job_id": "0d0f8a3a-5f0e-4d43-9c5a-1f6a1d1b0f7c"},
         ),
-        "requeue": (reverse(f"{LETTERS}one", args=[letter.pk, "requeue"]), {}),
-        "discard": (reverse(f"{LETTERS}one", args=[letter.pk, "discard"]), {"confirmed": "1", **reason}),
-        "requeue chosen": (reverse(f"{LETTERS}chosen", args=["requeue"]), chosen),
-        "edit": (reverse(f"{LETTERS}edit", args=[letter.pk]), {"arguments": "{}"}),
+        "requeue": (reverse("switchyard-letter-act", args=[letter.pk, "requeue"]), {}),
+        "discard": (reverse("switchyard-letter-act", args=[letter.pk, "discard"]), {"confirmed": "1", **reason}),
+        "requeue chosen": (reverse("switchyard-letters-chosen", args=["requeue"]), chosen),
+        "edit": (reverse("switchyard-letter-edit", args=[letter.pk]), {"arguments": "{}"}),
         "cancel": ("/admin/switchyard_jobs/job/m-1/cancel/", reason),
         "run now": ("/admin/switchyard_jobs/job/m-1/run-now/", {}),
         "cancel chosen": ("/admin/switchyard_jobs/job/chosen/cancel/", {"job": ["m-1"], **reason}),
@@ -196,6 +183,6 @@ def test_the_tab_of_the_quarantine_counts(admin_client: Client, facilities: Faci
         broker.client.lpush(broker.keys.queue(queue).quarantine, Quarantine.entry(queue, b"{", "it is no JSON"))
     STRIP.forget()
 
-    page = admin_client.get(reverse(f"{LETTERS}deadletter_changelist")).content.decode()
+    page = admin_client.get(reverse("switchyard-letters")).content.decode()
 
     assert re.search(r'>Quarantine <span class="sy-chip-count">3</span></a>', page)

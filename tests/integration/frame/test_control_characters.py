@@ -38,10 +38,10 @@ def shown(client: Client, address: str) -> str:
 def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client: Client) -> None:
     row = job_row(state="dead", error_type="ValueError", error_message=EVIL, fingerprint="f00d", owner=EVIL)
 
-    page = shown(admin_client, reverse("admin:switchyard_jobs_job_change", args=[row.job_id]))
+    page = shown(admin_client, reverse("switchyard-job", args=[row.job_id]))
 
     assert r"\x1b]0;evil\x07 \x9b2J" in page
-    assert r"\x1b]0;evil" in shown(admin_client, reverse("admin:switchyard_jobs_job_changelist") + "?state=dead")
+    assert r"\x1b]0;evil" in shown(admin_client, reverse("switchyard-jobs") + "?state=dead")
 
 
 def test_a_dead_letters_error_is_escaped_on_its_page_and_in_its_group(
@@ -52,9 +52,9 @@ def test_a_dead_letters_error_is_escaped_on_its_page_and_in_its_group(
     row = DeadLetter.objects.get(message_id=made.id)
 
     for address in (
-        reverse("admin:switchyard_dead_letters_deadletter_change", args=[row.pk]),
-        reverse("admin:switchyard_dead_letters_deadletter_changelist"),
-        reverse("admin:switchyard_dead_letters_deadletter_changelist") + f"?fingerprint={row.fingerprint}",
+        reverse("switchyard-letter", args=[row.pk]),
+        reverse("switchyard-letters"),
+        reverse("switchyard-letters") + f"?fingerprint={row.fingerprint}",
     ):
         assert r"\x1b]0;evil" in shown(admin_client, address)
 
@@ -66,7 +66,7 @@ def test_an_alerts_sample_is_escaped(admin_client: Client) -> None:
         last_at=now,
     )  # fmt: skip
 
-    assert r"\x1b]0;evil" in shown(admin_client, reverse("admin:switchyard_alerts_alert_change", args=[row.pk]))
+    assert r"\x1b]0;evil" in shown(admin_client, reverse("switchyard-alert", args=[row.pk]))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -82,6 +82,4 @@ def test_the_name_of_a_parked_actor_is_escaped_on_the_page_of_its_queue(
 
     assert r"unknown\x00\x1b[2J" in shown(admin_client, reverse("switchyard-queue", args=["default"]))
     shown(admin_client, reverse("switchyard-operations"))
-    assert r"unknown\x00\x1b[2J" in shown(
-        admin_client, reverse("admin:switchyard_jobs_job_changelist") + "?state=scheduled"
-    )
+    assert r"unknown\x00\x1b[2J" in shown(admin_client, reverse("switchyard-jobs") + "?state=scheduled")

@@ -130,7 +130,7 @@ def median_ms(look: Callable[[], object]) -> float:
 
 def page_of(client: Client) -> Callable[[], object]:
     """Return a function that makes the page as a server does: the client itself copies every template's context."""
-    requests, address = RequestFactory(), reverse("admin:switchyard_jobs_job_changelist")
+    requests, address = RequestFactory(), reverse("switchyard-jobs")
     assert b"job/00000000-0000-4000-8001-" in client.get(address).content
     requests.cookies = client.cookies
     return lambda: client.handler.get_response(requests.get(address))

@@ -17,7 +17,7 @@ from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 
 UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
-LOOK_UP = "admin:switchyard_jobs_job_changelist"
+LOOK_UP = "switchyard-jobs"
 
 
 def staff(*permissions: str) -> Client:
@@ -35,11 +35,11 @@ def job_id(transactional_db: None) -> str:
 
 
 def story(job_id: str) -> str:
-    return reverse("admin:switchyard_jobs_job_change", args=[job_id])
+    return reverse("switchyard-job", args=[job_id])
 
 
 def cancel(job_id: str) -> str:
-    return reverse("admin:switchyard_jobs_job_cancel", args=[job_id])
+    return reverse("switchyard-job-cancel", args=[job_id])
 
 
 def test_a_job_is_found_by_its_id(job_id: str) -> None:

@@ -68,8 +68,8 @@ def in_the_room(job_id: str, ada: User, headers: MakeHeaders) -> None:
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_job", "cancel_job")))
     client = Client()
     client.force_login(user)
-    page = client.get(reverse("admin:switchyard_jobs_job_changelist"), {"id": job_id}).content.decode()
-    address = reverse("admin:switchyard_jobs_job_cancel", args=[job_id])
+    page = client.get(reverse("switchyard-jobs"), {"id": job_id}).content.decode()
+    address = reverse("switchyard-job-cancel", args=[job_id])
     assert "keeps no record" in page
     assert address in page
     assert client.post(address).status_code == 302

@@ -18,7 +18,7 @@ PAGE = reverse("switchyard-operations")
 
 def sidebar_link(page: str) -> str:
     """Return the item of the dead letters in the sidebar, tags and all."""
-    address = re.escape(reverse("admin:switchyard_dead_letters_deadletter_changelist"))
+    address = re.escape(reverse("switchyard-letters"))
     found = re.search(rf'<a [^>]*href="{address}"[^>]*>.*?</a>', page, re.DOTALL)
     assert found is not None
     return found[0]

@@ -106,7 +106,7 @@ def test_recent_failures_lead_to_their_letters(watcher: Client, facilities: Faci
     verdict = diagnose(facts, actors.look(), 3)
 
     assert verdict.sentence == "3 jobs of fail_always gave up in the last 10 min with KeyError."
-    assert verdict.href == f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?fingerprint=beef"
+    assert verdict.href == f"{reverse('switchyard-letters')}?fingerprint=beef"
     assert watcher.get(LIVE).status_code == 200
 
 
@@ -177,8 +177,8 @@ def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, faci
     sidebar = page[page.index('aria-label="Menu"') : page.index("<header")]
     for address in (
         PAGE,
-        reverse("admin:switchyard_dead_letters_deadletter_changelist"),
-        reverse("admin:switchyard_alerts_alert_changelist"),
+        reverse("switchyard-letters"),
+        reverse("switchyard-alerts"),
     ):
         assert f'href="{address}"' in sidebar
     assert "Dead letters 1" in text_of(sidebar)

@@ -68,7 +68,7 @@ def test_a_dead_letter(facilities: Facilities, client: Client) -> None:
 
     [why] = re.findall(r"^why +(.*)$", shown, re.MULTILINE)
     [failed] = re.findall(r"^failed +(.*)$", shown, re.MULTILINE)
-    letter_page = page(client, "admin:switchyard_dead_letters_deadletter_change", str(row.pk))
+    letter_page = page(client, "switchyard-letter", str(row.pk))
     assert why == "fail_always on slow was given up after 6 attempts, the maximum of its retry policy"
     assert plain(why) in letter_page and plain(failed) in letter_page
 
@@ -84,8 +84,8 @@ def test_an_alert_that_is_silenced(facilities: Facilities, client: Client) -> No
     listed, headline = said("alerts", "list")
 
     first, silence = listed.splitlines()
-    shown = page(client, "admin:switchyard_alerts_alert_changelist")
-    detail = page(client, "admin:switchyard_alerts_alert_change", str(row.pk))
+    shown = page(client, "switchyard-alerts")
+    detail = page(client, "switchyard-alert", str(row.pk))
     assert headline.strip() == "alerts: 1 open alert." and plain("1 open alert") in shown
     [title] = re.findall(r"UTC  (.*) \(3 times\)$", first)
     assert title == row.title and plain(title) in shown and plain("3 times") in shown
@@ -128,5 +128,5 @@ def test_jobs_that_are_not_in_the_history_yet(facilities: Facilities, client: Cl
 
     [note] = [note.removeprefix("note: ") for note in notes]
     assert "are not all in the history: no history writer leads" in note
-    assert plain(f"Not all are here: {note}.") in page(client, "admin:switchyard_jobs_job_changelist")
+    assert plain(f"Not all are here: {note}.") in page(client, "switchyard-jobs")
     assert plain(f"Of the jobs, {note}.") in page(client, "switchyard-operations")

@@ -108,7 +108,7 @@ def test_held_jobs_lead_to_their_list(superuser: Client, facilities: Facilities)
     finally:
         del dramatiq.get_broker().actors["held_here"]
 
-    link = f"{reverse('admin:switchyard_jobs_job_changelist')}?state=scheduled&amp;queue=default"
+    link = f"{reverse('switchyard-jobs')}?state=scheduled&amp;queue=default"
     for page in (PAGE, reverse("switchyard-operations")):
         wait_for(lambda page=page: link in superuser.get(page).content.decode())
 

@@ -240,7 +240,7 @@ def test_the_room_shows_a_task_under_its_path(
     result = finish(host_tasks.about.enqueue("word"), run_worker)
 
     actor = admin_client.get(reverse("switchyard-actor", args=[path])).content.decode()
-    job = admin_client.get(reverse("admin:switchyard_jobs_job_change", args=[result.id])).content.decode()
+    job = admin_client.get(reverse("switchyard-job", args=[result.id])).content.decode()
 
     assert path in actor and "Return what a task may know of itself" in actor
     assert "about(word)" in actor and f"{host_tasks.__name__.replace('.', '/')}.py:" in actor

@@ -58,7 +58,7 @@ def test_every_page_loads_and_shows_no_secret(failed):
     assert failed.endpoint.secret[-4:] in texts[4].content.decode()
     delivery_page = texts[6].content.decode()
     assert failed.webhook_id in delivery_page and "answered 500" in delivery_page
-    assert '<dd class="field-shown_job">–</dd>' in delivery_page
+    assert '<div class="readonly">–</div>' in delivery_page
 
 
 def test_hostile_text_is_shown_as_text(failed):

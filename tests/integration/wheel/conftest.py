@@ -12,7 +12,7 @@ from tests.integration.wheel.clone import link_clone
 from tests.integration.wheel.environments import Environment, Index, clean_environment, run
 from tests.integration.wheel.packages import write_wheels
 
-EXTRAS = ("unfold", "api", "gevent", "embedded", "postgres", "tasks", "testing", "web", "abort", "rabbitmq")
+EXTRAS = ("api", "gevent", "embedded", "postgres", "tasks", "testing", "web", "abort", "rabbitmq")
 # Packages that the tests of broker and middleware need.
 TEST_PACKAGES = ("pytest", "pytest-django", "pytest-timeout", "hypothesis", "time-machine", "cryptography")
 

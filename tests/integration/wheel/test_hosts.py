@@ -1,4 +1,4 @@
-"""Projects that the page does not show: with packages of the same names, and without unfold and ninja."""
+"""Projects that the page does not show: with packages of the same names, and without ninja."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_project_with_packages_of_the_same_names_works(full: Environment, broker
     assert "/admin/operations/ 200 the host's own False" in rendered
 
 
-def test_project_without_unfold_and_ninja_works(least: Environment, broker_url: str, tmp_path: Path) -> None:
+def test_project_without_ninja_works(least: Environment, broker_url: str, tmp_path: Path) -> None:
     host = write_host(tmp_path)
     variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
 

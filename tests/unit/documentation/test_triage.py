@@ -10,7 +10,6 @@ import yaml
 from django.conf import settings
 from django.urls import reverse
 
-from docs import make_steps
 from switchyard.commands.modules import MODULES
 from switchyard.console import runbook as console_runbook
 from switchyard.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert, runbook_path
@@ -73,11 +72,6 @@ def test_a_project_without_the_page_of_steps_is_told_the_documentation(monkeypat
     monkeypatch.setattr(console_runbook, "steps_url", lambda heading: "")
 
     assert runbook("No pool") == runbook_path("No pool") == f"{PAGE}#no-pool"
-
-
-def test_the_room_s_page_of_steps_is_made_of_this_page() -> None:
-    assert make_steps.PAGE.read_text(encoding="utf-8") == make_steps.page(), "run: python -m docs.make_steps"
-    assert all(f'id="{anchor}"' in make_steps.page() for anchor in ANCHORS)
 
 
 def test_every_link_of_the_page_leads_somewhere() -> None:

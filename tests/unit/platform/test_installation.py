@@ -24,7 +24,6 @@ from switchyard.workers.checks import installation
 from switchyard.workers.checks.installation import (
     addresses,
     foreign_broker,
-    late_unfold,
     misnamed_middleware,
     missing_apps,
     replaced_middleware,
@@ -132,21 +131,6 @@ def test_a_broker_from_which_no_pool_fetches_is_refused(declared: Any, fact: str
         pytest.raises(ImproperlyConfigured, match=f'^DRAMATIQ_BROKER {fact}.*remove it, or set it to {{"BROKER": "sw'),
     ):
         DramatiqConfig.broker_settings()
-
-
-def test_unfold_after_the_admin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert late_unfold() == []
-    configs = {config.name: config for config in installed_apps.get_app_configs()}
-
-    unfold = configs.pop("unfold")
-    monkeypatch.setattr(installed_apps, "app_configs", configs)
-    assert late_unfold() == []  # a project without it
-    monkeypatch.setattr(installed_apps, "app_configs", {**configs, "unfold": unfold})
-    [found] = late_unfold()
-
-    assert (found.id, found.obj) == ("switchyard.W035", "INSTALLED_APPS")
-    assert found.msg.startswith('lists "unfold" after "django.contrib.admin"')
-    assert str(found.hint).startswith('Put "unfold" before "django.contrib.admin"')
 
 
 class Elsewhere:

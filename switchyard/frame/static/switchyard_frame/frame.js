@@ -100,10 +100,7 @@
 
   function page(relation, words) {
     const links = [...document.querySelectorAll("main a[href]")].filter(shown);
-    const here = document.querySelector(".paginator [aria-current], .paginator .this-page");
-    const beside = relation === "next" ? here?.closest("li, span, a")?.nextElementSibling : here?.closest("li, span, a")?.previousElementSibling;
-    const link = links.find((each) => each.relList.contains(relation)) ?? (beside?.matches("a") ? beside : beside?.querySelector("a")) ??
-      links.find((each) => words.test(each.textContent.trim()));
+    const link = links.find((each) => each.relList.contains(relation)) ?? links.find((each) => words.test(each.textContent.trim()));
     if (link) link.click();
     else say(relation === "next" ? "Nothing is older." : "Nothing is newer.");
   }
@@ -161,28 +158,6 @@
       acts[event.key]();
     }
   });
-
-  // Django's widgets that scripts make have no names of their own.
-  function nameWidgets() {
-    for (const box of document.querySelectorAll(".select2-selection")) {
-      const select = box.closest(".select2-container")?.previousElementSibling;
-      const label = select?.id ? document.querySelector(`label[for="${CSS.escape(select.id)}"]`) : null;
-      const name = (label?.textContent ?? select?.getAttribute("aria-label") ?? "").trim().replace(/:$/, "");
-      const value = box.querySelector(".select2-selection__rendered");
-      if (!name || !value) continue;
-      box.removeAttribute("aria-labelledby");
-      box.setAttribute("aria-label", `${name} ${value.textContent}`.trim());
-      value.setAttribute("aria-label", name);
-    }
-    for (const help of document.querySelectorAll(".help-tooltip[aria-label]:not([role])")) help.setAttribute("role", "img");
-  }
-  // The admin draws its fields when jQuery is ready, which may be after the page has loaded.
-  window.addEventListener("load", () => {
-    nameWidgets();
-    window.django?.jQuery?.(() => nameWidgets());
-  });
-  document.addEventListener("formset:added", () => setTimeout(nameWidgets));
-  document.addEventListener("change", () => setTimeout(nameWidgets));
 
   // The menu of a narrow screen: the address shows it, also without this script.
   function closeMenu() {

@@ -23,7 +23,7 @@ from tests.integration.jobs.history_rows import job_row
 from tests.integration.jobs.listing.test_page import LIST, staff
 
 CANCEL, RUN_NOW, RUN_AGAIN = (
-    reverse("admin:switchyard_jobs_job_chosen", args=[verb]) for verb in ("cancel", "run-now", "run-again")
+    reverse("switchyard-jobs-chosen", args=[verb]) for verb in ("cancel", "run-now", "run-again")
 )
 
 

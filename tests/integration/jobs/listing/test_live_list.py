@@ -30,7 +30,7 @@ from tests.integration.jobs.followers import Follower, open_streams
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
-LIST = reverse("admin:switchyard_jobs_job_changelist")
+LIST = reverse("switchyard-jobs")
 LIVE, EVENTS = f"{LIST}live/", f"{LIST}events/"
 
 

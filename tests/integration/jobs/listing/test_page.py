@@ -36,7 +36,7 @@ LIST = "/admin/switchyard_jobs/job/"
 
 
 def test_the_list_keeps_its_address() -> None:
-    assert reverse("admin:switchyard_jobs_job_changelist") == LIST
+    assert reverse("switchyard-jobs") == LIST
 
 
 def test_waiting_and_ended_jobs_are_in_one_list() -> None:

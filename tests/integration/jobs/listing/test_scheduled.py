@@ -17,7 +17,7 @@ from switchyard.jobs.services import request_cancel, submit
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 
-LIST = reverse("admin:switchyard_jobs_job_changelist")
+LIST = reverse("switchyard-jobs")
 SCHEDULED = Filter(states=("scheduled",))
 MINUTE_MS = 60_000
 

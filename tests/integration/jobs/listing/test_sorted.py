@@ -18,7 +18,7 @@ from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 
-LIST = reverse("admin:switchyard_jobs_job_changelist")
+LIST = reverse("switchyard-jobs")
 
 
 @pytest.fixture(autouse=True)

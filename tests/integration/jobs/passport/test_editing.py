@@ -49,7 +49,7 @@ def pin_actor() -> Iterator[Any]:
 
 
 def address_of(job_id: str) -> str:
-    return reverse("admin:switchyard_jobs_job_edit", args=[job_id])
+    return reverse("switchyard-job-edit", args=[job_id])
 
 
 def waiting(**kwargs: Any) -> str:

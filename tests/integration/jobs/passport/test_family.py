@@ -29,7 +29,7 @@ def reader(transactional_db: None) -> Client:
 
 def family_of(reader: Client, job_id: str) -> str:
     """Return the words of a job's part about its parent and children."""
-    page = reader.get(reverse("admin:switchyard_jobs_job_live", args=[job_id])).content.decode()
+    page = reader.get(reverse("switchyard-job-live", args=[job_id])).content.decode()
     part = page[page.index('aria-labelledby="family"') :]
     return " ".join(re.sub(r"<[^>]+>", " ", part[part.index(">") + 1 : part.index("</section>")]).split())
 

@@ -43,7 +43,7 @@ def staff(*permissions: str) -> Client:
 
 
 def page_of(job_id: str, *permissions: str) -> str:
-    response = staff(*permissions).get(reverse("admin:switchyard_jobs_job_change", args=[job_id]))
+    response = staff(*permissions).get(reverse("switchyard-job", args=[job_id]))
     assert response.status_code == 200
     return str(response.content, "utf-8")
 
@@ -126,7 +126,7 @@ def test_a_waiting_job_names_its_schedule_and_parent(transactional_db: None) -> 
 
 def again(client: Client, first: str, **fields: str) -> tuple[int, str]:
     """Post the form; return status and text of the answer."""
-    response = client.post(reverse("admin:switchyard_jobs_job_again", args=[first]), fields)
+    response = client.post(reverse("switchyard-job-again", args=[first]), fields)
     return response.status_code, str(response.content, "utf-8") or response["Location"]
 
 
@@ -209,13 +209,13 @@ OWN_ID = "order:7<b>&?x=1"
 def test_a_job_whose_sender_named_it_has_a_page_like_others(transactional_db: None) -> None:
     message = probe_actors.add.message(1, 2).copy(message_id=OWN_ID)
     dramatiq.get_broker().enqueue(message)
-    client, jobs = staff(*OPERATOR), reverse("admin:switchyard_jobs_job_changelist")
-    address = reverse("admin:switchyard_jobs_job_change", args=[OWN_ID])
+    client, jobs = staff(*OPERATOR), reverse("switchyard-jobs")
+    address = reverse("switchyard-job", args=[OWN_ID])
 
     page = client.get(address)
     searched = client.get(jobs, {"q": OWN_ID})
     listed = client.get(jobs).content.decode()
-    cancelled = client.post(reverse("admin:switchyard_jobs_job_cancel", args=[OWN_ID]))
+    cancelled = client.post(reverse("switchyard-job-cancel", args=[OWN_ID]))
 
     assert page.status_code == 200 and "order:7&lt;b&gt;&amp;?x=1" in page.content.decode()
     assert searched["Location"] == cancelled["Location"] == address
@@ -225,13 +225,13 @@ def test_a_job_whose_sender_named_it_has_a_page_like_others(transactional_db: No
 
 @pytest.mark.parametrize("asked", ["storage failed", "OSError", "x" * 201, "a/b"])
 def test_a_search_for_what_is_no_jobs_id_is_one_of_errors_and_tags(transactional_db: None, asked: str) -> None:
-    answer = staff(*READER).get(reverse("admin:switchyard_jobs_job_changelist"), {"q": asked})
+    answer = staff(*READER).get(reverse("switchyard-jobs"), {"q": asked})
 
     assert answer.status_code == 302 and "?" in answer["Location"]
 
 
 def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried: JobRow) -> None:
-    address = reverse("admin:switchyard_jobs_job_change", args=[retried.job_id])
+    address = reverse("switchyard-job", args=[retried.job_id])
 
     reader, viewer = (staff(*rights).get(address, {"format": "json"}).json() for rights in (READER, ("view_job",)))
 
@@ -244,13 +244,13 @@ def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried
 
 def run_now_of(client: Client, job_id: str) -> tuple[int, list[str]]:
     """Press "Run now"; return the status and the messages."""
-    response = client.post(reverse("admin:switchyard_jobs_job_run_now", args=[job_id]))
+    response = client.post(reverse("switchyard-job-run-now", args=[job_id]))
     return response.status_code, [str(each) for each in get_messages(response.wsgi_request)]
 
 
 def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional_db: None) -> None:
     job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
-    address = reverse("admin:switchyard_jobs_job_run_now", args=[job_id])
+    address = reverse("switchyard-job-run-now", args=[job_id])
 
     assert address in page_of(job_id, *OPERATOR) and address not in page_of(job_id, *READER)
     assert staff(*READER).post(address).status_code == 403

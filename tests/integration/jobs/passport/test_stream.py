@@ -53,7 +53,7 @@ def session(*permissions: str) -> Headers:
 
 
 def address(job_id: str, *, part: str = "events") -> str:
-    return reverse(f"admin:switchyard_jobs_job_{part}", args=[job_id])
+    return reverse(f"switchyard-job-{part}", args=[job_id])
 
 
 def test_a_page_follows_a_job_to_its_end(web: str, job_id: str, run_worker: RunWorker) -> None:
@@ -131,7 +131,7 @@ def test_a_user_and_a_process_have_so_many_streams(
 def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job_id: str) -> None:
     client = staff("view_job")  # Django's test client runs under WSGI
     cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
-    page_url = reverse("admin:switchyard_jobs_job_change", args=[job_id])
+    page_url = reverse("switchyard-job", args=[job_id])
 
     refused, page = client.get(address(job_id)), client.get(page_url).content.decode()
     under_asgi = urllib3.request("GET", web + page_url, headers=cookie).data.decode()
@@ -144,7 +144,7 @@ def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job
 
 
 def test_a_page_reloads_itself_only_without_javascript_and_not_after_the_end(job_id: str) -> None:
-    client, page_url = staff("view_job"), reverse("admin:switchyard_jobs_job_change", args=[job_id])
+    client, page_url = staff("view_job"), reverse("switchyard-job", args=[job_id])
 
     followed = client.get(page_url).content.decode()
     request_cancel(job_id)

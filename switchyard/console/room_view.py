@@ -1,0 +1,35 @@
+"""Guard of the room's pages: for staff alone, without an admin site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
+
+from switchyard.console.links import admin_url
+
+
+def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Return a view for active staff; others are sent to the admin's login, or to ``LOGIN_URL`` without an admin."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
+        if request.user.is_active and request.user.is_staff:
+            return view(request, *args, **parts)
+        return redirect_to_login(request.get_full_path(), admin_url("login") or None)
+
+    return never_cache(csrf_protect(guarded))
+
+
+def gone(request: HttpRequest, noun: str, pk: int, page: str) -> HttpResponseRedirect:
+    """Redirect to the list of rows, where a row's page would be not found: rows go by their age, and links stay."""
+    messages.warning(request, f"There is no {noun} with the id “{pk}”; old rows are deleted in time.")
+    return HttpResponseRedirect(reverse(page))

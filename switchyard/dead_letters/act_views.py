@@ -1,0 +1,209 @@
+"""Pages of the operator actions. Each checks the action's permission and changes nothing on GET."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from switchyard.audit.services import Who
+from switchyard.broker.errors import BrokerError
+from switchyard.bulk.services import AT_ONCE
+from switchyard.console.broker_away import not_answered
+from switchyard.dead_letters import acts, editing, queries
+from switchyard.dead_letters.acts import ACTIONS
+from switchyard.dead_letters.bulk import MOST_AT_ONCE, BulkResult
+from switchyard.dead_letters.confirmation import PAST, Confirmation, of_rows
+from switchyard.dead_letters.errors import ArgumentsRefused, UnknownDeadLetter
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.presentation import letters
+
+BULK = ("requeue", "discard")
+# Of letters that are not open; needs the right to discard.
+RESTORE = "restore"
+ARGUMENTS = "switchyard_jobs.view_arguments"
+LIST, VIEW = "switchyard-letters", "switchyard_dead_letters.view_deadletter"
+MOST_MESSAGES = 5
+
+
+def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
+    """Apply an action to one letter; ask before discarding."""
+    _check(request, action)
+    row, page = _row(pk), _page(pk)
+    if action == "discard" and not _confirmed(request, action, 1):
+        return _ask(request, of_rows(action, [row], back=page))
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    return _apply(request, action, [row], page)
+
+
+@require_POST
+def restore(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Restore a discarded letter."""
+    _check(request, "discard")
+    row = _row(pk)
+    reason = request.POST.get("reason", "").strip()
+    outcome = acts.restore([row], who=Who.of_request(request), by=cast(User, request.user), reason=reason)
+    return _told(request, "Restored", outcome, _page(pk))
+
+
+@require_POST
+def note(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Append a note to a letter's history."""
+    _check(request, "acknowledge")
+    who, text = Who.of_request(request), request.POST.get("text", "")
+    result = acts.note(_row(pk), who=who, by=cast(User, request.user), text=text)
+    (messages.success if result.done else messages.warning)(request, result.message)
+    return HttpResponseRedirect(_page(pk))
+
+
+def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Show a letter's arguments to edit, and requeue it with the edited ones."""
+    _check(request, "requeue")
+    if not request.user.has_perm(ARGUMENTS):
+        raise PermissionDenied(f"The missing right is {ARGUMENTS}.")
+    row = _row(pk)
+    text, wrong, status = request.POST.get("arguments", ""), "", 400
+    try:
+        if request.method == "POST":
+            user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
+            edited = editing.parse(row, text)
+            result = acts.edit_and_requeue(row, edited, who=Who.of_request(request), by=user, reason=reason)
+            (messages.success if result.done else messages.warning)(request, result.message)
+            return HttpResponseRedirect(_page(pk))
+        text = editing.editable(row)
+    except ArgumentsRefused as error:
+        wrong = f"Nothing was done. {error}"
+    except UnknownDeadLetter:
+        messages.warning(request, "Its arguments cannot be edited: the broker's dead list no longer holds it.")
+        return HttpResponseRedirect(_page(pk))
+    except BrokerError:
+        wrong, status = "The broker does not answer, and holds the arguments. Reload the page when it is back.", 503
+    context = {
+        "title": "Edit and requeue", "row": row, "text": text,
+        "wrong": wrong, "back": _page(pk), "reason": request.POST.get("reason", ""),
+    }  # fmt: skip
+    return TemplateResponse(request, "switchyard_dead_letters/edit.html", context, status=status if wrong else 200)
+
+
+def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
+    """Ask whether to apply an action to a group's open letters, or to restore its discarded ones."""
+    _check(request, action, RESTORE)
+    if "\0" in fingerprint:
+        raise Http404("A fingerprint has no NUL character.")
+    states = (DeadLetter.State.DISCARDED.value,) if action == RESTORE else ()
+    rows = queries.listing(fingerprint=fingerprint, states=states).order_by("died_at", "id")
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponseNotAllowed(["GET", "HEAD"])
+    if action in BULK and rows.count() > AT_ONCE:
+        return _begin_bulk(action, {"fingerprint": fingerprint})
+    return _confirm_rows(request, action, rows)
+
+
+def chosen(request: HttpRequest, action: str) -> HttpResponseBase:
+    """Apply an action to the letters listed by the confirmation page, or ask again."""
+    _check(request, action, RESTORE)
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    rows = DeadLetter.objects.filter(pk__in=_numbers(request.POST.get("ids", "").split(","))).order_by("died_at", "id")
+    if not rows or not _confirmed(request, action, len(rows)):
+        return _confirm_rows(request, action, rows)
+    return _apply(request, action, rows, reverse(LIST))
+
+
+def act_on_chosen(request: HttpRequest) -> HttpResponseBase:
+    """Ask whether to apply an action to the letters that are ticked in the list."""
+    action = request.POST.get("action", "").removesuffix("_chosen")
+    _check(request, action)
+    rows = DeadLetter.objects.filter(pk__in=_numbers(request.POST.getlist("_selected_action")))
+    if not rows:
+        messages.warning(request, "Nothing was done: no letter was chosen.")
+        return HttpResponseRedirect(request.get_full_path())
+    return _confirm_rows(request, action, rows.order_by("died_at", "id"))
+
+
+def _confirm_rows(request: HttpRequest, action: str, rows: QuerySet[DeadLetter]) -> HttpResponseBase:
+    """Ask whether to apply an action to some rows."""
+    chosen = list(rows[:MOST_AT_ONCE])
+    if not chosen:
+        messages.info(request, "Nothing to do: these letters have been triaged already.")
+        return HttpResponseRedirect(reverse(LIST))
+    to = reverse("switchyard-letters-chosen", args=[action])
+    return _ask(request, of_rows(action, chosen, to=to, back=reverse(LIST)))
+
+
+def _confirmed(request: HttpRequest, action: str, count: int) -> bool:
+    if request.method != "POST" or "confirmed" not in request.POST:
+        return False
+    if count > Confirmation.TYPED_ABOVE and request.POST.get("typed", "").strip() != str(count):
+        messages.error(request, f"Nothing was done: type {count} into the field to go on.")
+        return False
+    if action == "discard" and not request.POST.get("reason", "").strip():
+        messages.error(request, "Nothing was done: enter a reason.")
+        return False
+    return True
+
+
+def _apply(request: HttpRequest, action: str, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
+    user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
+    who, chosen = Who.of_request(request), list(rows)
+    if action == RESTORE:
+        outcome = acts.restore(chosen, who=who, by=user, reason=reason)
+    else:
+        outcome = acts.apply(action, chosen, who=who, by=user, reason=reason)
+    return _told(request, PAST[action], outcome, back)
+
+
+def _told(request: HttpRequest, past: str, outcome: BulkResult, back: str) -> HttpResponseBase:
+    """Say what became of letters on the page that asked; where the broker did not answer, on one of its own."""
+    if outcome.done:
+        messages.success(request, f"{past} {letters(len(outcome.done))}.")
+    for sentence in outcome.skipped[:MOST_MESSAGES]:
+        messages.warning(request, sentence)
+    if len(outcome.skipped) > MOST_MESSAGES:
+        messages.warning(request, f"{len(outcome.skipped) - MOST_MESSAGES} more were skipped.")
+    if outcome.stopped:
+        return not_answered(request, f"{outcome.stopped} Letters not named here were not moved.", back=back)
+    return HttpResponseRedirect(back)
+
+
+def _ask(request: HttpRequest, confirmation: Confirmation) -> HttpResponseBase:
+    context = {"title": confirmation.title, "ask": confirmation}
+    return TemplateResponse(request, "switchyard_dead_letters/confirm.html", context)
+
+
+def _check(request: HttpRequest, action: str, *others: str) -> None:
+    if action not in (*ACTIONS, *others):
+        raise Http404(f"There is no action {action}.")
+    needed = "discard" if action == RESTORE else action
+    for right in (f"switchyard_dead_letters.{needed}_deadletter", VIEW):
+        if not request.user.has_perm(right):
+            raise PermissionDenied(f"The missing right is {right}.")
+
+
+def _numbers(texts: Iterable[str]) -> list[int]:
+    return [int(text) for text in texts if text.isdecimal() and len(text) < 19][:MOST_AT_ONCE]
+
+
+def _begin_bulk(action: str, filter: dict[str, str]) -> HttpResponseBase:
+    return HttpResponseRedirect(f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{urlencode(filter)}")
+
+
+def _row(pk: int) -> DeadLetter:
+    row = DeadLetter.objects.filter(pk=pk).first()
+    if row is None:
+        raise Http404(f"There is no dead letter {pk}.")
+    return row
+
+
+def _page(pk: int) -> str:
+    return reverse("switchyard-letter", args=[pk])
