@@ -9,7 +9,7 @@ from devtools.wheel import survivors
 from devtools.wheel.names import MOVED, Names
 from devtools.wheel.rewrite import AmbiguousRoot, rewrite_module
 
-TEXT = frozenset({".css", ".html", ".js", ".lua", ".svg", ".txt"})
+TEXT = frozenset({".css", ".html", ".js", ".lua", ".svg", ".txt", ".yaml", ".yml"})
 BINARY = frozenset({".woff2"})
 IGNORED = frozenset({"__pycache__", ".DS_Store"})
 
