@@ -11,7 +11,7 @@ from demo.check.run import check
 from demo.errors import DemoError
 from demo.run import run
 from demo.stopping import StopRequest
-from demo.view.text import line_console
+from demo.text import line_console
 
 
 def main(argv: Sequence[str]) -> int:

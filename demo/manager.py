@@ -6,11 +6,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 from demo.errors import PartFailed, Stopped
-from demo.processes import last_lines
+from demo.processes import BrokerPart, CommandPart, last_lines
 from switchyard.broker.errors import SwitchyardError
 
 POLL_S = 0.1
@@ -18,47 +17,7 @@ SETTLED_S = 30.0
 LONGEST_PAUSE_S = 30.0
 
 
-class Part(Protocol):
-    """Interface of a part: one process, its log and its readiness check."""
-
-    @property
-    def name(self) -> str:
-        """Name of the part, and of its log."""
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-
-    @property
-    def log_path(self) -> Path:
-        """Path of its log."""
-
-    @property
-    def log_start_bytes(self) -> int:
-        """Size of the log at its last start."""
-
-    @property
-    def ready_timeout_s(self) -> float:
-        """Longest time from its start until it is ready."""
-
-    @property
-    def stop_timeout_s(self) -> float:
-        """Longest time from :meth:`terminate` until it has ended."""
-
-    def start(self) -> None:
-        """Start the process."""
-
-    def exit_code(self) -> int | None:
-        """Return the exit code, minus the signal when killed by one; ``None`` while it runs."""
-
-    def missing(self) -> str:
-        """Return the reason why the part is not ready; "" when it is ready."""
-
-    def terminate(self) -> None:
-        """Request the process to end gracefully."""
-
-    def kill(self) -> None:
-        """Kill the process."""
+Part: TypeAlias = CommandPart | BrokerPart
 
 
 @dataclass
@@ -85,7 +44,7 @@ class ProcessManager:
     def __init__(
         self,
         *,
-        report: Callable[[str], None],
+        report: Callable[[str], object],
         is_stopping: Callable[[], bool] = lambda: False,
         is_forced: Callable[[], bool] = lambda: False,
         wait: Callable[[float], object] = time.sleep,

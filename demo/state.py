@@ -87,10 +87,6 @@ class StateFolder:
         """Requests to the webhook receiver, one line of JSON each."""
         return self.root / "deliveries.jsonl"
 
-    def count_mails(self) -> int:
-        """Return the number of mails in the mailbox."""
-        return sum(1 for _ in (self.mailbox / "new").glob("*.eml"))
-
     @property
     def credentials(self) -> Path:
         """Addresses and passwords, for users and scripts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from demo.addresses import (
@@ -26,7 +27,6 @@ from demo.parts import PoolsWatch, YardParts
 from demo.processes import BrokerPart, proportional_bytes
 from demo.state import StateFolder, StateLock
 from demo.stopping import StopRequest
-from demo.view.feed import Feed
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.workers.shared.parent_death import adopt_orphans
 
@@ -35,6 +35,7 @@ class DemoYard:
     """One demo on one state folder.
 
     Args:
+        say: Called with each line about a part.
         web_port: Web port, which must be free; ``None`` takes the next free one from ``first_port`` on.
         first_port: 0 takes any free port.
         with_sample: Enqueue the delayed newsletters.
@@ -50,7 +51,7 @@ class DemoYard:
         self,
         state: StateFolder,
         *,
-        feed: Feed,
+        say: Callable[[str], object],
         stop: StopRequest,
         web_port: int | None = None,
         first_port: int = 0,
@@ -58,7 +59,6 @@ class DemoYard:
         with_reload: bool = False,
     ) -> None:
         self.state = state
-        self.feed = feed
         self.facts: dict[str, Any] = {}
         self._lock = StateLock(state)
         self._stop = stop
@@ -66,7 +66,7 @@ class DemoYard:
         self._with_sample, self._with_reload = with_sample, with_reload
         self._listeners: list[socket.socket] = []
         self._manager = ProcessManager(
-            report=feed.add, is_stopping=stop.is_stopping, is_forced=stop.is_forced, wait=stop.wait
+            report=say, is_stopping=stop.is_stopping, is_forced=stop.is_forced, wait=stop.wait
         )
 
     def start(self) -> None:

@@ -8,13 +8,14 @@ import email.policy
 import http
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from demo.client import Client, RequestFailed
-from demo.sample.journal import Answers, Journal, SentJob, count_states
+from demo.sample.journal import Answers, Journal, SentJob
 from demo.state import StateFolder
 
 
@@ -114,7 +115,10 @@ class Seen:
 
 def states(jobs: Sequence[SentJob]) -> str:
     """Return the number of jobs in each state as text."""
-    return ", ".join(f"{count} {state}" for state, count in count_states(jobs).items()) or "nothing sent yet"
+    return (
+        ", ".join(f"{count} {state}" for state, count in Counter(job.state for job in jobs).items())
+        or "nothing sent yet"
+    )
 
 
 def all_succeeded(jobs: Sequence[SentJob]) -> bool:

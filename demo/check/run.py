@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -20,10 +21,8 @@ from demo.processes import end_leftovers
 from demo.sample.run import SampleRun
 from demo.state import StateFolder
 from demo.stopping import StopRequest
-from demo.view.feed import Feed
-from demo.view.text import memory
 from demo.yard import DemoYard
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import duration, size
 
 TIMEOUT_S = 90.0
 POLL_S = 0.5
@@ -34,8 +33,11 @@ def check(stop: StopRequest, console: Console) -> int:
     """Run the check and return the exit code: 0 when every outcome is as expected, else 1."""
     started_at = time.monotonic()
     state = StateFolder(Path(tempfile.mkdtemp(prefix="switchyard-check-")))
-    feed = Feed(print_line=lambda text: console.print(f"  {text}"))
-    yard = DemoYard(state, feed=feed, stop=stop)
+
+    def say(line: str) -> None:
+        console.print(f"  {line}")
+
+    yard = DemoYard(state, say=say, stop=stop)
     found: list[Seen] = []
     problem = ""
     memory_bytes = 0
@@ -44,7 +46,7 @@ def check(stop: StopRequest, console: Console) -> int:
         console.print(sentence())
         yard.start()
         console.print(f"up after {duration((time.monotonic() - started_at) * 1_000)}; sending the sample work")
-        found = wait_for_outcomes(yard, feed, stop)
+        found = wait_for_outcomes(yard, say, stop)
         memory_bytes = yard.memory_bytes
     except Stopped:
         problem = "stopped before every outcome was seen"
@@ -59,7 +61,7 @@ def check(stop: StopRequest, console: Console) -> int:
     if found:
         console.print(table(found), soft_wrap=False)
         console.print(
-            f"memory {memory(memory_bytes)} (sum of proportional set sizes); "
+            f"memory {size(memory_bytes)} (sum of proportional set sizes); "
             f"all in all {duration((time.monotonic() - started_at) * 1_000)}"
         )
     if good:
@@ -71,13 +73,13 @@ def check(stop: StopRequest, console: Console) -> int:
     return 1
 
 
-def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> list[Seen]:
+def wait_for_outcomes(yard: DemoYard, say: Callable[[str], object], stop: StopRequest) -> list[Seen]:
     """Send the sample work and poll until every outcome is as expected, for 90 s at most.
 
     Returns:
         The last observation of each expectation, in their order.
     """
-    run = SampleRun(yard, feed, is_over=stop.wait)
+    run = SampleRun(yard, say, is_over=stop.wait)
     run.start()
     files: dict[str, bytes] = {}
     found = [Seen("nothing yet", as_expected=False) for _ in EXPECTATIONS]

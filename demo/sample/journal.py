@@ -7,14 +7,12 @@ import http
 import itertools
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from demo.client import Client
 
 ENDED = frozenset({"succeeded", "dead", "cancelled", "expired"})
-STATES = ("succeeded", "running", "queued", "retrying", "scheduled", "dead", "cancelled", "expired", "sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,7 @@ class SentJob:
     Args:
         app: Product app that does the work.
         kind: Sample order it belongs to.
-        title: Name of the job on the screen.
+        title: Name of the job in lines of the demo.
         sent_at: Monotonic clock, in seconds.
         body: Last answer of ``GET /api/v1/jobs/{id}``; empty before the first.
     """
@@ -67,12 +65,6 @@ class SentJob:
         if not start or not end:
             return None
         return (datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(start)).total_seconds()
-
-
-def count_states(jobs: Sequence[SentJob]) -> dict[str, int]:
-    """Return state -> number of jobs, in the order of ``STATES``, without states that no job has."""
-    found = {state: sum(1 for job in jobs if job.state == state) for state in STATES}
-    return {state: count for state, count in found.items() if count}
 
 
 class Journal:

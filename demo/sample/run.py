@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from demo.client import Client, RequestFailed
 from demo.sample import orders
 from demo.sample.journal import Answers, Journal, Sender, SentJob
-from demo.view.feed import Feed
 from demo.yard import DemoYard
 
 POLL_S = 0.5
@@ -24,13 +23,13 @@ class SampleRun:
         is_over: Waits so many seconds, less when the demo stops, and returns whether it does.
     """
 
-    def __init__(self, yard: DemoYard, feed: Feed, *, is_over: Callable[[float], bool]) -> None:
+    def __init__(self, yard: DemoYard, say: Callable[[str], object], *, is_over: Callable[[float], bool]) -> None:
         self.journal = Journal()
         self.client = Client(yard.addresses.site, yard.token)
         self.run = secrets.token_hex(4)
         self.answers = Answers(payment_id=f"pay_demo_{self.run}")
         self._yard = yard
-        self._feed = feed
+        self._say = say
         self._is_over = is_over
 
     def start(self) -> list[threading.Thread]:
@@ -44,7 +43,7 @@ class SampleRun:
         return threads
 
     def _follow(self) -> None:
-        """Poll every unfinished job twice a second and report its changes to the feed."""
+        """Poll every unfinished job twice a second and say its changes."""
         while not self._is_over(POLL_S):
             for job in self.journal.unfinished():
                 try:
@@ -54,8 +53,8 @@ class SampleRun:
                 if answer.status != http.HTTPStatus.OK:
                     continue
                 before, now = self.journal.update(job.job_id, answer.json())
-                if (before.state, before.attempts) != (now.state, now.attempts):
-                    report(self._feed, now)
+                if (before.state, before.attempts) != (now.state, now.attempts) and (line := news_of(now)):
+                    self._say(line)
 
     def _send(self) -> None:
         sender = Sender(self.client, self.journal, self.run)
@@ -65,7 +64,7 @@ class SampleRun:
                     if self._is_over(PAUSE_S):
                         return
             except RequestFailed as error:
-                self._feed.add(f"sample work could not be sent: {error}", "bad")
+                self._say(f"sample work could not be sent: {error}")
 
     def _orders(self, sender: Sender) -> tuple[Iterator[object], ...]:
         addresses, facts = self._yard.addresses, self._yard.facts
@@ -101,24 +100,23 @@ class SampleRun:
         for _ in range(2):  # a provider that missed the first answer sends the event again
             self.answers.payment.append(orders.send_payment_event(sender, secret, event))
             if self.answers.payment[-1] == http.HTTPStatus.ACCEPTED:
-                self._feed.add("A payment provider's signed event was taken in", "good")
+                self._say("A payment provider's signed event was taken in")
             yield None
         forged = orders.payment_event(self._yard.facts, self.answers.forged_payment_id)
         self.answers.forged = orders.send_payment_event(sender, "a secret that is not the yard's own", forged)
 
 
-def report(feed: Feed, job: SentJob) -> None:
-    """Add a line for the job's new state; the intermediate states queued and running add none."""
+def news_of(job: SentJob) -> str:
+    """Return a line about the job's new state; "" for the intermediate states queued and running."""
     attempts = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
     error = (job.body.get("error") or {}).get("type", "an error")
     if job.state == "succeeded":
         again = f" at attempt {job.attempts}" if job.attempts > 1 else ""
-        feed.add(f"{job.title}: done in {job.took_s or 0:.1f} s{again}", "good")
-    elif job.state == "retrying":
-        feed.add(f"{job.title}: attempt {job.attempts} failed ({error}); it waits in its retry queue", "wait")
-    elif job.state == "dead":
-        feed.add(f"{job.title}: given up after {attempts} ({error}); see the dead letters", "bad")
-    elif job.state == "scheduled" and job.reason == "rate_limit":
-        feed.add(f"{job.title}: held back by the rate limit", "wait")
-    elif job.state in ("cancelled", "expired"):
-        feed.add(f"{job.title}: {job.state}", "plain")
+        return f"{job.title}: done in {job.took_s or 0:.1f} s{again}"
+    if job.state == "retrying":
+        return f"{job.title}: attempt {job.attempts} failed ({error}); it waits in its retry queue"
+    if job.state == "dead":
+        return f"{job.title}: given up after {attempts} ({error}); see the dead letters"
+    if job.state == "scheduled" and job.reason == "rate_limit":
+        return f"{job.title}: held back by the rate limit"
+    return f"{job.title}: {job.state}" if job.state in ("cancelled", "expired") else ""

@@ -19,13 +19,6 @@ def runbook(heading: str) -> str:
     return f"{switchyard_settings().public_url}{address}" if address else _in_the_documentation(heading)
 
 
-def runbook_path(heading: str) -> str:
-    """Return the same for files: with the web's host only where a setting names it."""
-    known = switchyard_settings()
-    address = steps_url(heading) or _in_the_documentation(heading)
-    return f"{known.public_url}{address}" if known.has_public_url and address.startswith("/") else address
-
-
 def runbook_of_alert(kind: str) -> str:
     """Return the address of the steps for an alert of a kind; of the whole page for an unknown one."""
     return runbook(BY_KIND.get(kind, ""))

@@ -1,1 +1,1 @@
-"""Deployment files rendered from the declared yard: one module for each file or part of a file."""
+"""Deployment files: ``templates/``, filled by ``rendered_files.py`` with the figures of the declared yard."""

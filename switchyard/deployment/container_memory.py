@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import psutil
 import yaml
 
 from switchyard.broker.pool import Pool
 from switchyard.broker.topology import Yard
-from switchyard.deployment import compose, sizes
+from switchyard.deployment import sizes
+from switchyard.deployment.rendered_files import COMPOSE_FILE, render
 
 POOL_PREFIX = "pool-"
 # Runs before the others, and ends.
@@ -18,10 +16,17 @@ FIRST = "migrate"
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
-def container_mib(yard: Yard) -> dict[str, int]:
-    """Return the memory limit of each container that runs beside the others, by its name, in MiB."""
-    services = compose.project(yard)["services"]
-    return {name: _bytes(service) // sizes.MIB for name, service in services.items() if name != FIRST}
+def given_mib(text: str) -> dict[str, int]:
+    """Return the memory limit of each container of a compose file, by its name, in MiB; empty for another text.
+
+    The first, which ends before the others run, is left out.
+    """
+    try:
+        services = yaml.safe_load(text)["services"]
+        limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in services.items()}
+        return {name: _bytes(str(limit)) // sizes.MIB for name, limit in limits.items() if name != FIRST}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def memory_here_mib() -> int:
@@ -31,7 +36,7 @@ def memory_here_mib() -> int:
 
 def summary(yard: Yard) -> str:
     """Return one line: the memory of all containers at their limits, compared with this machine's."""
-    found = container_mib(yard)
+    found = given_mib(render("compose", yard, cores=None)[COMPOSE_FILE])
     pools = sum(mib for name, mib in found.items() if name.startswith(POOL_PREFIX))
     total, here = sum(found.values()), memory_here_mib()
     line = (
@@ -43,19 +48,6 @@ def summary(yard: Yard) -> str:
     return line
 
 
-def given_mib(file: Path) -> dict[str, int]:
-    """Return the memory that a compose file gives each pool, by the pool's name, in MiB; empty without the file."""
-    try:
-        services = yaml.safe_load(file.read_text(encoding="utf-8"))["services"]
-        return {
-            name.removeprefix(POOL_PREFIX): _bytes(service) // sizes.MIB
-            for name, service in services.items()
-            if name.startswith(POOL_PREFIX)
-        }
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        return {}
-
-
 def needs(pool: Pool) -> str:
     """Return what a pool's container needs, with its parts."""
     child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
@@ -65,7 +57,7 @@ def needs(pool: Pool) -> str:
     )
 
 
-def _bytes(service: dict[str, Any]) -> int:
-    memory = str(service["deploy"]["resources"]["limits"]["memory"]).lower().removesuffix("b")
+def _bytes(memory: str) -> int:
+    memory = memory.lower().removesuffix("b")
     number, unit = (memory[:-1], memory[-1]) if memory[-1] in UNITS else (memory, "b")
     return int(float(number) * UNITS[unit])

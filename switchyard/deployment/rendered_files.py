@@ -1,49 +1,36 @@
-"""Rendering of the deployment files, and their comparison with the files on disk."""
+"""Deployment files: templates filled with the figures of the yard, and compared with the files on disk."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import yaml
+from django.template import Context, Engine
 
 from switchyard.broker.redis import acl
 from switchyard.broker.topology import Yard
 from switchyard.conf import switchyard_settings
-from switchyard.deployment import compose, prometheus
+from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connections
+from switchyard.deployment import sizes
 from switchyard.deployment.sizes import RENDERED_CORES
 from switchyard.setting_values import RABBITMQ_SCHEMES
 
-COMPOSE_FILE = "ops/compose.yaml"
-HEADER = "# Rendered by `manage.py switchyard topology render {target}` from the topology; do not edit.\n"
+COMPOSE_FILE: Final = "ops/compose.yaml"
+# Target -> path of each of its files -> its template.
+_TEMPLATES: Final = {
+    "compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"},
+}
+TARGETS: Final = (*_TEMPLATES, "acl")
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """YAML dumper without anchors: shared parts are written in full."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-
-def _text(dumper: _PlainDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_PlainDumper.add_representer(str, _text)
-
-
-def render(target: str, yard: Yard, cores: int = RENDERED_CORES) -> dict[str, str]:
+def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[str, str]:
     """Return the text of every file of a target, by its path under the repository's root.
 
     Args:
         target: ``compose``, or ``acl`` for the users of the broker's server.
-        cores: Processors of the machine: what ``processes="cores"`` stands for.
+        cores: Processors of the machine: what ``processes="cores"`` stands for; ``None`` measures this machine's.
 
     Raises:
         KeyError: there is no such target.
@@ -51,7 +38,26 @@ def render(target: str, yard: Yard, cores: int = RENDERED_CORES) -> dict[str, st
     if target == "acl":
         scheme = switchyard_settings().broker_url.partition("://")[0].lower()
         return {"ops/users.acl": acl.render(beside_rabbitmq=scheme in RABBITMQ_SCHEMES)}
-    return {path: _document(target, content) for path, content in _TARGETS[target](yard.with_cores(cores)).items()}
+    # Plain text, whatever the project says of HTML and of numbers.
+    engine = Engine(dirs=[str(Path(__file__).with_name("templates"))], autoescape=False)
+    figures = Context(_figures(yard if cores is None else yard.with_cores(cores)), autoescape=False, use_l10n=False)
+    return {path: engine.get_template(name).render(figures) for path, name in _TEMPLATES[target].items()}
+
+
+def _figures(yard: Yard) -> dict[str, object]:
+    return {
+        "pools": [
+            {
+                "name": pool.name,
+                "memory_mib": sizes.memory_mib(pool),
+                "cpus": f"{sizes.cpus(pool):.2f}",
+                "pids": sizes.pids(pool),
+            }
+            for pool in yard.pools
+        ],
+        "tmp_mib": sizes.TMP_MIB,
+        "max_connections": planned_connections(yard) + RESERVED_CONNECTIONS,
+    }
 
 
 def differences(root: Path, rendered: Mapping[str, str]) -> list[str]:
@@ -76,20 +82,3 @@ def write(root: Path, rendered: Mapping[str, str]) -> list[str]:
             file.write_text(text, encoding="utf-8")
             written.append(path)
     return written
-
-
-def _document(target: str, content: Mapping[str, Any]) -> str:
-    body = yaml.dump(content, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=1_000)
-    return HEADER.format(target=target) + body
-
-
-def _compose(yard: Yard) -> dict[str, dict[str, Any]]:
-    return {
-        COMPOSE_FILE: compose.project(yard),
-        "ops/prometheus/rules.yml": prometheus.rules(yard),
-        "ops/prometheus/prometheus.yml": prometheus.scrape_config(yard),
-    }
-
-
-_TARGETS = {"compose": _compose}
-TARGETS = (*_TARGETS, "acl")

@@ -11,13 +11,6 @@ CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 76
 TMP_MIB = 256
 # Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
 RENDERED_CORES = 2
-# Memory of the other containers. The broker's server takes two thirds of its container: a background rewrite of its
-# append-only file copies what changes meanwhile.
-WEB_MIB = 512
-SCHEDULER_MIB = 256
-HISTORY_MIB = 384
-BROKER_MIB, BROKER_DATA_MIB = 768, 512
-DATABASE_MIB = 1024
 
 
 def memory_mib(pool: Pool) -> int:

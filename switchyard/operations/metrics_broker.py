@@ -1,4 +1,4 @@
-"""Metrics of queues, dead lists and pools, read from the broker at each scrape."""
+"""Metrics of queues, dead lists and pools, read from the broker at each scrape, and what the yard declares of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import suppress
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
 from switchyard.history.metrics import history_metrics
 from switchyard.operations.queries import YardState, yard_state
@@ -18,10 +19,11 @@ YARD_STATE = TimedCall("broker", yard_state)
 
 
 class BrokerMetrics:
-    """Collector of the broker's metrics; while the broker is unavailable only ``switchyard_broker_up 0``."""
+    """Collector of the broker's metrics; of them, while it is unavailable, only ``switchyard_broker_up 0``."""
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families."""
+        yield from _declared(declared_yard())
         try:
             state = YARD_STATE.result(TIMEOUT_S)
         except (NoAnswer, BrokerError):
@@ -38,6 +40,25 @@ class BrokerMetrics:
             yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
         with suppress(BrokerError):  # it went away since
             yield from history_metrics()
+
+
+def _declared(yard: Yard) -> Iterator[Metric]:
+    """Yield what alert rules compare with: one rule serves every queue of every yard."""
+    starts = GaugeMetricFamily(
+        "switchyard_queue_objective_seconds", "Time within which messages start, as promised.", labels=("queue",)
+    )
+    ends = GaugeMetricFamily(
+        "switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", labels=("queue",)
+    )
+    for queue in yard.queues:
+        for family, promised_ms in ((starts, queue.objective_ms), (ends, queue.done_objective_ms)):
+            if promised_ms is not None:
+                family.add_metric((queue.name,), promised_ms / 1_000)
+    serves = GaugeMetricFamily("switchyard_pool_serves", "1 for each lane of a pool.", labels=("pool", "queue"))
+    for pool in yard.pools:
+        for lane in yard.served_by(pool):
+            serves.add_metric((pool.name, lane), 1)
+    yield from (starts, ends, serves)
 
 
 def _broker_up(*, is_up: bool) -> Metric:

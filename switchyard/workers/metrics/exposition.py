@@ -10,11 +10,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from switchyard.broker.cores import memory_here
 from switchyard.broker.stores.pool_reports import PoolReport
 
 
 class PoolCollector(Collector):
-    """Supervisors' reports as metrics. Several reports of one pool, from several hosts, add up.
+    """Reports of this machine's supervisors as metrics. Several reports of one pool, from several hosts, add up.
 
     Args:
         memory_bytes: Pool -> memory of its children; pools that are not in it show the sum of their reports.
@@ -32,6 +33,9 @@ class PoolCollector(Collector):
         memory = GaugeMetricFamily(
             "switchyard_worker_memory_bytes", "Memory of the pool's children, shared pages split.", labels=["pool"]
         )
+        limit = GaugeMetricFamily(
+            "switchyard_worker_memory_limit_bytes", "Memory limit of the pool's container, if any.", labels=["pool"]
+        )
         restarts = CounterMetricFamily(
             "switchyard_worker_restarts", "Children that ended and were started again.", labels=["pool", "reason"]
         )
@@ -42,10 +46,12 @@ class PoolCollector(Collector):
             busy.add_metric([pool], sum(report.busy for report in reports))
             reported = sum(child["rss_bytes"] for child in children)
             memory.add_metric([pool], self._memory.get(pool, reported))
+            if (limit_bytes := memory_here()) is not None:
+                limit.add_metric([pool], limit_bytes)
             reasons = {reason for report in reports for reason in report.restarts}
             for reason in sorted(reasons):
                 restarts.add_metric([pool, reason], sum(report.restarts.get(reason, 0) for report in reports))
-        yield from (up, slots, busy, memory, restarts)
+        yield from (up, slots, busy, memory, limit, restarts)
 
     def _by_pool(self) -> dict[str, list[PoolReport]]:
         found: dict[str, list[PoolReport]] = {}

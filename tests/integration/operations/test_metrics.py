@@ -73,6 +73,16 @@ def test_task_side_of_all_pools_is_added_up(facilities: Facilities, metrics_dir:
     assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 6.0' in scrape()
 
 
+def test_yard_says_what_it_promises_and_who_serves_it(broker_away: None, metrics_dir: Path) -> None:
+    lines = scrape().splitlines()
+
+    assert 'switchyard_queue_objective_seconds{queue="urgent"} 0.08' in lines
+    assert 'switchyard_queue_done_objective_seconds{queue="urgent"} 5.0' in lines
+    assert not any(line.startswith('switchyard_queue_done_objective_seconds{queue="slow"}') for line in lines)
+    assert 'switchyard_pool_serves{pool="slow",queue="slow"} 1.0' in lines
+    assert 'switchyard_pool_serves{pool="retries",queue="slow-retry"} 1.0' in lines
+
+
 def test_broker_that_is_away_leaves_the_task_side(broker_away: None, metrics_dir: Path) -> None:
     text = scrape()
 

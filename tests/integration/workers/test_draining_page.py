@@ -7,12 +7,12 @@ import shlex
 import subprocess
 
 import pytest
+import yaml
 
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.conf import declared_yard
-from switchyard.deployment.processes import STOP_GRACE_S
 from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
@@ -20,6 +20,8 @@ from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
 
 PAGE = read("docs/how-to/drain-a-pool.md")
+POOL = yaml.safe_load(read("ops/compose.yaml"))["x-pool"]
+STOP_GRACE_S = int(POOL["stop_grace_period"].removesuffix("s"))
 START, STOP = code_blocks(PAGE, "sh")
 SHOW, KILL = STOP.splitlines()
 DRAINING, OUTLASTED, DRAINED, AT_ONCE, FORCED = re.findall(r"^\| `([^`]+)` \| [^|]*\|$", PAGE, flags=re.MULTILINE)[:5]

@@ -16,7 +16,7 @@ from demo.check.run import table
 from demo.client import Client
 from demo.sample.journal import Answers, Journal, SentJob
 from demo.state import StateFolder
-from demo.view.text import line_console
+from demo.text import line_console
 
 RECEIVER = "http://127.0.0.1:9"
 TABLES = """

@@ -1,4 +1,4 @@
-"""Lines of the pools' log become lines of the screen, for jobs of everybody but the sample."""
+"""Lines of the pools' log become lines of the demo, for jobs of everybody but the sample."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.job_lines import MOST_LINES, JobLines
 from demo.sample.journal import Journal, SentJob
-from demo.view.feed import Feed
-from demo.view.job_lines import MOST_LINES, JobLines
 
 AT = "2026-11-21T10:48:11.514869Z"
 
@@ -26,39 +25,38 @@ def log(tmp_path: Path) -> Path:
     return log
 
 
-def news(log: Path, *texts: str, sample: str = "") -> tuple[list[str], dict[str, int]]:
-    """Return what the screen gets for lines that are added, and the jobs that it counts."""
-    journal, feed = Journal(), Feed()
+def news(log: Path, *texts: str, sample: str = "") -> list[str]:
+    """Return what the demo says of lines that are added."""
+    journal, said = Journal(), list[str]()
     if sample:
         journal.add(SentJob("mail", "welcome", "Welcome", sample))
-    lines = JobLines(log, journal, feed)
+    lines = JobLines(log, journal, said.append)
     with log.open("a") as file:
         file.writelines(texts)
     lines.read()
-    return [each.text for each in feed.last(50)], dict(lines.states)
+    return said
 
 
-def test_each_end_of_an_attempt_is_shown_and_counted_once_a_job(log: Path) -> None:
+def test_each_end_of_an_attempt_is_shown(log: Path) -> None:
     retried = line("retried", "7", duration_ms=3, error="\"'missing'\"", raised="KeyError")
 
-    shown, states = news(log, retried, line("succeeded", "7", duration_ms=1960), line("dead", "8", reason="permanent"))
+    shown = news(log, retried, line("succeeded", "7", duration_ms=1960), line("dead", "8", reason="permanent"))
 
     assert shown == [
         "greet 7: retried in 3 ms (KeyError missing)",
         "greet 7: succeeded in 1,960 ms",
         "greet 8: dead (permanent)",
     ]
-    assert states == {"succeeded": 1, "dead": 1}
 
 
 def test_jobs_of_the_sample_and_other_lines_are_left_out(log: Path) -> None:
     other = f"{AT} [info     ] counted 3 of 4                 [apps.loyalty] actor=greet job_id=9\n"
 
-    assert news(log, line("succeeded", "7"), other, "a print()\n", sample="7") == ([], {})
+    assert news(log, line("succeeded", "7"), other, "a print()\n", sample="7") == []
 
 
 def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
-    shown, states = news(
+    shown = news(
         log,
         f"{AT} [warning  ] parked until a worker knows it (logged once a minute) [m.parking] actor=x job_id=1\n",
         f"{AT} [error    ] reload: the new pools ended with 1; the old pools keep running [switchyard.workers]\n",
@@ -70,7 +68,6 @@ def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
         "reload: the new pools ended with 1; the old pools keep running",
         "switchyard: refused to start: actor hello: max_retries is '3'; write a number (a/actors.py:3)",
     ]
-    assert states == {"scheduled": 1}
 
 
 def test_code_that_does_not_load_is_shown_with_its_place_and_what_it_raised(log: Path) -> None:
@@ -83,7 +80,7 @@ def test_code_that_does_not_load_is_shown_with_its_place_and_what_it_raised(log:
         "ModuleNotFoundError: No module named 'no_such'\n",
     )
 
-    shown, _ = news(log, *traceback, ended, ended, *traceback, "greetings/actors.py:1: write import such\n", ended)
+    shown = news(log, *traceback, ended, ended, *traceback, "greetings/actors.py:1: write import such\n", ended)
 
     assert shown == [
         "reload: the new pools ended with 1; no pool runs; "
@@ -102,22 +99,21 @@ def test_what_a_job_raised_is_no_cause_of_pools_that_end(log: Path) -> None:
         "KeyError: 'missing'\n",
     )
 
-    shown, _ = news(log, dead, *traceback, line("succeeded", "9"), ended)
+    shown = news(log, dead, *traceback, line("succeeded", "9"), ended)
 
     assert shown[-1] == "reload: the new pools ended with 1; no pool runs"
 
 
 def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
-    shown, states = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
+    shown = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
 
     assert len(shown) == MOST_LINES + 1
     assert shown[-1] == f"and 5 more, see {log}"
-    assert states == {"succeeded": MOST_LINES + 5}
 
 
 def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log: Path) -> None:
-    feed = Feed()
-    lines = JobLines(log, Journal(), feed)
+    said: list[str] = []
+    lines = JobLines(log, Journal(), said.append)
     log.unlink()
     lines.read()
     log.write_text(line("succeeded", "3")[:-1])
@@ -126,4 +122,4 @@ def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log: Path) ->
         file.write("\n")
     lines.read()
 
-    assert [each.text for each in feed.last(9)] == ["greet 3: succeeded"]
+    assert said == ["greet 3: succeeded"]

@@ -19,12 +19,18 @@ from switchyard.database_connections import (
     planned_connections,
 )
 from switchyard.default_topology import DEFAULT_YARD
-from switchyard.deployment import compose, sizes
-from switchyard.deployment.rendered_files import COMPOSE_FILE, render
+from switchyard.deployment import sizes
+from switchyard.deployment.rendered_files import COMPOSE_FILE, RENDERED_CORES, render
 from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
-SERVICES = compose.project(settings.SWITCHYARD.topology)["services"]
+
+def services_of(yard: Yard, cores: int = RENDERED_CORES) -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
+    return services
+
+
+SERVICES = services_of(settings.SWITCHYARD.topology)
 OWN = [name for name, service in SERVICES.items() if "build" in service]
 ROOT = settings.BASE_DIR
 DEV_LOCK = (ROOT / "requirements-dev.txt").read_text()
@@ -48,7 +54,7 @@ def filled_in(value: str) -> str:
 
 
 def test_every_pool_of_the_yard_has_its_container_and_no_dead_list_has_one() -> None:
-    services = compose.project(YARD)["services"]
+    services = services_of(YARD)
 
     pools = {name: service["command"][2:4] for name, service in services.items() if name.startswith("pool-")}
     assert pools == {"pool-vans": ["runpool", "vans"], "pool-spare": ["runpool", "spare"]}
@@ -130,23 +136,24 @@ def test_container_holds_children_a_successor_and_isolated_ones_beside_superviso
 
     assert sizes.memory_mib(VANS) == 256 + 160 + (3 + 1 + 4) * sizes.CHILD_MIB["processes"]
     assert sizes.memory_mib(limited) == 256 + 160 + (3 + 1 + 2) * 100
-    services = compose.project(Yard(YARD.queues, (limited, SPARE)))["services"]
+    services = services_of(Yard(YARD.queues, (limited, SPARE)))
     assert services["pool-vans"]["deploy"]["resources"]["limits"]["memory"] == "1016M"
 
 
 def test_every_pool_and_queue_of_the_shipped_yards_has_its_limits() -> None:
+    [data_mib] = re.findall(r"--maxmemory (\d+)mb", SERVICES["valkey"]["command"][0])
     for yard in (settings.SWITCHYARD.topology, DEFAULT_YARD):
         assert all(pool.memory_limit_bytes and pool.recycle_after for pool in yard.pools)
         depths = [queue.max_depth for queue in yard.queues if queue.max_depth is not None]
         assert len(depths) == len(yard.queues)
         # At 1 KB a job, the waiting ones leave the broker more than half of its memory.
-        assert sum(depths) * 1_024 < sizes.BROKER_DATA_MIB * 2**20 / 2
+        assert sum(depths) * 1_024 < int(data_mib) * 2**20 / 2
 
 
 def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not_touched() -> None:
     cores = Yard(YARD.queues, (replace(VANS, processes="cores", memory_limit_bytes=10**8), SPARE))
 
-    few, many = (yaml.safe_load(render("compose", cores, count)[COMPOSE_FILE])["services"] for count in (2, 8))
+    few, many = (services_of(cores, count) for count in (2, 8))
 
     limits = [services["pool-vans"]["deploy"]["resources"]["limits"] for services in (few, many)]
     assert [limit["cpus"] for limit in limits] == ["2.00", "8.00"]
@@ -163,7 +170,7 @@ def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
     assert planned_connections(YARD) == vans + 2 + spare
     assert SPARE.database_connections == 2
     # Else the doctor warns of the shipped files from the first day: PostgreSQL keeps some of its connections back.
-    limit = int(compose.project(YARD)["services"]["postgres"]["command"][-1].partition("=")[2])
+    limit = int(services_of(YARD)["postgres"]["command"][-1].partition("=")[2])
     assert limit == planned_connections(YARD) + RESERVED_CONNECTIONS
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 from django.conf import settings
+from django.test import override_settings
 
 from switchyard.deployment import rendered_files
 from tests.unit.deployment.yards import YARD
@@ -25,6 +26,18 @@ def test_every_file_says_where_it_comes_from_and_is_yaml() -> None:
     for text in rendered_files.render("compose", YARD).values():
         assert text.startswith("# Rendered by `manage.py switchyard topology render compose`")
         assert isinstance(yaml.safe_load(text), dict)
+
+
+def test_every_container_of_a_pool_is_scraped_by_the_name_of_its_service() -> None:
+    jobs = yaml.safe_load(rendered_files.render("compose", YARD)["ops/prometheus/prometheus.yml"])["scrape_configs"]
+
+    assert [job["job_name"] for job in jobs] == ["web", "pool-vans", "pool-spare"]
+    assert jobs[1]["dns_sd_configs"] == [{"names": ["pool-vans"], "type": "A", "port": 9191}]
+
+
+@override_settings(USE_THOUSAND_SEPARATOR=True)
+def test_numbers_are_written_for_machines() -> None:
+    assert "memory: 6560M" in rendered_files.render("compose", YARD)["ops/compose.yaml"]
 
 
 def test_only_what_differs_is_written(tmp_path: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from switchyard.deployment.processes import PROXY_NETWORKS
 from tests.unit.documentation.pages import read
 
 PAGE = read("docs/how-to/deploy-with-compose.md")
+[PROXY_NETWORKS] = re.findall(r"FORWARDED_ALLOW_IPS:-([^}]+)\}", read("ops/compose.yaml"))
 GATEWAY, CLIENT, CLAIMED = "172.18.0.1", "192.168.1.5", "203.0.113.7"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.workers.metrics import exposition
 from switchyard.workers.metrics.exposition import PoolCollector
 
 
@@ -24,6 +26,11 @@ def text_of(*reports: PoolReport, memory_bytes: dict[str, int] | None = None) ->
     return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
 
 
+@pytest.fixture(autouse=True)
+def container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "memory_here", lambda: 5_000)
+
+
 def test_a_pool_on_two_hosts_adds_up() -> None:
     lines = text_of(
         report("urgent", "a", restarts={"SIGKILL": 1}), report("urgent", "b", restarts={"SIGKILL": 2, "exit": 1})
@@ -34,6 +41,7 @@ def test_a_pool_on_two_hosts_adds_up() -> None:
         'switchyard_worker_slots{pool="urgent"} 8.0',
         'switchyard_worker_slots_busy{pool="urgent"} 2.0',
         'switchyard_worker_memory_bytes{pool="urgent"} 2000.0',
+        'switchyard_worker_memory_limit_bytes{pool="urgent"} 5000.0',
         'switchyard_worker_restarts_total{pool="urgent",reason="SIGKILL"} 3.0',
         'switchyard_worker_restarts_total{pool="urgent",reason="exit"} 1.0',
     ]
@@ -41,6 +49,12 @@ def test_a_pool_on_two_hosts_adds_up() -> None:
 
 def test_a_pool_whose_children_are_not_ready_is_not_up() -> None:
     assert 'switchyard_worker_up{pool="urgent"} 0.0' in text_of(report("urgent", "a", ready=False))
+
+
+def test_a_pool_outside_of_a_container_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "memory_here", lambda: None)
+
+    assert not any("limit" in line for line in text_of(report("urgent", "a")))
 
 
 def test_a_measured_memory_goes_before_the_reported_one() -> None:

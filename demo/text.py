@@ -1,18 +1,14 @@
-"""Plain text output: the console for lines, the status line, addresses to open."""
+"""Plain text output: the console for lines, and addresses to open."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 
 from demo.identity import USERNAME
-from demo.sample.journal import count_states
-from demo.view.snapshot import Snapshot
 from switchyard.conf import shortened
-from switchyard.console.formatting import duration, size
 
 FILE_WIDTH = 140
 
@@ -24,18 +20,6 @@ def line_console(stream: TextIO) -> Console:
     """
     width = None if stream.isatty() else FILE_WIDTH
     return Console(file=stream, width=width, soft_wrap=True, markup=False, highlight=False)
-
-
-def status_line(seen: Snapshot) -> str:
-    """Return the yard's state as one line."""
-    counts = Counter(count_states(seen.jobs)) + Counter(seen.others)
-    jobs = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none yet"
-    busy = sum(pool.busy for pool in seen.pools)
-    slots = sum(pool.slots for pool in seen.pools)
-    return (
-        f"up {duration(seen.up_s * 1_000)}: jobs {jobs}; pools {len(seen.pools)} with {busy} of {slots} slots busy; "
-        f"{seen.mails} mails; memory {memory(seen.memory_bytes)}"
-    )
 
 
 def addresses_to_open(site: str, credentials: Path, log: Path) -> list[tuple[str, str]]:
@@ -58,8 +42,3 @@ def addresses_to_open(site: str, credentials: Path, log: Path) -> list[tuple[str
         ),
         ("Log of the jobs", shortened(log)),
     ]
-
-
-def memory(size_bytes: int) -> str:
-    """Return a size as text; ``-`` before it was measured."""
-    return size(size_bytes) if size_bytes else "-"

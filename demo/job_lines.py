@@ -1,27 +1,18 @@
-"""Lines about jobs in the log of the pools, for the screen: whoever sent them, also from another terminal."""
+"""Lines about jobs in the log of the pools: whoever sent them, also from another terminal."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from demo.sample.journal import Journal
-from demo.view.feed import Feed
 
 # Lines of one look at the log; a burst of more is summed up in one.
 MOST_LINES = 6
 MOST_BYTES = 1_000_000
-MOST_JOBS = 10_000
-# End of an attempt, as middleware.logs writes it -> state, and tone of the line.
-ENDS = {
-    "succeeded": ("succeeded", "good"),
-    "retried": ("retrying", "wait"),
-    "dead": ("dead", "bad"),
-    "cancelled": ("cancelled", "plain"),
-    "expired": ("expired", "plain"),
-    "parked until a worker knows it": ("scheduled", "wait"),
-}
+# End of an attempt, as middleware.logs writes it.
+ENDS = ("succeeded", "retried", "dead", "cancelled", "expired", "parked until a worker knows it")
 COLOR = re.compile(r"\x1b\[[\d;]*m")
 EVENT = re.compile(rf"^\S+ \[\w+ *\] (?P<end>{'|'.join(ENDS)})(?: \(.*?\))? +\[[\w.]+\] *(?P<fields>.*)$")
 FIELD = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)")
@@ -47,29 +38,23 @@ class JobLines:
         journal: Jobs of the sample, which reports on them itself.
     """
 
-    def __init__(self, log: Path, journal: Journal, feed: Feed) -> None:
-        self._log, self._journal, self._feed = log, journal, feed
+    def __init__(self, log: Path, journal: Journal, say: Callable[[str], object]) -> None:
+        self._log, self._journal, self._say = log, journal, say
         self._place = self._size()
         self._rest = b""
-        self._states: dict[str, str] = {}
         self._frame = self._raised = ""
         self._in_job = False
 
-    @property
-    def states(self) -> Counter[str]:
-        """State -> number of the jobs that the sample did not send."""
-        return Counter(self._states.values())
-
     def read(self) -> None:
-        """Add a line to the feed for each new end of an attempt, and for what the pools say of themselves."""
+        """Say a line for each new end of an attempt, and for what the pools say of themselves."""
         known = {job.job_id for job in self._journal.all()}
         found = [line for text in self._new_lines() if (line := self._line(text, known)) is not None]
-        for text, tone in found[:MOST_LINES]:
-            self._feed.add(text, tone)
+        for line in found[:MOST_LINES]:
+            self._say(line)
         if len(found) > MOST_LINES:
-            self._feed.add(f"and {len(found) - MOST_LINES} more, see {self._log}")
+            self._say(f"and {len(found) - MOST_LINES} more, see {self._log}")
 
-    def _line(self, text: str, known: set[str]) -> tuple[str, str] | None:
+    def _line(self, text: str, known: set[str]) -> str | None:
         if (logged := LOGGED.match(text)) is not None:
             self._in_job = logged["level"] in WITH_TRACEBACK
         if (event := EVENT.match(text)) is None:
@@ -81,17 +66,14 @@ class JobLines:
             self._in_job = False
             if raised and said.startswith(NEW_POOLS_ENDED):
                 said = f"{said}; {raised}"
-            return said, "bad" if "refused" in text or "code" in text else "plain"
+            return said
         fields = {name: value.strip("'\"") for name, value in FIELD.findall(event["fields"])}
         job_id = fields.get("job_id", "")
         if job_id in known:
             return None
-        state, tone = ENDS[event["end"]]
-        if job_id in self._states or len(self._states) < MOST_JOBS:
-            self._states[job_id] = state
         took = f" in {int(fields['duration_ms']):,} ms" if fields.get("duration_ms", "").isdigit() else ""
         cause = " ".join(fields[name] for name in ("reason", "raised", "error") if fields.get(name))
-        return f"{fields.get('actor', '?')} {job_id}: {event['end']}{took}" + (f" ({cause})" if cause else ""), tone
+        return f"{fields.get('actor', '?')} {job_id}: {event['end']}{took}" + (f" ({cause})" if cause else "")
 
     def _note_traceback(self, text: str) -> None:
         """Note where a traceback that passes by ends, and what was raised there; that of a job is none of the code."""

@@ -1,0 +1,25 @@
+"""``bin/demo --check``: the sample work of every product has the outcome that is expected."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from demo.check.expectations import EXPECTATIONS
+from project.config import BASE_DIR
+from tests.integration.demo.test_refusals import processes_of
+
+
+def test_every_outcome_is_as_expected_and_nothing_is_left() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "--check"],
+        cwd=BASE_DIR, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" ok │") == len(EXPECTATIONS)
+    state = next(line for line in done.stdout.splitlines() if "starting a yard in " in line).split()[-1]
+    assert Path(state).parent == Path(tempfile.gettempdir()) and not Path(state).exists()
+    assert not processes_of(Path(state))
