@@ -1,7 +1,60 @@
 # shellcheck shell=bash
-# Sourced by bin/test, from the repository's root: extracts programs that tests need and pip does not offer from Debian's
-# packages into .venv. Installs nothing on the system, starts nothing, and needs no root.
-# Requires .venv, an empty folder $scratch, and the functions of bin/environment.sh.
+# Sourced by bin/test, from the repository's root: takes programs that tests need and pip does not offer from Debian's
+# packages into .venv. PostgreSQL, PgBouncer and Chromium alone are installed on the system, which needs root.
+# Requires .venv and the functions of bin/environment.sh.
+
+# Run a command as root, directly or through sudo without a password; return 1 when neither is possible.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif sudo -n true 2>/dev/null; then
+    sudo -n "$@"
+  else
+    return 1
+  fi
+}
+
+apt_install() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" ||
+    { as_root apt-get update -qq &&
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"; }
+}
+
+have() { command -v "$1"; }
+
+# Debian keeps them in folders that are not on every account's PATH.
+have_postgres() { have initdb || compgen -G "/usr/lib/postgresql/*/bin/initdb"; }
+have_pgbouncer() { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+
+# Fetch a program unless it is present, and note it in $missing where that fails: provide NAME IS_PRESENT FETCH REMEDY
+provide() {
+  "$2" "$1" >/dev/null 2>&1 && return 0
+  say "fetching $1 from Debian's packages"
+  $3 >"$scratch/output" 2>&1 && return 0
+  tail -n 3 "$scratch/output" >&2
+  say "$1 is missing and could not be provided; $4 (or bin/test --without $1)"
+  missing+=" $1"
+}
+
+# Provide the programs named in $1; sets $missing to those that could not be provided.
+provide_programs() {
+  local program scratch
+  missing=""
+  scratch=$(mktemp -d)
+  for program in $1; do
+    case $program in
+      promtool) provide promtool have fetch_promtool "run: sudo apt install prometheus" ;;
+      redis-server) provide redis-server is_redis_7 fetch_redis_server "install Redis 7 so that redis-server is on PATH" ;;
+      postgres) provide postgres have_postgres "apt_install postgresql" "run: sudo apt install postgresql" ;;
+      rabbitmq) provide rabbitmq have_rabbitmq fetch_rabbitmq "run: sudo apt install rabbitmq-server" ;;
+      pgbouncer) provide pgbouncer have_pgbouncer "apt_install pgbouncer" "run: sudo apt install pgbouncer" ;;
+      chromium) provide chromium have "apt_install chromium" "run: sudo apt install chromium" ;;
+    esac
+  done
+  [ -z "$1" ] || have_libfaketime >/dev/null || fetch_libfaketime >"$scratch/output" 2>&1 ||
+    say "libfaketime is missing: tests set wrong clocks for Python code alone; run: sudo apt install libfaketime"
+  rm -rf "$scratch"
+}
 
 # Download packages into the current folder, with fresh package lists where the system's are missing or outdated.
 apt_download() {

@@ -47,6 +47,16 @@ hypothesis_settings.load_profile("yard")
 
 RunWorker = Callable[..., AbstractContextManager[Worker]]
 TESTS = Path(__file__).parent
+# Folders and files about work that must not be lost, doubled or misplaced: red is red, see the marker `exact`.
+EXACT = frozenset(
+    {
+        *("broker", "bulk", "chaos", "conformance", "model", "stock_dramatiq"),
+        *("test_catching_up.py", "test_crashing.py", "test_delivering.py", "test_groups.py", "test_holding.py"),
+        *("test_import.py", "test_killed.py", "test_ledger.py", "test_recycling.py", "test_redelivered.py"),
+        *("test_retries.py", "test_rolling.py", "test_stopping.py", "test_suite.py", "test_untracked.py"),
+        *("test_writer.py",),
+    }
+)
 
 
 def pytest_collection(session: pytest.Session) -> None:
@@ -58,11 +68,13 @@ def pytest_collection(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest applies -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of :mod:`tests.on_both_databases`, and leave out those about another database or program."""
+    """Mark exact tests and those for both databases, and leave out those about another database or program."""
     paths = [TESTS / path for path in (*PATHS, *(HISTORY if PGBOUNCER else ()))]
     for item in items:
         if any(item.path == path or path in item.path.parents for path in paths):
             item.add_marker(pytest.mark.database)
+        if not EXACT.isdisjoint(item.path.relative_to(TESTS).parts):
+            item.add_marker(pytest.mark.exact)
     left_out = {item for item in items if (POSTGRES and item.get_closest_marker("sqlite")) or is_left_out(item)}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))

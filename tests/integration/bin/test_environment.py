@@ -107,8 +107,8 @@ def test_python_without_venv_gets_the_one_command_that_helps(clone: Path) -> Non
     ("arguments", "code", "words"),
     [
         (["--help"], 0, "--without NAME"),
-        (["--without"], 2, "--without needs a name"),
-        (["--part", "some"], 2, "--part needs the name of a part"),
+        (["--without"], 2, "--without: expected one argument"),
+        (["--part", "some"], 2, "--part: invalid choice"),
     ],
 )
 def test_call_of_bin_test_explains_itself(arguments: list[str], code: int, words: str) -> None:

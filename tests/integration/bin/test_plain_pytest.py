@@ -15,7 +15,7 @@ def test_plain_pytest_finds_the_project_and_its_plugins() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in own}
 
     done = subprocess.run(
-        [Path(sys.executable).with_name("pytest"), "tests/unit/project/test_layout.py"],
+        [Path(sys.executable).with_name("pytest"), "tests/unit/test_payload.py"],
         cwd=settings.BASE_DIR,
         env=environment,
         capture_output=True,

@@ -24,7 +24,8 @@ DJANGO_SETTINGS_MODULE = host_settings
 addopts = -q --strict-markers -m "not long" -p no:cacheprovider -p tests.environment --timeout=180
 filterwarnings = error
 markers =
-    long: as in this repository
+    exact: as in this repository
+    long: likewise
     needs: likewise
 """
 

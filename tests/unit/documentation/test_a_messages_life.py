@@ -11,8 +11,6 @@ import pytest
 
 from tests.unit.documentation.message_walk import PAGE, STEPS, Step, counted, files
 
-LONGEST_FILE = 300
-
 
 @cache
 def defined(path: Path) -> frozenset[str]:
@@ -34,11 +32,6 @@ def test_a_named_file_and_its_functions_are_there(step: Step) -> None:
     if step.path.suffix == ".py":
         assert step.names, "name the function to read"
         assert set(step.names) - defined(step.path) == set()
-
-
-@pytest.mark.parametrize("path", sorted(files()), ids=str)
-def test_no_file_of_the_way_is_too_long_to_read(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
 
 
 # Actors are thin on purpose: they call a service, nothing else.

@@ -1,0 +1,40 @@
+"""The parts that the tests run in, each a process of pytest with servers of its own.
+
+A part is a list of patterns of files below ``tests/``; ``*`` stands for folders as well. A test file belongs to the
+first part that names it.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+# Add-ons, host projects and what few changes concern: a workflow runs each in a job of its own.
+OPTIONAL = {
+    "rabbitmq": ("*rabbit*",),
+    "cluster": ("*cluster*",),
+    "hosts": ("integration/wheel/*", "integration/stock_dramatiq/*"),
+    "images": ("*/images/*",),
+    "clients": ("integration/contract/*", "integration/files/*", "integration/outbound/*"),
+}
+GROUPS = {"addons": ("rabbitmq", "cluster")}
+PARTS = OPTIONAL | {
+    "chaos": ("chaos/*",),
+    "workers": ("integration/workers/*",),
+    "browser": ("browser/*",),
+    "verdicts": ("verdicts/*",),
+    "model": ("model/*",),
+    "broker": ("integration/broker/*", "integration/queues/*"),
+    "unit": ("unit/*",),
+    "others": ("*",),
+}
+
+
+def files_of(root: Path) -> dict[str, list[str]]:
+    """Return the test files of each part."""
+    found: dict[str, list[str]] = {name: [] for name in PARTS}
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        below = path.relative_to(root / "tests").as_posix()
+        name = next(name for name, patterns in PARTS.items() if any(fnmatch(below, pattern) for pattern in patterns))
+        found[name].append(f"tests/{below}")
+    return found
