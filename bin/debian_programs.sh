@@ -29,6 +29,14 @@ fetch_promtool() {
     mv "$folder/usr/bin/promtool" .venv/bin/promtool
 }
 
+# The program alone: the package would start a server.
+have_nginx() { have nginx || [ -x /usr/sbin/nginx ]; }
+fetch_nginx() {
+  local folder=$scratch/nginx
+  download "$folder" nginx && dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -x -C "$folder" ./usr/sbin/nginx &&
+    mv "$folder/usr/sbin/nginx" .venv/bin/nginx && .venv/bin/nginx -v
+}
+
 have_libfaketime() { compgen -G ".venv/lib/faketime/libfaketimeMT.so.1" || compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1"; }
 
 fetch_libfaketime() {

@@ -62,6 +62,7 @@ INSTALLED_APPS = [
     "servestatic",
     "django.contrib.staticfiles",
     "axes",
+    "ninja",  # the files of the API's page
     *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
     *platform.apps(),
     "switchyard.short_commands",

@@ -82,7 +82,7 @@ def late_unfold() -> list[CheckMessage]:
 
 
 def addresses() -> list[CheckMessage]:
-    """Return W030 without the library's URLs, E032 where the admin's hide them, W031 without the API's middleware."""
+    """Return W030 without the library's URLs, E032 where the admin's hide them, W031 where the API lacks a part."""
     include = f'`path("", include("{library}.urls"))`'
     try:
         page = reverse(ROOM)
@@ -98,7 +98,12 @@ def addresses() -> list[CheckMessage]:
         fact = f"{page} shows {shown}, not the operations room"
         hint = f"Put {include} before the admin's addresses."
         found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E032"))
-    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE and _has_api():
+    if not _has_api():
+        return found
+    if not installed_apps.is_installed("ninja"):
+        fact = "lacks django-ninja, so that the API's page takes its scripts from another server"
+        found.append(Warning(fact, hint='Add "ninja".', obj="INSTALLED_APPS", id="switchyard.W031"))
+    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
         others = [
             f'"{path}", which {what}' for path, what in OPTIONAL_MIDDLEWARE.items() if path not in settings.MIDDLEWARE

@@ -9,5 +9,5 @@ from project.settings import *  # noqa: F403
 for absent in ("unfold", "ninja"):
     sys.modules[absent] = None  # type: ignore[assignment]
 
-INSTALLED_APPS = [app for app in INSTALLED_APPS if app != "unfold"]  # noqa: F405
+INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in ("unfold", "ninja")]  # noqa: F405
 ROOT_URLCONF = "tests.integration.console.stock_urls"

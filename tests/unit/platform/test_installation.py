@@ -50,7 +50,7 @@ class WithoutApi:
 def test_apps_are_all_that_a_project_adds() -> None:
     first = ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
     assert platform.apps()[:2] == first  # our rundramatiq before django-dramatiq's
-    assert "ninja" not in platform.apps()  # each worker would load it
+    assert "ninja" not in platform.apps()  # projects with the API add it, where they have not
     assert set(platform.apps()) <= set(settings.INSTALLED_APPS)
 
 
@@ -183,6 +183,14 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
         (found,) = addresses()
         assert found.id == "switchyard.W031"
         assert str(found.hint) == 'Add "switchyard.api.middleware.problem_documents" near its beginning.'
+        with override_settings(ROOT_URLCONF=WithoutApi):
+            assert addresses() == []
+
+
+def test_a_missing_ninja_is_named_where_there_is_an_api() -> None:
+    with override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if app != "ninja"]):
+        (found,) = addresses()
+        assert (found.id, found.obj, found.hint) == ("switchyard.W031", "INSTALLED_APPS", 'Add "ninja".')
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
 
