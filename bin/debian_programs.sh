@@ -48,6 +48,7 @@ provide_programs() {
       postgres) provide postgres have_postgres "apt_install postgresql" "run: sudo apt install postgresql" ;;
       rabbitmq) provide rabbitmq have_rabbitmq fetch_rabbitmq "run: sudo apt install rabbitmq-server" ;;
       pgbouncer) provide pgbouncer have_pgbouncer "apt_install pgbouncer" "run: sudo apt install pgbouncer" ;;
+      nginx) provide nginx have_nginx fetch_nginx "run: sudo apt install nginx" ;;
       chromium) provide chromium have "apt_install chromium" "run: sudo apt install chromium" ;;
     esac
   done
@@ -80,6 +81,14 @@ fetch_promtool() {
   download "$folder" prometheus &&
     dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -x -C "$folder" ./usr/bin/promtool &&
     mv "$folder/usr/bin/promtool" .venv/bin/promtool
+}
+
+# The program alone: the package would start a server.
+have_nginx() { have nginx || [ -x /usr/sbin/nginx ]; }
+fetch_nginx() {
+  local folder=$scratch/nginx
+  download "$folder" nginx && dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -x -C "$folder" ./usr/sbin/nginx &&
+    mv "$folder/usr/sbin/nginx" .venv/bin/nginx && .venv/bin/nginx -v
 }
 
 have_libfaketime() { compgen -G ".venv/lib/faketime/libfaketimeMT.so.1" || compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1"; }

@@ -34,8 +34,7 @@ APPS = (
 def apps(installed: Iterable[str] = ()) -> list[str]:
     """Return the apps to add to a project's ``INSTALLED_APPS``: ``INSTALLED_APPS += apps()``.
 
-    The list includes django-dramatiq. django-ninja needs no entry: its app is templates and files of pages that the
-    API has its own of, and every worker would load it.
+    The list includes django-dramatiq. A project with the API adds ``"ninja"``, which has the files of the API's page.
 
     Args:
         installed: Apps to leave out because the project has them: ``INSTALLED_APPS += apps(INSTALLED_APPS)``. A

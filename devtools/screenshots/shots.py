@@ -59,7 +59,6 @@ SHOTS = (
     Shot("audit-log", "/admin/operations/audit/"),
     Shot("retention", "/admin/operations/retention/"),
     Shot("find", "/admin/operations/find/?q=price"),
-    Shot("api", "/api/v1/docs", ways=("light",)),
     Shot("first-day", "/admin/operations/", "^The yard is up", BOTH, FIRST_DAY),
     Shot("first-day-jobs", JOB, situation=FIRST_DAY),
     Shot("first-day-letters", LETTER, situation=FIRST_DAY),

@@ -55,7 +55,6 @@ def events_view(answer: Callable[..., Awaitable[HttpResponseBase]]) -> Callable[
         except Problem as problem:
             return problem.response()
         except (BrokerError, DatabaseError):
-            headers = {"Retry-After": str(live.RETRY_AFTER_S)}
-            return HttpResponse(AWAY, status=503, content_type="text/plain", headers=headers)
+            return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)
 
     return events

@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 from ninja import Router, Status
 
-from switchyard.api.auth import cancel_scope, plain_token, read_scope, token_of
+from switchyard.api.auth import cancel_scope, read_scope, token_of
 from switchyard.api.problems import Problem, not_found
 from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted
@@ -198,7 +198,7 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
         return HttpResponse(status=204)
     await free_database()
     prefix = str(request.auth.prefix)  # type: ignore[attr-defined]
-    place = live.StreamPlace(prefix, token=plain_token(request))
+    place = live.StreamPlace(prefix)
     return live.response(job, after=after, place=place)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 
-from switchyard.api.full_tokens import RETRY_AFTER_S, mark_free, mark_full, too_many_streams
 from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
@@ -29,6 +28,7 @@ RECONNECT_MS = 2_000
 STREAMS_PER_CALLER = 32
 # Django keeps a thread for each.
 STREAMS_PER_PROCESS = 128
+RETRY_AFTER = {"Retry-After": "15"}
 _EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 # Redis stream ids have two parts of 64 bits.
 _MAX_ID_PART = 2**64 - 1
@@ -42,33 +42,29 @@ class StreamPlace:
     _lock = threading.RLock()  # a collection of garbage may close one place while another is acquired
     _caller = ""
 
-    def __init__(self, caller: str, *, token: str = "") -> None:
+    def __init__(self, caller: str) -> None:
         """Acquire a place.
 
         Args:
             caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
-            token: The API token itself, so that further streams of it are refused before they cost anything.
 
         Raises:
             Problem: 429, the caller has as many streams as it may; 503, the process has.
         """
         with self._lock:
             if self._open[caller] >= STREAMS_PER_CALLER:
-                raise too_many_streams(STREAMS_PER_CALLER)
+                detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
+                raise Problem(429, detail, headers=RETRY_AFTER)
             if self._open.total() >= STREAMS_PER_PROCESS:
-                headers = {"Retry-After": str(RETRY_AFTER_S)}
-                raise Problem(503, "as many event streams are open as may be; try again later", headers=headers)
+                raise Problem(503, "as many event streams are open as may be; try again later", headers=RETRY_AFTER)
             self._caller = caller
             self._open[caller] += 1
-            if token and self._open[caller] == STREAMS_PER_CALLER:
-                mark_full(caller, token, STREAMS_PER_CALLER)
 
     def close(self) -> None:
         """Release the place, once."""
         with self._lock:
             caller, self._caller = self._caller, ""
             if caller:
-                mark_free(caller)
                 self._open[caller] -= 1
                 if not self._open[caller]:
                     del self._open[caller]

@@ -6,7 +6,7 @@ import argparse
 
 from tests.runner.parts import GROUPS, PARTS
 
-PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "chromium")
+PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "nginx", "chromium")
 LONG_PARTS = ("on-postgres", "on-pgbouncer", "cluster-walk", "model", "chaos", "verdicts", "rest")
 PART_NAMES = tuple(dict.fromkeys((*LONG_PARTS, *PARTS, *GROUPS)))
 IMPLIED = {"postgres": ("on-postgres", "pgbouncer"), "pgbouncer": ("on-pgbouncer",), "chromium": ("browser",)}

@@ -32,7 +32,8 @@ class Plan:
         self._database = options.database
         self._marks = "" if options.long else "not long"
         # Tests that need one of these carry it in their name; those of other programs are found by their fixtures.
-        names = " and ".join(f"not {name}" for name in ("promtool", "postgres", "pgbouncer") if name in options.without)
+        named = ("promtool", "postgres", "pgbouncer", "nginx")
+        names = " and ".join(f"not {name}" for name in named if name in options.without)
         self._filter = (
             *(("-k", names) if names else ()),
             *(("--ignore=tests/browser",) if "chromium" in options.without else ()),

@@ -11,13 +11,13 @@ from switchyard.workers.preflight import log_to_standard_error
 
 EXAMPLES = """examples:
   manage.py switchyard runweb                             on 127.0.0.1:8000
-  manage.py switchyard runweb --host 0.0.0.0 --port 80    behind a TLS proxy"""
+  manage.py switchyard runweb --host 0.0.0.0 --port 80    behind a proxy, see ops/nginx.conf"""
 
 
 class Command(BaseCommand):
     """Serve the project's ASGI application on uvicorn until SIGTERM or SIGINT, with bounded requests."""
 
-    help = "Serve the web on uvicorn, with limits on heads, bodies, connections and requests."
+    help = "Serve the web on uvicorn, with limits on heads, bodies and requests."
     requires_system_checks = []  # the application runs those of the yard, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:

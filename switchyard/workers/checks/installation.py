@@ -72,7 +72,7 @@ def routed_models() -> list[CheckMessage]:
 
 
 def addresses() -> list[CheckMessage]:
-    """Return W030 without the library's URLs, E030 where the admin's hide them, W030 without the API's middleware."""
+    """Return W030 without the library's URLs, E030 where the admin's hide them, W030 where the API lacks a part."""
     include = f'`path("", include("{library}.urls"))`'
     try:
         page = reverse(ROOM)
@@ -88,7 +88,12 @@ def addresses() -> list[CheckMessage]:
         fact = f"{page} shows {shown}, not the operations room"
         hint = f"Put {include} before the admin's addresses."
         found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030"))
-    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE and _has_api():
+    if not _has_api():
+        return found
+    if not installed_apps.is_installed("ninja"):
+        fact = "lacks django-ninja, so that the API's page takes its scripts from another server"
+        found.append(Warning(fact, hint='Add "ninja".', obj="INSTALLED_APPS", id="switchyard.W030"))
+    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
         others = [
             f'"{path}", which {what}' for path, what in OPTIONAL_MIDDLEWARE.items() if path not in settings.MIDDLEWARE

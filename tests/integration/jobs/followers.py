@@ -40,7 +40,8 @@ class Follower:
     def _read(self) -> None:
         pool = urllib3.PoolManager(retries=False)
         self.response = pool.request("GET", self.url, headers=self.headers, preload_content=False, timeout=30)
-        self.status, self.answer = self.response.status, dict(self.response.headers)
+        self.status = self.response.status
+        self.answer = {name.lower(): value for name, value in self.response.headers.items()}
         event: dict[str, Any] = {}
         for line in self._lines():
             if line.startswith(":"):

@@ -68,7 +68,7 @@ def stamp(get_response):
 """,
 }
 NAMESAKE_SETTINGS = """
-INSTALLED_APPS += ["apps.shop", "api", "jobs"]
+INSTALLED_APPS += ["apps.shop", "api", "jobs", "ninja"]
 MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_documents"]
 """
 ROOM = """
@@ -105,7 +105,7 @@ def shout(word):
 """,
 }
 TASK_SETTINGS = """
-INSTALLED_APPS += ["django_tasks", "news"]
+INSTALLED_APPS += ["django_tasks", "news", "ninja"]
 MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
 TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}
 """

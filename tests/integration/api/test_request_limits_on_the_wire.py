@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,15 +61,6 @@ def test_a_chunked_body_of_100_mb_is_413_and_not_kept_in_memory(web: str, conten
     assert answer.read().startswith(b"{")
     assert psutil.Process().memory_info().rss - before < 60 * MIB
     connection.close()
-
-
-def test_an_unencoded_query_is_400(web: str) -> None:
-    address = urlsplit(web)
-    with socket.create_connection((address.hostname, address.port), timeout=30) as raw:
-        raw.sendall(b"GET /api/v1/queues?\xff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        answer = b"".join(iter(lambda: raw.recv(4096), b""))
-
-    assert b" 400 " in answer.splitlines()[0]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/queues", "/api/v1/jobs/1/events"])

@@ -1,0 +1,310 @@
+"""Requests over a limit are refused before Django sees them, and before their bodies are read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from switchyard.api import request_limits
+from switchyard.api.request_limits import RequestLimits
+
+Message = dict[str, Any]
+FORM = {"content-type": "Multipart/Form-Data; boundary=x"}
+TOKEN = {"authorization": "Bearer good"}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_limits, "FREE_BYTES", 50)
+    monkeypatch.setattr(request_limits, "LINGER_S", 0.05)
+
+
+async def scopes_of(plain: str) -> list[str] | None:
+    return {"good": ["submit"], "other": ["submit"], "reader": ["read"]}.get(plain)
+
+
+class Echo:
+    """Reads all of a body, as Django does, and tells its size."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.read_bytes = 0
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        self.asked += 1
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            self.read_bytes += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(self.read_bytes).encode()})
+
+
+def limited(application: Any, **options: Any) -> RequestLimits:
+    small = {"body_bytes": 100, "large_body_bytes": 300, "timeout_s": 0.05, "large_timeout_s": 0.1, "wait_s": 0.05}
+    return RequestLimits(application, large_routes=("/large",), check_token=scopes_of, **{**small, **options})
+
+
+def call(
+    headers: dict[str, str],
+    chunks: list[bytes],
+    *,
+    path: str = "/api/v1/x",
+    kind: str = "http",
+    ends: bool = True,
+    method: str = "POST",
+) -> tuple[list[Message], Echo, int]:
+    """Send a request through the limits; return what was answered, the application, and the chunks read before that.
+
+    A body that does not end is one whose client stops sending.
+    """
+    echo = Echo()
+    sent: list[Message] = []
+    asked = asked_before = 0
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked == len(chunks):
+            await asyncio.Event().wait()
+        chunk = chunks[asked]
+        asked += 1
+        return {"type": "http.request", "body": chunk, "more_body": asked < len(chunks) or not ends}
+
+    async def send(message: Message) -> None:
+        nonlocal asked_before
+        asked_before = asked_before if sent else asked
+        sent.append(message)
+
+    scope = {
+        "type": kind,
+        "method": method,
+        "http_version": "1.1",
+        "path": path,
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    asyncio.run(limited(echo)(scope, receive, send))  # type: ignore[arg-type]
+    return sent, echo, asked_before
+
+
+def refusal(sent: list[Message], status: int) -> dict[str, Any]:
+    """Return the problem document that was sent."""
+    assert [message["type"] for message in sent[:2]] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == status
+    assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
+    assert not sent[-1].get("more_body", False)
+    document: dict[str, Any] = json.loads(sent[1]["body"])
+    return document
+
+
+def test_a_body_of_the_limit_passes() -> None:
+    sent, _, _ = call({"content-length": "100"}, [b"x" * 100])
+
+    assert sent[1]["body"] == b"100"
+
+
+def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
+    sent, _, asked = call({"content-length": "101"}, [b"x" * 101])
+
+    assert "100 bytes" in refusal(sent, 413)["detail"]
+    assert asked == 0
+
+
+def test_a_chunked_body_is_refused_once_it_is_over() -> None:
+    sent, echo, asked = call({}, [b"x" * 40] * 1000)
+
+    refusal(sent, 413)
+    assert asked == 3
+    assert echo.read_bytes == 80
+
+
+@pytest.mark.parametrize("length", ["10", "-1", "1e3", "²", "9" * 5_000])
+def test_a_length_that_lies_does_not_help(length: str) -> None:
+    sent, _, _ = call({"content-length": length}, [b"x" * 60, b"x" * 60])
+
+    refusal(sent, 413)
+
+
+@pytest.mark.parametrize(("chunks", "ends"), [([b"x" * 60] * 9, True), ([b"x" * 120], False)])
+def test_the_rest_of_a_refused_body_is_discarded_for_a_while_and_the_connection_closed(
+    chunks: list[bytes], ends: bool
+) -> None:
+    sent, _, _ = call({"content-length": "540"}, chunks, ends=ends)
+
+    refusal(sent, 413)
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert len(sent) == 3
+
+
+def test_a_large_form_is_accepted_on_its_route_with_a_token() -> None:
+    passed, _, _ = call(FORM | TOKEN, [b"x" * 300], path="/large")
+    refused, _, _ = call(FORM | TOKEN, [b"x" * 301], path="/large")
+
+    assert passed[1]["body"] == b"300"
+    refusal(refused, 413)
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        (FORM, "/large", 401),
+        (FORM | {"authorization": "Bearer bad"}, "/large", 401),
+        (FORM | {"authorization": "Basic good"}, "/large", 401),
+        (FORM | {"authorization": "Bearer reader"}, "/large", 403),
+        (FORM | TOKEN, "/api/v1/x", 413),
+        (TOKEN, "/large", 413),
+    ],
+)
+def test_any_other_large_body_is_refused_unread(headers: dict[str, str], path: str, status: int) -> None:
+    sent, _, asked = call(headers | {"content-length": "300"}, [b"x" * 300], path=path)
+
+    refusal(sent, status)
+    assert asked == 0
+
+
+def test_a_chunked_form_without_a_token_is_refused_after_the_free_part() -> None:
+    sent, echo, asked = call(FORM, [b"x" * 30] * 100, path="/large")
+
+    refusal(sent, 401)
+    assert asked == 2
+    assert echo.read_bytes == 0
+
+
+@pytest.mark.parametrize("chunks", [[], [b"x" * 10], [b"x" * 60]])
+def test_a_body_that_stops_is_408(chunks: list[bytes]) -> None:
+    sent, _, _ = call({}, chunks, ends=False)
+
+    assert "0.05 s" in refusal(sent, 408)["detail"]
+
+
+def test_a_large_body_has_more_time() -> None:
+    sent, _, _ = call(FORM | TOKEN, [b"x" * 60], path="/large", ends=False)
+
+    assert "0.1 s" in refusal(sent, 408)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("one", "another", "path"),
+    [
+        (("", "::1"), ("", "::2"), "/"),
+        (("invented", "::1"), ("invented", "::2"), "/"),
+        (("good", "::1"), ("other", "::1"), "/"),
+        (("good", ""), ("other", ""), "/large"),
+    ],
+    ids=["address", "unknown token", "token", "large"],
+)
+def test_one_caller_has_half_of_the_places(one: tuple[str, str], another: tuple[str, str], path: str) -> None:
+    limit = limited(Echo(), requests=4, large_requests=4, unknown_requests=4, timeout_s=60, large_timeout_s=60)
+    third = ("reader" if one[0] == "good" else "", "::3")
+
+    async def run() -> list[tuple[str, int]]:
+        go_on = asyncio.Event()
+        statuses: list[tuple[str, int]] = []
+
+        def start(name: str, client: tuple[str, str]) -> asyncio.Task[None]:
+            async def receive() -> Message:
+                await go_on.wait()
+                return {"type": "http.request", "body": b"x", "more_body": False}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append((name, message["status"]))
+
+            token, address = client
+            headers = [(b"content-length", b"200" if path == "/large" else b"99")]
+            headers += [(name.encode(), value.encode()) for name, value in FORM.items()] if path == "/large" else []
+            headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
+            scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (address, 1)}
+            return asyncio.ensure_future(limit(scope, receive, send))  # type: ignore[arg-type]
+
+        reading = [start("one", one) for _ in range(2)]
+        await asyncio.sleep(0)
+        await start("one", one)
+        reading += [start("another", another) for _ in range(2)]
+        await asyncio.sleep(0)
+        await start("third", third) if path != "/large" else None
+        go_on.set()
+        await asyncio.gather(*reading)
+        await start("one", one)
+        return statuses
+
+    full = [("third", 503)] if path != "/large" else []
+    passed = [("one", 200)] * 2 + [("another", 200)] * 2 + [("one", 200)]
+    assert asyncio.run(run()) == [("one", 429), *full, *passed]
+
+
+def test_requests_wait_for_their_turn_and_probes_for_none() -> None:
+    go_on: asyncio.Event
+
+    async def slow(scope: Message, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await go_on.wait()  # the rest of the answer holds no place
+
+    async def run() -> dict[str, int]:
+        nonlocal go_on
+        go_on = asyncio.Event()
+        limit = limited(slow, requests=1)
+        statuses: dict[str, int] = {}
+
+        async def ask(path: str, address: str = "::1") -> None:
+            async def receive() -> Message:
+                return {"type": "http.request"}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses[path] = message["status"]
+
+            scope = {"type": "http", "path": path, "headers": [], "client": (address, 1)}
+            await limit(scope, receive, send)  # type: ignore[arg-type]
+
+        sent = asyncio.ensure_future(ask("/sent"))
+        running = asyncio.ensure_future(ask("/slow"))
+        await asyncio.sleep(0)
+        await ask("/same", "::1")
+        await ask("/other", "::2")
+        probe = asyncio.ensure_future(ask("/healthz"))
+        waiting = asyncio.ensure_future(ask("/waiting"))
+        given_up = asyncio.ensure_future(ask("/given-up"))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        go_on.set()
+        await asyncio.gather(sent, running, probe, waiting)
+        await ask("/after")
+        return statuses
+
+    passed = ("/sent", "/slow", "/healthz", "/waiting", "/after")
+    assert asyncio.run(run()) == {"/same": 429, "/other": 503, **dict.fromkeys(passed, 200)}
+
+
+def test_a_content_type_that_django_cannot_read_is_400() -> None:
+    sent, echo, _ = call({"content-type": "a;x*=foo''%41"}, [b""], path="/healthz", method="GET")
+
+    refusal(sent, 400)
+    assert echo.asked == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("cookie", 'a="' + "\\" * 31_000 + '"'), ("content-type", ";" * 31_000)])
+def test_a_header_that_takes_seconds_to_read_is_431(name: str, value: str) -> None:
+    sent, echo, _ = call({name: value}, [b""], path="/healthz", method="GET")
+
+    assert refusal(sent, 431)["detail"].startswith(f"{name}: has 31")
+    assert echo.asked == 0
+
+
+def test_other_protocols_pass() -> None:
+    sent, _, _ = call({"content-length": "1000"}, [b""], kind="lifespan")
+
+    assert sent[0]["status"] == 200
