@@ -244,6 +244,36 @@ def test_one_caller_has_half_of_the_places(one: tuple[str, str], another: tuple[
     assert asyncio.run(run()) == [("one", 429), *full, *passed]
 
 
+def test_slow_bodies_without_a_token_hold_up_nobody_else() -> None:
+    limit = limited(Echo(), requests=1, unknown_requests=1, timeout_s=60)
+
+    async def run() -> list[tuple[str, int]]:
+        statuses: list[tuple[str, int]] = []
+
+        async def ask(address: str, path: str, length: bytes) -> None:
+            async def receive() -> Message:
+                if length != b"0":
+                    await asyncio.Event().wait()
+                return {"type": "http.request"}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append((address, message["status"]))
+
+            headers = [(b"content-length", length)]
+            scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (address, 1)}
+            await limit(scope, receive, send)  # type: ignore[arg-type]
+
+        slow = asyncio.ensure_future(ask("::1", "/healthz", b"99"))
+        await asyncio.sleep(0)
+        await ask("::2", "/", b"0")
+        await ask("::3", "/healthz", b"99")
+        slow.cancel()
+        return statuses
+
+    assert asyncio.run(run()) == [("::2", 200), ("::3", 503)]
+
+
 def test_requests_wait_for_their_turn_and_probes_for_none() -> None:
     go_on: asyncio.Event
 
