@@ -71,7 +71,7 @@ class Places:
             return place.pop_all()
 
 
-class Body:
+class RequestBody:
     """A request's body: its size, the time that it may take, and what was received before the application reads it."""
 
     def __init__(self, receive: Receive) -> None:
@@ -177,13 +177,13 @@ class RequestLimits:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
-        body = Body(receive)
+        body = RequestBody(receive)
         try:
             await self._bounded(scope, body, send)
         except Problem as problem:
             await _answer(problem, scope, body, send)
 
-    async def _bounded(self, scope: Scope, body: Body, send: Send) -> None:
+    async def _bounded(self, scope: Scope, body: RequestBody, send: Send) -> None:
         headers = _readable(scope["headers"])
         length = headers.get(b"content-length", b"")
         declared = int(length) if length.isdigit() and len(length) < 20 else None
@@ -220,7 +220,7 @@ class RequestLimits:
             raise Problem(403, f"a large body needs a token with the scope {LARGE_SCOPE}; use one that has it")
         return await (self._large_places if large else self._places).take(token, self.wait_s)
 
-    async def _run(self, scope: Scope, body: Body, send: Send, place: ExitStack) -> None:
+    async def _run(self, scope: Scope, body: RequestBody, send: Send, place: ExitStack) -> None:
         started = False
 
         async def send_noted(message: Message) -> None:
@@ -274,7 +274,7 @@ def _too_large(limit_bytes: int) -> Problem:
     return Problem(413, f"the body is larger than {limit_bytes} bytes; send less")
 
 
-async def _answer(problem: Problem, scope: Scope, body: Body, send: Send) -> None:
+async def _answer(problem: Problem, scope: Scope, body: RequestBody, send: Send) -> None:
     """Send a refusal; close the connection after a body that does not end soon."""
     content = problem.encoded()
     headers = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **problem.headers}
