@@ -167,6 +167,7 @@ def test_every_direct_dependency_earns_its_line() -> None:
         "rabbitmq",
         "pgbouncer",
         "libfaketime",
+        "nginx",
     }  # of Debian's packages, in a table of their own
     assert {name.lower() for name in first_column("docs/dependencies.md")} == names | programs
 
