@@ -124,7 +124,9 @@ def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str]
     )
     told = json.loads(done.stdout)
 
-    [error] = [one for one in told["findings"] if one["severity"] == "error"]
+    errors = [one for one in told["findings"] if one["severity"] == "error"]
+    assert len(errors) == 1, errors
+    [error] = errors
     assert error["code"] == "bounced" and "DATABASE_BOUNCED=1" in error["next"]
     left_out = {one["group"] for one in told["findings"] if one["severity"] == "skipped"}
     assert left_out == {"database", "scheduler", "actors", "dead letters", "alerts"}
