@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import redis
 
 from project.config import BASE_DIR
 from tests.chaos.pgbouncer import PgBouncerUnderTest
@@ -112,7 +113,7 @@ def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lack
     assert "endless_locks" not in with_timeout["doctor"] and "server" in with_timeout["doctor"]
 
 
-def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str]) -> None:
+def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str], valkey: redis.Redis) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "doctor", "--json"],
         cwd=BASE_DIR,
@@ -124,9 +125,7 @@ def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str]
     )
     told = json.loads(done.stdout)
 
-    errors = [one for one in told["findings"] if one["severity"] == "error"]
-    assert len(errors) == 1, errors
-    [error] = errors
+    [error] = [one for one in told["findings"] if one["severity"] == "error"]
     assert error["code"] == "bounced" and "DATABASE_BOUNCED=1" in error["next"]
     left_out = {one["group"] for one in told["findings"] if one["severity"] == "skipped"}
     assert left_out == {"database", "scheduler", "actors", "dead letters", "alerts"}
