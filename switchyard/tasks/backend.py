@@ -148,7 +148,7 @@ class SwitchyardBackend(BaseTaskBackend):
         return result_of_record(task, record)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        """E040 to E040: settings of the backend that cannot be used."""
+        """E040: settings of the backend that cannot be used."""
         found = list(super().check(**kwargs))
 
         def add(id_: str, fact: str, remedy: str) -> None:

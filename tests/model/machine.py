@@ -340,7 +340,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         elif what == "allow" and self.unsafe:
             self.unsafe = False
             self._step(what, 1, partial(self.family.calls.command, "DEL", refused))
-        elif what == "kill" and dice == 3:  # seldom: it takes long
+        elif what == "kill" and dice in (1, 3):  # seldom: it takes long
             # While a busy disk still syncs, a server puts off its writes by up to two seconds, and a kill loses them:
             # that is the window of `everysec`. Here what was answered is to be there again.
             server.config_set("appendfsync", "always")

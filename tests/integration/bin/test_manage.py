@@ -46,7 +46,7 @@ def test_a_package_that_is_missing_is_followed_by_what_installs_it(tmp_path: Pat
     ("line", "words"),
     [
         ("INSTALLED_APPS = [*INSTALLED_APPS, 'apps.mial']", "INSTALLED_APPS in wrong names 'apps.mia"),
-        ("INSTALLED_APPS = ['apps.mail' 'apps.shop']", "names 'apps.mailapps.product.shop'"),
+        ("INSTALLED_APPS = ['apps.mail' 'apps.shop']", "names 'apps.mailapps.shop'"),
         ("ROOT_URLCONF = 'project.url'", "ROOT_URLCONF in wrong names 'project.url'; correct it, and look for a comma"),
         ("DRAMATIQ_BROKER = {'BROKER': 'project.brokers.build'}", "DRAMATIQ_BROKER in wrong names 'project.brokers.b"),
         ("from project import nothing_there\nimport no_such_package", "cannot import name 'nothing_there'"),

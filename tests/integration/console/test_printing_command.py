@@ -66,7 +66,7 @@ def test_an_argument_that_is_no_text_is_named(arguments: list[str]) -> None:
     )  # fmt: skip
 
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"{arguments[0]}: the argument '") and "is no UTF-8 text" in ended.stderr
+    assert ended.stderr.startswith(f"switchyard {arguments[0]}: the argument '") and "is no UTF-8 text" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 

@@ -38,7 +38,7 @@ def noting_files() -> Iterator[set[Path]]:
         if not noting.is_set():  # a thread that outlives the test
             sys.setprofile(None)
         elif event == "call" and frame.f_code.co_name != "<module>":
-            path = Path(frame.f_code.co_filename)
+            path = Path(frame.f_code.co_filename).resolve()  # middleware/ is a link below switchyard/
             if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in OURS:
                 found.add(path)
 

@@ -262,7 +262,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     ),
     "admin/(?P<url>.*)$": (get("/admin/no/such/page/", 302, 404, 404, 404, 302),),
     # Old addresses of this project.
-    r"^admin/(?P<label>alerts|api|dead_letters|jobs|schedules)/(?P<page>.*)$": (get("/admin/jobs/job/", *SENT_ON),),
     "admin/auth/user/<id>/password/": (get("/admin/auth/user/{user}/password/", *ADMINS),),
     # Own pages of the product apps.
     "admin/mail/mailbox/": (get("/admin/mail/mailbox/", *ADMINS),),

@@ -79,18 +79,6 @@ def test_an_idle_worker_starts_within_a_second_of_the_end(
     assert pause_of_default()["pause"] is None
 
 
-def test_a_pause_that_an_older_release_wrote_is_kept(valkey: redis.Redis, facilities: Facilities) -> None:
-    valkey.set(KEY, 1_763_700_000_000)
-
-    assert pause_of_default()["pause"] == {
-        "since": "2025-11-21T04:40:00.000000+00:00", "until": None, "by": "", "reason": "",
-    }  # fmt: skip
-    assert run("pause", "default")["changed"] is False
-    assert run("pause", "default", "--reason", "the reason came later")["changed"] is True
-    assert pause_of_default()["pause"]["since"] == "2025-11-21T04:40:00.000000+00:00"
-    assert run("resume", "default")["changed"] is True
-
-
 def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redis, facilities: Facilities) -> None:
     run("pause", "default", "--until", "1h", "--reason", 'first "quoted" \n ünïcode')
     first = pause_of(valkey.get(KEY))

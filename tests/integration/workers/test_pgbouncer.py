@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import redis
 
 from project.config import BASE_DIR
 from tests.chaos.pgbouncer import PgBouncerUnderTest
@@ -112,7 +113,7 @@ def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lack
     assert "endless_locks" not in with_timeout["doctor"] and "server" in with_timeout["doctor"]
 
 
-def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str]) -> None:
+def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str], valkey: redis.Redis) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "doctor", "--json"],
         cwd=BASE_DIR,

@@ -514,11 +514,3 @@ def _cron() -> None:
     assert (list(spec.dow), list(spec.hour), list(spec.minute)) == ([1], [2], [15])
     assert callable(spec.replace)
     assert callable(spec.validate)
-
-
-@canary("`Media._js`, `Media._css`")
-def _media() -> None:
-    from django.forms import Media
-
-    media = Media(css={"all": ["a.css"]}, js=["a.js"]) + Media(js=["b.js"])
-    assert (media._js, media._css) == (["a.js", "b.js"], {"all": ["a.css"]})

@@ -120,9 +120,12 @@ def test_a_paused_queue_has_nothing_adopted_and_an_owner_without_lease_gets_noth
     assert (due(family), lane.ids(CALL, 10)) == (1, ids)
 
 
+CRASHED = "2 1700000000000 alone\n@1700000000000,1700000000001 -"
+
+
 def test_what_is_noted_of_crashes_and_cancels_comes_with_it(family: QueueOperations, lane: UnroutableLane) -> None:
     ids = park(family, lane, "a")
-    family.calls.command("HSET", family.keys.notes, "crash:a", "2 1700000000000 alone", "asked:a", "1")
+    family.calls.command("HSET", family.keys.notes, "crash:a", CRASHED, "asked:a", "1")
 
     [grant] = lane.adopt(ME, CALL, ids).grants
 

@@ -27,8 +27,8 @@ def changing(bench: Bench) -> Changing:
 def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(bench: Bench, changing: Changing) -> None:
     [command] = code_blocks(read(PAGE), "sh")
     words = command.split()
-    assert words[:2] == ["manage.py", "runpools"]
-    reloader = bench.start(*words[1:], "urgent", settings="reloaded_settings")
+    assert words[:3] == ["manage.py", "switchyard", "runpools"]
+    reloader = bench.start(*words[2:], "urgent", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
     assert changing.says() == "one"
     held = bench.send("urgent", ms=1_500)
