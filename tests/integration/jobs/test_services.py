@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from typing import Any
 
@@ -56,24 +55,6 @@ def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
     assert facilities().transport.stats("default").live.waiting == 2
 
 
-@pytest.mark.parametrize("send", [submit, enqueue_on_commit])
-def test_an_option_that_delays_elsewhere_is_answered_with_ours(valkey: redis.Redis, db: None, send: Any) -> None:
-    for option in ({"delay": 5}, {"countdown": 5}):
-        words = f"instead of {next(iter(option))} write delay_ms=10_000, in milliseconds; it is declared as probe_add"
-        with pytest.raises(ArgumentMismatch, match=words):
-            send(probe_actors.add, 1, 2, **option)
-
-    assert facilities().transport.stats("default").live.waiting == 0
-
-
-@pytest.mark.parametrize("send", [submit, enqueue_on_commit])
-def test_an_actor_s_own_argument_that_is_called_delay_is_none_of_ours(valkey: redis.Redis, db: None, send: Any) -> None:
-    with pytest.raises(ArgumentMismatch, match="missing a required argument: 'address'; it is declared"):
-        send(probe_actors.remind, delay=5)
-    with pytest.raises(ArgumentMismatch, match=r"did you mean 'address'.*; instead of eta write delay_ms=10_000"):
-        send(probe_actors.remind, adress="a", eta=5)
-
-
 def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
     with pytest.raises(ArgumentMismatch):
         submit(probe_actors.add, kwargs={"a": 1})
@@ -82,28 +63,21 @@ def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis
 
 
 def test_arguments_of_a_wrong_type_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
-    words = r"^actor probe_add: kwargs is a tuple; write kwargs=\{'a': \.\.\.\}; it is declared as probe_add\("
+    words = r"^actor probe_add: kwargs is a tuple; write a dict; it is declared as probe_add\("
     wrong: Any = ("Ada",)
     for send in (submit, enqueue_on_commit):
-        with pytest.raises(TypeError, match=words):
+        with pytest.raises(ArgumentMismatch, match=words):
             send(probe_actors.add, kwargs=wrong)
-    with pytest.raises(TypeError, match=words):
+    with pytest.raises(ArgumentMismatch, match=words):
         probe_actors.add.send_with_options(kwargs=wrong)
 
     assert facilities().transport.stats("default").live.waiting == 0
 
 
-@pytest.mark.parametrize(
-    ("job_id", "remedy"),
-    [
-        ("invoice-5", "'invoice-5' is no UUID; write str(uuid5(NAMESPACE, 'invoice-5'))"),
-        (JOB_ID.upper(), f"write '{JOB_ID}'"),
-        (uuid.UUID(JOB_ID), f"write '{JOB_ID}'"),
-    ],
-)
-def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_id: Any, remedy: str) -> None:
+@pytest.mark.parametrize("job_id", ["invoice-5", JOB_ID.upper(), uuid.UUID(JOB_ID)])
+def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_id: Any) -> None:
     for send in (submit, enqueue_on_commit):
-        with pytest.raises(ValueError, match=re.escape(remedy)):
+        with pytest.raises(ValueError, match=r"is no UUID in lower case; write str\(uuid4\(\)\)"):
             send(probe_actors.add, job_id=job_id, kwargs={"a": 1, "b": 2})
 
     assert facilities().transport.stats("default").live.waiting == 0
@@ -344,12 +318,5 @@ def test_a_broker_that_is_down_is_named_as_such(broken_broker: Any) -> None:
 @pytest.mark.parametrize("send", [submit, enqueue_on_commit])
 def test_what_is_no_actor_is_refused_with_what_to_pass(send: Any) -> None:
     for wrong in ("probe_add", probe_actors.add.fn):
-        with pytest.raises(TypeError, match=r"is no actor; pass the function that @dramatiq\.actor decorates"):
+        with pytest.raises(TypeError, match=r"is no actor; pass what @dramatiq\.actor returns"):
             send(wrong, kwargs={})
-
-
-def test_a_decorator_above_an_actor_is_named_as_the_fault(valkey: redis.Redis) -> None:
-    decorated: Any = transaction.atomic(probe_actors.add)
-
-    with pytest.raises(TypeError, match=r"is no actor; @dramatiq\.actor must be the outermost decorator"):
-        submit(decorated, kwargs={"a": 1, "b": 2})

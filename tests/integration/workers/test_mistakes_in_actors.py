@@ -221,20 +221,6 @@ def test_apps_left_out_are_named_where_the_addresses_are_included(project: Proje
     assert "INSTALLED_APPS lacks switchyard's apps: write INSTALLED_APPS += switchyard.apps()" in said
 
 
-def test_an_option_of_ours_with_dramatiq_s_broker_names_the_setting(project: Project) -> None:
-    settings = SETTINGS.format(folder=str(project.folder)) + (
-        'INSTALLED_APPS = [app if "dramatiq" not in app else "django_dramatiq" for app in INSTALLED_APPS]\n'
-        'DRAMATIQ_BROKER = {"BROKER": "dramatiq.brokers.redis.RedisBroker"}\n'
-    )
-    project.write("host/settings.py", settings)
-    project.write("loyalty/actors.py", actor('queue_name="urgent", rate_limit="10/m"'))
-
-    code, said = project.check()
-
-    assert code == 1
-    assert "DRAMATIQ_BROKER in the settings names a RedisBroker, which has no options of switchyard's" in said
-
-
 def test_the_package_itself_in_place_of_its_apps_is_answered(project: Project) -> None:
     settings = SETTINGS.format(folder=str(project.folder)) + 'INSTALLED_APPS = ["switchyard", "loyalty"]\n'
     project.write("host/settings.py", settings)
@@ -244,18 +230,6 @@ def test_the_package_itself_in_place_of_its_apps_is_answered(project: Project) -
     assert code == 1
     assert 'INSTALLED_APPS lists "switchyard", which is no app but a package of apps: remove it, and write' in said
     assert "INSTALLED_APPS += switchyard.apps()" in said
-
-
-def test_a_project_without_the_app_that_builds_the_broker_is_answered(project: Project) -> None:
-    settings = SETTINGS.format(folder=str(project.folder)) + (
-        'INSTALLED_APPS = [app for app in INSTALLED_APPS if "dramatiq" not in app]\n'
-    )
-    project.write("host/settings.py", settings)
-
-    code, said = project.check()
-
-    assert code == 1
-    assert "no app of INSTALLED_APPS builds the broker: write INSTALLED_APPS += switchyard.apps()" in said
 
 
 def test_times_without_a_zone_are_refused(project: Project) -> None:

@@ -218,9 +218,7 @@ def test_a_value_that_no_queue_carries_is_422(post: Post) -> None:
 def test_a_value_that_does_not_fit_its_argument_is_422_and_says_no_place_in_the_code(post: Post) -> None:
     [error] = problem(post("/enqueued/unfit", {}), 422)["errors"]
 
-    assert error["message"].endswith(
-        "argument due expects datetime.date; this str does not fit; send a date, or text such as 2026-05-01"
-    )
+    assert error["message"].endswith("argument due expects datetime.date; this str does not fit")
 
 
 def test_a_broker_that_would_lose_work_is_503_and_keeps_its_settings_to_itself(post: Post) -> None:
