@@ -22,14 +22,14 @@ from switchyard.broker.queue.arguments.annotations import callee_of
 from switchyard.broker.queue.arguments.types import argument_types, has_steps, steps_of
 from switchyard.broker.queue.depth_limits import follows_a_job
 from switchyard.broker.queue.json_values import kind_of
-from switchyard.middleware.errors import ArgumentMisfit, ArgumentMismatch, InvalidArguments
+from switchyard.middleware.errors import ArgumentMisfit, ArgumentMismatch
 
 
 class Arguments(Middleware):
     """Middleware that refuses messages whose arguments do not fit the actor's signature or its annotations.
 
     Raises:
-        ArgumentMismatch: from ``send`` when the call is wrong; ``InvalidArguments`` when ``kwargs`` is no ``dict``.
+        ArgumentMismatch: from ``send`` when the call is wrong.
     """
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -82,10 +82,10 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     """Refuse arguments by name that are no ``dict``. The values are not shown: they may be secret.
 
     Raises:
-        InvalidArguments: they have another type.
+        ArgumentMismatch: they have another type.
     """
     if not isinstance(kwargs, dict):
-        raise InvalidArguments(actor.actor_name, f"kwargs is {kind_of(kwargs)}; write a dict", actor.fn)
+        raise ArgumentMismatch(actor.actor_name, f"kwargs is {kind_of(kwargs)}; write a dict", actor.fn)
 
 
 # Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.

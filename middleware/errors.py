@@ -52,10 +52,6 @@ class ArgumentMismatch(SwitchyardError, MiddlewareError):
         super().__init__(f"actor {actor_name}: {fact}; it is declared as {declared}")
 
 
-class InvalidArguments(ArgumentMismatch, TypeError):
-    """``args`` that are no tuple, or ``kwargs`` that are no ``dict``."""
-
-
 class MissingWorker(SwitchyardError, RuntimeError):
     """An async actor was called where no worker runs."""
 
@@ -132,17 +128,7 @@ class SendingFile(SwitchyardError, MiddlewareError):
 
 
 class UnknownOption(SwitchyardError, MiddlewareError):
-    """An option that no middleware knows, most likely misspelt."""
-
-
-class ActorOption(UnknownOption):
-    """A message carries an option that only actors can have."""
-
-    def __init__(self, actor_name: str, option: str) -> None:
-        super().__init__(
-            f"actor {actor_name}: {option} is no option of a message, only of an actor; "
-            f"write it in @dramatiq.actor({option}=...), or declare a second actor with it"
-        )
+    """An option that no middleware knows, most likely misspelt, or one of a message that only actors can have."""
 
 
 class InvalidOption(SwitchyardError, MiddlewareError):
@@ -154,16 +140,6 @@ class InvalidOption(SwitchyardError, MiddlewareError):
 
     def __init__(self, actor_name: str, option: str, value: object, remedy: str, *, place: str = "") -> None:
         super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}" + (f" ({place})" if place else ""))
-
-
-class UnreadableOption(UnknownOption):
-    """A received message has an option that this release does not know."""
-
-    def __init__(self, actor_name: str, option: str, value: object) -> None:
-        super().__init__(
-            f"actor {actor_name}: message option {option} is {value!r:.100}, and this release knows no such option; "
-            "requeue the message once every worker has the release that sent it, or discard it"
-        )
 
 
 class DeferFailed(SwitchyardError, MiddlewareError):

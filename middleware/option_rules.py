@@ -14,7 +14,7 @@ from dramatiq.actor import Actor
 
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole, whole_delay
-from switchyard.middleware.errors import ActorOption, InvalidOption
+from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.places import place_of
 
 # Value of an option, and whom it is for. Returns what to write instead, empty when the value is usable.
@@ -123,7 +123,7 @@ def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Map
     """Refuse a message with an option that cannot be used.
 
     Raises:
-        ActorOption: only actors can have the option.
+        UnknownOption: only actors can have the option.
         InvalidOption: an option has a value that its rule refuses.
     """
     for name, value in options.items():
@@ -131,7 +131,10 @@ def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Map
         if rule is None:
             continue
         if rule.of_message is None:
-            raise ActorOption(actor, name)
+            raise UnknownOption(
+                f"actor {actor}: {name} is no option of a message, only of an actor; "
+                f"write it in @dramatiq.actor({name}=...), or declare a second actor with it"
+            )
         if (value is not None or not rule.takes_none) and (remedy := rule.of_message(value, queue)):
             raise InvalidOption(actor, name, value, remedy)
 

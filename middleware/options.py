@@ -13,7 +13,7 @@ from dramatiq.middleware import Middleware
 
 from switchyard.broker.queue.depth_limits import follows_a_job
 from switchyard.broker.validation import whole_delay
-from switchyard.middleware.errors import InvalidOption, UnknownOption, UnreadableOption
+from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.option_rules import (
     OptionRule,
     any_value,
@@ -115,7 +115,11 @@ class Options(Middleware):
         actor, rules = message.actor_name, self._known(broker)
         for name in sorted(message.options) if actor in broker.actors else ():
             if not _is_known(name, broker, rules):
-                raise UnreadableOption(actor, name, message.options[name])
+                raise UnknownOption(
+                    f"actor {actor}: message option {name} is {message.options[name]!r:.100}, and this release "
+                    "knows no such option; requeue the message once every worker has the release that sent it, "
+                    "or discard it"
+                )
         for name, (value, remedy) in unusable(message.queue_name, message.options, rules).items():
             raise InvalidOption(actor, name, value, remedy)
 

@@ -216,16 +216,6 @@ class UnusableAddress(SwitchyardError, ValueError):
         super().__init__(f"the broker's address {fact}; {remedy}")
 
 
-class InvalidQueueName(SwitchyardError):
-    """A queue name cannot be part of a key, or is the name of another key of a queue family."""
-
-    def __init__(self, queue_name: object) -> None:
-        super().__init__(
-            f"queue name {queue_name!r:.70} is not allowed; use 1 to 64 of a-z, 0-9, '_', '.' and '-', "
-            "and none of the broker's own words (bodies, leases, token, notes, unique, swept, paused, refused)"
-        )
-
-
 class InvalidMessageId(SwitchyardError):
     """A message id is not 1 to 200 printable ASCII characters without spaces, or is reserved."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from switchyard.broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
+from switchyard.broker.errors import InvalidDeclaration, UnknownPool, UnknownQueue
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.keys.queue_keys import Lane, QueueKeys
 from switchyard.broker.pool import MOST_ALONE as MOST_ALONE
@@ -42,7 +42,7 @@ class Queue:
 
     Raises:
         InvalidDeclaration: an option has a value that cannot be used.
-        InvalidQueueName: the name cannot be part of a key, or would be the key of something else.
+        InvalidDeclaration: the name cannot be part of a key, or would be the key of something else.
     """
 
     name: str
@@ -188,10 +188,12 @@ def check_queue_name(name: str) -> None:
     """Refuse a name that cannot be part of a key, or whose lanes would share another key of the broker.
 
     Raises:
-        InvalidQueueName: the name is not allowed.
+        InvalidDeclaration: the name is not allowed.
     """
-    if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
-        raise InvalidQueueName(name)
-    keys = QueueKeys("", name).all_keys()
-    if len(set(keys)) < len(keys):
-        raise InvalidQueueName(name)
+    keys = QueueKeys("", name).all_keys() if isinstance(name, str) and QUEUE_NAME.fullmatch(name) else []
+    if not keys or len(set(keys)) < len(keys):
+        remedy = (
+            "use 1 to 64 of a-z, 0-9, '_', '.' and '-', and none of the broker's own words (bodies, leases, token, "
+            "notes, unique, swept, paused, refused)"
+        )
+        raise InvalidDeclaration("queue", "name", name, remedy)

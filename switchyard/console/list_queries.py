@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -35,11 +35,6 @@ class CheckedQuery(ModelAdmin):
     then. Stands before ``ModelAdmin`` in the list of base classes.
     """
 
-    # Columns that links to the list compare, besides the primary key and the filters' columns.
-    linked_fields: Sequence[str] = ()
-    # The list's own class, instead of Django's.
-    list_class: type[ChangeList] | None = None
-
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Return whether a filter, the date hierarchy or a link uses the lookup."""
         if LOOKUP_SEP not in lookup and not _has_field(self.model, lookup):
@@ -48,10 +43,10 @@ class CheckedQuery(ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
         """Return the list's class."""
-        return _checked(self.list_class or super().get_changelist(request, **options))  # type: ignore[arg-type]
+        return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
 
     def _compared(self, request: HttpRequest | None) -> Iterator[str]:
-        yield from ("pk", self.model._meta.pk.name, *self.linked_fields)
+        yield from ("pk", self.model._meta.pk.name)
         if self.date_hierarchy:
             yield self.date_hierarchy
         for each in self.get_list_filter(request) if request is not None else self.list_filter:

@@ -19,7 +19,7 @@ from switchyard.console.broker_away import not_answered
 from switchyard.console.times import InvalidTime, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import queries, services
-from switchyard.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
+from switchyard.queues.errors import ForeignBroker, NotMoved, PurgeEnded
 from switchyard.queues.views import check, queue_of
 
 TYPED_ABOVE = 100
@@ -122,7 +122,7 @@ def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     if request.method == "POST":
         try:
             refused, moved = _relocate(request, queue.name, **given)
-        except (ForeignBroker, NotRelocated, UnknownQueue, BrokerError) as error:
+        except (ForeignBroker, NotMoved, UnknownQueue, BrokerError) as error:
             refused = error
         if not refused:
             messages.success(request, f"{moved:,} messages of {given['actor']} wait in {given['to']} now.")

@@ -19,15 +19,5 @@ class PurgeEnded(SwitchyardError):
         super().__init__(f"{fact}: its messages cannot be put back; a purge can be undone for a minute")
 
 
-class NotRelocated(SwitchyardError):
-    """Messages cannot be moved to the queue that they are in."""
-
-    def __init__(self, queue: str) -> None:
-        super().__init__(f"relocate: {queue!r} is both the old and the new queue; name another one")
-
-
-class NotImported(SwitchyardError):
-    """Messages of stock Dramatiq cannot be imported: the address cannot be used, or its server does not answer."""
-
-    def __init__(self, fact: str) -> None:
-        super().__init__(f"import: {fact}")
+class NotMoved(SwitchyardError):
+    """Messages cannot be relocated to the queue that they are in, or imported from a server that cannot be reached."""

@@ -22,7 +22,7 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
 from switchyard.console.times import InvalidTime
-from switchyard.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
+from switchyard.queues.errors import ForeignBroker, NotMoved, PurgeEnded
 
 LONGEST_REASON = 500
 LEFT_OUT = "Left out, because messages with their ids were sent since: {:,}."
@@ -119,11 +119,11 @@ def relocate_actor(
     Its new messages go there only when its ``queue_name`` says so.
 
     Raises:
-        NotRelocated: both queues are one.
+        NotMoved: both queues are one.
     """
     old, new = family_of(source), family_of(target)
     if old.keys.queue == new.keys.queue:
-        raise NotRelocated(source)
+        raise NotMoved(f"relocate: {source!r} is both the old and the new queue; name another one")
     detail = {"actor": actor, "to": new.keys.queue}
     with act("queue.relocate", who=who, target=old.keys.queue, reason=reason, detail=detail) as entry:
         entry.count = 0

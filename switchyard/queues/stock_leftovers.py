@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
-from switchyard.queues.errors import NotImported
+from switchyard.queues.errors import NotMoved
 
 MESSAGES = ".msgs"
 HEARTBEATS = ":__heartbeats__"
@@ -21,14 +21,16 @@ def leftover_lines(source: Broker) -> list[str]:
     Walks over the names of all keys of the old database.
 
     Raises:
-        NotImported: the server of stock Dramatiq does not answer.
+        NotMoved: the server of stock Dramatiq does not answer.
     """
     if not isinstance(source, RedisBroker):
         return []
     try:
         return _lines(source)
     except RedisError as error:
-        raise NotImported(f"the server of stock Dramatiq does not answer: {error}; check its URL, try again") from error
+        raise NotMoved(
+            f"import: the server of stock Dramatiq does not answer: {error}; check its URL, try again"
+        ) from error
 
 
 def _lines(source: RedisBroker) -> list[str]:

@@ -5,11 +5,9 @@ Nothing of a worker imports this package.
 
 from __future__ import annotations
 
-from switchyard.testing.asserting import Enqueued, NotEnqueued
 from switchyard.testing.broker import MemoryBroker
-from switchyard.testing.clock import TimeMachineMissing
 from switchyard.testing.redelivery import NotRepeatable, redelivered
-from switchyard.testing.running import EndlessRun, TestedAttempt
+from switchyard.testing.running import TestedAttempt
 from switchyard.testing.steps import (
     advance,
     assert_enqueued,
@@ -18,17 +16,12 @@ from switchyard.testing.steps import (
     enqueued,
     run_enqueued,
 )
-from switchyard.testing.switch import NotInMemory, in_memory
+from switchyard.testing.switch import in_memory
 
 __all__ = [
-    "EndlessRun",
-    "Enqueued",
     "MemoryBroker",
-    "NotEnqueued",
-    "NotInMemory",
     "NotRepeatable",
     "TestedAttempt",
-    "TimeMachineMissing",
     "advance",
     "assert_enqueued",
     "assert_nothing_enqueued",

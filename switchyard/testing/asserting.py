@@ -90,29 +90,20 @@ def actor_for(given: Any) -> Actor[..., Any]:
     raise TypeError(f"expected an actor or a task, not {kind_of(given)}: pass the decorated function itself")
 
 
-class NotEnqueued(AssertionError):
-    """Something else was sent than a test expected.
+def not_enqueued(expected: Expectation, sent: Sequence[SentMessage], count: int | None) -> AssertionError:
+    """Return the error for something else that was sent than a test expected.
 
     Args:
         count: How often it was expected; ``None`` for at least once.
     """
-
-    def __init__(self, expected: Expectation, sent: Sequence[SentMessage], count: int | None) -> None:
-        matching = sum(expected.matches(one) for one in sent)
-        times = "at least once" if count is None else f"{count} times" if count != 1 else "once"
-        lines = [f"{expected} was expected {times}, it was enqueued {matching} times."]
-        others = [one for one in sent if not expected.matches(one)]
-        if others and (count is None or matching < count):
-            nearest = min(others, key=lambda one: _distance(expected, one))
-            lines.append(f"The nearest: {described(nearest)}: {'; '.join(expected.differences(nearest))}.")
-        super().__init__("\n".join([*lines, listed(sent)]))
-
-
-class Enqueued(AssertionError):
-    """Something was sent, and a test expected nothing."""
-
-    def __init__(self, sent: Sequence[SentMessage], subject: str) -> None:
-        super().__init__(f"nothing was expected to be enqueued{subject}.\n{listed(sent)}")
+    matching = sum(expected.matches(one) for one in sent)
+    times = "at least once" if count is None else f"{count} times" if count != 1 else "once"
+    lines = [f"{expected} was expected {times}, it was enqueued {matching} times."]
+    others = [one for one in sent if not expected.matches(one)]
+    if others and (count is None or matching < count):
+        nearest = min(others, key=lambda one: _distance(expected, one))
+        lines.append(f"The nearest: {described(nearest)}: {'; '.join(expected.differences(nearest))}.")
+    return AssertionError("\n".join([*lines, listed(sent)]))
 
 
 def call_of(actor: Actor[..., Any], message: Message[Any]) -> Call:

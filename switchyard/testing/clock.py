@@ -10,13 +10,6 @@ from switchyard.middleware.origin import FixedSender, sent_by
 from switchyard.schedules.registry import Schedule, schedules
 
 
-class TimeMachineMissing(RuntimeError):
-    """Time cannot be moved without the package ``time-machine``."""
-
-    def __init__(self) -> None:
-        super().__init__("advance() needs time-machine: install it, or Switchyard with its extra testing")
-
-
 class Clock:
     """The clock of a test. It goes on by itself, and is moved on by :meth:`advance`."""
 
@@ -28,13 +21,14 @@ class Clock:
         """Move the time of this process on.
 
         Raises:
-            TimeMachineMissing: it is not installed.
+            RuntimeError: it is not installed.
         """
         if self._coordinates is None:
             try:
                 import time_machine
             except ModuleNotFoundError:
-                raise TimeMachineMissing from None
+                remedy = "install it, or Switchyard with its extra testing"
+                raise RuntimeError(f"advance() needs time-machine: {remedy}") from None
             self._travel = time_machine.travel(datetime.now(UTC), tick=True)
             self._coordinates = self._travel.start()
         self._coordinates.shift(timedelta(seconds=seconds))

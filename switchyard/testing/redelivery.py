@@ -17,7 +17,7 @@ from switchyard.testing.asserting import described
 from switchyard.testing.broker import MemoryBroker
 from switchyard.testing.commits import run_callbacks
 from switchyard.testing.messages import SentMessage, StoredMessage
-from switchyard.testing.running import MOST_ATTEMPTS, EndlessRun, Runner
+from switchyard.testing.running import MOST_ATTEMPTS, Runner, endless_run
 from switchyard.testing.switch import active
 
 
@@ -110,7 +110,7 @@ class _Redelivery:
         checked: list[str] = []
         while (stored := self._broker.next_ready()) is not None:
             if len(checked) >= MOST_ATTEMPTS:
-                raise EndlessRun(stored.message().actor_name)
+                raise endless_run(stored.message().actor_name)
             message = stored.message()
             checked.append(message.actor_name)
             repetition = self._repeat(stored, message)

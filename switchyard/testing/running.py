@@ -46,14 +46,12 @@ class TestedAttempt:
     exception: BaseException | None = None
 
 
-class EndlessRun(AssertionError):
-    """Messages went on sending messages."""
-
-    def __init__(self, actor_name: str) -> None:
-        super().__init__(
-            f"run_enqueued: {MOST_ATTEMPTS} messages were run and more wait, the next for {actor_name}; an actor that "
-            "sends itself again needs a delay, or an end"
-        )
+def endless_run(actor_name: str) -> AssertionError:
+    """Return the error for messages that went on sending messages."""
+    return AssertionError(
+        f"run_enqueued: {MOST_ATTEMPTS} messages were run and more wait, the next for {actor_name}; an actor that "
+        "sends itself again needs a delay, or an end"
+    )
 
 
 class Runner:
@@ -85,7 +83,7 @@ class Runner:
             raises: Raise what a task raised, once its attempt has ended. Otherwise it is in the result.
 
         Raises:
-            EndlessRun: there is no end of it.
+            AssertionError: there is no end of it.
         """
         if self._working:  # a task sends in eager mode: its message runs after the task
             return []
@@ -95,7 +93,7 @@ class Runner:
             run_callbacks()
             while (stored := self._next(wanted)) is not None:
                 if len(attempts) >= MOST_ATTEMPTS:
-                    raise EndlessRun(stored.message().actor_name)
+                    raise endless_run(stored.message().actor_name)
                 if (held := self._broker.hold(stored)) is None:
                     continue
                 attempts.append(self.run_one(held))

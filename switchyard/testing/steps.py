@@ -14,7 +14,7 @@ from switchyard.broker.errors import UnknownQueue
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
-from switchyard.testing.asserting import Enqueued, Expectation, NotEnqueued, actor_for
+from switchyard.testing.asserting import Expectation, actor_for, listed, not_enqueued
 from switchyard.testing.clock import advance_with_ticks, seconds_of
 from switchyard.testing.commits import run_callbacks
 from switchyard.testing.messages import StoredMessage
@@ -51,14 +51,14 @@ def assert_enqueued(
         count: How often. By default at least once.
 
     Raises:
-        NotEnqueued: it was not; with what was sent, and what differs in the nearest of it.
+        AssertionError: it was not; with what was sent, and what differs in the nearest of it.
     """
     broker = active().yard.broker
     run_callbacks()
     expected = Expectation(actor, args, kwargs, queue)
     found = [sent.message for sent in broker.sent if expected.matches(sent)]
     if not found if count is None else len(found) != count:
-        raise NotEnqueued(expected, broker.sent, count)
+        raise not_enqueued(expected, broker.sent, count)
     return found
 
 
@@ -66,14 +66,15 @@ def assert_nothing_enqueued(actor: Actor[..., Any] | None = None) -> None:
     """Assert that nothing was sent in this test; or nothing of one actor.
 
     Raises:
-        Enqueued: something was.
+        AssertionError: something was.
     """
     broker = active().yard.broker
     wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()
     found = [sent for sent in broker.sent if wanted is None or sent.message.actor_name == wanted]
     if found:
-        raise Enqueued(found, "" if wanted is None else f" for {wanted}")
+        subject = "" if wanted is None else f" for {wanted}"
+        raise AssertionError(f"nothing was expected to be enqueued{subject}.\n{listed(found)}")
 
 
 def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool = False) -> list[TestedAttempt]:
@@ -89,7 +90,7 @@ def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool
         delayed: Also run what is due later, such as retries, and move the time on to it; see :func:`advance`.
 
     Raises:
-        EndlessRun: messages go on sending messages.
+        AssertionError: messages go on sending messages.
         UnknownQueue: the yard declares no such queue.
     """
     switch = active()
@@ -117,7 +118,7 @@ def advance(seconds: float | timedelta, *, schedules: bool = True) -> None:
         schedules: Send periodic actors at each of their times on the way, as the scheduler does; pauses are not read.
 
     Raises:
-        TimeMachineMissing: ``time-machine`` is not installed. TypeError, ValueError: it is no such time.
+        RuntimeError: ``time-machine`` is not installed. TypeError, ValueError: it is no such time.
     """
     switch = active()
     seconds = seconds_of(seconds)

@@ -31,17 +31,6 @@ _built: dict[int, _Built] = {}
 _active: list[in_memory] = []
 
 
-class NotInMemory(RuntimeError):
-    """A helper of tests was called while the real broker is in use."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the broker is not in memory here: decorate the test or its class with @in_memory(), use it as "
-            "`with in_memory():`, or with pytest the fixture switchyard_broker or `switchyard_in_memory = true` "
-            "in pytest's settings"
-        )
-
-
 class in_memory(TestContextDecorator):
     """Replace the broker by one in memory, empty at the start: no server is needed, nothing leaves the process.
 
@@ -101,10 +90,14 @@ def active() -> in_memory:
     """Return the switch that is in force.
 
     Raises:
-        NotInMemory: there is none.
+        RuntimeError: there is none.
     """
     if not _active:
-        raise NotInMemory
+        raise RuntimeError(
+            "the broker is not in memory here: decorate the test or its class with @in_memory(), use it as "
+            "`with in_memory():`, or with pytest the fixture switchyard_broker or `switchyard_in_memory = true` "
+            "in pytest's settings"
+        )
     return _active[-1]
 
 

@@ -80,7 +80,7 @@ def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
 
     Raises:
         InvalidCall: with a fault for each parameter that does not fit.
-        InvalidArguments: ``kwargs`` is no ``dict``.
+        ArgumentMismatch: ``kwargs`` is no ``dict``.
     """
     require_named(actor, kwargs)
     if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:

@@ -30,7 +30,7 @@ from switchyard.middleware.logs import printable
 from switchyard.middleware.redaction import redacted
 from switchyard.operations import queries
 from switchyard.queues import services, stock
-from switchyard.queues.errors import ForeignBroker, NotImported, NotRelocated, PurgeEnded
+from switchyard.queues.errors import ForeignBroker, NotMoved, PurgeEnded
 from switchyard.queues.facts import waiting_and_scheduled
 from switchyard.queues.printing import import_lines, print_queues, print_sentences, status_lines
 from switchyard.queues.queries import view_of
@@ -266,8 +266,7 @@ def _as_wrong_argument() -> Iterator[None]:
         ForeignBroker,
         InvalidTime,
         PurgeEnded,
-        NotRelocated,
-        NotImported,
+        NotMoved,
     ) as error:
         raise CommandError(f"queues: {error}") from error
 

@@ -74,9 +74,9 @@ def test_arguments_of_a_wrong_type_are_refused_where_they_are_sent(valkey: redis
     words = r"^actor probe_add: kwargs is a tuple; write a dict; it is declared as probe_add\("
     wrong: Any = ("Ada",)
     for send in (submit, enqueue_on_commit):
-        with pytest.raises(TypeError, match=words):
+        with pytest.raises(ArgumentMismatch, match=words):
             send(probe_actors.add, kwargs=wrong)
-    with pytest.raises(TypeError, match=words):
+    with pytest.raises(ArgumentMismatch, match=words):
         probe_actors.add.send_with_options(kwargs=wrong)
 
     assert facilities().transport.stats("default").live.waiting == 0

@@ -15,7 +15,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.middleware.errors import ActorOption, InvalidOption, UnknownOption
+from switchyard.middleware.errors import InvalidOption, UnknownOption
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -171,7 +171,7 @@ def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: Bu
     wrong = second.message_with_options(max_retries="many")
     actors_own = second.message_with_options(redact=("number",))
     last = second.message_with_options(max_retries=1)
-    for refused, error in ((wrong, InvalidOption), (actors_own, ActorOption)):
+    for refused, error in ((wrong, InvalidOption), (actors_own, UnknownOption)):
         with pytest.raises(error, match="actor second: "):
             chain(first.message(), refused).run()
         with pytest.raises(error, match="actor second: "):

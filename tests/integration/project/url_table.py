@@ -141,6 +141,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
             BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
         ),
     ),
+    # Leads to the page of schedules.
+    "admin/switchyard_schedules/schedulestate/": (get("/admin/switchyard_schedules/schedulestate/", *SENT_ON),),
     "admin/operations/schedules/": (get("/admin/operations/schedules/", *READERS),),
     "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS),),
     "admin/operations/schedules/<str:name>/run/": (
@@ -320,7 +322,6 @@ class Model:
 MODELS: dict[str, Model] = {
     "switchyard_api/token": Model("{token}", adds=True, changes=True, deletes=True),
     "switchyard_api/idempotentrequest": Model(deletes=True),
-    "switchyard_schedules/schedulestate": Model(viewers=READERS),
     "shop/customer": Model(adds=True, changes=True, deletes=True),
     "shop/invoice": Model(adds=True, changes=True, deletes=True),
     "shop/invoiceline": Model(adds=True, changes=True, deletes=True),

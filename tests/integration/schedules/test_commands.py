@@ -9,12 +9,10 @@ import sys
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from periodiq import cron
 
 from project.config import BASE_DIR
-from switchyard.schedules.models import ScheduleState
 from tests.waiting import wait_for
 
 
@@ -93,34 +91,6 @@ def test_a_schedule_can_be_run_now(db, nightly, facilities, capsys):
 def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, nightly):
     with pytest.raises(CommandError, match=r"did you mean sweep_the_yard\?"):
         call_command("switchyard", "schedules", "run", "sweep_teh_yard")
-
-
-def test_the_admin_shows_schedules_and_runs_one(admin_client, nightly, facilities):
-    known = ScheduleState.objects.create(actor=nightly, spec="15 2 * * *", since="2026-11-20T02:15Z")
-    gone = ScheduleState.objects.create(actor="gone", spec="@daily", since="2026-11-20T00:00Z")
-    address = "/admin/switchyard_schedules/schedulestate/"
-
-    page = admin_client.get(address).content.decode()
-    run = {"action": "run_now", "_selected_action": [known.pk, gone.pk]}
-    after = admin_client.post(address, run, follow=True).content.decode()
-
-    assert "no longer declared" in page
-    lowered = after.lower()  # Django's stock admin capitalizes messages
-    assert f"{nightly} runs as job" in lowered and "schedule gone: no actor of that name" in lowered
-    assert facilities.transport.stats("billing").live.waiting == 1
-    assert admin_client.get(f"{address}{known.pk}/change/").status_code == 200
-    assert admin_client.post(f"{address}{known.pk}/change/", {"actor": "x"}).status_code == 403
-
-
-def test_who_may_only_look_may_not_run_a_schedule(client, django_user_model, nightly, facilities):
-    viewer = django_user_model.objects.create_user("viewer", is_staff=True)
-    viewer.user_permissions.set(Permission.objects.filter(codename="view_schedulestate"))
-    client.force_login(viewer)
-    state = ScheduleState.objects.create(actor=nightly, spec="15 2 * * *", since="2026-11-20T02:15Z")
-
-    client.post("/admin/switchyard_schedules/schedulestate/", {"action": "run_now", "_selected_action": [state.pk]})
-
-    assert facilities.transport.stats("billing").live.waiting == 0
 
 
 def test_a_schedule_that_is_never_due_stops_the_start_with_78(process_environment, tmp_path, transactional_db):

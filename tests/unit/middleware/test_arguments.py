@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of, knows
-from switchyard.middleware.errors import ArgumentMismatch, InvalidArguments
+from switchyard.middleware.errors import ArgumentMismatch
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -139,5 +139,5 @@ def test_a_call_that_does_not_fit_is_refused_with_the_declaration() -> None:
 def test_arguments_by_name_of_another_type_are_refused(wrong: Any) -> None:
     actor = dramatiq.actor(actor_name="named", broker=StubBroker(middleware=[Arguments()]))(lambda first: None)
 
-    with pytest.raises(InvalidArguments, match=r"^actor named: kwargs is a \w+; write a dict; it is declared"):
+    with pytest.raises(ArgumentMismatch, match=r"^actor named: kwargs is a \w+; write a dict; it is declared"):
         actor.send_with_options(kwargs=wrong)

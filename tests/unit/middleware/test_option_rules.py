@@ -14,7 +14,7 @@ from dramatiq.message import Message
 from periodiq import cron
 
 from switchyard.broker.interface import facilities
-from switchyard.middleware.errors import ActorOption, InvalidOption, UnknownOption
+from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.options import refuse_unknown, rules_of
 from switchyard.middleware.places import place_of
 from switchyard.middleware.redaction import HIDDEN, redacted
@@ -320,7 +320,7 @@ def test_a_message_with_an_unusable_option_is_refused_by_name_when_it_is_sent(
 def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: StubBroker, option: str) -> None:
     actor = declare(broker)
 
-    with pytest.raises(ActorOption, match=rf"^actor send_mail: {option} is no option of a message, only of an actor"):
+    with pytest.raises(UnknownOption, match=rf"^actor send_mail: {option} is no option of a message, only of an actor"):
         actor.send_with_options(**{option: ACTORS_ONLY[option]})
     with pytest.raises(UnknownOption):
         broker.enqueue(actor.message_with_options(**{option: ACTORS_ONLY[option]}))

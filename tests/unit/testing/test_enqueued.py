@@ -11,12 +11,9 @@ import pytest
 from dramatiq.errors import QueueNotFound
 
 from switchyard.broker.errors import QueueFull, UnencodablePayload
-from switchyard.middleware.errors import ArgumentMismatch, InvalidArguments, InvalidOption, UnknownOption
+from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
 from switchyard.testing import (
-    Enqueued,
     MemoryBroker,
-    NotEnqueued,
-    NotInMemory,
     assert_enqueued,
     assert_nothing_enqueued,
     enqueued,
@@ -62,7 +59,7 @@ def test_a_call_with_types_is_found_by_its_values(switchyard_broker: MemoryBroke
     remind.send(DAY, price=Decimal("1.50"))
 
     assert_enqueued(remind, args=(DAY, Decimal("1.50")), count=1)
-    with pytest.raises(NotEnqueued, match="due is '2026-05-01', not '2026-05-02'"):
+    with pytest.raises(AssertionError, match="due is '2026-05-01', not '2026-05-02'"):
         assert_enqueued(remind, args=(DAY.replace(day=2), Decimal("1.50")))
     run_enqueued()
     assert got == [(DAY, Decimal("1.50"))]
@@ -73,7 +70,7 @@ def test_the_nearest_call_is_named_with_what_differs(greet: Any, part: Any) -> N
     greet.send("Ada")
     greet.send_with_options(args=("Bob",), kwargs={"times": 3}, delay=2_000)
 
-    with pytest.raises(NotEnqueued) as refused:
+    with pytest.raises(AssertionError) as refused:
         assert_enqueued(greet, args=("Bob",), kwargs={"times": 2})
 
     assert str(refused.value) == (
@@ -91,22 +88,22 @@ def test_the_count_and_the_queue_are_compared(greet: Any) -> None:
     greet.send("Ada")
 
     assert len(assert_enqueued(greet, args=("Ada",), count=2)) == 2
-    with pytest.raises(NotEnqueued, match=r"greet\(name='Ada'\) was expected once, it was enqueued 2 times\."):
+    with pytest.raises(AssertionError, match=r"greet\(name='Ada'\) was expected once, it was enqueued 2 times\."):
         assert_enqueued(greet, args=("Ada",), count=1)
-    with pytest.raises(NotEnqueued, match=r"its queue is 'default', not 'urgent'"):
+    with pytest.raises(AssertionError, match=r"its queue is 'default', not 'urgent'"):
         assert_enqueued(greet, queue="urgent")
 
 
 def test_without_any_message_the_failure_says_so(greet: Any) -> None:
     assert_nothing_enqueued()
-    with pytest.raises(NotEnqueued, match=r"greet\(\.\.\.\) was expected at least once.*\nNothing was enqueued"):
+    with pytest.raises(AssertionError, match=r"greet\(\.\.\.\) was expected at least once.*\nNothing was enqueued"):
         assert_enqueued(greet)
 
 
 def test_another_actor_is_named_as_the_nearest(greet: Any, part: Any) -> None:
     part.send("Ada")
 
-    with pytest.raises(NotEnqueued, match="its actor is part, not greet"):
+    with pytest.raises(AssertionError, match="its actor is part, not greet"):
         assert_enqueued(greet, args=("Ada",))
 
 
@@ -114,9 +111,9 @@ def test_nothing_enqueued_lists_what_was(greet: Any, part: Any) -> None:
     greet.send("Ada")
 
     assert_nothing_enqueued(part)
-    with pytest.raises(Enqueued, match=r"for greet\.\nEnqueued in this test:\n  greet\('Ada'\) in 'default'"):
+    with pytest.raises(AssertionError, match=r"for greet\.\nEnqueued in this test:\n  greet\('Ada'\) in 'default'"):
         assert_nothing_enqueued(greet)
-    with pytest.raises(Enqueued):
+    with pytest.raises(AssertionError):
         assert_nothing_enqueued()
 
 
@@ -164,7 +161,7 @@ def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker: M
 
 
 def test_an_expected_call_that_could_not_be_sent_is_refused(greet: Any) -> None:
-    with pytest.raises(InvalidArguments, match="actor greet: kwargs is a list"):
+    with pytest.raises(match="actor greet: kwargs is a list"):
         assert_enqueued(greet, kwargs=["Ada"])  # type: ignore[arg-type]
 
 
@@ -183,7 +180,7 @@ def test_a_decorator_without_brackets_says_so() -> None:
 
 def test_helpers_refuse_the_real_broker_with_the_remedy() -> None:
     for helper in (run_enqueued, enqueued, assert_nothing_enqueued):
-        with pytest.raises(NotInMemory, match="decorate the test or its class with @in_memory"):
+        with pytest.raises(RuntimeError, match="decorate the test or its class with @in_memory"):
             helper()
 
 

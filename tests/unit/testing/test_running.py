@@ -22,9 +22,7 @@ from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import report_progress, request_cancel
 from switchyard.limits import rate_limiter_backend
 from switchyard.testing import (
-    EndlessRun,
     MemoryBroker,
-    TimeMachineMissing,
     advance,
     assert_enqueued,
     assert_nothing_enqueued,
@@ -220,7 +218,7 @@ def test_time_does_not_go_back_and_needs_its_package(monkeypatch: pytest.MonkeyP
     with pytest.raises(TypeError, match=r"advance\('5'\): write seconds as a number, or a timedelta"):
         advance("5")  # type: ignore[arg-type]
     monkeypatch.setitem(__import__("sys").modules, "time_machine", None)
-    with pytest.raises(TimeMachineMissing, match="needs time-machine"):
+    with pytest.raises(RuntimeError, match="needs time-machine"):
         advance(seconds=1, schedules=False)
 
 
@@ -273,7 +271,7 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
     monkeypatch.setattr(running_module, "MOST_ATTEMPTS", 5)
     again.send()
 
-    with pytest.raises(EndlessRun, match="5 messages were run and more wait, the next for again"):
+    with pytest.raises(AssertionError, match="5 messages were run and more wait, the next for again"):
         run_enqueued()
 
 
