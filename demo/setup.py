@@ -104,7 +104,7 @@ def job_of(name: str, web_descriptor: int) -> Callable[[], Any]:
     from django.core.management import execute_from_command_line
 
     arguments = POOLS_ARGUMENTS if name == "pools" else ()
-    return lambda: execute_from_command_line(["manage.py", f"run{name}", *arguments])
+    return lambda: execute_from_command_line(["manage.py", "switchyard", f"run{name}", *arguments])
 
 
 def fork_parts(jobs: Mapping[str, Callable[[], Any]], logs: Path, keep: Mapping[str, set[int]]) -> dict[str, int]:
