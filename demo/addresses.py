@@ -6,19 +6,19 @@ The demo opens the sockets and its parts inherit them, so no port is lost betwee
 from __future__ import annotations
 
 import errno
-import os
 import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from demo.errors import PortTaken
-from demo.identity import Identity
-from demo.state import StateFolder
+from demo.state import Identity, StateFolder
 
 HOST = "127.0.0.1"
 BACKLOG = 512
 NEXT_PORTS = 100
+# Delays of retries are divided by this: 5 retries over 3 h 47 min to 7 h 36 min take 9 s to 19 s.
+RETRY_SPEED = 1_500
 
 # Settings that the caller made for another yard are kept out of the demo.
 REMOVED_PREFIXES = ("SWITCHYARD_", "DJANGO_")
@@ -45,26 +45,14 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def listen_near(port: int) -> socket.socket:
-    """Return a socket that listens on this port, the next free one of the 100 above it, or any.
-
-    Args:
-        port: 0 takes any free port at once.
-    """
-    for candidate in range(port, min(port + NEXT_PORTS, 65536) if port else 0):
+def listen_near(port: int, next_ports: int = NEXT_PORTS) -> socket.socket:
+    """Return a socket that listens on this port, the first free one of those above it, or any; 0 is any."""
+    for candidate in range(port, min(port + next_ports, 65536) if port else 0):
         try:
             return listen(candidate)
         except PortTaken:
             continue
     return listen(0)
-
-
-def listen_again(port: int) -> socket.socket:
-    """Return a socket that listens on the port of the last start, or on any other when that is taken."""
-    try:
-        return listen(port)
-    except PortTaken:
-        return listen(0)
 
 
 def port_of(listener: socket.socket) -> int:
@@ -74,8 +62,6 @@ def port_of(listener: socket.socket) -> int:
 
 def free_again(port: int) -> int:
     """Return ``port`` if it is free now, else 0: a server that cannot inherit a socket then chooses its own port."""
-    if port == 0:
-        return 0
     try:
         listen(port).close()
     except PortTaken:
@@ -103,16 +89,18 @@ class Addresses:
         return f"http://{HOST}:{self.receiver_port}"
 
 
-def environment_for(
-    state: StateFolder, identity: Identity, addresses: Addresses, base: Mapping[str, str] = os.environ
-) -> dict[str, str]:
-    """Return the environment of the demo's processes: ``base`` without its Switchyard settings, plus the demo's own."""
-    environment = {
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the settings of another yard."""
+    return {
         name: value
-        for name, value in base.items()
+        for name, value in environment.items()
         if not name.startswith(REMOVED_PREFIXES) and name not in REMOVED_NAMES
     }
-    return environment | {
+
+
+def settings_for(state: StateFolder, identity: Identity, addresses: Addresses) -> dict[str, str]:
+    """Return the variables that make the project's settings those of the demo."""
+    return {
         "DJANGO_SETTINGS_MODULE": "demo.settings",
         "DJANGO_DEBUG": "1",
         "DJANGO_SECRET_KEY": identity.django_secret_key,
@@ -129,15 +117,12 @@ def environment_for(
         "SWITCHYARD_LOG_FORMAT": "console",
         # The same footprint on every machine.
         "SWITCHYARD_CORES": "2",
-        "PYTHONUNBUFFERED": "1",
-        # glibc keeps freed memory in arenas per thread; two arenas are enough for each part.
-        "MALLOC_ARENA_MAX": "2",
     }
 
 
-def as_exports(environment: Mapping[str, str]) -> str:
-    """Return an environment as shell lines, so that ``manage.py`` reaches the demo: ``. var/environment``."""
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(environment.items()))
+def as_exports(settings: Mapping[str, str]) -> str:
+    """Return variables as shell lines, so that a program elsewhere reaches the demo: ``. var/environment``."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items()))
 
 
 def database_url(state: StateFolder) -> str:

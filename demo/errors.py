@@ -26,21 +26,11 @@ class PortTaken(DemoError):
         super().__init__(f"port {port}: {cause}; choose another with --port, or give none")
 
 
-class StateInUse(DemoError):
-    """Another demo uses the state folder."""
-
-    def __init__(self, folder: Path, owner: str) -> None:
-        super().__init__(
-            f"state folder {folder}: in use by {owner}; "
-            "open that one, stop it, or start a second beside it: bin/demo --state DIR"
-        )
-
-
 class StateUnusable(DemoError):
-    """The state folder cannot be created or written to."""
+    """The state folder is used by another demo, or cannot be written to."""
 
-    def __init__(self, folder: Path, cause: str) -> None:
-        super().__init__(f"state folder {folder}: {cause}; choose one that you may write to with --state DIR")
+    def __init__(self, folder: Path, fact: str) -> None:
+        super().__init__(f"state folder {folder}: {fact}")
 
 
 class Stopped(DemoError):

@@ -1,27 +1,44 @@
-"""State folder of a demo, and the lock that keeps a second demo out of it."""
+"""State folder of a demo: its paths, its private files, and the lock that keeps a second demo out of it."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from demo.errors import StateInUse, StateUnusable, Stopped
-from demo.identity import read_private, write_private
+from demo.errors import StateUnusable, Stopped
 
 LEFTOVERS_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
 class StateFolder:
     """Paths below a state folder."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.logs = root / "logs"
+        self.broker = root / "valkey"
+        # At the default of the settings, so that `manage.py` in another terminal finds it.
+        self.broker_socket = root / "valkey.sock"
+        self.database = root / "db.sqlite3"
+        self.media = root / "media"
+        self.metrics = root / "metrics"
+        self.mailbox = root / "mail"
+        self.deliveries = root / "deliveries.jsonl"
+        self.webhook_secrets = root / "webhook-secrets"
+        self.credentials = root / "credentials.json"
+        self.environment = root / "environment"
+        self.identity = root / "identity.json"
+        self.lock = root / "demo.lock"
+        self.owner = root / "demo.owner.json"
 
     def make(self) -> None:
         """Create the missing folders, with access for their owner only: they hold credentials.
@@ -40,127 +57,46 @@ class StateFolder:
                 self.database.chmod(0o600)
             self.lock.touch(mode=0o600)
         except OSError as error:
-            raise StateUnusable(self.root, str(error.strerror).lower()) from error
-
-    @property
-    def logs(self) -> Path:
-        """Logs of the parts."""
-        return self.root / "logs"
-
-    @property
-    def pools_log(self) -> Path:
-        """Log of the worker pools: what each job logs, and how each attempt ends."""
-        return self.logs / "pools.log"
-
-    @property
-    def broker(self) -> Path:
-        """Data of the embedded Valkey."""
-        return self.root / "valkey"
-
-    @property
-    def broker_socket(self) -> Path:
-        """Unix socket of the embedded Valkey, at the default of the settings."""
-        return self.root / "valkey.sock"
-
-    @property
-    def database(self) -> Path:
-        """The SQLite database."""
-        return self.root / "db.sqlite3"
-
-    @property
-    def media(self) -> Path:
-        """Result files of jobs."""
-        return self.root / "media"
-
-    @property
-    def metrics(self) -> Path:
-        """Metric files that the processes share."""
-        return self.root / "metrics"
-
-    @property
-    def mailbox(self) -> Path:
-        """Mails that the sink received."""
-        return self.root / "mail"
-
-    @property
-    def deliveries(self) -> Path:
-        """Requests to the webhook receiver, one line of JSON each."""
-        return self.root / "deliveries.jsonl"
-
-    @property
-    def credentials(self) -> Path:
-        """Addresses and passwords, for users and scripts."""
-        return self.root / "credentials.json"
-
-    @property
-    def environment(self) -> Path:
-        """Settings of the demo for a shell that runs ``manage.py``."""
-        return self.root / "environment"
-
-    @property
-    def identity(self) -> Path:
-        """Secrets and ports that stay the same over restarts."""
-        return self.root / "identity.json"
-
-    @property
-    def sample(self) -> Path:
-        """Webhook endpoints that the sample work has registered."""
-        return self.root / "sample.json"
-
-    @property
-    def lock(self) -> Path:
-        """Lock file; locked by the running demo and every process it started."""
-        return self.root / "demo.lock"
-
-    @property
-    def owner(self) -> Path:
-        """Process id, start time and URL of the demo that holds the lock."""
-        return self.root / "demo.owner.json"
+            cause = str(error.strerror).lower()
+            raise StateUnusable(self.root, f"{cause}; choose one that you may write to with --state DIR") from error
 
 
 class StateLock:
-    """Exclusive lock on a state folder, shared with the processes that inherit :attr:`fileno`."""
+    """Exclusive lock on a state folder, which every forked part holds as well."""
 
     def __init__(self, folder: StateFolder) -> None:
         self._folder = folder
         self._handle: int | None = None
 
-    @property
-    def fileno(self) -> int:
-        """Descriptor for children to inherit: the folder stays locked until the last of them has ended."""
-        if self._handle is None:
-            raise ValueError("the lock is not held; call acquire() first")
-        return self._handle
-
     def acquire(self, *, is_stopping: Callable[[], bool], timeout_s: float = LEFTOVERS_TIMEOUT_S) -> None:
         """Acquire the lock. Waits for the processes of a killed demo to end, but not for a running demo.
 
         Raises:
-            StateInUse: another demo runs on the folder, or processes of a killed one outlasted ``timeout_s``.
+            StateUnusable: another demo runs on the folder, or processes of a killed one outlasted ``timeout_s``.
             Stopped: ``is_stopping`` turned true while waiting.
         """
-        handle = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        self._handle = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                living = self._living_owner()
-                if living or time.monotonic() > deadline or is_stopping():
-                    os.close(handle)
-                    if is_stopping():
-                        raise Stopped("stopped while another demo's processes were ending") from None
-                    raise StateInUse(self._folder.root, living or "processes of a demo that was killed") from None
-                time.sleep(0.05)
-        self._handle = handle
+        while not self._locks(self._handle):
+            living = self._living_owner()
+            if living or time.monotonic() > deadline or is_stopping():
+                os.close(self._handle)
+                self._handle = None
+                if is_stopping():
+                    raise Stopped("stopped while another demo's processes were ending")
+                raise StateUnusable(
+                    self._folder.root,
+                    f"in use by {living or 'processes of a demo that was killed'}; "
+                    "open that one, stop it, or start a second beside it: bin/demo --state DIR",
+                )
+            time.sleep(0.05)
+        os.set_inheritable(self._handle, True)  # for pools that run a command, see `--reload`
         self.announce("")
 
     def announce(self, url: str) -> None:
         """Write who holds the lock, and its URL, for the error message of a second demo."""
         process = psutil.Process()
-        owner = {"pid": process.pid, "started_at": process.create_time(), "url": url}
-        write_private(self._folder.owner, owner)
+        write_private(self._folder.owner, {"pid": process.pid, "started_at": process.create_time(), "url": url})
 
     def release(self) -> None:
         """Release the lock."""
@@ -168,6 +104,13 @@ class StateLock:
             self._folder.owner.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
+
+    def _locks(self, handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _living_owner(self) -> str:
         owner = read_private(self._folder.owner)
@@ -177,5 +120,57 @@ class StateLock:
                 return ""
         except (KeyError, ValueError, psutil.Error):
             return ""
-        address = f", {owner['url']}" if owner.get("url") else ", which is starting"
-        return f"process {process.pid}{address}"
+        return f"process {process.pid}, {owner.get('url') or 'which is starting'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Secrets and ports of a folder, made once. Port 0 is not chosen yet; a chosen port is reused while it is free."""
+
+    django_secret_key: str
+    payment_secret: str
+    admin_password: str
+    broker_port: int = 0
+    smtp_port: int = 0
+    receiver_port: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the identity to its file, for the next start."""
+        write_private(path, asdict(self))
+
+
+def load_identity(path: Path) -> Identity:
+    """Return the folder's identity; fields that are missing or unusable are generated."""
+    kept = read_private(path)
+    made = Identity(secrets.token_urlsafe(36), secrets.token_urlsafe(36), secrets.token_urlsafe(12))
+    usable = {
+        field.name: kept[field.name]
+        for field in fields(Identity)
+        if type(kept.get(field.name)) is type(getattr(made, field.name)) and kept[field.name] != ""
+    }
+    return replace(made, **usable)
+
+
+def write_private(path: Path, content: dict[str, Any]) -> None:
+    """Replace ``path`` by JSON that only its owner may read. A crash leaves the old file or the new one."""
+    write_private_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_private_text(path: Path, text: str) -> None:
+    """Replace ``path`` by a text that only its owner may read. A crash leaves the old file or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_private(path: Path) -> dict[str, Any]:
+    """Return the content of a private file; empty when it is missing or cannot be parsed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

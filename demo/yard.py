@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import gc
+import http.client
 import os
 import shutil
 import socket
+import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from demo.addresses import (
+    HOST,
     Addresses,
     as_exports,
     database_url,
-    environment_for,
     free_again,
     listen,
-    listen_again,
     listen_near,
     port_of,
+    settings_for,
+    without_settings,
 )
-from demo.hurry import HURRIED
-from demo.identity import Credentials, Identity, write_private_text
-from demo.identity import load as load_identity
-from demo.manager import ProcessManager
-from demo.parts import PoolsWatch, YardParts
-from demo.processes import BrokerPart, proportional_bytes
-from demo.state import StateFolder, StateLock
-from demo.stopping import StopRequest
+from demo.errors import Stopped
+from demo.runner import Part, Runner, ServerPart, StopRequest, failure
+from demo.servers import serve_sidecars, serve_web
+from demo.state import Identity, StateFolder, StateLock, load_identity, read_private, write_private, write_private_text
+from project.config import BASE_DIR
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.shared.parent_death import adopt_orphans
+
+ANSWER_TIMEOUT_S = 1.0
+USERNAME = "admin"
+SCOPES = ("submit", "read", "operate")
+# Ctrl-C in development must not wait for a task that is stuck. The history writer is a part of its own.
+POOLS = ("runpools", "--grace=5", "--no-history")
+STATEMENTS = 4
 
 
 class DemoYard:
@@ -38,14 +48,11 @@ class DemoYard:
         say: Called with each line about a part.
         web_port: Web port, which must be free; ``None`` takes the next free one from ``first_port`` on.
         first_port: 0 takes any free port.
-        with_sample: Enqueue the delayed newsletters.
         with_reload: Restart the pools when code changes.
     """
 
     addresses: Addresses
     identity: Identity
-    pools: PoolsWatch
-    _credentials: Credentials
 
     def __init__(
         self,
@@ -55,117 +62,255 @@ class DemoYard:
         stop: StopRequest,
         web_port: int | None = None,
         first_port: int = 0,
-        with_sample: bool = True,
         with_reload: bool = False,
     ) -> None:
         self.state = state
         self.facts: dict[str, Any] = {}
+        self.token = ""
         self._lock = StateLock(state)
         self._stop = stop
         self._ports = (web_port, first_port)
-        self._with_sample, self._with_reload = with_sample, with_reload
+        self._with_reload = with_reload
         self._listeners: list[socket.socket] = []
-        self._manager = ProcessManager(
-            report=say, is_stopping=stop.is_stopping, is_forced=stop.is_forced, wait=stop.wait
-        )
+        self._runner = Runner(say, stop)
 
     def start(self) -> None:
-        """Start every part and return when the web answers and every pool is up.
+        """Start every part and return when the web answers and every pool is up. Loads Django into this process.
 
         Raises:
             DemoError: a part did not start, the folder or the port is in use, or a stop was requested.
                 Parts that run by then keep running until :meth:`stop`.
         """
-        self.state.make()
+        state, logs = self.state, self.state.logs
+        state.make()
         self._lock.acquire(is_stopping=self._stop.is_stopping)
-        shutil.rmtree(self.state.metrics)  # files of processes that have ended
-        self.state.make()
-        kept = load_identity(self.state.identity)
+        shutil.rmtree(state.metrics)  # files of processes that have ended
+        state.make()
+        kept = load_identity(state.identity)
         # No password, and the socket at the settings' default, so that `manage.py` in another terminal finds it.
-        broker = EmbeddedServer(
-            self.state.broker, port=free_again(kept.broker_port), socket_path=self.state.broker_socket
-        )
+        broker = EmbeddedServer(state.broker, port=free_again(kept.broker_port), socket_path=state.broker_socket)
         web, smtp, receiver = self._listen(kept)
-        self._manager.start([BrokerPart(broker)])
-        self.addresses = Addresses(
-            web_port=port_of(web),
-            smtp_port=port_of(smtp),
-            receiver_port=port_of(receiver),
-            broker_url=broker.url,
-        )
-        self.identity = kept.with_ports(
-            broker=broker.port, smtp=self.addresses.smtp_port, receiver=self.addresses.receiver_port
-        )
-        self.identity.save(self.state.identity)
-        self.pools = PoolsWatch(broker.url, HURRIED)
-        parts = YardParts(
-            self.state,
-            environment_for(self.state, self.identity, self.addresses),
-            self.addresses,
-            self.pools,
-            self._lock.fileno,
-        )
-        commands = as_exports(environment_for(self.state, self.identity, self.addresses, base={}))
-        write_private_text(self.state.environment, commands)
-        self._manager.start([parts.sidecars(smtp, receiver)])
-        self.pools.expect_new()
-        pools, scheduler, site = parts.pools(reload=self._with_reload), parts.scheduler(), parts.web(web)
-        history = parts.history()
-        # Where this process can adopt orphans (Linux), set-up forks the parts after it has loaded Django.
-        forked = [*([] if self._with_reload else [pools]), history, scheduler, site] if adopt_orphans() else []
-        prepared = parts.set_up(self._manager, web, forked, with_sample=self._with_sample)
-        self.facts = prepared["facts"]
-        self._credentials = Credentials(
-            url=self.addresses.site,
-            username=prepared["username"],
-            password=self.identity.admin_password,
-            api_token=prepared["api_token"],
-            broker_url=broker.url,
-            database_url=database_url(self.state),
-            mail_dir_or_url=str(self.state.mailbox),
-            pids={},
-        )
+        self._runner.start(ServerPart(broker))
+        self.addresses = Addresses(port_of(web), port_of(smtp), port_of(receiver), broker.url)
+        self.identity = replace(kept, broker_port=broker.port, smtp_port=port_of(smtp), receiver_port=port_of(receiver))
+        self.identity.save(state.identity)
+        settings = settings_for(state, self.identity, self.addresses)
+        write_private_text(state.environment, as_exports(settings))
+        environment = without_settings(os.environ) | settings
+        os.environ.clear()
+        os.environ.update(environment)
+        # Forked before Django is loaded, so it stays small.
+        sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
+        sidecars.missing = answers(port_of(receiver), "/healthz")
+        self._runner.start(sidecars)
+        self._set_up(kept.receiver_port)
         self._save_credentials()
+        if self._stop.is_stopping():
+            raise Stopped("stopped before everything was ready")
+        pools = Part("pools", self._run_pools, logs / "pools.log", missing=missing_pools())
+        site = Part("web", lambda: serve_web(web), logs / "web.log", stop_timeout_s=8.0)
+        site.missing = answers(port_of(web), "/readyz")
         # Stopped in reverse: the writer outlasts the pools, and writes what they finish while they drain.
-        self._manager.start([history], [pools], [scheduler, site])
+        self._runner.start(
+            Part("history", lambda: run("runhistory"), logs / "history.log"),
+            pools,
+            Part("scheduler", lambda: run("runscheduler"), logs / "scheduler.log"),
+            site,
+        )
         self._save_credentials()
         self._lock.announce(self.addresses.site)
 
     @property
-    def token(self) -> str:
-        """API token that may submit, read and operate."""
-        return self._credentials.api_token
-
-    @property
     def is_running(self) -> bool:
         """Whether any part runs."""
-        return bool(self._manager.pids)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Sum of the proportional set sizes of the demo and all its processes."""
-        return proportional_bytes(os.getpid())
+        return bool(self._runner.pids)
 
     def restart_dead(self) -> None:
         """Restart the parts that have died. Call it several times a second."""
-        if self._manager.restart_dead():
+        if self._runner.restart_dead():
             self._save_credentials()
 
     def stop(self) -> None:
         """Drain and stop every part, the broker last, and release the state folder."""
-        self._manager.stop()
+        self._runner.stop()
         for listener in self._listeners:
             listener.close()
         self._lock.release()
 
     def _listen(self, kept: Identity) -> list[socket.socket]:
         web_port, first_port = self._ports
-        web = listen_near(first_port) if web_port is None else listen(web_port)
-        self._listeners.append(web)
-        self._listeners.append(listen_again(kept.smtp_port))
-        self._listeners.append(listen_again(kept.receiver_port))
+        self._listeners.append(listen_near(first_port) if web_port is None else listen(web_port))
+        for port in (kept.smtp_port, kept.receiver_port):
+            self._listeners.append(listen_near(port, next_ports=1))
         return self._listeners
 
+    def _run_pools(self) -> None:
+        os.chdir(BASE_DIR)
+        if self._with_reload:  # what watches the code loads it itself
+            command = (sys.executable, "manage.py", "switchyard", *POOLS, "--reload")
+            os.execv(sys.executable, command)  # noqa: S606
+        run(*POOLS)
+
+    def _set_up(self, last_receiver_port: int) -> None:
+        """Load Django, prepare the database, and freeze what the parts will share."""
+        part = Part("set-up", lambda: None, self.state.logs / "set-up.log")
+        kept = read_private(self.state.credentials).get("api_token", "")
+        with part.log_path.open("ab") as log:
+            part.log_start_bytes = log.tell()
+            outside = [os.dup(stream) for stream in (1, 2)]
+            try:
+                for stream in (1, 2):
+                    os.dup2(log.fileno(), stream)
+                self.token = prepare(self.identity.admin_password, str(kept))
+                self.facts = find_facts()
+                follow_receiver(last_receiver_port, self.addresses.receiver, self.state)
+                preload()
+            except (Exception, SystemExit) as error:
+                traceback.print_exc()
+                raise failure(part, f"ended with {type(error).__name__}") from error
+            finally:
+                for stream in (1, 2):
+                    os.dup2(outside[stream - 1], stream)
+                    os.close(outside[stream - 1])
+
     def _save_credentials(self) -> None:
-        self._credentials = self._credentials.with_pids({"demo": os.getpid()} | self._manager.pids)
-        self._credentials.save(self.state.credentials)
+        write_private(
+            self.state.credentials,
+            {
+                "url": self.addresses.site,
+                "username": USERNAME,
+                "password": self.identity.admin_password,
+                "api_token": self.token,
+                "broker_url": self.addresses.broker_url,
+                "database_url": database_url(self.state),
+                "mail_dir_or_url": str(self.state.mailbox),
+                "pids": {"demo": os.getpid()} | self._runner.pids,
+            },
+        )
+
+
+def run(*command: str) -> None:
+    """Run a command of the library in this process."""
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(["manage.py", "switchyard", *command])
+
+
+def answers(port: int, path: str) -> Callable[[], str]:
+    """Return a readiness check: a GET on loopback must answer 200."""
+
+    def missing() -> str:
+        connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer from {path} ({type(error).__name__})"
+        finally:
+            connection.close()
+        return "" if status == http.HTTPStatus.OK else f"{path} answers {status}"
+
+    return missing
+
+
+def missing_pools() -> Callable[[], str]:
+    """Return a readiness check: each pool must have reported itself up, and must have started after now.
+
+    Reports of a killed demo's pools may not have expired yet.
+    """
+    from switchyard.broker.clock import now_ms
+    from switchyard.broker.errors import BrokerError
+    from switchyard.broker.keys.keys import Keys
+    from switchyard.broker.redis.access import calls_on
+    from switchyard.broker.redis.connections import connect
+    from switchyard.broker.stores.pool_reports import PoolReports
+    from switchyard.conf import switchyard_settings
+
+    settings = switchyard_settings()
+    reports = PoolReports(calls_on(connect(settings.broker_url, profile="quick"), budget_s=1.0), Keys())
+    since_ms = now_ms()
+
+    def missing() -> str:
+        try:
+            up = {
+                report.pool for report in reports.read_all() if report.started_at >= since_ms and report.state == "up"
+            }
+        except BrokerError:
+            up = set()
+        lacking = [pool.name for pool in settings.topology.pools if pool.name not in up]
+        return f"not up: {', '.join(lacking)}" if lacking else ""
+
+    return missing
+
+
+def prepare(password: str, kept_token: str) -> str:
+    """Migrate the database, create user, token and sample shop where they are missing, and return the token."""
+    import django
+
+    django.setup()
+    from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+
+    from switchyard.api.tokens import create_token, find_token
+    from switchyard.workers.preflight import mark_keyspace
+
+    mark_keyspace()  # before anything is sent: only an empty keyspace is accepted as a new one
+    call_command("migrate", interactive=False, verbosity=1)
+    users = get_user_model().objects
+    user = users.filter(username=USERNAME).first()
+    if user is None:
+        user = users.create_superuser(USERNAME, "admin@switchyard.example", password)
+    call_command("seed")
+    if kept_token and find_token(kept_token) is not None:
+        return kept_token
+    return create_token(owner=user, scopes=SCOPES, name="demo")[1]
+
+
+def find_facts() -> dict[str, Any]:
+    """Return what the sample work needs of the shop.
+
+    Returns:
+        ``statements``: pairs of a customer's id and a month; ``month``: the newest full month; ``open_invoice``: an
+        invoice without a payment.
+    """
+    from apps.shop import months, queries
+    from apps.shop.models import Customer, Invoice, InvoiceStatus
+
+    running, *full = queries.months_with_invoices()
+    month = full[0] if full else running
+    first, after = months.bounds(month)
+    buyers = Customer.objects.filter(invoices__issued_on__gte=first, invoices__issued_on__lt=after)
+    unpaid = Invoice.objects.filter(status=InvoiceStatus.OPEN, payments__isnull=True)
+    return {
+        "statements": [(customer.pk, month) for customer in buyers.distinct().order_by("id")[:STATEMENTS]],
+        "month": month,
+        "open_invoice": unpaid.order_by("-id").first(),
+    }
+
+
+def follow_receiver(last_port: int, receiver: str, state: StateFolder) -> None:
+    """Point the endpoints of earlier runs to the receiver's present address, and tell the receiver their secrets.
+
+    The receiver gets another port when a different program has taken its last one. Deliveries that wait for a retry
+    follow the endpoint.
+    """
+    from apps.webhooks.models import Endpoint
+
+    for endpoint in Endpoint.objects.filter(url__startswith=f"http://{HOST}:{last_port}/"):
+        path = endpoint.url.removeprefix(f"http://{HOST}:{last_port}")
+        Endpoint.objects.filter(pk=endpoint.pk).update(url=receiver + path)
+    secrets = Endpoint.objects.filter(url__startswith=f"{receiver}/").values_list("secret", flat=True)
+    write_private_text(state.webhook_secrets, "".join(f"{secret}\n" for secret in secrets))
+
+
+def preload() -> None:
+    """Import what the parts need, and leave nothing open that they must not share."""
+    from django.core.checks import run_checks
+    from django.db import connections
+
+    run_checks()
+    for name in ("project.asgi", "switchyard.serving.server", "uvloop"):
+        import_module(name)
+    connections.close_all()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page it shares

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from django.core.files.storage import default_storage
 
-from apps.images import fetching, queries, services
+from apps.images import fetching, services
 from apps.images.claims import check_content_type, check_name
 from apps.images.containers import Facts, read_facts
 from apps.images.errors import PictureRefused
@@ -34,7 +34,7 @@ def make(thumbnail_id: int) -> dict[str, Any]:
         PermanentFailure: there is no such thumbnail.
         Cancelled: the job was cancelled between two steps.
     """
-    thumbnail = queries.find_thumbnail(thumbnail_id)
+    thumbnail = Thumbnail.objects.select_related("picture").filter(pk=thumbnail_id).first()
     if thumbnail is None:
         raise PermanentFailure(f"thumbnail {thumbnail_id}: does not exist; it was deleted, discard this job")
     made: dict[str, Any] | None = thumbnail.result

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import struct
-import warnings
 from dataclasses import dataclass
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from apps.images.containers import MAX_PIXELS, Facts
+from apps.images.containers import BROKEN, Facts, open_picture
 from apps.images.costs import refuse_if_costly
 from apps.images.errors import PictureRefused
 
@@ -27,31 +25,11 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 # Modes that are scaled unconverted; others (palettes, bits) would be sampled coarsely.
 SMOOTH_MODES = ("L", "RGB", "RGBA", "CMYK")
 PREMULTIPLIED = "RGBa"
-# Compressed text of a PNG, which nothing reads. Pillow's own limit is 64 MiB, which may take four times as much.
-MAX_TEXT_BYTES = 2**21
 WEBP_QUALITY, WEBP_METHOD = 82, 4
 # Above this, encoders trade some of the file's size for memory and time: noise of 4096 by 4096 pixels takes 430 MB as
 # WebP by the default method, 230 MB by the frugal one, and a minute as an optimized PNG.
 LARGE_PIXELS = 4_000_000
 FRUGAL_METHOD = 2
-
-# Exceptions of Pillow's readers on broken or hostile content.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-    ZeroDivisionError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +59,6 @@ def render(content: bytes, facts: Facts, width: int, height: int) -> Rendered:
 
 
 def _decode(content: bytes, facts: Facts, width: int, height: int) -> Image.Image:
-    # Pillow's own check of the pixel count only warns above its limit, and raises above twice that.
-    Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS.values())
-    PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
-    # One for each broken tag, of which a picture may have thousands; Python would keep each text for good.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     picture, orientation = _open(content, facts)
     box = (height, width) if orientation in SIDEWAYS else (width, height)
     refuse_if_costly(facts, box)
@@ -103,7 +75,7 @@ def _open(content: bytes, facts: Facts) -> tuple[Image.Image, int]:
 
     What Pillow read a picture into is freed at the return, so that it is not held beside the scaled one.
     """
-    opened = Image.open(io.BytesIO(content), formats=[facts.format])
+    opened = open_picture(content, facts.format)
     if opened.size != (facts.width, facts.height):
         raise PictureRefused("gives two different sizes")
     orientation = opened.getexif().get(ORIENTATION_TAG, 1)

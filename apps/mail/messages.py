@@ -9,8 +9,9 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
 
-from apps.mail import links, queries
+from apps.mail import links
 from apps.mail.models import SentMail, Template
+from apps.shop.models import Customer
 from switchyard.conf import switchyard_settings
 
 SUBJECTS = {
@@ -37,7 +38,7 @@ def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternative
     template = Template(mail.template)
     context: dict[str, Any] = {
         "subject": issue.headline if issue and issue.headline else SUBJECTS[template],
-        "name": queries.name_of(mail.to),
+        "name": Customer.objects.filter(email=mail.to).values_list("name", flat=True).first() or "",
         "to": mail.to,
         "site_url": switchyard_settings().public_url + "/",
         "issue": issue,

@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -56,22 +57,28 @@ def run(port: int, folder: Path) -> None:
     asyncio.run(_serve(port, Mailbox(folder)))
 
 
+async def listen(mailbox: Mailbox, **where: Any) -> asyncio.Server:
+    """Return a server that fills a mailbox; ``where`` is ``host`` and ``port``, or ``sock``, which listens."""
+    loop = asyncio.get_running_loop()
+    # aiosmtpd logs every line of every session, addresses included.
+    logging.getLogger("mail.log").setLevel(logging.WARNING)
+
+    def connection() -> SMTP:
+        # Without a hostname aiosmtpd asks the resolver for one on each connection.
+        return SMTP(mailbox, hostname="localhost", ident="Switchyard", data_size_limit=MAX_MAIL_BYTES, loop=loop)
+
+    return await loop.create_server(connection, **where)
+
+
 async def _serve(port: int, mailbox: Mailbox) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    # aiosmtpd logs every line of every session, addresses included.
-    logging.getLogger("mail.log").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    server = await loop.create_server(lambda: _protocol(mailbox, loop), host="127.0.0.1", port=port)
+    server = await listen(mailbox, host="127.0.0.1", port=port)
     print(f"ready: 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 - the command's answer
     await stopped.wait()
     server.close()
-
-
-def _protocol(mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> SMTP:
-    # Without a hostname aiosmtpd asks the resolver for one on each connection.
-    return SMTP(mailbox, hostname="localhost", ident="Switchyard", data_size_limit=MAX_MAIL_BYTES, loop=loop)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, folder: Path | None = None) -> None:

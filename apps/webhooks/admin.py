@@ -8,14 +8,11 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.text import Truncator
 
 from apps.webhooks import publishing, services
 from apps.webhooks.models import Attempt, Delivery, Endpoint, Event
 from switchyard.broker.errors import BrokerError
-from switchyard.console.formatting import duration
 from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
@@ -173,43 +170,3 @@ class DeliveryAdmin(ReadOnly, JobLinks):
             messages.error(request, f"Not all were sent: {error}")
         else:
             messages.success(request, f"{len(jobs)} on the way again, each in a new job.")
-
-
-@admin.register(Attempt)
-class AttemptAdmin(ReadOnly, CheckedQuery):
-    """Attempts of all deliveries, to search for failures."""
-
-    list_display = ("when", "event_type", "shown_endpoint", "number", "status_code", "shown_duration", "shown_error")
-    list_filter = ("status_code", "at")
-    list_select_related = ("delivery__event", "delivery__endpoint")
-    search_fields = ("error", "=delivery__job_id")
-    search_help_text = "Error or job id"
-    fields = ("delivery", "number", "at", "status_code", "duration_ms", "error", "response_excerpt")
-    list_per_page = 50
-    ordering = ("-at",)
-
-    @admin.display(description="At (UTC)", ordering="at")
-    def when(self, attempt: Attempt) -> str:
-        """Return when it ended, with seconds."""
-        return f"{attempt.at:%Y-%m-%d %H:%M:%S}"
-
-    @admin.display(description="Event", ordering="delivery__event__type")
-    def event_type(self, attempt: Attempt) -> str:
-        """Link the delivery, by the type of its event."""
-        address = reverse("admin:webhooks_delivery_change", args=[attempt.delivery_id])
-        return format_html('<a href="{}">{}</a>', address, attempt.delivery.event.type)
-
-    @admin.display(description="Endpoint", ordering="delivery__endpoint__url")
-    def shown_endpoint(self, attempt: Attempt) -> str:
-        """Return the URL without its query, cut."""
-        return Truncator(attempt.delivery.endpoint.shown_url).chars(60)
-
-    @admin.display(description="Took", ordering="duration_ms")
-    def shown_duration(self, attempt: Attempt) -> str:
-        """Return how long it took."""
-        return duration(attempt.duration_ms)
-
-    @admin.display(description="Error", ordering="error")
-    def shown_error(self, attempt: Attempt) -> str:
-        """Return the beginning of the error."""
-        return Truncator(attempt.error).chars(60) or "–"

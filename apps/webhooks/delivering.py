@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 import structlog
 from django.utils import timezone
@@ -10,7 +13,6 @@ from django.utils import timezone
 from apps.webhooks import queries, services, signing
 from apps.webhooks.errors import DeliveryFailed
 from apps.webhooks.models import Delivery, DeliveryState
-from apps.webhooks.retry_after import seconds_of
 from apps.webhooks.services import AttemptOutcome
 from switchyard.broker import clock
 from switchyard.middleware.errors import PermanentFailure, RetryLater
@@ -21,6 +23,9 @@ DEADLINE_S = 10.0
 MAX_RESPONSE_BYTES = 64 * 1024
 GONE = 410
 ASKS_TO_WAIT = (429, 503)
+# Longest wait that an endpoint may ask for.
+MAX_WAIT_S = 3_600.0
+_SECONDS = re.compile(r"[0-9]{1,10}")
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +101,19 @@ def _judge(delivery: Delivery, response: Response, failed: DeliveryState) -> tup
             return outcome(failed, str(later)), later
     refused = DeliveryFailed(host, f"answered {status}")
     return outcome(failed, str(refused)), refused
+
+
+def seconds_of(value: str, now: datetime) -> float | None:
+    """Return the wait that ``Retry-After`` names, in seconds between 0 and an hour; ``None`` if it is invalid."""
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        return min(float(value), MAX_WAIT_S)
+    try:
+        at = parsedate_to_datetime(value)
+        return min(max((at - now).total_seconds(), 0.0), MAX_WAIT_S)
+    except (TypeError, ValueError, OverflowError):
+        # A date without a zone cannot be compared; HTTP's dates always have one.
+        return None
 
 
 def _host(delivery: Delivery) -> str:

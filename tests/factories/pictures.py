@@ -54,12 +54,6 @@ def webp_canvas(width: int, height: int, *, animated: bool = False) -> bytes:
     return bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
 
 
-def gif_frames(count: int, width: int = 4, height: int = 4, *, left: int = 0) -> bytes:
-    """Return a GIF of ``count`` small frames that nothing has encoded."""
-    frame = b"," + struct.pack("<HHHHB", left, 0, width, height, 0) + b"\x02\x02\x4c\x01\x00"
-    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + frame * count + b";"
-
-
 def flat_png(width: int, height: int, *, bits: int = 8, interlaced: bool = False) -> bytes:
     """Return a PNG of black pixels with alpha 0, encoded by row, so that it costs little to make."""
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = None) -> Callable[[], None] | None:
@@ -33,11 +32,6 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
             os._exit(1)
 
     return ask_kernel
-
-
-def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent ends; return whether the kernel can do it (Linux)."""
-    return sys.platform == "linux" and _prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def _prctl() -> Callable[..., int]:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from demo.check.expectations import EXPECTATIONS
+from demo.work import WORK
 from project.config import BASE_DIR
 from tests.integration.demo.test_refusals import processes_of
 
@@ -19,7 +19,7 @@ def test_every_outcome_is_as_expected_and_nothing_is_left() -> None:
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" ok │") == len(EXPECTATIONS)
+    assert done.stdout.count(" ok │") == len(WORK)
     state = next(line for line in done.stdout.splitlines() if "starting a yard in " in line).split()[-1]
     assert Path(state).parent == Path(tempfile.gettempdir()) and not Path(state).exists()
     assert not processes_of(Path(state))

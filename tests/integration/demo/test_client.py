@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from demo.client import Client, RequestFailed
+from demo.sample import Client, RequestFailed
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -43,39 +43,39 @@ def site() -> Iterator[str]:
 
 
 def test_request_carries_token_key_and_json(site: str) -> None:
-    answer = Client(site, "sy_token").ask("POST", "/api/v1/emails", expect=200, body={"to": "a"}, key="demo-1")
+    answer = Client(site, "sy_token").ask("POST", "/api/v1/emails", expect=200, json={"to": "a"}, key="demo-1")
 
     assert answer["path"] == "/api/v1/emails"
-    assert answer["body"] == '{"to": "a"}'
+    assert json.loads(answer["body"]) == {"to": "a"}
     assert answer["headers"]["Authorization"] == "Bearer sy_token"
     assert answer["headers"]["Idempotency-Key"] == "demo-1"
     assert answer["headers"]["Content-Type"] == "application/json"
 
 
 def test_anonymous_request_carries_no_token(site: str) -> None:
-    answer = Client(site, "sy_token").send("POST", "/events", raw=b"{}", anonymous=True)
+    answer = Client(site, "sy_token").send("POST", "/events", body=b"{}", headers={"webhook-id": "1"})
 
     assert "Authorization" not in answer.json()["headers"]
 
 
 def test_address_that_the_api_gave_is_used_as_it_is(site: str) -> None:
-    answer = Client(site, "sy_token").send("POST", f"{site}api/v1/jobs/1/result", body={})
+    answer = Client(site, "sy_token").send("POST", f"{site}api/v1/jobs/1/result", json={})
 
     assert answer.json()["path"] == "/api/v1/jobs/1/result"
 
 
 def test_answer_that_was_not_expected_is_an_error_that_quotes_it(site: str) -> None:
     with pytest.raises(RequestFailed, match=r"POST /teapot: answered 418 instead of 202: .*teapot"):
-        Client(site, "sy_token").ask("POST", "/teapot", expect=202, body={})
+        Client(site, "sy_token").ask("POST", "/teapot", expect=202, json={})
 
 
 def test_lost_answer_is_asked_for_again_where_a_key_makes_that_harmless(site: str) -> None:
     Recorder.dropped = 0
     with pytest.raises(RequestFailed):
-        Client(site, "sy_token").send("POST", "/drop", body={})
+        Client(site, "sy_token").send("POST", "/drop", json={})
 
     Recorder.dropped = 0
-    assert Client(site, "sy_token").send("POST", "/drop", body={}, key="demo-1").status == 200
+    assert Client(site, "sy_token").send("POST", "/drop", json={}, key="demo-1").status == 200
 
 
 def test_site_that_is_down_is_an_error_that_names_the_request() -> None:

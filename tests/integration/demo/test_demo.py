@@ -26,6 +26,7 @@ HEALTHY = 30
 FLAKY = 4
 RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
 PARTS = {"demo", "valkey", "sidecars", "pools", "history", "scheduler", "web"}
+FIELDS = {"url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids"}
 
 Start = Any
 
@@ -101,6 +102,7 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     demo.wait_for_line("held back by the rate limit", timeout_s=60.0)
     assert "could not be sent" not in demo.output
     assert "no marker" not in (demo.state / "logs" / "pools.log").read_text()
+    assert set(demo.credentials) == FIELDS
     assert set(demo.credentials["pids"]) == PARTS
     assert stat.S_IMODE((demo.state / "credentials.json").stat().st_mode) == 0o600
     assert [path for path in demo.state.iterdir() if path.stat().st_mode & 0o077] == []

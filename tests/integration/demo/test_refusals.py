@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 from project.config import BASE_DIR
 
 
@@ -23,7 +25,7 @@ def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_pa
     done = run_demo("--state", str(tmp_path), "--no-sample")
 
     assert done.returncode == 1
-    assert "demo: set-up: ended with exit code 1; its log is" in done.stderr
+    assert "demo: set-up: ended with OperationalError; its log is" in done.stderr
     assert str(tmp_path / "logs" / "set-up.log") in done.stderr
     assert "unable to open database file" in done.stderr
     assert "Traceback" not in done.stderr.splitlines()[0]
@@ -66,13 +68,9 @@ def test_broken_broker_data_is_an_error_that_names_the_brokers_log(tmp_path: Pat
 
 
 def processes_of(state: Path) -> list[str]:
-    """Return the command lines of processes that were started with this state folder."""
-    wanted = f"SWITCHYARD_STATE_DIR={state}".encode()
+    """Return the command lines of processes that have a file of the state folder open."""
     found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
-        except (PermissionError, FileNotFoundError, ProcessLookupError):
-            continue
+    for process in psutil.process_iter(["cmdline", "open_files"]):
+        if any(Path(file.path).is_relative_to(state) for file in process.info["open_files"] or ()):
+            found.append(" ".join(process.info["cmdline"] or ()))
     return found

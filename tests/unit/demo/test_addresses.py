@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from demo import addresses
-from demo.addresses import Addresses, as_exports, environment_for
+from demo.addresses import Addresses, as_exports, settings_for, without_settings
 from demo.errors import PortTaken
-from demo.identity import load as load_identity
-from demo.identity import write_private_text
-from demo.state import StateFolder
+from demo.state import StateFolder, load_identity, write_private_text
+from project.config import BASE_DIR
 from project.config import load as load_config
 
 ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_url="redis://127.0.0.1:8004/0")
@@ -21,7 +21,7 @@ ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_
 def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
     identity = load_identity(tmp_path / "none")
 
-    config = load_config(environment_for(StateFolder(tmp_path), identity, ADDRESSES, base={}))
+    config = load_config(settings_for(StateFolder(tmp_path), identity, ADDRESSES))
 
     assert config.library.allowed_private_addresses == {("127.0.0.1", 8003)}
     assert config.library.broker_url == ADDRESSES.broker_url
@@ -45,15 +45,19 @@ def test_a_shell_takes_the_settings_over(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_settings_of_another_yard_do_not_leak_in(tmp_path: Path) -> None:
+def test_settings_of_another_yard_do_not_leak_in() -> None:
     base = {"PATH": "/bin", "DJANGO_DEBUG": "0", "SWITCHYARD_METRICS_TOKEN": "x", "DATABASE_URL": "postgres://other"}
 
-    environment = environment_for(StateFolder(tmp_path), load_identity(tmp_path / "none"), ADDRESSES, base=base)
+    assert without_settings(base) == {"PATH": "/bin"}
 
-    assert environment["PATH"] == "/bin"
-    assert environment["DJANGO_DEBUG"] == "1"
-    assert environment["DATABASE_URL"].startswith("sqlite://")
-    assert "SWITCHYARD_METRICS_TOKEN" not in environment
+
+def test_retries_are_hurried_here_and_not_in_the_projects_settings() -> None:
+    code = "from demo.settings import SWITCHYARD as a; from project.settings import SWITCHYARD as b; "
+    code += "print(a.topology.retry_speed, b.topology.retry_speed)"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=BASE_DIR, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == [str(addresses.RETRY_SPEED), "1"]
 
 
 def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_next_free_port_follows_one_that_is_taken() -> None:
 def test_port_of_last_time_is_taken_again_where_it_is_free() -> None:
     with addresses.listen(0) as last:
         port = addresses.port_of(last)
-    with addresses.listen_again(port) as again, addresses.listen_again(port) as other:
+    with addresses.listen_near(port, next_ports=1) as again, addresses.listen_near(port, next_ports=1) as other:
         assert addresses.port_of(again) == port
         assert addresses.port_of(other) != port
 

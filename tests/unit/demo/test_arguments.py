@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from demo.arguments import Options, parse
+from demo.__main__ import parse
 from project.config import BASE_DIR
 
 
 def test_without_arguments_the_state_is_in_var_and_the_sample_is_sent() -> None:
-    assert parse([]) == Options(port=None, state=(BASE_DIR / "var").resolve(), sample=True, reload=False, check=False)
+    found = parse([])
+
+    assert found.state == (BASE_DIR / "var").resolve()
+    assert not (found.port or found.no_sample or found.reload or found.check)
 
 
 def test_port_state_sample_and_reload_can_be_chosen(tmp_path: Path) -> None:
     found = parse(["--port", "9000", "--state", str(tmp_path), "--no-sample", "--reload"])
 
-    assert found == Options(port=9000, state=tmp_path.resolve(), sample=False, reload=True, check=False)
+    assert (found.port, found.state, found.no_sample, found.reload) == (9000, tmp_path.resolve(), True, True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from demo.job_lines import MOST_LINES, JobLines
-from demo.sample.journal import Journal, SentJob
 
 AT = "2026-11-21T10:48:11.514869Z"
 
@@ -27,13 +26,11 @@ def log(tmp_path: Path) -> Path:
 
 def news(log: Path, *texts: str, sample: str = "") -> list[str]:
     """Return what the demo says of lines that are added."""
-    journal, said = Journal(), list[str]()
-    if sample:
-        journal.add(SentJob("mail", "welcome", "Welcome", sample))
-    lines = JobLines(log, journal, said.append)
+    said: list[str] = []
+    lines = JobLines(log, said.append)
     with log.open("a") as file:
         file.writelines(texts)
-    lines.read()
+    lines.read([sample])
     return said
 
 
@@ -70,40 +67,6 @@ def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
     ]
 
 
-def test_code_that_does_not_load_is_shown_with_its_place_and_what_it_raised(log: Path) -> None:
-    ended = f"{AT} [error    ] reload: the new pools ended with 1; no pool runs [switchyard.workers]\n"
-    traceback = (
-        "Traceback (most recent call last):\n",
-        '  File "<frozen importlib._bootstrap>", line 241, in _call_with_frames_removed\n',
-        '  File "/site/greetings/actors.py", line 1, in <module>\n',
-        "    import no_such\n",
-        "ModuleNotFoundError: No module named 'no_such'\n",
-    )
-
-    shown = news(log, *traceback, ended, ended, *traceback, "greetings/actors.py:1: write import such\n", ended)
-
-    assert shown == [
-        "reload: the new pools ended with 1; no pool runs; "
-        "/site/greetings/actors.py:1: ModuleNotFoundError: No module named 'no_such'",
-        "reload: the new pools ended with 1; no pool runs",
-        "reload: the new pools ended with 1; no pool runs; greetings/actors.py:1: write import such",
-    ]
-
-
-def test_what_a_job_raised_is_no_cause_of_pools_that_end(log: Path) -> None:
-    dead = line("dead", "8", reason="permanent").replace("[info     ]", "[error    ]")
-    ended = f"{AT} [error    ] reload: the new pools ended with 1; no pool runs [switchyard.workers]\n"
-    traceback = (
-        "Traceback (most recent call last):\n",
-        '  File "/site/greetings/actors.py", line 9, in greet\n',
-        "KeyError: 'missing'\n",
-    )
-
-    shown = news(log, dead, *traceback, line("succeeded", "9"), ended)
-
-    assert shown[-1] == "reload: the new pools ended with 1; no pool runs"
-
-
 def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
     shown = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
 
@@ -113,7 +76,7 @@ def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
 
 def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log: Path) -> None:
     said: list[str] = []
-    lines = JobLines(log, Journal(), said.append)
+    lines = JobLines(log, said.append)
     log.unlink()
     lines.read()
     log.write_text(line("succeeded", "3")[:-1])

@@ -6,13 +6,13 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from demo.errors import StateInUse, Stopped
-from demo.identity import Credentials, kept_token, load, read_private, write_private
-from demo.state import StateFolder, StateLock
+from demo.errors import StateUnusable, Stopped
+from demo.state import StateFolder, StateLock, load_identity, read_private, write_private
 from project.config import BASE_DIR
 
 
@@ -32,7 +32,7 @@ def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_bes
     first.acquire(is_stopping=never)
     first.announce("http://127.0.0.1:8000/")
 
-    with pytest.raises(StateInUse) as refusal:
+    with pytest.raises(StateUnusable) as refusal:
         StateLock(state).acquire(is_stopping=never)
 
     said = str(refusal.value)
@@ -60,11 +60,11 @@ def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> Non
     program = (
         "import sys, subprocess; from pathlib import Path; from demo.state import StateFolder, StateLock\n"
         "lock = StateLock(StateFolder(Path(sys.argv[1]))); lock.acquire(is_stopping=lambda: False)\n"
-        "subprocess.Popen(['sleep', '0.5'], pass_fds=(lock.fileno,)); import os; os._exit(9)"
+        "subprocess.Popen(['sleep', '0.5'], close_fds=False); import os; os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", program, str(state.root)], cwd=BASE_DIR, check=False)
     lock = StateLock(state)
-    with pytest.raises(StateInUse, match="processes of a demo that was killed"):
+    with pytest.raises(StateUnusable, match="processes of a demo that was killed"):
         lock.acquire(is_stopping=never, timeout_s=0.05)
 
     lock.acquire(is_stopping=never)
@@ -86,7 +86,7 @@ def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(tmp_path: Path) ->
 
 def test_folder_and_its_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     state = folder_at(tmp_path)
-    load(state.identity).save(state.identity)
+    load_identity(state.identity).save(state.identity)
 
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
     assert stat.S_IMODE(state.identity.stat().st_mode) == 0o600
@@ -106,10 +106,10 @@ def test_what_is_ours_in_a_folder_that_others_can_look_into_is_closed_to_them(tm
 
 def test_identity_stays_the_same_over_restarts(tmp_path: Path) -> None:
     path = tmp_path / "identity.json"
-    first = load(path).with_ports(broker=1234, smtp=2345, receiver=3456)
+    first = replace(load_identity(path), broker_port=1234, smtp_port=2345, receiver_port=3456)
     first.save(path)
 
-    assert load(path) == first
+    assert load_identity(path) == first
     assert len({first.django_secret_key, first.payment_secret, first.admin_password}) == 3
 
 
@@ -118,24 +118,10 @@ def test_identity_that_cannot_be_used_is_made_anew(tmp_path: Path, content: str)
     path = tmp_path / "identity.json"
     path.write_text(content)
 
-    made = load(path)
+    made = load_identity(path)
 
     assert len(made.django_secret_key) >= 32
     assert made.broker_port == 0
-
-
-def test_credentials_have_exactly_the_promised_keys_and_keep_their_token(tmp_path: Path) -> None:
-    path = tmp_path / "credentials.json"
-    made = Credentials("http://127.0.0.1:1/", "admin", "p", "sy_token", "redis://", "sqlite:///", "/mail", {})
-
-    made.with_pids({"demo": 1, "web": 2}).save(path)
-
-    assert set(read_private(path)) == {
-        "url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids",
-    }  # fmt: skip
-    assert read_private(path)["pids"] == {"demo": 1, "web": 2}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert kept_token(path) == "sy_token"
 
 
 def test_private_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apps.webhooks.retry_after import seconds_of
+from apps.webhooks.delivering import seconds_of
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 

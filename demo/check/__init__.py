@@ -1,1 +1,0 @@
-"""``bin/demo --check``: every outcome of the sample work, expected beside seen."""

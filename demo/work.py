@@ -1,0 +1,302 @@
+"""The table of sample work: what the demo sends of each product app, and the outcome that ``--check`` expects."""
+
+from __future__ import annotations
+
+import datetime
+import http
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apps.billing.signatures import signed_headers
+from demo.addresses import ALERT_MAILBOX
+from demo.sample import Order, Seen
+
+PEOPLE = (
+    "ada", "alan", "barbara", "cecilia", "donald", "edsger", "frances", "grace", "hedy", "ida", "joan", "katherine",
+)  # fmt: skip
+RESETS = 5
+PER_MINUTE = 10
+SOON_MS, LATE_MS = 20_000, 600_000
+ATTEMPTS = 6
+COUNTS = ("matched", "unmatched", "corrected")
+PRIVATE_URL = "http://169.254.169.254/latest/meta-data/"
+THUMBNAILS, EXPORTS = "/api/v1/thumbnails", "/api/v1/exports"
+PNG, JPEG, WEBP, PDF, WORKBOOK = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"%PDF-", b"PK\x03\x04"
+METRICS = (
+    "switchyard_queue_depth",
+    "switchyard_queue_oldest_age_seconds",
+    "switchyard_message_wait_seconds_bucket",
+    "switchyard_message_duration_seconds_bucket",
+    "switchyard_messages_total",
+    "switchyard_retries_total",
+    "switchyard_dead_letters",
+    "switchyard_worker_up",
+    "switchyard_worker_slots",
+    "switchyard_worker_slots_busy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row of the table.
+
+    Args:
+        look: Judges the outcome.
+        passes: The outcome is transient: seen once is enough.
+    """
+
+    app: str
+    what: str
+    expected: str
+    send: Callable[[Order], object]
+    look: Callable[[Order], Seen]
+    passes: bool = False
+
+
+def send_mails(order: Order, template: str, title: str, count: int) -> None:
+    """Send a mail to each of the first people."""
+    for name in PEOPLE[:count]:
+        to = f"{name}@example.com"
+        order.submit(f"{title} {to}", "/api/v1/emails", json={"to": to, "template": template})
+
+
+def resets(order: Order) -> Seen:
+    """Expect one mail for each password reset."""
+    mails = order.mails()
+    return order.seen(order.ended_as("succeeded") and len(order.jobs) == mails == RESETS, f"{mails} mails")
+
+
+def welcomes(order: Order) -> Seen:
+    """Expect ten welcome mails sent, and the rest held by the rate limit."""
+    sent = sum(job.state == "succeeded" for job in order.jobs)
+    held = sum((job.state, job.reason) == ("scheduled", "rate_limit") for job in order.jobs)
+    as_expected = (sent, held, order.mails()) == (PER_MINUTE, len(PEOPLE) - PER_MINUTE, PER_MINUTE)
+    return order.seen(as_expected, f"{order.mails()} mails, {held} held by the limit")
+
+
+def send_newsletter(order: Order, delay_ms: int, to: str, *, cancel: bool = False) -> None:
+    """Enqueue a newsletter for later as an app of the yard does, since the API has no delay; cancel it if wanted."""
+    from apps.mail.actors import newsletter
+    from switchyard.api.tokens import find_token
+    from switchyard.jobs.services import submit
+
+    token = find_token(order.run.token)
+    content = {"to": to, "headline": "This week in the yard", "paragraphs": ["Twelve new customers came aboard."]}
+    job_id = submit(newsletter, owner=token.owner_key if token else "", delay_ms=delay_ms, kwargs=content)
+    order.follow("Newsletter that is cancelled" if cancel else "Newsletter scheduled for later", job_id)
+    if cancel:
+        order.run.client.send("DELETE", f"/api/v1/jobs/{job_id}")
+
+
+def scheduled(order: Order) -> Seen:
+    """Expect the delayed job done, not before its time."""
+    if not order.ended_as("succeeded"):
+        return order.seen(as_expected=False)
+    waited_s = order.jobs[0].seconds("enqueued_at", "started_at") or 0.0
+    return order.seen(waited_s >= SOON_MS / 1_000 and order.mails() == 1, f"started after {waited_s:.1f} s")
+
+
+def cancelled(order: Order) -> Seen:
+    """Expect the cancelled job to have sent no mail."""
+    return order.seen(order.ended_as("cancelled") and order.mails() == 0)
+
+
+def send_statements(order: Order) -> None:
+    """Request monthly statements, which the slow pool renders as PDF."""
+    for customer_id, month in order.run.facts["statements"]:
+        body = {"customer_id": customer_id, "month": month}
+        order.submit(f"Statement of customer {customer_id} for {month}", "/api/v1/reports", json=body)
+
+
+def send_picture_address(order: Order) -> None:
+    """Request a thumbnail of a picture to fetch."""
+    body = {"url": f"{order.run.receiver}/image.jpg", "width": 160, "height": 100}
+    order.submit("Thumbnail of a fetched picture", THUMBNAILS, json=body)
+
+
+def send_picture(order: Order) -> None:
+    """Request a thumbnail of an uploaded picture."""
+    from PIL import Image
+
+    picture = io.BytesIO()
+    Image.linear_gradient("L").resize((640, 400)).convert("RGB").save(picture, "PNG")
+    fields = {"file": ("yard.png", picture.getvalue(), "image/png"), "width": "120", "height": "120"}
+    order.submit("Thumbnail of an uploaded picture", THUMBNAILS, fields=fields)
+
+
+def send_private_url(order: Order) -> None:
+    """Request a thumbnail from a private address, which is refused."""
+    body = {"url": PRIVATE_URL, "width": 10, "height": 10}
+    order.statuses.append(order.run.client.send("POST", THUMBNAILS, json=body).status)
+
+
+def private_url(order: Order) -> Seen:
+    """Expect 422 for a URL on a private address."""
+    return order.seen(order.statuses == [http.HTTPStatus.UNPROCESSABLE_ENTITY], said(order))
+
+
+def send_export(order: Order, dataset: str, kind: str) -> None:
+    """Request an export."""
+    order.submit(f"Export of all {dataset} as {kind}", EXPORTS, json={"dataset": dataset, "format": kind})
+
+
+def files(order: Order, *starts: bytes) -> Seen:
+    """Expect a file that starts as its format does, for each job."""
+    good = sum(order.run.file_of(job).startswith(starts) for job in order.jobs)
+    return order.seen(order.ended_as("succeeded") and good == len(order.jobs), f"{good} as asked for")
+
+
+def export_csv(order: Order) -> Seen:
+    """Expect a heading and a line for each invoice."""
+    lines = [len(order.run.file_of(job).splitlines()) for job in order.jobs]
+    return order.seen(
+        order.ended_as("succeeded") and min(lines) > order.run.count("shop.Invoice"), f"{sum(lines)} lines"
+    )
+
+
+def send_reconciliation(order: Order) -> None:
+    """Request the reconciliation of the newest full month."""
+    month = order.run.facts["month"]
+    order.submit(f"Reconciliation of {month}", "/api/v1/reconciliations", json={"month": month})
+
+
+def reconciliation(order: Order) -> Seen:
+    """Expect the three counts of a reconciled month."""
+    if not order.ended_as("succeeded"):
+        return order.seen(as_expected=False)
+    result = order.jobs[0].body["result"] or {}
+    text = ", ".join(f"{result.get(name)} {name}" for name in COUNTS)
+    return order.seen(all(isinstance(result.get(name), int) for name in COUNTS), text)
+
+
+def send_payment(order: Order, payment_id: str, secret: str = "") -> None:
+    """Send a payment provider's event, signed with a secret, for an invoice that is open; without a token."""
+    if (invoice := order.run.facts["open_invoice"]) is None:
+        return
+    data = {
+        "id": f"{payment_id}_{order.run.key}",
+        "amount": str(invoice.total),
+        "currency": invoice.currency,
+        "paid_at": datetime.datetime.now(datetime.UTC).isoformat(),
+        "invoice_number": invoice.number,
+    }
+    raw = json.dumps({"type": "payment.received", "data": data}).encode()
+    headers = signed_headers(secret or order.run.payment_secret, f"evt_{data['id']}", raw)
+    headers |= {"Content-Type": "application/json"}
+    # A provider that missed the first answer sends the event again.
+    for _ in range(1 if secret else 2):
+        answer = order.run.client.send("POST", "/api/v1/payments/events", body=raw, headers=headers)
+        order.statuses.append(answer.status)
+        if answer.status == http.HTTPStatus.ACCEPTED:
+            order.run.say("A payment provider's signed event was taken in")
+
+
+def payments(order: Order, payment_id: str, statuses: list[int], booked: int) -> Seen:
+    """Expect the answers to an event, and how often its payment was booked."""
+    found = order.run.count("shop.Payment", external_id=f"{payment_id}_{order.run.key}")
+    return order.seen(order.statuses == statuses and found == booked, f"{said(order)}, booked {found} times")
+
+
+def said(order: Order) -> str:
+    """Return the statuses of the answers so far."""
+    return ", ".join(map(str, order.statuses)) or "not sent yet"
+
+
+def send_events(order: Order, path: str, event: str, count: int) -> None:
+    """Register the endpoint on the demo's receiver where it is missing, and publish its event so many times."""
+    run, url = order.run, order.run.receiver + path
+    # The 410 of the endpoint that is gone disables it, so each run registers it anew.
+    if not run.count("webhooks.Endpoint", url=url, active=True):
+        made = run.client.ask("POST", "/api/v1/webhooks/endpoints", expect=201, json={"url": url, "events": [event]})
+        run.keep_secret(made["secret"])
+    for number in range(count):
+        content = {"event": event, "payload": {"number": number, "run": run.key}}
+        order.submit(f"Webhook {event} to the {path[1:]} endpoint", "/api/v1/webhooks/events", json=content)
+
+
+def healthy(order: Order) -> Seen:
+    """Expect each delivery once, at its first attempt, with a valid signature."""
+    arrived = order.run.arrived("/healthy")
+    signed = {entry["id"] for entry in arrived if entry["status"] == 200 and entry["signature_ok"]}
+    as_expected = order.ended_as("succeeded") and len(signed) == len(arrived) == len(order.jobs)
+    return order.seen(as_expected, f"{len(signed)} signed requests")
+
+
+def flaky(order: Order) -> Seen:
+    """Expect deliveries that failed at first and succeeded on a retry."""
+    attempts = " and ".join(str(job.attempts) for job in order.jobs)
+    failed = sum(entry["status"] == 500 for entry in order.run.arrived("/flaky"))
+    retried = all(job.attempts > 1 for job in order.jobs) and failed >= len(order.jobs)
+    return order.seen(order.ended_as("succeeded") and retried, f"at attempts {attempts}")
+
+
+def broken(order: Order) -> Seen:
+    """Expect one dead letter after six attempts, and one alert."""
+    letters = sum(order.run.count("switchyard_dead_letters.DeadLetter", message_id=job.job_id) for job in order.jobs)
+    arrived, alerts = len(order.run.arrived("/broken")), _alerts(order, "DeliveryFailed")
+    as_expected = order.ended_as("dead", "exhausted") and len(order.jobs) == letters == alerts == 1
+    return order.seen(as_expected and arrived == ATTEMPTS, f"{arrived} requests, {letters} letter, {alerts} alert")
+
+
+def gone(order: Order) -> Seen:
+    """Expect the endpoint that answered 410 disabled after one request, and one alert."""
+    arrived, alerts = len(order.run.arrived("/gone")), _alerts(order, "PermanentFailure")
+    disabled = order.run.count("webhooks.Endpoint", url=f"{order.run.receiver}/gone", active=False)
+    as_expected = order.ended_as("dead", "permanent") and arrived == alerts == disabled == 1
+    return order.seen(as_expected, f"{arrived} request, {disabled} disabled, {alerts} alert")
+
+
+def _alerts(order: Order, failure: str) -> int:
+    return sum(mail["X-Envelope-To"] == ALERT_MAILBOX and failure in mail["Subject"] for mail in order.run.mails())
+
+
+def metrics(order: Order) -> Seen:
+    """Expect every metric of ``METRICS`` on the page."""
+    samples = {line.split("{")[0].split(" ")[0] for line in order.run.page("/metrics").decode().splitlines()}
+    missing = [name for name in METRICS if name not in samples]
+    return order.seen(not missing, f"missing {', '.join(missing)}" if missing else f"all {len(METRICS)} of them")
+
+
+def nothing(order: Order) -> None:
+    """Send nothing."""
+
+
+WORK = (
+    Work("webhooks", "broken endpoint", "6 attempts, dead letter, one alert",
+         lambda order: send_events(order, "/broken", "customer.created", 1), broken),
+    Work("webhooks", "flaky endpoint", "retried, then delivered",
+         lambda order: send_events(order, "/flaky", "report.ready", 2), flaky),
+    Work("webhooks", "endpoint that is gone", "disabled by its 410, one alert",
+         lambda order: send_events(order, "/gone", "customer.deleted", 1), gone),
+    Work("webhooks", "healthy endpoint", "each delivered at once, signed",
+         lambda order: send_events(order, "/healthy", "invoice.paid", 4), healthy),
+    Work("mail", "newsletter in 20 s", "scheduled, then sent, not before",
+         lambda order: send_newsletter(order, SOON_MS, "later@readers.example"), scheduled),
+    Work("mail", "newsletter in 10 min", "cancelled, never sent",
+         lambda order: send_newsletter(order, LATE_MS, "never@readers.example", cancel=True), cancelled),
+    Work("mail", "5 password resets", "5 succeeded, a mail each",
+         lambda order: send_mails(order, "password_reset", "Password reset for", RESETS), resets),
+    Work("reports", "monthly statements", "all succeeded, a PDF each",
+         send_statements, lambda order: files(order, PDF)),
+    Work("images", "thumbnail by URL", "succeeded, an image",
+         send_picture_address, lambda order: files(order, PNG, JPEG, WEBP)),
+    Work("images", "thumbnail of an upload", "succeeded, an image",
+         send_picture, lambda order: files(order, PNG, JPEG, WEBP)),
+    Work("images", "URL of a private address", "refused with 422", send_private_url, private_url),
+    Work("exports", "invoices as CSV", "succeeded, a row for each",
+         lambda order: send_export(order, "invoices", "csv"), export_csv),
+    Work("exports", "payments as XLSX", "succeeded, a workbook",
+         lambda order: send_export(order, "payments", "xlsx"), lambda order: files(order, WORKBOOK)),
+    Work("billing", "reconciliation", "succeeded with its counts", send_reconciliation, reconciliation),
+    Work("billing", "signed payment event, sent twice", "202, 202, booked once",
+         lambda order: send_payment(order, "pay"), lambda order: payments(order, "pay", [202, 202], 1)),
+    Work("billing", "payment event, wrong signature", "401, booked never",
+         lambda order: send_payment(order, "forged", "a secret that is not the yard's own"),
+         lambda order: payments(order, "forged", [401], 0)),
+    Work("mail", "12 welcome mails", "10 sent, 2 held by the limit of 10/min",
+         lambda order: send_mails(order, "welcome", "Welcome mail to", len(PEOPLE)), welcomes, passes=True),
+    Work("operations", "/metrics", "depth, age, wait, outcomes, pools", nothing, metrics),
+)  # fmt: skip
+SENT = {work.what: work.send for work in WORK}
