@@ -94,11 +94,11 @@ def shared_rows() -> list[Row]:
 
 def table(of: list[Row]) -> str:
     """Return rows as a table in Markdown."""
-    lines = ["| key | type | content | command |", "| --- | --- | --- | --- |"]
+    lines = ["| key | type | content |", "| --- | --- | --- |"]
     for row in of:
         names = "<br>".join(f"`{name}`" for name in row.names)
         meaning = row.meaning.replace("|", "\\|")
-        lines.append(f"| {names} | {row.kind.lower()} | {meaning} | `{row.command}` |")
+        lines.append(f"| {names} | {row.kind.lower()} | {meaning} |")
     return "\n".join(lines)
 
 

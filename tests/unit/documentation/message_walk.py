@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/explanation/a-messages-life.md").read_text(encoding="utf-8")
 MAIN = ("Enqueue", "Fetch", "Run", "End", "Status")
 FAILURE = ("Retry", "Dead letter", "Alert", "Replay")
-ROW = re.compile(r"^\| `([\w/.-]+\.(?:py|lua))` \| ([^|]*) \| [^|]+ \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([\w/.-]+\.(?:py|lua))` \|([^|]*)\|$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
