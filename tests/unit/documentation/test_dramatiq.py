@@ -38,7 +38,7 @@ MADE: list[middleware.Middleware] = [
 
 
 def sections() -> dict[str, dict[str, tuple[str, str]]]:
-    """Return the names of each section: name -> what happens here, and the difference; without one in its first line."""
+    """Return the names of each section, of its rows and its list: name -> what happens here, and the difference."""
     found: dict[str, dict[str, tuple[str, str]]] = {}
     for part in PAGE.split("\n## ")[1:]:
         heading = part.partition("\n")[0].strip("`").partition("`")[0]
