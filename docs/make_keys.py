@@ -2,7 +2,8 @@
 
 python -m docs.make_keys [--check]
 
-With ``--check`` nothing is written; exits 1 when the page differs. Each docstring starts with the type of its key.
+With ``--check`` nothing is written; exits 1 when the page differs. Each docstring starts with the type of its key;
+its first sentence is in the table.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ PLACEHOLDERS: dict[str, Any] = {
     "key": "KEY",
 }
 
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """Keys of one docstring.
@@ -67,7 +67,6 @@ class Row:
         """A command that reads the first key, bounded to one screen."""
         return READ[self.kind].format(key=f"'{self.names[0]}'")
 
-
 def rows(keys: object) -> Iterator[Row]:
     """Yield a row for each docstring of a class of key names."""
     for name, member in vars(type(keys)).items():
@@ -80,27 +79,23 @@ def rows(keys: object) -> Iterator[Row]:
         names = (found,) if isinstance(found, str) else tuple(found)
         yield Row(names, typed[1], " ".join(typed[2].split()).replace("``", "`"))
 
-
 def family_rows() -> list[Row]:
     """Return the keys of a queue family."""
     return list(rows(Keys().queue(QUEUE)))
-
 
 def shared_rows() -> list[Row]:
     """Return the keys that belong to no queue family."""
     known = {name for row in family_rows() for name in row.names}
     return [row for row in rows(Keys()) if not known.issuperset(row.names)]
 
-
 def table(of: list[Row]) -> str:
     """Return rows as a table in Markdown."""
-    lines = ["| key | type | content | command |", "| --- | --- | --- | --- |"]
+    lines = ["| key | type | content |", "| --- | --- | --- |"]
     for row in of:
         names = "<br>".join(f"`{name}`" for name in row.names)
-        meaning = row.meaning.replace("|", "\\|")
-        lines.append(f"| {names} | {row.kind.lower()} | {meaning} | `{row.command}` |")
+        meaning = re.split(r"(?<=\.) (?=[A-Z`])", row.meaning)[0].replace("|", "\\|")
+        lines.append(f"| {names} | {row.kind.lower()} | {meaning} |")
     return "\n".join(lines)
-
 
 def written(page: str) -> str:
     """Return the page with its tables generated."""
@@ -110,7 +105,6 @@ def written(page: str) -> str:
         _, _, after = rest.partition(end)
         page = f"{before}{start}\n\n{table(of)}\n\n{end}{after}"
     return page
-
 
 def main() -> int:
     """Write the page, or compare it."""
@@ -123,7 +117,6 @@ def main() -> int:
         return int(made != page)
     PAGE.write_text(made, encoding="utf-8")
     return 0
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 OURS = ("apps", "middleware", "project", "switchyard")
 
 
+@cache
+def real(name: str) -> Path:
+    """Return the path behind the link ``switchyard/middleware``."""
+    return Path(name).resolve()
+
+
 @contextmanager
 def noting_files() -> Iterator[set[Path]]:
     """Note the files of ours whose functions run, in this thread and in those that start meanwhile."""
@@ -38,7 +45,7 @@ def noting_files() -> Iterator[set[Path]]:
         if not noting.is_set():  # a thread that outlives the test
             sys.setprofile(None)
         elif event == "call" and frame.f_code.co_name != "<module>":
-            path = Path(frame.f_code.co_filename).resolve()  # middleware/ is a link below switchyard/
+            path = real(frame.f_code.co_filename)
             if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in OURS:
                 found.add(path)
 

@@ -38,12 +38,14 @@ MADE: list[middleware.Middleware] = [
 
 
 def sections() -> dict[str, dict[str, tuple[str, str]]]:
-    """Return the rows of each section: name -> what happens here, and the difference."""
+    """Return the names of each section, of its rows and its list: name -> what happens here, and the difference."""
     found: dict[str, dict[str, tuple[str, str]]] = {}
     for part in PAGE.split("\n## ")[1:]:
         heading = part.partition("\n")[0].strip("`").partition("`")[0]
         rows = re.findall(r"^\| `([^`]+)` \| ([^|]*) \| ?([^|]*) ?\|$", part, re.MULTILINE)
         found[heading] = {name: (here.strip(), difference.strip()) for name, here, difference in rows}
+        for names in re.findall(r"^Same: (.+)\.$", part, re.MULTILINE):
+            found[heading] |= dict.fromkeys(re.findall(r"`([^`]+)`", names), ("same", ""))
     return found
 
 

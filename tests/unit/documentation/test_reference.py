@@ -67,7 +67,7 @@ def test_every_variable_of_the_compose_file_is_in_its_example() -> None:
 
 def test_every_command_of_ours_is_described() -> None:
     page = read("docs/reference/commands.md")
-    described = set(re.findall(r"`manage\.py (?:switchyard )?(\w+)", page))
+    described = set(re.findall(r"`(?:manage\.py )?(?:switchyard )?(\w+)", page))
 
     assert own_commands() - described == set()
 
