@@ -49,6 +49,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "key": "KEY",
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """Keys of one docstring.
@@ -67,6 +68,7 @@ class Row:
         """A command that reads the first key, bounded to one screen."""
         return READ[self.kind].format(key=f"'{self.names[0]}'")
 
+
 def rows(keys: object) -> Iterator[Row]:
     """Yield a row for each docstring of a class of key names."""
     for name, member in vars(type(keys)).items():
@@ -79,14 +81,17 @@ def rows(keys: object) -> Iterator[Row]:
         names = (found,) if isinstance(found, str) else tuple(found)
         yield Row(names, typed[1], " ".join(typed[2].split()).replace("``", "`"))
 
+
 def family_rows() -> list[Row]:
     """Return the keys of a queue family."""
     return list(rows(Keys().queue(QUEUE)))
+
 
 def shared_rows() -> list[Row]:
     """Return the keys that belong to no queue family."""
     known = {name for row in family_rows() for name in row.names}
     return [row for row in rows(Keys()) if not known.issuperset(row.names)]
+
 
 def table(of: list[Row]) -> str:
     """Return rows as a table in Markdown."""
@@ -97,6 +102,7 @@ def table(of: list[Row]) -> str:
         lines.append(f"| {names} | {row.kind.lower()} | {meaning} |")
     return "\n".join(lines)
 
+
 def written(page: str) -> str:
     """Return the page with its tables generated."""
     for name, of in (("family", family_rows()), ("shared", shared_rows())):
@@ -105,6 +111,7 @@ def written(page: str) -> str:
         _, _, after = rest.partition(end)
         page = f"{before}{start}\n\n{table(of)}\n\n{end}{after}"
     return page
+
 
 def main() -> int:
     """Write the page, or compare it."""
@@ -117,6 +124,7 @@ def main() -> int:
         return int(made != page)
     PAGE.write_text(made, encoding="utf-8")
     return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

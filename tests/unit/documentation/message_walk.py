@@ -15,6 +15,7 @@ MAIN = ("Enqueue", "Fetch", "Run", "End", "Status")
 FAILURE = ("Retry", "Dead letter", "Alert", "Replay")
 ROW = re.compile(r"^\| `([\w/.-]+\.(?:py|lua))` \|([^|]*)\|$", re.MULTILINE)
 
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One row of the page: a file, and what to read in it."""
@@ -26,6 +27,7 @@ class Step:
     def __str__(self) -> str:
         return f"{self.part}: {self.path.relative_to(ROOT)}"
 
+
 def read_steps() -> list[Step]:
     """Return the rows of all parts, in order."""
     parts = re.split(r"^## (?:\d+\. )?(.+)$", PAGE, flags=re.MULTILINE)
@@ -36,20 +38,25 @@ def read_steps() -> list[Step]:
         for path, names in ROW.findall(text)
     ]
 
+
 STEPS = read_steps()
+
 
 def files(parts: tuple[str, ...] = MAIN + FAILURE) -> set[Path]:
     """Return the distinct files of some parts."""
     return {step.path for step in STEPS if step.part in parts}
 
+
 def counted() -> tuple[int, int]:
     """Return how many files the way has without and with a failure."""
     return len(files(MAIN)), len(files())
+
 
 def passed_over() -> tuple[str, ...]:
     """Return the files and folders that the page leaves out, each with its reason."""
     section = PAGE.split("\n## Passed over\n")[1].split("\n## ")[0]
     return tuple(re.findall(r"`([^`]+)`", section))
+
 
 if __name__ == "__main__":
     seen: set[Path] = set()

@@ -15,12 +15,14 @@ from tests.waiting import wait_for
 
 PAGE = "docs/how-to/develop-with-workers.md"
 
+
 @pytest.fixture
 def changing(bench: Bench) -> Changing:
     """The app, saying "one"."""
     app = Changing(bench)
     app.write("one")
     return app
+
 
 def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(bench: Bench, changing: Changing) -> None:
     [command] = code_blocks(read(PAGE), "sh")
@@ -45,6 +47,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     assert reloader.wait(60) == 0
     assert bench.log().count("pools: all drained") == 2
 
+
 @pytest.mark.long
 def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: Bench, changing: Changing) -> None:
     bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
@@ -61,6 +64,7 @@ def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: B
 
     assert (still, changing.says()) == ("one", "two")
 
+
 def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_the_next_change(
     bench: Bench, changing: Changing
 ) -> None:
@@ -76,6 +80,7 @@ def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_t
     assert (still, changing.says()) == ("one", "three")
     assert reloader.poll() is None
 
+
 @pytest.mark.long
 def test_a_deleted_file_counts_as_changed_and_its_jobs_wait_until_it_is_back(bench: Bench, changing: Changing) -> None:
     bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
@@ -89,6 +94,7 @@ def test_a_deleted_file_counts_as_changed_and_its_jobs_wait_until_it_is_back(ben
     changing.write("two")
 
     wait_for(lambda: bench.client.lindex(SAID, -1) == b"two")
+
 
 @pytest.mark.long
 def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, changing: Changing) -> None:
