@@ -20,7 +20,7 @@ DRAWN = """() => {
         const parent = node.parentElement, length = node.data.trim().length;
         if (["SCRIPT", "STYLE", "TEMPLATE", "NOSCRIPT", "OPTION", "title"].includes(parent.tagName)) continue;
         if (parent.checkVisibility({opacityProperty: true, visibilityProperty: true})) drawn += length;
-        else if (!parent.closest("details:not([open]), dialog:not([open])")) hidden += length;
+        else if (!parent.closest("details:not([open]), dialog:not([open]), #nav-sidebar")) hidden += length;
     }
     return [drawn, hidden];
 }"""

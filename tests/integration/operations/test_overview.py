@@ -172,7 +172,7 @@ def test_pages_change_nothing(watcher: Client, facilities: Facilities) -> None:
 def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, facilities: Facilities) -> None:
     projection.project_or_log(letter())
 
-    page = watcher.get(reverse("admin:index")).content.decode()
+    page = watcher.get(PAGE).content.decode()
 
     sidebar = page[page.index('aria-label="Menu"') : page.index("<header")]
     for address in (

@@ -68,7 +68,7 @@ def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_p
     with (tmp_path / "ops/compose.yaml").open("a") as file:
         file.write("# by hand\n")
 
-    with pytest.raises(CommandError, match=r"run: manage\.py topology render compose"):
+    with pytest.raises(CommandError, match=r"run: manage\.py switchyard topology render compose"):
         run("render", "compose", "--check")
 
 
@@ -92,9 +92,9 @@ def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files(tmp_pat
     run("render", "compose", "--cores", "8")
 
     assert run("render", "compose", "--cores", "8", "--check") == ""
-    with pytest.raises(CommandError, match=r"run: manage\.py topology render compose$"):
+    with pytest.raises(CommandError, match=r"run: manage\.py switchyard topology render compose$"):
         run("render", "compose", "--check")
-    with pytest.raises(CommandError, match=r"run: manage\.py topology render compose --cores 4$"):
+    with pytest.raises(CommandError, match=r"run: manage\.py switchyard topology render compose --cores 4$"):
         run("render", "compose", "--cores", "4", "--check")
     with pytest.raises(CommandError, match="--cores: 0 is below 1"):
         run("render", "compose", "--cores", "0")
