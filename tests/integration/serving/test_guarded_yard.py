@@ -27,8 +27,8 @@ PAGES = ("admin/operations/", "admin/switchyard_", "api/v1/jobs", "api/v1/queues
 IN_AN_HOUR_MS = 3_600_000
 # A tick of this schedule fell due before the scheduler started, so it sends one at once.
 PASSED_TICK = """
-INSERT INTO switchyard_schedules_schedulestate (actor, spec, since, last_job_id)
-VALUES (?, '*/5 * * * *', datetime('now', '-20 minutes'), '')
+INSERT INTO switchyard_schedules_schedulestate (actor, spec, since, last_job_id, paused_by, paused_reason, missed)
+VALUES (?, '*/5 * * * *', datetime('now', '-20 minutes'), '', '', '', 0)
 """
 EVERY_TASK = """
 from switchyard.schedules.maintenance import maintenance_tasks
