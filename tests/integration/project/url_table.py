@@ -333,7 +333,6 @@ MODELS: dict[str, Model] = {
     "webhooks/endpoint": Model(deletes=True),
     "webhooks/event": Model(),
     "webhooks/delivery": Model(),
-    "webhooks/attempt": Model(),
     "billing/reconciliation": Model(adds=True),
     "billing/reconciliationentry": Model(),
     "billing/paymentevent": Model(),

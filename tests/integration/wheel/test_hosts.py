@@ -90,7 +90,7 @@ for model in admin.site._registry:
     if label.startswith("switchyard_"):
         addresses.append(reverse(f"admin:{label}_changelist"))
 for address in addresses:
-    response = client.get(address, REMOTE_ADDR="127.0.0.1")
+    response = client.get(address, follow=True, REMOTE_ADDR="127.0.0.1")
     stamp = response.headers.get("X-Stamp", "")
     print(address, response.status_code, stamp, b"Traceback" in response.content)
 """
