@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import time
@@ -91,6 +92,7 @@ class Command(PrintingCommand):
         if not self.stdout.isatty() or console.is_dumb_terminal:
             raise CommandError("--watch needs a terminal that moves its cursor; leave it out for one frame")
         before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        logging.disable()  # the screen says what a log line would say, and a line would move it
         try:
             # The screen of its own is given up on every way out, also by the SystemExit of a signal.
             with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -100,6 +102,7 @@ class Command(PrintingCommand):
         except KeyboardInterrupt:
             pass
         finally:
+            logging.disable(logging.NOTSET)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
