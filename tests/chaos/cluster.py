@@ -58,7 +58,8 @@ class Node:
         words = {
             "port": self.port, "bind": HOST, "dir": self.folder, "logfile": self.folder / "node.log",
             "cluster-enabled": "yes", "cluster-port": self.bus_port, "cluster-config-file": self.folder / "nodes.conf",
-            "appendonly": "yes", "appendfsync": "always", "save": "", "repl-diskless-sync-delay": 0, "cluster-require-full-coverage": "no",
+            "appendonly": "yes", "appendfsync": "always", "save": "", "repl-diskless-sync-delay": 0,
+            "cluster-require-full-coverage": "no",
         }  # fmt: skip
         if self._authority is not None:
             words |= self._authority.directives(self.port) | {"port": 0, "tls-cluster": "yes"}
