@@ -298,6 +298,8 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
 
     @rule(id_=ids, nonce=nonces, again=again)
     def discard(self, id_: str, nonce: str, again: bool) -> None:
+        if self.model.dead and self.model.place(id_) != DEAD:
+            id_ = self.model.dead[-1]
         self._discard(id_, nonce, again=again)
 
     @rule(id_=ids, running=again, again=again)

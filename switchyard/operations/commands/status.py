@@ -92,6 +92,7 @@ class Command(PrintingCommand):
         if not self.stdout.isatty() or console.is_dumb_terminal:
             raise CommandError("--watch needs a terminal that moves its cursor; leave it out for one frame")
         before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        self.stdout.ending = ""  # Django's ends each write with a line, which would scroll a full screen
         logging.disable()  # the screen says what a log line would say, and a line would move it
         try:
             # The screen of its own is given up on every way out, also by the SystemExit of a signal.

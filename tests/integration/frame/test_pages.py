@@ -118,7 +118,7 @@ def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client: Client, a
         names = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         lists = [reverse(f"{names}_changelist")]
         for address in [*lists, *([reverse(f"{names}_add")] if page.has_add_permission(request) else [])]:
-            shown = admin_client.get(address).content.decode()
+            shown = admin_client.get(address, follow=True).content.decode()
             assert [name for name in Seen(shown).inline if name != "style"] == [], address
             assert "switchyard_frame/admin.css" in shown or "switchyard_frame/frame.css" in shown, address
 
