@@ -66,7 +66,6 @@ BULK = "/admin/operations/bulk/"
 JOB = "/admin/switchyard_jobs/job/{job}/"
 LETTERS = "/admin/switchyard_dead_letters/deadletter/"
 ALERTS = "/admin/switchyard_alerts/alert/"
-TOKENS = "/admin/switchyard_api/token/"
 API = "/api/v1/"
 
 ROUTES: dict[str, tuple[Row, ...]] = {

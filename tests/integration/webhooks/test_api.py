@@ -115,14 +115,6 @@ def test_events_that_are_none_or_repeat_are_refused(post, events):
     assert not Endpoint.objects.exists()
 
 
-@pytest.mark.parametrize(
-    "body", [{"url": URL}, {"events": ["a"]}, {"url": URL, "events": ["a"], "secret": "mine"}, [], 1]
-)
-def test_a_body_of_another_shape_is_refused(post, body):
-    assert post(ENDPOINTS, body).status_code == 422
-    assert post(EVENTS, body).status_code == 422
-
-
 @pytest.mark.django_db(transaction=True)
 def test_an_event_goes_to_each_active_subscribed_endpoint_of_its_owner_only(post, facilities):
     wanted = [post(ENDPOINTS, {"url": URL, "events": ["invoice.paid", "other"]}).json()["id"] for _ in range(2)]
@@ -176,19 +168,6 @@ def test_an_event_that_is_none_is_refused_and_nothing_is_kept(post, facilities, 
     assert response.status_code == 422
     assert not Event.objects.exists()
     assert waiting() == 0
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b'{"event": "a", "payload": {"x": NaN}}', b"\xff", b"[" * 5000 + b"]" * 5000]
-)
-def test_a_body_that_is_no_json_is_refused(post, raw):
-    assert post(EVENTS, raw).status_code == 400
-
-
-def test_without_a_token_nothing_is_registered(client, db):
-    for path in (ENDPOINTS, EVENTS):
-        response = client.post(f"/api/v1{path}", b"{}", content_type="application/json")
-        assert response.status_code == 401
 
 
 def test_a_repeated_request_registers_its_endpoint_once(db):
