@@ -14,7 +14,6 @@ from switchyard.middleware.arguments import call_of, knows
 from switchyard.middleware.parking import MOST_LOGGED, Parking
 
 
-
 @pytest.fixture
 def broker() -> StubBroker:
     """A broker with one actor."""
