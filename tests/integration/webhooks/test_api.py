@@ -60,34 +60,6 @@ def test_a_name_that_does_not_resolve_yet_is_taken(post):
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1/",
-        "http://localhost/",
-        "https://10.1.2.3/hook",
-        "http://[::1]/",
-        "http://169.254.169.254/latest/meta-data/",
-        "http://2130706433/",
-        "http://[::ffff:127.0.0.1]/",
-        "http://user:password@93.184.216.34/",
-        "http://93.184.216.34:6379/",
-        "ftp://93.184.216.34/",
-        "no url",
-        "",
-        "https://93.184.216.34/" + "a" * 2048,
-        None,
-        7,
-    ],
-)
-def test_a_url_that_must_not_be_called_is_refused(post, url):
-    response = post(ENDPOINTS, {"url": url, "events": ["invoice.paid"]})
-
-    assert response.status_code == 422
-    assert fields(response) == ["url"]
-    assert not Endpoint.objects.exists()
-
-
-@pytest.mark.parametrize(
     "events",
     [
         [],
@@ -143,30 +115,6 @@ def test_an_event_that_nobody_wants_is_accepted_and_sends_nothing(post, faciliti
     response = post(EVENTS, {"event": "invoice.paid", "payload": {}})
 
     assert (response.status_code, response.json()) == (202, {"job_ids": []})
-    assert waiting() == 0
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"event": "invoice.paid"},
-        {"event": "", "payload": {}},
-        {"event": "a b", "payload": {}},
-        {"event": "invoice.paid", "payload": []},
-        {"event": "invoice.paid", "payload": None},
-        {"event": "invoice.paid", "payload": "{}"},
-        {"event": "invoice.paid", "payload": {"a": "x" * 70_000}},
-        {"event": "invoice.paid", "payload": {"a": "x\0"}},
-        {"event": "invoice.paid", "payload": {}, "to": "me"},
-    ],
-)
-def test_an_event_that_is_none_is_refused_and_nothing_is_kept(post, facilities, body):
-    post(ENDPOINTS, {"url": URL, "events": ["invoice.paid"]})
-
-    response = post(EVENTS, body)
-
-    assert response.status_code == 422
-    assert not Event.objects.exists()
     assert waiting() == 0
 
 
