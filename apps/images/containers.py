@@ -1,4 +1,4 @@
-"""Format, size and cost of a picture, read by Pillow from its headers, before anything is decoded.
+"""Format and size of a picture, read by Pillow from its headers, before anything is decoded.
 
 What Pillow's readers do not bound is bounded here: how often they read (a file of a million empty parts takes minutes),
 the canvas of a WebP (whose library reserves it twice when it opens one of 30 bytes), and the scans of a JPEG.
@@ -11,12 +11,14 @@ import struct
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from apps.images.errors import PictureRefused
 
-# Limits the memory of every format but JPEG, of which :mod:`costs` reckons the rest.
-MAX_PIXELS = {"JPEG": 50_000_000, "PNG": 25_000_000, "WEBP": 16_000_000, "GIF": 25_000_000}
+# Highest memory of a picture beside its file. The numbers of pixels keep below it (measured: a progressive JPEG in CMYK
+# holds eight bytes of coefficients for each pixel, and WebP's library its canvas three times).
+MAX_PICTURE_BYTES = 300_000_000
+MAX_PIXELS = {"JPEG": 24_000_000, "PNG": 25_000_000, "WEBP": 16_000_000, "GIF": 25_000_000}
 MAX_READS = 20_000
 MAX_SCANS = 100
 # Compressed text of a PNG, which nothing reads. Pillow's own limit is 64 MiB, which may take four times as much.
@@ -44,19 +46,11 @@ BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Format (Pillow's name) and size of a picture.
-
-    Args:
-        components: Colour components of a JPEG.
-        coefficient_bytes: Memory in which libjpeg keeps a whole JPEG while it reads one scan after the other, at
-            whatever fraction it decodes; 0 for a JPEG of a single scan.
-    """
+    """Format (Pillow's name) and size of a picture."""
 
     format: str
     width: int
     height: int
-    components: int = 0
-    coefficient_bytes: int = 0
 
 
 class _BoundedFile(io.BytesIO):
@@ -80,12 +74,12 @@ def read_facts(content: bytes) -> Facts:
     format_name = sniff(content)
     if format_name is None:
         raise PictureRefused("is no PNG, JPEG, WebP or GIF")
+    if format_name == "JPEG" and content.count(SCAN) > MAX_SCANS:
+        raise PictureRefused("has too many parts", "save it anew")
     try:
         if format_name == "WEBP":
             _check(Facts("WEBP", *_webp_size(content)))
-        facts = (
-            _jpeg(content) if format_name == "JPEG" else Facts(format_name, *open_picture(content, format_name).size)
-        )
+        facts = Facts(format_name, *open_picture(content, format_name).size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         fact = f"has too many pixels, as {format_name} it may have {MAX_PIXELS[format_name] // 1_000_000} million"
         raise PictureRefused(fact, "make it smaller") from error
@@ -144,27 +138,3 @@ def _webp_size(content: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", content, 26)
         return width & 0x3FFF, height & 0x3FFF
     raise PictureRefused("is a WebP without its header")
-
-
-def _jpeg(content: bytes) -> Facts:
-    """Return the facts of a JPEG. Pillow stops reading its headers behind that of the first scan."""
-    if content.count(SCAN) > MAX_SCANS:
-        raise PictureRefused("has too many parts", "save it anew")
-    file = _BoundedFile(content)
-    opened = JpegImagePlugin.JpegImageFile(file)
-    sampling = [(across, down) for _, across, down, _ in opened.layer]
-    if len(sampling) != opened.layers:
-        raise PictureRefused("is a JPEG that gives its size twice")
-    # A first scan of some components alone means that others follow.
-    has_one_scan = content.startswith(SCAN, file.tell() - 8 - 2 * opened.layers)
-    kept = 0 if has_one_scan and not opened.info.get("progressive") else _coefficient_bytes(*opened.size, sampling)
-    return Facts("JPEG", *opened.size, components=opened.layers, coefficient_bytes=kept)
-
-
-def _coefficient_bytes(width: int, height: int, sampling: list[tuple[int, int]]) -> int:
-    """Return the memory of all coefficients, two bytes each, in blocks of 8 by 8 that fill whole units."""
-    if not sampling or not all(1 <= factor <= 4 for factors in sampling for factor in factors):
-        raise PictureRefused("is a JPEG with an invalid part")
-    across, down = max(factors[0] for factors in sampling), max(factors[1] for factors in sampling)
-    units = -(-width // (8 * across)) * -(-height // (8 * down))
-    return units * sum(horizontal * vertical for horizontal, vertical in sampling) * 64 * 2

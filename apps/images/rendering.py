@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from PIL import Image
 
 from apps.images.containers import BROKEN, Facts, open_picture
-from apps.images.costs import refuse_if_costly
 from apps.images.errors import PictureRefused
 
 ORIENTATION_TAG = 0x0112
@@ -61,7 +60,6 @@ def render(content: bytes, facts: Facts, width: int, height: int) -> Rendered:
 def _decode(content: bytes, facts: Facts, width: int, height: int) -> Image.Image:
     picture, orientation = _open(content, facts)
     box = (height, width) if orientation in SIDEWAYS else (width, height)
-    refuse_if_costly(facts, box)
     # Decodes a JPEG at a fraction of its size.
     picture.thumbnail(box, Image.Resampling.LANCZOS)
     if picture.mode == PREMULTIPLIED:

@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import path
 
 from apps.mail import mailbox
-from apps.mail.actors import ACTORS, send_password_reset
+from apps.mail.actors import ACTORS
 from apps.mail.models import Mailbox, SentMail, Template
 from apps.mail.reset_limits import PER_ADDRESS, mailbox_of
 from switchyard.console.list_queries import CheckedQuery
@@ -21,40 +21,26 @@ from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
 from switchyard.jobs.services import enqueue_on_commit
 
-MAX_PAGE = 10_000
-
 
 @admin.register(SentMail)
 class SentMailAdmin(ReadOnly, JobLinks):
-    """Mails of all jobs, with actions that send to the same address again."""
+    """Mails of all jobs, with an action that sends to the same address again."""
 
     deletable = True
     list_display = ("template", "to", "state", "runs", "created_at", "sent_at")
     list_filter = ("state", "template", "created_at")
     search_fields = ("to", "=job_id", "=message_id")
     search_help_text = "Address, job id or Message-ID"
-    actions = ("send_reset_mail_again", "send_again")
+    actions = ("send_again",)
     list_per_page = 50
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may send mails from here."""
         return request.user.has_perm("mail.send_mail")
 
-    @admin.action(description="Send a reset mail again", permissions=["send"])
-    def send_reset_mail_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
-        """Enqueue a password reset mail with a new link for each chosen address."""
-        addresses = sorted(set(mails.values_list("to", flat=True)))
-        allowed = [address for address in addresses if PER_ADDRESS.use(mailbox_of(address)) == 0]
-        with transaction.atomic():
-            for address in allowed:
-                enqueue_on_commit(send_password_reset, kwargs={"to": address})
-        if allowed:
-            messages.success(request, f"{len(allowed)} reset {_mails(len(allowed))} on the way, each with a new link.")
-        self._warn_of_limit(request, len(addresses) - len(allowed))
-
     @admin.action(description="Send the same mail again", permissions=["send"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
-        """Enqueue a new job for each chosen welcome or reset mail; newsletters are skipped."""
+        """Enqueue a new job for each chosen welcome or reset mail, a reset with a new link; newsletters are skipped."""
         chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
         pairs, refused = [], 0
         for template, address in dict.fromkeys(chosen):
@@ -65,16 +51,10 @@ class SentMailAdmin(ReadOnly, JobLinks):
         with transaction.atomic():
             for template, address in pairs:
                 enqueue_on_commit(ACTORS[template], kwargs={"to": address})
-        if pairs:
-            message = f"{len(pairs)} {_mails(len(pairs))} on the way; welcome mails go out ten a minute."
-            messages.success(request, message)
-        self._warn_of_limit(request, refused)
-
-    def _warn_of_limit(self, request: HttpRequest, refused: int) -> None:
+        messages.success(request, f"Mails on the way: {len(pairs)}; welcome mails go out ten a minute.")
         if refused:
-            minutes = int(PER_ADDRESS.window.total_seconds() / 60)
-            limit = f"an address gets at most {PER_ADDRESS.limit} in {minutes} minutes; try again later"
-            messages.warning(request, f"{refused} reset mail{'' if refused == 1 else 's'} not sent: {limit}.")
+            limit = f"an address gets at most {PER_ADDRESS.limit} in {PER_ADDRESS.window.seconds // 60} minutes"
+            messages.warning(request, f"Reset mails not sent: {refused}; {limit}, try again later.")
 
 
 @admin.register(Mailbox)
@@ -91,14 +71,11 @@ class MailboxAdmin(ReadOnly, CheckedQuery):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """List the mails, newest first."""
+        """List the newest mails."""
         self._check(request)
-        asked = request.GET.get("page", "1")
-        number = min(max(int(asked), 1), MAX_PAGE) if asked.isascii() and asked[:6].isdigit() and len(asked) < 6 else 1
         search = request.GET.get("q", "")[:200]
-        mails, older = mailbox.page(number, search)
-        context = {"title": "Mailbox", "mails": mails, "older": older, "number": number, "search": search}
-        return self._render(request, "admin/mail/mailbox.html", context | {"folder": mailbox.folder()})
+        context = {"title": "Mailbox", "mails": mailbox.newest(search), "search": search, "folder": mailbox.folder()}
+        return self._render(request, "admin/mail/mailbox.html", context)
 
     def show_mail(self, request: HttpRequest, name: str) -> HttpResponse:
         """Show one mail: its HTML in a sandboxed frame, and its text."""
@@ -117,7 +94,3 @@ class MailboxAdmin(ReadOnly, CheckedQuery):
         return TemplateResponse(
             request, template, {**self.admin_site.each_context(request), "opts": self.opts, **context}
         )
-
-
-def _mails(count: int) -> str:
-    return "mail is" if count == 1 else "mails are"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from switchyard.conf import switchyard_settings
 
-PAGE_MAILS = 50
+SHOWN_MAILS = 50
 # Shown of a mail that cannot be parsed.
 RAW_BYTES = 64 * 1024
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\.eml")
@@ -46,18 +46,12 @@ def folder() -> Path:
     return switchyard_settings().state_dir / "mail"
 
 
-def page(number: int = 1, search: str = "") -> tuple[list[Mail], bool]:
-    """Return the ``number``-th page of mails, newest first, and whether older ones follow.
-
-    Args:
-        search: Only mails whose recipient or subject holds this text; looks through the newest 500.
-    """
-    names = sorted((path.name for path in (folder() / "new").glob("*.eml")), reverse=True)
-    names = [name for name in names if _NAME.fullmatch(name)]
-    if search:
-        names = [mail.name for mail in _existing(names[:500]) if search.lower() in f"{mail.to}\n{mail.subject}".lower()]
-    start = (number - 1) * PAGE_MAILS
-    return _existing(names[start : start + PAGE_MAILS]), len(names) > start + PAGE_MAILS
+def newest(search: str = "") -> list[Mail]:
+    """Return the newest 50 mails; with a text, those of the newest 500 whose recipient or subject holds it."""
+    names = sorted((path.name for path in (folder() / "new").glob("*.eml") if _NAME.fullmatch(path.name)), reverse=True)
+    if not search:
+        return _existing(names[:SHOWN_MAILS])
+    return [mail for mail in _existing(names[:500]) if search.lower() in f"{mail.to}\n{mail.subject}".lower()]
 
 
 def read(name: str) -> Mail | None:

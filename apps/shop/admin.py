@@ -70,19 +70,6 @@ class InvoiceAdmin(CheckedQuery):
     list_per_page = 50
 
 
-@admin.register(InvoiceLine)
-class InvoiceLineAdmin(CheckedQuery):
-    """Every line of every invoice, to find who bought what."""
-
-    list_display = ["description", "quantity", "unit_price", "invoice"]
-    list_select_related = ["invoice"]
-    search_fields = ["description", "invoice__number"]
-    search_help_text = "Description or invoice number"
-    list_filter = ["invoice__currency"]
-    autocomplete_fields = ["invoice"]
-    list_per_page = 50
-
-
 @admin.register(Payment)
 class PaymentAdmin(CheckedQuery):
     """Payments, linked to their invoice or not."""

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -202,13 +202,6 @@ def _verifies(secret: str, body: bytes, headers: dict[str, str]) -> bool:
     return True
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the command line."""
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
-    parser.add_argument("--secrets-file", type=Path, help="text with the secrets (whsec_…) to verify with")
-    parser.add_argument("--log-file", type=Path, help="file that gets a line of JSON for each delivery")
-
-
 def run(*, port: int, secrets_file: Path | None, log_file: Path | None) -> None:
     """Serve until SIGTERM or SIGINT, which stop it at once. Call it in the main thread."""
 
@@ -223,11 +216,13 @@ def run(*, port: int, secrets_file: Path | None, log_file: Path | None) -> None:
         receiver.serve_forever(poll_interval=0.1)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run it from the command line."""
-    parser = argparse.ArgumentParser(prog="webhookreceiver", description="A webhook receiver for demos and tests.")
-    add_arguments(parser)
-    chosen = parser.parse_args(arguments)
+def main() -> None:
+    """Run the receiver from the command line."""
+    parser = argparse.ArgumentParser(description="A webhook receiver for demos and tests.")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--secrets-file", type=Path, help="text with the secrets (whsec_…) to verify with")
+    parser.add_argument("--log-file", type=Path, help="file that gets a line of JSON for each delivery")
+    chosen = parser.parse_args()
     run(port=chosen.port, secrets_file=chosen.secrets_file, log_file=chosen.log_file)
 
 

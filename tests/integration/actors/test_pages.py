@@ -237,17 +237,6 @@ def test_a_delay_schedules_the_job(sender: Client, actor: Any, facilities: Facil
     assert facilities.transport.stats("billing").live.scheduled == 1
 
 
-def test_sending_needs_the_right_a_post_and_a_token(actor: Any, facilities: Facilities, admin_user: User) -> None:
-    watcher, forged = client_with("view_operations"), Client(enforce_csrf_checks=True)
-    forged.force_login(admin_user)
-    fields = {"argument-customer_id": "7"}
-
-    assert watcher.post(send_to("charge"), fields).status_code == 403
-    assert forged.post(send_to("charge"), fields).status_code == 403
-    assert watcher.get(send_to("charge")).status_code == 405
-    assert facilities.transport.stats("billing").live.waiting == 0
-
-
 def test_a_broker_that_is_away_is_said_and_audited(sender: Client, actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with broker_without_server():
         monkeypatch.setattr(actor, "broker", dramatiq.get_broker())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.test import Client
 
 from apps.billing.actors import reconcile_current_month, reconcile_month
 from apps.billing.models import Reconciliation
@@ -55,29 +54,6 @@ def test_a_month_without_invoices_reconciles_to_zeros(submit, run_worker):
         job = finished(submit({"month": "2199-12"}).json()["job_id"])
 
     assert job.result == {"matched": 0, "unmatched": 0, "corrected": 0}
-
-
-@pytest.mark.parametrize("month", ["2026-13", "2026-00", "2026-1", "0000-01", "9999-12", "", 202610, None, ["2026-10"]])
-def test_a_month_that_does_not_exist_is_refused_and_nothing_is_enqueued(month, submit, facilities):
-    answer = submit({"month": month})
-
-    assert (answer.status_code, answer["Content-Type"]) == (422, "application/problem+json")
-    assert [error["field"] for error in answer.json()["errors"]] == ["month"]
-    assert facilities.transport.stats("billing").live.waiting == 0
-
-
-def test_an_unknown_field_is_refused(submit):
-    answer = submit({"month": "2026-10", "force": True})
-
-    assert answer.status_code == 422
-    assert [error["field"] for error in answer.json()["errors"]] == ["force"]
-
-
-def test_no_token_is_refused(facilities):
-    answer = Client().post("/api/v1/reconciliations", data={"month": "2026-10"}, content_type="application/json")
-
-    assert answer.status_code == 401
-    assert facilities.transport.stats("billing").live.waiting == 0
 
 
 @LIVE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -80,24 +79,6 @@ def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Fi
     text = text_of(page.get(answer["Location"]))
     assert "Everything that matched at its start was reached: 3 done" in text
     assert "Stop and leave" not in text
-
-
-@pytest.mark.parametrize(
-    ("took_s", "said"), [(0.32, "320 ms from its start to its end"), (1.5, "2.0/s items a second")]
-)
-def test_an_act_of_less_than_a_second_tells_its_time_and_no_rate(
-    took_s: float, said: str, page: Client, start: Start, finish: Finish
-) -> None:
-    bury(3)
-    act = finish(start("letter.requeue", {"queue": "default"}))
-    BulkAct.objects.filter(pk=act.pk).update(ended_at=act.started_at + timedelta(seconds=took_s))
-
-    text = text_of(page.get(f"/admin/operations/bulk/{act.pk}/"))
-    listed = text_of(page.get("/admin/operations/bulk/"))
-
-    assert said in text
-    assert (" all in 320 ms " in listed) == (took_s < 1)
-    assert "Requeue 3 dead letters" in text_of(page.get("/admin/operations/bulk/"))
 
 
 @pytest.mark.parametrize(

@@ -177,41 +177,6 @@ def test_discard_asks_first_and_wants_a_reason(
     assert (row.state, row.history[-1]["note"]) == ("discarded", "duplicate")
 
 
-@pytest.mark.parametrize("act", ["requeue", "discard", "acknowledge"])
-def test_every_act_checks_its_right_and_names_it(
-    bury: Callable[..., Letter], reader: Client, facilities: Facilities, act: str
-) -> None:
-    row = mirrored(bury())
-    addresses = [
-        one(row, act),
-        reverse("switchyard-letters-chosen", args=[act]),
-        reverse("switchyard-letters-group", args=[row.fingerprint, act]),
-    ]
-
-    for address in addresses:
-        answer = reader.post(address, {"confirmed": "1", "reason": "x", "ids": str(row.pk)})
-        assert answer.status_code == 403
-        assert f"switchyard_dead_letters.{act}_deadletter" in answer.content.decode()
-
-    row.refresh_from_db()
-    assert row.state == "new"
-    assert facilities.transport.stats("default").dead == 1
-
-
-def test_nothing_changes_on_get(bury: Callable[..., Letter], client: Client, facilities: Facilities) -> None:
-    row = mirrored(bury())
-
-    assert client.get(one(row, "requeue")).status_code == 405
-    assert client.get(one(row, "acknowledge")).status_code == 405
-    assert client.get(one(row, "discard")).status_code == 200
-    assert client.get(reverse("switchyard-letters-group", args=[row.fingerprint, "requeue"])).status_code == 200
-    assert client.get(reverse("switchyard-letters-chosen", args=["requeue"])).status_code == 405
-    assert client.post(page_of(row), {"state": "discarded"}).status_code == 405
-
-    row.refresh_from_db()
-    assert (row.state, facilities.transport.stats("default").dead) == ("new", 1)
-
-
 def test_acts_refuse_forged_requests(bury: Callable[..., Letter], operator: User) -> None:
     row = mirrored(bury())
     strict = Client(enforce_csrf_checks=True)

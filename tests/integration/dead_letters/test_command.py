@@ -9,15 +9,12 @@ from typing import Any
 import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
-from django.core.management.base import OutputWrapper
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.results import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.broker.shapes import Unreadable
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.presentation import print_unreadable
 from switchyard.middleware.logs import printable
 from tests.waiting import wait_for
 
@@ -189,27 +186,6 @@ def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(
     )
     assert facilities.transport.stats("default").live.waiting == 1
     assert facilities.transport.stats("default").quarantined == 0
-
-
-def test_long_quarantined_message_leaves_the_terminal_readable() -> None:
-    out = io.StringIO()
-    item = Unreadable("id", "default", b"x" * 4_096, 200_000, "no message", 0)
-
-    print_unreadable([item], OutputWrapper(out))
-
-    assert len(out.getvalue().splitlines()) <= 10
-    assert "3,968 bytes more with --json" in out.getvalue()
-
-
-def test_times_and_long_failures_read_well(bury: Callable[..., Letter]) -> None:
-    made = bury(error="word " * 40)
-    run("discard", made.id)
-
-    shown = run("show", made.id)
-
-    assert re.search(r"^died +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", shown, re.MULTILINE)
-    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC discard by", shown, re.MULTILINE)
-    assert "word word…" in run("list", "--state", "discarded")
 
 
 @pytest.mark.parametrize("arguments", [("list", "--limit", "0"), ("requeue",), ("discard", "ID", "--group", "FP")])

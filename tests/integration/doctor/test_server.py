@@ -133,14 +133,6 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
     assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
 
 
-def test_a_production_server_without_persistence_is_an_error(own_server: ServerUnderTest, configure: Configure) -> None:
-    own_server.config_set("appendonly", "no")
-    own_server.config_set("save", "")
-    configure(DEBUG=False)
-
-    assert "appendonly yes" in of(look(), "error")["nothing_kept"].next
-
-
 def test_a_full_server_takes_no_work(own_server: ServerUnderTest) -> None:
     own_server.fill()
 
@@ -205,18 +197,6 @@ def test_a_used_keyspace_without_a_marker_is_a_warning(own_server: ServerUnderTe
 
     assert found.next == "manage.py switchyard broker accept"
     assert "Work was sent before the first worker" in found.cause  # on a new server, as well as an earlier release
-
-
-def test_a_key_that_something_else_wrote_is_an_error(own_server: ServerUnderTest) -> None:
-    own_server.admin.set(Keys().queue("slow").bodies, "not a hash")
-
-    assert "bodies" in of(look(), "error")["wrong_type"].seen
-
-
-def test_a_server_that_was_told_to_follow_another_is_an_error(own_server: ServerUnderTest) -> None:
-    own_server.admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-
-    assert of(look(), "error")["takes_no_work"].seen == "it accepts no work: it is a replica, which only reads"
 
 
 def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

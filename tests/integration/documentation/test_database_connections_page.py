@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,14 +10,11 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.conf import settings
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.topology import MOST_ALONE
-from switchyard.database_connections import CONNECTION_AGE_S, SPARE_CONNECTIONS, WEB_CONNECTIONS
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
@@ -27,7 +23,6 @@ from tests.waiting import wait_for
 
 PAGE = read("docs/how-to/keep-database-connections.md")
 THREADS, MIDDLEWARE = code_blocks(PAGE, "python")
-KINDS = {"threads": "threads", "processes": "processes", "gevent": "greenlets"}
 
 
 def query() -> int:
@@ -150,24 +145,3 @@ def test_the_pages_middleware_writes_its_row_after_a_task_that_lost_its_connecti
 
     error = "OperationalError" if connection.vendor == "postgresql" else "ProgrammingError"
     assert rows.created == [{"job_id": job, "error": error}]
-
-
-ROWS = re.findall(r"^\| `(\w+)`, (\w+)(?:, on two cores)? \| (\d+) × (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_figures_of_the_page_are_those_of_the_yard(row: tuple[str, ...]) -> None:
-    name, kind, *figures = row
-    pool = settings.SWITCHYARD.topology.with_cores(2).pool(name)
-
-    assert kind == KINDS[pool.kind]
-    assert [int(figure) for figure in figures] == [pool.children, pool.slots, pool.most_isolated, pool.most_connections]
-    assert pool.most_connections == pool.children * pool.slots + pool.slots + pool.most_isolated
-
-
-def test_numbers_of_the_page_are_those_of_the_code() -> None:
-    assert len(ROWS) == 3
-    assert f"`CONN_MAX_AGE` is {CONNECTION_AGE_S} s" in PAGE
-    assert f"and {WEB_CONNECTIONS + SPARE_CONNECTIONS} for the web and to spare" in PAGE
-    assert (MOST_ALONE["threads"], MOST_ALONE["processes"], MOST_ALONE["gevent"]) == (4, 4, 2)
-    assert "and 4 (greenlets: 2) in children" in PAGE

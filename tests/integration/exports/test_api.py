@@ -37,23 +37,6 @@ def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities,
     assert job["result_url"].endswith("/result")
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"dataset": "secrets", "format": "csv"}, "dataset"),
-        ({"dataset": "invoices", "format": "pdf"}, "format"),
-        ({"dataset": "invoices"}, "format"),
-        ({"dataset": ["invoices"], "format": "csv"}, "dataset"),
-        ({"dataset": "invoices", "format": "csv", "limit": 5}, "limit"),
-    ],
-)
-def test_a_wrong_request_names_its_field_and_enqueues_nothing(body, field, facilities):
-    refused = Caller().refused("/exports", body)
-
-    assert list(refused) == [field]
-    assert waiting(facilities) == 0
-
-
 def test_the_admin_exports_again(admin_client, facilities):
     services.export("customers", "csv", job_id="j1")
     services.export("customers", "csv", job_id="j2")

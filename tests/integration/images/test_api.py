@@ -94,34 +94,6 @@ def test_a_liar_is_dead_at_once_and_says_why(post, facilities, run_worker):
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"url": "http://127.0.0.1/a.png"}, "url"),
-        ({"url": "http://169.254.169.254/latest/meta-data/"}, "url"),
-        ({"url": "http://localhost/a.png"}, "url"),
-        ({"url": "file:///etc/passwd"}, "url"),
-        ({"url": ""}, "url"),
-        ({"url": None}, "url"),
-        ({"width": 0}, "width"),
-        ({"width": -1}, "width"),
-        ({"width": 4097}, "width"),
-        ({"height": 4097}, "height"),
-        ({"height": 1.5}, "height"),
-        ({"height": "100"}, "height"),
-        ({"height": True}, "height"),
-        ({"height": None}, "height"),
-        ({"crop": True}, "crop"),
-    ],
-)
-def test_a_wrong_request_by_url_is_refused_by_field(post, facilities, change, field):
-    response = post(json={"url": URL, "width": 100, "height": 100} | change)
-
-    assert response.status_code == 422
-    assert fields(response) == [field]
-    assert nothing_happened()
-
-
-@pytest.mark.parametrize(
     ("form", "wrong"),
     [
         ({}, ["file", "height", "width"]),
@@ -159,48 +131,6 @@ def test_an_upload_above_twenty_mebibytes_is_too_large(post, facilities):
     assert post(file=upload(content=PNG + bytes(at_most + 1 - len(PNG))), width="1", height="1").status_code == 413
     assert nothing_happened()
     assert post(file=upload(content=PNG + bytes(at_most - len(PNG))), width="1", height="1").status_code == 202
-
-
-@pytest.mark.parametrize(
-    ("raw", "content_type", "status"),
-    [
-        (b" ", "application/json", 400),
-        (b"{", "application/json", 400),
-        (b"[]", "application/json", 422),
-        (b"a=b", "application/x-www-form-urlencoded", 415),
-        (PNG, "image/png", 415),
-        (b"", "text/plain", 415),
-        (b"rubbish", "multipart/form-data; boundary=x", 422),
-        (b"rubbish", "multipart/form-data", 400),
-        (
-            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab',
-            "multipart/form-data; boundary=x",
-            422,
-        ),
-    ],
-)
-def test_a_body_of_another_kind_is_refused(post, facilities, raw, content_type, status):
-    response = post(raw=raw, type=content_type)
-
-    assert response.status_code == status
-    assert response["Content-Type"] == "application/problem+json"
-    assert nothing_happened()
-
-
-def test_without_a_token_nothing_is_made(client, facilities):
-    response = client.post("/api/v1/thumbnails", {"file": upload(), "width": "1", "height": "1"})
-
-    assert response.status_code == 401
-    assert nothing_happened()
-
-
-def test_the_openapi_document_shows_both_bodies(client, db):
-    document = client.get("/api/v1/openapi.json").json()
-
-    content = document["paths"]["/api/v1/thumbnails"]["post"]["requestBody"]["content"]
-    assert content["application/json"]["schema"]["required"] == ["width", "height", "url"]
-    assert content["multipart/form-data"]["schema"]["required"] == ["file", "width", "height"]
-    assert content["multipart/form-data"]["schema"]["properties"]["file"]["format"] == "binary"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -74,29 +74,6 @@ def test_a_refused_recipient_is_dead_at_once_and_its_letter_names_no_address(smt
     assert "ada@" not in letter.error + letter.traceback
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"to": "nobody", "template": "welcome"}, "to"),
-        ({"to": "", "template": "welcome"}, "to"),
-        ({"to": 5, "template": "welcome"}, "to"),
-        ({"to": "ada@mail.example\nBcc: eve@mail.example", "template": "welcome"}, "to"),
-        ({"to": "a" * 250 + "@mail.example", "template": "welcome"}, "to"),
-        ({"to": '"ada"@mail.example', "template": "password_reset"}, "to"),
-        ({"to": '"a\\da"@mail.example', "template": "password_reset"}, "to"),
-        ({"template": "welcome"}, "to"),
-        ({"to": "ada@mail.example", "template": "newsletter"}, "template"),
-        ({"to": "ada@mail.example"}, "template"),
-        ({"to": "ada@mail.example", "template": "welcome", "cc": "eve@mail.example"}, "cc"),
-    ],
-)
-def test_a_wrong_request_names_its_field_and_enqueues_nothing(body, field, facilities):
-    refused = Caller().refused("/emails", body)
-
-    assert list(refused) == [field]
-    assert waiting(facilities, "default") == waiting(facilities, "urgent") == 0
-
-
 def test_the_eleventh_welcome_mail_of_a_minute_waits(smtp, facilities, run_worker):
     caller = Caller()
 

@@ -72,14 +72,6 @@ def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
     assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "accepts no work: its memory is full"}
 
 
-def test_full_broker_counts_as_down_and_its_queues_are_still_told(full: None) -> None:
-    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, metrics_token="the-token")):
-        lines = Client().get("/metrics").content.decode().splitlines()
-
-    assert "switchyard_broker_up 0.0" in lines
-    assert 'switchyard_queue_depth{queue="slow",state="waiting"} 0.0' in lines
-
-
 def test_command_tells_of_a_full_broker_beside_the_queues(full: None) -> None:
     out, err = io.StringIO(), io.StringIO()
     call_command("switchyard", "queues", stdout=out, stderr=err)
@@ -121,23 +113,6 @@ def test_command_shows_what_is_wrong_and_what_to_do(
     assert ended.value.code == 1
     assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
     assert "CONFIG SET maxmemory-policy noeviction" in out.getvalue()
-
-
-def test_command_tells_the_same_as_json(evicting: None, facilities: Facilities) -> None:
-    out = io.StringIO()
-    with pytest.raises(SystemExit) as ended:
-        call_command("switchyard", "broker", "--json", stdout=out)
-
-    told = json.loads(out.getvalue())
-    assert (ended.value.code, told["ok"]) == (1, False)
-    assert [found["severity"] for found in told["findings"] if found["code"] == "evicting"] == ["error"]
-
-
-def test_command_says_as_json_that_nothing_is_wrong(facilities: Facilities) -> None:
-    out = io.StringIO()
-    call_command("switchyard", "broker", "--json", stdout=out)
-
-    assert json.loads(out.getvalue()) == {"ok": True, "findings": []}
 
 
 def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:
@@ -201,13 +176,6 @@ def test_command_tells_of_queues_of_another_type(facilities: Facilities, rabbitm
     assert code == 1
     assert printed.startswith("error: RabbitMQ refuses: 406") and queue in printed
     assert "SWITCHYARD_RABBITMQ_QUEUES" in printed
-
-
-def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:
-    err = io.StringIO()
-    call_command("switchyard", "queues", stdout=io.StringIO(), stderr=err)
-
-    assert "allkeys-lru" in err.getvalue()
 
 
 def test_refused_request_is_logged_with_the_servers_words(full: None, caplog: pytest.LogCaptureFixture) -> None:

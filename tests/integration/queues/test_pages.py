@@ -177,17 +177,6 @@ def test_an_end_that_is_no_time_is_refused_with_what_to_write(operator: Client, 
     assert not AuditEntry.objects.exists()
 
 
-def test_who_may_only_look_is_refused_and_nothing_changes_on_get(
-    watcher: Client, operator: Client, waiting: list[str]
-) -> None:
-    for url in (PAUSE, RESUME):
-        assert watcher.get(url).status_code == watcher.post(url, {"reason": "x"}).status_code == 403
-        assert operator.get(url).status_code == 200
-    assert "Pause default" not in text_of(watcher.get(PAGE))
-    assert "Paused" not in text_of(watcher.get(PAGE))
-    assert not AuditEntry.objects.exists()
-
-
 def test_a_queue_that_is_not_declared_is_not_found(operator: Client, facilities: Facilities) -> None:
     for name in ("switchyard-queue", "switchyard-queue-live", "switchyard-queue-pause", "switchyard-queue-resume"):
         assert operator.get(reverse(name, args=["default-retry"])).status_code == 404

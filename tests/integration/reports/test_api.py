@@ -41,32 +41,6 @@ def test_an_accepted_request_ends_as_a_pdf_and_the_second_one_finds_it_unchanged
     assert all(job["result_url"].endswith("/result") for job in jobs)
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"customer_id": 999_999, "month": "2026-10"}, "customer_id"),
-        ({"customer_id": 2**63 - 1, "month": "2026-10"}, "customer_id"),
-        ({"customer_id": 2**64, "month": "2026-10"}, "customer_id"),
-        ({"customer_id": "1", "month": "2026-10"}, "customer_id"),
-        ({"customer_id": True, "month": "2026-10"}, "customer_id"),
-        ({"customer_id": 1, "month": "2026-13"}, "month"),
-        ({"customer_id": 1, "month": "2026-00"}, "month"),
-        ({"customer_id": 1, "month": "2026-1"}, "month"),
-        ({"customer_id": 1, "month": "October"}, "month"),
-        ({"customer_id": 1, "month": 202610}, "month"),
-        ({"customer_id": 1, "month": "2026-10", "extra": 1}, "extra"),
-        ({"customer_id": 1}, "month"),
-    ],
-)
-def test_a_wrong_request_names_its_field_and_enqueues_nothing(body, field, facilities):
-    make_customer(pk=1)
-
-    refused = Caller().refused("/reports", body)
-
-    assert list(refused) == [field]
-    assert waiting(facilities) == 0
-
-
 @pytest.mark.parametrize(("month", "status"), [("2026-11", 202), ("2026-12", 422)])
 def test_the_running_month_has_a_statement_and_the_next_one_has_not(month, status, facilities):
     customer = make_customer()

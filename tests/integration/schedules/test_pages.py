@@ -109,20 +109,6 @@ def test_a_pause_needs_a_reason_and_an_end_in_the_future(operator, sweep):
     assert not ScheduleState.objects.filter(paused_at__isnull=False).exists()
 
 
-def test_pages_and_acts_need_their_rights_a_post_and_a_schedule(sweep, facilities):
-    nobody, viewer = client_with(), client_with("view_schedulestate")
-
-    assert [nobody.get(each).status_code for each in (LIST, address(""))] == [403, 403]
-    assert [viewer.get(each).status_code for each in (LIST, address(""))] == [200, 200]
-    acts = [address(act) for act in ("-run", "-pause", "-resume")]
-    assert [viewer.post(act, {"reason": "x"}).status_code for act in acts] == [403, 403, 403]
-    assert [viewer.get(act).status_code for act in acts] == [405, 405, 405]
-    shown = viewer.get(address("")).content.decode() + viewer.get(LIST).content.decode()
-    assert not [act for act in acts if act in shown]
-    assert viewer.get(address("", "gone")).status_code == 404
-    assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
-
-
 def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client):
     pauses.pause(sweep, who=WHO, reason="month end")
     ScheduleState.objects.update(missed=2, since=timezone.now())

@@ -60,34 +60,6 @@ def test_a_name_that_does_not_resolve_yet_is_taken(post):
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1/",
-        "http://localhost/",
-        "https://10.1.2.3/hook",
-        "http://[::1]/",
-        "http://169.254.169.254/latest/meta-data/",
-        "http://2130706433/",
-        "http://[::ffff:127.0.0.1]/",
-        "http://user:password@93.184.216.34/",
-        "http://93.184.216.34:6379/",
-        "ftp://93.184.216.34/",
-        "no url",
-        "",
-        "https://93.184.216.34/" + "a" * 2048,
-        None,
-        7,
-    ],
-)
-def test_a_url_that_must_not_be_called_is_refused(post, url):
-    response = post(ENDPOINTS, {"url": url, "events": ["invoice.paid"]})
-
-    assert response.status_code == 422
-    assert fields(response) == ["url"]
-    assert not Endpoint.objects.exists()
-
-
-@pytest.mark.parametrize(
     "events",
     [
         [],
@@ -113,14 +85,6 @@ def test_events_that_are_none_or_repeat_are_refused(post, events):
     assert response.status_code == 422
     assert fields(response)[0].startswith("events")
     assert not Endpoint.objects.exists()
-
-
-@pytest.mark.parametrize(
-    "body", [{"url": URL}, {"events": ["a"]}, {"url": URL, "events": ["a"], "secret": "mine"}, [], 1]
-)
-def test_a_body_of_another_shape_is_refused(post, body):
-    assert post(ENDPOINTS, body).status_code == 422
-    assert post(EVENTS, body).status_code == 422
 
 
 @pytest.mark.django_db(transaction=True)
@@ -152,43 +116,6 @@ def test_an_event_that_nobody_wants_is_accepted_and_sends_nothing(post, faciliti
 
     assert (response.status_code, response.json()) == (202, {"job_ids": []})
     assert waiting() == 0
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"event": "invoice.paid"},
-        {"event": "", "payload": {}},
-        {"event": "a b", "payload": {}},
-        {"event": "invoice.paid", "payload": []},
-        {"event": "invoice.paid", "payload": None},
-        {"event": "invoice.paid", "payload": "{}"},
-        {"event": "invoice.paid", "payload": {"a": "x" * 70_000}},
-        {"event": "invoice.paid", "payload": {"a": "x\0"}},
-        {"event": "invoice.paid", "payload": {}, "to": "me"},
-    ],
-)
-def test_an_event_that_is_none_is_refused_and_nothing_is_kept(post, facilities, body):
-    post(ENDPOINTS, {"url": URL, "events": ["invoice.paid"]})
-
-    response = post(EVENTS, body)
-
-    assert response.status_code == 422
-    assert not Event.objects.exists()
-    assert waiting() == 0
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b'{"event": "a", "payload": {"x": NaN}}', b"\xff", b"[" * 5000 + b"]" * 5000]
-)
-def test_a_body_that_is_no_json_is_refused(post, raw):
-    assert post(EVENTS, raw).status_code == 400
-
-
-def test_without_a_token_nothing_is_registered(client, db):
-    for path in (ENDPOINTS, EVENTS):
-        response = client.post(f"/api/v1{path}", b"{}", content_type="application/json")
-        assert response.status_code == 401
 
 
 def test_a_repeated_request_registers_its_endpoint_once(db):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from demo import work
-from demo.__main__ import line_console
-from demo.check import table
 from demo.sample import Job, Order, Seen
 from demo.work import WORK
 
@@ -63,30 +60,6 @@ def test_every_reset_must_have_been_mailed_exactly_once(world: World) -> None:
     assert not work.resets(world.order).as_expected
 
 
-def test_rate_limit_must_hold_exactly_what_is_over_it(world: World) -> None:
-    for number in range(10):
-        world.job(f"job-{number}")
-        world.mail("ada@example.com", f"<job-{number}.welcome@switchyard.example>")
-    for number in (10, 11):
-        world.job(f"job-{number}", "scheduled", reason="rate_limit")
-    assert work.welcomes(world.order).as_expected
-
-    world.job("job-12")
-
-    assert not work.welcomes(world.order).as_expected
-
-
-def test_delayed_job_must_not_start_early(world: World) -> None:
-    times = {"enqueued_at": "2026-11-20T08:00:00.000000Z", "started_at": "2026-11-20T08:00:19.000000Z"}
-    world.job("job", **times)
-    world.mail("later@readers.example", "<job.newsletter@switchyard.example>")
-    assert not work.scheduled(world.order).as_expected
-
-    world.job("job", **{**times, "started_at": "2026-11-20T08:00:20.100000Z"})
-
-    assert work.scheduled(world.order).as_expected
-
-
 def test_cancelled_job_must_have_sent_nothing(world: World) -> None:
     world.job("job", "cancelled")
     assert work.cancelled(world.order).as_expected
@@ -94,27 +67,6 @@ def test_cancelled_job_must_have_sent_nothing(world: World) -> None:
     world.mail("never@readers.example", "<job.newsletter@switchyard.example>")
 
     assert not work.cancelled(world.order).as_expected
-
-
-def test_result_must_be_the_kind_of_file_that_was_asked_for(world: World) -> None:
-    world.job("job")
-    world.files["job"] = b"<html>an error page</html>"
-    assert not work.files(world.order, b"%PDF-").as_expected
-
-    world.files["job"] = b"%PDF-1.7 ..."
-
-    assert work.files(world.order, b"%PDF-") == Seen("1 succeeded, 1 as asked for", as_expected=True)
-
-
-def test_export_must_have_a_line_for_every_invoice_and_a_head(world: World) -> None:
-    world.job("job")
-    world.rows["shop.Invoice"] = 2
-    world.files["job"] = b"number\r\n1\r\n"
-    assert not work.export_csv(world.order).as_expected
-
-    world.files["job"] = b"number\r\n1\r\n2\r\n"
-
-    assert work.export_csv(world.order).as_expected
 
 
 def test_payment_that_was_sent_twice_must_be_booked_once(world: World) -> None:
@@ -140,16 +92,6 @@ def test_healthy_endpoint_must_get_each_delivery_once_and_signed(world: World) -
     assert not work.healthy(world.order).as_expected
 
 
-def test_flaky_endpoint_must_have_failed_first(world: World) -> None:
-    world.job("job", attempts=1)
-    assert not work.flaky(world.order).as_expected
-
-    world.job("job", attempts=2)
-    world.arrive("/flaky", 500)
-
-    assert work.flaky(world.order).as_expected
-
-
 def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World) -> None:
     world.job("job", "dead", reason="exhausted", attempts=6)
     world.rows["switchyard_dead_letters.DeadLetter"] = 1
@@ -164,27 +106,5 @@ def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World)
     assert not work.broken(world.order).as_expected
 
 
-def test_endpoint_that_is_gone_must_be_disabled_after_one_request(world: World) -> None:
-    world.job("job", "dead", reason="permanent")
-    world.arrive("/gone", 410)
-    world.mail("operations@switchyard.example", "<alert-1-0@switchyard>", "deliver_webhook gave up: PermanentFailure")
-    assert not work.gone(world.order).as_expected
-
-    world.rows["webhooks.Endpoint"] = 1
-
-    assert work.gone(world.order).as_expected
-
-
 def test_before_anything_was_sent_nothing_but_what_needs_no_work_is_as_expected(world: World) -> None:
     assert not [row.what for row in WORK if row.look(world.order).as_expected]
-
-
-def test_table_shows_expected_against_seen(capsys: pytest.CaptureFixture[str]) -> None:
-    found = [Seen("as it should be", as_expected=True, seconds=1.25) for _ in WORK]
-    found[[row.what for row in WORK].index("5 password resets")] = Seen("nothing sent yet", as_expected=False)
-
-    line_console(sys.stdout).print(table(found), soft_wrap=False)
-
-    lines = capsys.readouterr().out.splitlines()
-    assert any("5 password resets" in line and "nothing sent yet" in line and "NO" in line for line in lines)
-    assert any("reconciliation" in line and "1.2" in line and "ok" in line for line in lines)

@@ -47,11 +47,6 @@ def files(parts: tuple[str, ...] = MAIN + FAILURE) -> set[Path]:
     return {step.path for step in STEPS if step.part in parts}
 
 
-def counted() -> tuple[int, int]:
-    """Return how many files the way has without and with a failure."""
-    return len(files(MAIN)), len(files())
-
-
 def passed_over() -> tuple[str, ...]:
     """Return the files and folders that the page leaves out, each with its reason."""
     section = PAGE.split("\n## Passed over\n")[1].split("\n## ")[0]

@@ -41,23 +41,15 @@ def test_the_list_shows_the_newest_mail_first(admin_client, box):
     assert page.index("Second") < page.index("First")
 
 
-def test_the_list_can_be_searched_and_turned(admin_client, box):
-    for number in range(mailbox.PAGE_MAILS + 1):
+def test_the_list_can_be_searched(admin_client, box):
+    for number in range(mailbox.SHOWN_MAILS + 1):
         put(box, subject=f"Mail number {number:03d}", to=f"a{number}@mail.example")
 
-    first = admin_client.get("/admin/mail/mailbox/").content.decode()
-    second = admin_client.get("/admin/mail/mailbox/", {"page": "2"}).content.decode()
-    found = admin_client.get("/admin/mail/mailbox/", {"q": "A7@mail"}).content.decode()
+    found = admin_client.get("/admin/mail/mailbox/", {"q": "A0@mail"}).content.decode()
 
-    assert "Mail number 000" not in first
-    assert "Mail number 000" in second
-    assert "Mail number 007" in found
+    assert "Mail number 000" not in admin_client.get("/admin/mail/mailbox/").content.decode()
+    assert "Mail number 000" in found
     assert "Mail number 008" not in found
-
-
-@pytest.mark.parametrize("number", ["-1", "0", "x", "99999999999999999999", "²", ""])
-def test_any_page_number_is_answered(admin_client, box, number):
-    assert admin_client.get("/admin/mail/mailbox/", {"page": number}).status_code == 200
 
 
 def test_an_empty_mailbox_says_what_would_fill_it(admin_client, box):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import timeit
-
 import dramatiq
 import pytest
 from dramatiq import Message
@@ -15,8 +12,6 @@ from structlog.testing import capture_logs
 
 from switchyard.middleware.arguments import call_of, knows
 from switchyard.middleware.parking import MOST_LOGGED, Parking
-
-MOST_S = 20e-6  # of processor time; one on a machine that does nothing else, and 50 if it looked at the signature anew
 
 
 @pytest.fixture
@@ -95,19 +90,3 @@ def test_the_line_of_an_unknown_actor_says_to_restart_the_pools(broker: StubBrok
         "actor new: no worker of its queue has this actor; where its app is installed, restart the pools, "
         "which load code when they start, and the job runs by itself; after 10 minutes it becomes a dead letter"
     )
-
-
-def test_looking_at_a_message_that_fits_costs_next_to_nothing(broker: StubBroker) -> None:
-    class NoTransport:
-        """Nothing is to be moved."""
-
-    parking, held = Parking(transport=NoTransport()), MessageProxy(message("report", "May"))  # type: ignore[arg-type]
-
-    took_s = [
-        timeit.timeit(lambda: parking.before_process_message(broker, held), timer=time.thread_time, number=2_000)
-        / 2_000
-        for _ in range(5)
-    ]
-
-    print(f"{min(took_s) * 1e6:.2f} µs")
-    assert min(took_s) < MOST_S

@@ -25,12 +25,3 @@ def test_bounds_end_where_the_next_month_begins():
 def test_the_last_month_of_the_calendar_has_no_bounds():
     with pytest.raises(ValueError, match="no day follows it"):
         months.bounds("9999-12")
-
-
-def test_going_back_crosses_the_turn_of_a_year():
-    assert months.later(datetime.date(2026, 2, 1), -12) == datetime.date(2025, 2, 1)
-    assert months.later(datetime.date(2026, 1, 1), -1) == datetime.date(2025, 12, 1)
-
-
-def test_a_day_knows_its_month():
-    assert months.month_of(datetime.date(2026, 3, 31)) == "2026-03"

@@ -17,12 +17,6 @@ def test_an_id_that_no_customer_has_finds_none(customer_id):
     assert queries.customer_or_none(customer_id) is None
 
 
-def test_a_customer_is_found_by_id():
-    customer = make_customer()
-
-    assert queries.customer_or_none(customer.pk) == customer
-
-
 def test_a_months_invoices_are_those_issued_in_it_by_that_customer(django_assert_num_queries):
     customer = make_customer()
     make_invoice(customer, issued_on="2026-09-30")
