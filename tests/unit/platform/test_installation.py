@@ -109,14 +109,6 @@ def test_an_app_of_dramatiq_beside_ours_is_named(app: str, monkeypatch: pytest.M
         DramatiqConfig.broker_settings()
 
 
-def test_a_project_without_the_admin_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    dead_letters = installed_apps.get_app_config("switchyard_dead_letters")
-    monkeypatch.setattr(installed_apps, "is_installed", lambda name: name != "django.contrib.admin")
-
-    with pytest.raises(ImproperlyConfigured, match=r'^INSTALLED_APPS lacks "django\.contrib\.admin".* add it'):
-        dead_letters.ready()
-
-
 @pytest.mark.parametrize(
     ("declared", "fact"),
     [
