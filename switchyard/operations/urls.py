@@ -18,7 +18,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", views.healthz, name="switchyard-healthz"),
     path("readyz", views.readyz, name="switchyard-readyz"),
 ]
-_ROOM = [
+_ROOM: list[URLPattern | URLResolver] = [
     path("admin/operations/", room_view(overview_views.overview), name="switchyard-operations"),
     path("admin/operations/live/", room_view(overview_views.live), name="switchyard-operations-live"),
     path("admin/operations/workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
