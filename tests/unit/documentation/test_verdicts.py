@@ -1,4 +1,4 @@
-"""The page of verdicts: its situations are those that the tests make, its precedence is the table in the code."""
+"""The page of verdicts: its situations are those that the tests make."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from switchyard.operations.findings.precedence import PRECEDENCE, Rank
 from tests.unit.documentation.pages import read
 from tests.verdicts.situations import SITUATIONS, Situation
 
@@ -20,13 +19,6 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def row_of(rank: Rank) -> list[str]:
-    explains = "everything" if rank.ends else ", ".join(f"`{name}`" for name in rank.explains)
-    if rank.same:
-        explains += " of its own subject"
-    return [f"`{rank.name}`", rank.label, rank.level or "its severity", explains or "–"]
-
-
 def test_the_page_lists_every_situation_that_is_made() -> None:
     assert [row[0] for row in rows("Situations")] == [situation.title for situation in SITUATIONS]
 
@@ -37,8 +29,3 @@ def test_a_situation_is_said_as_the_page_says(situation: Situation) -> None:
 
     assert re.search(situation.sentence, row[1])
     assert float(row[2]) == situation.within_s
-    assert re.fullmatch(situation.button, row[3].replace("–", ""))
-
-
-def test_the_page_has_the_precedence_of_the_code() -> None:
-    assert rows("Precedence") == [row_of(rank) for rank in PRECEDENCE]
