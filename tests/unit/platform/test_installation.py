@@ -190,14 +190,6 @@ def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module
     assert (found.id, found.obj, found.hint) == ("switchyard.E030", "MIDDLEWARE", f'Write "{module}.{name}".')
 
 
-def test_the_middleware_that_a_project_may_leave_out_is_named_with_the_missing_one() -> None:
-    with override_settings(MIDDLEWARE=["switchyard.frame.silent_database.SilentDatabase"]):
-        (found,) = addresses()
-
-    assert 'perhaps "switchyard.jobs.request_origin.request_origin", which names the request' in str(found.hint)
-    assert "SilentDatabase" not in str(found.hint)
-
-
 def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: Any) -> None:
     class Own(Retries):
         """Of the project: it stays."""

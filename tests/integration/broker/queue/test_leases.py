@@ -280,10 +280,6 @@ def test_a_server_that_was_never_there_is_no_error() -> None:
     assert keeper.seconds_to_next() > 0
 
 
-def test_an_owner_is_a_childs_consumer_of_a_lane() -> None:
-    assert owner_of("slow.host.1.x.1.1", RETRY) == "slow.host.1.x.1.1/retry"
-
-
 def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper: LeaseKeeper, family: QueueOperations) -> None:
     keeper.adopt("child")
     before_s = keeper.leased_until_s("child")
