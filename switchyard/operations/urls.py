@@ -9,9 +9,12 @@ from __future__ import annotations
 from django.apps import apps as installed_apps
 from django.urls import URLPattern, URLResolver, include, path
 
-from switchyard.console.room_view import room_view
-from switchyard.operations import overview_views, views, worker_views
-from switchyard.operations.instructions import views as instruction_views
+from switchyard.console.room_view import Views, room_view
+
+overview_views = Views("switchyard.operations.overview_views")
+views = Views("switchyard.operations.views")
+worker_views = Views("switchyard.operations.worker_views")
+instruction_views = Views("switchyard.operations.instructions.views")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", views.metrics, name="switchyard-metrics"),
