@@ -56,4 +56,3 @@ def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
     assert everything - without_redis == {name for name in everything if needs_redis(name)}
     assert everything - without_rabbitmq == {name for name in everything if needs_rabbitmq(name)}
     assert any(name.endswith("[atomic]") for name in without_redis & without_rabbitmq)
-    assert any("test_the_redis_beside_the_interpreter" in name for name in without_redis)
