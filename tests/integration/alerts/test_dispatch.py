@@ -57,7 +57,7 @@ def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups: AlertG
         wait_for(lambda: services.dispatch_due() or sum(body["new"] for body in receiver.bodies) == 1_000)
         wait_for(lambda: services.dispatch_due() == 0 and receiver.bodies[-1]["count"] == 1_000)
 
-    assert len(receiver.bodies) <= 10
+    assert len(receiver.bodies) <= 12  # one a dispatch above, and what came since
     assert sum(body["new"] for body in receiver.bodies) == 1_000
     assert Alert.objects.get().count == 1_000
 
