@@ -11,7 +11,7 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         from apps.billing.checks import check_payment_secret
         from apps.billing.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.retention.kinds import register
 
         checks.register(check_payment_secret, "switchyard")
         register(KIND)

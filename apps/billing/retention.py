@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import Q
 
 from apps.billing.models import EventState, PaymentEvent
-from switchyard.retention.kinds import RetentionKind
+from apps.retention.kinds import RetentionKind
 
 KIND = RetentionKind(
     name="payment_events",

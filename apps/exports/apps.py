@@ -9,6 +9,6 @@ class ExportsConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.exports.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.retention.kinds import register
 
         register(KIND)

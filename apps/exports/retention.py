@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from apps.exports.models import Export
-from switchyard.retention.file_rows import kind_of_file_rows
+from apps.retention.file_rows import kind_of_file_rows
 
 KIND = kind_of_file_rows(Export, name="exports", title="Exports", content="Exported files", age="created_at")

@@ -11,7 +11,7 @@ class MailConfig(AppConfig):
     def ready(self) -> None:
         from apps.mail.checks import check_reset_retries
         from apps.mail.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.retention.kinds import register
 
         checks.register(check_reset_retries, "switchyard")
         register(KIND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.reports.models import Report
-from switchyard.retention.file_rows import kind_of_file_rows
+from apps.retention.file_rows import kind_of_file_rows
 
 KIND = kind_of_file_rows(
     Report,

@@ -10,14 +10,14 @@ from email.utils import parsedate_to_datetime
 import structlog
 from django.utils import timezone
 
+from apps.outbound.addresses import read_url
+from apps.outbound.http import ForbiddenAddress, OutboundError, Response, send
 from apps.webhooks import queries, services, signing
 from apps.webhooks.errors import DeliveryFailed
 from apps.webhooks.models import Delivery, DeliveryState
 from apps.webhooks.services import AttemptOutcome
 from switchyard.broker import clock
 from switchyard.middleware.errors import PermanentFailure, RetryLater
-from switchyard.outbound.addresses import read_url
-from switchyard.outbound.http import ForbiddenAddress, OutboundError, Response, send
 
 DEADLINE_S = 10.0
 MAX_RESPONSE_BYTES = 64 * 1024

@@ -45,6 +45,5 @@ urlpatterns = [
     path("", include("switchyard.actors.urls")),
     path("", include("switchyard.audit.urls")),
     path("", include("switchyard.bulk.urls")),
-    path("", include("switchyard.retention.urls")),
     path("", include("switchyard.frame.urls")),
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
@@ -22,7 +20,7 @@ pytestmark = pytest.mark.django_db
 def allow(settings):
     def let(listener) -> str:
         allowed = frozenset({("127.0.0.1", listener.port)})
-        settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+        settings.ALLOWED_PRIVATE_ADDRESSES = allowed
         return listener.url
 
     return let

@@ -54,17 +54,10 @@ def test_audit_log_is_kept_for_a_year_or_as_many_days_as_are_set() -> None:
     assert read({}, {"SWITCHYARD_AUDIT_DAYS": "90"}).audit_days == 90
 
 
-def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
-    assert read({}).retention_days == {}
-    assert read({"RETENTION_DAYS": {"mails": 90, "reports": 0}}).retention_days == {"mails": 90}
-    assert read({}, {"SWITCHYARD_RETENTION_DAYS": "a=1, b=2"}).retention_days == {"a": 1, "b": 2}
-
-
 def test_values_may_be_those_of_python() -> None:
-    found = read({"ALERT_URLS": ["log:"], "ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1:80"], "METRICS_DIR": Path("/m")})
+    found = read({"ALERT_URLS": ["log:"], "METRICS_DIR": Path("/m")})
 
     assert found.alert_urls == ("log:",)
-    assert found.allowed_private_addresses == {("10.0.0.1", 80)}
     assert found.metrics_dir == Path("/m")
 
 
@@ -88,14 +81,8 @@ def test_a_topology_is_named_or_given() -> None:
         ({"CONFIGURE_LOGGING": "yes"}, 'SWITCHYARD["CONFIGURE_LOGGING"]', "neither True nor False"),
         ({"METRICS_DIR": 3}, 'SWITCHYARD["METRICS_DIR"]', "not a path"),
         ({"ALERT_URLS": {"log:"}}, 'SWITCHYARD["ALERT_URLS"]', "no list of strings"),
-        ({"ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1"]}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no host:port"),
-        ({"ALLOWED_PRIVATE_ADDRESSES": 3}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no list of host:port"),
         ({"PUBLIC_URL": "yard"}, 'SWITCHYARD["PUBLIC_URL"]', "no web address"),
         ({"AUDIT_DAYS": 0}, 'SWITCHYARD["AUDIT_DAYS"]', "no number from 1 to 36,500"),
-        ({"RETENTION_DAYS": 30}, 'SWITCHYARD["RETENTION_DAYS"]', "is a int, not days by name"),
-        ({"RETENTION_DAYS": "mails"}, 'SWITCHYARD["RETENTION_DAYS"]', "'mails' is no name with its days"),
-        ({"RETENTION_DAYS": "mails=1 mails=2"}, 'SWITCHYARD["RETENTION_DAYS"]', "names mails twice"),
-        ({"RETENTION_DAYS": {"mails": -1}}, 'SWITCHYARD["RETENTION_DAYS"], mails', "no number from 0 to 36,500"),
         ({"LOG_FORMAT": "xml"}, 'SWITCHYARD["LOG_FORMAT"]', "'xml'"),
     ],
 )

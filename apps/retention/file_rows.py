@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Model, Sum
 
-from switchyard.retention.kinds import RetentionKind
+from apps.retention.kinds import RetentionKind
 
 
 def kind_of_file_rows(model: type[Model], *, name: str, title: str, content: str, age: str) -> RetentionKind:
