@@ -7,8 +7,7 @@ from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
 
 from apps.webhooks import delivering, services
-from apps.webhooks.delivering import deliver
-from apps.webhooks.errors import DeliveryFailed
+from apps.webhooks.delivering import DeliveryFailed, deliver
 from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.integration.outbound.listener import answering, flooding, listening
