@@ -48,10 +48,10 @@ def work(run: int, *, for_s: float, clock: Callable[[], float] = time.monotonic)
             try:
                 if not state.done and not _work_on(kind, state, run, is_over):
                     return False
-            except (OSError, NotImplementedError) as error:  # the latter of a storage that lists no files
+            except OSError as error:
                 log.warning("retention stopped", kind=kind.name, error=str(error))
                 removal.note(kind, run=run, done=True, error=(str(error) or type(error).__name__)[:300])
-                failed = error if isinstance(error, OSError) else failed
+                failed = error
     except removal.LaterRun:
         log.info("retention ended: a later run has begun", run=run)
         return True
