@@ -13,10 +13,10 @@ from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 
+from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys.keys import Keys
-from switchyard.broker.rabbit.unique_claims import UniqueClaims
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
@@ -74,7 +74,7 @@ from switchyard.setting_values import refuse_without_driver
 from switchyard.workers.metrics.restoring import keep_files, name_files
 
 if TYPE_CHECKING:
-    from switchyard.broker.rabbit.broker import RabbitBroker
+    from switchyard.addons.rabbitmq.broker import RabbitBroker
 
 STORES_REFUSED_S = 0.3
 
@@ -163,10 +163,10 @@ def build_rabbit_yard(
     """Return a broker for a yard on a RabbitMQ server; ``client`` is of the server beside it.
 
     Args:
-        options: For :class:`switchyard.broker.rabbit.broker.RabbitBroker`; the others are as in :func:`build_yard`.
+        options: For :class:`switchyard.addons.rabbitmq.broker.RabbitBroker`; the others are as in :func:`build_yard`.
     """
-    from switchyard.broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
-    from switchyard.broker.rabbit.transport import RabbitTransport
+    from switchyard.addons.rabbitmq.broker import RabbitBroker  # pika is installed where it is used
+    from switchyard.addons.rabbitmq.transport import RabbitTransport
 
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)

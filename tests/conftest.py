@@ -39,7 +39,7 @@ from tests.on_both_databases import HISTORY, PATHS
 from tests.spread_keys import watch_calls
 
 if TYPE_CHECKING:
-    from tests.rabbit import RabbitServer
+    from tests.addons.rabbitmq.server import RabbitServer
 
 # The same examples in every run, and none that fails because the machine is busy.
 hypothesis_settings.register_profile("yard", deadline=None, derandomize=True, database=None)
@@ -159,7 +159,7 @@ def valkey(valkey_url: str, switchyard_real_broker: None) -> Iterator[redis.Redi
 @pytest.fixture(scope="session")
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
     """A real RabbitMQ server, started when the first test asks for it."""
-    from tests.rabbit import RabbitServer
+    from tests.addons.rabbitmq.server import RabbitServer
 
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server

@@ -28,7 +28,7 @@ def plain() -> RedisBroker:
 
 def plain_on_rabbitmq() -> Any:
     """Return the broker on RabbitMQ as stock Dramatiq would use it."""
-    from switchyard.broker.rabbit.broker import RabbitBroker
+    from switchyard.addons.rabbitmq.broker import RabbitBroker
 
     calls = calls_on(connect(os.environ["BENCH_URL"]))
     broker = RabbitBroker(RABBITMQ_URL, calls, Keys("bench"))

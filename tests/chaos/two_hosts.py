@@ -22,7 +22,7 @@ from tests.environment import SERVER
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
-    from tests.rabbit import RabbitServer
+    from tests.addons.rabbitmq.server import RabbitServer
 
 FAULTS: Final = ("cut", "killed", "ahead", "behind")
 WRONG_S: Final = {"ahead": 61, "behind": -61}

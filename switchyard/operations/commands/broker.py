@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
 from switchyard.broker.health.server import ServerFinding
 from switchyard.conf import switchyard_settings
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import show_examples
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.middleware.logs import printable
-from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
 from switchyard.workers.broker_watch import make_watch
 
 EXAMPLES = """examples:

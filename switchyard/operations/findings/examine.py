@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
+from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
 from switchyard.operations.findings import (
     absent_pools,
     actors,
@@ -30,7 +31,6 @@ from switchyard.operations.findings.failures import SERVERS, findings_of, found_
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers.causes import GROUP as BROKER
 from switchyard.operations.findings.servers.look import look_at_servers
-from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
 from switchyard.operations.findings.servers.sentinels import look_at_sentinels
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 

@@ -12,11 +12,11 @@ from typing import cast
 
 import redis
 
+from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, decode
 from switchyard.broker.admin.look_through import fields_of
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
 from switchyard.broker.keys.queue_keys import ALL_LANES, QueueKeys
-from switchyard.broker.rabbit.lapse_records import KEPT_MS, decode
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.cluster_client import each_server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dramatiq.broker import Broker
 
+from switchyard.addons.rabbitmq.leases import RabbitLeases
 from switchyard.broker.queue.lease_steps import TICK_S
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.access import calls_on
@@ -12,7 +13,6 @@ from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.supervised_broker import SupervisedBroker
 from switchyard.broker.topology import Pool, Yard
 from switchyard.workers.supervisor.leases import ChildLeases, Served
-from switchyard.workers.supervisor.rabbit_leases import RabbitLeases
 
 
 def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLeases:

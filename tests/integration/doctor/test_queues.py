@@ -9,11 +9,11 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
+from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, LapseRecord
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.results import Entry
-from switchyard.broker.rabbit.lapse_records import KEPT_MS, LapseRecord
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings import held, lateness, queues, snapshot
 from switchyard.operations.findings.facts import facts_of_snapshot

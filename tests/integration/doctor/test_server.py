@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from project.topology import YARD
+from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
 from switchyard.broker.health.keyspace_id import KeyspaceId
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
@@ -22,11 +23,10 @@ from switchyard.operations.findings.failures import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers import node
 from switchyard.operations.findings.servers.look import look_at_servers
-from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure, of
-from tests.rabbit import RabbitServer
 from tests.tls import Authority
 
 

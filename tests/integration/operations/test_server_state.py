@@ -20,8 +20,8 @@ from switchyard.operations import api
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.server_state import ServerState, read_server_state
 from switchyard.operations.timeouts import TimedCall
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.factories.callers import Caller
-from tests.rabbit import RabbitServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -23,7 +23,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.conf import declared_yard
 from switchyard.queues.printing import REFUSALS_SHOWN
 from switchyard.queues.stock_leftovers import leftover_lines
-from tests.rabbit import RabbitServer
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -10,10 +10,10 @@ import pytest
 
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.chaos.server import server_binary
 from tests.integration.project.url_table import ROUTES, Row
 from tests.integration.serving.guarded_yard import Browser, GuardedYard
-from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
 
 # Server, role that runs the history writer, and broker.

@@ -79,6 +79,6 @@ def worker_url(cluster: ClusterUnderTest) -> str:
 
 def rabbit_subject(client: redis.Redis, url: str, kind: str) -> Subject:
     """Return the transport on RabbitMQ; its module needs pika, which the others do without."""
-    from tests.integration.broker.conformance.rabbit import Rabbit
+    from tests.addons.rabbitmq.conformance.subject import Rabbit
 
     return Rabbit(client, url, kind)

@@ -1,0 +1,39 @@
+"""Moves on RabbitMQ: a confirmed copy at the new place, then the acknowledgement of the held message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+
+from switchyard.addons.rabbitmq.broker import RabbitBroker
+from switchyard.addons.rabbitmq.majority import confirms
+from switchyard.broker.held_message import moved_copy
+from switchyard.broker.portable_transport import PortableTransport
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.topology import Yard
+
+
+class RabbitTransport(PortableTransport):
+    """:class:`switchyard.broker.portable_transport.PortableTransport` with isolated runs and the server's figures."""
+
+    def __init__(
+        self, broker: RabbitBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
+    ) -> None:
+        super().__init__(broker, yard, dead_lists, quarantine, records)
+        self._rabbit = broker
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Put a copy into the isolated lane of its queue."""
+        lane = self._yard.queue_of(held.queue_name).alone_lane
+        self._rabbit.declare_queue(lane)
+        self._rabbit.publish(moved_copy(held, lane, {}), lane)
+        held.moved = True  # type: ignore[union-attr]
+        return True
+
+    def confirms(self) -> bool:
+        """Return whether the server's quorum queues confirm, see :func:`switchyard.addons.rabbitmq.majority.confirms`."""
+        return confirms(self._rabbit.publishers, self._rabbit.server_queues)
