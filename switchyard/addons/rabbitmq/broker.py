@@ -207,6 +207,12 @@ class RabbitBroker(RabbitmqBroker):
         except KeyError:
             raise QueueNotFound(queue_name) from None
 
+    def make_leases(self, *arguments: Any) -> Any:
+        """Return the leases of a pool's children, see :class:`switchyard.addons.rabbitmq.leases.RabbitLeases`."""
+        from switchyard.addons.rabbitmq.leases import RabbitLeases  # of supervisors
+
+        return RabbitLeases(*arguments, keys=self.keys, count=self.count)
+
     def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
         """Return how many messages are ready in queues of the server, see :class:`QueueFigures`."""
         return self.figures.count(names)

@@ -9,9 +9,7 @@ from switchyard.conf import SwitchyardSettings
 
 def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:
     """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest."""
-    if not own.rabbitmq_url:
-        return []
-    most_s = own.rabbitmq_consumer_timeout_s / 2
+    most_s = own.place_options["consumer_timeout_s"] / 2
     return [
         Error(
             f"its hard limit of {queue.hard_limit_ms / 1000:g} s is over {most_s:g} s, half of RabbitMQ's "

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
@@ -15,7 +15,6 @@ from dramatiq.common import current_millis, q_name
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, unavailable
-from switchyard.addons.rabbitmq.consuming import ConsumingRabbitBroker
 from switchyard.addons.rabbitmq.held import RabbitMessage, ends_suspicion, id_of, is_unstarted, read
 from switchyard.addons.rabbitmq.later_deliveries import LaterDeliveries
 from switchyard.addons.rabbitmq.outgoing import Outgoing
@@ -29,6 +28,9 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Lease
 from switchyard.broker.worker.cancellations import POLL_CANCELLATIONS_S
+
+if TYPE_CHECKING:
+    from switchyard.addons.rabbitmq.broker import RabbitBroker
 
 CHECK_OLD_S: Final = 1.0
 
@@ -48,7 +50,7 @@ class RabbitConsumer(DramatiqConsumer):
     """
 
     def __init__(
-        self, broker: ConsumingRabbitBroker, family: QueueOperations, lane: str, *, prefetch: int, timeout_ms: int
+        self, broker: RabbitBroker, family: QueueOperations, lane: str, *, prefetch: int, timeout_ms: int
     ) -> None:
         self._broker, self._family, self._lane = broker, family, lane
         self._holds_delayed = lane != q_name(lane)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 
@@ -26,7 +27,7 @@ class LongDelays:
 
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
         self._calls = calls
-        self._keys = keys
+        self._keys = RabbitKeys(keys.prefix)
 
     def add(self, lane: str, message_id: str, body: bytes, *, delay_ms: int) -> None:
         """Store a message of a lane, due in ``delay_ms``.

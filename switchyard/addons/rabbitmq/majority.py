@@ -30,6 +30,12 @@ ASKED_S: Final = 1.9
 # Each try after an error is a connection of its own.
 PAUSE_S: Final = 0.2
 NOT_FOUND: Final = 404
+# Why a server without a majority accepts no work, and the remedy.
+UNCONFIRMED: Final = (
+    "its quorum queues confirm nothing, as when most nodes of RabbitMQ are away",
+    "Start the nodes that are away: `rabbitmqctl cluster_status`, on a node that is left, names those that run. Work "
+    "then resumes by itself: what waits and what was confirmed is not lost.",
+)
 # All of :func:`ask`, with time to close its connections.
 TOGETHER_S: Final = 3.5
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, LapseRecord, decode
 from switchyard.addons.rabbitmq.publication import NO_NUMBER, Publication
 from switchyard.broker.clock import now_ms
@@ -61,13 +62,12 @@ class Redeliveries:
     """
 
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
-        self._calls = calls
-        self._keys = keys
+        self._calls, self._keys, self._own_keys = calls, keys, RabbitKeys(keys.prefix)
         self._host = socket.gethostname()
 
     def note_crash(self, message_id: str, cause: str, *, counts: bool = True) -> None:
         """Note that a message was running when its worker crashed."""
-        key = self._keys.redelivered(message_id)
+        key = self._own_keys.redelivered(message_id)
         self._calls.pipeline(
             [("HINCRBY", key, "crashes", int(counts)), ("HSET", key, "cause", cause), ("EXPIRE", key, KEPT_S)]
         )
@@ -81,7 +81,7 @@ class Redeliveries:
         for message_id, number in ended:
             if number == NO_NUMBER:
                 continue
-            key = self._keys.redelivered(message_id)
+            key = self._own_keys.redelivered(message_id)
             commands += [("HSET", key, b"ended:" + number, 1), ("EXPIRE", key, KEPT_S)]
         if commands:
             self._calls.pipeline(commands)
@@ -98,7 +98,7 @@ class Redeliveries:
         """Note publications, by their marks, that go back to the server and have ended no pool."""
         if not marks:
             return
-        now, key = now_ms(), self._keys.returned()
+        now, key = now_ms(), self._own_keys.returned()
         scores: list[int] = [word for mark in marks for word in (now, mark)]
         old = "ZREMRANGEBYSCORE", key, "-inf", now - KEPT_MS
         self._calls.pipeline([("ZADD", key, *scores), old, ("EXPIRE", key, KEPT_S)])
@@ -113,7 +113,7 @@ class Redeliveries:
     def forget_return_or_log(self, mark: int) -> None:
         """Remove such a note; where the server does not answer, the next end of the message's pool is not counted."""
         try:
-            self._calls.command("ZREM", self._keys.returned(), mark)
+            self._calls.command("ZREM", self._own_keys.returned(), mark)
         except BrokerError as error:
             logger.warning("publication %d starts, and an end of its pool will not be counted: %s", mark, error)
 
@@ -141,8 +141,8 @@ class Redeliveries:
         """
         reads: list[Sequence[Any]] = []
         for publication, queue, _ in deliveries:
-            reads.append(("HGETALL", self._keys.redelivered(publication.id)))
-            reads.append(("ZSCORE", self._keys.returned(), publication.mark))
+            reads.append(("HGETALL", self._own_keys.redelivered(publication.id)))
+            reads.append(("ZSCORE", self._own_keys.returned(), publication.mark))
             reads.append(("HGET", self._keys.queue(queue).suspects, publication.id))
         answers = iter(self._calls.pipeline(reads))
         now, found, changes = now_ms(), list[RedeliveryRecord](), list[Sequence[Any]]()
@@ -155,9 +155,9 @@ class Redeliveries:
             if note is not None and note != before:
                 changes += self._suspect(queue, id_, note)
             if returned is not None:
-                changes.append(("ZREM", self._keys.returned(), delivery.publication.mark))
+                changes.append(("ZREM", self._own_keys.returned(), delivery.publication.mark))
             if record.cause:
-                changes.append(("HDEL", self._keys.redelivered(id_), "cause"))
+                changes.append(("HDEL", self._own_keys.redelivered(id_), "cause"))
             lapses = note.lapses if note is not None else None
             found.append(RedeliveryRecord(record.crashes, record.cause, record.ended, lapses))
         self._calls.pipeline(changes)

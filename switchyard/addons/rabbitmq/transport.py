@@ -8,7 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
-from switchyard.addons.rabbitmq.majority import confirms
+from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
 from switchyard.broker.held_message import moved_copy
 from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.stores.dead_lists import DeadLists
@@ -34,6 +34,6 @@ class RabbitTransport(PortableTransport):
         held.moved = True  # type: ignore[union-attr]
         return True
 
-    def confirms(self) -> bool:
-        """Return whether the server's quorum queues confirm, see :func:`switchyard.addons.rabbitmq.majority.confirms`."""
-        return confirms(self._rabbit.publishers, self._rabbit.server_queues)
+    def refusal(self) -> tuple[str, str]:
+        """Ask whether the quorum queues confirm, see :func:`switchyard.addons.rabbitmq.majority.confirms`."""
+        return ("", "") if confirms(self._rabbit.publishers, self._rabbit.server_queues) else UNCONFIRMED

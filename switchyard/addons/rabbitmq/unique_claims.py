@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from dramatiq.message import Message
 
+from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords
 
-CLAIM: Final = script("unique_claim", folder="")
+CLAIM_FILE: Final = str(Path(__file__).with_name("unique_claim"))
+CLAIM: Final = script(CLAIM_FILE, folder="")
 # A job without a record counts as unfinished for so long after it was sent: its record may be on its way.
 UNRECORDED_MS: Final = 10_000
 # Options of a message that is not sent for the first time.
@@ -26,7 +29,7 @@ class UniqueClaims:
     """
 
     def __init__(self, calls: RedisCalls, keys: Keys, records: JobRecords) -> None:
-        self._calls, self._keys, self._records = calls, keys, records
+        self._calls, self._keys, self._records = calls, RabbitKeys(keys.prefix), records
 
     def holder_of(self, message: Message[Any], lane: str) -> str:
         """Claim the unique key of a new message, and return the id of the message that holds it.

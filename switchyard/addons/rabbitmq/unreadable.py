@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dramatiq.common import q_name
 from dramatiq.message import Message
 
-from switchyard.addons.rabbitmq.consuming import ConsumingRabbitBroker
 from switchyard.addons.rabbitmq.outgoing import Outgoing
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.quarantine import Quarantine
+
+if TYPE_CHECKING:
+    from switchyard.addons.rabbitmq.broker import RabbitBroker
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -36,7 +38,7 @@ class UnreadableDeliveries:
         found: Those that are not in the quarantine yet.
     """
 
-    def __init__(self, broker: ConsumingRabbitBroker, family: QueueOperations, lane: str, outgoing: Outgoing) -> None:
+    def __init__(self, broker: RabbitBroker, family: QueueOperations, lane: str, outgoing: Outgoing) -> None:
         self._broker, self._family, self._lane, self._outgoing = broker, family, lane, outgoing
         self.found: deque[_Delivery] = deque()
 

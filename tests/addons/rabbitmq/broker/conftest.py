@@ -15,7 +15,7 @@ from tests.factories.yards import small_yard
 @pytest.fixture
 def rabbit_yard(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Callable[..., Any]]:
     """Build a broker with the whole stack of middleware for the small yard."""
-    from switchyard.wiring import build_rabbit_yard
+    from tests.addons.rabbitmq.yards import build_rabbit_yard
 
     built: list[Any] = []
 

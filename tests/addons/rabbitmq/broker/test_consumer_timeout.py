@@ -36,7 +36,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer
 @pytest.fixture
 def yard_on(impatient: RabbitServer, valkey: redis.Redis) -> Iterator[Callable[[], Any]]:
     """Build brokers of one yard that know the server's timeout."""
-    from switchyard.wiring import build_rabbit_yard
+    from tests.addons.rabbitmq.yards import build_rabbit_yard
 
     built: list[Any] = []
 

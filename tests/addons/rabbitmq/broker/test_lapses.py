@@ -12,6 +12,7 @@ import pytest
 from dramatiq.common import current_millis
 from dramatiq.middleware import SkipMessage
 
+from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, LapseRecord
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys.keys import Keys
@@ -81,7 +82,7 @@ def test_what_goes_back_in_order_is_no_suspect(rabbit_yard: Build, way: str) -> 
     _, [again] = held(other)
     assert (again.lapses, again.cause, again.crashes) == (None, "", 0)
     assert other.redeliveries.suspects(QUEUE) == {}
-    assert other.client.zcard(Keys("test-rabbit").returned()) == 0
+    assert other.client.zcard(RabbitKeys("test-rabbit").returned()) == 0
 
 
 def test_stock_of_over_a_second_is_no_suspect_and_is_one_again_once_it_starts(rabbit_yard: Build) -> None:
@@ -89,7 +90,7 @@ def test_stock_of_over_a_second_is_no_suspect_and_is_one_again_once_it_starts(ra
     runs, waits = sent(broker, 2)
     sent(other, 0)
     first, messages = held(broker, 2)
-    marks = lambda: broker.client.zcard(Keys("test-rabbit").returned())  # noqa: E731
+    marks = lambda: broker.client.zcard(RabbitKeys("test-rabbit").returned())  # noqa: E731
     for message in messages:
         message.received_s -= 2
     first._check_old_s = 0.0
@@ -131,7 +132,7 @@ def test_a_message_that_starts_while_it_is_noted_as_stock_is_no_stock_in_the_end
     noting.join(10)
     starting.join(10)
 
-    assert broker.client.zcard(Keys("test-rabbit").returned()) == 0
+    assert broker.client.zcard(RabbitKeys("test-rabbit").returned()) == 0
 
 
 def test_stock_that_is_skipped_after_its_connection_was_lost_is_no_suspect_elsewhere(rabbit_yard: Build) -> None:
@@ -236,7 +237,7 @@ def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard: Build) -
     first, [held_one, _] = held(broker, 2)
     first.requeue([held_one])
     next(first)
-    assert 0 < broker.client.ttl(keys.returned()) <= KEPT_MS // 1000
+    assert 0 < broker.client.ttl(RabbitKeys(keys.prefix).returned()) <= KEPT_MS // 1000
 
     killed(first)
 

@@ -23,8 +23,8 @@ from switchyard.conf import declared_yard
 from switchyard.operations.findings.failures import run_checks
 from switchyard.operations.findings.finding import FindingGroup
 from switchyard.operations.queries import yard_state
-from switchyard.wiring import build_rabbit_yard
 from tests.addons.rabbitmq.server import RabbitServer
+from tests.addons.rabbitmq.yards import build_rabbit_yard, settings_of
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
 
@@ -81,7 +81,7 @@ def readiness() -> tuple[int, str, float]:
 
 def examined(node: RabbitServer) -> dict[str, Any]:
     """Return the errors that the doctor finds on a node, by code."""
-    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, rabbitmq_url=node.url)):
+    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(node.url))):
         return of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 4.0), "error")
 
 
@@ -106,7 +106,7 @@ def message(number: int) -> dramatiq.Message[Any]:
 def test_a_lost_majority_is_told_until_it_is_back(nodes: tuple[RabbitServer, ...], yard_on: Any, leads: str) -> None:
     first, *others = nodes
     queue_creator = first if leads == "the node that is left" else others[0]
-    assert yard_on(queue_creator.url).switchyard.transport.confirms()  # leads its queue
+    assert yard_on(queue_creator.url).switchyard.transport.refusal() == ("", "")  # leads its queue
     broker = yard_on(first.url)
     broker.enqueue(message(1))
     assert yard_state().server.refusal == ""  # declares every queue
@@ -119,7 +119,7 @@ def test_a_lost_majority_is_told_until_it_is_back(nodes: tuple[RabbitServer, ...
     assert examined(first) == {}
 
     start(others[0])
-    wait_for(lambda: broker.switchyard.transport.confirms())
+    wait_for(lambda: broker.switchyard.transport.refusal() == ("", ""))
     for node in others:
         node.kill()
     status, fact, _ = readiness()

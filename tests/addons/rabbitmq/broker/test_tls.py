@@ -40,7 +40,7 @@ def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def yard_on(valkey: redis.Redis) -> Iterator[Build]:
-    from switchyard.wiring import build_rabbit_yard
+    from tests.addons.rabbitmq.yards import build_rabbit_yard
 
     built: list[Any] = []
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import dramatiq
 
+from switchyard.addons.rabbitmq.users import rights
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
-from switchyard.wiring import build_rabbit_yard
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.chaos.server import server_binary
 from tests.factories.yards import small_yard
 from tests.tls import GuardedServer
@@ -24,7 +25,7 @@ def test_a_producer_and_a_worker_have_the_rights_that_they_need(
     rabbit_yard: Callable[..., Any], rabbitmq_server: Any, run_worker: Any, tmp_path: Path
 ) -> None:
     rabbit_yard()  # empties the queues
-    roles = acl.roles(beside_rabbitmq=True)
+    roles = rights(acl.roles())
     lines = [acl.line(name, role, prefix="test-rabbit", user=name) for name, role in roles.items()]
     users = "".join(f"{line.replace(' off ', f' on >{name} ')}\n" for line, name in zip(lines, roles, strict=True))
     server = GuardedServer(tmp_path / "server", server_binary("redis-server"), users)

@@ -10,8 +10,8 @@ from typing import Any
 
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.connections import connect
-from switchyard.wiring import build_rabbit_yard
 from tests.addons.rabbitmq.server import RabbitServer
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import JOBS_THAT_ARE_DELAYED, JOBS_THAT_FAIL_ONCE, let_pass
 from tests.chaos.pools import Pools

@@ -12,7 +12,8 @@ import pytest
 
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.connections import connect
-from switchyard.wiring import build_rabbit_yard, build_yard
+from switchyard.wiring import build_yard
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.chaos.followed_pages import FollowedPage, followed
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job, load

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from switchyard.addons.rabbitmq.place import on_rabbitmq
 from tests.chaos.hosts import Host
 from tests.chaos.load import FIRST, enqueue, wait_until_drained
 from tests.chaos.two_hosts import FAULTS, WRONG_S, TwoHosts, begun_at, running_on, take_over
@@ -42,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
 @pytest.fixture
 def two(tmp_path: Path, server: RabbitServer) -> Iterator[TwoHosts]:
     """Hosts whose messages are on RabbitMQ, and whose jobs need no database."""
-    two = TwoHosts(tmp_path, 0, server)
+    two = TwoHosts(tmp_path, 0, place=on_rabbitmq, place_url=server.url)
     yield two
     two.close()
 

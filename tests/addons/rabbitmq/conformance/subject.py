@@ -18,15 +18,19 @@ from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.topology import Yard
-from tests.integration.broker.conformance.subjects import PROMISES, YARD, Meanwhile, Subject
+from tests.integration.broker.conformance.subjects import YARD, Meanwhile, Promises, Subject
 from tests.waiting import wait_for
+
+ON_RABBITMQ = Promises(
+    places=2, requeues_what_it_read=False, takes_out=False, isolates=True, lists_parked=False, tells_all=False
+)
 
 
 class Rabbit(Subject):
     """One set of queues for all tests, emptied: quorum queues take a while to declare."""
 
     def __init__(self, client: redis.Redis, url: str, kind: Any) -> None:
-        self.client, self.promises, self.url, self.kind = client, PROMISES["rabbitmq"], url, kind
+        self.client, self.promises, self.url, self.kind = client, ON_RABBITMQ, url, kind
         self.keys = Keys(f"conformance-{kind}")  # the type of a queue cannot be changed
         calls = RedisCalls(client)
         self.dead_lists, self.quarantine = DeadLists(calls, self.keys), Quarantine(calls, self.keys)

@@ -26,7 +26,7 @@ LANE = "default"
 @pytest.fixture
 def on_rabbitmq(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Any]:
     """The project's broker on RabbitMQ, with its actors."""
-    from switchyard.wiring import build_rabbit_yard
+    from tests.addons.rabbitmq.yards import build_rabbit_yard
 
     before = dramatiq.get_broker()
     broker = build_rabbit_yard(declared_yard(), valkey, Keys(), url=rabbitmq_server.url)

@@ -19,6 +19,8 @@ class RabbitBench(Bench):
         url: Of Valkey.
     """
 
+    settings = "tests.addons.rabbitmq.workers"
+
     def __init__(self, url: str, folder: Path, rabbitmq_url: str) -> None:
         super().__init__(url, folder)
         self.environment |= {"SWITCHYARD_BROKER_URL": rabbitmq_url, "SWITCHYARD_REDIS_URL": url}
@@ -26,9 +28,6 @@ class RabbitBench(Bench):
         for lane in [*YARD.lanes, *(queue.alone_lane for queue in YARD.queues)]:
             self.broker.declare_queue(lane)
             self.broker.flush(lane)
-
-    def start(self, *arguments: str, settings: str = "rabbit_settings", log: str = "log") -> Any:
-        return super().start(*arguments, settings=settings, log=log)
 
     def waiting(self, queue: str) -> int:
         return self.broker.lane_stats(queue).waiting

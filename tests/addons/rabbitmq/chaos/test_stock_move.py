@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.addons.rabbitmq.chaos import stock_worker
 from tests.chaos.followed_pages import FollowedPage, followed
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, YARD, declare_job, enqueue
 from tests.chaos.pools import ROOT
-from tests.chaos.stock_worker import stock_broker
 from tests.waiting import wait_for
 
 pytestmark = [
@@ -25,7 +25,7 @@ pytestmark = [
 
 PAGE = "docs/how-to/move-from-stock-dramatiq.md"
 ON_REDIS, ON_RABBITMQ = "redis://old.example.com:6379/0", "amqp://user:password@old.example.com:5672/"
-WORKER = f"{sys.executable} -m dramatiq tests.chaos.stock_worker --path {ROOT} --processes 1 --threads 1"
+WORKER = f"{sys.executable} -m dramatiq {stock_worker.__name__} --path {ROOT} --processes 1 --threads 1"
 WAITING, DELAYED = 25, 5  # on each server
 DELAY_MS = 10_000
 
@@ -67,7 +67,7 @@ def test_what_stock_dramatiq_left_goes_on_here(
 def send_to_stock(urls: tuple[str, str], ledger: Ledger) -> None:
     """Send with the old release: what waits, and what is delayed."""
     for number, url in enumerate(urls):
-        broker = stock_broker(url)
+        broker = stock_worker.stock_broker(url)
         declare_job(broker, ledger)
         broker.declare_queue(QUEUE, **({} if url.startswith("redis") else {"ensure": True}))
         broker.flush(QUEUE)
