@@ -4,12 +4,12 @@ It keeps true: a message is on the server, or in a worker that has not acknowled
 returns when the server has confirmed it, and an acknowledgement follows the record of the job's end. A message that may
 have ended its pool runs alone.
 
-Files in reading order: ``settings`` and ``place`` (construction), ``broker`` and ``queues`` (names of the server's
-queues), ``connections`` with ``frames`` (confirmed publishing), ``publication`` (identity of a delivery), ``consumer``
-with ``outgoing``, ``held``, ``waiting_messages`` and ``unreadable`` (a worker's side), ``redeliveries`` with
-``later_deliveries`` and ``lapse_records`` (how a message's last delivery ended), ``long_delays`` with ``mover``,
-``unique_claims``, ``keys``, ``transport``; then what supervisors and people see: ``leases``, ``backlog``, ``figures``,
-``majority``, ``findings``, ``checks``, ``users``, ``stock``.
+Files in reading order: ``settings`` and ``place`` (construction, transport), ``broker`` and ``queues`` (names of the
+server's queues), ``connections`` with ``frames`` (confirmed publishing), ``publication`` (identity of a delivery),
+``consumer`` with ``outgoing``, ``held``, ``waiting_messages`` and ``unreadable`` (a worker's side), ``redeliveries``
+with ``later_deliveries`` (how a message's last delivery ended), ``mover`` (long delays), ``unique_claims``, ``keys``;
+then what supervisors and people see: ``leases``, ``backlog``, ``figures``, ``majority``, ``findings``, ``checks``,
+``users``, ``stock``.
 
 Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module imports nothing else: it is loaded wherever an
 address may be of an add-on, and pika is not installed everywhere.

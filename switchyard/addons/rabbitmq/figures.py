@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from switchyard.addons.rabbitmq.connections import AWAY, PUBLISH_S, Publishers, unavailable
-from switchyard.addons.rabbitmq.long_delays import LongDelays
+from switchyard.addons.rabbitmq.mover import LongDelays
 from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.shapes import LaneStats
 

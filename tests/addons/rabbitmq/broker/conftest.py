@@ -9,14 +9,13 @@ import pytest
 import redis
 
 from switchyard.broker.keys.keys import Keys
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.factories.yards import small_yard
 
 
 @pytest.fixture
 def rabbit_yard(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Callable[..., Any]]:
     """Build a broker with the whole stack of middleware for the small yard."""
-    from tests.addons.rabbitmq.yards import build_rabbit_yard
-
     built: list[Any] = []
 
     def build(**options: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 
+from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue.depth_limits import DepthLimits
 from tests.chaos.fault_proxy import FaultProxy
@@ -240,8 +241,6 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
     rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pika
-
-    from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
 
     rejected: list[Any] = []
 

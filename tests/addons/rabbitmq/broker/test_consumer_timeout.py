@@ -6,18 +6,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 import pytest
 import redis
 
 from switchyard.broker.keys.keys import Keys
+from tests.addons.rabbitmq.server import RabbitServer
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.addons.rabbitmq.server import RabbitServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 TIMEOUT_S = 4
@@ -26,8 +25,6 @@ TIMEOUT_S = 4
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
     """A server that takes back what a worker holds for longer than 4 s."""
-    from tests.addons.rabbitmq.server import RabbitServer
-
     server = RabbitServer(tmp_path_factory.mktemp("impatient"), consumer_timeout_s=TIMEOUT_S).start()
     yield server
     server.stop()
@@ -36,8 +33,6 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer
 @pytest.fixture
 def yard_on(impatient: RabbitServer, valkey: redis.Redis) -> Iterator[Callable[[], Any]]:
     """Build brokers of one yard that know the server's timeout."""
-    from tests.addons.rabbitmq.yards import build_rabbit_yard
-
     built: list[Any] = []
 
     def build() -> Any:

@@ -13,7 +13,7 @@ from dramatiq.common import current_millis
 from dramatiq.middleware import SkipMessage
 
 from switchyard.addons.rabbitmq.keys import RabbitKeys
-from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, LapseRecord
+from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys.keys import Keys
 from tests.waiting import wait_for

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.addons.rabbitmq import long_delays, mover
+from switchyard.addons.rabbitmq import mover
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.stores.locks import Lock
 from tests.waiting import wait_for
@@ -66,10 +66,10 @@ def test_a_refused_message_is_kept_and_the_others_are_moved(
 def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard: Build) -> None:
     broker = rabbit_yard()
     broker.emit_before = Refuses(broker, Refused("no"))
-    keep(broker, *["refused"] * long_delays.AT_ONCE, "job")
+    keep(broker, *["refused"] * mover.AT_ONCE, "job")
 
     assert [broker.mover.move() for _ in range(2)] == [0, 1]
-    assert broker.mover.delays.count(["work"]) == [long_delays.AT_ONCE]
+    assert broker.mover.delays.count(["work"]) == [mover.AT_ONCE]
 
 
 def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_yard: Build) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 import pytest
@@ -11,12 +11,11 @@ import redis
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys.keys import Keys
+from tests.addons.rabbitmq.server import RabbitServer
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.factories.yards import small_yard
 from tests.tls import Authority
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.addons.rabbitmq.server import RabbitServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 Build = Callable[[str], Any]
@@ -30,8 +29,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
     """A server that takes TLS, with a certificate for 127.0.0.1."""
-    from tests.addons.rabbitmq.server import RabbitServer
-
     certificate = (authority.file, *authority.issue("server"))
     server = RabbitServer(tmp_path_factory.mktemp("guarded"), certificate=certificate).start()
     yield server
@@ -40,8 +37,6 @@ def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def yard_on(valkey: redis.Redis) -> Iterator[Build]:
-    from tests.addons.rabbitmq.yards import build_rabbit_yard
-
     built: list[Any] = []
 
     def build(url: str) -> Any:

@@ -9,20 +9,18 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from switchyard.broker.interface import facilities
+from tests.addons.rabbitmq.chaos.rabbit_pools import UNEXPLAINED, RabbitPools, wait_until_completed, why_twice
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, Producers, enqueue, let_pass, load, offered_per_s
 from tests.chaos.pools import started
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.addons.rabbitmq.chaos.rabbit_pools import RabbitPools
-    from tests.addons.rabbitmq.server import RabbitServer
 
 # A login that times out leaves pika's socket to the garbage collection.
 SOCKET_LEFT = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
@@ -45,8 +43,6 @@ PoolsOn = Callable[[str], "RabbitPools"]
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RabbitServer]:
     """A RabbitMQ server of this test's own."""
-    from tests.addons.rabbitmq.server import RabbitServer
-
     server = RabbitServer(tmp_path / "rabbitmq").start()
     yield server
     server.stop()
@@ -56,8 +52,6 @@ def server(tmp_path: Path) -> Iterator[RabbitServer]:
 @pytest.fixture
 def pools_on_rabbitmq(server: RabbitServer, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
     """Start real pools of a yard: ``pools_on_rabbitmq("load").start("runpools")``."""
-    from tests.addons.rabbitmq.chaos.rabbit_pools import RabbitPools
-
     made: list[RabbitPools] = []
 
     def make(yard: str) -> RabbitPools:
@@ -175,8 +169,6 @@ def finish(
         away: Times at which the server was down, until jobs completed again. A sender waits for each confirmation, and
             2 s for a server that is away, so that nobody can offer the rate meanwhile.
     """
-    from tests.addons.rabbitmq.chaos.rabbit_pools import wait_until_completed
-
     ended_s = time.monotonic()
     producers.stop()
     rate = offered_per_s(ledger.entries(), began_s, ended_s, away)
@@ -194,8 +186,6 @@ def finish(
 
 def judge(fault: str, ledger: Ledger, pools: Any, faults: list[tuple[float, float]], victims: set[int]) -> None:
     """Print the account, and fail where a job was lost, or ran twice for no reason."""
-    from tests.addons.rabbitmq.chaos.rabbit_pools import UNEXPLAINED, why_twice
-
     found, why = ledger.account(), why_twice(ledger, faults, victims)
     print(f"{fault}: {len(found.accepted)} jobs, {len(found.lost)} lost, {len(found.duplicated)} twice: {dict(why)}")
     assert (found.lost, found.unexpected) == ((), ())

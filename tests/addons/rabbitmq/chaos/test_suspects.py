@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.addons.rabbitmq.chaos.rabbit_pools import RabbitPools, wait_until_completed
 from tests.chaos.felled_pools import BRIEF, USUAL, fell_until_buried, kill_five_times
 from tests.chaos.ledger import Ledger
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.addons.rabbitmq.chaos.rabbit_pools import RabbitPools
 
 pytestmark = pytest.mark.usefixtures("valkey")
 long = pytest.mark.long
@@ -24,8 +22,6 @@ RabbitPoolsOn = Callable[[str], "RabbitPools"]
 @pytest.fixture
 def rabbit_pools_on(rabbitmq_server: Any, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[RabbitPoolsOn]:
     """Start real pools of a yard on empty queues: ``rabbit_pools_on("one slot").start("runpool", "work")``."""
-    from tests.addons.rabbitmq.chaos.rabbit_pools import RabbitPools
-
     made: list[RabbitPools] = []
 
     def make(yard: str) -> RabbitPools:
@@ -53,8 +49,6 @@ def rabbit_pools_on(rabbitmq_server: Any, valkey_url: str, ledger: Ledger, tmp_p
 def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbour_is_blamed(
     rabbit_pools_on: RabbitPoolsOn, ledger: Ledger, yard: str, ms: int, neighbours: int, settings: str
 ) -> None:
-    from tests.addons.rabbitmq.chaos.rabbit_pools import wait_until_completed
-
     pools = rabbit_pools_on(yard)
     fell_until_buried(
         pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
@@ -77,8 +71,6 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
 def test_a_host_that_is_killed_five_times_blames_no_message(
     rabbit_pools_on: RabbitPoolsOn, ledger: Ledger, yard: str, jobs: int, ms: int, settings: str
 ) -> None:
-    from tests.addons.rabbitmq.chaos.rabbit_pools import wait_until_completed
-
     pools = rabbit_pools_on(yard)
     found = kill_five_times(
         pools, ledger, jobs=jobs, ms=ms, settings=settings, wait_until_done=partial(wait_until_completed, ledger)

@@ -8,18 +8,15 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from switchyard.addons.rabbitmq.place import on_rabbitmq
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.chaos.hosts import Host
 from tests.chaos.load import FIRST, enqueue, wait_until_drained
 from tests.chaos.two_hosts import FAULTS, WRONG_S, TwoHosts, begun_at, running_on, take_over
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.addons.rabbitmq.server import RabbitServer
 
 pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(400)]
 # RabbitMQ ends a silent connection after two to three heartbeats of 15 s.
@@ -32,8 +29,6 @@ TAKEN_OVER_AT_ONCE_S = 10.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
     """A RabbitMQ server of this module's own."""
-    from tests.addons.rabbitmq.server import RabbitServer
-
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server
     server.stop()

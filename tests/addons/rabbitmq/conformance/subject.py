@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.held import read
-from switchyard.addons.rabbitmq.transport import RabbitTransport
+from switchyard.addons.rabbitmq.place import RabbitTransport
 from switchyard.broker.interface import Transport
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

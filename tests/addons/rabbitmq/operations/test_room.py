@@ -16,6 +16,7 @@ from switchyard.api.tokens import covered_scopes
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.conf import declared_yard
+from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.integration.project.test_urls import REQUESTS, bear, make_sample, named
 from tests.integration.project.url_table import ROLES
 
@@ -26,8 +27,6 @@ LANE = "default"
 @pytest.fixture
 def on_rabbitmq(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Any]:
     """The project's broker on RabbitMQ, with its actors."""
-    from tests.addons.rabbitmq.yards import build_rabbit_yard
-
     before = dramatiq.get_broker()
     broker = build_rabbit_yard(declared_yard(), valkey, Keys(), url=rabbitmq_server.url)
     broker.flush(LANE)

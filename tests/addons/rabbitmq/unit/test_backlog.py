@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from switchyard.addons.rabbitmq.backlog import COUNT_AGAIN_S, RabbitBacklog
-from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, LapseRecord
+from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys.keys import Keys

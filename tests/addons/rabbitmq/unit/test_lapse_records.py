@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.addons.rabbitmq.lapse_records import KEPT_MS, LapseRecord, decode
+from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord, decode
 
 NOW = 10 * KEPT_MS
 

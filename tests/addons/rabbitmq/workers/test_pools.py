@@ -6,22 +6,20 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import redis
 
+from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.addons.rabbitmq.redeliveries import Redelivery
+from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
 
 
 @pytest.fixture
 def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server: Any) -> Iterator[RabbitBench]:
     """A bench on RabbitMQ with empty queues."""
-    from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
-
     bench = RabbitBench(valkey_url, tmp_path, rabbitmq_server.url)
     yield bench
     bench.stop_all()
@@ -44,9 +42,6 @@ def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBenc
 
 
 def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
-    from switchyard.addons.rabbitmq.publication import Publication
-    from switchyard.addons.rabbitmq.redeliveries import Redelivery
-
     bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")
     short = [bench.send("urgent") for _ in range(50)]
