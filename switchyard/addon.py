@@ -30,7 +30,7 @@ class Addon:
         name: Begins the codes of its findings.
         title: Its server in sentences.
         schemes: Of the addresses that it takes over.
-        package: Module of its client, requirement and extra of the wheel; all "" where the library's own suffices.
+        package: Modules of its client, requirement and extra of the wheel; all "" where the library's own suffices.
         settings: Keys of ``SWITCHYARD``, each with its environment variable.
         keeps_queues: Messages are on its server. Records, limits and locks are on a Redis server beside it.
         tells_ages: Its server tells for how long a message has waited.

@@ -18,10 +18,10 @@ from switchyard.broker.redis.addresses import check_options, is_loopback, split_
 from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
-# Scheme of an address -> its module, with requirement and extra of the wheel as pyproject.toml has them.
+# Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
-    "s3": ("boto3", "boto3>=1.40,<2", "s3"),
-    "gs": ("google.cloud.storage", "google-cloud-storage>=3.1,<4", "gcs"),
+    "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
+    "gs": ("google.cloud.storage storages", "django-storages[google]>=1.14.6,<1.15", "gcs"),
 }
 DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
 LOG_FORMATS = ("json", "console")
@@ -63,13 +63,13 @@ def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> Non
     """Refuse an address whose client is not installed.
 
     Args:
-        package: Its module, with requirement and extra of the wheel; all "" where it needs none.
+        package: Its modules, with requirement and extra of the wheel; all "" where it needs none.
 
     Raises:
         InvalidSetting: the package of this scheme is missing.
     """
-    module, requirement, extra = package
-    if module and not _exists(module):
+    modules, requirement, extra = package
+    if not all(map(_exists, modules.split())):
         distribution = re.split("[<>=]", requirement, maxsplit=1)[0]
         fact = f"{scheme}: needs the package {distribution}, which is not installed"
         raise InvalidSetting(name, fact, _installs(requirement, extra))

@@ -99,7 +99,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     if (place := own.place) is not None:
         options |= {"place": place.load("place"), "url": own.place_url, **own.place_options}
     try:
-        broker = build_yard(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
+        broker: Broker = build_yard(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
     except UnusableAddress as error:
         refuse(str(error))
     compare_clocks(broker)

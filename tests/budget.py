@@ -69,7 +69,6 @@ def _surface() -> Figures:
     of_addons = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/addons").glob("*.md")))
     checks, private = checks + of_addons, private.partition("## Private names")[2] + of_addons
     terms = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", glossary.split("\n## Terms\n")[1].split("\n## ")[0], re.MULTILINE)
-    own_terms = re.findall(r"^\| [^|`]+ \| [^|]+ \|$", of_addons.partition("\n## Terms\n")[2], re.MULTILINE)[2:]
     return {
         "settings": len(re.findall(r'^    "[A-Z_]+": ', conf.partition("\nKEYS")[2].partition("\n}")[0], re.MULTILINE))
         + sum(len(addon.settings) for addon in addons()),
@@ -78,7 +77,7 @@ def _surface() -> Figures:
         "commands": sum("/commands/" in path and "\nclass Command(" in text for path, text in library.items()),
         "exception classes": len([name for name in _exceptions(core) if name[0] != "_"]),
         "private names": len(re.findall(r"^\| [\w-]+ \| `", private, re.MULTILINE)),
-        "glossary terms": len([term for cell in terms[2:] for term in cell.split(",")]) + len(own_terms),
+        "glossary terms": len([term for cell in terms[2:] for term in cell.split(",")]),
     }
 
 
