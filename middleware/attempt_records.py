@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from switchyard.broker.errors import BrokerError, ResultTooLarge, UnencodableResult
+from switchyard.broker.errors import BrokerError, ResultNotStored
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.json_values import refused_part
 from switchyard.broker.stores.ended_jobs import Failure
@@ -38,14 +38,16 @@ def result_of(
     try:
         text = json.dumps(result)
     except (TypeError, ValueError, RecursionError):
-        error: Exception = UnencodableResult(*refused_part(result, "result"))
-        fact = "is no JSON"
+        path, fault, remedy = refused_part(result, "result")
+        instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"
+        error, fact = ResultNotStored(f"is not stored: {path} {fault}; return {instead}"), "is no JSON"
     else:
         kept_in = stores.keep(message.message_id, text, keep_ms=keep_ms) if len(text) <= stores.limit_bytes else None
         if kept_in is not None:
             return (None if kept_in else text), kept_in, None
         limit_bytes = stores.limit_bytes if len(text) > stores.limit_bytes else RECORD_LIMIT_BYTES
-        error, fact = ResultTooLarge(len(text), limit_bytes), "is too large"
+        limit = f"of {len(text)} bytes is not stored, at most {limit_bytes} are"
+        error, fact = ResultNotStored(f"{limit}; store what is large, and return its name"), "is too large"
     log.error(f"result {fact}, not kept", error=str(error), job_id=message.message_id, actor=message.actor_name)
     return None, "", failure_of(message, error)
 

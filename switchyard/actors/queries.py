@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 import dramatiq
 from dramatiq.actor import Actor
 
-from switchyard.actors.errors import ActorNotDeclared
-from switchyard.broker.errors import UnknownQueue
+from switchyard.broker.errors import NotFound, UnknownQueue
 from switchyard.conf import declared_yard
 from switchyard.middleware.options import rules_of
 from switchyard.middleware.places import place_of
@@ -65,11 +65,13 @@ def find_actor(name: str) -> Actor[..., Any]:
     """Return an actor by its name.
 
     Raises:
-        ActorNotDeclared: this code has none of that name.
+        NotFound: this code has none of that name.
     """
     actors: dict[str, Actor[..., Any]] = dramatiq.get_broker().actors
     if name not in actors:
-        raise ActorNotDeclared(name, actors)
+        near = difflib.get_close_matches(name, list(actors), n=1)
+        remedy = f"did you mean {near[0]}?" if near else "see manage.py switchyard actors list"
+        raise NotFound(f"actor {name:.200}: this code has no actor of that name; {remedy}")
     return actors[name]
 
 

@@ -19,11 +19,10 @@ from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import ended_jobs, failures, judgement, metrics, queries, services, sorting
-from switchyard.actors.errors import ActorNotDeclared
 from switchyard.actors.forms import SendForm
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.broker.errors import BrokerError, NotFound, SwitchyardError
 from switchyard.console.formatting import whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.history import queries as history
@@ -129,7 +128,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
 def _find(name: str) -> Actor[..., Any]:
     try:
         return queries.find_actor(name)
-    except ActorNotDeclared as error:
+    except NotFound as error:
         raise Http404(str(error)) from error
 
 

@@ -12,7 +12,7 @@ from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 
 from switchyard.broker.consuming_broker import ConsumingBroker
-from switchyard.broker.errors import BrokerError, BrokerUnavailable, HashSlotMoved, LeaseLost
+from switchyard.broker.errors import BrokerError, BrokerUnavailable, HashSlotMoved
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue.operations import QueueOperations, lane_of
 from switchyard.broker.queue.results import AT_ONCE, Fetched, Lease, fetched
@@ -69,7 +69,7 @@ class Consumer(DramatiqConsumer):
         """Return the next message, or ``None`` when none came within the timeout.
 
         Raises:
-            BrokerError: the server is away or refused a fetch, or this owner lost its lease (``LeaseLost``). Each is a
+            BrokerError: the server is away or refused a fetch, or this owner lost its lease. Each is a
                 ``ConnectionClosed``: Dramatiq requests another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
@@ -269,7 +269,8 @@ class Consumer(DramatiqConsumer):
         try:
             if found.state == "gone":
                 self._broker.lost_lease(self._owner)
-                raise LeaseLost(self._owner)
+                fact = "lost its lease, others have its messages; it goes on under another owner's name"
+                raise BrokerError(f"{self._owner} {fact}")
             for grant in found.grants:
                 if (message := receive(grant, self._family, self._lane_name, self._broker)) is not None:
                     self._ready.append(message)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from switchyard.bulk.errors import UnknownKind
+from switchyard.broker.errors import NotFound
 from switchyard.bulk.models import BulkAct
 
 Item = list[Any]
@@ -106,8 +106,8 @@ def kind_of(name: str) -> Kind:
     """Return a kind by its name.
 
     Raises:
-        UnknownKind: no installed app registers it.
+        NotFound: no installed app registers it.
     """
     if name not in _kinds:
-        raise UnknownKind(name, _kinds)
+        raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
     return _kinds[name]

@@ -20,7 +20,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from switchyard.broker import clock
-from switchyard.broker.errors import BrokerError, NoSuchDeadLetter, QueueFull
+from switchyard.broker.errors import BrokerError, NotFound, QueueFull
 from switchyard.broker.interface import Arguments, facilities
 from switchyard.broker.queue.dead_letter_json import encode
 from switchyard.broker.shapes import DeadLetter as Letter
@@ -69,7 +69,7 @@ def requeue(
         arguments: In place of the message's own; validated by ``editing.parse``.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
         BrokerUnavailable: the broker did not answer; the row shows the result within a minute.
     """
     return _move(find(letter), "requeue", by, reason, arguments)
@@ -84,7 +84,7 @@ def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -
     """Mark a dead letter as known without moving it. Arguments as in ``requeue``.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
     """
     with transaction.atomic():
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
@@ -103,7 +103,7 @@ def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult
         text: Cut after 500 characters.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
     """
     with transaction.atomic():
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
@@ -155,7 +155,7 @@ def _move(
             letter = transport.find_dead_letter(claimed.queue, claimed.message_id)
             keep([letter] if letter is not None else [])
             transport.discard(claimed.queue, claimed.message_id)
-    except NoSuchDeadLetter:
+    except NotFound:
         return _gone(claimed)
     except QueueFull as error:
         _release(claimed)

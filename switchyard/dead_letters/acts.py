@@ -41,7 +41,7 @@ def apply_to_group(
     """Requeue or discard a group's open letters, see ``bulk.requeue_group``.
 
     Raises:
-        UnknownGroup: no open letter has that fingerprint.
+        NotFound: no open letter has that fingerprint.
     """
     with act(f"letter.{name}", who=who, target=fingerprint, reason=reason, detail={"group": fingerprint}) as entry:
         outcome = bulk.apply_to_group(_counted(ACTIONS[name], entry), fingerprint, by=by, reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from switchyard.broker.errors import BrokerError, NotQuarantined, NotRequeued
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, not_quarantined
 from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
 from switchyard.dead_letters.bulk import BulkResult
@@ -19,7 +19,7 @@ def move_each(action: Literal["requeue", "discard"], ids: Iterable[str]) -> Bulk
         try:
             _move(action, message_id)
             done.append(message_id)
-        except (NotQuarantined, NotRequeued) as error:
+        except (NotFound, ActRefused) as error:
             skipped.append(str(error))
         except BrokerError as error:
             return BulkResult(tuple(done), tuple(skipped), stopped=f"The broker did not answer: {error}")
@@ -33,6 +33,6 @@ def _move(action: Literal["requeue", "discard"], message_id: str) -> None:
     for name in names:
         try:
             return move(name, message_id)
-        except NotQuarantined:
+        except NotFound:
             continue
-    raise NotQuarantined(", ".join(names), message_id)
+    raise not_quarantined(", ".join(names), message_id)

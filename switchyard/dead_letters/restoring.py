@@ -24,7 +24,7 @@ def restore(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> Ac
     A crash between broker and row leaves the letter in the list; the reconciler opens its row then.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
         BrokerUnavailable: the broker did not answer; call again.
     """
     row = find(letter)

@@ -13,13 +13,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from switchyard.audit.who import Who
-from switchyard.broker.errors import BrokerError, UnknownQueue
+from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.conf import declared_yard
 from switchyard.console.broker_away import not_answered
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import queries, services
-from switchyard.queues.errors import ForeignBroker, NotMoved, PurgeEnded
+from switchyard.queues.errors import ForeignBroker
 from switchyard.queues.views import check, queue_of
 
 TYPED_ABOVE = 100
@@ -40,7 +40,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
         try:
             until = parse_until(given, now=compared_now()) if given else None
             changed = services.pause(queue.name, who=Who.of_request(request), reason=reason, until=until)
-        except (InvalidTime, ForeignBroker, BrokerError) as error:
+        except (ActRefused, ForeignBroker, BrokerError) as error:
             refused = error
         else:
             text = f"{name} is paused: nothing starts, running jobs continue."
@@ -103,7 +103,7 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
         undone = services.undo_purge(queue.name, purge_id, who=Who.of_request(request))
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-queue", args=[name]))
-    except (PurgeEnded, ForeignBroker) as error:
+    except (ActRefused, ForeignBroker) as error:
         messages.error(request, str(error))
     else:
         text = f"{undone.put_back:,} messages are put back, before those that were sent since."
@@ -122,7 +122,7 @@ def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     if request.method == "POST":
         try:
             refused, moved = _relocate(request, queue.name, **given)
-        except (ForeignBroker, NotMoved, UnknownQueue, BrokerError) as error:
+        except (ForeignBroker, ActRefused, UnknownQueue, BrokerError) as error:
             refused = error
         if not refused:
             messages.success(request, f"{moved:,} messages of {given['actor']} wait in {given['to']} now.")

@@ -14,11 +14,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from switchyard.audit.who import Who
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.conf import declared_yard
 from switchyard.console.broker_away import SWITCHED_OFF
 from switchyard.console.formatting import counted
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.queues import queries, services
@@ -78,7 +78,7 @@ def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, unt
             else:
                 changed = services.resume(name, who=who, reason=reason)
             done, unchanged = done + changed, unchanged + (not changed)
-    except (InvalidTime, ForeignBroker, BrokerError) as error:
+    except (ActRefused, ForeignBroker, BrokerError) as error:
         if not done + unchanged:
             return error
         messages.error(request, f"{_text(verb, done, unchanged)} Then it ended: {error}. The others are as they were.")

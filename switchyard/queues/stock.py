@@ -19,10 +19,9 @@ from redis.exceptions import RedisError
 from switchyard.audit.services import act
 from switchyard.audit.who import Who
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError, QueueFull, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
-from switchyard.queues.errors import NotMoved
 
 PREFETCH: Final = 100
 # RabbitMQ takes 16 bits.
@@ -58,7 +57,7 @@ def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
     """Return stock Dramatiq's broker at an address.
 
     Raises:
-        NotMoved: the address is of no broker that stock Dramatiq has, or pika is not installed.
+        ActRefused: the address is of no broker that stock Dramatiq has, or pika is not installed.
     """
     scheme = url.partition(":")[0].lower()
     if scheme in ("redis", "rediss", "unix"):
@@ -66,15 +65,15 @@ def stock_broker(url: str, *, namespace: str = "dramatiq") -> Broker:
         try:
             return RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)
         except ValueError as error:  # redis-py names the part
-            raise NotMoved(f"import: the address cannot be read: {error}; write redis://HOST:6379/0") from error
+            raise ActRefused("import", f"the address cannot be read: {error}; write redis://HOST:6379/0") from error
     if scheme not in ("amqp", "amqps"):
-        raise NotMoved(
-            f"import: the address begins with {scheme!r}; write redis://, rediss://, unix://, amqp:// or amqps://"
+        raise ActRefused(
+            "import", f"the address begins with {scheme!r}; write redis://, rediss://, unix://, amqp:// or amqps://"
         )
     try:
         from dramatiq.brokers.rabbitmq import RabbitmqBroker  # pika is installed where it is used
     except ModuleNotFoundError as error:
-        raise NotMoved(f"import: {error}; install the client: pip install 'pika>=1.4,<1.5'") from error
+        raise ActRefused("import", f"{error}; install the client: pip install 'pika>=1.4,<1.5'") from error
     # Over a hundred lines for each queue; each error is raised as well.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     return RabbitmqBroker(url=url, middleware=[])
@@ -88,7 +87,7 @@ def import_queue(source: Broker, queue: str, *, who: Who) -> Imported:
 
     Raises:
         UnknownQueue: the yard has no such queue.
-        NotMoved: the server of stock Dramatiq does not answer.
+        ActRefused: the server of stock Dramatiq does not answer.
         QueueFull: the yard's queue is full.
     """
     found = Imported(declared_yard().queue_of(queue).name)
@@ -106,7 +105,7 @@ def import_queue(source: Broker, queue: str, *, who: Who) -> Imported:
             cause = str(error) or type(error).__name__
             after = f"after {found.moved} messages of {found.queue}"
             fact = f"the server of stock Dramatiq does not answer {after}: {cause}; check its URL, try again"
-            raise NotMoved(f"import: {fact}") from error
+            raise ActRefused("import", fact) from error
     if isinstance(source, RedisBroker):
         keys = [f"{source.namespace}:{name}.msgs" for name in (found.queue, dq_name(found.queue))]
         found.left = sum(int(source.client.hlen(key)) for key in keys)

@@ -6,9 +6,9 @@ from dramatiq.broker import Broker
 from dramatiq.brokers.redis import RedisBroker
 from redis.exceptions import RedisError
 
+from switchyard.broker.errors import ActRefused
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
-from switchyard.queues.errors import NotMoved
 
 MESSAGES = ".msgs"
 HEARTBEATS = ":__heartbeats__"
@@ -21,15 +21,15 @@ def leftover_lines(source: Broker) -> list[str]:
     Walks over the names of all keys of the old database.
 
     Raises:
-        NotMoved: the server of stock Dramatiq does not answer.
+        ActRefused: the server of stock Dramatiq does not answer.
     """
     if not isinstance(source, RedisBroker):
         return []
     try:
         return _lines(source)
     except RedisError as error:
-        raise NotMoved(
-            f"import: the server of stock Dramatiq does not answer: {error}; check its URL, try again"
+        raise ActRefused(
+            "import", f"the server of stock Dramatiq does not answer: {error}; check its URL, try again"
         ) from error
 
 

@@ -26,7 +26,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     Its ticks are missed until it is resumed or ``until`` is over. Later they are not sent either.
 
     Raises:
-        UnknownSchedule: no periodic actor has that name.
+        NotFound: no periodic actor has that name.
         django.db.DatabaseError: the database did not answer; nothing is paused.
     """
     now = clock.utc_now()
@@ -51,7 +51,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
     Missed ticks are not sent; the next one is.
 
     Raises:
-        UnknownSchedule: no periodic actor has that name.
+        NotFound: no periodic actor has that name.
         django.db.DatabaseError: the database did not answer; nothing is resumed.
     """
     now = clock.utc_now()

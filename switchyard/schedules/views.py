@@ -19,10 +19,10 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.console.broker_away import not_answered
 from switchyard.console.links import job_url
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.schedules import history, next_hour, pauses, queries, services, strips
 from switchyard.schedules.models import ScheduleState
@@ -56,7 +56,7 @@ class PauseForm(forms.Form):
         text = self.cleaned_data["until"].strip()
         try:
             return parse_until(text, now=compared_now()) if text else None
-        except InvalidTime as error:
+        except ActRefused as error:
             raise forms.ValidationError(str(error)) from error
 
 
@@ -155,7 +155,7 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
 def _find(name: str) -> Schedule:
     try:
         return services.find(name)
-    except services.UnknownSchedule as error:
+    except NotFound as error:
         raise Http404(str(error)) from error
 
 

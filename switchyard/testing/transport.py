@@ -8,7 +8,7 @@ from typing import Any
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
-from switchyard.broker.errors import NoSuchDeadLetter
+from switchyard.broker.errors import no_dead_letter
 from switchyard.broker.held_message import requeued_copy
 from switchyard.broker.interface import Arguments
 from switchyard.broker.portable_transport import PortableTransport
@@ -35,7 +35,7 @@ class MemoryTransport(PortableTransport):
         """Enqueue a dead letter's message anew, attempts forgotten."""
         letter = self._dead.get(queue, message_id)
         if letter is None:
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
         self._dead.remove(queue, message_id)
         sent = len(self._memory.sent)
         try:
@@ -44,7 +44,7 @@ class MemoryTransport(PortableTransport):
             self._dead.add(letter)
             raise
         if len(self._memory.sent) == sent:  # it died again meanwhile, so that its id is known
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
         return letter.id
 
     def restore(self, letter: DeadLetter) -> bool:

@@ -10,12 +10,12 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from switchyard.alerts import acts, queries
-from switchyard.alerts.errors import InvalidSilence
 from switchyard.alerts.models import Alert
 from switchyard.alerts.presentation import alert_json, alert_line, alert_text, silence_json, silence_line
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.alerts.silences import end_of
 from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
@@ -126,7 +126,7 @@ class Command(PrintingCommand):
             )
         try:
             made = acts.silence(fingerprint, end_of(options["span"]), who=Who.of_command(), reason=options["reason"])
-        except InvalidSilence as error:
+        except ActRefused as error:
             raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
         if options["json"]:
             self._print(silence_json(made))

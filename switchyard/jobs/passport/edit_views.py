@@ -11,12 +11,10 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError
-from switchyard.dead_letters.errors import ArgumentsRefused
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError
 from switchyard.jobs.admin_pages import check, may, render
-from switchyard.jobs.calls.errors import InvalidCall
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.passport.editing import CannotEdit, EditableJob, due_time, edit_job, editable_job, words_of
+from switchyard.jobs.passport.editing import EditableJob, due_time, edit_job, editable_job, words_of
 from switchyard.jobs.queries import is_message_id
 
 
@@ -31,7 +29,7 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_job(request, job_id)
     try:
         job = editable_job(job_id)
-    except CannotEdit as error:
+    except ActRefused as error:
         return _refused(request, job_id, error)
     except BrokerError:
         return without_broker(request)
@@ -43,15 +41,15 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     given = request.POST.get("arguments", job.text)
     try:
         if sees and request.POST.get("version", job.version) != job.version:
-            raise CannotEdit(job.id, "somebody changed its arguments meanwhile; these are the new ones")
+            raise ActRefused(f"job {job.id}", "somebody changed its arguments meanwhile; these are the new ones")
         due = request.POST.get("due", "").strip()
         due_at = due_time(due) if job.due is not None and due and due != _shown_time(job) else None
         text = given if sees and given.replace("\r\n", "\n").strip() != job.text else None
         who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
         changes = edit_job(job, text=text, due_at=due_at, who=who, reason=reason)
-    except CannotEdit as error:
+    except ActRefused as error:
         return _ask(request, job, wrong=error.fact, status=409)
-    except (ArgumentsRefused, InvalidCall, ValueError) as error:
+    except (ArgumentsRefused, ValueError) as error:
         return _ask(request, job, given, wrong=str(error), status=422)
     except DatabaseError:
         fact = "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
@@ -62,7 +60,7 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     return redirect("switchyard-job", job_id)
 
 
-def _refused(request: HttpRequest, job_id: str, error: CannotEdit) -> HttpResponse:
+def _refused(request: HttpRequest, job_id: str, error: ActRefused) -> HttpResponse:
     messages.warning(request, f"{error.fact[0].upper()}{error.fact[1:]}.")
     return redirect("switchyard-job", job_id)
 

@@ -49,7 +49,7 @@ def look() -> Iterator[Finding]:
         step = "Check SWITCHYARD_ALERT_URLS; until then read the alerts in /admin/switchyard_alerts/alert/"
         yield GROUP.warning("channel", seen, cause, step, row["channel"])
     if not found:
-        yield GROUP.ok("channels", "no channel fails")
+        yield GROUP.ok("no channel fails")
     waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
     if waiting:
         seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"

@@ -28,7 +28,7 @@ def look() -> Iterator[Finding]:
         yield _finding(message)
     if not found:
         kind = "development" if settings.DEBUG else "production"
-        yield GROUP.ok("checks", f"every system check passes ({kind}, release {switchyard_settings().release})")
+        yield GROUP.ok(f"every system check passes ({kind}, release {switchyard_settings().release})")
     yield from _unsafe_defaults()
 
 

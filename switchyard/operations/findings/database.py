@@ -80,7 +80,7 @@ def _latency() -> Finding:
     version = ".".join(map(str, connection.get_database_version()))
     seen = f"{connection.display_name} {version}, a query took {took_ms:.1f} ms"
     if took_ms < SLOW_MS:
-        return GROUP.ok("server", seen)
+        return GROUP.ok(seen)
     return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
 
 
@@ -88,7 +88,7 @@ def _migrations() -> Iterator[Finding]:
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if not plan:
-        yield GROUP.ok("migrations", "every migration is applied")
+        yield GROUP.ok("every migration is applied")
         return
     first = f"{plan[0][0].app_label}.{plan[0][0].name}"
     seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
@@ -109,7 +109,7 @@ def _writer_lock() -> Iterator[Finding]:
     except sqlite3.OperationalError:
         yield _locked(name, before, sqlite_writer(name))
     else:
-        yield GROUP.ok("lock", f"the write lock was free after {(time.perf_counter() - started) * 1000:.0f} ms")
+        yield GROUP.ok(f"the write lock was free after {(time.perf_counter() - started) * 1000:.0f} ms")
     finally:
         other.close()
 
@@ -151,18 +151,16 @@ def _connections() -> Iterator[Finding]:
     if used >= NEARLY_ALL * allowed:
         cause = "More processes than planned for, or connections that are never closed"
         step = "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"
-        yield GROUP.finding(
-            "error" if used >= allowed else "warning", "connections_used", seen, cause, f'psql -c "{step}"'
-        )
+        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, cause, f'psql -c "{step}"')
     elif needed > allowed and not bounced:
         cause = "max_connections was not raised with the pools"
         step = (
             f"Set max_connections to {needed + RESERVED_CONNECTIONS} or more and restart the server, reduce the slots "
             "of pools, or put PgBouncer before it"
         )
-        yield GROUP.warning("connections_few", seen, cause, step)
+        yield GROUP.warning("connections", seen, cause, step)
     else:
-        yield GROUP.ok("connections", seen)
+        yield GROUP.ok(seen)
 
 
 def _bouncer() -> Iterator[Finding]:

@@ -11,10 +11,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import history, pauses, queries, services
@@ -66,7 +67,7 @@ class Command(PrintingCommand):
                         self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
                 else:
                     answer, text = actions[action](**options)
-            except (services.UnknownSchedule, InvalidTime) as error:
+            except (NotFound, ActRefused) as error:
                 raise CommandError(str(error)) from error
         self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
 

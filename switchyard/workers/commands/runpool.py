@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.broker.cores import memory_here
-from switchyard.broker.errors import UnknownPool
+from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         """Run the pool."""
         try:
             pool = declared_yard().pool(options["pool"])
-        except UnknownPool as error:
+        except NotFound as error:
             refuse(str(error))
         log_to_standard_error()
         refuse_if_wrong()

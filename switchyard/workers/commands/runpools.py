@@ -11,7 +11,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.broker.cores import memory_here
-from switchyard.broker.errors import UnknownPool
+from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
@@ -60,7 +60,7 @@ class Command(BaseCommand):
         try:
             # A pool that is named twice runs once.
             pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
-        except UnknownPool as error:
+        except NotFound as error:
             refuse(str(error))
         companion = self.make_companion(options)
         pools = pools or list(declared_yard().pools)

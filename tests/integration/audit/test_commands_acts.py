@@ -78,7 +78,7 @@ def test_unknown_group_is_a_failed_row() -> None:
     with pytest.raises(CommandError):
         run("deadletters", "requeue", "--group", "nope")
 
-    assert (row().outcome, row().error, row().target) == ("failed", "UnknownGroup", "nope")
+    assert (row().outcome, row().error, row().target) == ("failed", "NotFound", "nope")
 
 
 def test_quarantined_message_that_is_unknown_is_a_row_with_none_moved() -> None:

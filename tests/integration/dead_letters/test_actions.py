@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
+from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import actions, bulk, projection, reconcile
-from switchyard.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db
@@ -98,9 +98,9 @@ def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter],
 
 
 def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
-    with pytest.raises(UnknownDeadLetter, match="'nope'"):
+    with pytest.raises(NotFound, match="'nope'"):
         actions.requeue("nope", by="a.lind")
-    with pytest.raises(UnknownGroup, match="'nope'"):
+    with pytest.raises(NotFound, match="'nope'"):
         bulk.requeue_group("nope", by="a.lind")
 
 

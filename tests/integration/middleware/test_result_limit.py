@@ -35,7 +35,7 @@ def test_a_result_over_the_limit_is_not_stored(
 
     assert (kept.state, len(kept.result), kept.error) == ("succeeded", RESULT_LIMIT_BYTES - 2, None)
     assert (dropped.state, dropped.result) == ("succeeded", None)
-    assert dropped.error["type"] == "ResultTooLarge"
+    assert dropped.error["type"] == "ResultNotStored"
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
     assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000
@@ -55,6 +55,6 @@ def test_a_date_as_result_is_not_stored_and_the_record_says_what_to_return(
         sent = returns.send()
         job = wait_for(lambda: (found := records.read(sent.message_id)) and found.ended and found)
 
-    assert (job.state, job.result, job.error["type"]) == ("succeeded", None, "UnencodableResult")
+    assert (job.state, job.result, job.error["type"]) == ("succeeded", None, "ResultNotStored")
     why = "the job succeeded, and its result is not stored: result['rows'][3] is a date, which JSON does not have; "
     assert job.error["message"] == f"{why}return result['rows'][3].isoformat()"

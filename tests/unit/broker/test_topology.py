@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from project.topology import YARD
-from switchyard.broker.errors import InvalidDeclaration, UnknownPool, UnknownQueue
+from switchyard.broker.errors import InvalidDeclaration, NotFound, UnknownQueue
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
@@ -179,7 +179,7 @@ def test_a_lane_belongs_to_its_family(lane: str) -> None:
 def test_what_is_not_declared_is_named_with_what_is() -> None:
     with pytest.raises(UnknownQueue, match="'web' is not declared; the yard has urgent, default"):
         YARD.queue_of("web")
-    with pytest.raises(UnknownPool, match="'web' is not declared"):
+    with pytest.raises(NotFound, match="'web' is not declared"):
         YARD.pool("web")
 
 

@@ -29,7 +29,7 @@ def look_at_sentinels() -> Iterator[Finding]:
     if replication is not None:
         found += judge_replicas(replication, most_known(states))
     if seen := told(states, replication):
-        yield GROUP.ok("sentinels", seen)
+        yield GROUP.ok(seen)
     for item in found:
         step = item.remedy.replace(ADDRESS, named)
         yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)
