@@ -11,12 +11,12 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from queue import Empty
 from typing import Any, TextIO
 
 import dramatiq
 from django.utils.module_loading import import_string
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
 from switchyard import database_connections
@@ -266,8 +266,10 @@ def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
 def release_unstarted(worker: dramatiq.Worker) -> None:
     """Release messages that wait for a thread to the heads of their lanes; without an answer they stay leased."""
     unstarted: dict[str, list[HeldMessage]] = {}
-    for item in iter_queue(worker.work_queue):
-        unstarted.setdefault(item.message.queue_name, []).append(item.message)
+    with contextlib.suppress(Empty):
+        while True:
+            message = worker.work_queue.get_nowait().message
+            unstarted.setdefault(message.queue_name, []).append(message)
     for lane, messages in unstarted.items():
         with contextlib.suppress(ConnectionClosed):
             worker.consumers[lane].requeue_messages(sorted(messages, key=lambda held: int(held.lease.token)))
