@@ -12,6 +12,7 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware
+from dramatiq.results import Results
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Transport
@@ -19,7 +20,6 @@ from switchyard.broker.queue.dead_letter_json import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import Yard
 from switchyard.middleware.errors import MoveFailed
-from switchyard.middleware.failure_results import store_failure
 from switchyard.middleware.fingerprints import fingerprint
 from switchyard.middleware.outcomes import Outcome, attempt, error_text, outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
@@ -113,3 +113,16 @@ class DeadLetters(Middleware):
             duration_ms=max(died_at - started, 0) if started is not None else 0,
             fingerprint=fingerprint(message.actor_name, cause),
         )
+
+
+def store_failure(broker: Broker, message: MessageProxy) -> None:
+    """Have each ``Results`` store the exception of a message, as it does for one that Dramatiq rejects."""
+    stores = [entry for entry in broker.middleware if isinstance(entry, Results)]
+    if not stores or message.failed:
+        return
+    message.failed = True
+    try:
+        for entry in stores:
+            entry.after_nack(broker, message)
+    finally:
+        message.failed = False

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from switchyard.broker.errors import NotFound
+from switchyard.broker.errors import NotFound, SwitchyardError
 from switchyard.bulk.models import BulkAct
+
+
+class NoRoom(SwitchyardError):
+    """A queue is at its ``max_depth``; the act goes on once it has room."""
+
+    def __init__(self, queues: str) -> None:
+        super().__init__(f"queue {queues} is full; the act goes on once there is room")
+
 
 Item = list[Any]
 

@@ -18,8 +18,7 @@ from django.utils import timezone
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Moved
-from switchyard.bulk.errors import NoRoom
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between
 from switchyard.dead_letters import letter_filter
@@ -99,7 +98,7 @@ class BulkMove:
         free = [row for row in chosen if not row.claim_token]
         claim = {
             "claim_token": _token(act), "claim_act": self._move, "claim_by": act.who, "claim_note": act.reason,
-            "claim_at": timezone.now(), "claim_user": None,
+            "claim_at": timezone.now(),
         }  # fmt: skip
         DeadLetter.objects.filter(pk__in=[row.pk for row in free]).update(**claim)
         last = chosen[-1]

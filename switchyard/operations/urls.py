@@ -5,15 +5,15 @@ from __future__ import annotations
 from django.urls import include, path
 
 from switchyard.console.room_view import room_view
-from switchyard.operations import overview_views, views, worker_views
+from switchyard.operations import views, worker_views
 from switchyard.operations.instructions import views as instruction_views
 
 urlpatterns = [
     path("metrics", views.metrics, name="switchyard-metrics"),
     path("healthz", views.healthz, name="switchyard-healthz"),
     path("readyz", views.readyz, name="switchyard-readyz"),
-    path("admin/operations/", room_view(overview_views.overview), name="switchyard-operations"),
-    path("admin/operations/live/", room_view(overview_views.live), name="switchyard-operations-live"),
+    path("admin/operations/", room_view(views.overview), name="switchyard-operations"),
+    path("admin/operations/live/", room_view(views.live), name="switchyard-operations-live"),
     path("admin/operations/workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
     path(
         "admin/operations/workers/live/",

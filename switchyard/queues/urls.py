@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from switchyard.console.room_view import room_view
-from switchyard.queues import act_views, chosen_views, views
+from switchyard.queues import act_views, views
 
 BASE = "admin/operations/queues/"
 
@@ -13,7 +13,7 @@ urlpatterns = [
     # Beside the queues, whose names may be any word.
     path(
         "admin/operations/chosen-queues/<str:verb>/",
-        room_view(chosen_views.chosen),
+        room_view(act_views.chosen),
         name="switchyard-queues-chosen",
     ),
     path(BASE, room_view(views.queues), name="switchyard-queues"),

@@ -41,7 +41,6 @@ class Migration(migrations.Migration):
                 ('claim_by', models.CharField(blank=True, default='', max_length=150)),
                 ('claim_note', models.CharField(blank=True, default='', max_length=500)),
                 ('claim_at', models.DateTimeField(null=True)),
-                ('claim_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
                 'ordering': ('-died_at', '-id'),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -16,11 +19,14 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.admin_pages import AWAY, GONE, check, may, render
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.passport.family import children_of
+from switchyard.jobs.live import StreamPlace, has_news, response
 from switchyard.jobs.passport.json_form import as_json
 from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import TONES, Passport, passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
+from switchyard.jobs.queries import find_known
+from switchyard.jobs.running import running_jobs
+from switchyard.jobs.streaming import free_database
 
 
 @never_cache
@@ -84,3 +90,54 @@ def _can_edit(request: HttpRequest, job: Passport) -> bool:
     has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
     has_right = may(request, "run_job") and (may(request, "view_arguments") or job.state == "scheduled")
     return has_not_started and has_right and facilities().transport.finds_waiting
+
+
+async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:
+    """Follow a job as server-sent events, up to its end."""
+    job = await sync_to_async(find_known)(job_id)
+    if job is None:
+        return HttpResponse(GONE, status=404, content_type="text/plain")
+    after = request.headers.get("Last-Event-ID", "")
+    if not await has_news(job, after):
+        return HttpResponse(status=204)
+    await free_database()
+    return response(job, after=after, place=StreamPlace(caller))
+
+
+@dataclass(frozen=True, slots=True)
+class ChildJob:
+    """A job that another one sent.
+
+    Args:
+        ran_ms: Time for which it ran, or runs.
+    """
+
+    id: str
+    actor: str
+    state: str
+    ran_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFamily:
+    """Children of a job; those that wait for their first start are not among them: no index of the broker finds them.
+
+    Args:
+        shown: Those that run, the longest first; then those that ended or are retried, the newest first.
+        broker_away: Those that run are missing, because the broker did not answer.
+    """
+
+    shown: tuple[ChildJob, ...]
+    broker_away: bool
+
+
+def children_of(job: Passport) -> JobFamily:
+    """Return the children of a job; at most four round trips to the broker, and the rows that the passport has."""
+    away = False
+    try:
+        running = [ChildJob(each.id, each.actor, "running", each.ran_ms) for each in running_jobs(parent=job.id)]
+    except BrokerError:
+        running, away = [], True
+    ids = {each.id for each in running}
+    stored = [ChildJob(row.job_id, row.actor, row.state, row.run_ms) for row in job.children if row.job_id not in ids]
+    return JobFamily((*running, *stored), away)

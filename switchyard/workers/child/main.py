@@ -21,7 +21,6 @@ from dramatiq.errors import ConnectionClosed
 
 from switchyard import database_connections
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import facilities
 from switchyard.broker.supervised_broker import SupervisedBroker
 from switchyard.conf import declared_yard
@@ -31,8 +30,7 @@ from switchyard.middleware.shutdown_notices import ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.consumer_restarts import restart_soon
 from switchyard.workers.child.memory_guard import MemoryGuard
-from switchyard.workers.child.slot_tracking import SlotTracking, install
-from switchyard.workers.child.stuck_messages import StuckMessages
+from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.signal_pipe import INTERRUPT, SignalPipe
 from switchyard.workers.shared.stack_files import dump_on_signal, stacks_file
@@ -265,7 +263,7 @@ def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
 
 def release_unstarted(worker: dramatiq.Worker) -> None:
     """Release messages that wait for a thread to the heads of their lanes; without an answer they stay leased."""
-    unstarted: dict[str, list[HeldMessage]] = {}
+    unstarted: dict[str, list[Any]] = {}
     with contextlib.suppress(Empty):
         while True:
             message = worker.work_queue.get_nowait().message

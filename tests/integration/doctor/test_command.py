@@ -14,7 +14,7 @@ from django.core.management import call_command
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis import acl
-from switchyard.doctor import printing
+from switchyard.doctor.commands import doctor
 from switchyard.operations.findings import examine
 from switchyard.operations.findings.finding import Finding, worst
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
@@ -103,7 +103,7 @@ def test_what_a_message_says_drives_no_terminal(monkeypatch: pytest.MonkeyPatch)
 def test_a_terminal_gets_colours_and_a_file_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_COLORS", "dark")
     monkeypatch.setenv("TERM", "xterm")
-    painted = list(printing.lines([ERROR], lambda severity, text: f"<{severity}>{text}", took_ms=1))
+    painted = list(doctor.lines([ERROR], lambda severity, text: f"<{severity}>{text}", took_ms=1))
 
     assert painted[1].startswith("  <error>error")
     assert "\x1b[" not in run()[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.operations.rows import yard_rows
-from switchyard.queues.sorting import QueueRow, in_order
+from switchyard.queues.views import QueueRow, in_order
 from tests.unit.operations.yards import YARD, lane, state
 
 

@@ -21,7 +21,7 @@ from switchyard.middleware.async_actors import AsyncActors
 from switchyard.middleware.interrupts import ThreadInterrupts
 from switchyard.middleware.time_limits import TimeLimits
 from switchyard.workers.checks import check_actors
-from switchyard.workers.checks.short_options import LEAST_MS, options_in_seconds
+from switchyard.workers.checks.actor_options import LEAST_MS, options_in_seconds
 
 YARD = Yard(
     queues=(Queue("work", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000),),

@@ -7,11 +7,17 @@ from typing import Any
 
 import redis
 
-from switchyard.broker.health.sentinels import judge_replicas, judge_sentinels, most_known, read_sentinels, told
+from switchyard.broker.health.sentinels import (
+    ADDRESS,
+    judge_replicas,
+    judge_sentinels,
+    most_known,
+    read_sentinels,
+    told,
+)
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.sentinel import sentinels_of
 from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
-from switchyard.broker.redis.tls_errors import ADDRESS
 from switchyard.conf import switchyard_settings
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.servers.causes import CAUSES, GROUP

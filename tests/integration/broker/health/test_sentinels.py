@@ -152,12 +152,6 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
         ("", "Connection closed by server.", "takes TLS alone", judged.SPEAK_TLS),
         ("s", "Connection closed by server.", "ends the connection", judged.READ_ITS_LOG),
         ("s?sentinel_ssl=no", "Connection closed by server.", "takes TLS alone", judged.TLS_LEFT_OUT),
-        (
-            "",
-            "[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch, certificate is not valid for '10.0.0.7'.",
-            "TLS (the server's certificate is for another name than 10.0.0.7)",
-            "Write a host that it contains in SWITCHYARD_BROKER_URL",
-        ),
         ("", "Error 111 connecting to a:1. Connection refused.", "is away", ""),
     ],
 )
