@@ -20,7 +20,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.actors import ended_jobs, failures, metrics, queries, services
+from switchyard.actors import ended_jobs, failures, metrics, queries
 from switchyard.actors.ended_jobs import ActorHistory
 from switchyard.actors.forms import SendForm
 from switchyard.actors.metrics import ActorMetrics
@@ -77,7 +77,7 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
         with act("job.send", who=Who.of_request(request), target=name) as entry:
-            job_id = services.send(
+            job_id = queries.send(
                 found, form.call, delay_ms=round(delay_s * 1_000) if delay_s else None, tags=data["tags"],
                 job_id=data["job_id"],
             )  # fmt: skip
@@ -100,7 +100,7 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
     if not request.user.has_perm(RUN):
         return None
-    return SendForm(found, initial={"job_id": services.new_job_id()})
+    return SendForm(found, initial={"job_id": queries.new_job_id()})
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:

@@ -42,7 +42,7 @@ def apply(name: str, letters: Sequence[DeadLetter | str], *, who: Who, by: User 
 def apply_to_group(
     name: Literal["requeue", "discard"], fingerprint: str, *, who: Who, by: User | str, reason: str = ""
 ) -> BulkResult:
-    """Requeue or discard a group's open letters, see ``bulk.requeue_group``.
+    """Requeue or discard a group's open letters, see ``bulk.apply_to_group``.
 
     Raises:
         NotFound: no open letter has that fingerprint.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from switchyard.broker.errors import BrokerError, NotFound
-from switchyard.dead_letters.actions import ActionResult, discard, requeue
+from switchyard.dead_letters.actions import ActionResult
 from switchyard.dead_letters.queries import listing, open_ids
 
 if TYPE_CHECKING:
@@ -34,24 +34,6 @@ class BulkResult:
     skipped: tuple[str, ...]
     left: int = 0
     stopped: str = ""
-
-
-def requeue_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> BulkResult:
-    """Requeue a group's open letters, oldest first, at most ``limit``.
-
-    Raises:
-        NotFound: no open letter has that fingerprint.
-    """
-    return apply_to_group(requeue, fingerprint, by=by, reason=reason, limit=limit)
-
-
-def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> BulkResult:
-    """Discard a group's open letters, oldest first, at most ``limit``.
-
-    Raises:
-        NotFound: no open letter has that fingerprint.
-    """
-    return apply_to_group(discard, fingerprint, by=by, reason=reason, limit=limit)
 
 
 def apply_to_each(

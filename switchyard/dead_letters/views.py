@@ -25,9 +25,8 @@ from switchyard.dead_letters.act_views import LIST, VIEW, act_on_chosen
 from switchyard.dead_letters.acts import ACTIONS
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.dead_letters.pages import listing
-from switchyard.dead_letters.pages.letter_list import LetterList
-from switchyard.dead_letters.pages.tracebacks import marked
-from switchyard.dead_letters.presentation import seen_at, why_given_up
+from switchyard.dead_letters.pages.listing import LetterList
+from switchyard.dead_letters.presentation import marked, seen_at, why_given_up
 from switchyard.dead_letters.queries import hex_dump, shown_bytes
 
 

@@ -25,12 +25,12 @@ from switchyard.jobs import live
 from switchyard.jobs.downloads import LINK_HEADERS
 from switchyard.jobs.listing.jobs_page import LIMIT
 from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.live import Stream, free_database
 from switchyard.jobs.presentation import job_body, result_file
 from switchyard.jobs.queries import visible_job, visible_untracked
 from switchyard.jobs.results import open_result, result_link
 from switchyard.jobs.schemas import JobBody, JobList
 from switchyard.jobs.services import request_cancel
-from switchyard.jobs.streaming import Stream, free_database
 
 router = Router(tags=["Jobs"])
 

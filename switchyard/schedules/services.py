@@ -15,7 +15,7 @@ from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import submit
 from switchyard.middleware.origin import FixedSender, sent_by
-from switchyard.schedules import history
+from switchyard.schedules import strips
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.registry import Schedule, schedules
 
@@ -50,7 +50,7 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
         with sent_by(FixedSender(schedule=name, user=who.name)):
             job_id = submit(find(name).actor, kwargs={})
         try:
-            history.note_run(name, clock.utc_now(), job_id, who.name)
+            strips.note_run(name, clock.utc_now(), job_id, who.name)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
         entry.count, entry.detail = 1, {"job": job_id}
@@ -85,7 +85,7 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     late_ms = max(int((now - tick).total_seconds() * 1000), 0) if sent_now else None
     if late_ms is not None:
         fields["lateness_ms"] = late_ms
-    history.note_sent(schedule.name, tick, job_id, late_ms)
+    strips.note_sent(schedule.name, tick, job_id, late_ms)
     ScheduleState.objects.filter(actor=schedule.name, since__lt=tick).update(**fields)
     return job_id if sent_now else None
 

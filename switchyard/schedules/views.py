@@ -27,7 +27,7 @@ from switchyard.console.broker_away import not_answered
 from switchyard.console.links import job_url
 from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
-from switchyard.schedules import history, pauses, queries, services, strips
+from switchyard.schedules import pauses, queries, services, strips
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.queries import ScheduleRow
 from switchyard.schedules.registry import Schedule, schedules
@@ -144,12 +144,12 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int = 200) -> HttpResponse:
-    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), history.last_ticks(found.name)
+    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), strips.last_ticks(found.name)
     context = {
         "title": found.name,
         "row": queries.row_of(found, state, timezone.now()),
         "ticks": ticks,
-        "kept": history.KEPT,
+        "kept": strips.KEPT,
         "form": form,
         "leads": queries.scheduler_leads(),
     }

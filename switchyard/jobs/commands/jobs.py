@@ -24,10 +24,9 @@ from switchyard.history.sorted_search import SORTS
 from switchyard.history.writer_state import why_missing
 from switchyard.jobs.calls.arguments import read_json
 from switchyard.jobs.listing.pages import find_jobs
-from switchyard.jobs.listing.printing import print_page
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.editing import due_time, edit_job, editable_job, words_of
-from switchyard.jobs.passport.printing import print_job, shown_as_json
+from switchyard.jobs.passport.printing import print_job, print_page, shown_as_json
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.passport.timeline import acts_on
 from switchyard.jobs.queries import find_known, find_untracked, is_message_id

@@ -19,14 +19,13 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.admin_pages import AWAY, GONE, check, may, render
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.live import StreamPlace, has_news, response
+from switchyard.jobs.live import StreamPlace, free_database, has_news, response
 from switchyard.jobs.passport.json_form import as_json
 from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import TONES, Passport, passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.queries import find_known
 from switchyard.jobs.running import running_jobs
-from switchyard.jobs.streaming import free_database
 
 
 @never_cache

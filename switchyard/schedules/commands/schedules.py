@@ -18,7 +18,7 @@ from switchyard.console.printing_command import PrintingCommand
 from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
-from switchyard.schedules import history, pauses, queries, services
+from switchyard.schedules import pauses, queries, services, strips
 from switchyard.schedules.models import ScheduleState
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
@@ -91,7 +91,7 @@ class Command(PrintingCommand):
         return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
 
     def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
-        row, ticks = _row(name), history.last_ticks(name)
+        row, ticks = _row(name), strips.last_ticks(name)
         fields = ("due_at", "outcome", "lateness_ms", "job_id", "by")
         answer = dataclasses.asdict(row) | {
             "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]

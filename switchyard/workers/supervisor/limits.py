@@ -12,8 +12,7 @@ from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.signal_pipe import INTERRUPT
 from switchyard.workers.supervisor.cancellation import POLL_EVERY_S, CancellationWatch
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.exit_cause import STUCK_MESSAGE, ExitCause
-from switchyard.workers.supervisor.processes import Process, send
+from switchyard.workers.supervisor.processes import STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
 KILL_AFTER_LIMIT_S = 5.0

@@ -26,13 +26,12 @@ from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
 from switchyard.workers.supervisor.cancellation import CancellationWatch
 from switchyard.workers.supervisor.children import ChildManager
 from switchyard.workers.supervisor.connect_leases import connect_leases
-from switchyard.workers.supervisor.exit_cause import ExitCause
-from switchyard.workers.supervisor.health import PoolHealth
 from switchyard.workers.supervisor.instructions import Instructions
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
+from switchyard.workers.supervisor.processes import ExitCause
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from switchyard.workers.supervisor.recycling import Recycling
-from switchyard.workers.supervisor.report import Reporter
+from switchyard.workers.supervisor.report import PoolHealth, Reporter
 from switchyard.workers.supervisor.stack_requests import StackRequests
 
 GRACE_S = 25.0

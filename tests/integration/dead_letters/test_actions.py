@@ -98,7 +98,7 @@ def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
     with pytest.raises(NotFound, match="'nope'"):
         actions.requeue("nope", by="a.lind")
     with pytest.raises(NotFound, match="'nope'"):
-        bulk.requeue_group("nope", by="a.lind")
+        bulk.apply_to_group(actions.requeue, "nope", by="a.lind")
 
 
 def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
@@ -106,7 +106,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
     bury(fingerprint="another")
     reconcile.reconcile_all()
 
-    outcome = bulk.requeue_group("f00dfacef00dface", by="a.lind", limit=3)
+    outcome = bulk.apply_to_group(actions.requeue, "f00dfacef00dface", by="a.lind", limit=3)
 
     assert outcome.done == tuple(letter.id for letter in made[:3])
     assert outcome.left == 2

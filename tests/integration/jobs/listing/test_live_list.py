@@ -17,9 +17,9 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
-from switchyard.jobs.listing import changes, stream
-from switchyard.jobs.listing.changes import changes_of, fresh_page
+from switchyard.jobs.listing import stream
 from switchyard.jobs.listing.pages import LIMIT
+from switchyard.jobs.listing.stream import changes_of, fresh_page
 from switchyard.jobs.running import running_jobs
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
@@ -37,8 +37,8 @@ LIVE, EVENTS = f"{LIST}live/", f"{LIST}events/"
 @pytest.fixture(autouse=True)
 def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer reads the list anew."""
-    monkeypatch.setattr(changes, "LEAST_AGE_S", 0.0)
-    monkeypatch.setattr(changes, "AGE_PER_COST", 0)
+    monkeypatch.setattr(stream, "LEAST_AGE_S", 0.0)
+    monkeypatch.setattr(stream, "AGE_PER_COST", 0)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_only_the_first_page_of_a_list_is_live() -> None:
 
 
 def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "LEAST_AGE_S", 60.0)
+    monkeypatch.setattr(stream, "LEAST_AGE_S", 60.0)
     wanted = Filter(actor="probe_add")
     first = fresh_page(wanted, arguments=False)
     add()
@@ -168,12 +168,12 @@ def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_slow_list_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*args: object, **options: object) -> changes.JobsPage:
+    def slow(*args: object, **options: object) -> stream.JobsPage:
         time.sleep(0.02)
-        return changes.JobsPage((), "")
+        return stream.JobsPage((), "")
 
-    monkeypatch.setattr(changes, "find_jobs", slow)
-    monkeypatch.setattr(changes, "AGE_PER_COST", 1_000)
+    monkeypatch.setattr(stream, "find_jobs", slow)
+    monkeypatch.setattr(stream, "AGE_PER_COST", 1_000)
     wanted = Filter(actor="slow")
 
     assert fresh_page(wanted, arguments=False) is fresh_page(wanted, arguments=False)

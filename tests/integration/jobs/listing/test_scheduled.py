@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.broker.admin.state_counts import state_counts
+from switchyard.broker.admin.run_now import state_counts
 from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
 from switchyard.jobs.listing import scheduled
