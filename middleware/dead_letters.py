@@ -47,12 +47,7 @@ class DeadLetters(Middleware):
         self.on_dead = on_dead
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Move a message whose outcome is ``dead`` to its dead list."""
         outcome = outcome_of(message, exception)

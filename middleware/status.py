@@ -132,12 +132,7 @@ class Status(Middleware):
         return live_step(self._queue_of(message.queue_name), live)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Record the end, or the retry."""
         try:

@@ -110,12 +110,7 @@ class Connections(DbConnectionsMiddleware):
             SyncToAsync.single_thread_executor.submit(self._close_old_connections)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Close connections that this message broke or that are too old by now."""
         if self._thread.connected:

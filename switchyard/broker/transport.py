@@ -224,11 +224,7 @@ class RedisTransport:
         return True
 
     def _ready(
-        self,
-        batch: list[dead_moves.StoredLetter],
-        died_at: Mapping[str, int],
-        lane: str,
-        answers: dict[str, Moved],
+        self, batch: list[dead_moves.StoredLetter], died_at: Mapping[str, int], lane: str, answers: dict[str, Moved]
     ) -> dict[str, Message[Any]]:
         """Return the messages to enqueue by id; ``answers`` gets those that stay."""
         ready: dict[str, Message[Any]] = {}

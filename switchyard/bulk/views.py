@@ -37,13 +37,7 @@ def acts(request: HttpRequest) -> TemplateResponse:
     rows = queries.newest(before=before, limit=queries.PAGE + 1)
     shown = rows[: queries.PAGE]
     older = shown[-1].act.pk if len(rows) > queries.PAGE else None
-    context = {
-        "title": "Bulk acts",
-        "rows": shown,
-        "older": older,
-        "before": before,
-        "going_on": queries.going_on(),
-    }
+    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": queries.going_on()}
     return _rendered(request, "acts", context)
 
 

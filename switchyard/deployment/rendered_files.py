@@ -19,9 +19,7 @@ from switchyard.setting_values import RABBITMQ_SCHEMES
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
 # Target -> path of each of its files -> its template.
-_TEMPLATES: Final = {
-    "compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"},
-}
+_TEMPLATES: Final = {"compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"}}
 TARGETS: Final = (*_TEMPLATES, "acl")
 
 

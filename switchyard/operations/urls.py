@@ -15,11 +15,7 @@ urlpatterns = [
     path("admin/operations/", room_view(views.overview), name="switchyard-operations"),
     path("admin/operations/live/", room_view(views.live), name="switchyard-operations-live"),
     path("admin/operations/workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
-    path(
-        "admin/operations/workers/live/",
-        room_view(worker_views.live),
-        name="switchyard-operations-workers-live",
-    ),
+    path("admin/operations/workers/live/", room_view(worker_views.live), name="switchyard-operations-workers-live"),
     path(
         "admin/operations/workers/<str:member>/stacks/",
         room_view(worker_views.ask_for_stacks),

@@ -186,13 +186,7 @@ def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
     room = page.overview()
     steps = _first_steps(room)
     is_ready = steps is not None and room.verdict.level == "ok"
-    return {
-        "room": room,
-        "plain": plain,
-        "changes": _changes(request),
-        "first_steps": steps,
-        "is_ready": is_ready,
-    }
+    return {"room": room, "plain": plain, "changes": _changes(request), "first_steps": steps, "is_ready": is_ready}
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:

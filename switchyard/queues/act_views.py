@@ -201,12 +201,7 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
         refused = _refusal(verb, reason) or _do(request, verb, queues, reason, until)
         if not refused:
             return redirect("switchyard-queues")
-    context = {
-        **_context(verb, queues),
-        "refused": str(refused),
-        "reason": reason,
-        "until": until,
-    }
+    context = {**_context(verb, queues), "refused": str(refused), "reason": reason, "until": until}
     status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
     return TemplateResponse(request, "switchyard_queues/chosen.html", context, status=status)
 

@@ -41,13 +41,7 @@ STATUS_OF: Final = {
     "dead": TaskResultStatus.FAILED,
 }
 # Where the class of a recorded failure is looked for: records keep its name only.
-MODULES: Final[tuple[ModuleType, ...]] = (
-    builtins,
-    errors,
-    crashes,
-    dramatiq.errors,
-    dramatiq.middleware,
-)
+MODULES: Final[tuple[ModuleType, ...]] = (builtins, errors, crashes, dramatiq.errors, dramatiq.middleware)
 
 
 def result_of_record(task: Task, job: JobRecord) -> TaskResult:

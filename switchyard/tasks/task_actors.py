@@ -134,12 +134,7 @@ class FinishedTasks(Middleware):
     """
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Send the signal for a task that ran."""
         self._finish(broker, message, exception, result)

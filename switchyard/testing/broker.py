@@ -82,11 +82,7 @@ class MemoryBroker(Broker):
         self.hooks.call_after(self, signal, args, kwargs)
 
     def add_middleware(
-        self,
-        middleware: Middleware,
-        *,
-        before: type[Middleware] | None = None,
-        after: type[Middleware] | None = None,
+        self, middleware: Middleware, *, before: type[Middleware] | None = None, after: type[Middleware] | None = None
     ) -> None:
         """Add a middleware, unless it is added already."""
         if middleware not in self.middleware:

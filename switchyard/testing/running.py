@@ -199,12 +199,7 @@ class WatchedTask(Middleware):
         self._broker.in_task = True
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Run the callbacks of the task's commits, then note its end."""
         self.result, self.exception = result, exception

@@ -60,8 +60,5 @@ def look() -> Iterator[Finding]:
             "Nobody has acted on them",
             "Acknowledge them in /admin/switchyard_alerts/alert/ or with `manage.py switchyard alerts acknowledge ID`",
             then="Who acknowledges an alert tells the others that somebody works on it; its count goes on.",
-            act=Act(
-                f"Acknowledge {counted(waiting, 'critical alert')}…",
-                "switchyard-alerts",
-            ),
+            act=Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts"),
         )

@@ -196,13 +196,7 @@ def _blocked() -> Iterator[Finding]:
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
         yield GROUP.finding(
-            "error",
-            "locked",
-            seen,
-            cause,
-            step,
-            then=f"End that transaction: `{step}`. {UNLOCK}",
-            act=LOOK_AT_WORKERS,
+            "error", "locked", seen, cause, step, then=f"End that transaction: `{step}`. {UNLOCK}", act=LOOK_AT_WORKERS
         )
 
 

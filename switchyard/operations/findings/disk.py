@@ -80,10 +80,7 @@ def look() -> Iterator[Finding]:
         yield GROUP.warning("folder", seen, "Nothing ran here before", f"mkdir -p {folder}")
         return
     if not os.access(folder, os.W_OK):
-        seen, cause = (
-            "the state folder is not writable",
-            "Another user owns it, or it is mounted read-only",
-        )
+        seen, cause = ("the state folder is not writable", "Another user owns it, or it is mounted read-only")
         yield GROUP.error("folder", seen, cause, f"ls -ld {folder}; then chown it to the yard's user")
         return
     usage = shutil.disk_usage(folder)

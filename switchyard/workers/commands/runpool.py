@@ -13,12 +13,7 @@ from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S, Supervisor
 

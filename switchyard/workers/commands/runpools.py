@@ -18,12 +18,7 @@ from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
 from switchyard.workers.group import autoreload
 from switchyard.workers.group.pool_group import Companion, PoolGroup
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from switchyard.workers.shared.fork import run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S
 

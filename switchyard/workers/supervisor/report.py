@@ -45,12 +45,7 @@ class Reporter:
         self._reports, self._clock = PoolReports(calls, Keys()), ServerClock(calls)
 
     def build(
-        self,
-        children: Iterable[tuple[int, ChildState]],
-        *,
-        restarts: dict[str, int],
-        state: str,
-        metrics_port: int,
+        self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], state: str, metrics_port: int
     ) -> PoolReport:
         """Return a report of the current state.
 
