@@ -227,7 +227,7 @@ def _hush() -> None:
 def _may_have_succeeded(answer: Any) -> bool:
     """Return whether an error may be the answer to a repetition of what has succeeded."""
     status, code = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), answer.get("Error", {}).get("Code")
-    return code == "NoSuchUpload" or status >= 500
+    return code == "NoSuchUpload" or bool(status >= 500)
 
 
 class _Content:

@@ -45,7 +45,7 @@ def prepare(broker: Broker) -> None:
     broker.add_middleware(FinishedTasks(), before=Status)
 
 
-def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
+def actor_of(task: Task[..., Any], broker: Broker, **options: Any) -> Actor[..., Any]:
     """Return the actor that runs a task, declared with the broker when it is not.
 
     Args:
@@ -65,7 +65,7 @@ def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
     )
 
 
-def _function_of(task: Task, broker: Broker) -> Callable[..., Any]:
+def _function_of(task: Task[..., Any], broker: Broker) -> Callable[..., Any]:
     """Return a function with the name, place and parameters of a task's, that runs the task."""
     run = partial(run_task, task, broker)
 
@@ -84,7 +84,7 @@ def _function_of(task: Task, broker: Broker) -> Callable[..., Any]:
     return function
 
 
-def run_task(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_task(task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a task in a worker and return what it returned, as JSON has it.
 
     Raises:
@@ -108,7 +108,9 @@ def run_task(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str
     return value
 
 
-def running_result(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskResult:
+def running_result(
+    task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> TaskResult[..., Any]:
     """Return the result of the task that this thread runs."""
     message = CurrentMessage.get_current_message()
     if message is None:
