@@ -20,7 +20,7 @@ from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 
 
-class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
+class TokenForm(forms.ModelForm):
     """Form of a token, with its scopes as check boxes."""
 
     scopes = forms.MultipleChoiceField(

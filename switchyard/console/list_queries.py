@@ -27,7 +27,7 @@ _UNUSABLE = (
 _LOOKUP = r"(__(exact|in|isnull|isempty|range|date|((year|month|day)(__)?)?(gte|gt|lte|lt)?))?"
 
 
-class CheckedQuery(ModelAdmin):  # type: ignore[type-arg]
+class CheckedQuery(ModelAdmin):
     """Refuse a list's lookups that no filter or link uses, and show the list without a value that is unusable.
 
     Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup

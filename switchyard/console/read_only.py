@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 
 
-class ReadOnly(BaseModelAdmin):  # type: ignore[type-arg]
+class ReadOnly(BaseModelAdmin):
     """Refuse adding and changing rows by hand, and deleting them unless ``deletable`` is set.
 
     Stands before ``ModelAdmin`` or ``TabularInline`` in the list of base classes. Viewing keeps its own permission.

@@ -211,8 +211,7 @@ def _gone(claimed: DeadLetter) -> ActionResult:
 
 
 def _finish(row: DeadLetter, action: str, by: str, reason: str) -> None:
-    state = FINAL_STATES[action]
-    _set_state(row, state, action, by, reason)
+    _set_state(row, FINAL_STATES[action], action, by, reason)
     row.save()
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import room_view
+from switchyard.console.room_view import Views, room_view
 from switchyard.jobs.admin_streams import events_view
-from switchyard.jobs.listing import chosen
-from switchyard.jobs.listing import views as listing
 from switchyard.jobs.listing.stream import list_events
-from switchyard.jobs.passport import act_views
-from switchyard.jobs.passport import act_views as acts
-from switchyard.jobs.passport import views as passport
-from switchyard.jobs.passport.views import job_events
+from switchyard.jobs.passport.stream import job_events
+
+chosen = Views("switchyard.jobs.listing.chosen")
+listing = Views("switchyard.jobs.listing.views")
+acts = Views("switchyard.jobs.passport.act_views")
+passport = Views("switchyard.jobs.passport.views")
 
 BASE = "admin/switchyard_jobs/job/"
 JOB = f"{BASE}<str:job_id>/"
@@ -27,6 +27,6 @@ urlpatterns = [
     path(f"{JOB}events/", events_view(job_events), name="switchyard-job-events"),
     path(f"{JOB}cancel/", room_view(acts.cancel), name="switchyard-job-cancel"),
     path(f"{JOB}run-now/", room_view(acts.run_now), name="switchyard-job-run-now"),
-    path(f"{JOB}edit/", room_view(act_views.edit), name="switchyard-job-edit"),
+    path(f"{JOB}edit/", room_view(acts.edit), name="switchyard-job-edit"),
     path(f"{JOB}again/", room_view(acts.again), name="switchyard-job-again"),
 ]

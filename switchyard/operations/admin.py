@@ -23,7 +23,7 @@ LISTS = {
 
 
 @admin.register(*LISTS)
-class RoomEntry(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+class RoomEntry(ReadOnly, admin.ModelAdmin):
     """Line of a model on the admin's start page, for who may view it; it leads to the room's list of its rows."""
 
     def get_urls(self) -> list[Any]:

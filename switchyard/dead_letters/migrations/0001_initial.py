@@ -1,5 +1,3 @@
-import django.db.models.deletion
-from django.conf import settings
 from django.db import migrations, models
 
 
@@ -7,9 +5,7 @@ class Migration(migrations.Migration):
 
     initial = True
 
-    dependencies = [
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(

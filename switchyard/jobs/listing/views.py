@@ -31,11 +31,11 @@ from switchyard.history.writer_state import why_missing
 from switchyard.jobs.admin_pages import AWAY, check, may, render
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.bulk.run_now import STATES as DUE_LATER
+from switchyard.jobs.listing.changes import changes_of
 from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.jobs_page import LIMIT, JobsPage
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.listing.scheduled import is_by_due_time
-from switchyard.jobs.listing.stream import changes_of
 from switchyard.jobs.listing.unfinished import UNFINISHED, wanted_of_history, wants_unfinished
 from switchyard.jobs.passport.reading import TONES, passport_of
 from switchyard.jobs.queries import find_untracked, is_job_id, is_message_id, written_id

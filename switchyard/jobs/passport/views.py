@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -19,12 +17,10 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.admin_pages import AWAY, GONE, check, may, render
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.live import StreamPlace, free_database, has_news, response
 from switchyard.jobs.passport.json_form import as_json
 from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import TONES, Passport, passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
-from switchyard.jobs.queries import find_known
 from switchyard.jobs.running import running_jobs
 
 
@@ -41,7 +37,12 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     if request.GET.get("format") == "json":
         shown = as_json(job, arguments=may(request, "view_arguments"))
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
-    context = {"title": job.actor, "subtitle": job.id, "has_events": can_stream(request), **_context_of(request, job)}
+    context = {
+        "title": job.actor,
+        "subtitle": job.id,
+        "has_events": can_stream(request),
+        **_context_of(request, job),
+    }
     return render(request, "switchyard_jobs/passport.html", context)
 
 
@@ -84,18 +85,6 @@ def _can_edit(request: HttpRequest, job: Passport) -> bool:
     has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
     has_right = may(request, "run_job") and (may(request, "view_arguments") or job.state == "scheduled")
     return has_not_started and has_right and facilities().transport.finds_waiting
-
-
-async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:
-    """Follow a job as server-sent events, up to its end."""
-    job = await sync_to_async(find_known)(job_id)
-    if job is None:
-        return HttpResponse(GONE, status=404, content_type="text/plain")
-    after = request.headers.get("Last-Event-ID", "")
-    if not await has_news(job, after):
-        return HttpResponse(status=204)
-    await free_database()
-    return response(job, after=after, place=StreamPlace(caller))
 
 
 @dataclass(frozen=True, slots=True)

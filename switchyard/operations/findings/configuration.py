@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from django.conf import settings
 from django.core.checks import ERROR, CheckMessage
@@ -17,7 +16,7 @@ from switchyard.workers.checks import server_keeps_work, server_keeps_work_deplo
 
 GROUP = FindingGroup("configuration")
 # Checks of the broker's server: it has a group of its own.
-ELSEWHERE: tuple[Any, ...] = (server_keeps_work, server_keeps_work_deployed)
+ELSEWHERE: tuple[object, ...] = (server_keeps_work, server_keeps_work_deployed)
 # HTTPS redirection and HSTS are the proxy's task, see docs/how-to/deploy-with-compose.md.
 OF_THE_PROXY = ("security.W004", "security.W008")
 

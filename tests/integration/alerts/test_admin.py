@@ -105,21 +105,6 @@ def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
     assert client.get(one(alert, "resolve")).status_code == 405
 
 
-def test_the_page_of_an_unknown_alert_leads_to_the_list(alert: Alert) -> None:
-    answer = logged_in("view_alert").get(reverse("switchyard-alert", args=[999_999]), follow=True)
-
-    assert answer.redirect_chain == [(LIST, 302)]
-    assert "There is no alert with the id “999999”; old rows are deleted in time." in answer.content.decode()
-
-
-def test_open_alert_is_acknowledged_from_the_list_which_says_who_was_told(alert: Alert) -> None:
-    page = logged_in("view_alert", "acknowledge_alert", "silence_alert").get(LIST).content.decode()
-
-    assert "1 open alert" in page and one(alert, "acknowledge") in page
-    assert f"Acknowledge alert {alert.pk}" in page and "Silence for…" in page
-    assert "Sent: log " in page and "Nothing is silenced." in page
-
-
 def test_all_open_alerts_that_match_are_acknowledged_by_a_bulk_act(alert: Alert) -> None:
     client = logged_in("view_alert", "acknowledge_alert")
 

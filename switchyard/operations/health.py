@@ -1,0 +1,91 @@
+"""Readiness of this process: broker and database, each checked within 2 s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import DatabaseError, OperationalError, ProgrammingError, connection
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.operations.server_state import OF_SOME_QUEUES, read_broker_state
+from switchyard.operations.timeouts import NoAnswer, TimedCall
+
+TIMEOUT_S = 2.0
+# Every migrated yard has it.
+_TABLE = "switchyard_dead_letters_deadletter"
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """State of one dependency; ``fact`` is a description without address or secret."""
+
+    name: str
+    ok: bool
+    fact: str
+
+
+def _ask_broker() -> str:
+    """Return why the broker accepts no work or may lose it, "" when it is healthy.
+
+    A node of a cluster that is away is no reason, nor a half-moved slot: this process takes work for other queues.
+    """
+    found = facilities()
+    server = read_broker_state(found)
+    if server.refusal:
+        return f"accepts no work: {server.refusal}"
+    if server.pools_known:
+        found.pools.read_all()
+    return "; ".join(error.seen for error in server.errors if error.code not in OF_SOME_QUEUES)
+
+
+def _ask_database() -> str:
+    """Return what is missing in a database that answers, "" when it has this library's tables."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT 1 FROM {_TABLE} LIMIT 1")  # noqa: S608  a constant
+    except (OperationalError, ProgrammingError):
+        # Databases report a missing table by different errors.
+        if _TABLE in connection.introspection.table_names():
+            raise
+        return f"table {_TABLE} is missing; run `manage.py migrate`"
+    finally:
+        connection.close()
+    return ""
+
+
+# One for each process: a dependency that hangs blocks one thread, however many probes come.
+BROKER = TimedCall("broker", _ask_broker)
+DATABASE = TimedCall("database", _ask_database)
+
+
+def dependencies() -> tuple[Dependency, ...]:
+    """Check the broker and the database; takes at most 2 s each."""
+    return _broker(), _database()
+
+
+def _broker() -> Dependency:
+    try:
+        refusal = BROKER.result(TIMEOUT_S)
+    except (NoAnswer, BrokerError) as error:
+        return Dependency("broker", False, _fact(error))
+    if refusal:
+        return Dependency("broker", False, refusal)
+    return Dependency("broker", True, "answers")
+
+
+def _database() -> Dependency:
+    try:
+        missing = DATABASE.result(TIMEOUT_S)
+    except (NoAnswer, DatabaseError) as error:
+        return Dependency("database", False, _fact(error))
+    if missing:
+        return Dependency("database", False, missing)
+    return Dependency("database", True, "answers")
+
+
+def _fact(error: Exception) -> str:
+    # Error texts of the clients may contain addresses and users.
+    if isinstance(error, NoAnswer):
+        return f"no answer within {TIMEOUT_S:g} s"
+    return error.kind if isinstance(error, BrokerError) else type(error).__name__
