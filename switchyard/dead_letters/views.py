@@ -79,7 +79,7 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
     except BrokerError:
         away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
     context = {"title": "Quarantine", "page": shown, "away": away, "is_later": "after" in request.GET}
-    return TemplateResponse(request, "switchyard_dead_letters/html", context)
+    return TemplateResponse(request, "switchyard_dead_letters/quarantine.html", context)
 
 
 def _matching(query: dict[str, str]) -> dict[str, Any] | None:
