@@ -9,25 +9,17 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
+from switchyard.addon import addons
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.redis import sentinel_url
 from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
 from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
-RABBITMQ_SCHEMES = ("amqp", "amqps")
-# Options of pika, which raises an error without a variable's name for others. It is not installed everywhere.
-RABBITMQ_WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
-RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout", "stack_timeout")
-RABBITMQ_OPTIONS = (
-    *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
-)  # fmt: skip
 # Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
-    "amqp": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
-    "amqps": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
     "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
     "gs": ("google.cloud.storage storages", "django-storages[google]>=1.14.6,<1.15", "gcs"),
 }
@@ -63,15 +55,23 @@ def with_valid_port(name: str, url: str) -> str:
 
 
 def refuse_without_package(name: str, scheme: str) -> None:
+    """Refuse an address of files or results whose client is not installed, see :func:`refuse_without`."""
+    refuse_without(name, PACKAGES.get(scheme, ("", "", "")), scheme)
+
+
+def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> None:
     """Refuse an address whose client is not installed.
+
+    Args:
+        package: Its modules, with requirement and extra of the wheel; all "" where it needs none.
 
     Raises:
         InvalidSetting: the package of this scheme is missing.
     """
-    modules, requirement, extra = PACKAGES.get(scheme, ("", "", ""))
+    modules, requirement, extra = package
     if not all(map(_exists, modules.split())):
-        package = re.split("[<>=]", requirement, maxsplit=1)[0]
-        fact = f"{scheme}: needs the package {package}, which is not installed"
+        distribution = re.split("[<>=]", requirement, maxsplit=1)[0]
+        fact = f"{scheme}: needs the package {distribution}, which is not installed"
         raise InvalidSetting(name, fact, _installs(requirement, extra))
 
 
@@ -138,35 +138,6 @@ def number_of(name: str, value: Any, *, least: int, most: int) -> int:
     return number
 
 
-def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
-    """Return the address of a RabbitMQ server, or "" where the broker is another one.
-
-    Raises:
-        InvalidSetting: its port is no number, an option is unknown or no number, a user or production has no password,
-            or pika is missing.
-    """
-    if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
-        return ""
-    parts = urlsplit(value)
-    with_valid_port(name, value)
-    if not debug and not is_loopback(parts.hostname) and not parts.password:
-        remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
-        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
-    if parts.username is not None and parts.password is None:
-        remedy = "write amqp://user:password@host:5672/, with nothing after the colon for an empty password"
-        raise InvalidSetting(name, "names a user without a password", remedy)
-    refuse_without_package(name, parts.scheme)
-    for option, given in parse_qsl(parts.query, keep_blank_values=True):
-        if option not in RABBITMQ_OPTIONS:
-            remedy = f"write one of {', '.join(RABBITMQ_OPTIONS)}, or leave it out"
-            raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
-        if option in RABBITMQ_WHOLE_NUMBERS and not re.fullmatch(r"[0-9]+", given):
-            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
-        if option in RABBITMQ_SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
-            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
-    return value
-
-
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
     """Return the broker's address, in development a socket in the state folder. In production it needs a password.
 
@@ -179,7 +150,9 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         return f"unix://{state_dir / 'valkey.sock'}"
     parts, _ = split_hosts(value)
     if parts.scheme not in BROKER_SCHEMES:
-        known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
+        beside = name.endswith("REDIS_URL")  # keeps no messages
+        more = (scheme for found in addons() if not (beside and found.keeps_queues) for scheme in found.schemes)
+        known = tuple(dict.fromkeys((*BROKER_SCHEMES, *more)))
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
     if sentinel_url.is_sentinel_url(value):

@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from switchyard import APPS, BROKER_APP
 from switchyard import __name__ as library
 from switchyard.broker.interface import Facilities
-from switchyard.conf import KEYS, switchyard_settings
+from switchyard.conf import KEYS, all_keys, switchyard_settings
 from switchyard.middleware.foreign_middleware import is_replaced
 
 LABEL = "switchyard_"
@@ -144,10 +144,12 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[CheckMess
 
     The values are not shown: they may be secret.
     """
-    known = {variable for variable in KEYS.values() if variable} | OTHERS | set(switchyard_settings().variables)
-    unknown = sorted(
-        name for name in environ if name.startswith(PREFIX) and name not in known and not FOREIGN.fullmatch(name)
-    )
+    known = set(OTHERS) | set(switchyard_settings().variables)
+    given = {name for name in environ if name.startswith(PREFIX) and not FOREIGN.fullmatch(name)}
+    if given <= known.union(filter(None, KEYS.values())):
+        return []
+    known |= {variable for variable in all_keys().values() if variable}
+    unknown = sorted(given - known)
     return [_warning(name, known) for name in unknown]
 
 

@@ -47,6 +47,12 @@ def look_at_servers() -> Iterator[Finding]:
         client.close()
 
 
+def look_at_addons() -> Iterator[Finding]:
+    """Check the servers of add-ons that the settings name."""
+    for addon in switchyard_settings().addons:
+        yield from addon.call("look", ())
+
+
 def _server(calls: RedisCalls, nodes: list[NodeState], keys: Keys) -> Iterator[Finding]:
     state = read_server_state(calls, keys)
     if state.refusal:

@@ -73,9 +73,6 @@ PROMISES = {
     "atomic": ATOMIC,
     "cluster": ATOMIC,
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
-    "rabbitmq": Promises(
-        places=2, requeues_what_it_read=False, takes_out=False, isolates=True, lists_parked=False, tells_all=False
-    ),
     "memory": Promises(
         places=1,
         requeues_what_it_read=True,

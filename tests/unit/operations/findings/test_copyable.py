@@ -42,7 +42,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, rabbitmq_url=""))
+    monkeypatch.setattr(
+        failures,
+        "switchyard_settings",
+        lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
+    )
 
     found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
@@ -51,7 +55,11 @@ def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
 
 def test_a_command_about_a_cluster_names_no_second_node(monkeypatch: pytest.MonkeyPatch) -> None:
     url = CLUSTER.replace("redis+", "rediss+", 1) + "?ssl_ca_certs=/ca.pem"
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, rabbitmq_url=""))
+    monkeypatch.setattr(
+        failures,
+        "switchyard_settings",
+        lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
+    )
     step = "Wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix 10.0.0.1:6379`."
 
     found = failures.copyable(Finding("broker", "half_moved", "error", "hash slot 1 is half moved", next=step))
