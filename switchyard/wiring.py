@@ -37,7 +37,6 @@ from switchyard.broker.worker.ack_barrier import AckBarrier
 from switchyard.conf import switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.database_connections import Connections
-from switchyard.failure_notes import FailureNotes
 from switchyard.jobs.result_stores.chosen import result_stores
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.age_limits import AgeLimits
@@ -242,7 +241,6 @@ def in_order(
         *extra,
         *([DeclaredOptions()] if extra else []),
         TypedArguments(),
-        FailureNotes(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from switchyard.broker.errors import InvalidDeclaration, UnknownPool, UnknownQueue
+from switchyard.broker.errors import InvalidDeclaration, NotFound, UnknownQueue
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.keys.queue_keys import Lane, QueueKeys
 from switchyard.broker.pool import MOST_ALONE as MOST_ALONE
@@ -156,12 +156,13 @@ class Yard:
         """Return the pool of that name.
 
         Raises:
-            UnknownPool: the yard has none of that name.
+            NotFound: the yard has none of that name.
         """
         for pool in self.pools:
             if pool.name == name:
                 return pool
-        raise UnknownPool(name, tuple(pool.name for pool in self.pools))
+        declared = ", ".join(pool.name for pool in self.pools)
+        raise NotFound(f"pool {name!r} is not declared; the yard has {declared}; see the topology")
 
     def served_by(self, pool: Pool) -> tuple[str, ...]:
         """Return the lanes that a pool consumes, the shared retry lanes included."""

@@ -31,10 +31,7 @@ REFUSALS = {
         "it is a replica, which only reads",
         "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
     ),
-    "MISCONF": (
-        "it cannot write to its disk",
-        "Free its disk and read its log; work then resumes by itself.",
-    ),
+    "MISCONF": ("it cannot write to its disk", "Free its disk and read its log; work then resumes by itself."),
 }
 # Errors that stop some queues of a cluster, while the others go on.
 OF_SOME_QUEUES = frozenset({"node_away", "half_moved"})

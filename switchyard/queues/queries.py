@@ -24,11 +24,19 @@ from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.timeouts import NoAnswer
 from switchyard.operations.yard.state_words import shown_row
 from switchyard.queues.errors import ForeignBroker
-from switchyard.queues.facts import PauseFacts, PurgeFacts, QueueView, SlotHolder
+from switchyard.queues.facts import (
+    EndedQueueJob,
+    PauseFacts,
+    PurgeFacts,
+    QueueView,
+    SlotHolder,
+    ended_jobs,
+    percentiles,
+    times_of,
+)
 from switchyard.queues.queue_line import QueueLine, line_of
 from switchyard.queues.services import family_of
 from switchyard.queues.slot_picture import SlotPicture, SlotRun, picture_of
-from switchyard.queues.wait_times import EndedQueueJob, ended_jobs, percentiles, times_of
 
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10

@@ -147,11 +147,7 @@ class RedisCalls:
             self.release(own)
 
     def _next_answer(
-        self,
-        connection: Any,
-        operation: Script,
-        unanswered: deque[_Unanswered],
-        give_up_s: float,
+        self, connection: Any, operation: Script, unanswered: deque[_Unanswered], give_up_s: float
     ) -> tuple[Any, Any]:
         """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
         if connection is not None:

@@ -19,7 +19,6 @@ from redis.exceptions import (
 from switchyard.broker.errors import ADDRESSES, BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.redis.sentinel import NoMasterNamed
-from switchyard.broker.redis.tls_errors import tls_remedy
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
 AWAY = (
@@ -72,9 +71,9 @@ def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, 
     """
     if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
         outcome = "unknown" if sent else "refused"
-        return BrokerUnavailable(operation, str(error), outcome=outcome, remedy=tls_remedy(error))
-    if remedy := LOGIN_REMEDY if isinstance(error, redis.AuthenticationError) else tls_remedy(error):
-        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=remedy)
+        return BrokerUnavailable(operation, str(error), outcome=outcome)
+    if isinstance(error, redis.AuthenticationError):
+        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=LOGIN_REMEDY)
     if isinstance(error, NoMasterNamed):
         return BrokerUnavailable(operation, str(error), outcome="refused", remedy=MASTER_REMEDY)
     absence: Absence = getattr(client, "absence", None) or Absence()

@@ -18,8 +18,8 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys.queue_keys import ALL_LANES
 from switchyard.jobs import live
+from switchyard.jobs.live import Stream, free_database
 from switchyard.jobs.running import families
-from switchyard.jobs.streaming import Stream, free_database
 
 EVERY_S: Final = 2.0
 # The browser connects again, with the rights that its user has then.

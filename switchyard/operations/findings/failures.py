@@ -19,7 +19,6 @@ from switchyard.broker.redis.hash_slots import NoSlots
 from switchyard.broker.redis.sentinel import NoMasterNamed, server_url
 from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
 from switchyard.broker.redis.server_errors import reason
-from switchyard.broker.redis.tls_errors import ADDRESS, tls_remedy
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
@@ -157,10 +156,6 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     if "DB index is out of range" in str(client_error):
         seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
         return group.error("refused", seen, cause, f"Correct the number at the end of {named}")
-    if remedy := tls_remedy(client_error):
-        fact, _, step = remedy.replace(ADDRESS, named).partition(": ")
-        cause = "TLS failed before anything was asked"
-        return group.error("refused", fact, cause, f"{step[0].upper()}{step[1:]}")
     if isinstance(client_error, redis.TimeoutError):
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"

@@ -42,7 +42,7 @@ def look() -> Iterator[Finding]:
             "behind", waits, cause, "Read the log of manage.py switchyard runhistory, then the database findings"
         )
     else:
-        yield GROUP.ok("leads", f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
+        yield GROUP.ok(f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
     for each in backlog:
         if each.dropped:
             rows = counted(each.dropped, "row")

@@ -71,7 +71,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     assert told["broker.half_moved"].severity == "error"
     assert step in told["broker.half_moved"].next
     assert not [name for name in told if name.endswith((".not_checked", ".away", ".broken"))]
-    assert "pools.up" in told and [name for name in told if name.startswith("queues.")]
+    assert "pools.ok" in told and [name for name in told if name.startswith("queues.")]
     # The list of jobs has the others' jobs, and names what is missing.
     jobs = find_jobs(Filter())
     assert {line.id for line in jobs.lines} == {id_ for name, id_ in sent.items() if name != "default"}

@@ -50,6 +50,10 @@ def look() -> dict[str, Finding]:
     return {found.code: found for found in run_checks(FindingGroup("broker"), look_at_servers, 20.0)}
 
 
+def facts() -> str:
+    return "; ".join(found.seen for found in look_at_servers() if found.severity == "ok")
+
+
 def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: ClusterUnderTest) -> None:
     found, keys = facilities(), YARD.keys
     holders = {cluster.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
@@ -57,7 +61,7 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
     assert look()["no_marker"].next == "Start a pool, web or scheduler"
     assert mark_keyspace() == []
     sound = look()
-    assert "every master has a marker" in sound["marker"].seen
+    assert "every master has a marker" in facts()
     assert not {"no_marker", "unmarked", "keyspace"} & set(sound)
     watch = make_watch()
     assert not watch.look().pause
@@ -70,7 +74,7 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
     lost = f"node {bare.address} lost keys, it holds "
     assert lost in paused and "locks and rate limits" in paused
     assert lost in told.seen and "manage.py switchyard broker accept" in told.next
-    assert not {"no_marker", "unmarked", "marker"} & set(lossy), "that its marker was there is known"
+    assert not {"no_marker", "unmarked"} & set(lossy), "that its marker was there is known"
     assert [item.code for item in read_server_state(found.records.calls, found.records.keys).errors] == ["keyspace"]
     assert room.verdict.label == "Unsafe" and lost in room.verdict.sentence
 
@@ -92,7 +96,16 @@ def test_a_hash_slot_without_a_node_hides_no_other_finding(cluster: ClusterUnder
     state, found = read_server_state(calls, keys), look()
 
     assert not state.away.queues and "away" not in found
-    assert len([one for one in look_at_servers() if one.code == "place"]) == 3
+    assert (
+        len(
+            [
+                one
+                for one in look_at_servers()
+                if one.severity == "ok" and "slow log" not in one.seen and " holds " in one.seen
+            ]
+        )
+        == 3
+    )
     calls.close()
 
 

@@ -25,12 +25,11 @@ def places(calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
     """Report which queue is on which master of a cluster."""
     queues = places_of(calls, keys, [queue.name for queue in declared_yard().queues])
     for address, names in queues.items():
-        yield GROUP.ok("place", f"node {address} holds {', '.join(names) or 'no queue'}", subject=", ".join(names))
+        yield GROUP.ok(f"node {address} holds {', '.join(names) or 'no queue'}", subject=", ".join(names))
     bare = [address for address, names in queues.items() if not names]
     crowded = max(queues.values(), key=len)
     if bare and len(crowded) > 1:
         yield GROUP.ok(
-            "spread",
             f"{', '.join(crowded)} share a node, and no queue is on {', '.join(bare)}",
             cause="The hash of a queue's name decides its node",
         )
@@ -53,7 +52,7 @@ def markers(calls: RedisCalls, keys: Keys, queues: list[str], answering: set[str
     bare = {node: late for node, late in unmarked_nodes(calls, keys, ids).items() if node in answering - lost}
     if not unmarked and not bare and not gone:
         shown = sorted({ids[name] for name in of_queue.values() if name in ids})
-        yield GROUP.ok("marker", f"keyspace {' '.join(shown)}{', every master has a marker' if calls.spread else ''}")
+        yield GROUP.ok(f"keyspace {' '.join(shown)}{', every master has a marker' if calls.spread else ''}")
     elif 1 in calls.pipeline(  # one key each: those of a half-moved slot are on two nodes
         [("EXISTS", key) for queue in unmarked for key in keys.queue(queue).all_keys()], raise_errors=False
     ):

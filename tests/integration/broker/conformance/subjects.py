@@ -37,7 +37,7 @@ from switchyard.middleware.envelope import Envelope
 from switchyard.testing.broker import MemoryBroker
 from switchyard.testing.calls import MemoryCalls
 from switchyard.testing.stores import MemoryDeadLists, MemoryJobRecords
-from switchyard.testing.transport import MemoryTransport
+from switchyard.testing.yard import MemoryTransport
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -74,11 +74,9 @@ def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(
     secure.move_one_by_one(keys[0], home)
 
 
-def test_a_certificate_of_an_unknown_authority_is_refused_with_the_option_to_set(
-    secure: ClusterUnderTest, tmp_path: Path
-) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(secure: ClusterUnderTest, tmp_path: Path) -> None:
     another = Authority(tmp_path / "another")
-    said = r"authority .* is unknown here: append .ssl_ca_certs"
+    said = "CERTIFICATE_VERIFY_FAILED"
 
     for query in ("", f"?ssl_ca_certs={another.file}"):
         calls = calls_on(connect(f"{secure.url}{query}", profile="quick"), budget_s=0.3)
