@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from switchyard.addons.cluster.client import is_cluster, split_cluster_url
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.redis import sentinel_url
 from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
-from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
 RABBITMQ_SCHEMES = ("amqp", "amqps")

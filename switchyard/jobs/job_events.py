@@ -22,10 +22,10 @@ from asgiref.sync import sync_to_async
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from switchyard.addons.cluster.client import node_url
 from switchyard.api.responses import iso_time
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.cluster_client import node_url
 from switchyard.broker.redis.sentinel import server_url
 from switchyard.broker.redis.server_connection import AsyncServerConnection
 from switchyard.conf import switchyard_settings

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 
+from switchyard.addons.cluster.half_moved import half_moved
+from switchyard.addons.cluster.keyspaces import marks_of, probed_keys, where_lost
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.cluster_ids import marks_of, probed_keys, where_lost
-from switchyard.broker.health.half_moved import half_moved
 from switchyard.broker.health.key_types import type_commands, wrong_types
 from switchyard.broker.health.keyspace_id import State, finding, marker_of
 from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes

@@ -12,7 +12,7 @@ from pathlib import Path
 # Add-ons, host projects and what few changes concern: a workflow runs each in a job of its own.
 OPTIONAL = {
     "rabbitmq": ("*rabbit*",),
-    "cluster": ("*cluster*",),
+    "cluster": ("addons/cluster/*",),
     "hosts": ("integration/wheel/*", "integration/stock_dramatiq/*"),
     "images": ("*/images/*",),
     "clients": ("integration/contract/*", "integration/files/*", "integration/outbound/*"),

@@ -91,7 +91,7 @@ class KeyspaceId:
         return "missing" if found.missed else "unmarked"
 
     def where_lost(self) -> str:
-        """Return "": one server needs no name. See :meth:`~switchyard.broker.health.cluster_ids.ClusterIds`."""
+        """Return "": one server needs no name. See :meth:`~switchyard.addons.cluster.keyspaces.ClusterIds`."""
         return ""
 
     def miss_commands(self) -> list[tuple[Word, ...]]:

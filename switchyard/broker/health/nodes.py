@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from switchyard.addons.cluster.half_moved import HalfMovedSlot, half_moved_slots, probe, stands_still
 from switchyard.broker.errors import BrokerUnavailable, HashSlotHalfMoved
-from switchyard.broker.health.half_moved import HalfMovedSlot, half_moved_slots, probe, stands_still
 from switchyard.broker.health.server import ServerFacts, ServerFinding, judge, read_facts
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

@@ -27,7 +27,7 @@ class ServerFinding:
         code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
             ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``, ``node_away``; see also
             :mod:`switchyard.broker.health.keyspace_id`, :mod:`switchyard.broker.health.key_types`,
-            :mod:`switchyard.broker.health.half_moved` and :mod:`switchyard.broker.health.sentinels`.
+            :mod:`switchyard.addons.cluster.half_moved` and :mod:`switchyard.broker.health.sentinels`.
         severity: ``error`` when work is or will be lost or refused.
         seen: The fact, as half a sentence. Contains no secret, and no address but that of a node or sentinel.
         remedy: The next step, in one line.

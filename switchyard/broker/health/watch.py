@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from switchyard.addons.cluster.half_moved import half_moved, half_moved_slots, probe
+from switchyard.addons.cluster.keyspaces import keyspace_of, probed_keys
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.cluster_ids import keyspace_of, probed_keys
-from switchyard.broker.health.half_moved import half_moved, half_moved_slots, probe
 from switchyard.broker.health.key_types import type_commands, wrong_types
 from switchyard.broker.health.keyspace_id import State, finding
 from switchyard.broker.health.nodes import NodeState, by_code, read_nodes

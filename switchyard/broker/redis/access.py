@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import redis
 
+from switchyard.addons.cluster.calls import ClusterCalls
+from switchyard.addons.cluster.client import ClusterClient
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls
-from switchyard.broker.redis.cluster import ClusterCalls
-from switchyard.broker.redis.cluster_client import ClusterClient
 
 
 def calls_on(client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> RedisCalls:

@@ -69,7 +69,7 @@ def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = 
         UnusableAddress: an address with sentinels lacks a part.
     """
     if "+cluster://" in url:
-        from switchyard.broker.redis.cluster_client import connect_cluster  # which builds on this module
+        from switchyard.addons.cluster.client import connect_cluster  # which builds on this module
 
         return connect_cluster(url, profile=profile, absence=absence)
     return client_of(url, Client, profile=profile, absence=absence)

@@ -14,9 +14,9 @@ import redis
 from django.db import DatabaseError, connections
 from redis.exceptions import NoPermissionError
 
+from switchyard.addons.cluster.client import is_cluster, split_cluster_url
+from switchyard.addons.cluster.hash_slots import NoSlots
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, HashSlotHalfMoved
-from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
-from switchyard.broker.redis.hash_slots import NoSlots
 from switchyard.broker.redis.sentinel import NoMasterNamed, server_url
 from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
 from switchyard.broker.redis.server_errors import reason

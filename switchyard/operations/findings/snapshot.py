@@ -12,6 +12,7 @@ from typing import cast
 
 import redis
 
+from switchyard.addons.cluster.client import each_server
 from switchyard.broker.admin.look_through import fields_of
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
@@ -19,7 +20,6 @@ from switchyard.broker.keys.queue_keys import ALL_LANES, QueueKeys
 from switchyard.broker.rabbit.lapse_records import KEPT_MS, decode
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.cluster_client import each_server
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor

@@ -6,7 +6,7 @@ from typing import Final
 
 import dramatiq.worker
 
-from switchyard.broker.redis.cluster_client import is_cluster
+from switchyard.addons.cluster.client import is_cluster
 from switchyard.broker.redis.sentinel_url import is_sentinel_url
 from switchyard.conf import switchyard_settings
 

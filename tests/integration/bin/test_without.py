@@ -13,14 +13,13 @@ BROKER = "tests/integration/broker/"
 PATHS = (
     f"{BROKER}conformance/test_letters.py",
     f"{BROKER}rabbit",
-    f"{BROKER}redis/test_cluster_tls.py",
     f"{BROKER}redis/test_sentinel.py",
     f"{BROKER}redis/test_tls.py",
     "tests/chaos/test_server.py",
     "tests/integration/doctor/test_server.py",
     "tests/integration/queues/test_import.py",
 )
-REDIS_FILES = ("test_cluster_tls.py", "test_sentinel.py", "test_tls.py", "test_users.py")
+REDIS_FILES = ("test_sentinel.py", "test_tls.py", "test_users.py")
 
 
 def collected(without: str) -> set[str]:

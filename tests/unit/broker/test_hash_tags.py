@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from switchyard.addons.cluster.hash_slots import slot_of
 from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.hash_slots import slot_of
 from switchyard.broker.topology import Queue, Yard
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from switchyard.addons.cluster import findings as cluster
+from switchyard.addons.cluster.client import each_server
 from switchyard.broker.health.nodes import NodeState, away_part, by_code, read_nodes
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.redis.cluster_client import each_server
 from switchyard.broker.redis.connections import connect
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.findings.servers import cluster, node
+from switchyard.operations.findings.servers import node
 from switchyard.operations.findings.servers.causes import CAUSES, GROUP
 from switchyard.operations.server_state import read_server_state
 

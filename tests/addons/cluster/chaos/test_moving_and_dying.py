@@ -22,7 +22,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
 from switchyard.workers.child.consumer_restarts import FAILOVER_PAUSE_S
-from tests.chaos.cluster import ClusterUnderTest
+from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.waiting import wait_for
 
 # Names whose hash slots are on three different masters, in this order.

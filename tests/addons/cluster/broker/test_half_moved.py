@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from switchyard.addons.cluster.half_moved import HalfMovedSlot
+from switchyard.addons.cluster.hash_slots import slot_of
 from switchyard.broker.errors import HashSlotHalfMoved
-from switchyard.broker.health.half_moved import HalfMovedSlot
 from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, places_of
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys.keys import Keys
@@ -22,8 +23,7 @@ from switchyard.broker.queue.results import Entry
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.hash_slots import slot_of
-from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.waiting import wait_for
 
 KEYS = Keys("halves")

@@ -10,15 +10,15 @@ from typing import Any
 import dramatiq
 import pytest
 
+from switchyard.addons.cluster.client import node_url
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.redis.cluster_client import node_url
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
-from tests.chaos.cluster import ClusterUnderTest
+from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.chaos.server import server_binary
 from tests.tls import Authority
 from tests.waiting import wait_for

@@ -11,11 +11,11 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
 
+from switchyard.addons.cluster.hash_slots import slot_of
+from switchyard.addons.cluster.parts import PARTS
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.parts import PARTS
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.hash_slots import slot_of
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.operations.findings.failures import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
@@ -25,7 +25,7 @@ from switchyard.operations.server_state import read_server_state
 from switchyard.wiring import build_yard
 from switchyard.workers.broker_watch import make_watch
 from switchyard.workers.preflight import mark_keyspace
-from tests.chaos.cluster import ClusterUnderTest
+from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.factories.brokers import the_global_broker
 
 pytestmark = pytest.mark.django_db(transaction=True)

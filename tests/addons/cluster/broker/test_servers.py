@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.broker.health.cluster_ids import marks_of, unmarked_nodes
+from switchyard.addons.cluster.hash_slots import SLOTS
+from switchyard.addons.cluster.keyspaces import marks_of, unmarked_nodes
+from switchyard.addons.cluster.parts import PARTS
 from switchyard.broker.health.nodes import AwayPart, away_part, by_code, places_of, read_nodes
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.parts import PARTS
 from switchyard.broker.queue.leases import LeaseKeeper
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Entry
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.hash_slots import SLOTS
-from tests.chaos.cluster import ClusterUnderTest
+from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.waiting import wait_for
 
 # On three different masters.

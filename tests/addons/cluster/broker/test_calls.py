@@ -23,7 +23,7 @@ from switchyard.broker.redis.scripts import script
 from switchyard.broker.worker.wakeup import Wakeup
 from switchyard.operations.findings.failures import broker_away
 from switchyard.operations.findings.finding import FindingGroup
-from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.chaos.server import server_binary
 from tests.unit.documentation.pages import read
 from tests.waiting import wait_for

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from redis.exceptions import AskError, MovedError
 
+from switchyard.addons.cluster.client import split_cluster_url
+from switchyard.addons.cluster.hash_slots import SLOTS, HashSlots, key_of, slot_of
 from switchyard.broker.errors import UnusableAddress
-from switchyard.broker.redis.cluster_client import split_cluster_url
-from switchyard.broker.redis.hash_slots import SLOTS, HashSlots, key_of, slot_of
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import redis
 
+from switchyard.addons.cluster.keyspaces import marks_of, unmarked_nodes
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.cluster_ids import marks_of, unmarked_nodes
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.broker.health.nodes import holder_of, places_of
 from switchyard.broker.health.sentinels import judge_replicas

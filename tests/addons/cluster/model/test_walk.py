@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.chaos.server import ServerUnderTest
 from tests.model.machine import run
 from tests.model.scripts import CLOCK_KEY, Scripts

@@ -15,8 +15,8 @@ from django.core.management import call_command
 from django.test import override_settings
 from prometheus_client import CollectorRegistry, generate_latest
 
+from switchyard.addons.cluster.keyspaces import keyspace_of
 from switchyard.broker.clock import now_ms
-from switchyard.broker.health.cluster_ids import keyspace_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
@@ -26,7 +26,7 @@ from switchyard.operations.findings.finding import Finding
 from switchyard.operations.metrics_broker import BrokerMetrics
 from switchyard.operations.overview import Room
 from switchyard.wiring import build_yard
-from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.factories.brokers import the_global_broker
 
 

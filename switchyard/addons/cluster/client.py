@@ -9,10 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 import redis
 from redis.exceptions import AskError
 
+from switchyard.addons.cluster.hash_slots import Address, HashSlots, key_of, text_of
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.redis.addresses import split_hosts
 from switchyard.broker.redis.connections import Absence, Client, Profile, client_of, lone_connection
-from switchyard.broker.redis.hash_slots import Address, HashSlots, key_of, text_of
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379
@@ -63,7 +63,7 @@ def _seed(text: str) -> Address:
 class ClusterClient(Client):
     """A client whose plain commands go to the node that holds their first key, or to any node without a key.
 
-    :class:`switchyard.broker.redis.cluster.ClusterCalls` is the access with time budgets; this one serves probes and
+    :class:`switchyard.addons.cluster.calls.ClusterCalls` is the access with time budgets; this one serves probes and
     tests.
     """
 

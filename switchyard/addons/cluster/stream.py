@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import NoScriptError, OutOfMemoryError
 
+from switchyard.addons.cluster.hash_slots import NOTHING_DONE, HashSlots
 from switchyard.broker.errors import BrokerFull, BrokerUnavailable
 from switchyard.broker.redis.calls import ANSWER_S
 from switchyard.broker.redis.exchange import Word, left_s, sent_ahead
-from switchyard.broker.redis.hash_slots import NOTHING_DONE, HashSlots
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.server_errors import is_away, named
 
 if TYPE_CHECKING:
-    from switchyard.broker.redis.cluster import ClusterCalls
+    from switchyard.addons.cluster.calls import ClusterCalls
 
 
 @dataclass(slots=True)

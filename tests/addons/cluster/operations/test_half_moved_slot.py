@@ -14,17 +14,17 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
+from switchyard.addons.cluster.hash_slots import slot_of
 from switchyard.broker.errors import HashSlotHalfMoved
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.hash_slots import slot_of
 from switchyard.conf import declared_yard
 from switchyard.history.filters import Filter
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.operations import health
 from switchyard.operations.findings.examine import examine
 from switchyard.operations.overview import overview
-from tests.chaos.cluster import ClusterUnderTest
-from tests.integration.operations.yard_on_cluster import by_name, fill, metrics, output_of, words, yard_on_cluster
+from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.addons.cluster.operations.yard_on_cluster import by_name, fill, metrics, output_of, words, yard_on_cluster
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from switchyard.addons.cluster.hash_slots import SLOTS, slot_of
+from switchyard.addons.cluster.parts import PARTS
 from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.parts import PARTS
-from switchyard.broker.redis.hash_slots import SLOTS, slot_of
 
 
 def test_any_512_slots_in_a_row_have_a_marker() -> None:

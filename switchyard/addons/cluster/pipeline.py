@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import AskError, BusyLoadingError, TryAgainError
 
+from switchyard.addons.cluster.hash_slots import FOLLOWED_AT_ONCE, Address, Asking, HashSlots, is_half_moved, key_of
 from switchyard.broker.redis.calls import ANSWER_S, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from switchyard.broker.redis.exchange import Word, connect_within, left_s
-from switchyard.broker.redis.hash_slots import FOLLOWED_AT_ONCE, Address, Asking, HashSlots, is_half_moved, key_of
 from switchyard.broker.redis.server_errors import is_away, named
 
 if TYPE_CHECKING:
-    from switchyard.broker.redis.cluster import ClusterCalls
+    from switchyard.addons.cluster.calls import ClusterCalls
 
 # For the nodes that answer, while another one uses up the time.
 LEAST_S = 0.05

@@ -20,9 +20,8 @@ from switchyard.operations import health
 from switchyard.operations.findings.examine import examine
 from switchyard.operations.overview import Room, overview
 from switchyard.operations.queries import yard_state
-from tests.chaos.cluster import ClusterUnderTest
-from tests.factories.callers import Caller
-from tests.integration.operations.yard_on_cluster import (
+from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.addons.cluster.operations.yard_on_cluster import (
     by_name,
     fill,
     held_by,
@@ -32,6 +31,7 @@ from tests.integration.operations.yard_on_cluster import (
     words,
     yard_on_cluster,
 )
+from tests.factories.callers import Caller
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]

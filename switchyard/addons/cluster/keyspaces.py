@@ -2,7 +2,7 @@
 while the others keep theirs.
 
 A family's marker lies under the family's hash tag: it moves with the family's keys when their hash slot moves. Those
-under :data:`switchyard.broker.keys.parts.PARTS` are there for masters that hold no queue.
+under :data:`switchyard.addons.cluster.parts.PARTS` are there for masters that hold no queue.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from switchyard.addons.cluster.parts import PARTS
 from switchyard.broker.health.keyspace_id import KeyspaceId, State
 from switchyard.broker.health.nodes import holder_of
 from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.parts import PARTS
 from switchyard.broker.redis.calls import RedisCalls, Word
 
 # Worst first.

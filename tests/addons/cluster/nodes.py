@@ -13,7 +13,7 @@ from types import TracebackType
 
 import redis
 
-from switchyard.broker.redis.hash_slots import SLOTS, slot_of
+from switchyard.addons.cluster.hash_slots import SLOTS, slot_of
 from switchyard.workers.shared.parent_death import die_with_parent
 from tests.chaos.server import connect_once, server_binary
 from tests.tls import Authority

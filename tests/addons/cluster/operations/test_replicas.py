@@ -9,7 +9,7 @@ from switchyard.operations.findings.failures import run_checks
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.servers.causes import GROUP
 from switchyard.operations.findings.servers.look import look_at_servers
-from tests.chaos.cluster import ClusterUnderTest
+from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.waiting import wait_for
 
 

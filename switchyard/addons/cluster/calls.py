@@ -17,21 +17,8 @@ from typing import Any, TypeVar
 import redis
 from redis.exceptions import AskError, OutOfMemoryError, TryAgainError
 
-from switchyard.broker.errors import (
-    BrokerError,
-    BrokerFull,
-    BrokerRefused,
-    BrokerUnavailable,
-    HashSlotHalfMoved,
-    HashSlotMoved,
-)
-from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisCalls
-from switchyard.broker.redis.cluster_client import ClusterClient
-from switchyard.broker.redis.cluster_pipeline import ClusterPipeline
-from switchyard.broker.redis.cluster_stream import ClusterStream
-from switchyard.broker.redis.connections import lone_connection
-from switchyard.broker.redis.exchange import Word, ask, connect_within, evaluate, left_s
-from switchyard.broker.redis.hash_slots import (
+from switchyard.addons.cluster.client import ClusterClient
+from switchyard.addons.cluster.hash_slots import (
     FOLLOWED_AT_ONCE,
     NOTHING_DONE,
     Address,
@@ -42,6 +29,19 @@ from switchyard.broker.redis.hash_slots import (
     slot_of,
     text_of,
 )
+from switchyard.addons.cluster.pipeline import ClusterPipeline
+from switchyard.addons.cluster.stream import ClusterStream
+from switchyard.broker.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    HashSlotHalfMoved,
+    HashSlotMoved,
+)
+from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisCalls
+from switchyard.broker.redis.connections import lone_connection
+from switchyard.broker.redis.exchange import Word, ask, connect_within, evaluate, left_s
 from switchyard.broker.redis.pace import PACE
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.server_errors import is_away, named, unanswered

@@ -22,7 +22,7 @@ from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
-from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue
 from tests.chaos.pools import ROOT, Pools, RunningPool
