@@ -1,0 +1,84 @@
+"""Add-ons: support for one more kind of server, found by the scheme of an address.
+
+The core has no word of any of them. It knows that a queue lives at a place, and asks the add-on of that place's scheme
+for what differs there. Each package below ``switchyard/addons/`` is one, and each entry point of the group
+``switchyard.addons`` that another distribution installs: both name an :class:`Addon`. Without that folder the core
+works, and an address of such a scheme is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pkgutil import iter_modules, resolve_name
+from typing import Any, Final
+
+FOLDER: Final = "switchyard.addons"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addon:
+    """What the core asks of an add-on. A hook is the name of an object, ``package.module:name``; "" is none.
+
+    Hooks are resolved where they are used: a process that does not need one loads neither its module nor a client.
+
+    Args:
+        name: Begins the codes of its findings.
+        title: Its server in sentences.
+        schemes: Of the addresses that it takes over.
+        package: Module of its client, requirement and extra of the wheel; all "" where the library's own suffices.
+        settings: Keys of ``SWITCHYARD``, each with its environment variable.
+        keeps_queues: Messages are on its server. Records, limits and locks are on a Redis server beside it.
+        read: Hook ``(name, url, given, *, debug) -> dict``: validates the address and the add-on's settings.
+        place: Hook: makes broker and transport, as :func:`switchyard.wiring.on_redis` does.
+        check: Hook ``(own) -> list[CheckMessage]``: mistakes of the declared yard.
+        look: Hook ``() -> Iterator[Finding]``: findings about its server, in the group of the broker.
+        rights: Hook ``(roles) -> roles``: changes what the users of the Redis server may do.
+        stock: Hook ``(url) -> source``: queues of stock Dramatiq at such an address, for an import.
+    """
+
+    name: str
+    title: str
+    schemes: tuple[str, ...]
+    package: tuple[str, str, str] = ("", "", "")
+    settings: Mapping[str, str] = field(default_factory=dict)
+    keeps_queues: bool = False
+    read: str = ""
+    place: str = ""
+    check: str = ""
+    look: str = ""
+    rights: str = ""
+    stock: str = ""
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """Return the object that a field names, or ``None`` where the add-on has none."""
+        target = getattr(self, name)
+        return resolve_name(target) if target else None
+
+
+def addons() -> Iterator[Addon]:
+    """Yield every add-on: those of the library, then those that other distributions install."""
+    yield from _own()
+    yield from _installed()
+
+
+def addon_for(scheme: str) -> Addon | None:
+    """Return the add-on of a scheme, or ``None``. Other distributions are asked for one that the library lacks."""
+    return next((found for found in addons() if scheme.lower() in found.schemes), None)
+
+
+@cache
+def _own() -> tuple[Addon, ...]:
+    if find_spec(FOLDER) is None:
+        return ()
+    folder = import_module(FOLDER)
+    return tuple(import_module(f"{FOLDER}.{found.name}").ADDON for found in iter_modules(folder.__path__))
+
+
+@cache
+def _installed() -> tuple[Addon, ...]:
+    return tuple(found.load() for found in entry_points(group=FOLDER))
