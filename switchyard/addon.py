@@ -8,7 +8,7 @@ works, and an address of such a scheme is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -39,6 +39,18 @@ class Addon:
         look: Hook ``() -> Iterator[Finding]``: findings about its server, in the group of the broker.
         rights: Hook ``(roles) -> roles``: changes what the users of the Redis server may do.
         stock: Hook ``(url) -> source``: queues of stock Dramatiq at such an address, for an import.
+        connect: Hook: makes a client of the broker, as :func:`switchyard.broker.redis.connections.connect` does.
+        calls: Hook: class of the access over that client, where keys lie at several places.
+        servers: Hook: class of the servers behind that access, as :class:`switchyard.broker.health.servers.Servers`.
+        barrier: Hook: class of the flush before acknowledgements, where one place may be away while others answer.
+        hosts: Hook ``(url) -> set``: hosts of an address of the broker; raises ``UnusableAddress``.
+        look_at: Hook ``(servers, clients) -> Iterator[Finding]``: findings about several servers together.
+        judge: Hook ``(info) -> list[ServerFinding]``: mistakes of a server by itself, also at another address.
+        words: Hook: code -> :class:`switchyard.operations.findings.precedence.Words` of findings about the broker.
+        explain: Hook ``(group, error, program) -> Finding | None``: the finding for an error of its own.
+        options: Hook ``(url, step) -> str``: options of the server's command line client that lead there.
+        commands: Commands of the Redis server that every user of a yard needs.
+        fails_over: A replica takes over from a server that is down.
     """
 
     name: str
@@ -53,8 +65,20 @@ class Addon:
     look: str = ""
     rights: str = ""
     stock: str = ""
+    connect: str = ""
+    calls: str = ""
+    servers: str = ""
+    barrier: str = ""
+    hosts: str = ""
+    look_at: str = ""
+    judge: str = ""
+    words: str = ""
+    explain: str = ""
+    options: str = ""
+    commands: tuple[str, ...] = ()
+    fails_over: bool = False
 
-    def hook(self, name: str) -> Callable[..., Any] | None:
+    def hook(self, name: str) -> Any:
         """Return the object that a field names, or ``None`` where the add-on has none."""
         target = getattr(self, name)
         return resolve_name(target) if target else None

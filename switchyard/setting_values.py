@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from switchyard.addons.cluster.client import is_cluster, split_cluster_url
+from switchyard.addon import addon_for
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.redis import sentinel_url
 from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
 
-BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
+BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES)
 RABBITMQ_SCHEMES = ("amqp", "amqps")
 # Options of pika, which raises an error without a variable's name for others. It is not installed everywhere.
 RABBITMQ_WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
@@ -201,7 +201,8 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
         return f"unix://{state_dir / 'valkey.sock'}"
     parts, _ = split_hosts(value)
-    if parts.scheme not in BROKER_SCHEMES:
+    addon = None if parts.scheme in BROKER_SCHEMES else addon_for(parts.scheme)
+    if parts.scheme not in BROKER_SCHEMES and (addon is None or not addon.connect):
         known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
@@ -210,9 +211,9 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
-    elif is_cluster(value):
+    elif hosts_of := addon and addon.hook("hosts"):
         try:
-            hosts = {host for host, _ in split_cluster_url(value)[1]}
+            hosts = hosts_of(value)
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
     else:

@@ -34,7 +34,7 @@ from switchyard.broker.stores.rate_windows import RateWindows
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.ack_barrier import AckBarrier, barrier_over
 from switchyard.conf import switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.database_connections import Connections
@@ -186,7 +186,7 @@ def _records(
 ) -> tuple[JobRecords, AckBarrier]:
     queues = (queue.name for queue in yard.queues)
     records = JobRecords(calls, keys, queues, limits=limits, finds_waiting=finds_waiting)
-    barrier = AckBarrier(records)
+    barrier = barrier_over(records)
     barrier.worker_place = WorkerPlace(release=release)
     return records, barrier
 

@@ -12,7 +12,7 @@ from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 
 from switchyard.broker.consuming_broker import ConsumingBroker
-from switchyard.broker.errors import BrokerError, BrokerUnavailable, HashSlotMoved, LeaseLost
+from switchyard.broker.errors import BrokerError, BrokerUnavailable, LeaseLost, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue.operations import QueueOperations, lane_of
 from switchyard.broker.queue.results import AT_ONCE, Fetched, Lease, fetched
@@ -161,7 +161,7 @@ class Consumer(DramatiqConsumer):
             try:
                 self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
             except BrokerUnavailable as error:
-                if not (self._share_requested or isinstance(error, HashSlotMoved)):  # share() closed it, maybe late
+                if not (self._share_requested or isinstance(error, PlaceChanged)):  # share() closed it, maybe late
                     raise
                 self._abandon_wakeup()
             return

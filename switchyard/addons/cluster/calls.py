@@ -8,21 +8,20 @@ and ``TRYAGAIN`` has it wait within its budget. After a failure of a node the sl
 from __future__ import annotations
 
 import os
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import redis
-from redis.exceptions import AskError, OutOfMemoryError, TryAgainError
+from redis.exceptions import AskError, TryAgainError
 
-from switchyard.addons.cluster.client import ClusterClient
+from switchyard.addons.cluster import ADDON
+from switchyard.addons.cluster.client import ClusterClient, node_url
 from switchyard.addons.cluster.hash_slots import (
     FOLLOWED_AT_ONCE,
     NOTHING_DONE,
     Address,
     Asking,
+    HashSlotHalfMoved,
     HashSlots,
     is_half_moved,
     key_of,
@@ -30,23 +29,52 @@ from switchyard.addons.cluster.hash_slots import (
     text_of,
 )
 from switchyard.addons.cluster.pipeline import ClusterPipeline
-from switchyard.addons.cluster.stream import ClusterStream
-from switchyard.broker.errors import (
-    BrokerError,
-    BrokerFull,
-    BrokerRefused,
-    BrokerUnavailable,
-    HashSlotHalfMoved,
-    HashSlotMoved,
-)
-from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisCalls
+from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable, PlaceChanged
+from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, Again, RedisCalls, Way
 from switchyard.broker.redis.connections import lone_connection
-from switchyard.broker.redis.exchange import Word, ask, connect_within, evaluate, left_s
+from switchyard.broker.redis.exchange import Word, ask
 from switchyard.broker.redis.pace import PACE
-from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
 
-T = TypeVar("T")
+
+class SlotWay(Way):
+    """The way of one call after its first failure: to where the nodes send it."""
+
+    calls: ClusterCalls
+    _asked: Address | None = None
+    _giver: Address | None = None
+    _redirections = 0
+
+    def acquire(self) -> Any:
+        """Return a connection to the node that is to be asked next."""
+        return self.calls.acquire(self.key) if self._asked is None else self.calls.acquire_at(self._asked)
+
+    def through(self, connection: Any) -> Any:
+        """Return that by which the next try is sent on a connection."""
+        return connection if self._asked is None else Asking(connection)
+
+    def after(self, error: redis.RedisError, connection: Any, pause_s: float) -> Again | None:
+        """Learn where to go on from a failure; ``None`` where the node refused the call for good."""
+        done_nothing = isinstance(error, NOTHING_DONE)
+        if not done_nothing and not is_away(error):
+            return None
+        address = None if connection is None else (connection.host, connection.port)
+        if self._asked is None:  # of one that is being given the slot, a failure says nothing new
+            self._giver = address if is_half_moved(error) else None
+        self._asked = None
+        if isinstance(error, AskError):
+            assert address is not None  # noqa: S101  for the type checker: a node sent it
+            self._asked = self.calls.slots.redirected(error, address)
+            self._redirections += 1
+            return Again(0.0 if self._redirections <= FOLLOWED_AT_ONCE else pause_s, done_nothing, reached=True)
+        if not isinstance(error, TryAgainError):
+            self.calls.slots.doubt(address)
+            pause_s = max(pause_s, PACE.turn_s())
+        return Again(pause_s, done_nothing)
+
+    def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
+        """Return the error for a call whose time is over."""
+        return self.calls.given_up(name, error, self.key, self._giver, sent=sent)
 
 
 class ClusterCalls(RedisCalls):
@@ -59,30 +87,18 @@ class ClusterCalls(RedisCalls):
     """
 
     client: ClusterClient
-    spread = True
+    addon = ADDON
+    done_nothing = NOTHING_DONE
 
     def __init__(self, client: ClusterClient, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
         super().__init__(client, budget_s=budget_s, refused_s=refused_s)
-        self._slots: HashSlots = client.slots
+        self.slots: HashSlots = client.slots
         self._idle_at: dict[Address, list[Any]] = {}
         self._nodes: dict[Address, RedisCalls] = {}
 
-    def call(
-        self,
-        operation: Script,
-        keys: Sequence[str],
-        args: Sequence[Word],
-        *,
-        budget_s: float | None = None,
-        repeatable: bool = True,
-    ) -> Any:
-        """Run an operation on the node of its keys; see :meth:`switchyard.broker.redis.calls.RedisCalls.call`."""
-        act = partial(evaluate, operation, keys, args)
-        return self._at(keys[0], budget_s, operation.name, act, repeatable=repeatable)
-
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
         """Run a plain command on the node of its key, or on any without one."""
-        return self._at(key_of(words), budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
+        return self._until(key_of(words), budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
 
     def pipeline(
         self, commands: Sequence[Sequence[Word]], *, raise_errors: bool = True, budget_s: float | None = None
@@ -97,7 +113,7 @@ class ClusterCalls(RedisCalls):
         """
         if not commands:
             return []
-        pipeline = ClusterPipeline(self, self._slots, commands, self.budget_s if budget_s is None else budget_s)
+        pipeline = ClusterPipeline(self, commands, self.budget_s if budget_s is None else budget_s)
         answers = pipeline.run(self.refused_s)
         failed = [answer for answer in answers if isinstance(answer, BrokerError)]
         silent = len(failed) == len(answers) and isinstance(failed[0], BrokerUnavailable)
@@ -105,77 +121,9 @@ class ClusterCalls(RedisCalls):
             raise next((error for error in failed if isinstance(error, BrokerUnavailable)), failed[0])
         return answers
 
-    def stream(
-        self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float | None = None
-    ) -> Iterator[Any]:
-        """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
-
-        While a node works on one, the next one is made ready and sent, to the same node or to another.
-        """
-        return ClusterStream(self, self._slots, operation, self.budget_s if budget_s is None else budget_s).run(calls)
-
-    def _at(
-        self,
-        key: str | bytes | None,
-        budget_s: float | None,
-        name: str,
-        act: Callable[[Any, float], T],
-        *,
-        repeatable: bool = True,
-    ) -> T:
-        began_s = time.monotonic()
-        deadline = began_s + (self.budget_s if budget_s is None else budget_s)
-        pause_s, redirections, sent = FIRST_PAUSE_S, 0, False
-        asked: Address | None = None
-        giver: Address | None = None
-        while True:
-            sent_before, address, connection = sent, asked, None
-            try:
-                address = asked or self._slots.master_of(key)
-                connection = self.acquire_at(address)
-                within_s = left_s(deadline)
-                connect_within(connection, within_s)
-                sent = True
-                on = connection if asked is None else Asking(connection)
-                return act(on, min(within_s, ANSWER_S) if repeatable else within_s)
-            except OutOfMemoryError as error:
-                if sent_before:  # the answer to an earlier try was lost: it may have happened
-                    raise BrokerUnavailable(name, str(error)) from error
-                raise BrokerFull(name, str(error)) from error
-            except redis.RedisError as error:
-                redirected = isinstance(error, AskError)
-                if not redirected and not is_away(error):
-                    raise named(name, error) from error
-                if asked is None:  # of one that is being given the slot, a failure says nothing new
-                    giver = address if is_half_moved(error) else None
-                asked, wait_s = None, random.uniform(pause_s / 2, pause_s)  # noqa: S311  no secret
-                if isinstance(error, NOTHING_DONE):
-                    sent = sent_before
-                elif connection is not None:
-                    connection.disconnect()
-                if isinstance(error, AskError):
-                    assert address is not None  # noqa: S101  for the type checker: a node sent it
-                    asked = self._slots.redirected(error, address)
-                    redirections += 1
-                    wait_s = 0.0 if redirections <= FOLLOWED_AT_ONCE else wait_s
-                else:
-                    if not isinstance(error, TryAgainError):
-                        self._slots.doubt(address)
-                        wait_s = max(wait_s, PACE.turn_s())
-                lost = isinstance(error, redis.TimeoutError) and not repeatable
-                give_up_s = deadline if sent or redirected else min(deadline, began_s + self.refused_s)
-                if lost or time.monotonic() + wait_s >= give_up_s:
-                    raise self.given_up(name, error, key, giver, sent=sent) from error
-            except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
-                if connection is not None:
-                    connection.disconnect()
-                raise
-            finally:
-                if connection is not None:
-                    self.release(connection)
-            if wait_s:
-                time.sleep(wait_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    def way(self, key: str | bytes | None) -> Way:
+        """Return the way of a call that failed."""
+        return SlotWay(self, key)
 
     def given_up(
         self, name: str, error: redis.RedisError, key: str | bytes | None, giver: Address | None, *, sent: bool
@@ -197,13 +145,19 @@ class ClusterCalls(RedisCalls):
         made.__cause__ = error
         return made
 
-    def acquire(self, key: str = "") -> Any:
+    def acquire(self, key: str | bytes | None = None) -> Any:
         """Return a connection to the node that holds a key.
 
         Raises:
             redis.ConnectionError: no node answers.
         """
-        return self.acquire_at(self._slots.master_of(key))
+        return self.acquire_at(self.slots.master_of(key))
+
+    def acquire_beside(self, used: Sequence[Any], key: str) -> Any:
+        """Return the connection among those in use that leads to the node of a key, else another one."""
+        address = self.slots.master_of(key)
+        shared = next((one for one in used if (one.host, one.port) == address), None)
+        return self.acquire_at(address) if shared is None else shared
 
     def acquire_at(self, address: Address) -> Any:
         """Return a connection to a node; :meth:`release` it."""
@@ -222,14 +176,14 @@ class ClusterCalls(RedisCalls):
     def failed(self, operation: str, error: redis.RedisError, key: str) -> BrokerError:
         """Return this project's error for one on an acquired connection; a slot that moved is asked elsewhere next."""
         if isinstance(error, NOTHING_DONE):
-            self._slots.doubt(None)
-            return HashSlotMoved(operation, str(error))
+            self.slots.doubt(None)
+            return PlaceChanged(operation, f"its hash slot has moved ({error})")
         made = named(operation, error)
         if not isinstance(made, BrokerRefused):
-            self._slots.doubt(None)
+            self.slots.doubt(None)
         return made
 
-    def nodes(self, *, silent: str = "") -> dict[str, RedisCalls]:
+    def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
         """Return the access to each master, by address; its budgets are those of this one.
 
         Raises:
@@ -237,8 +191,8 @@ class ClusterCalls(RedisCalls):
         """
         try:
             if silent:
-                self._slots.doubt(next((one for one in self._slots.masters() if text_of(one) == silent), None))
-            masters = self._slots.masters()
+                self.slots.doubt(next((one for one in self.slots.masters() if text_of(one) == silent), None))
+            masters = self.slots.masters()
         except redis.RedisError as error:
             raise unanswered("CLUSTER", error, self.client, sent=False) from error
         return {text_of(address): self._node(address) for address in masters}
@@ -249,16 +203,25 @@ class ClusterCalls(RedisCalls):
             self._nodes[address] = RedisCalls(client, budget_s=self.budget_s, refused_s=self.refused_s)
         return self._nodes[address]
 
-    def node_of(self, key: str) -> str:
+    def place_of(self, key: str) -> str:
         """Return the address of the master that holds a key.
 
         Raises:
             BrokerUnavailable: no node answers.
         """
         try:
-            return text_of(self._slots.master_of(key))
+            return text_of(self.slots.master_of(key))
         except redis.RedisError as error:
             raise unanswered("CLUSTER", error, self.client, sent=False) from error
+
+    def place_now(self, key: str) -> str:
+        """Return the address of the master that holds a key, as its answer tells."""
+        self.command("EXISTS", key)
+        return self.place_of(key)
+
+    def url_at(self, place: str, url: str) -> str:
+        """Return the address of a node."""
+        return node_url(url, place)
 
     def close(self) -> None:
         """Close the idle connections."""

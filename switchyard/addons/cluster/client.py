@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import redis
 from redis.exceptions import AskError
 
+from switchyard.addons.cluster import ADDON
 from switchyard.addons.cluster.hash_slots import Address, HashSlots, key_of, text_of
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.redis.addresses import split_hosts
@@ -18,11 +19,6 @@ SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379
 TRIES: Final = 5
 REMEDY: Final = "use for example redis+cluster://user:password@valkey-1:6379,valkey-2:6379,valkey-3:6379"
-
-
-def is_cluster(url: str) -> bool:
-    """Return whether a URL is the address of a cluster."""
-    return url.partition("://")[0].lower() in SCHEMES
 
 
 def split_cluster_url(url: str) -> tuple[str, list[Address]]:
@@ -40,6 +36,15 @@ def split_cluster_url(url: str) -> tuple[str, list[Address]]:
     host, port = seeds[0]
     netloc = f"{login}{at}{f'[{host}]' if ':' in host else host}:{port}"
     return urlunsplit((SCHEMES[parts.scheme], netloc, "", parts.query, "")), seeds
+
+
+def hosts_of(url: str) -> set[str]:
+    """Return the hosts of an address.
+
+    Raises:
+        UnusableAddress: the URL cannot be used.
+    """
+    return {host for host, _ in split_cluster_url(url)[1]}
 
 
 def node_url(url: str, address: str) -> str:
@@ -67,12 +72,21 @@ class ClusterClient(Client):
     tests.
     """
 
+    addon = ADDON
     slots: HashSlots
     open_node: Callable[[Address], Client]
 
     def node(self, address: Address) -> Client:
         """Return a client of one node. Its connections are closed by itself."""
         return self.open_node(address)
+
+    def servers(self) -> list[tuple[str, redis.Redis]]:
+        """Return a client of each master, by its address.
+
+        Raises:
+            redis.ConnectionError: no node answers.
+        """
+        return [(text_of(address), self.node(address)) for address in self.slots.masters()]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command to the node of its key, or to one that answers, and follow where the node sends it."""
@@ -119,17 +133,6 @@ class NodePipeline(redis.client.Pipeline):
         with self._cluster.node(address) as node:
             self.connection_pool = node.connection_pool
             return list(super().execute(raise_on_error))
-
-
-def each_server(client: redis.Redis) -> list[tuple[str, redis.Redis]]:
-    """Return a client of each server that holds keys, by its address: the masters of a cluster, or "" and the client.
-
-    Raises:
-        redis.ConnectionError: no node answers.
-    """
-    if not isinstance(client, ClusterClient):
-        return [("", client)]
-    return [(text_of(address), client.node(address)) for address in client.slots.masters()]
 
 
 def connect_cluster(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> ClusterClient:

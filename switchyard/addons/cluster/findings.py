@@ -1,29 +1,119 @@
-"""Checks of a cluster's parts: queues and their masters, markers of the keyspace, replicas of each master."""
+"""Findings about a cluster: what doctor, pages and checks say of its nodes, slots and replicas, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import redis
 
-from switchyard.addons.cluster.keyspaces import marks_of, unmarked_nodes
+from switchyard.addons.cluster.client import split_cluster_url
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, NoSlots
+from switchyard.addons.cluster.keyspaces import unmarked_nodes
+from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.keyspace_id import ACCEPT
-from switchyard.broker.health.nodes import holder_of, places_of
 from switchyard.broker.health.sentinels import judge_replicas
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls
-from switchyard.conf import declared_yard
-from switchyard.operations.findings.finding import Finding
+from switchyard.broker.health.server import ServerFinding
+from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.precedence import UNSAFE, Rank, Words
 from switchyard.operations.findings.servers.causes import CAUSES, GROUP
 
-NO_REPLICA = "Start a server, and let it follow: valkey-cli --cluster add-node HOST:PORT {} --cluster-slave"
+NO_REPLICA: Final = "Start a server, and let it follow: valkey-cli --cluster add-node HOST:PORT {} --cluster-slave"
+WORDS: Final = {
+    "node_away": Words(
+        "The node was stopped or is cut off, and has no replica that took over",
+        Rank("broker.node_away", "Node away", says="Of the cluster, {seen}."),
+        before="pools.returning",
+        now=True,
+        check="switchyard.W034",
+    ),
+    "half_moved": Words(
+        "A reshard was interrupted, or is running",
+        Rank("broker.half_moved", "Slot half moved", says="Of the cluster, {seen}."),
+        before="pools.returning",
+        now=True,
+    ),
+    "cluster": Words(
+        "The address of a cluster's node, without +cluster in its scheme",
+        Rank("broker.cluster", "Unsafe", says=UNSAFE),
+        before="broker.no_quorum",
+        check="switchyard.E017",
+    ),
+}
 
 
-def places(calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
-    """Report which queue is on which master of a cluster."""
-    queues = places_of(calls, keys, [queue.name for queue in declared_yard().queues])
+def judge(info: Mapping[str, str]) -> list[ServerFinding]:
+    """Return what is wrong with a server by itself, by its ``INFO``."""
+    if info.get("cluster_enabled") != "1":
+        return []
+    return [
+        ServerFinding(
+            "cluster",
+            "error",
+            "the server is a node of a cluster, and would refuse most of the keys",
+            "Write `redis+cluster://` in SWITCHYARD_BROKER_URL, or use a server that runs alone.",
+        )
+    ]
+
+
+def explain(group: FindingGroup, error: BaseException, program: str) -> Finding | None:
+    """Return the finding for an error that only a cluster has.
+
+    Args:
+        program: The server's command line client.
+    """
+    if isinstance(error, HashSlotHalfMoved):
+        step = f"{error.remedy[0].upper()}{error.remedy[1:]}"
+        return group.error("half_moved", error.cause, WORDS["half_moved"].cause, step)
+    cause = error.__cause__ if isinstance(error, BrokerError) else error
+    if isinstance(cause, NoSlots):
+        seen, why = "no node of the cluster holds hash slots", "The nodes run and were never joined"
+        return group.error("away", seen, why, f"{program} --cluster create, with the address of every node")
+    return None
+
+
+def options_of(url: str, step: str) -> str:
+    """Return the options that lead the server's command line client to the cluster; "" where the step names a node."""
+    if "--cluster" in step:
+        return ""
+    host, port = split_cluster_url(url)[1][0]
+    return f"-c -h {host} -p {port}"
+
+
+def look(servers: Masters, clients: Sequence[tuple[str, redis.Redis]]) -> Iterator[Finding]:
+    """Check what only a cluster has.
+
+    Args:
+        clients: Of the masters that answer, by their addresses.
+    """
+    yield from _unmarked(servers, {address for address, _ in clients})
+    yield from _places(servers)
+    yield from _replicas(clients)
+
+
+def _unmarked(servers: Masters, answering: set[str]) -> Iterator[Finding]:
+    """Report masters that hold no marker, and have lost none."""
+    pairs = [pair for pair in servers.marks() if servers.place_of(pair[0]) in answering]
+    found = servers.calls.pipeline(
+        [command for pair in pairs for command in zip(("EXISTS", "EXISTS"), pair, strict=True)], raise_errors=False
+    )
+    marked = [marker for (marker, _), there in zip(pairs, found[::2], strict=True) if there == 1]
+    lost = {servers.place_of(marker) for (marker, _), there in zip(pairs, found[1::2], strict=True) if there == 1}
+    for address, later in unmarked_nodes(servers, marked).items():
+        if address in answering - lost:
+            cause = (
+                "No process of this release has started yet" if later else "It holds no queue, nor 512 slots in a row"
+            )
+            then = (
+                "Start a pool, web or scheduler" if later else "Move 512 slots in a row to it, or give it a slot group"
+            )
+            seen = f"node {address} has no marker: its loss would go unnoticed"
+            yield GROUP.warning("no_marker", seen, cause, then)
+
+
+def _places(servers: Masters) -> Iterator[Finding]:
+    """Report which queue is on which master."""
+    queues = servers.queues_by_place()
     for address, names in queues.items():
         yield GROUP.ok("place", f"node {address} holds {', '.join(names) or 'no queue'}", subject=", ".join(names))
     bare = [address for address, names in queues.items() if not names]
@@ -36,40 +126,10 @@ def places(calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
         )
 
 
-def markers(calls: RedisCalls, keys: Keys, queues: list[str], answering: set[str]) -> Iterator[Finding]:
-    pairs = [pair for pair in marks_of(calls, keys, queues) if holder_of(calls, pair[0]) in answering]
-    marks, missed = [name for name, _ in pairs], [name for _, name in pairs]
-    found = calls.pipeline([("HGET", name, "id") for name in marks], raise_errors=False)
-    if any(isinstance(id_, BrokerError) for id_ in found):
-        return  # reported above: a replica without its primary, or a key of another type
-    ids = {name: str(id_, "utf-8", "replace")[:8] for name, id_ in zip(marks, found, strict=True) if id_ is not None}
-    of_queue = {queue: keys.queue(queue).keyspace_id if calls.spread else keys.generation() for queue in queues}
-    unmarked = [queue for queue, name in of_queue.items() if name in marks and name not in ids]
-    # A marker that a process misses was there and is gone, which is reported above.
-    known = calls.pipeline([("EXISTS", name) for name in missed])
-    gone = [name for name, there in zip(marks, known, strict=True) if there]
-    lost = {holder_of(calls, name) for name in gone} if calls.spread else set()
-    unmarked = [queue for queue in unmarked if of_queue[queue] not in gone]
-    bare = {node: late for node, late in unmarked_nodes(calls, keys, ids).items() if node in answering - lost}
-    if not unmarked and not bare and not gone:
-        shown = sorted({ids[name] for name in of_queue.values() if name in ids})
-        yield GROUP.ok("marker", f"keyspace {' '.join(shown)}{', every master has a marker' if calls.spread else ''}")
-    elif 1 in calls.pipeline(  # one key each: those of a half-moved slot are on two nodes
-        [("EXISTS", key) for queue in unmarked for key in keys.queue(queue).all_keys()], raise_errors=False
-    ):
-        seen = "the keyspace is in use and has no marker: the loss of a part of it would go unnoticed"
-        cause = "Work was sent before the first worker, web or scheduler started, or an earlier release created it"
-        yield GROUP.warning("unmarked", seen, cause, ACCEPT)
-    for node, later in bare.items():
-        cause = "No process of this release has started yet" if later else "It holds no queue, nor 512 slots in a row"
-        then = "Start a pool, web or scheduler" if later else "Move 512 slots in a row to it, or give it a slot group"
-        yield GROUP.warning("no_marker", f"node {node} has no marker: its loss would go unnoticed", cause, then)
-
-
-def replicas(servers: Iterable[tuple[str, redis.Redis]]) -> Iterator[Finding]:
+def _replicas(clients: Sequence[tuple[str, redis.Redis]]) -> Iterator[Finding]:
     """Report masters that no replica could replace, or only one that lacks writes."""
     alone = []
-    for address, client in servers:
+    for address, client in clients:
         try:
             replication: Any = client.info("replication")
         except redis.RedisError:  # away since it was asked first; or an ACL user without INFO, which "unverified" says

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from switchyard.broker.errors import HashSlotHalfMoved, finish_the_move
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, finish_the_move
 from switchyard.broker.health.server import ServerFinding, Severity
 from switchyard.broker.redis.exchange import Word
 
@@ -58,7 +58,7 @@ def half_moved(slots: Sequence[HalfMovedSlot]) -> list[ServerFinding]:
     )
     step = finish_the_move(slots[0].node)
     severity: Severity = "error" if any(slot.queues for slot in slots) else "warning"
-    return [ServerFinding("half_moved", severity, seen, f"{step[0].upper()}{step[1:]}.")]
+    return [ServerFinding("half_moved", severity, seen, f"{step[0].upper()}{step[1:]}.", partial=True)]
 
 
 def stands_still(queues: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
+from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis.exchange import Word, ask
 
 Address = tuple[str, int]
@@ -49,6 +50,27 @@ class NoSlots(redis.ConnectionError):
 
     def __init__(self) -> None:
         super().__init__("no node of the cluster holds hash slots; join them with redis-cli --cluster create")
+
+
+class HashSlotHalfMoved(BrokerUnavailable):
+    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
+
+    Args:
+        operation: The operation or command.
+        slot: Number of the hash slot.
+        node: Address of the node that is handing it over.
+        outcome: As in :class:`BrokerUnavailable`, for an operation that was sent before.
+    """
+
+    def __init__(self, operation: str, slot: int, node: str, *, outcome: str = "refused") -> None:
+        self.slot, self.node = slot, node
+        cause = f"hash slot {slot} is half moved away from node {node}"
+        super().__init__(operation, cause, outcome=outcome, remedy=finish_the_move(node))
+
+
+def finish_the_move(node: str) -> str:
+    """Return the remedy for a hash slot that a node is handing over."""
+    return f"wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix {node}`"
 
 
 def key_of(words: Sequence[Any]) -> str | bytes | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import AskError, BusyLoadingError, TryAgainError
 
-from switchyard.addons.cluster.hash_slots import FOLLOWED_AT_ONCE, Address, Asking, HashSlots, is_half_moved, key_of
+from switchyard.addons.cluster.hash_slots import FOLLOWED_AT_ONCE, NOTHING_DONE, Address, Asking, is_half_moved, key_of
 from switchyard.broker.redis.calls import ANSWER_S, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from switchyard.broker.redis.exchange import Word, connect_within, left_s
 from switchyard.broker.redis.server_errors import is_away, named
@@ -30,10 +30,8 @@ class ClusterPipeline:
         budget_s: Seconds until what has no answer is given up.
     """
 
-    def __init__(
-        self, calls: ClusterCalls, slots: HashSlots, commands: Sequence[Sequence[Word]], budget_s: float
-    ) -> None:
-        self._calls, self._slots, self._commands = calls, slots, commands
+    def __init__(self, calls: ClusterCalls, commands: Sequence[Sequence[Word]], budget_s: float) -> None:
+        self._calls, self._slots, self._commands = calls, calls.slots, commands
         self._keys = [key_of(words) for words in commands]
         self._answers: list[Any] = [None] * len(commands)
         self._asked: dict[int, Address] = {}
@@ -142,7 +140,7 @@ class ClusterPipeline:
                 self._sent.update(rest)
                 return again + rest
             except redis.ResponseError as error:
-                if is_away(error):
+                if isinstance(error, NOTHING_DONE) or is_away(error):
                     self._failed([position], error, address, asking=asking)
                     again.append(position)
                     if not isinstance(error, TryAgainError):

@@ -33,7 +33,7 @@ REMEDIES: Final = (
     (
         "mismatch",
         f"the server's certificate is for another name{{named}}: write a host that it contains in {ADDRESS}; where "
-        "sentinels or a cluster name the server, give it a certificate for the host that they name",
+        "sentinels or other servers name it, give it a certificate for the host that they name",
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",

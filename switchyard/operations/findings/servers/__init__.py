@@ -1,1 +1,1 @@
-"""Findings about the servers: the only one, the masters of a cluster, sentinels, RabbitMQ; and errors of a database."""
+"""Findings about the servers: the only one, several of them, sentinels, RabbitMQ; and errors of a database."""

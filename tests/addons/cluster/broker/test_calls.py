@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, HashSlotHalfMoved
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Entry
@@ -56,7 +57,7 @@ def test_queues_are_on_several_nodes_and_work(calls: RedisCalls) -> None:
     fetched = [each.fetch("child/live", 2, request=1) for each in families]
 
     assert [[grant.lease.id for grant in found.grants] for found in fetched] == [[b"m-0", b"m-1"]] * 3
-    assert len({calls.node_of(each.keys.bodies) for each in families}) == 3
+    assert len({calls.place_of(each.keys.bodies) for each in families}) == 3
 
 
 def test_the_user_of_the_how_to_may_move_slots_as_a_whole(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_slot_that_was_moved_is_asked_at_its_new_node(cluster: ClusterUnderTes
     queue.enqueue([Entry("after", b"body")])
     queue.enqueue([Entry("before", b"again")])
 
-    assert calls.node_of(queue.keys.bodies) == target.address
+    assert calls.place_of(queue.keys.bodies) == target.address
     assert calls.pipeline([("HLEN", queue.keys.bodies)]) == [2]
 
 
@@ -195,7 +196,7 @@ def test_a_cluster_that_is_away_is_refused_within_the_budget() -> None:
     with pytest.raises(BrokerUnavailable):
         calls.pipeline([("GET", "k")])
     with pytest.raises(BrokerUnavailable):
-        calls.nodes()
+        calls.places()
 
     assert refused.value.outcome == "refused"
 
@@ -206,7 +207,7 @@ def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(tmp_path: P
     calls = calls_on(connect(f"redis+cluster://{node.address}"), budget_s=0.5, refused_s=0.2)
     try:
         with pytest.raises(BrokerUnavailable, match="cluster create") as refused:
-            calls.nodes()
+            calls.places()
         with pytest.raises(BrokerUnavailable, match="cluster create"):
             calls.command("TIME")
         found = broker_away(FindingGroup("broker"), refused.value)
@@ -215,7 +216,7 @@ def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(tmp_path: P
         node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
 
         wait_for(lambda: node.facts()["cluster_state"] == "ok", what="the node serves its slots")
-        assert list(calls.nodes()) == [node.address]
+        assert list(calls.places()) == [node.address]
         assert calls.command("TIME")
     finally:
         calls.close()

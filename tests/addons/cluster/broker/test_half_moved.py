@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.addons.cluster.half_moved import HalfMovedSlot
-from switchyard.addons.cluster.hash_slots import slot_of
-from switchyard.broker.errors import HashSlotHalfMoved
-from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, places_of
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, slot_of
+from switchyard.addons.cluster.servers import Masters
+from switchyard.broker.health.servers import NOTHING_AWAY
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations
@@ -70,11 +69,13 @@ def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRe
 
 
 def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCalls, move: Move) -> None:
-    queue, node, slot = move.queue, calls.node_of(move.key), slot_of(move.key)
+    queue, node, slot = move.queue, calls.place_of(move.key), slot_of(move.key)
     watch = Watch(calls, KEYS, [queue, "c"], production=True)
 
-    assert away_part(calls, KEYS, [queue, "c"]) == AwayPart(half_moved=(HalfMovedSlot(slot, node, (queue,)),))
-    assert away_part(calls, KEYS, [queue]).half_moved, "also where the yard has no other queue"
+    part = Masters(calls, KEYS, [queue, "c"]).away()
+    assert (part.places, part.queues, part.keys, part.blocked) == ((), (), frozenset(), {queue})
+    assert f"hash slot {slot} is half moved away from node {node}" in part.findings[0].seen
+    assert Masters(calls, KEYS, [queue]).away().blocked, "also where the yard has no other queue"
     [found] = watch.look().findings
     assert (found.code, found.severity) == ("half_moved", "error")
     assert found.seen == (
@@ -89,8 +90,8 @@ def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCal
     move.end()
     QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("taken", b"{}")])
     assert watch.look().findings == ()
-    assert away_part(calls, KEYS, [queue, "c"]) == NOTHING_AWAY
-    assert queue in places_of(calls, KEYS, [queue])[move.target.address]
+    assert Masters(calls, KEYS, [queue, "c"]).away() == NOTHING_AWAY
+    assert queue in Masters(calls, KEYS, [queue]).queues_by_place()[move.target.address]
 
 
 def test_a_plain_command_follows_a_key_to_its_new_node(
@@ -109,7 +110,7 @@ def test_a_move_that_ends_within_a_second_is_no_finding(cluster: ClusterUnderTes
     began_s = time.monotonic()
     ending.start()
 
-    found = away_part(calls, KEYS, [move.queue, "c"])
+    found = Masters(calls, KEYS, [move.queue, "c"]).away()
     took_s = time.monotonic() - began_s
     ending.join()
     calls.close()
@@ -134,15 +135,16 @@ def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, 
             target.ask("CLUSTER", "SETSLOT", slot_of(key), "STABLE")
 
         asked = commands_of(source)
-        part = away_part(calls, KEYS, [queue])
+        part = Masters(calls, KEYS, [queue]).away()
         asked = commands_of(source) - asked
         with pytest.raises(HashSlotHalfMoved) as refused:
             QueueOperations(calls, KEYS.queue(queue)).enqueue([Entry("refused", b"{}")])
         told = {found.code: found.seen for found in watch.look().findings}
         calls.close()
 
-    assert part.half_moved == (HalfMovedSlot(slot_of(key), source.address, (queue,)),)
-    assert source.address not in part.nodes
+    assert part.blocked == {queue}
+    assert f"hash slot {slot_of(key)} is half moved away from node {source.address}" in part.findings[0].seen
+    assert source.address not in part.places
     assert asked < 100, "a probe goes from node to node without a pause"
     assert refused.value.node == source.address
     assert f"away from node {source.address}; half starts nothing" in told["half_moved"]

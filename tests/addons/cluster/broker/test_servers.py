@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from switchyard.addons.cluster.hash_slots import SLOTS
-from switchyard.addons.cluster.keyspaces import marks_of, unmarked_nodes
-from switchyard.addons.cluster.parts import PARTS
-from switchyard.broker.health.nodes import AwayPart, away_part, by_code, places_of, read_nodes
+from switchyard.addons.cluster.keyspaces import PARTS, marks_of, marks_of_part, unmarked_nodes
+from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue.leases import LeaseKeeper
@@ -43,12 +42,12 @@ def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: Red
 
     assert found.code == "evicting"
     assert found.seen.startswith(f"node {wrong.address}: ")
-    assert refused == [calls.node_of(KEYS.queue(queue).bodies) == wrong.address for queue in QUEUES]
+    assert refused == [calls.place_of(KEYS.queue(queue).bodies) == wrong.address for queue in QUEUES]
     assert refused.count(True) == 1
 
 
 def test_queues_are_listed_by_their_node(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    places = places_of(calls, KEYS, QUEUES)
+    places = Masters(calls, KEYS, QUEUES).queues_by_place()
 
     assert [places[node.address] for node in cluster.masters] == [["b"], ["c"], ["a"]]
 
@@ -86,7 +85,7 @@ def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(
     cluster: ClusterUnderTest, calls: RedisCalls, number: int
 ) -> None:
     node = cluster.masters[number]
-    queues = [queue for queue in QUEUES if calls.node_of(KEYS.queue(queue).bodies) != node.address]
+    queues = [queue for queue in QUEUES if calls.place_of(KEYS.queue(queue).bodies) != node.address]
     watch, later = (Watch(calls, KEYS, queues, production=True) for _ in range(2))
     assert watch.generation.prepare()
     assert watch.look().findings == ()
@@ -112,7 +111,7 @@ def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCall
     for queue in QUEUES:
         node = cluster.owner(KEYS.queue(queue).bodies)
         node.ask("FLUSHALL")
-        here = [what for key, what in homes.items() if calls.node_of(key) == node.address]
+        here = [what for key, what in homes.items() if calls.place_of(key) == node.address]
         held = ", ".join([queue, *here, "locks and rate limits"])
         assert watch.look().pause.endswith(f"gone; node {node.address} lost keys, it holds {held}")
         watch.generation.accept()
@@ -122,7 +121,7 @@ def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCall
 def test_a_marker_that_moves_to_another_master_is_found_there(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
     watch = watch_on(calls)
     watch.generation.prepare()
-    marker = KEYS.part_id(PARTS[0])
+    marker = marks_of_part(KEYS, PARTS[0])[0]
     home = cluster.owner(marker)
 
     cluster.move_at_once(marker, cluster.another(home))
@@ -132,12 +131,13 @@ def test_a_marker_that_moves_to_another_master_is_found_there(cluster: ClusterUn
 
 
 def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    assert set(unmarked_nodes(calls, KEYS, []).values()) == {True}
+    masters = Masters(calls, KEYS, QUEUES)
+    assert set(unmarked_nodes(masters, []).values()) == {True}
 
     watch_on(calls).generation.prepare()
-    marked = [marker for marker, _ in marks_of(calls, KEYS, ()) if calls.command("EXISTS", marker)]
+    marked = [marker for marker, _ in marks_of(KEYS, ()) if calls.command("EXISTS", marker)]
 
-    assert unmarked_nodes(calls, KEYS, marked) == {}
+    assert unmarked_nodes(masters, marked) == {}
 
 
 def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:
@@ -155,11 +155,13 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         dead = cluster.masters[0]
         dead.kill()
         wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > until_s, what="the others are renewed")
-        codes = {found.code for found in by_code(read_nodes(calls, production=True))}
+        masters = Masters(calls, KEYS, QUEUES)
+        codes = {found.code for found in masters.findings(masters.read(production=True))}
         health = watch.look()
-        part = away_part(calls, KEYS, QUEUES, also=[KEYS.queue("b").token, KEYS.queue("c").token])
+        part = masters.away(also=[KEYS.queue("b").token, KEYS.queue("c").token])
 
-        assert part == AwayPart((dead.address,), ("b",), frozenset({KEYS.queue("b").token}))
+        assert (part.places, part.queues, part.keys) == ((dead.address,), ("b",), {KEYS.queue("b").token})
+        assert part.findings == () and part.starts_nothing == {"b"}
         assert not keeper.away
         assert codes == {"node_away"}
         assert not health.pause and health.red
@@ -171,17 +173,18 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
     """Clients notice a failover with their next call for one of its slots; until then they ask the former master."""
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        before = set(calls.nodes())
+        before = set(calls.places())
         former = cluster.owner("{c}")
         cluster.replica_of(former).ask("CLUSTER", "FAILOVER")
         wait_for(lambda: b"role:slave" in former.ask("INFO", "replication"), what="the former master is a replica")
 
-        nodes = read_nodes(calls, production=True)
+        masters = Masters(calls, KEYS, QUEUES)
+        looks = masters.read(production=True)
         calls.close()
 
-    assert {node.address for node in nodes} == before
-    assert [node.facts.role for node in nodes if node.address == former.address and node.facts] == ["slave"]
-    assert by_code(nodes) == []
+    assert {look.place for look in looks} == before
+    assert [look.facts.role for look in looks if look.place == former.address and look.facts] == ["slave"]
+    assert masters.findings(looks) == []
 
 
 @pytest.mark.parametrize("looked", [False, True], ids=["unseen", "seen"])
@@ -201,7 +204,7 @@ def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path,
         former.kill()
 
         assert watch.look().findings == ()
-        assert set(calls.nodes()) == {node.address for node in (*cluster.masters, heir)} - {former.address}
+        assert set(calls.places()) == {node.address for node in (*cluster.masters, heir)} - {former.address}
         calls.close()
 
 
@@ -222,5 +225,5 @@ def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_pa
         leaving.kill()
 
         assert watch.look().findings == ()
-        assert leaving.address not in calls.nodes()
+        assert leaving.address not in calls.places()
         calls.close()

@@ -66,10 +66,10 @@ def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(
     moved = calls.command("GET", keys[0])
 
     assert answers == [b"OK"] * 3
-    assert len({calls.node_of(key) for key in keys[1:]}) == 2
+    assert len({calls.place_of(key) for key in keys[1:]}) == 2
     assert moved == b"0"
-    assert calls.node_of(keys[0]) != home.address
-    with connect(node_url(url, calls.node_of(keys[0]))) as node:  # as the doctor asks one
+    assert calls.place_of(keys[0]) != home.address
+    with connect(node_url(url, calls.place_of(keys[0]))) as node:  # as the doctor asks one
         assert node.get(keys[0]) == b"0"
     secure.move_one_by_one(keys[0], home)
 
@@ -87,7 +87,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused_with_the_option_to_set
         with pytest.raises(BrokerUnavailable, match=said):
             calls.pipeline([("GET", Keys().queue("a").token)])
         with pytest.raises(BrokerUnavailable, match=said):
-            calls.nodes()
+            calls.places()
         calls.close()
 
 

@@ -14,8 +14,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.addons.cluster.hash_slots import slot_of
-from switchyard.broker.errors import HashSlotHalfMoved
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, slot_of
 from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
 from switchyard.history.filters import Filter

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.test import override_settings
 
 from switchyard.addons.cluster.hash_slots import slot_of
-from switchyard.addons.cluster.parts import PARTS
+from switchyard.addons.cluster.keyspaces import PARTS, marks_of_part
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.connections import connect
@@ -83,10 +83,10 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
 def test_a_hash_slot_without_a_node_hides_no_other_finding(cluster: ClusterUnderTest) -> None:
     keys = YARD.keys
     holders = {cluster.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
-    tag = next(tag for tag in PARTS if cluster.owner(keys.part_id(tag)) not in holders)
+    tag = next(tag for tag in PARTS if cluster.owner(marks_of_part(keys, tag)[0]) not in holders)
     assert mark_keyspace() == []
     for node in cluster.masters:
-        node.ask("CLUSTER", "DELSLOTS", slot_of(keys.part_id(tag)))
+        node.ask("CLUSTER", "DELSLOTS", slot_of(marks_of_part(keys, tag)[0]))
     calls = calls_on(connect(cluster.url))
 
     state, found = read_server_state(calls, keys), look()
@@ -103,7 +103,7 @@ def test_a_master_with_too_few_slots_is_named_with_what_to_do(cluster: ClusterUn
 
     for tag in PARTS:
         if cluster.owner(f"{{{tag}}}") is bare:
-            cluster.move_at_once(YARD.keys.part_id(tag), taker)
+            cluster.move_at_once(marks_of_part(YARD.keys, tag)[0], taker)
 
     found = look()["no_marker"]
     assert bare.address in found.seen and "nor 512 slots in a row" in found.cause

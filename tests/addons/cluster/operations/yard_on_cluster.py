@@ -15,8 +15,8 @@ from django.core.management import call_command
 from django.test import override_settings
 from prometheus_client import CollectorRegistry, generate_latest
 
-from switchyard.addons.cluster.keyspaces import keyspace_of
 from switchyard.broker.clock import now_ms
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
@@ -50,7 +50,8 @@ def held_by(cluster: ClusterUnderTest, node: Node) -> list[str]:
 def fill(found: Facilities) -> dict[str, str]:
     """Send a job to every queue, let every pool report and a scheduler lead; return queue -> job."""
     broker, sent = dramatiq.get_broker(), {}
-    keyspace_of(found.records.calls, found.records.keys, [queue.name for queue in declared_yard().queues]).prepare()
+    queues = [queue.name for queue in declared_yard().queues]
+    servers_of(found.records.calls, found.records.keys, queues).keyspace().prepare()
     for queue in declared_yard().queues:
         actor: Any = dramatiq.actor(lambda: None, broker=broker, queue_name=queue.name, actor_name=f"of_{queue.name}")
         sent[queue.name] = actor.send().message_id

@@ -25,7 +25,7 @@ from tests.unit.documentation.pages import ROOT
 
 ROLES = acl.roles()
 # Files with words of commands that they do not send: a table, an entry point, settings.
-NOT_SENT = ("hash_slots.py", "switchyard.py", "conf.py")
+NOT_SENT = ("switchyard.py", "conf.py")
 REFUSED = r"NOPERM|permission|can't run this command"
 DESTRUCTIVE = (
     ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "SET", "maxmemory", "1"), ("SHUTDOWN",),

@@ -12,7 +12,7 @@ from switchyard.broker.health.server import ServerFacts, away, facts_of, judge
 
 SOUND = ServerFacts(
     name="Valkey", version=(9, 1, 2), policy="noeviction", append_only=True, snapshots="", role="master",
-    cluster=False, loading=False, used_bytes=100, max_bytes=0, disk_refuses=False, hidden="",
+    loading=False, used_bytes=100, max_bytes=0, disk_refuses=False, hidden="",
 )  # fmt: skip
 
 
@@ -29,7 +29,6 @@ def test_a_sound_server_has_no_findings() -> None:
     [
         ({"policy": "volatile-lfu"}, [("evicting", "error")]),
         ({"role": "slave"}, [("replica", "error")]),
-        ({"cluster": True}, [("cluster", "error")]),
         ({"disk_refuses": True}, [("disk", "error")]),
         ({"loading": True}, [("loading", "warning")]),
         ({"name": "Valkey", "version": (7, 2, 4)}, [("too_old", "error")]),
@@ -57,12 +56,12 @@ def test_a_development_machine_may_do_without_persistence(changed: dict[str, Any
 
 def test_every_finding_has_one_line_that_says_what_to_do() -> None:
     worst = replace(
-        SOUND, version=(1, 0), policy="allkeys-lru", append_only=False, role="slave", cluster=True, loading=True,
+        SOUND, version=(1, 0), policy="allkeys-lru", append_only=False, role="slave", loading=True,
         used_bytes=10, max_bytes=10, disk_refuses=True, hidden="NOPERM",
     )  # fmt: skip
     findings = judge(worst, production=True)
 
-    assert len(findings) == 9
+    assert len(findings) == 8
     assert all(item.remedy.endswith(".") and "\n" not in item.remedy + item.seen for item in findings)
 
 

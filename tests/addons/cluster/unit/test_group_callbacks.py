@@ -12,7 +12,8 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.topology import Queue, Yard
 from switchyard.middleware.group_callbacks import DurableGroupCallbacks
-from tests.unit.broker.worker.test_ack_barrier import SpreadRecords, end, make
+from tests.addons.cluster.unit.test_barrier import SpreadRecords, make
+from tests.unit.broker.worker.test_ack_barrier import end
 
 QUEUES = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms=9_000) for name in ("work", "gone"))
 
