@@ -153,9 +153,9 @@ class ClusterCalls(RedisCalls):
         """
         return self.acquire_at(self.slots.master_of(key))
 
-    def acquire_beside(self, used: Sequence[Any], key: str) -> Any:
-        """Return the connection among those in use that leads to the node of a key, else another one."""
-        address = self.slots.master_of(key)
+    def acquire_beside(self, used: Sequence[Any], keys: Sequence[str]) -> Any:
+        """Return the connection among those in use that leads to the node of some keys, else another one."""
+        address = self.slots.master_of(keys[0])
         shared = next((one for one in used if (one.host, one.port) == address), None)
         return self.acquire_at(address) if shared is None else shared
 

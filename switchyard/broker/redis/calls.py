@@ -276,9 +276,9 @@ class RedisCalls:
         """Return this project's error for one on an acquired connection, after learning from it."""
         return named(operation, error)
 
-    def acquire_beside(self, used: Sequence[Any], key: str) -> Any:
-        """Return the connection among those in use that leads to the place of a key, else another one."""
-        return used[0] if used else self.acquire(key)
+    def acquire_beside(self, used: Sequence[Any], keys: Sequence[str]) -> Any:
+        """Return the connection among those in use that leads to the place of some keys, else another one."""
+        return used[0] if used else self.acquire()
 
     def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
         """Return the access to each server that holds keys, by its place; "" for the only one.

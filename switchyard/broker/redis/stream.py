@@ -61,7 +61,7 @@ class Stream:
         used = [other.connection for other in self._flying if other.connection is not None]
         self._flying.append(one)
         try:
-            connection = self._calls.acquire_beside(used, one.keys[0])
+            connection = self._calls.acquire_beside(used, one.keys)
         except redis.RedisError:
             return
         one.sent = sent_ahead(connection, self._operation, one.keys, one.args)

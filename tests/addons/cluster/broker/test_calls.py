@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -201,9 +201,12 @@ def test_a_cluster_that_is_away_is_refused_within_the_budget() -> None:
     assert refused.value.outcome == "refused"
 
 
-def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(tmp_path: Path) -> None:
+def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(
+    tmp_path: Path, configure: Callable[..., None]
+) -> None:
     node = Node(tmp_path / "node", server_binary("valkey-server"))
     node.start()
+    configure(broker_url=f"redis+cluster://{node.address}")
     calls = calls_on(connect(f"redis+cluster://{node.address}"), budget_s=0.5, refused_s=0.2)
     try:
         with pytest.raises(BrokerUnavailable, match="cluster create") as refused:

@@ -57,7 +57,7 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(cluster: 
     assert look()["no_marker"].next == "Start a pool, web or scheduler"
     assert mark_keyspace() == []
     sound = look()
-    assert "every master has a marker" in sound["marker"].seen
+    assert "marker" in sound and "no_marker" not in sound
     assert not {"no_marker", "unmarked", "keyspace"} & set(sound)
     watch = make_watch()
     assert not watch.look().pause

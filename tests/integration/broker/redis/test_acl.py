@@ -116,7 +116,7 @@ def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServe
     admin.close()
     named: dict[str, str] = {}
     for path in (ROOT / folder).rglob("*.py"):
-        if path.name not in NOT_SENT:
+        if path.name not in NOT_SENT and "addons" not in path.parts:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isupper():
                     named[node.value.lower()] = str(path.relative_to(ROOT))
