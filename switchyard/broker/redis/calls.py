@@ -39,7 +39,7 @@ from switchyard.broker.redis.pace import PACE
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.sentinel import Sentinels, server_url
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
-from switchyard.broker.redis.stream import Stream
+from switchyard.broker.redis.stream import CallStream
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ class RedisCalls:
         Raises:
             As :meth:`call`. What was sent before may have been run.
         """
-        return Stream(self, operation, self.budget_s if budget_s is None else budget_s).run(calls)
+        return CallStream(self, operation, self.budget_s if budget_s is None else budget_s).run(calls)
 
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
         """Run a plain command that may be repeated, like :meth:`call`."""

@@ -30,7 +30,7 @@ class _InFlight:
     sent: bool = False
 
 
-class Stream:
+class CallStream:
     """One stream.
 
     Args:
