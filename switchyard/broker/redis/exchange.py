@@ -14,8 +14,6 @@ from switchyard.broker.redis.server_errors import AWAY
 Word = str | bytes | int
 
 RECONNECT_S = 1.0
-# Within the budget of a call a lost answer is asked for once more.
-ANSWER_S = 0.9
 
 
 def left_s(give_up_s: float) -> float:
