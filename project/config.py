@@ -12,8 +12,7 @@ import dj_database_url
 
 from switchyard import conf
 from switchyard.conf import SwitchyardSettings
-from switchyard.files.addresses import StorageAddress
-from switchyard.files.declared import usable_address_of
+from switchyard.files.addresses import StorageAddress, address_of
 from switchyard.metrics_folder import remedy_for, setting_of
 from switchyard.setting_values import InvalidSetting, with_valid_port
 
@@ -165,7 +164,7 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
 
 def _storage(environ: Mapping[str, str], state_dir: Path) -> StorageAddress:
     value = environ.get("SWITCHYARD_STORAGE_URL") or (state_dir / "media").as_uri()
-    return usable_address_of("SWITCHYARD_STORAGE_URL", value)
+    return address_of("SWITCHYARD_STORAGE_URL", value)
 
 
 def _smtp_url(environ: Mapping[str, str]) -> str:

@@ -11,7 +11,6 @@ import switchyard
 from project import database
 from project.config import BASE_DIR, load, make_metrics_dir
 from switchyard.broker.errors import SwitchyardError
-from switchyard.files.declared import storage_of
 
 EX_CONFIG = 78
 
@@ -141,9 +140,9 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
-MEDIA_ROOT = _CONFIG.storage.path  # "" where files are on no disk of this machine
+MEDIA_ROOT = _CONFIG.storage.folder  # "" where files are on no disk of this machine
 STORAGES = {
-    "default": storage_of(_CONFIG.storage),
+    "default": _CONFIG.storage.entry,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024

@@ -20,7 +20,7 @@ from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.broker.topology import Yard
 from switchyard.declared_yard import on_cores, yard_of
 from switchyard.default_topology import DEFAULT_YARD
-from switchyard.files.result_addresses import ResultsAddress, results_of
+from switchyard.files.addresses import ResultsAddress, results_of
 from switchyard.setting_values import (
     LOG_FORMATS,
     InvalidSetting,

@@ -33,7 +33,7 @@ def readable(message: dict[str, Any]) -> dict[str, Any]:
 def by_name(actor: Actor[..., Any] | None, message: dict[str, Any]) -> dict[str, Any]:
     """Return a message's arguments by name; ``argument 3`` is the name of one that has a place only."""
     names = places_of(actor)
-    return {name_at(names, place): value for place, value in enumerate(message["args"])} | message["kwargs"]
+    return {**{name_at(names, place): value for place, value in enumerate(message["args"])}, **message["kwargs"]}
 
 
 def places_of(actor: Actor[..., Any] | None) -> list[str]:

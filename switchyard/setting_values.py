@@ -24,12 +24,12 @@ RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout
 RABBITMQ_OPTIONS = (
     *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
 )  # fmt: skip
-# Scheme of an address -> its module, with requirement and extra of the wheel as pyproject.toml has them.
+# Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
     "amqp": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
     "amqps": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
-    "s3": ("boto3", "boto3>=1.40,<2", "s3"),
-    "gs": ("google.cloud.storage", "google-cloud-storage>=3.1,<4", "gcs"),
+    "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
+    "gs": ("google.cloud.storage storages", "django-storages[google]>=1.14.6,<1.15", "gcs"),
 }
 DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
 LOG_FORMATS = ("json", "console")
@@ -68,8 +68,8 @@ def refuse_without_package(name: str, scheme: str) -> None:
     Raises:
         InvalidSetting: the package of this scheme is missing.
     """
-    module, requirement, extra = PACKAGES.get(scheme, ("", "", ""))
-    if module and not _exists(module):
+    modules, requirement, extra = PACKAGES.get(scheme, ("", "", ""))
+    if not all(map(_exists, modules.split())):
         package = re.split("[<>=]", requirement, maxsplit=1)[0]
         fact = f"{scheme}: needs the package {package}, which is not installed"
         raise InvalidSetting(name, fact, _installs(requirement, extra))

@@ -1,0 +1,18 @@
+"""Alerts: reports to people about dead letters, late queues and the broker's server.
+
+It keeps true:
+
+- Failures with one cause are one alert with a count: the first is sent at once, then a digest every ten minutes.
+- A group is raised in the broker by the worker's middleware, and sent by the leading scheduler: no worker waits for a
+  channel.
+- Each channel sends in a thread of its own; one that hangs or fails delays no other, and is a finding of the doctor.
+- A silence stops sending, not writing. While the database is away, alerts are sent all the same.
+- An alert is resolved by a person, or by itself once its cause has ended.
+
+Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``services`` (the
+scheduler's dispatch), ``silences``, ``sending`` with ``channels`` and ``notice``, ``resolution``, ``broker_alerts``
+(about the server), ``acts`` with ``bulk_acknowledge`` (people), ``queries``, ``list_page``, ``views``, ``checks``.
+
+Public: ``services.dispatch_due``, ``resolution`` and ``broker_alerts`` for the scheduler; ``models`` and ``queries``
+for findings and pages.
+"""

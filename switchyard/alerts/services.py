@@ -7,8 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
@@ -75,15 +73,6 @@ def acknowledge(alert: Alert, *, by: User | str) -> bool:
             return False
         row.state, row.acknowledged_by, row.acknowledged_at = Alert.State.ACKNOWLEDGED, name[:150], timezone.now()
         row.save(update_fields=("state", "acknowledged_by", "acknowledged_at"))
-        if not isinstance(by, str):
-            LogEntry.objects.create(
-                user=by,
-                content_type=ContentType.objects.get_for_model(Alert),
-                object_id=str(row.pk),
-                object_repr=str(row)[:200],
-                action_flag=CHANGE,
-                change_message="Acknowledged",
-            )
     return True
 
 

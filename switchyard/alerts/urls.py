@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.alerts import views
-from switchyard.console.room_view import room_view
+from switchyard.console.room_view import Views, room_view
+
+views = Views("switchyard.alerts.views")
 
 BASE = "admin/switchyard_alerts/alert/"
 

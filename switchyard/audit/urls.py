@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.audit import views
-from switchyard.console.room_view import room_view
+from switchyard.console.room_view import Views, room_view
+
+views = Views("switchyard.audit.views")
 
 urlpatterns = [path("admin/operations/audit/", room_view(views.audit_log), name="switchyard-audit")]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.bulk import views
-from switchyard.console.room_view import room_view
+from switchyard.console.room_view import Views, room_view
+
+views = Views("switchyard.bulk.views")
 
 urlpatterns = [
     path("admin/operations/bulk/", room_view(views.acts), name="switchyard-bulk-acts"),

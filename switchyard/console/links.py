@@ -15,49 +15,49 @@ from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
 
 def admin_url(name: str, *args: Any) -> str:
     """Return the address of a page of Django's admin; "" where the project has no admin in its URLs."""
-    return _address(f"admin:{name}", *args)
+    return page_url(f"admin:{name}", *args)
 
 
 def job_url(job_id: str) -> str:
     """Return the address of a job's passport."""
-    return _address("switchyard-job", job_id)
+    return page_url("switchyard-job", job_id)
 
 
 def jobs_url(**filters: str) -> str:
     """Return the address of the list of jobs, with filters by their names in the URL: ``jobs_url(state="dead")``."""
-    address = _address("switchyard-jobs")
+    address = page_url("switchyard-jobs")
     return f"{address}?{urlencode(filters)}" if address and filters else address
 
 
 def queue_url(name: str) -> str:
     """Return the address of a queue's page."""
-    return _address("switchyard-queue", name)
+    return page_url("switchyard-queue", name)
 
 
 def actor_url(name: str) -> str:
     """Return the address of an actor's page."""
-    return _address("switchyard-actor", name)
+    return page_url("switchyard-actor", name)
 
 
 def letter_url(pk: int) -> str:
     """Return the address of a dead letter, by the key of its row."""
-    return _address("switchyard-letter", pk)
+    return page_url("switchyard-letter", pk)
 
 
 def letters_url(**filters: str) -> str:
     """Return the address of the list of dead letters, with filters by their names in the URL."""
-    address = _address("switchyard-letters")
+    address = page_url("switchyard-letters")
     return f"{address}?{urlencode(filters)}" if address and filters else address
 
 
 def bulk_act_url(number: int) -> str:
     """Return the address of a bulk act."""
-    return _address("switchyard-bulk-act", number)
+    return page_url("switchyard-bulk-act", number)
 
 
 def alert_url(pk: int) -> str:
     """Return the address of an alert, by the key of its row."""
-    return _address("switchyard-alert", pk)
+    return page_url("switchyard-alert", pk)
 
 
 def path_of(address: str) -> str:
@@ -74,22 +74,23 @@ def path_of(address: str) -> str:
 
 def schedule_url(name: str) -> str:
     """Return the address of a schedule, by the name of its actor."""
-    return _address("switchyard-schedule", name)
+    return page_url("switchyard-schedule", name)
 
 
 def worker_url(member: str) -> str:
     """Return the address of a supervisor's panel on the page of workers."""
-    address = _address("switchyard-operations-workers")
+    address = page_url("switchyard-operations-workers")
     return f"{address}#{member}" if address else ""
 
 
 def steps_url(heading: str) -> str:
     """Return the address of the steps for a verdict's label, or another heading of the page; "" for the whole page."""
-    address = _address("switchyard-steps")
+    address = page_url("switchyard-steps")
     return f"{address}#{heading.lower().replace(' ', '-')}" if address and heading else address
 
 
-def _address(name: str, *args: Any) -> str:
+def page_url(name: str, *args: Any) -> str:
+    """Return the address of a page by the name of its URL; "" where the project has none."""
     return _found(name, args, get_urlconf() or settings.ROOT_URLCONF, get_script_prefix())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 from django.contrib import messages
@@ -15,6 +16,23 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
 from switchyard.console.links import admin_url
+
+
+class Views:
+    """The views of a module, each of which imports it with its first request.
+
+    ``manage.py check`` imports all URLs of a project: it would import the pages of the whole room with them.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Callable[..., HttpResponseBase]:
+        def view(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
+            found: HttpResponseBase = getattr(import_module(self._module), name)(request, *args, **parts)
+            return found
+
+        return view
 
 
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

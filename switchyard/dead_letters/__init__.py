@@ -1,0 +1,20 @@
+"""Dead letters: messages that were given up, as rows that people triage. The broker's dead lists are the truth.
+
+It keeps true:
+
+- A dead letter stays until a person requeues or discards it; nothing consumes a dead list.
+- A row mirrors each letter. Rows and lists that a crash left apart are reconciled by the scheduler, in bounded steps.
+- A move claims the row, moves the letter, then records the result. An interrupted one is settled by asking the
+  broker, so two operators move a letter once, and a repeated act changes nothing.
+- A discarded letter can be restored for 90 days. A requeued one starts with all its retries, in its live queue.
+- Letters with one cause have one fingerprint, by which they are grouped. Arguments are shown by right, redacted ones
+  never.
+
+Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``actions`` (requeue,
+discard, acknowledge one letter), ``acts`` (the same with a row in the audit log), ``bulk`` and ``bulk_moves`` with
+``letter_filter`` (many at once), ``editing`` (other arguments), ``queries``, ``presentation``; then the pages:
+``views``, ``act_views`` and ``pages``.
+
+Public: ``models.DeadLetter``, ``queries`` and ``editing``, ``projection`` for the worker's middleware and
+``reconcile`` for the scheduler.
+"""

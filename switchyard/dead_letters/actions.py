@@ -14,8 +14,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.utils import timezone
 
@@ -92,7 +90,6 @@ def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -
             return ActionResult(row, False, already_message(row))
         _set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", name_of(by), reason)
         row.save()
-        _audit(row, _user(by), "Acknowledged", reason)
     return ActionResult(row, True, f"Acknowledged {row}.")
 
 
@@ -131,7 +128,7 @@ def settle_claim(row: DeadLetter) -> bool:
         if not row.claim_token or now.claim_token != row.claim_token:
             return False
         if letter is None:
-            _finish(now, now.claim_act, now.claim_by, now.claim_user, f"{now.claim_note} (was interrupted)".strip())
+            _finish(now, now.claim_act, now.claim_by, f"{now.claim_note} (was interrupted)".strip())
             return True
         add_history(
             now, action=now.claim_act, by=now.claim_by, text="was interrupted before the letter moved; nothing changed"
@@ -168,7 +165,7 @@ def _move(
         now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
         # After a later death project() has recorded this action already.
         if now.died_at == claimed.died_at and now.state != FINAL_STATES[action]:
-            _finish(now, action, name_of(by), _user(by), reason)
+            _finish(now, action, name_of(by), reason)
     log.info(
         "dead letter moved", act=action, by=name_of(by), message_id=row.message_id, actor=row.actor, queue=row.queue
     )
@@ -190,7 +187,7 @@ def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> 
             return ActionResult(now, False, already_message(now))
         now.claim_token = uuid.uuid4().hex
         now.claim_act, now.claim_by, now.claim_note = action, name_of(by), storable(reason)[:500]
-        now.claim_at, now.claim_user = clock.utc_now(), _user(by)
+        now.claim_at = clock.utc_now()
         now.save()
     return now
 
@@ -212,30 +209,15 @@ def _gone(claimed: DeadLetter) -> ActionResult:
     return ActionResult(now, False, f"{now} is no longer in {now.queue}-dead: something else has removed it.")
 
 
-def _finish(row: DeadLetter, action: str, by: str, user: User | None, reason: str) -> None:
-    state = FINAL_STATES[action]
-    _set_state(row, state, action, by, reason)
+def _finish(row: DeadLetter, action: str, by: str, reason: str) -> None:
+    _set_state(row, FINAL_STATES[action], action, by, reason)
     row.save()
-    _audit(row, user, state.label, reason)
 
 
 def _set_state(row: DeadLetter, state: DeadLetter.State, action: str, by: str, reason: str) -> None:
     row.state, row.state_at, row.state_by = state, timezone.now(), by
     clear_claim(row)
     add_history(row, action=action, by=by, text=reason)
-
-
-def _audit(row: DeadLetter, user: User | None, action: str, reason: str) -> None:
-    if user is None:
-        return
-    LogEntry.objects.create(
-        user=user,
-        content_type=ContentType.objects.get_for_model(DeadLetter),
-        object_id=str(row.pk),
-        object_repr=str(row)[:200],
-        action_flag=CHANGE,
-        change_message=storable(f"{action}: {reason}" if reason else action),
-    )
 
 
 def already_message(row: DeadLetter) -> str:
@@ -248,7 +230,3 @@ def already_message(row: DeadLetter) -> str:
 def name_of(by: User | str) -> str:
     """Return the name of a user, or of a command's caller, for the history."""
     return by[:150] if isinstance(by, str) else by.get_username()[:150]
-
-
-def _user(by: User | str) -> User | None:
-    return None if isinstance(by, str) else by

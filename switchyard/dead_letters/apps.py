@@ -1,5 +1,4 @@
-from django.apps import AppConfig, apps
-from django.core.exceptions import ImproperlyConfigured
+from django.apps import AppConfig
 
 
 class DeadLettersConfig(AppConfig):
@@ -11,16 +10,7 @@ class DeadLettersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the bulk acts on dead letters.
-
-        Raises:
-            ImproperlyConfigured: Django's admin is not installed; its log has a line for each act of a person.
-        """
-        if not apps.is_installed("django.contrib.admin"):
-            raise ImproperlyConfigured(
-                'INSTALLED_APPS lacks "django.contrib.admin", which the pages and the log of acts are part of: add it, '
-                "with auth, contenttypes, sessions and messages of django.contrib"
-            )
+        """Register the bulk acts on dead letters."""
         from switchyard.bulk.kinds import register
         from switchyard.dead_letters.bulk_moves import BulkMove
         from switchyard.dead_letters.models import DeadLetter

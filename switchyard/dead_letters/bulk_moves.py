@@ -99,7 +99,7 @@ class BulkMove:
         free = [row for row in chosen if not row.claim_token]
         claim = {
             "claim_token": _token(act), "claim_act": self._move, "claim_by": act.who, "claim_note": act.reason,
-            "claim_at": timezone.now(), "claim_user": None,
+            "claim_at": timezone.now(),
         }  # fmt: skip
         DeadLetter.objects.filter(pk__in=[row.pk for row in free]).update(**claim)
         last = chosen[-1]

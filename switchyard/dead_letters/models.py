@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import models
 
 
@@ -53,7 +52,6 @@ class DeadLetter(models.Model):
     claim_by = models.CharField(max_length=150, blank=True, default="")
     claim_note = models.CharField(max_length=500, blank=True, default="")
     claim_at = models.DateTimeField(null=True)
-    claim_user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
 
     class Meta:
         ordering = ("-died_at", "-id")

@@ -75,7 +75,6 @@ def clear_claim(row: DeadLetter) -> None:
     """Remove an operator's claim from a row without saving the row."""
     row.claim_token = row.claim_act = row.claim_by = row.claim_note = ""
     row.claim_at = None
-    row.claim_user = None
 
 
 def columns(letter: Letter) -> dict[str, Any]:

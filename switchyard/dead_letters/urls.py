@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import room_view
-from switchyard.dead_letters import act_views, views
+from switchyard.console.room_view import Views, room_view
+
+act_views = Views("switchyard.dead_letters.act_views")
+views = Views("switchyard.dead_letters.views")
 
 BASE = "admin/switchyard_dead_letters/deadletter/"
 LETTER = f"{BASE}<int:pk>/"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import psutil
 import yaml
 
-from switchyard.broker.pool import Pool
 from switchyard.broker.topology import Yard
 from switchyard.deployment import sizes
 from switchyard.deployment.rendered_files import COMPOSE_FILE, render
 
-POOL_PREFIX = "pool-"
 # Runs before the others, and ends.
 FIRST = "migrate"
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -37,7 +35,7 @@ def memory_here_mib() -> int:
 def summary(yard: Yard) -> str:
     """Return one line: the memory of all containers at their limits, compared with this machine's."""
     found = given_mib(render("compose", yard, cores=None)[COMPOSE_FILE])
-    pools = sum(mib for name, mib in found.items() if name.startswith(POOL_PREFIX))
+    pools = sum(mib for name, mib in found.items() if name.startswith(sizes.POOL_PREFIX))
     total, here = sum(found.values()), memory_here_mib()
     line = (
         f"memory at most: {pools:,} MiB in the pools' containers, {total - pools:,} MiB in the others, "
@@ -46,15 +44,6 @@ def summary(yard: Yard) -> str:
     if total > here:
         line += ", which is less: choose a larger one, or lower memory_limit_bytes, isolated or processes of pools"
     return line
-
-
-def needs(pool: Pool) -> str:
-    """Return what a pool's container needs, with its parts."""
-    child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
-    return (
-        f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
-        f"beside their supervisor and {sizes.TMP_MIB}M for /tmp, need {sizes.memory_mib(pool):,}M"
-    )
 
 
 def _bytes(memory: str) -> int:

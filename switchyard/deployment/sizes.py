@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from switchyard.broker.pool import SUPERVISOR_BYTES, Pool, PoolKind
 
+POOL_PREFIX = "pool-"  # of a pool's container
 MIB = 2**20
 # For a child without ``memory_limit_bytes``.
 CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 768}
@@ -30,3 +31,12 @@ def cpus(pool: Pool) -> float:
 def pids(pool: Pool) -> int:
     """Return how many processes and threads a pool may have."""
     return 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots
+
+
+def needs(pool: Pool) -> str:
+    """Return what a pool's container needs, with its parts."""
+    child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
+    return (
+        f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
+        f"beside their supervisor and {TMP_MIB}M for /tmp, need {memory_mib(pool):,}M"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from switchyard.middleware.logs import printable
@@ -27,7 +27,7 @@ def as_json(findings: list[Finding], *, took_ms: int) -> dict[str, Any]:
     }
 
 
-def lines(findings: list[Finding], paint: Any, *, took_ms: int) -> Iterator[str]:
+def lines(findings: list[Finding], paint: Callable[[str, str], str], *, took_ms: int) -> Iterator[str]:
     """Yield the report: a paragraph for each group, then the verdict.
 
     Args:
@@ -48,7 +48,7 @@ def lines(findings: list[Finding], paint: Any, *, took_ms: int) -> Iterator[str]
     yield _verdict(findings, paint, took_ms)
 
 
-def _verdict(findings: list[Finding], paint: Any, took_ms: int) -> str:
+def _verdict(findings: list[Finding], paint: Callable[[str, str], str], took_ms: int) -> str:
     severity = worst(findings)
     if severity == "ok":
         return paint("ok", f"healthy: no defect ({len(findings)} checks in {took_ms / 1000:.1f} s)")

@@ -1,25 +1,41 @@
-"""Addresses of storages: ``file:``, ``s3://`` and ``gs://`` URLs, validated."""
+"""Addresses of storages and of the store of results, validated, with their entries of Django's ``STORAGES``."""
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from switchyard.setting_values import InvalidSetting
+from switchyard.setting_values import InvalidSetting, refuse_without_package
 
-SCHEMES: Final = ("file", "s3", "gs")
 GOOD: Final = "s3://bucket/prefix?region=eu-central-1"
+BACKENDS: Final = {
+    "file": "switchyard.jobs.storage.WholeFileStorage",
+    "s3": "switchyard.files.s3.S3Bucket",
+    "gs": "switchyard.files.google.GoogleBucket",
+}
+# Option of the URL -> option of the storage.
 OPTIONS: Final = {
-    "s3": ("endpoint_url", "region", "path_style", "checksums", "link_s"),
-    "gs": ("project", "endpoint_url"),
-    "file": (),
+    "s3": {
+        "endpoint_url": "endpoint_url",
+        "region": "region_name",
+        "path_style": "addressing_style",
+        "checksums": "checksums",
+        "link_s": "querystring_expire",
+    },
+    "gs": {"project": "project_id"},
+    "file": {},
 }
 # Signatures of version 4 expire after a week at most.
 LONGEST_LINK_S: Final = 604_800
+RESULT_KINDS: Final = ("broker", "database", "s3", "gs", "class")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]*")
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +43,56 @@ class StorageAddress:
     """A validated address. It holds no credentials: those come from the environment of each client.
 
     Args:
-        scheme: One of :data:`SCHEMES`.
-        path: Folder of ``file:``; "" otherwise.
+        scheme: ``file``, ``s3`` or ``gs``.
+        folder: Path of ``file:``; "" otherwise.
         prefix: Beginning of every key, without a slash at either end.
-        endpoint_url: Address of an S3-compatible server, or of Google's emulator; "" for the provider's own.
-        path_style: The bucket stands in the path, not in the host's name.
-        checksums: Send a SHA-256 of each part, which the server verifies.
-        link_s: Seconds for which a download link is valid; 0 downloads through the web.
+        options: Further options of the storage.
     """
 
     scheme: str
-    path: str = ""
+    folder: str = ""
     bucket: str = ""
     prefix: str = ""
-    endpoint_url: str = ""
-    region: str = ""
-    project: str = ""
-    path_style: bool = False
-    checksums: bool = True
-    link_s: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def shown(self) -> str:
-        """The address for people: scheme, bucket and prefix."""
-        return f"{self.scheme}://{self.path or '/'.join(filter(None, (self.bucket, self.prefix)))}"
+    def entry(self) -> dict[str, Any]:
+        """The entry of ``STORAGES``. A folder is that of ``MEDIA_ROOT``, which the project sets."""
+        if self.scheme == "file":
+            return {"BACKEND": BACKENDS["file"]}
+        options = {"bucket_name": self.bucket, "location": self.prefix, **self.options}
+        return {"BACKEND": BACKENDS[self.scheme], "OPTIONS": options}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsAddress:
+    """Validated address of the store of results.
+
+    Args:
+        kind: One of :data:`RESULT_KINDS`; also the store's name in records.
+        bucket: Address of ``s3`` and ``gs``.
+        path: Dotted path of ``class``.
+    """
+
+    kind: str = "broker"
+    bucket: StorageAddress | None = None
+    path: str = ""
+
+
+def declared_storage(name: str, value: str) -> dict[str, Any]:
+    """Return the entry of ``STORAGES`` for the address in a project's own settings.
+
+    An address that cannot be used, or whose client is not installed, exits the process with 78: in the middle of a
+    project's settings nothing else would catch the error.
+
+    Args:
+        name: Setting or variable that the address was read from, for the error.
+    """
+    try:
+        return address_of(name, value).entry
+    except InvalidSetting as error:
+        sys.stderr.write(f"switchyard: refused to start: {error}\n")
+        raise SystemExit(os.EX_CONFIG) from error
 
 
 def address_of(name: str, value: str) -> StorageAddress:
@@ -60,47 +102,69 @@ def address_of(name: str, value: str) -> StorageAddress:
         name: Variable or setting, for the error.
 
     Raises:
-        InvalidSetting: no such scheme, no bucket, credentials in the URL, or an option that is unknown or unusable. The
-            message quotes the URL's scheme, bucket and option only: the rest may be a secret.
+        InvalidSetting: no such scheme, no bucket, credentials in the URL, an option that is unknown or unusable, or a
+            client that is not installed. The message quotes the URL's scheme, bucket and option only: the rest may be
+            a secret.
     """
     try:
         parts = urlsplit(value)
         held = parts.username is not None or parts.password is not None or parts.port is not None
     except ValueError:
         raise InvalidSetting(name, "is no URL", f"use for example {GOOD}") from None
-    if parts.scheme not in SCHEMES:
-        fact = f"{parts.scheme!r:.40} is none of {', '.join(SCHEMES)}" if parts.scheme else "is no URL"
+    if parts.scheme not in BACKENDS:
+        fact = f"{parts.scheme!r:.40} is none of {', '.join(BACKENDS)}" if parts.scheme else "is no URL"
         raise InvalidSetting(name, fact, f"use for example file:///var/lib/switchyard/media or {GOOD}")
     if held:
         remedy = "leave them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         raise InvalidSetting(name, "holds a user, a password or a port", remedy)
-    given = _options(name, parts.scheme, parts.query)
+    options = _options(name, parts.scheme, parts.query)
+    path = unquote(parts.path)
     if parts.scheme == "file":
-        return _folder(name, parts.netloc, unquote(parts.path))
-    bucket, prefix = parts.netloc, unquote(parts.path).strip("/")
+        if parts.netloc not in ("", "localhost") or not path.startswith("/"):
+            fact = f"names the host {parts.netloc!r:.70}" if parts.netloc else "names no folder"
+            raise InvalidSetting(name, fact, "use three slashes: file:///var/lib/switchyard/media")
+        return StorageAddress("file", folder=path)
+    bucket, prefix = parts.netloc, path.strip("/")
     if _BUCKET.fullmatch(bucket) is None:
         raise InvalidSetting(name, f"{bucket!r:.70} is no name of a bucket", f"use for example {GOOD}")
     if _PREFIX.fullmatch(prefix) is None or ".." in prefix or "//" in prefix:
-        remedy = "use letters, digits and . _ - / in it"
-        raise InvalidSetting(name, f"{prefix!r:.70} is no prefix of keys", remedy)
-    return StorageAddress(scheme=parts.scheme, bucket=bucket, prefix=prefix, **given)
+        raise InvalidSetting(name, f"{prefix!r:.70} is no prefix of keys", "use letters, digits and . _ - / in it")
+    refuse_without_package(name, parts.scheme)
+    return StorageAddress(parts.scheme, bucket=bucket, prefix=prefix, options=options)
 
 
-def _folder(name: str, host: str, path: str) -> StorageAddress:
-    if host not in ("", "localhost") or not path.startswith("/"):
-        fact = f"names the host {host!r:.70}" if host else "names no folder"
-        raise InvalidSetting(name, fact, "use three slashes: file:///var/lib/switchyard/media")
-    return StorageAddress(scheme="file", path=path)
+def results_of(name: str, value: str) -> ResultsAddress:
+    """Return the validated address of the store of results; "" is the broker.
+
+    Raises:
+        InvalidSetting: no such store, or an unusable bucket.
+    """
+    kind, _, rest = value.partition(":")
+    if kind == "cassandra":
+        remedy = "write a class with put and get, and name it: class:mysite.results.CassandraResults"
+        raise InvalidSetting(name, "cassandra: is not supported", remedy)
+    if value and kind not in RESULT_KINDS:
+        fact = f"{kind!r:.40} is none of {', '.join(RESULT_KINDS)}"
+        raise InvalidSetting(name, fact, f"use for example database: or {GOOD}")
+    if kind in ("s3", "gs"):
+        return ResultsAddress(kind, address_of(name, value))
+    if kind == "class":
+        if _DOTTED.fullmatch(rest) is None:
+            raise InvalidSetting(name, "names no class", "use for example class:mysite.results.MyResults")
+        return ResultsAddress(kind, path=rest)
+    if rest:
+        raise InvalidSetting(name, f"has more than {kind}: needs", f"write {kind}:")
+    return ResultsAddress(kind or "broker")
 
 
 def _options(name: str, scheme: str, query: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Return the storage's options for those of a URL."""
+    known, found = OPTIONS[scheme], {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in OPTIONS[scheme]:
-            known = ", ".join(OPTIONS[scheme])
-            remedy = f"{scheme}: takes {known}" if known else f"{scheme}: takes no options"
+        if key not in known:
+            remedy = f"{scheme}: takes {', '.join(known) or 'no options'}"
             raise InvalidSetting(name, f"{key!r:.40} is no option of {scheme}:", remedy)
-        found[key] = _value(name, key, value)
+        found[known[key]] = _value(name, key, value)
     return found
 
 
@@ -108,6 +172,8 @@ def _value(name: str, key: str, value: str) -> Any:
     if key in ("path_style", "checksums"):
         if value not in ("0", "1"):
             raise InvalidSetting(name, f"{key}={value!r:.40} is neither 0 nor 1", f"write {key}=1")
+        if key == "path_style":
+            return "path" if value == "1" else "auto"
         return value == "1"
     if key == "link_s":
         if not (value.isascii() and value.isdigit()) or len(value) > 6 or int(value) > LONGEST_LINK_S:
@@ -116,7 +182,7 @@ def _value(name: str, key: str, value: str) -> Any:
         return int(value)
     if key == "endpoint_url":
         return _endpoint(name, value)
-    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", value):
+    if not _NAME.fullmatch(value):
         raise InvalidSetting(name, f"{key}={value!r:.40} is no name", f"write for example {key}=eu-central-1")
     return value
 

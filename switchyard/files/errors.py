@@ -40,20 +40,6 @@ class DiskFull(StorageError):
         super().__init__(f"file {name} was not written: {cause}; free space, nothing has to be restarted")
 
 
-class FileDamaged(StorageError):
-    """A stored file is not what was written: its SHA-256 or its length differs."""
-
-    def __init__(self, name: str, fact: str) -> None:
-        super().__init__(f"file {name}: {fact}; remove it and run its job again, or restore it")
-
-
-class ExtraMissing(SwitchyardError):
-    """The package of a storage is not installed."""
-
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: install it, or the extra {extra} of Switchyard")
-
-
 def is_full(error: Exception) -> bool:
     """Return whether an error of a file or of a database says that a disk is full."""
     if isinstance(error, OSError):

@@ -6,14 +6,24 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from django.core.files.storage import FileSystemStorage, Storage
 
-from switchyard.files.bucket import BucketStorage, FileEntry
+from switchyard.files.bucket import BucketStorage
 
 _OWN_FOLDER = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a listing, by its name in the storage."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime
 
 
 def files_below(storage: Storage, folder: str, *, after: str = "") -> Iterator[FileEntry]:
@@ -27,7 +37,11 @@ def files_below(storage: Storage, folder: str, *, after: str = "") -> Iterator[F
         NotImplementedError: the storage is of another kind, and lists no files.
     """
     if isinstance(storage, BucketStorage):
-        yield from storage.files_below(folder, after=after)
+        start = f"{storage.location}/" if storage.location else ""
+        for key, size_bytes, modified_at in storage.objects_below(
+            f"{start}{folder}/", f"{start}{after}" if after else ""
+        ):
+            yield FileEntry(key.removeprefix(start), size_bytes, modified_at)
     elif isinstance(storage, FileSystemStorage):
         parts = tuple(after.removeprefix(f"{folder}/").split("/")) if after else ()
         yield from _on_disk(Path(storage.path(folder)), folder, parts)

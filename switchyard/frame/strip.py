@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from switchyard.console.broker_away import SWITCHED_OFF
-from switchyard.operations import overview
-from switchyard.operations.diagnosis import Verdict
+
+if TYPE_CHECKING:
+    from switchyard.operations.diagnosis import Verdict
 
 # Of a page: one that follows another costs nothing, and the strip of an open one is read anew soon after.
 PAGE_S = 5.0
@@ -72,6 +74,9 @@ class VerdictStrip:
         return kept[0] if kept and self._clock() - kept[1] < fresh_s else None
 
     def _read(self) -> KeptVerdict:
+        # Imported here: Django's check of templates imports the tags, which import this module.
+        from switchyard.operations import overview
+
         room = overview.overview()
         found = KeptVerdict(room.verdict, room.at, away=room.away, quarantined=room.quarantined)
         self._kept = found, self._clock()

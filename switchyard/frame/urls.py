@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import room_view
-from switchyard.frame import views
+from switchyard.console.room_view import Views, room_view
+
+views = Views("switchyard.frame.views")
 
 urlpatterns = [
     path("admin/operations/find/", room_view(views.find), name="switchyard-find"),

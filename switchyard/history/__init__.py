@@ -1,0 +1,18 @@
+"""Ended jobs and failed attempts as rows of the project's database, after they have left the broker.
+
+It keeps true:
+
+- No worker waits for the database: ended attempts lie in bounded streams in the broker, and what outgrows the bound
+  is dropped and counted.
+- One history writer works at a time, at low priority. Killed anywhere, the next one writes the same rows again.
+- Retention is by age and by number, oldest first, in batches.
+- A list reads one index, that of its rarest condition, and at most 10,000 rows a page.
+- What an actor redacts, and what is named like a secret, is neither stored nor searched.
+
+Files in reading order: ``models``, ``columns`` (a row of one ended attempt), ``writer`` with ``writer_state``,
+``retention``, ``filters`` (the names of conditions, the same on pages, in the API and in commands), ``queries`` with
+``cursors`` and ``sorted_search``, ``search_values``, ``presentation``, ``metrics``.
+
+Public: ``filters.Filter``, ``queries``, ``models.JobRow`` and ``search_values`` for the pages of jobs, actors and
+queues.
+"""

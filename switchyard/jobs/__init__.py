@@ -1,0 +1,21 @@
+"""Jobs: messages that somebody follows. A job's id is its message's id.
+
+It keeps true:
+
+- One way of each act, for page, command and API: submit, cancel, edit, run now and run again are functions here.
+- A job that is sent for a transaction is sent at its commit, or not at all; its id is known at once.
+- A repeated request finds the job of its first run, and ``once`` commits database effects at most once.
+- A job is found wherever it is: in its message while it waits, in its record, in its dead letter, then in the
+  history.
+- Arguments are shown with the right to see them, redacted ones and probable secrets never.
+- A result is kept for as long as its actor says; a store that fails costs a job seconds and the record takes over.
+
+Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as it
+is shown), ``once``, ``results`` with ``storage`` and ``downloads`` (files), ``result_stores``, ``calls`` (arguments
+that a person writes), ``api`` with ``live`` and ``job_events`` (HTTP and live events), ``request_origin``. Pages and
+the command of the same name: ``listing`` (the list, unfinished and ended jobs in one order), ``passport`` (one job:
+its waits, attempts, acts and relatives), ``bulk`` (acts on all that match a filter).
+
+Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin`` for products and
+projects; ``passport.row_jobs`` for their admin; ``running`` and ``queries`` for the rooms above.
+"""

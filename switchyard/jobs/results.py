@@ -79,11 +79,10 @@ def result_link(name: str, *, filename: str, content_type: str) -> str:
         StorageUnavailable: the storage did not answer.
     """
     storage = storages["default"]
-    if not isinstance(storage, BucketStorage) or not storage.address.link_s:
+    if not isinstance(storage, BucketStorage) or not is_result_name(name):
         return ""
-    if not is_result_name(name) or not storage.exists(name):
-        return ""
-    return storage.link(name, filename=filename, content_type=content_type)
+    link = storage.download_link(name, filename=filename, content_type=content_type)
+    return link if link and storage.exists(name) else ""
 
 
 def is_result_name(name: object) -> bool:

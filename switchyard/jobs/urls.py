@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import room_view
+from switchyard.console.room_view import Views, room_view
 from switchyard.jobs.admin_streams import events_view
-from switchyard.jobs.listing import chosen
-from switchyard.jobs.listing import views as listing
 from switchyard.jobs.listing.stream import list_events
-from switchyard.jobs.passport import act_views as acts
-from switchyard.jobs.passport import edit_views
-from switchyard.jobs.passport import views as passport
 from switchyard.jobs.passport.stream import job_events
+
+chosen = Views("switchyard.jobs.listing.chosen")
+listing = Views("switchyard.jobs.listing.views")
+acts = Views("switchyard.jobs.passport.act_views")
+edit_views = Views("switchyard.jobs.passport.edit_views")
+passport = Views("switchyard.jobs.passport.views")
 
 BASE = "admin/switchyard_jobs/job/"
 JOB = f"{BASE}<str:job_id>/"

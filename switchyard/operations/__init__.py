@@ -1,0 +1,21 @@
+"""Observation of the whole yard: findings and one verdict, the overview, workers, monitoring endpoints.
+
+It keeps true:
+
+- Overview, strip, ``status`` and doctor say the same findings, in the order of one table.
+- A finding is an observed fact with its figures, the likely cause and the next step. One that follows from another is
+  not said as well.
+- Reading costs the broker a few round trips whatever waits, and no page waits for a server that does not answer: its
+  part is empty, and says so.
+- Commands work without the database where an operator needs them then.
+- ``/readyz`` tells within 2 s whether broker and database answer.
+
+Files in reading order: ``queries`` (queues, pools and slots as read from the broker), ``findings`` (``finding``,
+``snapshot`` and ``facts``, then a module for each group of checks, ``precedence`` and ``examine``), ``diagnosis``
+(findings to one sentence), ``overview`` with ``rows`` and the room ``yard`` (what the page draws), ``worker_views``
+with ``instructions`` (supervisors, and orders to them), ``metrics_broker`` and ``metrics_workers`` with ``access``
+(``/metrics``), ``backlog`` (messages that this code could not run), ``views`` (metrics, liveness, readiness).
+
+Public: ``findings.examine`` and ``findings.finding``, ``diagnosis``, ``overview``, ``rows`` and ``queries`` for
+doctor, frame and pages of queues; ``urls``. Below it: jobs, history, alerts and dead letters, of which it judges.
+"""

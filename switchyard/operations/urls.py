@@ -1,17 +1,27 @@
-"""URLs of operations; include them at the root, before the admin."""
+"""URLs of metrics, probes and the operations room; include them at the root, before the admin.
+
+The room needs the users, sessions and permissions that come with Django's admin: without ``django.contrib.admin`` in
+``INSTALLED_APPS`` there is no room, and a yard is watched by its metrics and commands.
+"""
 
 from __future__ import annotations
 
-from django.urls import include, path
+from django.apps import apps as installed_apps
+from django.urls import URLPattern, URLResolver, include, path
 
-from switchyard.console.room_view import room_view
-from switchyard.operations import overview_views, views, worker_views
-from switchyard.operations.instructions import views as instruction_views
+from switchyard.console.room_view import Views, room_view
 
-urlpatterns = [
+overview_views = Views("switchyard.operations.overview_views")
+views = Views("switchyard.operations.views")
+worker_views = Views("switchyard.operations.worker_views")
+instruction_views = Views("switchyard.operations.instructions.views")
+
+urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", views.metrics, name="switchyard-metrics"),
     path("healthz", views.healthz, name="switchyard-healthz"),
     path("readyz", views.readyz, name="switchyard-readyz"),
+]
+_ROOM: list[URLPattern | URLResolver] = [
     path("admin/operations/", room_view(overview_views.overview), name="switchyard-operations"),
     path("admin/operations/live/", room_view(overview_views.live), name="switchyard-operations-live"),
     path("admin/operations/workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
@@ -48,3 +58,6 @@ urlpatterns = [
     path("", include("switchyard.retention.urls")),
     path("", include("switchyard.frame.urls")),
 ]
+
+if installed_apps.is_installed("django.contrib.admin"):
+    urlpatterns += _ROOM

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import room_view
-from switchyard.queues import act_views, chosen_views, views
+from switchyard.console.room_view import Views, room_view
+
+act_views = Views("switchyard.queues.act_views")
+chosen_views = Views("switchyard.queues.chosen_views")
+views = Views("switchyard.queues.views")
 
 BASE = "admin/operations/queues/"
 

@@ -15,8 +15,7 @@ from django.db.models import Count, F, Min, Model
 from django.utils import timezone
 
 from switchyard.conf import switchyard_settings
-from switchyard.files.bucket import FileEntry
-from switchyard.files.listing import files_below
+from switchyard.files.listing import FileEntry, files_below
 from switchyard.retention import removal
 from switchyard.retention.kinds import RetentionKind, kinds, named_by_rows
 from switchyard.retention.models import KindState

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import room_view
-from switchyard.schedules import views
+from switchyard.console.room_view import Views, room_view
+
+views = Views("switchyard.schedules.views")
 
 ROOT = "admin/operations/schedules/"
 

@@ -1,6 +1,12 @@
 """Tests of a team's actors without a server: ``from switchyard.testing import in_memory, run_enqueued``.
 
 Nothing of a worker imports this package.
+
+It keeps true: what production refuses is refused here, by the same checks and middleware; messages run in the thread
+and the transaction of the test; real and memory broker pass one conformance suite.
+
+Files in reading order: ``switch``, ``yard``, ``broker``, ``stores``, ``steps`` (what tests call), ``running``,
+``redelivery`` with ``effects``, ``commits``, ``clock``. Public: the names of ``__all__``.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def main() -> None:
         row.save()
     until(lambda: JobRow.objects.filter(job_id__in=every).count() == len(every), "the history of the payloads")
     until(lambda: DeadLetter.objects.filter(message_id__in=sent["failed"]).count() == len(sent["failed"]), "letters")
-    letters = DeadLetter.objects.filter(message_id__in=sent["failed"]).order_by("pk")
+    letters = dict(DeadLetter.objects.filter(message_id__in=sent["failed"]).values_list("message_id", "pk"))
     now = now_ms()
     facilities().pools.write(
         PoolReport(
@@ -47,7 +47,7 @@ def main() -> None:
     )  # fmt: skip
     found = {
         **sent,
-        "letters": [letter.pk for letter in letters],
+        "letters": [letters[job] for job in sent["failed"]],
         "alert": _newest("Alert"),
         "bulk": _newest_bulk(),
         "customer": _customer(),

@@ -93,16 +93,14 @@ EXAMPLES = ("auth/user", "shop/invoice", "webhooks/delivery")
 PAGES = _pages()
 
 
-def is_repeated(template: str, *, but: tuple[str, ...] = ()) -> bool:
-    """Return whether a page has the template of an example's page; ``but`` names endings that never count."""
+def is_repeated(template: str) -> bool:
+    """Return whether a page has the template of an example's page."""
     of = next((label for label in MODELS if template.startswith(f"/admin/{label}/")), "")
     generic = template == f"/admin/{of}/" or template.endswith(("/add/", "/change/", "/history/", "/delete/"))
     own = of.startswith("switchyard_")
-    return bool(of) and generic and not own and of not in EXAMPLES and not template.endswith(but)
+    return bool(of) and generic and not own and of not in EXAMPLES
 
 
-def walked(*, but: tuple[str, ...] = ()) -> list[Any]:
+def walked() -> list[Any]:
     """Return the parameters of a test of every page: the mark ``long`` on what repeats an example."""
-    return [
-        pytest.param(template, marks=[pytest.mark.long] if is_repeated(template, but=but) else []) for template in PAGES
-    ]
+    return [pytest.param(template, marks=[pytest.mark.long] if is_repeated(template) else []) for template in PAGES]

@@ -57,8 +57,7 @@ def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
     return page, Watch(page)
 
 
-# Lists and forms of every model: what they show differs by the model.
-@pytest.mark.parametrize("template", walked(but=("/change/", "/add/")))
+@pytest.mark.parametrize("template", walked())
 def test_page_is_sound_in_light_and_dark_wide_and_narrow(
     template: str, tab: tuple[Page, Watch], sample: Sample
 ) -> None:

@@ -41,7 +41,7 @@ LISTS = (
     "/admin/switchyard_alerts/alert/",
     "/admin/shop/customer/",
 )
-EACH = 20  # payloads a page that is opened, of those whose answers are read
+EACH = 20  # answers are read for each page that is opened
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,9 @@ def test_list_shows_texts_and_adds_no_node(address: str, hostile: dict[str, Any]
 
 
 def test_page_of_each_thing_shows_its_payload_as_text(hostile: dict[str, Any], page: Page) -> None:
-    jobs = [f"/admin/switchyard_jobs/job/{job}/" for job in hostile["failed"] + hostile["succeeded"]]
-    letters = [f"/admin/switchyard_dead_letters/deadletter/{letter}/change/" for letter in hostile["letters"]]
+    # Of a payload that failed, the job or the letter: both pages show it by the same means.
+    jobs = [f"/admin/switchyard_jobs/job/{job}/" for job in hostile["failed"][::2] + hostile["succeeded"]]
+    letters = [f"/admin/switchyard_dead_letters/deadletter/{letter}/change/" for letter in hostile["letters"][1::2]]
     others = [
         f"/admin/switchyard_jobs/job/{hostile['unknown']}/",
         f"/admin/operations/bulk/{hostile['bulk']}/",

@@ -19,14 +19,14 @@ from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
 BrokerOn = Callable[[str], RedisBroker]
 PoolsOn = Callable[..., Pools]
-ON_BOTH = ("test_server", "test_server_faults", "test_pools")
+ON_BOTH = ("test_server", "test_pools")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run whatever asks for a server on Valkey and on Redis, and name it in the test's id.
 
-    What a kill or a full memory does is tested on both in every run, the rest on Redis with ``--long``: the conformance
-    suite holds the broker's behaviour on either.
+    What a kill does is tested on both in every run, the rest on Redis with ``--long``: the conformance suite holds the
+    broker's behaviour on either.
     """
     if "server_name" in metafunc.fixturenames:
         marks = () if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH else pytest.mark.long

@@ -91,10 +91,12 @@ class Host:
             taking = f"amqp://guest:guest@{address}:{self.rabbit.port}/"
             self._own_environment |= {"SWITCHYARD_BROKER_URL": taking, "SWITCHYARD_REDIS_URL": self.broker.url}
         if bucket is not None:
-            self.storage = FaultProxy(urlsplit(str(bucket.endpoint_url)).port or 80, host=address).__enter__()
+            self.storage = FaultProxy(
+                urlsplit(str(bucket.options["endpoint_url"])).port or 80, host=address
+            ).__enter__()
             self._own_environment["SWITCHYARD_STORAGE_URL"] = (
                 f"s3://{bucket.bucket}/{bucket.prefix}?endpoint_url=http://{address}:{self.storage.port}"
-                f"&region={bucket.region}&path_style=1"
+                f"&region={bucket.options['region_name']}&path_style=1"
             )
         if database_port and not past_proxy:
             self.database = FaultProxy(database_port, host=address).__enter__()

@@ -61,17 +61,6 @@ def test_what_completed_before_its_enqueue_was_answered_is_not_unexpected() -> N
     assert (found.unexpected, found.recovered) == ((), ())
 
 
-def test_the_account_prints_every_counter_and_names_what_went_wrong() -> None:
-    lost = [f"{phase} job-{number}" for number in range(7) for phase in ("attempted", "accepted")]
-
-    printed = str(account(history(*GOOD, *lost)))
-
-    assert printed == (
-        "attempted 8  accepted 8  completed 1  dead 0  lost 7  duplicated 0  unexpected 0  recovered 0\n"
-        "lost: job-0, job-1, job-2, job-3, job-4 …"
-    )
-
-
 def test_lines_of_processes_that_are_killed_are_whole(tmp_path: Path) -> None:
     program = (
         "import sys; from tests.chaos.ledger import Ledger; ledger = Ledger(sys.argv[1]); number = 0\n"

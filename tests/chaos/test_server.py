@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import redis
 
-from tests.chaos.server import ServerUnderTest, server_binary
+from tests.chaos.server import ServerUnderTest
 
 
 def test_a_killed_server_keeps_data_and_port(server: ServerUnderTest) -> None:
@@ -51,29 +49,3 @@ def test_a_full_server_refuses_until_there_is_room(server: ServerUnderTest) -> N
     server.make_room()
 
     assert server.admin.set("key", "x")
-
-
-def test_the_server_is_what_it_is_called(server: ServerUnderTest, server_name: str) -> None:
-    info: dict[str, str] = server.admin.info("server")  # type: ignore[assignment]
-
-    # Valkey names itself, and names the Redis whose commands it has; a Redis says nothing.
-    assert info.get("server_name", "redis") == server_name.removesuffix("-server")
-    assert int(info["redis_version"].split(".")[0]) >= 7
-
-
-@pytest.mark.needs()  # names of files alone
-def test_the_redis_beside_the_interpreter_is_taken_before_that_on_the_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in ("beside", "path"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "redis-server").symlink_to("/bin/true")
-    monkeypatch.setattr("sys.executable", str(tmp_path / "beside" / "python"))
-    monkeypatch.setenv("PATH", str(tmp_path / "path"))
-
-    assert server_binary("redis-server") == tmp_path / "beside" / "redis-server"
-    (tmp_path / "beside" / "redis-server").unlink()
-    assert server_binary("redis-server") == tmp_path / "path" / "redis-server"
-    (tmp_path / "path" / "redis-server").unlink()
-    with pytest.raises(LookupError, match="--without"):
-        server_binary("redis-server")

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import dramatiq
 from dramatiq.broker import Broker
 
+from switchyard.broker.interface import facilities
 from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.conf import declared_yard
 from switchyard.wiring import build_yard
@@ -19,8 +21,17 @@ def broker_without_server() -> Iterator[None]:
     """Make the global broker one whose server does not exist; its actors stay."""
     nobody = build_yard(declared_yard(), connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
     nobody.actors = dramatiq.get_broker().actors
+    for calls in (nobody.calls, facilities(nobody).records.calls):
+        _give_up_soon(calls)
     with the_global_broker(nobody):
         yield
+
+
+def _give_up_soon(calls: RedisCalls) -> None:
+    """Have every call end after a moment: no server comes while a test waits for one."""
+    call = calls.call
+    calls.budget_s = 0.2
+    calls.call = lambda *args, **options: call(*args, **options | {"budget_s": 0.2})  # type: ignore[method-assign]
 
 
 @contextmanager

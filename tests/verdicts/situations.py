@@ -1,6 +1,6 @@
 """Situations that the overview names: how each is made, its sentence, its seconds and its button.
 
-``docs/reference/verdicts.md`` lists the same. Each is made by means that know nothing of how the overview judges.
+``docs/reference/verdicts.md`` lists them. Each is made by means that know nothing of how the overview judges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Situation:
     """One row of the page of verdicts.
 
     Args:
-        title: The situation, as in the page.
+        title: The situation, as on the page.
         sentence, button: Patterns of what is said; an empty button: there is none.
         within_s: From the cause, or from the first late job.
         first: It is the headline of its group.
@@ -173,7 +173,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             then=r"Run `kill -CONT \d+`: what waits starts at once",
         ),
         Situation(
-            "the same, before its report lapses",
+            "a stopped supervisor, before its report lapses",
             causes.nothing,
             r"^hooks is .* behind its promise, because its pool has not reported for .* and starts nothing",
             r"Show who holds the 4 slots of hooks",

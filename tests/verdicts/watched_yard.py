@@ -158,9 +158,9 @@ class WatchedYard:
         try:
             found = wait_for(said, SAID_S, what=pattern)
         except AssertionError as error:
-            seen = dict.fromkeys(found["sentence"] for line in self.lines if line["at"] >= since
-                                 for found in line["findings"])  # fmt: skip
-            raise AssertionError(f"{pattern!r} was not said, but {list(seen)}; {self._watchers()}") from error
+            findings = [found for line in self.lines if line["at"] >= since for found in line["findings"]]
+            seen = {found["name"]: found["sentence"] for found in findings}
+            raise AssertionError(f"{pattern!r} was not said, but {seen}; {self._watchers()}") from error
         assert found is not None
         return found
 

@@ -1,0 +1,8 @@
+"""Operations of one queue family, each a Lua script, and the values that they take and return.
+
+It keeps true: every operation is atomic and may be repeated; those on held messages name owner, id and token.
+
+Files in reading order: ``operations`` (producers and consumers), ``results``, ``codec`` with ``json_body`` (bodies),
+``leases`` with ``lease_steps`` and ``self_managed_leases``, ``unroutable``, ``administration`` and ``dead_moves``
+(people).
+"""

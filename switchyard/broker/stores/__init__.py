@@ -1,0 +1,9 @@
+"""Data of the yard beside its queues: job records, dead lists, the quarantine, alert groups, locks, reports of pools.
+
+It keeps true: a record may lag behind its job and never misses an end; what has no end of its own has a bound or an
+expiry.
+
+Files in reading order: ``job_steps`` and ``ended_jobs`` (what a worker records), ``job_records`` with ``known_jobs``
+(reads), ``history_streams``, ``dead_lists``, ``quarantine``, ``alert_groups``, ``pool_reports``, ``locks``,
+``rate_windows``.
+"""

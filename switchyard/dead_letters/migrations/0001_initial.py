@@ -1,5 +1,3 @@
-import django.db.models.deletion
-from django.conf import settings
 from django.db import migrations, models
 
 
@@ -7,9 +5,7 @@ class Migration(migrations.Migration):
 
     initial = True
 
-    dependencies = [
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
@@ -41,7 +37,6 @@ class Migration(migrations.Migration):
                 ('claim_by', models.CharField(blank=True, default='', max_length=150)),
                 ('claim_note', models.CharField(blank=True, default='', max_length=500)),
                 ('claim_at', models.DateTimeField(null=True)),
-                ('claim_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
                 'ordering': ('-died_at', '-id'),

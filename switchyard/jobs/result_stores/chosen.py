@@ -8,7 +8,7 @@ from functools import partial
 from django.utils.module_loading import import_string
 
 from switchyard.broker.stores.result_stores import ResultStore, ResultStores
-from switchyard.files.result_addresses import ResultsAddress
+from switchyard.files.addresses import ResultsAddress
 from switchyard.jobs.result_stores.database import DatabaseResults
 from switchyard.jobs.result_stores.files import BucketResults, LargeResults
 

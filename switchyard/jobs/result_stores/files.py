@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+
 from switchyard.files.addresses import StorageAddress
-from switchyard.files.bucket import BucketStorage
-from switchyard.files.declared import storage_at
 from switchyard.jobs.results import open_result, save_file
 
 FOLDER = "job-results"
@@ -14,12 +17,14 @@ class BucketResults:
     """Result store in a bucket: ``job-results/<job id>.json``. A lifecycle rule of the bucket removes what is old."""
 
     def __init__(self, address: StorageAddress) -> None:
-        self._storage: BucketStorage = storage_at(address).quick()
-        self._storage.prepare()
+        entry = address.entry
+        entry["OPTIONS"]["file_overwrite"] = True
+        self._storage = cast(Any, storages.create_storage(entry))
+        _ = self._storage.bucket  # loads the client, which takes up to a second, without a request
 
     def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
         """Write the object of a job, over one that is there."""
-        self._storage.replace(f"{FOLDER}/{job_id}.json", text.encode(), content_type="application/json")
+        self._storage.save(f"{FOLDER}/{job_id}.json", ContentFile(text.encode()))
         return ""
 
     def get(self, job_id: str, place: str) -> str | None:

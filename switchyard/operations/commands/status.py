@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError
-from django.urls import NoReverseMatch
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -160,11 +159,8 @@ def _help(verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Yield what happens and what to do, the page's button, and the command that does the same."""
     if verdict.then and verdict.then != verdict.step:
         yield "Then", verdict.then
-    if verdict.action:
-        try:
-            yield "On the page", f"{verdict.action} ({verdict.href})"
-        except NoReverseMatch:  # a host project without these pages
-            yield "On the page", verdict.action
+    if verdict.href:
+        yield "On the page", f"{verdict.action} ({verdict.href})"
     if verdict.step and verdict.step not in verdict.then:
         yield "Command" if verdict.step.startswith(("manage.py", "kill")) else "Next", verdict.step
     if verdict.findings:

@@ -16,7 +16,7 @@ from switchyard.workers.checks import server_keeps_work, server_keeps_work_deplo
 
 GROUP = FindingGroup("configuration")
 # Checks of the broker's server: it has a group of its own.
-ELSEWHERE = (server_keeps_work, server_keeps_work_deployed)
+ELSEWHERE: tuple[object, ...] = (server_keeps_work, server_keeps_work_deployed)
 # HTTPS redirection and HSTS are the proxy's task, see docs/how-to/deploy-with-compose.md.
 OF_THE_PROXY = ("security.W004", "security.W008")
 

@@ -6,18 +6,16 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.core.files.storage import storages
 from django.utils.module_loading import import_string
 
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import counted, size
-from switchyard.files.addresses import StorageAddress
 from switchyard.files.bucket import BucketStorage
-from switchyard.files.declared import storage_at
-from switchyard.files.errors import ExtraMissing, StorageUnavailable
+from switchyard.files.errors import StorageUnavailable
 from switchyard.operations.findings.finding import Finding, FindingGroup, Severity
 from switchyard.workers.metrics.restoring import gaps_of
 
@@ -102,45 +100,35 @@ def look() -> Iterator[Finding]:
 
 def look_at_storage() -> Iterator[Finding]:
     """Reach the bucket of the default storage. A folder is the disk's check."""
-    if bucket := _bucket_of_files():
-        yield from _reach(bucket, FILES)
+    if isinstance(storages["default"], BucketStorage):
+        yield from _reach(settings.STORAGES["default"], FILES)
 
 
 def look_at_results() -> Iterator[Finding]:
     """Reach the bucket of results where it is another one, or import their class."""
-    results = switchyard_settings().results
-    if results.bucket is not None and not _is_that_of_files(results.bucket):
-        yield from _reach(results.bucket, RESULTS)
+    results, files = switchyard_settings().results, settings.STORAGES["default"]
+    if results.bucket is not None and _bucket_of(results.bucket.entry) != _bucket_of(files):
+        yield from _reach(results.bucket.entry, RESULTS)
     if results.path:
         yield from _look_at_class(results.path)
 
 
-def _is_that_of_files(address: StorageAddress) -> bool:
-    """Return whether a bucket is reached as that of files is; links are those of files alone."""
-    files = _bucket_of_files()
-    return files is not None and replace(address, link_s=0) == replace(files, link_s=0)
+def _bucket_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what a bucket is reached by; links are those of files alone."""
+    return {name: value for name, value in entry.get("OPTIONS", {}).items() if name != "querystring_expire"}
 
 
-def _bucket_of_files() -> StorageAddress | None:
-    storage = storages["default"]
-    return storage.address if isinstance(storage, BucketStorage) else None
-
-
-def _reach(address: StorageAddress, store: _Store) -> Iterator[Finding]:
+def _reach(entry: dict[str, Any], store: _Store) -> Iterator[Finding]:
     began_s = time.monotonic()
-    quick = storage_at(address).quick()
+    storage: Any = storages.create_storage(entry)  # its own: this process may fork, and children share no connections
     try:
-        quick.reach()
-    except ExtraMissing as error:
-        step = f"install the package; {store.while_away} until then"
-        yield STORAGE.finding(store.severity, "no_client", str(error), "Its package is not installed", step)
+        # Of a folder that is not there: one request, and the answer to a list has the error's code in its body.
+        storage.listdir("switchyard-doctor")
     except StorageUnavailable as error:
-        yield _away(address.shown, error.cause, store)
+        yield _away(storage.shown, error.cause, store)
     else:
         took_ms = (time.monotonic() - began_s) * 1000
-        yield STORAGE.ok("reached", f"{address.shown} answered in {took_ms:.0f} ms")
-    finally:
-        quick.close()
+        yield STORAGE.ok("reached", f"{storage.shown} answered in {took_ms:.0f} ms")
 
 
 def _away(shown: str, code: str, store: _Store) -> Finding:

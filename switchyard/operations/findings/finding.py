@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from django.urls import reverse
+from switchyard.console.links import page_url
 
 Severity = Literal["ok", "skipped", "warning", "error"]
 
@@ -27,8 +27,9 @@ class Act:
 
     @property
     def href(self) -> str:
-        """Address that the button leads to."""
-        return reverse(self.link, args=[self.of] if self.of else None) + self.query
+        """Address that the button leads to; "" without a room."""
+        address = page_url(self.link, *[self.of] if self.of else [])
+        return address and address + self.query
 
 
 @dataclass(frozen=True, slots=True)

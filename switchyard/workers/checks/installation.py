@@ -16,8 +16,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.middleware.foreign_middleware import is_replaced
 
 LABEL = "switchyard_"
-ADMIN = "django.contrib.admin"
-ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
+METRICS, ROOM, API = "switchyard-metrics", "switchyard-operations", "switchyard_api:openapi-json"
 PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
 # The others, which a project may leave out -> what they do.
 OPTIONAL_MIDDLEWARE = {
@@ -74,21 +73,21 @@ def routed_models() -> list[CheckMessage]:
 def addresses() -> list[CheckMessage]:
     """Return W030 without the library's URLs, E030 where the admin's hide them, W030 where the API lacks a part."""
     include = f'`path("", include("{library}.urls"))`'
-    try:
-        page = reverse(ROOM)
-    except NoReverseMatch:
+    if not _has(METRICS):
         fact = "has neither the operations room nor /metrics, /healthz and /readyz"
         return [Warning(fact, hint=f"Add {include} to it.", obj="ROOT_URLCONF", id="switchyard.W030")]
     found: list[CheckMessage] = []
-    try:
-        shown = resolve(page).view_name
-    except Resolver404:
-        shown = "nothing"
-    if shown != ROOM:
-        fact = f"{page} shows {shown}, not the operations room"
-        hint = f"Put {include} before the admin's addresses."
-        found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030"))
-    if not _has_api():
+    if _has(ROOM):
+        page = reverse(ROOM)
+        try:
+            shown = resolve(page).view_name
+        except Resolver404:
+            shown = "nothing"
+        if shown != ROOM:
+            fact = f"{page} shows {shown}, not the operations room"
+            hint = f"Put {include} before the admin's addresses."
+            found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030"))
+    if not _has(API):
         return found
     if not installed_apps.is_installed("ninja"):
         fact = "lacks django-ninja, so that the API's page takes its scripts from another server"
@@ -119,9 +118,9 @@ def misnamed_middleware() -> list[CheckMessage]:
     ]
 
 
-def _has_api() -> bool:
+def _has(name: str) -> bool:
     try:
-        reverse(API)
+        reverse(name)
     except NoReverseMatch:
         return False
     return True

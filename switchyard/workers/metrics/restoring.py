@@ -106,7 +106,7 @@ class FolderWatch:
 def gaps_of(folder: Path) -> float:
     """Return how often a pool's folder was removed while the pool ran."""
     try:
-        return sum(value for _, value, _, _ in MmapedDict.read_all_values_from_file(str(folder / GAPS_FILE)))
+        return float(sum(value for _, value, _, _ in MmapedDict.read_all_values_from_file(str(folder / GAPS_FILE))))
     except OSError:
         return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -86,20 +86,6 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
     assert facilities.transport.stats("billing").live.waiting == 0
 
 
-@pytest.mark.parametrize("words", [("7",), ("wagon=7", "--tag", "x"), ("7", "0.5")])
-def test_arguments_without_their_option_are_answered_with_what_to_write(
-    actor: Any, facilities: Facilities, words: tuple[str, ...]
-) -> None:
-    with pytest.raises(CommandError) as refused:
-        call_command("switchyard", "actors", "send", "weigh", *words)
-
-    assert str(refused.value) == (
-        """actor weigh: its arguments are JSON; write --kwargs '{"wagon": ..., "tare_kg": ...}', or --args '[...]'"""
-    )
-    assert refused.value.returncode == 2
-    assert facilities.transport.stats("billing").live.waiting == 0
-
-
 def greet(*names: str, loud: bool = False, **options: int) -> None:
     """Greet."""
 
@@ -110,24 +96,3 @@ def count(*numbers: int) -> None:
 
 def ping() -> None:
     """Ping."""
-
-
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        (greet, """write --kwargs '{"loud": ...}', or --args '[...]'"""),
-        (count, "write --args '[...]'"),
-        (ping, "it takes none"),
-    ],
-)
-def test_no_parameter_with_stars_is_named_as_an_argument(
-    facilities: Facilities, function: Callable[..., None], said: str
-) -> None:
-    broker = dramatiq.get_broker()
-    dramatiq.actor(function, broker=broker, queue_name="billing")
-
-    with pytest.raises(CommandError) as refused:
-        call_command("switchyard", "actors", "send", function.__name__, "7")
-    del broker.actors[function.__name__]
-
-    assert str(refused.value) == f"actor {function.__name__}: its arguments are JSON; {said}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.actors import ended_jobs, metrics
+from switchyard.actors import ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
@@ -72,16 +71,6 @@ def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
     assert "rate_limit=&#x27;10/m&#x27;" in page and "redact=(&#x27;pin&#x27;,)" in page
     assert "tests.integration.actors.test_pages" in page and "test_pages.py:" in page
     assert "time_limit=600000" not in page  # the queue's
-
-
-def test_the_list_says_how_attempts_ended_here(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = metrics.ActorMetrics((("dead", 1_204), ("succeeded", 6)), metrics.Percentiles(1_210, 160.0, 640.0), None)
-    monkeypatch.setattr(metrics, "all_of_this_machine", lambda: {"charge": ran})
-
-    page = client_with("view_operations").get(LIST).content.decode()
-
-    text = " ".join(re.sub(r"<[^>]+>", " ", page.partition(page_of("charge"))[2]).split())
-    assert "1,210 1,204 dead 6 succeeded ≤ 640 ms" in text
 
 
 def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:
@@ -143,20 +132,6 @@ def test_history_gives_figures_of_the_hour_and_the_day(actor: Any) -> None:
     assert "&amp;failures=1&amp;fingerprint=abc" in page and "KeyError" in page
 
 
-def test_more_jobs_than_are_looked_through_are_counted_over_a_shorter_time(
-    actor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ended_jobs, "LOOKED_THROUGH", 30)
-    for number in range(1, 50):
-        ended(number)
-
-    day = ended_jobs.of_actor("charge").day
-    page = client_with("view_operations").get(page_of("charge")).content.decode()
-
-    assert (day.jobs, day.cut, day.span_ms // 60_000, day.a_minute) == (30, True, 31, "1.0")
-    assert "its newest 30 jobs, over 31 min" in page
-
-
 def test_recent_jobs_need_their_rights(actor: Any) -> None:
     ended(1, arguments='{"customer_id": 4711}')
     job_id = str(uuid.UUID(int=1))
@@ -214,27 +189,6 @@ def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, faciliti
     assert "is enqueued as job" in first
     assert "Nothing was sent: job" in second and str(uuid.UUID(int=1)) in second
     assert facilities.transport.stats("billing").live.waiting == 1
-
-
-def test_who_may_not_see_jobs_stays_on_the_page(actor: Any) -> None:
-    runner = client_with("view_operations", "run_job")
-
-    answer = runner.post(send_to("charge"), {"argument-customer_id": "7"}, follow=True)
-
-    assert answer.redirect_chain == [(page_of("charge"), 302)]
-    assert "charge is enqueued as job" in answer.content.decode().replace("Charge is", "charge is")
-
-
-def test_a_periodic_actor_links_its_schedule() -> None:
-    page = client_with("view_operations").get(page_of("reconcile_current_month")).content.decode()
-
-    assert reverse("switchyard-schedule", args=["reconcile_current_month"]) in page
-
-
-def test_a_delay_schedules_the_job(sender: Client, actor: Any, facilities: Facilities) -> None:
-    sender.post(send_to("charge"), {"argument-customer_id": "7", "delay_s": "60"})
-
-    assert facilities.transport.stats("billing").live.scheduled == 1
 
 
 def test_a_broker_that_is_away_is_said_and_audited(sender: Client, actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:

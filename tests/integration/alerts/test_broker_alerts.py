@@ -11,7 +11,6 @@ from switchyard.alerts.broker_alerts import BrokerAlerts
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.leadership import Leadership
-from switchyard.schedules.maintenance import maintenance_tasks
 
 
 @pytest.fixture
@@ -25,12 +24,6 @@ def server(facilities: Facilities, valkey: redis.Redis) -> Iterator[redis.Redis]
 
 def claimed(found: Facilities) -> list[AlertGroup]:
     return found.alerts.claim_due()
-
-
-def test_a_sound_server_raises_nothing(facilities: Facilities, server: redis.Redis) -> None:
-    BrokerAlerts().check()
-
-    assert claimed(facilities) == []
 
 
 def test_an_evicting_policy_alerts_once_while_it_lasts_and_again_when_it_returns(
@@ -75,9 +68,3 @@ def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
     assert group.fingerprint == "broker-nearly_full"
     assert facilities.alerts.settle(group)
     assert Leadership(facilities.records.calls, facilities.records.keys).acquire_or_renew()
-
-
-def test_the_scheduler_looks_often_enough() -> None:
-    [task] = [task for task in maintenance_tasks() if task.name == "broker's server"]
-
-    assert task.every_s <= 5

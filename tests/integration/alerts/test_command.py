@@ -47,11 +47,6 @@ def test_list_shows_unresolved_alerts_and_silences(alert: Alert) -> None:
     assert r"mail gave up\x1b[31m (3 times)" in text and "by " in text and "known" in text
 
 
-def test_show_has_the_sample_and_the_messages(alert: Alert) -> None:
-    assert as_json("show", alert.pk)["sample"] == "why\nso"
-    assert "fingerprint      f00d" in run("show", alert.pk)
-
-
 def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
     assert as_json("acknowledge", alert.pk, "--reason", "on it") == {"done": 1, "asked": 1}
     run("resolve", alert.pk)
@@ -113,11 +108,3 @@ def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
 
     assert refused.value.returncode == 2
     assert not Silence.objects.exists()
-
-
-def test_unknown_alert_is_named(alert: Alert) -> None:
-    with pytest.raises(CommandError, match="alert 999999: there is none"):
-        run("acknowledge", alert.pk, 999_999)
-
-    alert.refresh_from_db()
-    assert alert.state == "open"

@@ -42,16 +42,6 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
     )  # fmt: skip
 
 
-def test_rules_count_their_unresolved_alerts() -> None:
-    make(), make(state=Alert.State.ACKNOWLEDGED), make(state=Alert.State.RESOLVED), make("broker"), make("ours")
-
-    found = list_page.rule_rows(Alert.objects.filter(state__in=list_page.UNRESOLVED))
-
-    assert [(rule.name, rule.unresolved) for rule in found] == [("Dead letter", 2), ("Broker", 1), ("Other", 1)]
-    text = text_of(logged_in("view_alert").get(LIST))
-    assert "Dead letter any; one message for each cause in 10 min every queue 2 unresolved" in text
-
-
 def test_channels_say_whether_they_deliver() -> None:
     alert, now = make(), timezone.now()
     with with_alert_urls("log:", "mailto:ops@example.com", "mailto:second@example.com"):
@@ -64,12 +54,6 @@ def test_channels_say_whether_they_deliver() -> None:
     assert (log.error, log.waiting, log.at) == ("", 0, now - timedelta(minutes=2))
     assert (mail.error, mail.waiting) == ("connection refused", 1)
     assert (second.at, second.error, second.waiting) == (None, "", 0)
-
-
-def test_an_alert_that_ended_without_a_time_is_listed_by_its_last_occurrence() -> None:
-    make(title="from before", state=Alert.State.RESOLVED, last_at=timezone.now() - timedelta(hours=3))
-
-    assert "3 h 00 min ago from before by itself, 1 time" in text_of(logged_in("view_alert").get(LIST))
 
 
 def test_a_test_reaches_its_channel_and_is_in_the_audit_log(receiver: Receiver) -> None:

@@ -56,13 +56,6 @@ def test_pause_that_the_broker_does_not_answer_is_a_failed_row() -> None:
     assert (row().outcome, row().error) == ("failed", "BrokerUnavailable")
 
 
-def test_relocation_counts_what_it_moved() -> None:
-    run("queues", "relocate", "render_report", "--from", "default", "--to", "slow")
-
-    assert seen(row()) == ("queue.relocate", "default", "command", "", 0, "done")
-    assert row().detail == {"actor": "render_report", "to": "slow"}
-
-
 def test_letters_are_moved_with_one_row_for_all(facilities: Facilities) -> None:
     for number in range(3):
         keep(letter(id=f"{number}"))
@@ -72,20 +65,6 @@ def test_letters_are_moved_with_one_row_for_all(facilities: Facilities) -> None:
 
     assert seen(row()) == ("letter.discard", "", "command", "test data", 2, "done")
     assert row().detail == {"ids": ["0", "1", "nope"], "chosen": 3}
-
-
-def test_unknown_group_is_a_failed_row() -> None:
-    with pytest.raises(CommandError):
-        run("deadletters", "requeue", "--group", "nope")
-
-    assert (row().outcome, row().error, row().target) == ("failed", "UnknownGroup", "nope")
-
-
-def test_quarantined_message_that_is_unknown_is_a_row_with_none_moved() -> None:
-    with pytest.raises(SystemExit):
-        run("deadletters", "discard", "--quarantined", "nope")
-
-    assert seen(row()) == ("quarantine.discard", "nope", "command", "", 0, "failed")
 
 
 def test_cancelled_job_is_a_row_with_the_answer() -> None:
@@ -111,11 +90,3 @@ def test_tokens_are_created_and_revoked_with_rows_without_their_secret() -> None
     assert (created.act, created.target, created.count) == ("token.create", plain.split("_")[1], 1)
     assert (revoked.act, revoked.target, revoked.count) == ("token.revoke", plain.split("_")[1], 1)
     assert plain.split("_", 2)[2] not in f"{created.__dict__}{revoked.__dict__}"
-
-
-def test_a_cancel_that_finds_no_job_is_a_failed_act() -> None:
-    with pytest.raises(CommandError):
-        run("jobs", "cancel", "b2aea2b2")
-
-    assert seen(row()) == ("job.cancel", "b2aea2b2", "command", "", 0, "failed")
-    assert row().error == "unknown"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -43,10 +43,6 @@ def listed(*words: str) -> dict[str, Any]:
     call_command("switchyard", "audit", "list", "--json", *words, stdout=out)
     found: dict[str, Any] = json.loads(out.getvalue())
     return found
-
-
-def test_page_says_what_will_fill_it(reader: Client) -> None:
-    assert "No act yet" in reader.get(PAGE).content.decode()
 
 
 def test_page_shows_an_act_with_a_link_to_its_target_escaped(reader: Client) -> None:
@@ -98,20 +94,6 @@ def test_page_and_command_filter_alike(reader: Client, query: dict[str, str], ac
     assert shown == said == acts
 
 
-def test_pages_follow_one_another_while_rows_are_added(reader: Client) -> None:
-    for number in range(120):
-        did("job.cancel", target=str(number))
-
-    first = reader.get(PAGE, {"act": "job"})
-    did("job.cancel", target="later")
-    second = reader.get(first.context["older"])
-    third = reader.get(second.context["older"])
-
-    shown = [row["entry"].target for answer in (first, second, third) for row in answer.context["rows"]]
-    assert shown == [str(number) for number in reversed(range(120))]
-    assert "act=job" in second.context["older"] and not third.context["older"]
-
-
 @pytest.mark.parametrize(
     "query", [{"since": "soon"}, {"act": "fly"}, {"before": "x"}, {"via": "mail"}, {"who": "a" * 300}]
 )
@@ -137,14 +119,6 @@ def test_command_prints_lines_without_control_characters() -> None:
     call_command("switchyard", "audit", "list", stdout=out)
 
     assert "ada (page)  queue.pause slow (1)  done: \\x1b[31mred" in out.getvalue()
-
-
-@pytest.mark.parametrize("words", [["--since", "soon"], ["--limit", "0"], ["--limit", "1001"]])
-def test_command_refuses_unusable_values(words: list[str]) -> None:
-    with pytest.raises(CommandError) as refused:
-        call_command("switchyard", "audit", "list", *words)
-
-    assert refused.value.returncode == 2
 
 
 def test_rows_are_deleted_after_a_year() -> None:

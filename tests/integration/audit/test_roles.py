@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -66,18 +65,3 @@ def test_right_that_no_app_has_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     make_roles()
 
     assert "switchyard_operations.fly" not in rights_of(READ_ONLY)
-
-
-def test_roles_are_made_anew_in_an_emptied_database(transactional_db: Any) -> None:
-    call_command("flush", interactive=False, verbosity=0)
-
-    assert rights_of(OPERATOR) == set(ROLES[OPERATOR])
-
-
-@pytest.mark.parametrize("role", [READ_ONLY, OPERATOR])
-def test_every_right_of_a_role_is_on_the_reference_page(role: str) -> None:
-    lines = (ROOT / "docs/reference/permissions.md").read_text(encoding="utf-8").splitlines()
-    column = {READ_ONLY: -3, OPERATOR: -2}[role]
-    table = [line.split("|") for line in lines if line.startswith("| `switchyard_")]
-
-    assert {row[1].strip(" `") for row in table if row[column].strip() == "yes"} == set(ROLES[role])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -78,29 +77,6 @@ def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -
     assert "check the network" not in done.stderr
     assert done.returncode != 0
     assert again.returncode == 0, again.stderr
-
-
-def test_a_call_says_that_it_waits_for_another_install(clone: Path) -> None:
-    (clone / "var").mkdir()
-    with (clone / "var/environment.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment runtime']
-        waiting = subprocess.Popen(command, cwd=clone, stderr=subprocess.PIPE, text=True)
-        assert waiting.stderr is not None
-        assert "waiting for another process" in waiting.stderr.readline()
-    try:
-        assert waiting.wait(120) == 0
-    finally:
-        waiting.kill()
-        waiting.stderr.close()
-
-
-def test_python_without_venv_gets_the_one_command_that_helps(clone: Path) -> None:
-    done = prepare(clone, PYTHON=interpreter(clone, "ensurepip"))
-
-    assert done.returncode == 1
-    assert done.stderr.count("run: sudo apt install python3") == 1
-    assert not (clone / ".venv").exists()
 
 
 @pytest.mark.parametrize(

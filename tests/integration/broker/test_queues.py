@@ -152,13 +152,6 @@ def test_an_id_that_can_be_no_key_is_refused(build: Build, id_: Any) -> None:
     assert depth(broker) == 0
 
 
-@pytest.mark.parametrize("id_", ["events:a", "a:events:b", "progress-a", "a#", "result:a", "x" * 193 + "events!"])
-def test_an_id_that_only_looks_like_a_key_of_ours_is_accepted(build: Build, id_: str) -> None:
-    broker = build()
-    broker.enqueue(message(id_=id_))
-    assert depth(broker) == 1
-
-
 @pytest.mark.parametrize(
     ("argument", "error"),
     [(float("nan"), UnencodablePayload), (object(), UnencodablePayload), ("x" * 2**20, PayloadTooLarge)],
@@ -257,23 +250,6 @@ def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker
     assert runs == [3, 1, 2, 0]
 
 
-def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up(build: Build, run_worker: Any) -> None:
-    broker = build()
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        runs.append(number)
-
-    job.send_with_options(args=(1,), delay=3_000.5)
-    job.send_with_options(args=(2,), delay=-5)
-    broker.enqueue_many([job.message(3)], delay=0.5)
-    with run_worker(broker=broker, threads=1):
-        broker.join("work", timeout=60_000)
-
-    assert runs == [2, 3, 1]
-
-
 def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
     broker = build()
     broker.declare_queue("other")
@@ -342,24 +318,6 @@ def test_a_worker_that_stops_gives_back_what_it_has_not_started(build: Build, ru
 
     assert runs == [0]
     assert numbers(broker, 3) == [1, 2, 3], "in their order"
-
-
-def test_what_nobody_can_run_and_what_fails_for_good_is_a_dead_letter_even_without_middleware(
-    build: Build, run_worker: Any
-) -> None:
-    broker = build()
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None: ...
-
-    gone = broker.enqueue(Message("work", "gone", (), {}, {}))
-    with run_worker(broker=broker):
-        broker.enqueue(message())
-        broker.join("work", timeout=60_000)
-
-    dead = broker.client.lrange(broker.families["work"].keys.dead, 0, -1)
-    assert dead == [gone.message_id.encode()]
-    assert b'"exception": "ActorNotFound"' in broker.client.hget(broker.families["work"].keys.dead_letters, dead[0])
 
 
 def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_worker: Any) -> None:

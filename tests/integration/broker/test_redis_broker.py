@@ -32,26 +32,6 @@ from tests.waiting import wait_for
 BuildBroker = Callable[..., RedisBroker]
 
 
-def test_what_a_dead_worker_held_runs_on_another(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-    done: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        done.append(number)
-
-    for number in range(3):
-        job.send(number)
-    dead = build_yard(small_yard(), broker.client, broker.keys)
-    dead.become("dead.1")  # its leases are its parent's to renew, and it has none
-    dead.families["work"].join("dead.1/live", lease_ms=200)
-    held = dead.consume("work", prefetch=3)
-    assert all(next(held) is not None for _ in range(3))
-
-    with run_worker(broker=broker):
-        wait_for(lambda: sorted(done) == [0, 1, 2])
-
-
 def test_a_closed_broker_keeps_no_connection(valkey: redis.Redis, valkey_url: str, run_worker: Any) -> None:
     client = connect(f"{valkey_url}?client_name=closing")
     broker = build_yard(small_yard(), client, Keys(prefix="closing"))
@@ -137,24 +117,6 @@ def test_what_continues_itself_runs_again_under_its_id(yard_broker: BuildBroker,
         broker.enqueue(page.message(1).copy(message_id="walk"))
         wait_for(lambda: runs == [1, 2, 3])
         wait_for(lambda: not facilities(broker).transport.stats("work").live.running)
-
-
-def test_stats_count_waiting_scheduled_and_held(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job() -> None: ...
-
-    for _ in range(3):
-        job.send()
-    job.send_with_options(delay=60_000)
-    held = next(broker.consume("work", prefetch=1))
-    stats = facilities(broker).transport.stats("work").live
-
-    assert held is not None
-    assert (stats.waiting, stats.scheduled, stats.running) == (2, 1, 1)
-    assert stats.oldest_age_ms is not None
-    assert 0 <= stats.oldest_age_ms < 60_000
 
 
 def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_broker: BuildBroker) -> None:

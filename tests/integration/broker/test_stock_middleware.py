@@ -112,23 +112,6 @@ def test_the_default_middleware_runs_as_it_is(build: Build, run_worker: Any) -> 
     assert sorted(done) == list(range(20))
 
 
-def test_a_group_is_waited_for_and_its_results_come_in_order(build: Build, run_worker: Any, results: Results) -> None:
-    broker = build(results)
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def square(number: int) -> int:
-        return number * number
-
-    jobs = group((square.message(number) for number in range(30)), broker=broker)
-    with run_worker(broker=broker):
-        jobs.run()
-        jobs.wait(timeout=60_000)
-        found = list(jobs.get_results())
-
-    assert jobs.completed
-    assert found == [number * number for number in range(30)]
-
-
 def test_a_group_of_pipelines_ends_in_one_callback(
     build: Build, run_worker: Any, results: Results, valkey: redis.Redis
 ) -> None:

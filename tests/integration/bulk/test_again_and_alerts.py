@@ -8,7 +8,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.test import Client
 from django.utils import timezone
 from dramatiq.actor import Actor
 
@@ -103,12 +102,6 @@ def test_scheduled_jobs_that_match_are_run_now_and_others_keep_their_time(
     assert AuditEntry.objects.get(act="job.run_now").count == 10
 
 
-@pytest.mark.parametrize("filter", [{"state": "queued"}, {"state": "dead"}, {"error": "KeyError"}])
-def test_only_what_waits_for_a_time_can_be_run_now(filter: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"state|error"):
-        kind_of("job.run_now").check(filter)
-
-
 def test_jobs_that_no_release_would_take_are_left_out(
     start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
 ) -> None:
@@ -153,17 +146,3 @@ def test_open_alerts_of_a_queue_are_acknowledged(start: Start, finish: Finish) -
     }
     assert Alert.objects.filter(state="open").count() == 2
     assert AuditEntry.objects.get(act="alert.acknowledge").count == 3
-
-
-def test_more_than_100_alerts_of_the_list_filter_are_handed_to_a_bulk_act(
-    admin_client: Client, facilities: Facilities
-) -> None:
-    now = timezone.now() - timedelta(minutes=1)
-    values = {"kind": "dead", "severity": "critical", "title": "t", "count": 1, "first_at": now, "last_at": now}
-    Alert.objects.bulk_create(Alert(fingerprint=f"f{n}", queue="urgent", **values) for n in range(101))
-    begin = "/admin/operations/bulk/begin/alert.acknowledge/?queue=urgent"
-
-    page = admin_client.get("/admin/switchyard_alerts/alert/?queue__exact=urgent&state__exact=open").content.decode()
-
-    assert f'href="{begin}">Acknowledge all 101 open…' in page
-    assert "Acknowledge 101 alerts?" in admin_client.get(begin).content.decode()

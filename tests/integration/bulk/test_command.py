@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.core.management.base import CommandError
 from django.utils import timezone
 
 from switchyard.bulk.models import BulkAct
@@ -39,38 +38,6 @@ def test_lists_shows_and_stops(
     assert "stops after the step" in capsys.readouterr().out
     finish(going)
     assert BulkAct.objects.get(pk=going.pk).state == "stopped"
-
-
-@pytest.mark.parametrize(("took_s", "said", "rate"), [(0.32, ", in 320 ms", None), (4.0, ", 0.5/s", 0.5)])
-def test_a_rate_is_told_only_of_a_second_or_more(
-    took_s: float, said: str, rate: float | None, start: Start, finish: Callable[[BulkAct], BulkAct],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    bury(2)
-    act = finish(start("letter.requeue", {"queue": "default"}))
-    BulkAct.objects.filter(pk=act.pk).update(ended_at=act.started_at + timedelta(seconds=took_s))
-    capsys.readouterr()
-
-    call_command("switchyard", "bulk", "list")
-    line = capsys.readouterr().out.splitlines()[0]
-    call_command("switchyard", "bulk", "show", str(act.pk), "--json")
-    shown = json.loads(capsys.readouterr().out)
-
-    assert line.endswith(f"2 of 2 done{said}")
-    assert (shown["rate_per_s"], shown["took_s"]) == (rate, took_s)
-
-
-@pytest.mark.parametrize("verb", ["show", "stop"])
-def test_unknown_number_is_named(verb: str) -> None:
-    with pytest.raises(CommandError, match="bulk act 99: there is none"):
-        call_command("switchyard", "bulk", verb, "99")
-
-
-def test_ended_act_cannot_be_stopped(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:
-    act = finish(start("letter.requeue", {}))
-
-    with pytest.raises(CommandError, match="it has ended"):
-        call_command("switchyard", "bulk", "stop", str(act.pk))
 
 
 def test_ended_acts_are_deleted_after_90_days(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:

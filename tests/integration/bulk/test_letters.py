@@ -256,16 +256,6 @@ def test_letters_that_die_after_the_start_are_not_touched(start: Start, finish: 
     assert dead_ids(facilities) == [late.id]
 
 
-@pytest.mark.parametrize(
-    ("filter", "fault"),
-    [({"color": "red"}, "no field 'color'"), ({"state": "discarded"}, "no state of an open letter"),
-     ({"died_since": "yesterday"}, "no time with a zone")],
-)  # fmt: skip
-def test_wrong_filter_is_refused_by_name(filter: dict[str, str], fault: str, start: Start) -> None:
-    with pytest.raises(ValueError, match=fault):
-        start("letter.requeue", filter)
-
-
 @pytest.mark.django_db(transaction=True)
 def test_job_of_the_yard_does_the_act(
     start: Start, run_worker: Callable[..., Any], fail_always: Actor[Any, Any]

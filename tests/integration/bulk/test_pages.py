@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
-from django.utils.html import escape
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
@@ -136,29 +135,6 @@ def test_rights_are_asked_for_and_unknown_things_are_not_found(page: Client, ope
         assert page.get(f"/admin/operations/bulk/{path}").status_code == 403, path
     assert page.post(f"/admin/operations/bulk/{act.pk}/stop/").status_code == 403
     assert page.post(BEGIN, {"count": "0"}).status_code == 403
-
-
-def test_large_group_is_handed_to_a_bulk_act_and_a_small_one_is_not(page: Client) -> None:
-    many_letters(100)
-    group = "/admin/switchyard_dead_letters/deadletter/group/f00dfacef00dface/requeue/"
-    assert page.get(group).status_code == 200
-    bury(1)
-
-    assert page.get(group)["Location"] == BEGIN
-
-
-def test_all_that_match_the_list_filter_are_handed_to_a_bulk_act(page: Client) -> None:
-    many_letters(101)
-    address = (
-        "/admin/switchyard_dead_letters/deadletter/?queue=default&q=vat&state=open&died_at__gte=2026-01-01T00:00:00Z"
-    )
-
-    answer = page.get(address)
-
-    assert "101 letters match" in text_of(answer) and "Requeue all 101…" in text_of(answer)
-    begin = "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
-    assert f'href="{escape(begin)}"' in answer.content.decode()
-    assert "Discard 101 dead letters?" in text_of(page.get(begin))
 
 
 def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,13 +10,11 @@ import dramatiq
 import pytest
 from dramatiq_abort import Abort, Abortable, abort, abort_requested
 from dramatiq_abort.backends import RedisBackend
-from dramatiq_abort.middleware import AbortMode
 
-from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.middleware.aborting import AbortInterrupt, CancelAbortable
-from tests.factories.brokers import broker_without_server, the_global_broker
+from switchyard.middleware.aborting import CancelAbortable
+from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -105,38 +102,6 @@ def test_an_aborted_job_that_runs_is_interrupted_and_does_not_run_again(either: 
     assert issubclass(task.caught[0], Abort)
 
 
-@pytest.mark.parametrize("where", ["actor", "message"])
-def test_a_job_that_is_not_abortable_runs_to_its_end(either: RedisBroker, run_worker: Any, where: str) -> None:
-    task = Task(**({"abortable": False} if where == "actor" else {}))
-    with run_worker(broker=either):
-        options = {} if where == "actor" else {"abortable": False}
-        sent = task.actor.send_with_options(**options)
-        assert task.started.wait(WAIT_S)
-        wait_for(lambda: state_of(either, sent.message_id) == "running")
-        abort(sent.message_id)
-        assert abort_requested(sent.message_id) is None
-        task.release.set()
-        found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
-
-    assert (found, task.caught) == ("released", [])
-
-
-def test_the_mode_cancel_leaves_a_job_alone_that_runs(cancels: RedisBroker, run_worker: Any) -> None:
-    task, other = Task(), cancels
-    with run_worker(broker=other):
-        sent = task.actor.send()
-        assert task.started.wait(WAIT_S)
-        wait_for(lambda: state_of(other, sent.message_id) == "running")
-        abort(sent.message_id, mode=AbortMode.CANCEL)
-        later = task.actor.send_with_options(delay=60_000)
-        abort(later.message_id, mode=AbortMode.CANCEL)
-        task.release.set()
-        found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
-
-    assert found == "released"
-    assert state_of(other, later.message_id) == "cancelled"
-
-
 def test_an_aborted_job_may_end_by_itself_within_its_timeout(cancels: RedisBroker, run_worker: Any) -> None:
     task = Task()
     task.ends_when_asked = True
@@ -150,42 +115,6 @@ def test_an_aborted_job_may_end_by_itself_within_its_timeout(cancels: RedisBroke
     assert (found, task.caught) == ("by itself", [])
     assert 300 < task.requested[0] <= 2_500
     assert abort_requested(sent.message_id) is None
-
-
-def test_an_aborted_job_that_goes_on_is_interrupted_after_its_timeout(cancels: RedisBroker, run_worker: Any) -> None:
-    task = Task()
-    with run_worker(broker=cancels):
-        sent = task.actor.send()
-        assert task.started.wait(WAIT_S)
-        wait_for(lambda: state_of(cancels, sent.message_id) == "running")
-        began_s = time.monotonic()
-        abort(sent.message_id, abort_timeout=1_000)
-        ended = ends_as(cancels, sent.message_id)
-
-    assert (ended, task.caught) == ("cancelled", [AbortInterrupt])
-    assert time.monotonic() - began_s >= 1
-
-
-def test_a_job_without_a_record_is_aborted(cancels: RedisBroker, run_worker: Any) -> None:
-    task = Task(track=False)
-    sent = task.actor.send_with_options(delay=50)
-    abort(sent.message_id)
-    with run_worker(broker=cancels):
-        cancels.join("work", timeout=WAIT_S * 1_000)
-
-    assert not task.started.is_set()
-
-
-def test_an_unknown_job_is_left_alone(cancels: RedisBroker, caplog: pytest.LogCaptureFixture) -> None:
-    abort("nobody")
-
-    assert "not aborted, no such job" in caplog.text
-
-
-def test_an_abort_without_a_server_raises(cancels: RedisBroker) -> None:
-    middleware = next(entry for entry in cancels.middleware if isinstance(entry, CancelAbortable))
-    with broker_without_server(), pytest.raises(BrokerUnavailable):
-        abort("any", middleware=middleware)
 
 
 def test_a_job_that_a_middleware_skips_is_cancelled_and_has_no_result(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import dramatiq
 import pytest
 import redis
 from dramatiq.composition import group, pipeline
-from dramatiq.middleware import CurrentMessage, GroupCallbacks
+from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend
 from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
 
@@ -250,36 +249,6 @@ def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback
     assert list(jobs.get_results()) == [1, 2, 3]
 
 
-def test_a_barrier_is_small_after_its_callbacks_and_expires(
-    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis
-) -> None:
-    jobs = group([actors.add_one.message(number) for number in range(5)])
-    jobs.add_completion_callback(actors.finish.message())
-    jobs.run()
-    [key] = valkey.keys(f"{broker.keys.prefix}:group:*")
-    before = valkey.hgetall(key)
-    with run_worker(broker=broker):
-        wait_for(lambda: valkey.hexists(key, "sent"))
-
-    assert before == {b"size": b"5"}
-    assert valkey.hgetall(key) == {b"size": b"5", b"sent": b"1"}
-    assert DAY_MS - 600_000 < valkey.pttl(key) <= DAY_MS
-
-
-def test_a_group_that_is_unknown_is_logged_and_nothing_is_sent(
-    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
-    jobs = group([actors.add_one.message(1)])
-    jobs.add_completion_callback(actors.finish.message())
-    jobs.run()
-    valkey.delete(*valkey.keys(f"{broker.keys.prefix}:group:*"))
-    with run_worker(broker=broker):
-        drained(broker)
-
-    assert actors.finished == []
-    assert "group unknown, its callbacks are not sent" in caplog.text
-
-
 def test_a_jobs_record_is_written_before_it_is_counted(
     broker: RedisBroker, run_worker: Any, actors: Actors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,28 +287,6 @@ def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(
 
     assert [entry for entry in broker.middleware if isinstance(entry, GroupCallbacks)] == [own]
     assert len(actors.finished) == 1
-
-
-def test_a_callback_is_a_child_of_the_last_job(broker: RedisBroker, run_worker: Any) -> None:
-    parents: list[Any] = []
-    done = threading.Event()
-
-    @dramatiq.actor(queue_name="work")
-    def job() -> None: ...
-
-    @dramatiq.actor(queue_name="work")
-    def finish() -> None:
-        current = CurrentMessage.get_current_message()
-        parents.append(current and current.options.get("parent"))
-        done.set()
-
-    jobs = group([job.message()])
-    jobs.add_completion_callback(finish.message())
-    with run_worker(broker=broker):
-        jobs.run()
-        assert done.wait(60)
-
-    assert parents == [jobs.children[0].message_id]
 
 
 def test_steps_and_callbacks_take_arguments_with_types(broker: RedisBroker, run_worker: Any) -> None:

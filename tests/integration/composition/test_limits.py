@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +20,10 @@ from dramatiq.rate_limits import (
 )
 from dramatiq.rate_limits.backends import RedisBackend, StubBackend
 
-from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.limit_counts import CHANGE, LimitCounts
 from switchyard.limits import rate_limiter_backend
-from tests.factories.brokers import broker_without_server
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -95,22 +92,6 @@ def test_a_barrier_opens_for_all_when_the_last_has_come(backend: RateLimiterBack
         party.join(70)
 
     assert passed == [True, True, True]
-
-
-def test_only_the_last_party_opens_a_barrier(backend: RateLimiterBackend, key: str) -> None:
-    barrier = Barrier(backend, key, ttl=60_000)
-    barrier.create(3)
-
-    assert [barrier.wait(block=False) for _ in range(3)] == [False, False, True]
-
-
-def test_a_barrier_that_nobody_opens_is_waited_for_so_long(key: str) -> None:
-    barrier = Barrier(rate_limiter_backend(), key)
-    barrier.create(2)
-    began_s = time.monotonic()
-
-    assert not barrier.wait(timeout=1_000)
-    assert time.monotonic() - began_s >= 1
 
 
 def test_counters_share_a_slot_and_expire(broker: RedisBroker, valkey: redis.Redis, key: str) -> None:
@@ -186,10 +167,3 @@ def test_an_actor_that_exceeds_a_limit_is_retried(broker: RedisBroker, run_worke
         wait_for(lambda: done)
 
     assert (before, done) == ([], [1])
-
-
-def test_a_limiter_is_made_before_its_server_is_there(key: str) -> None:
-    with broker_without_server():
-        limiter = ConcurrentRateLimiter(rate_limiter_backend(), key)
-        with pytest.raises(BrokerUnavailable), limiter.acquire():
-            pass

@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -127,23 +126,6 @@ def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
     assert time.monotonic() - began_s >= 0.1
 
 
-def test_waiting_reads_a_few_times_a_second(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    clock = SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses))
-    monkeypatch.setattr(kept_results, "time", clock)
-
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def one() -> int:
-        return 1
-
-    backend = broker.get_results_backend()
-    with pytest.raises(ResultTimeout):
-        backend.get_result(one.message(), block=True, timeout=10_000)
-
-    assert (pauses[0], max(pauses)) == (kept_results.FIRST_PAUSE_S, kept_results.LONGEST_PAUSE_S)
-    assert len(pauses) < 60
-
-
 def test_a_server_that_is_away_is_said_at_the_end_of_the_time(broker: RedisBroker) -> None:
     @dramatiq.actor(queue_name="work", store_results=True)
     def one() -> int:
@@ -173,25 +155,6 @@ def test_a_result_is_kept_for_its_result_ttl(
 
     with pytest.raises(ResultMissing, match="is no longer kept; a longer result_ttl"):
         sent.get_result()
-
-
-@pytest.mark.parametrize("where", ["actor", "message"])
-@pytest.mark.parametrize("value", [5, None])
-def test_a_long_result_ttl_keeps_the_record(
-    broker: RedisBroker, run_worker: Any, valkey: redis.Redis, where: str, value: int | None
-) -> None:
-    options = {"result_ttl": 3 * HOUR_MS} if where == "actor" else {}
-
-    @dramatiq.actor(queue_name="work", store_results=True, **options)
-    def give() -> int | None:
-        return value
-
-    sent = give.send() if where == "actor" else give.send_with_options(result_ttl=3 * HOUR_MS)
-    with run_worker(broker=broker):
-        assert sent.get_result(block=True, timeout=WAIT_MS) == value
-
-    [key] = valkey.keys(f"*result:{sent.message_id}")
-    assert 2 * HOUR_MS < valkey.pttl(key) <= 3 * HOUR_MS
 
 
 def test_dramatiqs_own_results_work_beside_ours(

@@ -39,13 +39,3 @@ def test_a_terminal_without_a_yard_is_told_that_none_runs_there(tmp_path: Path, 
     assert "yard runs in var" in said or arguments == ("broker",)
     assert "tart bin/demo here, or export SWITCHYARD_STATE_DIR=DIR for a yard that runs in another folder" in said
     assert "check SWITCHYARD_BROKER_URL" not in said
-
-
-@pytest.mark.parametrize("arguments", [("queues",), ("doctor",)], ids=lambda arguments: arguments[0])
-def test_a_terminal_with_a_wrong_address_is_told_that_it_is_set_there(
-    tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
-    said = manage(tmp_path / "var", *arguments, SWITCHYARD_BROKER_URL="redis://127.0.0.1:1/0")
-
-    assert "heck SWITCHYARD_BROKER_URL, which is set here, and that the server is up" in said
-    assert "no yard runs" not in said

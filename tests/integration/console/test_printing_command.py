@@ -9,7 +9,6 @@ import sys
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.core.management.base import SystemCheckError
 
 from switchyard.console.printing_command import READER_LEFT, PrintingCommand
 
@@ -54,22 +53,6 @@ def test_a_command_without_a_standard_output_ends_with_its_own_exit_code() -> No
     assert "ID" in ended.stderr and "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["alerts", "silence", "x\udcff"], ["createtoken", "--user", "\udcff", "--scopes", "read"]],
-    ids=lambda words: words[0],
-)
-def test_an_argument_that_is_no_text_is_named(arguments: list[str]) -> None:
-    ended = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=settings.BASE_DIR, capture_output=True, timeout=60,
-        check=False, text=True,
-    )  # fmt: skip
-
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"switchyard {arguments[0]}: the argument '") and "is no UTF-8 text" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-
-
 def test_an_error_drives_no_terminal() -> None:
     class Command(PrintingCommand):
         requires_system_checks = []
@@ -81,14 +64,3 @@ def test_an_error_drives_no_terminal() -> None:
         call_command(Command())
 
     assert (str(raised.value), raised.value.returncode) == ("no actor \\x1b[2J\nis named \\x9b2J", 7)
-
-
-def test_findings_of_djangos_checks_keep_their_colours() -> None:
-    class Command(PrintingCommand):
-        requires_system_checks = []
-
-        def handle(self, *args: object, **options: object) -> None:
-            raise SystemCheckError("SystemCheckError: \x1b[31;1m(fields.E006) no field\x1b[0m")
-
-    with pytest.raises(SystemCheckError, match="\x1b"):
-        call_command(Command())

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,36 +40,6 @@ def test_list_filters_by_queue_group_and_state(bury: Callable[..., Letter]) -> N
     assert [item["id"] for item in json.loads(run("list", "--json", "--queue", "webhook"))] == [one.id]
     assert [item["id"] for item in json.loads(run("list", "--json", "--group", two.fingerprint))] == [two.id]
     assert json.loads(run("list", "--json", "--state", "discarded")) == []
-
-
-def test_a_list_that_is_cut_says_so(bury: Callable[..., Letter]) -> None:
-    for _ in range(3):
-        bury()
-
-    assert "more than 2: --limit N for more; manage.py switchyard deadletters groups counts by cause" in run(
-        "list", "--limit", "2"
-    )
-    assert "more than" not in run("list", "--limit", "3")
-
-
-def test_groups_are_counted_by_cause_the_largest_first(bury: Callable[..., Letter]) -> None:
-    for fingerprint in ("aaaa", "bbbb", "bbbb"):
-        bury(fingerprint=fingerprint)
-
-    shown = json.loads(run("groups", "--json"))
-
-    assert [(group["fingerprint"], group["letters"], group["new"]) for group in shown] == [
-        ("bbbb", 2, 2),
-        ("aaaa", 1, 1),
-    ]
-    assert re.search(r"bbbb +2 +2 +fail_always +default", run("groups"))
-    assert run("groups", "--limit", "1").endswith("1 more: --limit N for more\n")
-
-
-def test_empty_list_says_so(facilities: Facilities) -> None:
-    assert run("list").strip() == "No dead letters."
-    assert run("groups").strip() == "No dead letters."
-    assert run("list", "--quarantined").strip() == "No quarantined messages."
 
 
 @pytest.mark.parametrize("name", ["[/]", "[link=file:///etc/passwd]here", "\x1b[2Jgone", "\x9b2J\u202eenog"])
@@ -117,31 +86,6 @@ def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Callable[
     assert exit_.value.code == 1
     assert "'nope'" in err.getvalue()
     assert DeadLetter.objects.get().state == "requeued"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("show", "nope"),
-        ("requeue", "--group", "nope"),
-        ("requeue",),
-        ("discard", "x", "--group", "y"),
-        ("list", "--limit", "0"),
-    ],
-)
-def test_wrong_calls_fail_with_words(facilities: Facilities, arguments: tuple[str, ...]) -> None:
-    with pytest.raises(CommandError, match=r"no such dead letter|no open dead letter|name ids|at least one"):
-        run(*arguments)
-
-
-def test_broker_that_is_away_is_said(broker_away: None) -> None:
-    err = io.StringIO()
-
-    call_command("switchyard", "deadletters", "list", stdout=io.StringIO(), stderr=err)
-    with pytest.raises(CommandError):
-        run("show", "nope")
-
-    assert "The list may be out of date" in err.getvalue()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -8,15 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.test import Client
-from django.urls import reverse
-from django.utils.html import escape
 
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import projection
-from switchyard.dead_letters.models import DeadLetter
 from switchyard.middleware.crashes import Poison
 
 pytestmark = pytest.mark.django_db
@@ -43,14 +37,3 @@ def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter
     call_command("switchyard", "deadletters", "show", poisoned.id, stdout=out)
 
     assert [line for line in TOLD if line not in out.getvalue()] == []
-
-
-def test_page_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter, operator: User) -> None:
-    client = Client()
-    client.force_login(operator)
-    projection.project_or_log(poisoned)
-    row = DeadLetter.objects.get(message_id=poisoned.id)
-
-    page = client.get(reverse("switchyard-letter", args=[row.pk])).content.decode()
-
-    assert [line for line in TOLD if escape(line) not in page] == []

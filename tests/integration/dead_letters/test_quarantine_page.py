@@ -59,22 +59,3 @@ def test_pages_show_every_message_of_every_queue_once(client: Client) -> None:
 
     assert [len(part) for part in seen] == [20, 20]
     assert sorted(id_ for part in seen for id_ in part) == sorted(ids)
-
-
-def test_the_page_says_how_much_of_a_message_it_leaves_out(client: Client) -> None:
-    put("default", count=1)
-
-    page = client.get(PAGE).content.decode()
-
-    assert "0000f0  78 78" in page and "000100  78" not in page
-    assert "4,745 bytes more" in page
-    assert "manage.py switchyard deadletters list --quarantined --json" in page
-
-
-@pytest.mark.parametrize("after", ["nothing~1", "default~-1", "default~²", "default", "~", "default~99999999999999"])
-def test_an_unknown_place_is_the_beginning(client: Client, after: str) -> None:
-    put("default", count=1)
-
-    answer = client.get(PAGE, {"after": after})
-
-    assert ids_of(answer.content.decode()) == ["default-0"]

@@ -150,20 +150,6 @@ def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: Us
     assert client.get(address).status_code == client.post(ask.to, {"confirmed": "1", "ids": ask.ids}).status_code == 403
 
 
-def test_the_command_restores_a_group(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):
-        discarded(bury)
-    fingerprint = DeadLetter.objects.values_list("fingerprint", flat=True)[0]
-
-    call_command("switchyard", "deadletters", "restore", "--group", fingerprint)
-
-    assert "Restored 2 dead letters." in capsys.readouterr().out
-    with pytest.raises(CommandError, match="it has no discarded letter"):
-        call_command("switchyard", "deadletters", "restore", "--group", fingerprint)
-    with pytest.raises(CommandError, match="one of the two"):
-        call_command("switchyard", "deadletters", "restore")
-
-
 def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
     made = discarded(bury)
 

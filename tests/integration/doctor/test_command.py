@@ -14,7 +14,6 @@ from django.core.management import call_command
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis import acl
-from switchyard.doctor import printing
 from switchyard.operations.findings import examine
 from switchyard.operations.findings.finding import Finding, worst
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
@@ -98,15 +97,6 @@ def test_what_a_message_says_drives_no_terminal(monkeypatch: pytest.MonkeyPatch)
 
     assert "\x1b" not in printed
     assert len(printed.splitlines()) == 6
-
-
-def test_a_terminal_gets_colours_and_a_file_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DJANGO_COLORS", "dark")
-    monkeypatch.setenv("TERM", "xterm")
-    painted = list(printing.lines([ERROR], lambda severity, text: f"<{severity}>{text}", took_ms=1))
-
-    assert painted[1].startswith("  <error>error")
-    assert "\x1b[" not in run()[1]
 
 
 def test_a_yard_without_pools_is_told_of_each_group(facilities: Facilities, configure: Configure) -> None:

@@ -142,18 +142,6 @@ def test_a_transaction_that_is_left_open_in_postgres_is_a_warning(
     assert f"(pid {pid})" in found.seen
 
 
-def test_a_user_whom_postgres_does_not_know_is_refused(on_postgres: Any) -> None:
-    on_postgres(USER="nobody")
-
-    assert "DATABASE_URL" in of(look(), "error")["refused"].next
-
-
-def test_a_database_that_postgres_does_not_have_is_named_as_such(on_postgres: Any) -> None:
-    on_postgres(NAME="nowhere")
-
-    assert "createdb" in of(look(), "error")["refused"].next
-
-
 def test_postgres_that_is_away_is_an_error_and_no_traceback(on_postgres: Any) -> None:
     on_postgres(PORT="1")
 

@@ -31,14 +31,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Alerted = Callable[..., None]
 
 
-def test_a_sound_project_is_one_line(configure: Configure) -> None:
-    configure(DEBUG=True)
-
-    [found] = configuration.look()
-
-    assert (found.code, found.severity) == ("checks", "ok")
-
-
 def test_a_wrong_yard_is_named_with_its_fix(configure: Configure) -> None:
     queues = (*YARD.queues[1:],)
     configure(topology=Yard(queues, YARD.pools))
@@ -65,10 +57,6 @@ def test_production_with_its_defaults_is_warned_of_them(configure: Configure) ->
 
     assert "no_alert_urls" in found
     assert ("sqlite" in found) == (connection.vendor == "sqlite")
-
-
-def test_room_on_the_disk_is_told() -> None:
-    assert "free" in of(disk.look(), "ok")["free"].seen
 
 
 @pytest.mark.parametrize(("free", "severity"), [(999_000_000, "warning"), (99_000_000, "error")])
@@ -115,12 +103,6 @@ def test_a_tick_that_was_not_sent_is_a_warning(schedule: str) -> None:
     assert found.subject == schedule and "was not sent" in found.seen
 
 
-def test_ticks_on_time_are_one_line(schedule: str) -> None:
-    ScheduleState.objects.create(actor=schedule, spec="", since=timezone.now())
-
-    assert [found.seen for found in scheduler.look_at_ticks()] == ["1 schedule, none is late"]
-
-
 def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities) -> None:
     assert set(of(dead_letters.look(), "ok")) == {"triaged"}
     dead = letter()
@@ -165,13 +147,6 @@ def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alert
 
     assert found.subject == "hook"
     assert "1 alert given up" in found.seen and "answered 500" in found.seen
-
-
-def test_a_channel_that_works_again_is_none(alerted: Alerted) -> None:
-    alerted("given_up", 600, error="answered 500")
-    alerted("sent", 300)
-
-    assert set(of(alerts.look(), "ok")) == {"channels"}
 
 
 def test_a_critical_alert_that_nobody_acknowledged_is_a_warning(alerted: Alerted) -> None:

@@ -45,15 +45,6 @@ def look() -> list[Finding]:
     return [*pools.look(state), *absent_pools.look(facts_of_snapshot(state))]
 
 
-def test_pools_that_work_are_told_with_their_slots(report: Report) -> None:
-    report(busy=1)
-
-    findings = look()
-
-    assert {found.severity for found in findings} == {"ok"}
-    assert [found.seen for found in findings if found.subject == "slow"] == ["slow on h (pid 7): 1 of 2 slots busy"]
-
-
 def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Report, enqueue: Any) -> None:
     report(gone=True)
     idle = of(look(), "warning")["down"]

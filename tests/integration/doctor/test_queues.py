@@ -39,13 +39,6 @@ def slow_up(facilities: Facilities) -> None:
     facilities.pools.write(PoolReport("slow", "h", 7, "processes", 2, 0, now, now, state="up", children=children))
 
 
-def test_queues_on_time_are_one_line(enqueue: Any) -> None:
-    enqueue("slow", Entry("waits", b"{}"))
-
-    assert look() == []
-    assert queues.on_time(snapshot.read()).seen == "6 queues, 1 message waits, all on time"
-
-
 def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: Any) -> None:
     administration.pause(enqueue("slow", Entry("waits", b"{}")))
 

@@ -139,20 +139,6 @@ def test_a_full_server_takes_no_work(own_server: ServerUnderTest) -> None:
     assert "memory is full" in of(look(), "error")["takes_no_work"].seen
 
 
-def test_a_production_server_without_a_limit_of_memory_is_a_warning(
-    own_server: ServerUnderTest, configure: Configure
-) -> None:
-    configure(DEBUG=False)
-
-    assert "CONFIG SET maxmemory" in of(look(), "warning")["no_limit"].next
-
-
-def test_a_server_that_frees_large_keys_while_all_wait_is_a_warning(own_server: ServerUnderTest) -> None:
-    own_server.config_set("lazyfree-lazy-expire", "no")
-
-    assert "CONFIG SET lazyfree-lazy-expire yes" in of(look(), "warning")["stalls"].next
-
-
 def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
     own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

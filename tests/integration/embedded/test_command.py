@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from project.config import BASE_DIR
 from switchyard.broker.redis.connections import connect
-from switchyard.embedded.server import free_port
 
 COMMAND = (sys.executable, "-m", "switchyard.embedded")
 
@@ -42,49 +40,6 @@ def test_killed_server_ends_the_command_with_the_place_of_its_log(tmp_path: Path
 
         assert process.wait(60) == 1
         assert "valkey.log" in process.stderr.read()
-
-
-def test_port_in_use_is_said(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, str(tmp_path / "a"), "--port", str(port := free_port())],
-        cwd=BASE_DIR,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
-        second = subprocess.run(
-            [*COMMAND, str(tmp_path / "b"), "--port", str(port)],
-            cwd=BASE_DIR,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        first.send_signal(signal.SIGINT)
-
-        assert first.wait(60) == 0
-    assert second.returncode == 1
-    assert "in use" in second.stderr
-
-
-def test_second_command_on_a_folder_says_at_once_that_it_waits_and_then_starts(tmp_path: Path) -> None:
-    with subprocess.Popen([*COMMAND, str(tmp_path)], cwd=BASE_DIR, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
-        with subprocess.Popen(
-            [*COMMAND, str(tmp_path)], cwd=BASE_DIR, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as second:
-            assert second.stdout is not None and second.stderr is not None
-            said = second.stderr.readline()
-            assert first.poll() is None
-            first.send_signal(signal.SIGTERM)
-            ready = second.stdout.readline()
-            second.send_signal(signal.SIGTERM)
-
-            assert second.wait(60) == 0
-    assert re.fullmatch(rf"another server uses {tmp_path}/valkey: waiting up to (29|30) s for its end\n", said)
-    assert ready.startswith("ready: ")
 
 
 def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

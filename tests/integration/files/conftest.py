@@ -1,19 +1,13 @@
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.files.storage import storages
 
 from switchyard.files.addresses import StorageAddress
-from switchyard.files.declared import storage_of
-from switchyard.files.s3 import S3Storage
 from tests.factories.s3 import CREDENTIALS, S3Server
-
-StorageAt = Callable[..., S3Storage]
 
 
 @pytest.fixture(scope="session")
@@ -38,28 +32,14 @@ def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
 
 @pytest.fixture
-def storage_at() -> Iterator[StorageAt]:
-    """Make storages, which are closed after the test."""
-    with contextlib.ExitStack() as opened:
-
-        def make(address: StorageAddress, **limits: Any) -> S3Storage:
-            storage = S3Storage(address, **limits)
-            opened.callback(storage.close)
-            return storage
-
-        yield make
-
-
-@pytest.fixture
 def bucket(s3_server: S3Server) -> StorageAddress:
     """An empty bucket."""
     return s3_server.bucket()
 
 
 @pytest.fixture
-def on_s3(settings: Any, bucket: StorageAddress) -> Iterator[StorageAddress]:
+def on_s3(settings: Any, bucket: StorageAddress) -> StorageAddress:
     """The project's storage is a bucket, and no local folder is set."""
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(bucket)}
+    settings.STORAGES = {**settings.STORAGES, "default": bucket.entry}
     settings.MEDIA_ROOT = "/nonexistent"
-    yield bucket
-    storages["default"].close()
+    return bucket

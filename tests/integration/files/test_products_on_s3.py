@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import AsyncClient, Client
 from django.urls import reverse
@@ -20,8 +19,7 @@ from PIL import Image
 from apps.exports import services as exports
 from apps.exports.models import Export
 from apps.images.models import Thumbnail
-from switchyard.files.declared import storage_of
-from switchyard.files.result_addresses import ResultsAddress
+from switchyard.files.addresses import ResultsAddress
 from switchyard.operations.findings.disk import STORAGE, look_at_results, look_at_storage
 from switchyard.operations.findings.failures import run_checks
 from tests.conftest import RunWorker
@@ -98,7 +96,7 @@ def test_the_room_shows_previews_and_downloads_from_the_bucket(on_s3: Any, admin
 def test_links_replace_downloads_through_the_web_where_they_are_on(
     settings: Any, s3_server: S3Server, facilities: Any, run_worker: RunWorker
 ) -> None:
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(s3_server.bucket("&link_s=60"))}
+    settings.STORAGES = {**settings.STORAGES, "default": s3_server.bucket("&link_s=60").entry}
     make_customer(name="Ada")
     caller = Caller()
     job_id = caller.post("/exports", {"dataset": "customers", "format": "csv"}).json()["job_id"]
@@ -112,7 +110,6 @@ def test_links_replace_downloads_through_the_web_where_they_are_on(
     with urllib.request.urlopen(answer["Location"]) as file:
         assert b'"Ada"' in file.read()
         assert file.headers["content-disposition"].startswith("attachment")
-    storages["default"].close()
 
 
 def test_a_repeated_export_finds_its_file_in_the_bucket(on_s3: Any) -> None:
@@ -124,23 +121,24 @@ def test_a_repeated_export_finds_its_file_in_the_bucket(on_s3: Any) -> None:
 
 def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings: Any, own_s3_server: S3Server) -> None:
     address = replace(own_s3_server.bucket(), bucket="no-such-bucket")
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(address)}
+    settings.STORAGES = {**settings.STORAGES, "default": address.entry}
 
     (found,) = look_at_storage()
 
     assert (found.severity, found.code) == ("error", "away")
     assert "the server has no such bucket (NoSuchBucket)" in found.seen
     assert found.next.startswith("make the bucket")
-    storages["default"].close()
 
 
 def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_server: S3Server) -> None:
     bucket = own_s3_server.bucket()
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(bucket)}
+    settings.STORAGES = {**settings.STORAGES, "default": bucket.entry}
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", bucket))
     same = list(look_at_results())
-    storages["default"].close()
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(replace(bucket, link_s=300))}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": replace(bucket, options=bucket.options | {"querystring_expire": 300}).entry,
+    }
     same += look_at_results()
     missing = replace(bucket, bucket="no-such-bucket")
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", missing))
@@ -149,7 +147,6 @@ def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_
 
     assert same == [] and found.severity == "warning"
     assert "the server has no such bucket (NoSuchBucket)" in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
-    storages["default"].close()
 
 
 def test_the_doctor_tells_that_there_are_no_credentials(
@@ -159,12 +156,11 @@ def test_the_doctor_tells_that_there_are_no_credentials(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(own_s3_server.bucket())}
+    settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
 
     (found,) = look_at_storage()
 
     assert "this process has no credentials" in found.seen and "AWS_ACCESS_KEY_ID" in found.cause
-    storages["default"].close()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +191,7 @@ def test_a_class_of_results_whose_module_fails_is_no_defect_of_the_doctor(
 def test_a_storage_that_is_down_is_told_by_api_room_and_doctor(
     settings: Any, own_s3_server: S3Server, admin_client: Client
 ) -> None:
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(own_s3_server.bucket())}
+    settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
     make_customer()
     exports.export("customers", "csv", job_id="j1")
     (reached,) = look_at_storage()
@@ -217,4 +213,3 @@ def test_a_storage_that_is_down_is_told_by_api_room_and_doctor(
     assert text.startswith(b"The storage does not answer.")
     assert (reached.severity, away.severity, away.code) == ("ok", "error", "away")
     assert "127.0.0.1" not in f"{away.seen} {away.cause}"
-    storages["default"].close()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from switchyard.files.addresses import address_of
-from switchyard.files.declared import storage_of
 from switchyard.operations.findings.disk import look_at_storage
 from tests.factories.s3 import CREDENTIALS
 
@@ -76,7 +75,7 @@ def test_a_refusal_is_told_with_its_remedy(
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     address = address_of("TEST", f"s3://{bucket}-files/yard?endpoint_url={refusing}&region=us-east-1&path_style=1")
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(address)}
+    settings.STORAGES = {**settings.STORAGES, "default": address.entry}
 
     (found,) = look_at_storage()
 

@@ -11,7 +11,7 @@ import pytest
 from switchyard.broker.interface import facilities as facilities_of
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.result_stores import LARGE_BYTES
-from switchyard.files.result_addresses import results_of
+from switchyard.files.addresses import results_of
 from switchyard.history.writer import HistoryWriter
 from switchyard.jobs.models import StoredResult
 from switchyard.jobs.queries import find_known
@@ -59,7 +59,6 @@ def test_small_and_large_results_are_found_in_each_store(
     record = facilities_of(broker).records.read(large.message_id)
     assert record is not None
     assert record.kept_in
-    stores.close()
 
 
 def test_a_result_is_found_after_the_record_has_left_the_broker(
@@ -86,7 +85,6 @@ def test_a_result_is_found_after_the_record_has_left_the_broker(
     StoredResult.objects.update(expires_at="2020-01-01T00:00:00Z")
     if stores.kinds() == {"database"}:  # it keeps a result as long as result_ttl says; the history has the job
         assert [job.result for job in map(find_known, (small.message_id, large.message_id)) if job] == [None, None]
-    stores.close()
 
 
 def test_a_large_result_lies_with_the_result_files(media: Any, yard_broker: BuildBroker, run_worker: Any) -> None:

@@ -23,7 +23,6 @@ from apps.images.models import Picture, Thumbnail, ThumbnailState
 from apps.mail.models import MailState, SentMail, Template
 from apps.reports.models import Report
 from switchyard.conf import switchyard_settings
-from switchyard.files.declared import storage_of
 from switchyard.files.listing import files_below
 from switchyard.jobs.results import save_file
 from switchyard.retention import removal, services
@@ -219,9 +218,7 @@ def test_a_storage_that_is_away_keeps_the_names_of_files_and_stops_no_other_kind
     settings: Any, keep: Any, own_s3_server: S3Server
 ) -> None:
     keep(ALL)
-    declared = storage_of(own_s3_server.bucket())
-    declared["OPTIONS"]["attempts"] = 1
-    settings.STORAGES = {**settings.STORAGES, "default": declared}
+    settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
     gone = make_export(OLD).file
     make_rows(OLD)
 
@@ -234,7 +231,6 @@ def test_a_storage_that_is_away_keeps_the_names_of_files_and_stops_no_other_kind
     assert not Export.objects.exists()
     assert "the storage did not remove" in states["exports"].error
     assert (states["mails"].removed, states["mails"].error) == (2, "")
-    storages["default"].close()
 
 
 def test_a_run_goes_on_in_a_new_job_and_an_earlier_run_ends(keep: Any, settings: Any, tmp_path: Path) -> None:

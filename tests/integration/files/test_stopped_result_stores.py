@@ -21,7 +21,6 @@ from switchyard.broker.interface import facilities as facilities_of
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.result_stores import LARGE_BYTES
 from switchyard.files.addresses import address_of
-from switchyard.files.declared import storage_of
 from switchyard.jobs.models import StoredResult
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.postgres import PostgresUnderTest
@@ -121,15 +120,12 @@ def s3_hangs(own_s3_server: S3Server) -> Fault:
 
 
 @pytest.fixture
-def storage(own_s3_server: S3Server, proxy: FaultProxy, settings: Any) -> Iterator[None]:
+def storage(own_s3_server: S3Server, proxy: FaultProxy, settings: Any) -> None:
     """The project's storage is a bucket behind the proxy."""
     url = url_of(own_s3_server.bucket(), f"http://{proxy.host}:{proxy.port}")
-    settings.STORAGES = {**settings.STORAGES, "default": storage_of(address_of("TEST", url))}
+    settings.STORAGES = {**settings.STORAGES, "default": address_of("TEST", url).entry}
     settings.MEDIA_ROOT = "/nonexistent"
-    bucket: Any = storages["default"]
-    bucket.prepare()  # the import of its client alone may take longer than a job waits
-    yield
-    bucket.close()
+    assert storages["default"].bucket  # the import of its client alone may take longer than a job waits
 
 
 @pytest.fixture
@@ -187,4 +183,3 @@ def test_a_store_that_stops_costs_no_job_and_no_result(
     assert stores.longest_s < longest_s
     found = [message.get_result(backend=broker.get_results_backend()) for message in messages]
     assert found == [f"{number}:".ljust(fault.bytes_each, "x") for number in range(jobs)]
-    stores.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from switchyard.broker.stores.result_stores import ResultStores
-from switchyard.files.addresses import StorageAddress
-from switchyard.files.result_addresses import results_of
+from switchyard.files.addresses import StorageAddress, results_of
 from switchyard.jobs.result_stores.chosen import result_stores
 
 
@@ -31,12 +30,6 @@ class TimedStores:
         """Return the names of the stores that were used, "" for records."""
         return {str(place).partition(":")[0] for place in self.places}
 
-    def close(self) -> None:
-        """Close the client of a bucket."""
-        for store, _ in (self.stores._made or (0, {}))[1].values():
-            if hasattr(store, "_storage"):
-                store._storage.close()
-
 
 def stores_at(url: str) -> TimedStores:
     """Return the stores of an address, timed."""
@@ -45,5 +38,5 @@ def stores_at(url: str) -> TimedStores:
 
 def url_of(address: StorageAddress, endpoint_url: str = "") -> str:
     """Return the address for results in a bucket, by default at its own endpoint."""
-    endpoint_url = endpoint_url or str(address.endpoint_url)
+    endpoint_url = endpoint_url or str(address.options["endpoint_url"])
     return f"s3://{address.bucket}/results?endpoint_url={endpoint_url}&region=us-east-1&path_style=1"

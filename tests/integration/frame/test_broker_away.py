@@ -15,8 +15,6 @@ from django.urls import reverse
 from periodiq import cron
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.console.broker_away import SWITCHED_OFF
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.frame.strip import STRIP
@@ -170,19 +168,3 @@ def test_a_post_answers_503_in_words(admin_client: Client, letter: DeadLetter, a
         assert 'id="content-start"' in page and "Traceback (most" not in page, name
     letter.refresh_from_db()
     assert letter.state == "new"
-
-
-def test_the_strip_tells_open_pages_what_is_switched_off(admin_client: Client, away: None) -> None:
-    assert f'data-off="{OFF}"' in admin_client.get(reverse("switchyard-strip")).content.decode()
-
-
-def test_the_tab_of_the_quarantine_counts(admin_client: Client, facilities: Facilities) -> None:
-    broker = dramatiq.get_broker()
-    assert isinstance(broker, RedisBroker)
-    for queue in ("default", "default", "slow"):
-        broker.client.lpush(broker.keys.queue(queue).quarantine, Quarantine.entry(queue, b"{", "it is no JSON"))
-    STRIP.forget()
-
-    page = admin_client.get(reverse("switchyard-letters")).content.decode()
-
-    assert re.search(r'>Quarantine <span class="sy-chip-count">3</span></a>', page)

@@ -14,11 +14,10 @@ from switchyard.alerts.models import Alert
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.console.links import actor_url, job_url, queue_url, schedule_url
+from switchyard.console.links import actor_url, job_url, queue_url
 from switchyard.dead_letters import projection
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import JobRow, SearchValue
-from switchyard.schedules.registry import schedules
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 from tests.integration.operations.test_overview import text_of
@@ -69,16 +68,6 @@ def test_a_part_of_a_name_lists_what_has_it(admin_client: Client, facilities: Fa
     assert f'href="{queue_url("retries")}"' not in page  # a pool's name, no queue's
 
 
-def test_a_schedule_is_found(admin_client: Client, facilities: Facilities) -> None:
-    name = schedules()[0].name
-
-    assert f'href="{schedule_url(name)}"' in found(admin_client, name)
-
-
-def test_an_owner_is_found(admin_client: Client, ended_job: JobRow) -> None:
-    assert leads_to(admin_client, "tenant:77").endswith("?owner=tenant%3A77")
-
-
 def test_an_argument_is_found_by_name_and_by_value(admin_client: Client, ended_job: JobRow) -> None:
     assert "customer_id" in dramatiq.get_broker().actors["generate_report"].options["search"]
 
@@ -92,16 +81,6 @@ def test_a_letter_is_found_by_its_error_and_its_group(admin_client: Client, faci
 
     assert f"?fingerprint={row.fingerprint}" in found(admin_client, row.exception)
     assert leads_to(admin_client, row.fingerprint).endswith(f"?fingerprint={row.fingerprint}")
-
-
-def test_letters_are_found_by_the_newest_error_of_their_group_alone(
-    admin_client: Client, facilities: Facilities
-) -> None:
-    for number in range(3):
-        projection.project_or_log(letter(id=f"m{number}", error=f"no invoice {number}"))
-
-    assert "3 open" in found(admin_client, "no invoice 2")
-    assert "Nothing here is named" in found(admin_client, "no invoice 0")
 
 
 def test_an_alert_is_found_by_title_and_number(admin_client: Client, facilities: Facilities) -> None:
@@ -123,11 +102,6 @@ def test_a_worker_is_found_by_its_host(admin_client: Client, facilities: Facilit
     )
 
     assert "slow on yard-7, pid 4" in text_of(found(admin_client, "yard-7"))
-
-
-def test_nothing_found_is_said_with_what_would_be(admin_client: Client, facilities: Facilities) -> None:
-    assert "Nothing here is named “no such thing”." in text_of(found(admin_client, "no such thing"))
-    assert "Type a job" in text_of(found(admin_client, ""))
 
 
 def test_markup_in_a_search_is_text(admin_client: Client, facilities: Facilities) -> None:

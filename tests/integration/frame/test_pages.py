@@ -54,14 +54,6 @@ def test_the_menu_has_what_the_user_may_see(watcher: Client) -> None:
     assert entries(watcher.get(QUEUES).content.decode()) == ["Overview", "Queues", "Actors", "Workers", "Retention"]
 
 
-def test_the_skip_link_is_first_and_leads_to_the_content(admin_client: Client) -> None:
-    page = admin_client.get(QUEUES).content.decode()
-
-    first = page[page.index("<body") :].index("<a ")
-    assert page[page.index("<body") :][first:].startswith('<a class="sy-skip" href="#content-start"')
-    assert page.count('<main class="sy-main" id="content-start"') == 1
-
-
 def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> None:
     assert 'id="sy-strip"' not in admin_client.get(OVERVIEW).content.decode()
 
@@ -77,15 +69,6 @@ def test_the_verdict_needs_the_right_to_see_the_room(db: None) -> None:
 
     assert 'id="sy-strip"' not in client.get(reverse("switchyard-keys")).content.decode()
     assert client.get(reverse("switchyard-strip")).status_code == 403
-
-
-def test_a_page_that_follows_another_reads_the_yard_no_second_time(admin_client: Client) -> None:
-    admin_client.get(QUEUES)
-    kept = STRIP.verdict()
-
-    admin_client.get(QUEUES)
-
-    assert STRIP.verdict() is kept
 
 
 @pytest.mark.parametrize("address", PAGES)
@@ -123,15 +106,6 @@ def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client: Client, a
             assert "switchyard_frame/admin.css" in shown or "switchyard_frame/frame.css" in shown, address
 
 
-def test_a_chosen_theme_is_remembered_without_a_script(admin_client: Client) -> None:
-    answer = admin_client.post(THEME, {"theme": "dark", "next": QUEUES})
-
-    assert answer["Location"] == QUEUES
-    assert 'data-theme="dark"' in admin_client.get(QUEUES).content.decode()
-    admin_client.post(THEME, {"theme": ""})
-    assert "data-theme" not in admin_client.get(QUEUES).content.decode()
-
-
 def test_a_theme_leads_to_no_other_site_and_takes_no_other_word(admin_client: Client) -> None:
     assert admin_client.post(THEME, {"theme": "dark", "next": "https://evil.example/"})["Location"] == OVERVIEW
     assert admin_client.post(THEME, {"theme": "dark", "next": "no-page"})["Location"] == "no-page"
@@ -145,15 +119,6 @@ def test_what_is_remembered_is_no_business_of_scripts_or_of_other_sites(admin_cl
     for name in ("switchyard_theme", "switchyard_keys", "switchyard_yard"):
         cookie = admin_client.cookies[name]
         assert (cookie["httponly"], cookie["secure"], cookie["samesite"]) == (True, True, "Lax"), name
-
-
-def test_keys_are_switched_off_and_on(admin_client: Client) -> None:
-    admin_client.post(THEME, {"keys": "off"})
-    assert 'data-keys="off"' in admin_client.get(QUEUES).content.decode()
-
-    admin_client.post(THEME, {"keys": "on"})
-
-    assert 'data-keys="on"' in admin_client.get(QUEUES).content.decode()
 
 
 def test_refused_page_names_the_missing_right_and_stands_in_the_frame(watcher: Client) -> None:

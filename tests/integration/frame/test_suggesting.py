@@ -13,9 +13,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
+from switchyard.console.links import actor_url, jobs_url, queue_url, schedule_url
 from switchyard.frame import suggesting_rows
-from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.models import SearchValue
 from switchyard.history.search_values import TAG, searched_names
 from switchyard.schedules.registry import schedules
 from tests.factories.brokers import broker_without_server
@@ -55,21 +55,6 @@ def test_a_part_of_a_name_offers_what_begins_with_it_first(admin_client: Client)
 )
 def test_each_kind_is_offered(asked: str, address: str, admin_client: Client) -> None:
     assert address in addresses(admin_client, asked)
-
-
-def test_an_id_offers_its_job_alone(admin_client: Client) -> None:
-    job_id = str(uuid.uuid4())
-
-    assert addresses(admin_client, job_id.upper()) == [job_url(job_id)]
-
-
-@pytest.mark.parametrize("asked", ["", "b", "nothing has this name", "unknown_argument=1"])
-def test_a_text_that_means_nothing_yet_offers_nothing(asked: str, admin_client: Client) -> None:
-    assert offered(admin_client, asked) == []
-
-
-def test_few_are_offered(admin_client: Client) -> None:
-    assert len(offered(admin_client, "re")) == 8
 
 
 def test_nothing_is_offered_that_the_user_may_not_see(watcher: Client) -> None:
@@ -122,14 +107,3 @@ def test_a_text_costs_few_queries_and_without_a_database_names_are_offered(
 
 def _broken(text: str) -> Iterator[suggesting_rows.FoundValue]:
     raise OperationalError("the database is locked")
-
-
-@pytest.mark.sqlite
-def test_each_step_reads_along_an_index() -> None:
-    named = JobRow.objects.filter(owner__isnull=False, owner__gte="u")
-    owners = named.order_by("owner").values_list("owner", flat=True)
-    values = SearchValue.objects.filter(name=TAG, value__gt="4").order_by("value").values_list("value", flat=True)
-
-    for rows, index in ((owners, "history_owner"), (values, "history_value")):
-        plan = rows[:1].explain()
-        assert f"USING COVERING INDEX {index}" in plan and "TEMP B-TREE" not in plan, plan

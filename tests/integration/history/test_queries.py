@@ -10,8 +10,8 @@ from switchyard.broker.clock import datetime_of
 from switchyard.history import queries
 from switchyard.history.cursors import Cursor
 from switchyard.history.filters import Filter
-from switchyard.history.models import AttemptRow, JobRow, SearchValue
-from switchyard.history.queries import attempts, children, find, search
+from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.queries import search
 from switchyard.history.search_values import TAG
 from tests.integration.history.rows import BASE_MS, job_row
 
@@ -24,28 +24,6 @@ def iso(at: int) -> str:
 
 def ids(found: queries.HistoryPage) -> list[int]:
     return [row.pk for row in found.rows]
-
-
-def test_a_job_is_found_by_its_id() -> None:
-    row = job_row()
-
-    assert find(row.job_id) == row
-    assert find("0f8fad5b-d9cb-469f-a165-70867728950e") is None
-
-
-def test_attempts_are_in_order() -> None:
-    for generation, number in [(1, 1), (0, 2), (0, 1)]:
-        AttemptRow.objects.create(
-            job_id="j", generation=generation, attempt=number, state="retrying", lane="default", finished_at=BASE_MS
-        )
-
-    assert [(row.generation, row.attempt) for row in attempts("j")] == [(0, 1), (0, 2), (1, 1)]
-
-
-def test_children_are_found_by_their_parent() -> None:
-    first, second, _ = job_row(1, parent="p"), job_row(2, parent="p"), job_row(3)
-
-    assert children("p") == [second, first]
 
 
 @pytest.mark.parametrize(

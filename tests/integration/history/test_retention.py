@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from switchyard.history import retention
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
-from switchyard.history.retention import Retention, delete_oldest, most_rows
+from switchyard.history.retention import Retention, most_rows
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -86,10 +86,6 @@ def test_a_round_is_bounded_and_ends_when_its_process_leads_no_more(
     assert rounds.work(while_true=lambda: True) == 0, "not before a minute has passed"
     clock[0] = 61.0
     assert rounds.work(while_true=lambda: True) == 1
-
-
-def test_an_empty_history_is_left_alone() -> None:
-    assert delete_oldest(before_ms=BASE_MS) == 0
 
 
 def test_the_number_depends_on_the_database_unless_it_is_set(database: str, bounds: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from switchyard.history import sorted_search
 from switchyard.history.filters import Filter
 from switchyard.history.models import JobRow
-from switchyard.history.sorted_search import search_sorted, sort_of
+from switchyard.history.sorted_search import search_sorted
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -89,10 +89,3 @@ def test_of_many_jobs_the_newest_are_sorted_and_the_page_says_back_to_when(monke
     assert page.sorted_from == BASE_MS + 4
     assert walked(Filter(), "end", limit=2) == [slow, *rows]
     assert walked(Filter(actor="nobody"), "end") == []
-
-
-def test_an_order_and_a_place_that_are_none_are_refused() -> None:
-    with pytest.raises(ValueError, match="sort: '-size' is no order of jobs; there are -run, run"):
-        sort_of("-size")
-    with pytest.raises(ValueError, match="no place in a sorted list; begin with its first page"):
-        search_sorted(Filter(), "run", after="1-2", limit=5)

@@ -197,15 +197,6 @@ def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWrit
     assert (JobRow.objects.count(), AttemptRow.objects.count(), SearchValue.objects.count()) == (5, 5, 5)
 
 
-def test_every_family_is_read(put: Put, writer: HistoryWriter) -> None:
-    put(ended_job(1), queue="default")
-    put(ended_job(2), queue="webhook")
-
-    writer.step()
-
-    assert sorted(JobRow.objects.values_list("queue", flat=True)) == ["default", "webhook"]
-
-
 def test_rubbish_is_skipped_counted_and_logged(writer: HistoryWriter, valkey: redis.Redis) -> None:
     good = encode(ended_job(1))
     valkey.xadd(STREAM, {"n": 3, "rows": b"\x93" + good + b"\xc0" + b"\x92\xa1\xff\xa1b"})
@@ -271,16 +262,6 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
     found = {each.code: each for each in history.look()}
     assert "leads" in found and "1 row written, nothing waits" in found["leads"].seen
     writer.leadership.release()
-
-
-def test_a_writer_that_falls_behind_is_a_warning(
-    put: Put, writer: HistoryWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer.leadership.acquire_or_renew()
-    put(ended_job(1))
-    monkeypatch.setattr(history, "BEHIND_MS", 1)
-
-    wait_for(lambda: "behind" in {each.code for each in history.look() if each.severity == "warning"})
 
 
 class _Registry:

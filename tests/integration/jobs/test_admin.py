@@ -40,32 +40,6 @@ def cancel(job_id: str) -> str:
     return reverse("switchyard-job-cancel", args=[job_id])
 
 
-def test_a_job_is_found_by_its_id(job_id: str) -> None:
-    client = staff("view_job")
-
-    form = client.get(reverse(LOOK_UP))
-    found = client.get(reverse(LOOK_UP), {"id": f" {job_id.upper()} "}, follow=True)
-
-    assert form.status_code == 200
-    assert found.redirect_chain == [(story(job_id), 302)]
-    page = found.content.decode()
-    assert "probe_add" in page
-    assert "user:1" in page
-
-
-@pytest.mark.parametrize("asked", [UNKNOWN, "x", "<script>alert(1)</script>", "\0", "a" * 1000])
-def test_an_id_that_is_none_is_said_so(transactional_db: None, asked: str) -> None:
-    page = staff("view_job").get(reverse(LOOK_UP), {"id": asked})
-
-    assert page.status_code == 200
-    assert "No job has the id" in page.content.decode()
-    assert "<script>alert" not in page.content.decode()
-
-
-def test_the_story_of_an_unknown_job_is_404(transactional_db: None) -> None:
-    assert staff("view_job").get(story(UNKNOWN)).status_code == 404
-
-
 def test_a_failure_is_shown_escaped(transactional_db: None, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.fail, kwargs={"reason": "<img src=x onerror=alert(1)>"})
     with run_worker("default"):
@@ -76,18 +50,6 @@ def test_a_failure_is_shown_escaped(transactional_db: None, run_worker: RunWorke
     assert "PermanentFailure" in page
     assert "&lt;img src=x" in page
     assert "<img src=x" not in page
-
-
-def test_progress_and_result_are_shown(transactional_db: None, run_worker: RunWorker) -> None:
-    probe_actors.go_on.set()
-    job_id = submit(probe_actors.steps, kwargs={"total": 4})
-    with run_worker("default"):
-        wait_for(lambda: (job := find_job(job_id)) and job.ended)
-
-    page = staff("view_job").get(story(job_id)).content.decode()
-
-    assert "4 of 4, more" in page
-    assert "&quot;total&quot;: 4" in page
 
 
 def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
@@ -102,13 +64,6 @@ def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
     job = find_job(job_id)
     assert job is not None
     assert job.state == "cancelled"
-
-
-def test_cancelling_what_has_ended_is_said_so(job_id: str) -> None:
-    client = staff("view_job", "cancel_job")
-    client.post(cancel(job_id))
-
-    assert "has ended already" in client.post(cancel(job_id), follow=True).content.decode()
 
 
 def test_a_get_asks_and_cancels_nothing(job_id: str) -> None:

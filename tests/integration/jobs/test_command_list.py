@@ -11,7 +11,6 @@ from django.core.management import CommandError, call_command
 from switchyard.bulk.models import BulkAct
 from switchyard.jobs.queries import find_untracked
 from switchyard.jobs.services import submit
-from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 
@@ -37,22 +36,6 @@ def test_list_prints_what_waits_and_what_has_ended() -> None:
     assert "no job matches" in run("list", "--actor", "nobody")
 
 
-def test_list_says_when_no_ended_job_can_be_found_by_an_argument() -> None:
-    assert "note: no actor lists dataset in search=" in run("list", "--argument", "dataset=invoices")
-    assert "note" not in run("list", "--argument", "customer_id=42")
-
-
-def test_list_that_finds_nothing_says_which_name_this_code_does_not_have() -> None:
-    assert "note: this code has no queue defalt; did you mean default?" in run("list", "--queue", "defalt")
-    assert "note: this code has no actor probe_ad; did you mean probe_add?" in run("list", "--actor", "probe_ad")
-    assert "note" not in run("list", "--queue", "default")
-
-
-def test_list_without_a_broker_says_what_to_do() -> None:
-    with broker_without_server(), pytest.raises(CommandError, match=r"not complete: broker did not answer .*; check "):
-        run("list")
-
-
 def test_list_prints_json_page_by_page() -> None:
     job_row(), job_row()
 
@@ -65,17 +48,6 @@ def test_list_prints_json_page_by_page() -> None:
     assert "more: --after " in run("list", "--limit", "1")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "wrong"),
-    [(("list", "--state", "lost"), "is no state"), (("list", "--after", "x"), "is no place"),
-     (("cancel",), "write one job's ID"), (("cancel", "--filter", "actor"), "write NAME=VALUE"),
-     (("cancel", "--filter", "state=dead"), "have ended")],
-)  # fmt: skip
-def test_arguments_that_are_wrong_are_named(arguments: tuple[str, ...], wrong: str) -> None:
-    with pytest.raises(CommandError, match=wrong):
-        run(*arguments)
-
-
 def test_cancel_with_a_filter_starts_a_bulk_act() -> None:
     submit(probe_actors.add, kwargs={"a": 1, "b": 2})
 
@@ -83,10 +55,6 @@ def test_cancel_with_a_filter_starts_a_bulk_act() -> None:
 
     row = BulkAct.objects.get(pk=started["bulk_act"])
     assert (row.kind, row.filter, row.total, row.reason) == ("job.cancel", {"actor": "probe_add"}, 1, "wrong")
-
-
-def test_cancel_with_a_filter_that_matches_nothing_yet_says_so() -> None:
-    assert run("cancel", "--filter", "actor=probe_add").startswith("no job matches so far; bulk act ")
 
 
 def test_run_again_enqueues_a_new_job_with_changed_arguments() -> None:
@@ -100,7 +68,3 @@ def test_run_again_enqueues_a_new_job_with_changed_arguments() -> None:
         run("run-again", first, "--set", 'b="three"')
     with pytest.raises(CommandError, match="no JSON"):
         run("run-again", first, "--set", "b=three")
-
-
-def test_show_prints_a_job_of_the_history() -> None:
-    assert "state            succeeded" in run("show", job_row().job_id)

@@ -134,16 +134,6 @@ def test_a_job_that_ended_is_told_at_once(web: str, ada: User, headers: MakeHead
     assert {event["data"]["state"] for event in follower.events} == {"cancelled"}
 
 
-def test_times_in_events_are_iso_8601(web: str, ada: User, headers: MakeHeaders) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: follower.events)
-    request_cancel(job_id)
-    assert follower.ended()
-
-    assert follower.events[-1]["data"]["at"].endswith("Z")
-
-
 def test_a_silent_job_is_kept_alive_by_comments(
     web: str, ada: User, headers: MakeHeaders, short_heartbeat: None
 ) -> None:
@@ -173,19 +163,6 @@ def test_a_job_whose_events_are_gone_still_comes_to_its_end(
 
     assert follower.ended()
     assert follower.names()[-2:] == ["state", "end"]
-
-
-def test_a_record_that_expires_closes_the_stream(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, short_heartbeat: None
-) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: follower.events)
-
-    valkey.hdel(facilities().records.keys.queue("default").bodies, job_id)
-
-    assert follower.ended()
-    assert "end" not in follower.names()
 
 
 def test_a_stream_outlives_the_connection_to_the_broker(

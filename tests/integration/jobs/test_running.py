@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.jobs.running import holder_of, running_jobs
+from switchyard.jobs.running import running_jobs
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
@@ -46,12 +46,6 @@ def test_a_running_job_is_listed_with_what_is_known_of_it(job_id: str) -> None:
     assert running_jobs(queue="urgent") == running_jobs(actor="probe_add") == running_jobs(pool="mail") == []
 
 
-def test_a_message_that_waits_does_not_run(transactional_db: None) -> None:
-    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
-
-    assert running_jobs() == []
-
-
 def test_the_overview_shows_what_runs_to_who_may_see_jobs(job_id: str) -> None:
     overview = reverse("switchyard-operations")
 
@@ -62,11 +56,3 @@ def test_the_overview_shows_what_runs_to_who_may_see_jobs(job_id: str) -> None:
     assert job_id not in without
     assert job_id in reader and "total=3" not in reader and "Cancel…" not in reader
     assert "total=3" in operator and "1 of 3" in operator and "Cancel…" in operator
-
-
-def test_the_owner_of_a_lease_names_pool_host_and_child() -> None:
-    holder = holder_of("mail.web-1.example.org.4711.0a1b2c3d.2.7/retry")
-
-    assert (holder.member, holder.child) == ("mail:web-1.example.org:4711", 2)
-    assert holder.name == "mail on web-1.example.org, child 2"
-    assert holder_of("laptop-1/live").name == "laptop-1"

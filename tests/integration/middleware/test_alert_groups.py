@@ -6,43 +6,15 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-import dramatiq
-
-from switchyard.broker.interface import facilities
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
 from tests.chaos.fault_proxy import FaultProxy
-from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
-
-
-def test_a_hundred_dead_letters_of_one_cause_are_one_group(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard(max_retries=0))
-    alerts = facilities(broker).alerts
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def broken(number: int) -> None:
-        raise RuntimeError(f"number {number} is wrong")
-
-    @dramatiq.actor(broker=broker, queue_name="work", alert=False)
-    def silent() -> None:
-        raise RuntimeError("nobody cares")
-
-    with run_worker(broker=broker):
-        for number in range(100):
-            broken.send(number)
-        silent.send()
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 101)
-        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
-    groups = alerts.claim_due()
-
-    assert [(group.count, group.sample.actor) for group in groups] == [(100, "broken")]
-    assert "number" in groups[0].sample.detail
 
 
 def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey: Any, valkey_url: str) -> None:

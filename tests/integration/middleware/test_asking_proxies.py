@@ -84,10 +84,3 @@ def test_no_hook_writes_what_a_message_has_no_place_for(run_worker: RunWorker) -
     for number in range(30):
         setattr(message, f"more_{number}", number)
     assert attributes(message), "the look would not see it"
-
-
-def test_a_proxy_that_is_asked_is_noted(asked: list[str]) -> None:
-    proxy = MessageProxy(dramatiq.Message("default", "anything", (), {}, {}))
-
-    assert getattr(proxy, "outcome", None) is None
-    assert asked == ["outcome"]

@@ -93,17 +93,6 @@ def test_bytes_that_are_no_message_are_set_aside_and_block_nothing(
     broker.join("work", timeout=60_000)
 
 
-def test_an_id_without_a_body_is_set_aside(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-    broker.client.rpush(broker.families["work"].keys.waiting("live")[1], "nobody")
-
-    with run_worker(broker=broker):
-        wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 1)
-
-    entry = facilities(broker).transport.unreadable("work").items[0]
-    assert (entry.raw, entry.error) == (b"nobody", "an id without a body")
-
-
 def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard(max_retries=1))
     mended: list[int] = []

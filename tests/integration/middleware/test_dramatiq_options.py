@@ -50,21 +50,6 @@ def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(yard_broker
     assert facilities(broker).transport.stats("work").dead == 0
 
 
-def test_a_retry_of_a_message_that_is_too_old_expires(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", max_age=1_000, backoff=lambda retry: 1_100)
-    def broken() -> None:
-        runs.append(1)
-        raise RuntimeError("no")
-
-    with run_worker(broker=broker):
-        record = ended(broker, broken.send().message_id)
-
-    assert (record.state, record.attempts, runs) == ("expired", 1, [1])
-
-
 def test_a_dead_letter_that_a_person_requeues_is_not_too_old(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard())
     transport, runs = facilities(broker).transport, []
@@ -172,23 +157,6 @@ def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(
         record = ended(broker, job_id)
 
     assert (record.state, record.attempts, told, len(runs)) == ("succeeded", 2, [1], 2)
-
-
-def test_a_task_that_does_not_ask_ends_before_its_worker_does(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-    started, done = threading.Event(), threading.Event()
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def long() -> None:
-        started.set()
-        time.sleep(0.3)
-        done.set()
-
-    long.send()
-    with run_worker(broker=broker):
-        assert started.wait(30)
-
-    assert done.is_set()
 
 
 def test_a_running_message_says_how_often_it_was_retried(yard_broker: BuildBroker, run_worker: Any) -> None:

@@ -248,20 +248,6 @@ def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled
     assert record.state == "cancelled"
 
 
-def test_a_cancelled_job_that_is_due_in_days_stays_cancelled_until_then(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
-    records = facilities(broker).records
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def later() -> None: ...
-
-    job_id = later.send_with_options(delay=6 * 24 * 3_600_000).message_id
-    cancel(facilities(broker), job_id)
-
-    assert records.read(job_id).state == "cancelled"
-    assert facilities(broker).transport.find_message("work", job_id) is None, "it is taken out at once"
-
-
 def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
     yard_broker: BuildBroker, run_worker: Any
 ) -> None:

@@ -50,22 +50,6 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
     assert [fields[b"event"] for _, fields in events] == [b"state", b"progress", b"state", b"end"]
 
 
-@pytest.mark.parametrize("number", [0, -1, 2**53 + 1, 1_234_567_890_123_456_789, 2**64, -(10**30)])
-def test_a_result_that_is_a_number_is_kept_as_it_is(yard_broker: BuildBroker, run_worker: Any, number: int) -> None:
-    broker = yard_broker(small_yard())
-    records = facilities(broker).records
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def count() -> int:
-        return number
-
-    job_id = count.send().message_id
-    with run_worker(broker=broker):
-        wait_for(lambda: records.read(job_id).ended)
-
-    assert records.read(job_id).result == number
-
-
 @pytest.mark.parametrize("owner", [10**30, {"a": 1}, [2]])
 def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
     yard_broker: BuildBroker, run_worker: Any, owner: object
@@ -218,22 +202,6 @@ def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
     assert not runs
 
 
-def test_a_deferred_job_says_why_it_waits(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-    records = facilities(broker).records
-
-    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h")
-    def hourly() -> None: ...
-
-    with run_worker(broker=broker, threads=1):
-        hourly.send()
-        hourly_id = hourly.send().message_id
-        record = wait_for(lambda: _with_reason(records, hourly_id, "rate_limit"))
-
-    assert record.state == "scheduled"
-    assert record.next_attempt_at > time.time() * 1000 + 3_500_000
-
-
 def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(
     yard_broker: BuildBroker, run_worker: Any
 ) -> None:
@@ -357,25 +325,6 @@ def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, 
 
     assert runs == [1]
     assert records.read(job_id).state == "cancelled"
-
-
-def test_a_task_past_its_queues_soft_limit_is_interrupted_and_ends_dead_as_time_limit(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
-    broker = yard_broker(small_yard(max_retries=0, soft_limit_ms=300))
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def endless() -> None:
-        while True:
-            time.sleep(0.01)
-
-    with run_worker(broker=broker):
-        job_id = endless.send().message_id
-        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
-
-    assert endless.options["time_limit"] == 300
-    assert (letter.reason, letter.exception) == ("time_limit", "TimeLimitExceeded")
-    assert 300 <= letter.duration_ms < 15_000
 
 
 def _with_reason(records: Any, job_id: str, reason: str) -> Any:

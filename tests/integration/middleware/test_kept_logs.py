@@ -119,23 +119,6 @@ def test_lines_are_bounded_and_hide_secrets_and_hidden_arguments(yard_broker: Bu
     assert "4111" not in row.logs and "hunter2222" not in row.logs
 
 
-def test_a_share_and_failures_alone(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-
-    @dramatiq.actor(broker=broker, queue_name="work", history="failures")
-    def quiet() -> None: ...
-
-    assert run(broker, run_worker, quiet) == []
-
-
-@pytest.mark.parametrize("option", [{"history": "some"}, {"history": 1.5}, {"result_ttl": 0}, {"search": "customer"}])
-def test_an_option_that_cannot_be_used_is_refused(yard_broker: BuildBroker, option: dict[str, Any]) -> None:
-    broker = yard_broker(small_yard())
-
-    with pytest.raises(Exception, match=next(iter(option))):
-        dramatiq.actor(broker=broker, queue_name="work", actor_name="wrong", **option)(lambda: None)
-
-
 def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker, skipped = yard_broker(small_yard()), threading.Event()
     held: list[Any] = []

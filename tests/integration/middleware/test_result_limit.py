@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 import dramatiq
@@ -39,22 +38,3 @@ def test_a_result_over_the_limit_is_not_stored(
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
     assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000
-
-
-def test_a_date_as_result_is_not_stored_and_the_record_says_what_to_return(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any
-) -> None:
-    broker = yard_broker(small_yard())
-    records = facilities(broker).records
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def returns() -> dict[str, list[object]]:
-        return {"rows": [0, 1, 2, date(2030, 1, 1)]}
-
-    with run_worker(broker=broker):
-        sent = returns.send()
-        job = wait_for(lambda: (found := records.read(sent.message_id)) and found.ended and found)
-
-    assert (job.state, job.result, job.error["type"]) == ("succeeded", None, "UnencodableResult")
-    why = "the job succeeded, and its result is not stored: result['rows'][3] is a date, which JSON does not have; "
-    assert job.error["message"] == f"{why}return result['rows'][3].isoformat()"

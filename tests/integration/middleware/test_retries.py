@@ -119,38 +119,6 @@ def test_the_record_of_a_job_outlives_the_wait_for_its_retry(yard_broker: BuildB
     assert broker.client.pttl(broker.keys.queue("work").jobs) == -1, "a record of a job that lives does not expire"
 
 
-def test_a_hurried_yard_retries_sooner_by_its_speed_alone(yard_broker: BuildBroker, run_worker: Any) -> None:
-    yard = small_yard(max_retries=1, base_ms=3_600_000, cap_ms=3_600_000).hurried(36_000)
-    broker = yard_broker(yard)
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def broken() -> None:
-        raise RuntimeError("no")
-
-    with run_worker(broker=broker):
-        broken.send()
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-
-
-def test_an_actors_own_backoff_and_retries_go_before_the_policy(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
-    asked: list[int] = []
-
-    def backoff(retry: int) -> int:
-        asked.append(retry)
-        return 1
-
-    @dramatiq.actor(broker=broker, queue_name="work", max_retries=2, backoff=backoff)
-    def stubborn() -> None:
-        raise RuntimeError("no")
-
-    with run_worker(broker=broker):
-        stubborn.send()
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-
-    assert asked == [1, 2]
-
-
 @pytest.mark.parametrize(
     "broken",
     [lambda retry: 1 // 0, lambda retry: "soon", lambda retry: -5, lambda retry: float("nan"), lambda retry: 10**18],

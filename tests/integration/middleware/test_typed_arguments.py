@@ -12,7 +12,6 @@ import dramatiq
 import pytest
 from django.db import transaction
 from dramatiq import Message
-from dramatiq.middleware import CurrentMessage
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
@@ -125,15 +124,6 @@ def test_what_does_not_fit_is_refused_where_it_is_sent_and_nothing_was_sent(
     assert facilities(shop.broker).transport.stats("work").live.waiting == 0
 
 
-def test_an_actor_without_annotations_gets_json_as_before(shop: Shop, run_worker: Any) -> None:
-    shop.plain.send("2026-05-01", number="x")
-
-    with run_worker(broker=shop.broker):
-        wait_for(lambda: shop.got)
-
-    assert shop.got == [("2026-05-01", "x")]
-
-
 def test_a_message_that_cannot_be_converted_is_a_dead_letter_that_says_which_argument(
     shop: Shop, run_worker: Any
 ) -> None:
@@ -170,18 +160,3 @@ def test_a_unique_key_is_made_of_what_the_actor_gets(shop: Shop) -> None:
 
     assert second.message_id == first.message_id
     assert [type(key) for key in shop.keys] == [datetime.datetime] * 2
-
-
-def test_inside_the_actor_the_current_message_has_the_types(shop: Shop, run_worker: Any) -> None:
-    seen: list[Any] = []
-
-    @dramatiq.actor(broker=shop.broker, queue_name="work")
-    async def watch(day: datetime.date) -> None:
-        message = CurrentMessage.get_current_message()
-        seen.append((day, message and message.args))
-
-    watch.send(DAY)
-    with run_worker(broker=shop.broker):
-        wait_for(lambda: seen)
-
-    assert seen == [(DAY, (DAY,))]

@@ -61,10 +61,6 @@ def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
     assert check("--queue", "billing")[1].startswith("0 messages")
 
 
-def test_an_empty_backlog_is_fine(broker: RedisBroker) -> None:
-    assert check()[0] == 0
-
-
 def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
     broker: RedisBroker, valkey: redis.Redis
 ) -> None:
@@ -160,11 +156,6 @@ def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) ->
 
     for text in (told, shown.getvalue()):
         assert "\\x1b[2Jevil" in text and "\x1b" not in text
-
-
-def test_a_queue_that_nobody_knows_is_said(broker: RedisBroker) -> None:
-    with pytest.raises(CommandError, match="no queue nobody; there are urgent"):
-        check("--queue", "nobody")
 
 
 def everything(server: redis.Redis) -> dict[bytes, object]:

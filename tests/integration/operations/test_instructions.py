@@ -94,24 +94,6 @@ def test_all_supervisors_of_a_pool_are_quieted_together(
     assert set(rows) == {("worker.quiet", each.member, "deploy") for each in (supervisor, second)}
 
 
-def test_an_act_on_a_pool_counts_those_that_it_changes(
-    operator: Client, facilities: Facilities, supervisor: PoolReport
-) -> None:
-    facilities.pools.write(replace(supervisor, host="h2", pid=7, state="quieted"))
-    facilities.pools.write(replace(supervisor, host="h3", pid=8, state="draining"))
-
-    page = text_of(operator.get(PAGE))
-
-    assert "slow 3 supervisors Quiet 1… of pool slow Take work again: 1… of pool slow Stop 2… of pool slow" in page
-    assert "of pool slow" not in text_of(client_with("view_operations").get(PAGE))
-
-
-def test_a_pool_of_one_supervisor_has_its_acts_beside_it(operator: Client, supervisor: PoolReport) -> None:
-    page = text_of(operator.get(PAGE))
-
-    assert "1 supervisor " not in page and "1 by memory Quiet 1… of pool slow Stop 1… of pool slow" in page
-
-
 def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(
     operator: Client, facilities: Facilities, supervisor: PoolReport
 ) -> None:
@@ -182,13 +164,6 @@ def test_an_instruction_that_somebody_wrote_by_hand_stops_no_supervisor(
     valkey.set(Keys().pool_instruction(supervisor.member), written)
 
     assert facilities.pools.write(supervisor).instruction is None
-
-
-@pytest.mark.usefixtures("broker_away")
-def test_the_page_says_that_the_broker_is_away(operator: Client) -> None:
-    page = operator.get(QUIET, {"pool": "slow"})
-
-    assert page.status_code == 503 and "Unknown while the broker is unavailable" in text_of(page)
 
 
 def test_command_says_who_has_not_obeyed(

@@ -12,16 +12,11 @@ from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.alerts.models import Alert
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.ended_jobs import EndedJob
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.dead_letters import projection
-from switchyard.operations.diagnosis import diagnose
-from switchyard.operations.findings import actors
-from switchyard.operations.findings.facts import YardFacts
-from switchyard.operations.queries import YardState
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 
@@ -59,32 +54,6 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-def test_page_is_complete_without_javascript(watcher: Client, slow_pool: PoolReport) -> None:
-    page = watcher.get(PAGE).content.decode()
-
-    text = text_of(page[page.index('id="sy-live"') :])
-    assert "urgent start in 80 ms" in text
-    slow = "slow start in 5 min 12 retries over 1 h 42 min to 3 h 26 min none waiting 1 of 2 busy 0 retrying 0 dead"
-    assert re.search(rf"{slow} (–|[\d.]+ /min) Quiet", text)
-    assert "webhook-retry 5 retries over 3 h 47 min to 7 h 36 min" in text
-    assert f"retries works {len(settings.SWITCHYARD.topology.queues) - len(OWN_LANES)} sidings" in text
-    assert "slow processes, niced 2 × 1 1 of 2 302 MB" in text and "1 by memory" in text
-    assert "<caption" in page and 'scope="row"' in page
-
-
-def test_live_part_has_nothing_inline(watcher: Client, slow_pool: PoolReport) -> None:
-    Alert.objects.create(
-        fingerprint="f", kind="dead_letter", title=EVIL, severity="critical", sample=EVIL, count=3,
-        first_at="2026-11-20T00:00Z", last_at="2026-11-20T00:00Z",
-    )  # fmt: skip
-    projection.project_or_log(letter(exception=EVIL, actor=EVIL))
-
-    seen = Seen(watcher.get(LIVE).content.decode())
-
-    assert seen.inline == []
-    assert {"script", "style", "iframe"}.isdisjoint(seen.tags)
-
-
 def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilities: Facilities) -> None:
     @dramatiq.actor(actor_name="stuck", queue_name="images")
     def stuck() -> None:
@@ -96,18 +65,6 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
     text = text_of(watcher.get(LIVE).content.decode())
 
     assert "images starts nothing, because no pool serves it: no supervisor of it reports; 1 job waits." in text
-
-
-def test_recent_failures_lead_to_their_letters(watcher: Client, facilities: Facilities) -> None:
-    for _ in range(3):
-        projection.project_or_log(letter(queue="slow", fingerprint="beef"))
-
-    facts = YardFacts(YardState((), {}, scheduler_up=True), ())
-    verdict = diagnose(facts, actors.look(), 3)
-
-    assert verdict.sentence == "3 jobs of fail_always gave up in the last 10 min with KeyError."
-    assert verdict.href == f"{reverse('switchyard-letters')}?fingerprint=beef"
-    assert watcher.get(LIVE).status_code == 200
 
 
 def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_away: None) -> None:
@@ -144,15 +101,6 @@ def test_database_that_is_away_leaves_the_queues(
 
     assert found.alerts is None
     assert len(found.rows) == ROWS
-
-
-def test_a_login_without_an_aim_leads_to_the_room(client: Client) -> None:
-    User.objects.create_superuser("ada", password="a-long-password")
-
-    answer = client.post(reverse("admin:login"), {"username": "ada", "password": "a-long-password"})
-
-    assert answer.status_code == 302
-    assert answer.headers["Location"] == PAGE
 
 
 def test_page_needs_its_right(db: None) -> None:

@@ -61,23 +61,11 @@ def test_healthy_server_takes_work_and_is_left_as_it_was(facilities: Facilities,
     assert valkey.dbsize() == before
 
 
-def test_replica_is_told_by_its_name(facilities: Facilities, replica: None) -> None:
-    assert "replica" in asked(facilities).refusal
-
-
 def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
     answer = Client().get("/readyz")
 
     assert answer.status_code == 503
     assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "accepts no work: its memory is full"}
-
-
-def test_command_tells_of_a_full_broker_beside_the_queues(full: None) -> None:
-    out, err = io.StringIO(), io.StringIO()
-    call_command("switchyard", "queues", stdout=out, stderr=err)
-
-    assert "urgent" in out.getvalue()
-    assert "accepts no work: its memory is full" in err.getvalue() and "CONFIG SET maxmemory" in err.getvalue()
 
 
 def test_broker_that_would_drop_work_is_not_ready_and_says_why(evicting: None) -> None:
@@ -113,13 +101,6 @@ def test_command_shows_what_is_wrong_and_what_to_do(
     assert ended.value.code == 1
     assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
     assert "CONFIG SET maxmemory-policy noeviction" in out.getvalue()
-
-
-def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:
-    out = io.StringIO()
-    call_command("switchyard", "broker", stdout=out)
-
-    assert out.getvalue() == "broker: nothing is wrong with its server\n"
 
 
 def broker_command(url: str, *arguments: str) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.test import Client
 
 from switchyard.broker.interface import Facilities
@@ -59,22 +59,3 @@ def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytes
     code, shown = status()
 
     assert code == 2 and shown.startswith("Database locked  The database is locked, by pid 4711.")
-
-
-def test_an_absent_broker_is_said_with_exit_2(broker_away: None) -> None:
-    code, shown = status()
-
-    assert code == 2 and shown.startswith("Broker away  No job can be sent or seen from here")
-    assert "Unknown" in shown and "manage.py switchyard broker" in shown
-    assert json.loads(status("--json")[1])["running"] is None
-
-
-def test_one_frame_has_no_colours_where_no_terminal_is(facilities: Facilities) -> None:
-    assert "\x1b" not in status()[1]
-    assert max(map(len, status()[1].splitlines())) <= 120
-
-
-def test_an_interval_out_of_bounds_is_refused() -> None:
-    for wrong in ("0", "-1", "nan", "1e9"):
-        with pytest.raises(CommandError, match=r"choose 0\.5 to 3600 s"):
-            call_command("switchyard", "status", "--interval", wrong)

@@ -44,15 +44,6 @@ def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool:
     assert "Show stacks" in page
 
 
-def test_page_fetches_the_part_that_changes(looker: Client, slow_pool: PoolReport) -> None:
-    page, part = looker.get(PAGE).content.decode(), looker.get(f"{PAGE}live/").content.decode()
-
-    assert f'id="sy-room" data-live="{PAGE}live/"' in page and "switchyard_operations/room.js" in page
-    assert part.strip().startswith('<div class="sy-stack" data-verdict="1 supervisor reports">')
-    assert "slow</code> on h, pid 1" in part
-    assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)
-
-
 def test_page_names_what_each_supervisor_runs_since_when(
     slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,10 +60,6 @@ def test_page_names_what_each_supervisor_runs_since_when(
     assert re.search(r"runs render_report for [\d.]+ s \( 11112222 \)", text)
     assert re.search(r"render_report .* [\d.]+ s since [\d:]+ UTC .* 11112222", text)
     assert "render_report" not in client_with("view_operations").get(PAGE).content.decode()
-
-
-def test_button_is_not_there_for_who_may_not(watcher: Client, slow_pool: PoolReport) -> None:
-    assert "Show stacks" not in watcher.get(PAGE).content.decode()
 
 
 def test_stacks_are_refused_to_staff_without_the_right(watcher: Client, slow_pool: PoolReport) -> None:
@@ -118,14 +105,6 @@ def test_request_that_somebody_wrote_by_hand_stops_no_supervisor(
     assert facilities.pools.write(slow_pool).stacks == ""
 
 
-def test_name_of_a_supervisor_that_is_no_text_hides_no_other(
-    facilities: Facilities, slow_pool: PoolReport, valkey: redis.Redis
-) -> None:
-    valkey.sadd(Keys().pool_reports(), b"\xff\xfe")
-
-    assert slow_pool.member in {report.member for report in facilities.pools.read_all()}
-
-
 def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
     page = looker.get(
         reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
@@ -133,12 +112,3 @@ def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: Po
 
     assert "No answer." in page
     assert 'http-equiv="refresh"' not in page
-
-
-def test_supervisor_that_does_not_report_is_not_asked(looker: Client, slow_pool: PoolReport) -> None:
-    assert looker.post(reverse("switchyard-operations-ask-for-stacks", args=["slow:elsewhere:1"])).status_code == 404
-
-
-@pytest.mark.usefixtures("broker_away")
-def test_page_says_that_the_broker_is_away(looker: Client) -> None:
-    assert re.search("Unknown while the broker is unavailable", looker.get(PAGE).content.decode())

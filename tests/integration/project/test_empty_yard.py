@@ -18,13 +18,7 @@ PRODUCTS = ("shop", "mail", "reports", "images", "webhooks", "billing", "exports
 COPIED = ("apps", "devtools", "middleware", "project", "switchyard", "tests", "manage.py", "pyproject.toml")
 NAMED = re.compile(rf"\bapps\.({'|'.join(PRODUCTS)})\b")
 # Tests that run in the copy: they cover requests, tokens, jobs and workers within seconds.
-PLATFORM_TESTS = (
-    "tests/unit/api/test_admin.py",
-    "tests/unit/api/test_idempotency.py",
-    "tests/unit/jobs/test_presentation.py",
-    "tests/integration/jobs/test_api.py",
-    "tests/integration/jobs/test_services.py",
-)
+PLATFORM_TESTS = ("tests/unit/api/test_tokens.py", "tests/integration/jobs/test_api.py")
 START = """
 from django.test import Client
 from project.asgi import application

@@ -13,7 +13,6 @@ from django.test import Client
 from django.urls import path
 
 import project.urls
-from switchyard.frame.theme import THEME_COOKIE
 from switchyard.jobs.request_origin import HEADER
 from tests.integration.operations.test_overview import text_of
 
@@ -84,12 +83,6 @@ def test_the_id_of_a_failed_request_is_logged(failing: Client, caplog: pytest.Lo
     assert found is not None and found[1] == answer[HEADER]
     lines = [record.getMessage() for record in caplog.records if "a page was not shown" in record.getMessage()]
     assert len(lines) == 1 and found[1] in lines[0] and "ZeroDivisionError" in lines[0]
-
-
-def test_an_error_keeps_the_chosen_colours(failing: Client) -> None:
-    failing.cookies[THEME_COOKIE] = "dark"
-
-    assert 'data-theme="dark"' in failing.get("/fails/").content.decode()
 
 
 def test_an_error_of_the_api_is_a_problem_document(failing: Client) -> None:

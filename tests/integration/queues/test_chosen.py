@@ -11,9 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
-from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities
-from switchyard.queues import services
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = reverse("switchyard-queues")
@@ -64,30 +62,3 @@ def test_without_a_reason_or_with_a_wrong_end_nothing_is_paused(
     assert page.status_code == 422 and why in text_of(page)
     assert page.content.decode().count('type="hidden" name="queue"') == 2, "the queues stay chosen"
     assert rows() == []
-
-
-def test_a_broker_that_breaks_off_says_how_many_were_reached(
-    operator: Client, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pause, calls = services.pause, []
-
-    def breaks_off(queue: str, **given: Any) -> bool:
-        calls.append(queue)
-        if len(calls) > 1:
-            raise BrokerUnavailable("queue_pause", "timed out")
-        return pause(queue, **given)
-
-    monkeypatch.setattr(services, "pause", breaks_off)
-
-    told = text_of(operator.post(PAUSE, {"queue": ["urgent", "default"], "reason": "x"}, follow=True))
-
-    assert "1 queue is paused: nothing starts, running jobs continue. Then it ended:" in told
-    assert "The others are as they were." in told
-
-
-def test_nothing_chosen_and_nothing_to_resume_are_said(
-    operator: Client, watcher: Client, facilities: Facilities
-) -> None:
-    assert "No queue was chosen" in text_of(operator.get(PAUSE))
-    assert "None of the chosen queues is paused" in text_of(operator.get(RESUME, {"queue": "default"}))
-    assert "Pause chosen" not in text_of(watcher.get(LIST))

@@ -75,21 +75,6 @@ def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker:
     assert sorted(ran, key=int) == [str(number) for number in range(450)]
 
 
-def test_acts_are_told_as_json_before_and_after_the_acts_name(actors: Any) -> None:
-    moves, _, _ = actors
-    moves.send("goes")
-
-    assert json.loads(run("pause", "default", "--json")) == {"queue": "default", "paused": True, "changed": True}
-    assert json.loads(run("--json", "pause", "default")) == {"queue": "default", "paused": True, "changed": False}
-    assert json.loads(run("resume", "default", "--json")) == {"queue": "default", "paused": False, "changed": True}
-    assert json.loads(run("relocate", "moves", "--from", "default", "--to", "slow", "--json")) == {
-        "actor": "moves",
-        "from": "default",
-        "to": "slow",
-        "moved": {"live": 1, "retry": 0},
-    }
-
-
 def test_several_queues_are_paused_and_resumed_by_one_command() -> None:
     told = run("pause", "slow", "default", "slow", "--reason", "disk is full", "--until", "2h")
     paused = {queue["queue"]: queue["pause"] for queue in json.loads(run("--json")) if queue["paused"]}
@@ -107,12 +92,6 @@ def test_an_unknown_queue_among_several_is_refused_before_any_is_paused() -> Non
         run("pause", "default", "slwo")
 
     assert not any(queue["paused"] for queue in json.loads(run("--json")))
-
-
-def test_an_actor_of_which_nothing_waits_is_not_said_to_have_moved(actors: Any) -> None:
-    said = run("relocate", "moevs", "--from", "default", "--to", "slow")
-
-    assert "moevs: nothing of it waited in default; did you mean moves?" in said
 
 
 def test_a_message_that_came_back_is_not_taken_for_finished(actors: Any, run_worker: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -58,23 +57,6 @@ def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> N
     assert "Nobody: nothing runs in them." in text
 
 
-def test_holders_are_counted_by_actor(watcher: Client, facilities: Facilities, run_worker: Any) -> None:
-    go_on = threading.Event()
-
-    @dramatiq.actor(actor_name="holds_a_slot", queue_name="default")
-    def holds_a_slot() -> None:
-        go_on.wait(60)
-
-    holds_a_slot.send(), holds_a_slot.send()
-    try:
-        with run_worker("default"):
-            wait_for(lambda: "holds_a_slot 2 " in text_of(watcher.get(PAGE)))
-            go_on.set()
-    finally:
-        go_on.set()
-        del dramatiq.get_broker().actors["holds_a_slot"]
-
-
 def test_the_page_says_what_is_held_for_later_and_why(operator: Client, facilities: Facilities) -> None:
     @dramatiq.actor(actor_name="held_here", queue_name="default", rate_limit="10/m")
     def held_here() -> None:
@@ -96,21 +78,6 @@ def test_the_page_says_what_is_held_for_later_and_why(operator: Client, faciliti
         r"Held for later : 2 of held_here \(rate limit, 10/m\), the first due in [\w ]+ s, and others\.", text
     ), text
     assert re.search(r"held_here rate limit, 10/m 2 in [\w. ]+ s held_here delay 1 in \d+ min", text), text
-
-
-def test_held_jobs_lead_to_their_list(superuser: Client, facilities: Facilities) -> None:
-    @dramatiq.actor(actor_name="held_here", queue_name="default")
-    def held_here() -> None:
-        raise AssertionError("nothing runs here")
-
-    try:
-        held_here.send_with_options(delay=600_000)
-    finally:
-        del dramatiq.get_broker().actors["held_here"]
-
-    link = f"{reverse('switchyard-jobs')}?state=scheduled&amp;queue=default"
-    for page in (PAGE, reverse("switchyard-operations")):
-        wait_for(lambda page=page: link in superuser.get(page).content.decode())
 
 
 def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities: Facilities) -> None:
@@ -167,14 +134,6 @@ def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(
     assert "<html" not in part and f'href="{PAUSE}"' in part
     assert "?state=queued&amp;queue=default" in superuser.get(LIST).content.decode()
     assert PAUSE not in watcher.get(LIST).content.decode()
-
-
-def test_an_end_that_is_no_time_is_refused_with_what_to_write(operator: Client, facilities: Facilities) -> None:
-    answer = operator.post(PAUSE, {"until": "soon", "reason": "why"})
-
-    assert answer.status_code == 422
-    assert "write a span" in text_of(answer) and 'value="soon"' in answer.content.decode()
-    assert not AuditEntry.objects.exists()
 
 
 def test_a_queue_that_is_not_declared_is_not_found(operator: Client, facilities: Facilities) -> None:

@@ -98,9 +98,3 @@ def test_an_end_that_is_over_or_no_time_is_refused(facilities: Facilities, text:
         run("pause", "default", "--until", text)
 
     assert pause_of_default()["paused"] is False
-
-
-def test_text_that_cannot_be_read_is_a_pause_without_facts(valkey: redis.Redis, facilities: Facilities) -> None:
-    valkey.set(KEY, b"\xff{")
-
-    assert pause_of_default()["paused"] is True

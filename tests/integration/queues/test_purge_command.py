@@ -78,10 +78,6 @@ def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> 
     assert family.calls.client.hlen(family.keys.bodies) == 6
 
 
-def test_an_empty_queue_is_said_to_be_empty(facilities: Facilities) -> None:
-    assert run("purge", "slow", "--yes") == {"queue": "slow", "purged": 0, "purge": None, "undo_until": None}
-
-
 def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facilities: Facilities) -> None:
     @dramatiq.actor(actor_name="is_purged", queue_name="default")
     def is_purged() -> None:

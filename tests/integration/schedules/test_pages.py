@@ -67,10 +67,6 @@ def test_the_list_shows_every_schedule_with_its_last_ticks(operator, sweep):
     assert "No scheduler leads" in page and "manage.py switchyard runscheduler" in page
 
 
-def test_a_schedule_that_had_no_tick_says_so(operator):
-    assert "no tick yet" in operator.get(LIST).content.decode()
-
-
 def test_run_now_answers_at_once_with_a_link_to_the_job(operator, sweep, facilities):
     answer = operator.post(address("-run"), follow=True)
 

@@ -11,7 +11,7 @@ from periodiq import cron
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
-from switchyard.schedules import history, pauses, queries, services
+from switchyard.schedules import history, pauses, services
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from tests.integration.schedules.conftest import START
 
@@ -135,19 +135,6 @@ def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facil
     assert facilities.transport.stats("billing").live.waiting == 0
     entries = [(entry.act, entry.who, entry.reason, entry.count) for entry in AuditEntry.objects.order_by("id")]
     assert entries[:2] == [("schedule.pause", "a.lind", "month end", 1), ("schedule.resume", "a.lind", "", 1)]
-
-
-def test_a_pause_can_be_changed_and_keeps_its_count(db, every_minute):
-    pauses.pause(every_minute, who=WHO, reason="first")
-    began = ScheduleState.objects.get().paused_at
-    ScheduleState.objects.update(missed=3, since=timezone.now())
-    until = timezone.now() + datetime.timedelta(hours=2)
-
-    pauses.pause(every_minute, who=Who("b.berg", "command"), reason="second", until=until)
-
-    (row,) = [row for row in queries.overview(timezone.now()) if row.name == every_minute]
-    assert (row.paused_at, row.missed, row.paused_by, row.paused_reason) == (began, 3, "b.berg", "second")
-    assert row.paused_until == until and row.next_tick is not None and row.next_tick >= until - MINUTE
 
 
 def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute, facilities):

@@ -15,7 +15,6 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from django_tasks import default_task_backend, task, task_backends
-from django_tasks.backends.dummy import DummyBackend
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
 from django_tasks.signals import task_enqueued, task_finished, task_started
 
@@ -37,12 +36,6 @@ def finish(result: Any, run_worker: RunWorker) -> Any:
     with run_worker(*LANES, broker=dramatiq.get_broker()):
         wait_for(lambda: result.refresh() or result.is_finished)
     return result
-
-
-def test_the_backend_is_the_one_that_the_settings_name(host_tasks: ModuleType) -> None:
-    assert isinstance(task_backends["default"], SwitchyardBackend)
-    flags = ("supports_defer", "supports_async_task", "supports_get_result", "supports_priority")
-    assert [getattr(default_task_backend, flag) for flag in flags] == [True] * 4
 
 
 def test_an_enqueued_task_is_ready_and_its_result_is_found(host_tasks: ModuleType) -> None:
@@ -108,12 +101,6 @@ def test_a_task_may_take_its_context(host_tasks: ModuleType, run_worker: RunWork
     assert about["has_id"] and about["has_start"] and about["workers"] == 1
 
 
-def test_a_task_is_called_without_a_worker(host_tasks: ModuleType) -> None:
-    assert host_tasks.add.call(1, 2) == host_tasks.sleep_and_add.call(1, 2) == 3
-    assert async_to_sync(host_tasks.add.acall)(1, 2) == async_to_sync(host_tasks.sleep_and_add.acall)(1, 2) == 3
-    assert host_tasks.add.name == "add"
-
-
 def test_a_task_runs_at_its_time_and_not_before(host_tasks: ModuleType, run_worker: RunWorker) -> None:
     at = datetime.now(UTC) + timedelta(seconds=1)
 
@@ -131,11 +118,6 @@ def test_a_task_runs_at_its_time_and_not_before(host_tasks: ModuleType, run_work
         host_tasks.add.using(run_after=datetime(2030, 1, 1))  # noqa: DTZ001
 
 
-def test_an_unknown_queue_is_refused_with_those_that_there_are(host_tasks: ModuleType) -> None:
-    with pytest.raises(InvalidTaskError, match=r"'elsewhere' is not valid.*has again, default, greenlets, threads"):
-        host_tasks.add.using(queue_name="elsewhere")
-
-
 def test_a_task_goes_to_its_queue_with_its_priority(host_tasks: ModuleType) -> None:
     result = host_tasks.add.using(queue_name="threads", priority=20).enqueue(1)
 
@@ -145,35 +127,10 @@ def test_a_task_goes_to_its_queue_with_its_priority(host_tasks: ModuleType) -> N
     assert (record.queue, record.actor) == ("threads", f"{host_tasks.__name__}.add")
 
 
-@pytest.mark.parametrize("priority", [-101, 101, 0.5])
-def test_a_priority_out_of_range_is_refused(host_tasks: ModuleType, priority: float) -> None:
-    with pytest.raises(InvalidTaskError, match="whole number between -100 and 100"):
-        host_tasks.add.using(priority=priority)
-
-
-def test_functions_that_cannot_be_tasks_are_refused_as_everywhere(host_tasks: ModuleType) -> None:
-    with pytest.raises(InvalidTaskError, match="must be defined at a module level"):
-        task(_make())
-    with pytest.raises(InvalidTaskError, match="does not have a first argument of 'context'"):
-        task(takes_context=True)(host_tasks.add.func)
-
-
 def _make() -> Any:
     def inner() -> None: ...
 
     return inner
-
-
-@pytest.mark.parametrize("value", [object(), {1, 2}, datetime.now(UTC), uuid.uuid4(), b"\xff"])
-def test_an_argument_that_is_no_json_is_refused_with_the_same_error(host_tasks: ModuleType, value: Any) -> None:
-    dummy = DummyBackend("default", {})
-    with pytest.raises((TypeError, ValueError)) as there:
-        dummy.enqueue(host_tasks.echo, (value,), {})
-
-    with pytest.raises(there.type) as here:
-        host_tasks.echo.enqueue(value)
-
-    assert str(here.value) == str(there.value)
 
 
 def test_arguments_that_do_not_fit_are_refused_when_they_are_sent(host_tasks: ModuleType) -> None:
@@ -270,13 +227,6 @@ def test_an_actor_beside_a_task(host_tasks: ModuleType, run_worker: RunWorker, t
         wait_for(lambda: ran == ["actor"])
     with pytest.raises(TaskResultDoesNotExist):
         default_task_backend.get_result(message.message_id)
-
-
-def test_a_task_of_a_second_backend(host_tasks: ModuleType, run_worker: RunWorker) -> None:
-    result = finish(host_tasks.add.using(backend="other").enqueue(5), run_worker)
-
-    assert (result.backend, result.task.backend, result.return_value) == ("other", "other", 6)
-    assert default_task_backend.get_result(result.id).backend == "other"
 
 
 def test_a_cancelled_task_has_failed(host_tasks: ModuleType, run_worker: RunWorker) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import TestCase as PlainTestCase
 
 import dramatiq
 import pytest
@@ -120,14 +119,6 @@ class RealCommits(TransactionTestCase):
         run_enqueued()
 
         assert groups() == {"real"}
-
-
-class Function(PlainTestCase):
-    """The decorator on one test."""
-
-    @in_memory()
-    def test_a_single_test_is_decorated(self) -> None:
-        assert_nothing_enqueued()
 
 
 @pytest.mark.django_db

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +70,6 @@ def test_the_one_that_cannot_is_named_and_no_other() -> None:
     assert text.startswith("not safe to repeat, 1 of 3 actors: planted\n  planted('charge') in 'default'\n")
     assert "run again after a crash at its end, it added to auth_group: 1 row" in text
     assert "delivered once more after that, it added to auth_group: 1 row" in text
-
-
-def test_without_media_root_the_folder_of_the_project_is_no_storage(
-    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.MEDIA_ROOT = ""
-    monkeypatch.chdir(tmp_path)
-    lines = itertools.count()
-    with socket.socket(socket.AF_UNIX) as broker:
-        broker.bind("valkey.sock")
-        actor("logs", lambda: Path("pools.log").write_text(str(next(lines))) * 0).send()
-
-        assert redelivered() == ["logs"]
 
 
 def mails() -> None:
@@ -180,23 +166,6 @@ def test_columns_and_keys_of_results_are_left_out_on_request() -> None:
     actor("second", work).send()
     with pytest.raises(NotRepeatable, match="returned unchanged=True, before unchanged=False"):
         redelivered(ignore=["name"])
-
-
-@pytest.mark.parametrize(
-    ("ignore", "kind", "words"),
-    [
-        ("last_login", TypeError, r"ignore is a text; write ignore=\['last_login'\]"),
-        (["last_logn"], ValueError, "no table has a column 'last_logn'; did you mean '.*last_login'"),
-        (["auth_group.nam"], ValueError, "no table has a column 'auth_group.nam'; did you mean 'auth_group.name'"),
-        (["§"], ValueError, "write column, table.column or result.key"),
-    ],
-)
-def test_what_cannot_be_left_out_is_refused_before_anything_runs(ignore: Any, kind: Any, words: str) -> None:
-    actor("good", lambda: None).send()
-
-    with pytest.raises(kind, match=words):
-        redelivered(ignore=ignore)
-    assert len(enqueued()) == 1
 
 
 def test_what_the_first_run_raises_is_raised() -> None:

@@ -7,13 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dramatiq
 import pytest
-from django.utils.functional import SimpleLazyObject
-from dramatiq.message import Message
 
 from project.config import BASE_DIR
-from switchyard.send_warnings import SendsInTesting, SentInTesting, running_test
 from tests.environment import SERVER
 
 ACTOR = """
@@ -95,15 +91,6 @@ def test_pytest_shows_one_warning_for_each_test_that_forgot_it(folder: Path) -> 
     assert REMEDY in output
 
 
-def test_the_warning_is_filtered_by_its_category(folder: Path) -> None:
-    category = "switchyard.send_warnings.SentInTesting"
-
-    assert "6 passed in" in pytest_in(folder, "-W", f"ignore::{category}", "test_hello.py")
-    refused = pytest_in(folder, "-W", f"error::{category}", "test_hello.py")
-    assert "2 failed, 4 passed" in refused
-    assert "SentInTesting: actor hello" in refused
-
-
 def test_a_broker_that_is_away_does_not_hide_it(folder: Path) -> None:
     output = pytest_in(folder, "-k", "test_forgotten", "test_hello.py", url="redis://127.0.0.1:9/0")
 
@@ -115,24 +102,3 @@ def test_djangos_runner_shows_it_as_well(folder: Path) -> None:
 
     assert "Ran 2 tests" in output
     assert output.count("SentInTesting: actor hello: the test test_hello.Forgotten.test_in_a_class sent it to the") == 1
-
-
-def test_each_actor_is_told_once_for_each_test() -> None:
-    middleware, broker = SendsInTesting(), dramatiq.get_broker()
-
-    with pytest.warns(SentInTesting) as told:
-        for name in ("hello", "bye", "hello"):
-            middleware.before_enqueue(broker, Message("default", name, (), {}, {}), None)
-
-    assert [str(one.message).split()[1] for one in told] == ["hello:", "bye:"]
-
-
-def test_an_object_that_sends_while_it_is_made_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # as in a run of Django's own
-    made: list[str] = []
-
-    def make() -> str:
-        made.append("made")
-        return running_test() if len(made) < 3 else ""
-
-    assert str(SimpleLazyObject(make)) == "" and made == ["made"]

@@ -158,6 +158,68 @@ def test_project_without_ninja_works(least: Environment, broker_url: str, tmp_pa
     assert [line for line in lines if " 200 " not in line or not line.endswith("False")] == []
 
 
+BARE_SETTINGS = """
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", *switchyard.apps(), "news"]
+MIDDLEWARE = []
+"""
+BARE = {
+    "news/__init__.py": "",
+    "news/actors.py": """
+import dramatiq
+
+@dramatiq.actor(max_retries=0)
+def add(name):
+    if name == "bad":
+        raise ValueError(name)
+""",
+    "host_urls.py": """
+from django.urls import include, path
+
+urlpatterns = [path("", include("switchyard.urls"))]
+""",
+}
+BARE_PAGES = """
+import os
+import django
+os.environ["DJANGO_SETTINGS_MODULE"] = "host_settings"
+django.setup()
+from django.test import Client
+
+for address in ("/metrics", "/healthz", "/readyz", "/admin/operations/", "/api/v1/status"):
+    response = Client().get(address, REMOTE_ADDR="127.0.0.1")
+    print(address, response.status_code, b'switchyard_dead_letters{queue="default"} 1.0' in response.content)
+"""
+
+
+def test_project_without_room_and_api_works_and_is_measured(
+    least: Environment, broker_url: str, tmp_path: Path
+) -> None:
+    host = write_host(tmp_path, last=BARE_SETTINGS)
+    for name, text in BARE.items():
+        (host / name).parent.mkdir(exist_ok=True)
+        (host / name).write_text(text)
+    variables = {"SWITCHYARD_BROKER_URL": f"{broker_url}?db=1", "DJANGO_SETTINGS_MODULE": "host_settings"}
+
+    def manage(*arguments: str) -> str:
+        return least.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
+
+    assert "System check identified no issues" in manage("check")
+    manage("migrate")
+    manage("shell", "-c", "from news.actors import add; add.send('good'); add.send('bad')")
+    with _pools(least, host, variables) as pools:
+        wait_for(lambda: "ValueError: bad" in manage("switchyard", "deadletters", "list"), timeout_s=120)
+        wait_for(lambda: "succeeded" in manage("switchyard", "jobs", "list"), timeout_s=120)
+        pages = least.run("-c", BARE_PAGES, cwd=host, **variables)
+    assert pools.returncode == 0
+    assert [line for line in pages.splitlines() if line.startswith("/")] == [
+        "/metrics 200 True",
+        "/healthz 200 False",
+        "/readyz 200 False",
+        "/admin/operations/ 404 False",
+        "/api/v1/status 404 False",
+    ]
+
+
 TESTED_APP = {
     "news/__init__.py": "",
     "news/actors.py": """

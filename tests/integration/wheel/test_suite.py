@@ -16,7 +16,8 @@ from tests.integration.wheel.environments import Environment
 from tests.integration.wheel.hosts import write_host
 from tests.integration.wheel.suite import copy_suite
 
-pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
+# The wheel has this repository's files (`test_package`), whose suites every run has: here as they are installed.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PYTEST_INI = """
 [pytest]

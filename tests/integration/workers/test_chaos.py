@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 import signal
 
-import pytest
-from django.core.management import CommandError, call_command
-from pytest_django import Settings
-
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
 from tests.unit.documentation.pages import read
@@ -47,22 +43,6 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
     assert not list((bench.folder / "chaos").iterdir())
 
 
-@pytest.mark.long
-def test_pools_of_somebody_else_are_named_beside_the_ledger(bench: Bench) -> None:
-    others = bench.start("runpools", "slow", log="others")
-    bench.wait_for_log("pools: all ready", log="others")
-    wait_for(lambda: bench.report("slow"))
-    parent = bench.start("runpools", "urgent", "--chaos", "1/h")
-    bench.wait_for_log("pools: all ready")
-
-    parent.send_signal(signal.SIGTERM)
-    parent.wait(60)
-    others.send_signal(signal.SIGTERM)
-    others.wait(60)
-
-    assert bench.log().count("pools that this parent did not start ran as well (slow)") == 2
-
-
 def test_production_has_no_chaos(bench: Bench) -> None:
     bench.environment |= {
         "DJANGO_DEBUG": "0",
@@ -74,13 +54,6 @@ def test_production_has_no_chaos(bench: Bench) -> None:
 
     assert parent.wait(60) == 2
     assert "unrecognized arguments: --chaos" in bench.log()
-
-
-@pytest.mark.parametrize("rate", ["6", "0/m", "6/d", "-1/s"])
-def test_a_rate_that_is_none_is_refused_with_one_that_is(settings: Settings, rate: str) -> None:
-    settings.DEBUG = True
-    with pytest.raises(CommandError, match="is no rate; write the number of faults per unit, for example 6/m"):
-        call_command("switchyard", "runpools", f"--chaos={rate}")
 
 
 def ledger(log: str) -> dict[str, int]:

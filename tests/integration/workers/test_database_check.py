@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sqlite3
@@ -44,23 +43,3 @@ def test_a_process_that_starts_without_its_tables_says_what_makes_them(
     assert re.search(said + r"needs their tables fails; run manage\.py migrate \(switchyard\.W037\)\n", lacking.stderr)
     assert migrated.returncode == 0 and "W037" not in migrated.stdout + migrated.stderr
     assert "W037" not in after.stderr
-
-
-@pytest.mark.long
-def test_a_warning_of_a_lacking_migration_is_counted_and_can_be_silenced(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    assert manage(environment, "migrate").returncode == 0
-    with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection, connection:
-        connection.execute("DELETE FROM django_migrations WHERE app = 'switchyard_audit' AND name LIKE '0001%'")
-    start = "from switchyard.workers.preflight import refuse_if_wrong; refuse_if_wrong()"
-    silence = "from django.conf import settings; settings.SILENCED_SYSTEM_CHECKS = ['switchyard.W037']; "
-    own = "from django.conf import settings; settings.MIGRATION_MODULES = {'switchyard_audit': None}; "
-
-    lacking = manage(environment, "shell", "--verbosity=0", "-c", start)
-    silenced = manage(environment, "shell", "--verbosity=0", "-c", silence + start)
-    elsewhere = manage(environment, "shell", "--verbosity=0", "-c", own + start)
-
-    assert "database default: lacks 1 migration, switchyard_audit.0001_" in lacking.stderr
-    assert "W037" not in silenced.stderr
-    assert "W037" not in elsewhere.stderr

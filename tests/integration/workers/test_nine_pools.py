@@ -6,7 +6,6 @@ import os
 import signal
 
 import psutil
-import pytest
 
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below
@@ -41,28 +40,5 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
     wait_for(lambda: not any(is_alive(pid) for pid in before.values()))
     bench.wait_for_log("pool webhook, webhook-retry: its parent (pid")
     wait_for(lambda: set(titles_below(parent.pid)) == set(before))
-    parent.send_signal(signal.SIGTERM)
-    assert parent.wait(60) == 0
-
-
-@pytest.mark.long
-def test_greenlets_below_a_shared_parent_work_as_those_that_are_executed(bench: Bench) -> None:
-    parent = bench.start("runpools", settings="two_gevent_settings")
-    bench.wait_for_log("pools: all ready")
-    titles = titles_below(parent.pid)
-
-    tokens = [bench.send("webhook", ms=3_000) for _ in range(8)]
-    ended = [wait_for(lambda token=token: bench.ended(token)) for token in tokens]
-    started = [bench.started(token) for token in tokens]
-    os.kill(titles["webhook child 1"], signal.SIGKILL)
-    again = bench.send("webhook")
-    wait_for(lambda: bench.ended(again))
-
-    assert {(note["pid"], note["patched"], note["database"]) for note in ended} == {
-        (titles["webhook child 1"], True, 42)
-    }
-    assert max(note["at"] for note in started if note) < min(note["at"] for note in ended)
-    ended_again = bench.ended(again)
-    assert ended_again and ended_again["patched"] and ended_again["pid"] != titles["webhook child 1"]
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(60) == 0

@@ -67,23 +67,6 @@ def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(
 
 
 @pytest.mark.long
-def test_a_long_task_of_a_child_that_is_replaced_ends_in_peace(bench: Bench) -> None:
-    bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
-    bench.wait_for_log("pool urgent: ready")
-    long = bench.send("urgent", ms=4_000)
-    first = wait_for(lambda: bench.started(long))
-    for _ in range(200):
-        bench.send("urgent", ms=5)
-    wait_for(lambda: f"(pid {first['pid']}) is replaced" in bench.log() or bench.ended(long))
-
-    ended = wait_for(lambda: bench.ended(long))
-
-    assert ended["pid"] == first["pid"]
-    assert [note["token"] for note in bench.notes(STARTED)].count(long) == 1
-    bench.wait_for_log(f"(pid {first['pid']}) is replaced")
-
-
-@pytest.mark.long
 def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Bench) -> None:
     pool = bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
     bench.wait_for_log("pool urgent: ready")

@@ -31,13 +31,6 @@ def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench: Bench) -> 
         assert "(switchyard.E011)" in log
 
 
-def test_manage_check_names_the_mistakes_of_a_wrong_yard(bench: Bench) -> None:
-    check = bench.start("check", settings="wrong_settings")
-
-    assert check.wait(60) == 1
-    assert "pool urgent: (switchyard.E011) serves 'webhook-dead'" in bench.log()
-
-
 def test_a_taken_metrics_port_is_refused(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         pool = bench.start("runpool", "urgent", "--metrics-port", str(taken.getsockname()[1]))

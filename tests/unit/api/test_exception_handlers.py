@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from tests.unit.api import probe_urls
@@ -145,10 +144,6 @@ def test_an_unknown_method_is_405_and_names_those_that_are_known(probe: Client, 
     assert response["Allow"] == "POST"
 
 
-def test_an_unknown_host_is_400(probe: Client) -> None:
-    problem(probe.get("/api/v1/probe/open", headers={"Host": "elsewhere.example"}), 400)
-
-
 def test_paths_elsewhere_keep_their_own_refusals(probe: Client) -> None:
     response = probe.get("/elsewhere")
 
@@ -180,26 +175,6 @@ def test_what_is_full_says_so_and_when_to_come_back(post: Post, what: str, statu
 
     assert said in problem(response, status)["detail"]
     assert int(response["Retry-After"]) > 0
-
-
-def test_a_broken_multipart_body_is_400(probe: Client, bearer: dict[str, str]) -> None:
-    response = probe.post(
-        "/api/v1/probe/files", b"no parts", content_type="multipart/form-data; boundary=", headers=bearer
-    )
-
-    problem(response, 400)
-
-
-def test_a_missing_file_is_422(probe: Client, bearer: dict[str, str]) -> None:
-    response = probe.post("/api/v1/probe/files", {"other": "x"}, headers=bearer)
-
-    assert problem(response, 422)["errors"] == [{"field": "file", "message": "is required"}]
-
-
-def test_a_file_is_taken(probe: Client, bearer: dict[str, str]) -> None:
-    response = probe.post("/api/v1/probe/files", {"file": SimpleUploadedFile("a.txt", b"hello")}, headers=bearer)
-
-    assert response.json()["content"] == "hello"
 
 
 def test_answers_are_kept_out_of_caches(post: Post) -> None:

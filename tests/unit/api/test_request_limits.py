@@ -332,9 +332,3 @@ def test_a_header_that_takes_seconds_to_read_is_431(name: str, value: str) -> No
 
     assert refusal(sent, 431)["detail"].startswith(f"{name}: has 31")
     assert echo.asked == 0
-
-
-def test_other_protocols_pass() -> None:
-    sent, _, _ = call({"content-length": "1000"}, [b""], kind="lifespan")
-
-    assert sent[0]["status"] == 200

@@ -66,14 +66,6 @@ def test_a_revoked_token_is_no_token(make_token: MakeToken) -> None:
     assert find_token(plain) is None
 
 
-def test_revoking_again_keeps_the_first_time(make_token: MakeToken) -> None:
-    token, _ = make_token()
-
-    first = revoke_token(token.prefix).revoked_at
-
-    assert revoke_token(token.prefix).revoked_at == first
-
-
 def test_the_token_of_an_inactive_user_is_no_token(make_token: MakeToken, owner: User) -> None:
     _, plain = make_token()
 
@@ -85,11 +77,6 @@ def test_the_token_of_an_inactive_user_is_no_token(make_token: MakeToken, owner:
 def test_unknown_scopes_are_refused(owner: User) -> None:
     with pytest.raises(ValidationError, match="everything not known"):
         create_token(owner=owner, scopes=["read", "everything"], name="x")
-
-
-def test_no_scopes_are_refused(owner: User) -> None:
-    with pytest.raises(ValidationError, match="none given"):
-        create_token(owner=owner, scopes=[], name="x")
 
 
 def test_use_is_noted_once_a_minute(make_token: MakeToken, django_assert_num_queries: DjangoAssertNumQueries) -> None:
@@ -124,26 +111,10 @@ def test_a_request_with_a_wrong_token_is_401(probe: Client, db: None, header: st
     assert 'error="invalid_token"' in response["WWW-Authenticate"]
 
 
-@pytest.mark.parametrize("header", ["Bearer", "Token sy_x", "sy_x"])
-def test_a_header_without_a_bearer_token_is_answered_with_the_header_to_send(probe: Client, header: str) -> None:
-    response = probe.get("/api/v1/probe/mine", headers={"Authorization": header})
-
-    assert "send Authorization: Bearer sy_" in problem(response, 401)["detail"]
-
-
 def test_the_scheme_is_not_case_sensitive(probe: Client, make_token: MakeToken) -> None:
     _, plain = make_token("read")
 
     assert probe.get("/api/v1/probe/mine", headers={"Authorization": f"bearer {plain}"}).status_code == 200
-
-
-def test_the_owner_is_the_same_for_all_tokens_of_a_user(probe: Client, make_token: MakeToken, owner: User) -> None:
-    answers = {
-        probe.get("/api/v1/probe/mine", headers={"Authorization": f"Bearer {make_token('read')[1]}"}).content
-        for _ in range(2)
-    }
-
-    assert answers == {json.dumps({"owner": f"user:{owner.pk}"}).encode()}
 
 
 @pytest.mark.parametrize(
@@ -179,23 +150,6 @@ def test_createtoken_prints_a_token_that_works(owner: User) -> None:
     assert token.scopes == ["submit", "read"]
 
 
-def test_createtoken_prints_json(owner: User) -> None:
-    out = StringIO()
-
-    call_command("switchyard", "createtoken", "--user=ada", "--scopes=operate", "--name=ci", "--json", stdout=out)
-
-    made = json.loads(out.getvalue())
-    assert made.keys() == {"token", "prefix", "scopes"}
-    found = find_token(made["token"])
-    assert found is not None
-    assert found.name == "ci"
-
-
-def test_createtoken_refuses_unknown_users(db: None) -> None:
-    with pytest.raises(CommandError, match="no user is named 'bob'"):
-        call_command("switchyard", "createtoken", "--user=bob", "--scopes=read")
-
-
 def test_createtoken_refuses_unknown_scopes(owner: User) -> None:
     with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate") as caught:
         call_command("switchyard", "createtoken", "--user=ada", "--scopes=read,fly")
@@ -228,14 +182,6 @@ def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> No
     assert "never" in line and r"[red]evil\x1b[31m" in line and "\x1b" not in line
 
 
-def test_no_tokens_say_how_to_make_one(db: None) -> None:
-    out = StringIO()
-
-    call_command("switchyard", "tokens", "list", stdout=out)
-
-    assert "manage.py switchyard createtoken" in out.getvalue()
-
-
 @pytest.mark.parametrize("shorten", [lambda plain: plain, lambda plain: plain.split("_")[1]])
 def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Callable[[str], str]) -> None:
     _, plain = make_token()
@@ -243,18 +189,3 @@ def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Calla
     call_command("switchyard", "tokens", "revoke", shorten(plain), stdout=StringIO())
 
     assert find_token(plain) is None
-
-
-def test_tokens_tells_as_json_what_it_revoked(make_token: MakeToken) -> None:
-    token, plain = make_token()
-    out = StringIO()
-    call_command("switchyard", "tokens", "revoke", plain, "--json", stdout=out)
-
-    told = json.loads(out.getvalue())
-    assert told["prefix"] == token.prefix and told["revoked_at"] is not None
-    assert plain not in out.getvalue()
-
-
-def test_tokens_refuses_to_revoke_what_is_not_there(db: None) -> None:
-    with pytest.raises(CommandError, match="no token has this prefix"):
-        call_command("switchyard", "tokens", "revoke", "000000000000")

@@ -59,17 +59,5 @@ def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path: Path) ->
     assert (read_cores(root), read_memory(root)) == (2, 1_000_000)
 
 
-def test_no_limit_of_version_1_is_none(tmp_path: Path) -> None:
-    root = machine(
-        tmp_path,
-        proc__self__cgroup="5:cpu,cpuacct:/\n4:memory:/",
-        sys__fs__cgroup__cpu__cpu_dot_cfs_quota_us="-1",
-        sys__fs__cgroup__cpu__cpu_dot_cfs_period_us="100000",
-        sys__fs__cgroup__memory__memory_dot_limit_in_bytes="9223372036854771712",
-    )
-
-    assert (read_cores(root), read_memory(root)) == (16, None)
-
-
 def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
     assert (read_cores(tmp_path), read_memory(tmp_path)) == (16, None)

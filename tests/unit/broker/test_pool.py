@@ -35,10 +35,6 @@ def test_pinned_pool_has_no_more_children_than_cpus() -> None:
     assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
 
 
-def test_pool_without_a_memory_limit_is_bounded_by_its_cores_alone() -> None:
-    assert replace(SUMS, memory_limit_bytes=None).children_on(8, 10 * MB) == 8
-
-
 def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.broker.pool.cores_here", lambda: 6)
     monkeypatch.setattr("switchyard.broker.pool.memory_here", lambda: None)

@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from project.topology import YARD
-from switchyard.broker.errors import InvalidDeclaration, UnknownPool, UnknownQueue
+from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
@@ -122,12 +122,6 @@ def test_an_option_of_a_pool_that_cannot_be_used_is_refused_by_name(option: str,
         Pool(**POOL | {option: value})
 
 
-@pytest.mark.parametrize("option", ["memory_limit_bytes", "recycle_above_bytes"])
-def test_a_size_with_a_unit_is_answered_in_bytes(option: str) -> None:
-    with pytest.raises(InvalidDeclaration, match=f"{option} is '512M'; write bytes, such as 512_000_000, or leave it"):
-        Pool(**POOL | {option: "512M"})
-
-
 @pytest.mark.parametrize("name", ["", "two words", 7, None, "../up"])
 def test_a_pool_name_that_cannot_name_a_folder_is_refused(name: Any) -> None:
     with pytest.raises(InvalidDeclaration, match=r"^pool: name is .*; write 1 to 64 of"):
@@ -169,18 +163,6 @@ def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) 
     assert "switchyard: refused to start: " in done.stderr
     assert "pool mail: nice is 20; write a number from 0 to 19" in done.stderr
     assert done.returncode == 78
-
-
-@pytest.mark.parametrize("lane", ["webhook", "webhook-retry", "webhook-dead"])
-def test_a_lane_belongs_to_its_family(lane: str) -> None:
-    assert YARD.queue_of(lane).name == "webhook"
-
-
-def test_what_is_not_declared_is_named_with_what_is() -> None:
-    with pytest.raises(UnknownQueue, match="'web' is not declared; the yard has urgent, default"):
-        YARD.queue_of("web")
-    with pytest.raises(UnknownPool, match="'web' is not declared"):
-        YARD.pool("web")
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,3 @@ def clicks(name: str, count: int) -> list[tuple[str, str]]:
 def test_clicks_go_through_a_columns_orders_and_back() -> None:
     assert clicks("size", 3) == [("-size", "descending"), ("size", "ascending"), ("", "")]
     assert clicks("name", 2) == [("-name", "descending"), ("", "ascending")]
-
-
-def test_an_order_of_another_column_or_of_none_shows_no_direction() -> None:
-    assert heads_of(COLUMNS, {}, "-size")["name"].direction == ""
-    assert [head.direction for head in heads_of(COLUMNS, {}, "nonsense").values()] == ["", ""]

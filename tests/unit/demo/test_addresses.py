@@ -31,7 +31,7 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
     assert config.secret_key == identity.django_secret_key
     assert config.library.alert_urls == ("log:", "mailto:operations@switchyard.example")
     assert config.database_url == f"sqlite:///{tmp_path}/db.sqlite3"
-    assert config.storage.path == f"{tmp_path}/media"
+    assert config.storage.folder == f"{tmp_path}/media"
     assert config.library.state_dir == tmp_path
 
 
@@ -67,7 +67,7 @@ def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) ->
 
     assert config.library.broker_url == f"unix://{state.broker_socket}"
     assert config.database_url == f"sqlite:///{state.database}"
-    assert config.storage.path == str(state.media)
+    assert config.storage.folder == str(state.media)
 
 
 def test_port_that_is_taken_is_refused_with_the_way_out() -> None:

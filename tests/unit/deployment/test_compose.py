@@ -34,8 +34,8 @@ SERVICES = services_of(settings.SWITCHYARD.topology)
 OWN = [name for name, service in SERVICES.items() if "build" in service]
 ROOT = settings.BASE_DIR
 DEV_LOCK = (ROOT / "requirements-dev.txt").read_text()
-# Packages that boto3 needs beside those of requirements.txt.
-CLIENT = ("boto3", "botocore", "jmespath", "s3transfer")
+# Packages of the extra s3 beside those of requirements.txt.
+CLIENT = ("boto3", "botocore", "django-storages", "jmespath", "s3transfer")
 VALUES = {
     "DJANGO_ALLOWED_HOSTS": "yard.example.com",
     "SWITCHYARD_SMTP_URL": "smtps://user:word@mail.example.com:465",
@@ -106,7 +106,7 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
 
     assert config.debug is False
     assert config.library.broker_url.startswith("redis://default:")
-    assert config.storage.path == "/srv/media"
+    assert config.storage.folder == "/srv/media"
     assert config.library.results.kind == "broker"
 
 

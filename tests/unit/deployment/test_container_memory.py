@@ -46,8 +46,3 @@ def test_container_that_is_too_small_is_named_with_figures_and_remedy() -> None:
         "beside their supervisor and 256M for /tmp, need 1,370M"
     )
     assert "topology render compose" in (found.hint or "")
-
-
-@pytest.mark.parametrize("text", ["", "services: 5", "[", "services: {pool-vans: {}}"])
-def test_file_that_is_none_is_not_judged(text: str) -> None:
-    assert too_small(LIMITED, container_memory.given_mib(text)) == []

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import yaml
 from django.conf import settings
-from django.test import override_settings
 
 from switchyard.deployment import rendered_files
 from tests.unit.deployment.yards import YARD
@@ -16,10 +15,6 @@ def test_files_on_disk_are_what_the_yard_renders() -> None:
     rendered = rendered_files.render("compose", settings.SWITCHYARD.topology)
 
     assert rendered_files.differences(settings.BASE_DIR, rendered) == []
-
-
-def test_rendering_twice_gives_the_same_bytes() -> None:
-    assert rendered_files.render("compose", YARD) == rendered_files.render("compose", YARD)
 
 
 def test_every_file_says_where_it_comes_from_and_is_yaml() -> None:
@@ -33,21 +28,6 @@ def test_every_container_of_a_pool_is_scraped_by_the_name_of_its_service() -> No
 
     assert [job["job_name"] for job in jobs] == ["web", "pool-vans", "pool-spare"]
     assert jobs[1]["dns_sd_configs"] == [{"names": ["pool-vans"], "type": "A", "port": 9191}]
-
-
-@override_settings(USE_THOUSAND_SEPARATOR=True)
-def test_numbers_are_written_for_machines() -> None:
-    assert "memory: 6560M" in rendered_files.render("compose", YARD)["ops/compose.yaml"]
-
-
-def test_only_what_differs_is_written(tmp_path: Path) -> None:
-    rendered = {"ops/a.yml": "a: 1\n", "ops/b.yml": "b: 1\n"}
-    rendered_files.write(tmp_path, rendered)
-
-    written = rendered_files.write(tmp_path, rendered | {"ops/b.yml": "b: 2\n"})
-
-    assert written == ["ops/b.yml"]
-    assert (tmp_path / "ops/b.yml").read_text() == "b: 2\n"
 
 
 def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path: Path) -> None:

@@ -42,24 +42,6 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
     assert webhook["retry"]["span_ms"] == [13_652_500, 27_305_000]
 
 
-def test_table_shows_how_long_retries_last_and_which_actors_have_their_own() -> None:
-    lines = run().splitlines()
-
-    assert any(line.startswith("webhook ") and "5 retries over 3 h 47 min to 7 h 36 min" in line for line in lines)
-    assert any(
-        line.startswith("billing ") and "12 retries over 1 h 42 min to 3 h 26 min  database" in line for line in lines
-    )
-    assert any(line.startswith("send_password_reset ") and "9 retries over 21 min to 43 min" in line for line in lines)
-    assert not any("as fast" in line for line in lines)
-
-
-def test_table_says_that_a_yard_hurries(settings: Settings) -> None:
-    settings.SWITCHYARD = replace(settings.SWITCHYARD, topology=YARD.hurried(1_500))
-
-    assert "Retries come 1,500 times as fast as declared: retry_speed of the yard." in run()
-    assert json.loads(run("--json"))["retry_speed"] == 1_500
-
-
 def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_path: Path, settings: Settings) -> None:
     settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
     assert "ops/compose.yaml" in run("render", "compose")
@@ -70,11 +52,6 @@ def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_p
 
     with pytest.raises(CommandError, match=r"run: manage\.py switchyard topology render compose"):
         run("render", "compose", "--check")
-
-
-def test_target_that_is_not_offered_is_refused() -> None:
-    with pytest.raises(CommandError, match="invalid choice: 'kubernetes'"):
-        run("render", "kubernetes")
 
 
 def test_pool_of_cores_shows_what_it_stands_for_and_containers_show_their_memory() -> None:

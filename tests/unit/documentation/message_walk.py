@@ -47,12 +47,6 @@ def files(parts: tuple[str, ...] = MAIN + FAILURE) -> set[Path]:
     return {step.path for step in STEPS if step.part in parts}
 
 
-def passed_over() -> tuple[str, ...]:
-    """Return the files and folders that the page leaves out, each with its reason."""
-    section = PAGE.split("\n## Passed over\n")[1].split("\n## ")[0]
-    return tuple(re.findall(r"`([^`]+)`", section))
-
-
 if __name__ == "__main__":
     seen: set[Path] = set()
     for part in MAIN + FAILURE:

@@ -50,21 +50,6 @@ def test_help_shows_examples_that_the_command_takes(command: str) -> None:
         parser_of(command).parse_args(arguments)  # a wrong one raises CommandError
 
 
-@pytest.mark.parametrize("command", sorted(own_commands() - PLAIN))
-def test_help_shows_the_commands_own_arguments_before_djangos(command: str) -> None:
-    own = [action.option_strings[0] for action in parser_of(command)._actions if action.option_strings]
-    options = parser_of(command).format_help().partition("options:")[2]
-    djangos = options.index("--settings SETTINGS")
-
-    mine = [name for name in own if name not in parser_of_django() and name != "-h"]
-    assert [name for name in mine if not 0 <= options.find(f"  {name}") < djangos] == []
-
-
-def parser_of_django() -> set[str]:
-    """Return the options that every command has."""
-    return {name for action in parser_of("runscheduler")._actions for name in action.option_strings} | {"--skip-checks"}
-
-
 @pytest.mark.parametrize(("command", "part"), subcommands())
 def test_the_reference_names_each_part_of_a_command(command: str, part: str) -> None:
     assert re.search(rf"`(manage\.py (switchyard )?)?{command} {part}\b|`{part}\b", read("docs/reference/commands.md"))

@@ -42,8 +42,12 @@ def sections() -> dict[str, dict[str, tuple[str, str]]]:
     found: dict[str, dict[str, tuple[str, str]]] = {}
     for part in PAGE.split("\n## ")[1:]:
         heading = part.partition("\n")[0].strip("`").partition("`")[0]
-        rows = re.findall(r"^\| `([^`]+)` \| ([^|]*) \| ?([^|]*) ?\|$", part, re.MULTILINE)
-        found[heading] = {name: (here.strip(), difference.strip()) for name, here, difference in rows}
+        rows = re.findall(r"^\| (`[^|]+`) \| ([^|]*) \| ?([^|]*) ?\|$", part, re.MULTILINE)
+        found[heading] = {
+            name: (here.strip(), difference.strip())
+            for names, here, difference in rows
+            for name in re.findall(r"`([^`]+)`", names)
+        }
         for names in re.findall(r"^Same: (.+)\.$", part, re.MULTILINE):
             found[heading] |= dict.fromkeys(re.findall(r"`([^`]+)`", names), ("same", ""))
     return found

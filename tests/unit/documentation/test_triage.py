@@ -89,7 +89,3 @@ def test_every_command_of_the_page_is_one_that_its_parser_takes(line: str) -> No
     command, *arguments = (values.get(word, word) for word in shlex.split(line))
 
     parser_of(command).parse_args(arguments)  # a wrong one raises CommandError
-
-
-def test_no_heading_stands_twice() -> None:
-    assert len(ANCHORS) == len(HEADINGS)

@@ -1,44 +1,19 @@
-"""The page of verdicts: its situations are those that the tests make, its precedence is the table in the code."""
+"""The page of verdicts lists the situations that the tests make."""
 
 from __future__ import annotations
 
 import re
 
-import pytest
-
-from switchyard.operations.findings.precedence import PRECEDENCE, Rank
 from tests.unit.documentation.pages import read
-from tests.verdicts.situations import SITUATIONS, Situation
-
-PAGE = read("docs/reference/verdicts.md")
+from tests.verdicts.situations import SITUATIONS
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of each row of a section's table."""
-    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+def test_the_page_lists_every_situation_that_is_made_with_its_seconds() -> None:
+    section = read("docs/reference/verdicts.md").split("\n## Situations\n")[1]
+    listed = {
+        title: float(seconds)
+        for seconds, block in re.findall(r"^Within (\d+) s:\n\n((?:- .+\n)+)", section, flags=re.MULTILINE)
+        for title in re.findall(r"^- (.+)$", block, flags=re.MULTILINE)
+    }
 
-
-def row_of(rank: Rank) -> list[str]:
-    explains = "everything" if rank.ends else ", ".join(f"`{name}`" for name in rank.explains)
-    if rank.same:
-        explains += " of its own subject"
-    return [f"`{rank.name}`", rank.label, rank.level or "its severity", explains or "–"]
-
-
-def test_the_page_lists_every_situation_that_is_made() -> None:
-    assert [row[0] for row in rows("Situations")] == [situation.title for situation in SITUATIONS]
-
-
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.title)
-def test_a_situation_is_said_as_the_page_says(situation: Situation) -> None:
-    [row] = [row for row in rows("Situations") if row[0] == situation.title]
-
-    assert re.search(situation.sentence, row[1])
-    assert float(row[2]) == situation.within_s
-    assert re.fullmatch(situation.button, row[3].replace("–", ""))
-
-
-def test_the_page_has_the_precedence_of_the_code() -> None:
-    assert rows("Precedence") == [row_of(rank) for rank in PRECEDENCE]
+    assert listed == {situation.title: situation.within_s for situation in SITUATIONS}

@@ -1,15 +1,15 @@
-"""Addresses of storages: every refusal names the variable, what is wrong and a good value, and no secret."""
+"""Addresses of storages and results: every refusal names the variable, the fault and a good value, and no secret."""
 
 from __future__ import annotations
 
 import pytest
 
 from switchyard import setting_values
-from switchyard.files.addresses import StorageAddress, address_of
-from switchyard.files.declared import usable_address_of
+from switchyard.files.addresses import address_of, results_of
 from switchyard.setting_values import InvalidSetting
 
 NAME = "SWITCHYARD_STORAGE_URL"
+RESULTS = "SWITCHYARD_RESULTS_URL"
 
 
 def test_an_address_of_s3_is_read_whole() -> None:
@@ -17,21 +17,22 @@ def test_an_address_of_s3_is_read_whole() -> None:
 
     address = address_of(NAME, url)
 
-    assert address == StorageAddress(
-        scheme="s3",
-        bucket="yard-files",
-        prefix="prod/eu",
-        endpoint_url="https://s3.example.com:9000",
-        region="eu-1",
-        path_style=True,
-        link_s=300,
-    )
-    assert address.shown == "s3://yard-files/prod/eu"
+    assert address.entry == {
+        "BACKEND": "switchyard.files.s3.S3Bucket",
+        "OPTIONS": {
+            "bucket_name": "yard-files",
+            "location": "prod/eu",
+            "endpoint_url": "https://s3.example.com:9000",
+            "region_name": "eu-1",
+            "addressing_style": "path",
+            "querystring_expire": 300,
+        },
+    }
 
 
 def test_a_folder_and_a_bucket_of_google_are_addresses() -> None:
-    assert address_of(NAME, "file:///srv/with%20space").path == "/srv/with space"
-    assert address_of(NAME, "gs://yard-files?project=yard").project == "yard"
+    assert address_of(NAME, "file:///srv/with%20space").folder == "/srv/with space"
+    assert address_of(NAME, "gs://yard-files?project=yard").options == {"project_id": "yard"}
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,35 @@ def test_an_unusable_address_is_refused_with_a_good_one(url: str, fact: str) -> 
 
 
 def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(setting_values.PACKAGES, "s3", ("boto3_that_is_not_here", "boto3>=1", "s3"))
+    monkeypatch.setitem(setting_values.PACKAGES, "s3", ("boto3 storages_that_are_not_here", "boto3>=1", "s3"))
 
     with pytest.raises(
         InvalidSetting, match=r"needs the package boto3, .*; run: pip install 'boto3>=1', which the extra"
     ):
-        usable_address_of(NAME, "s3://bucket")
+        address_of(NAME, "s3://bucket")
+
+
+def test_each_store_has_an_address() -> None:
+    assert results_of(RESULTS, "").kind == results_of(RESULTS, "broker:").kind == "broker"
+    assert results_of(RESULTS, "database:").kind == "database"
+    assert results_of(RESULTS, "class:mysite.results.Mine").path == "mysite.results.Mine"
+    found = results_of(RESULTS, "s3://results/yard?region=eu-1")
+    assert (found.kind, found.bucket and found.bucket.bucket) == ("s3", "results")
+
+
+@pytest.mark.parametrize(
+    ("value", "fact"),
+    [
+        ("redis://:hunter2@host", "'redis' is none of broker, database, s3, gs, class; use for example database:"),
+        ("cassandra://host", "cassandra: is not supported; write a class with put and get, and name it: class:"),
+        ("database:other", "has more than database: needs; write database:"),
+        ("class:Mine", "names no class; use for example class:mysite.results.MyResults"),
+        ("s3://a", "'a' is no name of a bucket"),
+    ],
+)
+def test_an_unusable_store_of_results_is_refused_with_a_good_one(value: str, fact: str) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        results_of(RESULTS, value)
+
+    assert f"{RESULTS}: {fact}" in str(refused.value)
+    assert "hunter2" not in str(refused.value)

@@ -121,10 +121,6 @@ def test_a_key_that_cannot_be_kept_is_refused_and_not_told(key: str, says: str) 
     assert not key or key not in str(refused.value)
 
 
-def test_the_longest_key_is_kept() -> None:
-    assert [taken("x" * 200), taken("x" * 200)] == [True, False]
-
-
 def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
     now = timezone.now()
     for key, age in (

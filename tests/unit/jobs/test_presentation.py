@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from switchyard.api.responses import iso_time
 from switchyard.broker.stores.job_records import JobRecord
-from switchyard.jobs.presentation import job_body, public_result, result_file, snapshot
+from switchyard.jobs.presentation import job_body, public_result, result_file
 from switchyard.jobs.queries import is_job_id
 
 ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
@@ -35,11 +34,6 @@ def record(**changes: Any) -> JobRecord:
         "cancel_requested": False,
     }
     return JobRecord(**values | changes)
-
-
-def test_times_are_iso_8601_in_utc_with_microseconds() -> None:
-    assert iso_time(1_763_640_000_123) == "2025-11-20T12:00:00.123000Z"
-    assert iso_time(None) is None
 
 
 def test_a_job_has_exactly_the_promised_fields() -> None:
@@ -110,10 +104,6 @@ def test_a_description_without_a_part_of_it_is_served(name: str) -> None:
     found = result_file(record(state="succeeded", result={key: FILE[key] for key in FILE if key != name}))
 
     assert found is not None and found[name] in ("result", "application/octet-stream")
-
-
-def test_a_snapshot_leaves_out_what_is_not_known() -> None:
-    assert snapshot(record()) == {"state": "queued", "attempts": 0, "enqueued_at": "2025-11-20T12:00:00.123000Z"}
 
 
 @pytest.mark.parametrize("text", ["", "1", ID.upper(), ID + "\n", ID[:-1], "../" + ID, ID.replace("-", "")])

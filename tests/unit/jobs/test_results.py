@@ -58,10 +58,6 @@ def test_a_local_file_is_copied(media: Path, tmp_path: Path) -> None:
     assert local.exists()
 
 
-def test_two_files_of_one_name_stand_beside_each_other(media: Path) -> None:
-    assert save_file("a", b"1", "text/plain")["file"] != save_file("a", b"1", "text/plain")["file"]
-
-
 def test_a_stored_file_is_opened(media: Path) -> None:
     saved = save_file("a.txt", b"hello", "text/plain")
 
@@ -70,13 +66,6 @@ def test_a_stored_file_is_opened(media: Path) -> None:
     assert opened is not None
     with opened:
         assert opened.read() == b"hello"
-
-
-def test_a_removed_file_is_none(media: Path) -> None:
-    saved = save_file("a.txt", b"hello", "text/plain")
-    (media / saved["file"]).unlink()
-
-    assert open_result(saved["file"]) is None
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import inspect
 import itertools
 from inspect import Parameter
-from types import SimpleNamespace
 from typing import Any, cast
 
 import dramatiq
 import pytest
-from dramatiq.broker import Broker
 from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of, knows
+from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of
 from switchyard.middleware.errors import ArgumentMismatch
 
 NAMES = ("a", "b", "c", "d")
@@ -96,30 +94,6 @@ def test_only_calls_that_fit_are_seen_and_of_many_orders_some() -> None:
     assert found.seen == {(1, "c", "b")}
     assert all(found.fit(1, dict.fromkeys(names).keys()) for names in itertools.permutations("bcdef"))
     assert len(found.seen) == MOST_SEEN
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        "",
-        "\\ufffd",
-        "null",
-        "[" * 2_000,
-        '["take", 1]',
-        '["take", 1.0, []]',
-        '["take", "1", []]',
-        '["take", 1, [[]]]',
-        '["take", 1, 7]',
-        '[["take"], 1, []]',
-        '["other", 1, []]',
-    ],
-)
-def test_what_somebody_wrote_as_a_call_is_known_to_nobody(call: str) -> None:
-    def take(*values: object) -> None: ...
-
-    broker = cast(Broker, SimpleNamespace(actors={"take": SimpleNamespace(fn=take)}))
-    assert not knows(broker, call)
-    assert knows(broker, '["take", 3, []]')
 
 
 def test_a_call_that_does_not_fit_is_refused_with_the_declaration() -> None:

@@ -180,11 +180,6 @@ def test_hidden_arguments_are_found_as_the_actor_logs_them(write: Callable[[Any]
     assert said == f"charging {HIDDEN}, please"
 
 
-def test_equal_arguments_have_one_fingerprint() -> None:
-    assert fingerprint_of({"a": [1], "b": 2}) == fingerprint_of({"b": 2, "a": [1]})
-    assert fingerprint_of({"a": [1]}) != fingerprint_of({"a": [2]})
-
-
 @pytest.mark.parametrize("slots", [1, 8])
 def test_one_that_was_killed_for_its_limit_has_had_its_attempt(slots: int) -> None:
     with pytest.raises(HardLimitExceeded, match="hard limit of 3 s") as raised:

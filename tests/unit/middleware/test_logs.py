@@ -105,15 +105,6 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end(log_format: str, capsy
     assert "the end" in printed
 
 
-def test_json_logs_are_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("json")
-
-    structlog.stdlib.get_logger("ours").info("started", actor=NASTY)
-
-    (line,) = capsys.readouterr().err.splitlines()
-    assert json.loads(line)["actor"] == NASTY
-
-
 def test_what_is_logged_meanwhile_names_its_job_and_what_the_actor_bound(
     capsys: pytest.CaptureFixture[str], middleware: Any
 ) -> None:

@@ -137,15 +137,6 @@ def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to
     dramatiq.actor(send, broker=broker, unique_key="report:{custom}")
 
 
-def test_a_unique_key_that_is_the_name_of_an_argument_is_refused_with_the_function_to_write(broker: StubBroker) -> None:
-    def send(customer_id: int, month: str) -> None: ...
-
-    words = re.escape("same key for every call; write unique_key=lambda customer_id, month: str(customer_id)")
-    with pytest.raises(InvalidOption, match=words):
-        dramatiq.actor(broker=broker, unique_key="customer_id")(send)
-    dramatiq.actor(broker=broker, unique_key="customer")(send)
-
-
 def test_a_class_of_exceptions_that_would_retry_every_failure_is_refused(broker: StubBroker) -> None:
     words = re.escape("write retry_when=lambda retries, exception: isinstance(exception, KeyError)")
     with pytest.raises(InvalidOption, match=words):
@@ -179,54 +170,6 @@ def test_a_unique_key_that_some_call_fits_is_accepted(broker: StubBroker, key: C
     assert dramatiq.actor(send, broker=broker, unique_key=key).options["unique_key"] is key
 
 
-def of_account(account_id: int | None = None, force: bool = False) -> None: ...
-
-
-def of_three(x: int, y: int = 1, z: int = 2) -> None: ...
-
-
-def of_two(x: int, *, y: int) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("function", "key"),
-    [
-        (of_account, lambda account_id: "x"),
-        (of_three, lambda x, y: "x"),
-        (of_two, lambda order, *, y: "x"),
-        (of_two, lambda x, /, **named: "x"),
-    ],
-)
-def test_a_unique_key_that_fits_a_call_with_some_of_the_arguments_is_accepted(
-    broker: StubBroker, function: Callable[..., None], key: Callable[..., str]
-) -> None:
-    assert dramatiq.actor(function, broker=broker, unique_key=key).options["unique_key"] is key
-
-
-@pytest.mark.parametrize("key", [lambda x, *, z: "x", lambda x: "x", lambda x, y, z: "x", lambda y, /: "x"])
-def test_a_unique_key_that_needs_what_no_call_of_the_actor_gives_is_refused(
-    broker: StubBroker, key: Callable[..., str]
-) -> None:
-    with pytest.raises(InvalidOption, match=re.escape("write unique_key=lambda x, y: ...")):
-        dramatiq.actor(of_two, broker=broker, unique_key=key)
-
-
-def test_a_unique_key_without_arguments_fits_an_actor_that_can_be_called_without(broker: StubBroker) -> None:
-    def send(month: str = "") -> None: ...
-
-    assert dramatiq.actor(send, broker=broker, unique_key=lambda: "x").send().options["unique_key"] == "x"
-
-
-def test_a_searched_argument_that_does_not_exist_is_refused_with_its_name(broker: StubBroker) -> None:
-    def send(name: str, customer_id: int) -> None: ...
-
-    words = (
-        r"search is .*; the actor has no argument 'customer' \(did you mean 'customer_id'\?\), it has name, customer_id"
-    )
-    with pytest.raises(InvalidOption, match=words):
-        dramatiq.actor(send, broker=broker, search=("name", "customer"))
-
-
 def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> None:
     def send(address: str, **rest: str) -> None: ...
 
@@ -236,11 +179,6 @@ def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> No
         "args": [HIDDEN],
         "kwargs": {"iban": HIDDEN, "n": 1},
     }
-
-
-def test_a_single_class_as_permanent_is_refused_with_the_tuple_to_write(broker: StubBroker) -> None:
-    with pytest.raises(InvalidOption, match=re.escape("write permanent=(ValueError,)")):
-        declare(broker, permanent=ValueError)
 
 
 def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(broker: StubBroker) -> None:
@@ -346,11 +284,6 @@ def test_a_due_time_that_no_worker_could_read_is_refused(broker: StubBroker, eta
     with pytest.raises(InvalidOption, match=rf"^actor send_mail: eta is .*{words}"):
         declare(broker).send_with_options(eta=eta)
     assert broker.queues["default"].qsize() == 0
-
-
-def test_pipe_target_is_no_option_of_an_actor(broker: StubBroker) -> None:
-    with pytest.raises(UnknownOption, match="unknown actor option 'pipe_target'"):
-        declare(broker, pipe_target={})
 
 
 def test_a_unique_key_whose_function_fails_is_refused_and_named(broker: StubBroker) -> None:

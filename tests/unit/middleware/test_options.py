@@ -10,7 +10,7 @@ from dramatiq.brokers.stub import StubBroker
 
 from switchyard.middleware.arguments import Arguments
 from switchyard.middleware.envelope import Envelope
-from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
+from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.options import Options, refuse_unknown
 from switchyard.middleware.rate_limits import RateLimits, rate_of
 from switchyard.middleware.redaction import HIDDEN, Redaction, redacted
@@ -25,29 +25,12 @@ def broker() -> StubBroker:
     return broker
 
 
-def test_a_misspelt_actor_option_names_what_was_meant(broker: StubBroker) -> None:
-    with pytest.raises(UnknownOption, match=r"'rate_limits' \(did you mean 'rate_limit'\?\)"):
-
-        @dramatiq.actor(broker=broker, rate_limits="10/m")
-        def actor() -> None: ...
-
-
 def test_a_misspelt_message_option_is_refused_when_it_is_sent(broker: StubBroker) -> None:
     @dramatiq.actor(broker=broker)
     def actor() -> None: ...
 
     with pytest.raises(UnknownOption, match="message option 'ratelimit'"):
         actor.send_with_options(ratelimit="1/s")
-
-
-@pytest.mark.parametrize("priority", ["high", 1.5, True, [1]])
-def test_a_priority_that_is_no_integer_is_refused_when_it_is_sent(broker: StubBroker, priority: Any) -> None:
-    @dramatiq.actor(broker=broker)
-    def actor() -> None: ...
-
-    with pytest.raises(InvalidOption, match=r"actor actor: priority is .*; write an integer"):
-        actor.send_with_options(priority=priority)
-    assert actor.send_with_options(priority=-1).options["priority"] == -1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, 7, b"report"])
@@ -92,18 +75,6 @@ def test_rates_are_read_with_their_unit() -> None:
     assert rate_of("1/d").window_ms == 86_400_000
 
 
-def test_a_wrong_call_fails_where_it_is_written_and_enqueues_nothing(broker: StubBroker) -> None:
-    @dramatiq.actor(broker=broker)
-    def report(customer_id: int, *, month: str) -> None: ...
-
-    with pytest.raises(ArgumentMismatch, match=r"actor report: missing a required argument: 'month'"):
-        report.send(3)
-    with pytest.raises(ArgumentMismatch, match="unexpected keyword argument 'moth'"):
-        report.send(3, month="2026-01", moth="2026-01")
-
-    assert broker.queues["default"].qsize() == 0
-
-
 def test_redacted_arguments_are_hidden_by_name_and_by_place(broker: StubBroker) -> None:
     def mail(to: str, template: str, token: str = "") -> None: ...
 
@@ -114,26 +85,3 @@ def test_redacted_arguments_are_hidden_by_name_and_by_place(broker: StubBroker) 
     shown = redacted(actor, {"args": ["a@b.example", "welcome"], "kwargs": {"token": "t"}, "other": 1})
 
     assert shown == {"args": [HIDDEN, "welcome"], "kwargs": {"token": HIDDEN}, "other": 1}
-
-
-def test_everything_of_an_unknown_actor_is_hidden() -> None:
-    assert redacted(None, {"args": [1], "kwargs": {"a": 2}}) == {"args": [HIDDEN], "kwargs": {"a": HIDDEN}}
-
-
-def test_another_queue_for_a_message_is_refused_with_the_place_to_write_it(broker: StubBroker) -> None:
-    @dramatiq.actor(broker=broker)
-    def actor() -> None: ...
-
-    words = (
-        r"unknown message option 'queue_name' \(it is the actor's own: write it in @dramatiq.actor\(queue_name=...\)\)"
-    )
-    with pytest.raises(UnknownOption, match=words):
-        actor.send_with_options(queue_name="slow")
-
-
-def test_the_known_options_of_a_message_are_those_that_it_may_have(broker: StubBroker) -> None:
-    @dramatiq.actor(broker=broker)
-    def actor() -> None: ...
-
-    with pytest.raises(UnknownOption, match=r"; known are delay, eta, owner, priority, unique_key$"):
-        actor.send_with_options(retry=5)

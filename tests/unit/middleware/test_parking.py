@@ -77,16 +77,3 @@ def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(
             parking.before_nack(broker, held)
 
     assert len(lines) == len(parking._logged_s) == MOST_LOGGED
-
-
-def test_the_line_of_an_unknown_actor_says_to_restart_the_pools(broker: StubBroker) -> None:
-    held = MessageProxy(message("new"))
-    held.stuff_exception(ActorNotFound("unknown"))
-
-    with capture_logs() as lines:
-        Parking(transport=Transport()).before_nack(broker, held)  # type: ignore[arg-type]
-
-    assert lines[0]["error"] == (
-        "actor new: no worker of its queue has this actor; where its app is installed, restart the pools, "
-        "which load code when they start, and the job runs by itself; after 10 minutes it becomes a dead letter"
-    )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,13 +8,12 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
-from switchyard.broker.stores.pool_reports import Instruction, SilentSupervisor
+from switchyard.broker.stores.pool_reports import Instruction
 from switchyard.operations.diagnosis import Verdict, diagnose
 from switchyard.operations.findings import lateness
-from switchyard.operations.findings.actors import FailingActor, host_of, judge, share_text
+from switchyard.operations.findings.actors import FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.findings.lateness import holders_text, slot_holders
 from switchyard.operations.queries import YardState
 from switchyard.operations.server_state import ServerState
 from switchyard.queues.facts import all_queues_sentence
@@ -123,14 +121,6 @@ def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
-def test_the_step_for_a_supervisor_on_another_host_names_both_cases() -> None:
-    gone = replace(down("mail"), silent=(SilentSupervisor("mail", "elsewhere", 4711, 1),))
-    found = verdict(state(lane("mail", 3, age_ms=41_000), gone))
-
-    assert "(pid 4711 on elsewhere) has not reported for" in found.sentence
-    assert "`kill -CONT 4711`" in found.then and "`manage.py switchyard runpool mail`" in found.then
-
-
 def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     now = facts(state(LATE, pool("mail", busy=4)), [running("export", "mail", ran_ms=20_000)] * 4)
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
@@ -184,13 +174,6 @@ def test_pools_that_were_never_started_are_told_in_one_sentence() -> None:
     )
 
 
-def test_late_because_of_several_actors_names_the_first() -> None:
-    now = state(LATE, pool("mail", busy=4))
-    jobs = [running(actor, "mail") for actor in ("news", "export", "hook", "report")]
-
-    assert "all 4 slots are busy (1 × news, 1 × export, 2 × others); 64" in diagnose(facts(now, jobs), (), 0).sentence
-
-
 def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None:
     busy = state(LATE, pool("mail", busy=4))
     locked = diagnose(facts(busy, [running("export", "mail")] * 4), [LOCKED], 0)
@@ -199,21 +182,6 @@ def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None
     assert locked.label == "Database locked" and "by pid 7 (psql)" in locked.sentence
     assert "more slots" not in locked.then
     assert locked.also[0].startswith("mail is 41 × behind its promise")
-
-
-def test_late_with_free_slots_says_so() -> None:
-    now = int(datetime.now(UTC).timestamp() * 1_000)
-
-    assert "its free slots start nothing" in verdict(state(LATE, pool("mail", busy=1, beat_at=now))).sentence
-    assert "its pool has not reported for" in verdict(state(LATE, pool("mail", busy=1, beat_at=now - 9_000))).sentence
-
-
-def test_pool_that_works_without_pause_has_a_free_slot_now_and_then() -> None:
-    now = state(LATE, pool("mail", busy=3))
-    found = diagnose(facts(now, [running("export", "mail")] * 3), (), 0)
-
-    assert "because 3 × export hold 3 of 4 slots" in found.sentence
-    assert "more slots in the topology" in found.then
 
 
 def test_a_short_wait_is_late_when_it_lasts_and_never_healthy() -> None:
@@ -270,21 +238,6 @@ def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:
     assert found.sentence == "acme.example is down for hook (answered 500): 50 of 100 jobs failed in the last 5 min."
 
 
-def test_a_host_is_read_from_the_usual_errors() -> None:
-    of_ours = ["acme.example: answered 500; only 2xx is success"] * 9 + ["other.example: x"]
-    of_requests = ["HTTPSConnectionPool(host='api.example', port=443): Max retries exceeded"] * 5
-
-    assert host_of(of_ours) == ("acme.example", "answered 500")
-    assert host_of(of_requests)[0] == "api.example"
-    assert host_of(["500 Server Error for url: https://a.example/x"] * 5)[0] == "a.example"
-    assert host_of(["KeyError: 'vat_rate'"] * 9) == ("", "")
-    assert host_of(["a.example: x"] * 5 + ["b.example: x"] * 5) == ("", "")
-
-
-def test_shares_are_words_where_they_are_round() -> None:
-    assert [share_text(failed, 100) for failed in (100, 52, 31)] == ["all of", "half of", "31 % of"]
-
-
 def test_worst_finding_leads_and_the_others_follow() -> None:
     now = state(LATE, pool("mail", busy=4), down("hooks"))
     found = verdict(now, failing(actor="hook", queue="hooks"))
@@ -297,12 +250,3 @@ def test_worst_finding_leads_and_the_others_follow() -> None:
         "No pool serves hooks",
         "Half of hook's jobs fail with KeyError",
     ]
-
-
-def test_the_two_with_the_most_slots_are_named() -> None:
-    runs = [running(actor, "mail") for actor in ("export", "news", "export", "news", "export", "one", "two")]
-    counts = slot_holders(YARD, runs)
-
-    assert holders_text(counts["mail"]) == "3 × export, 2 × news, 2 × others"
-    assert slot_holders(YARD, [running("export", "retries")]) == {}
-    assert slot_holders(YARD, [running("hook", "hooks")]) == {"hooks": Counter(hook=1)}

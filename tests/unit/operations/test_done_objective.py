@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from switchyard.broker.errors import InvalidDeclaration
-from switchyard.console.formatting import promise
 from switchyard.operations.diagnosis import Verdict, diagnose
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import Row, yard_rows
@@ -67,12 +66,6 @@ def test_jobs_that_start_late_are_told_by_their_start() -> None:
 
     assert found.sentence.startswith("mail is 9.0 × behind its promise, because ")
     assert found.also == ()
-
-
-def test_a_promise_names_both_ends() -> None:
-    assert row(held_for(None)).promise == "start in 1 s, end in 2 s"
-    assert promise(None, 2_000) == "end in 2 s"
-    assert promise(None) == "no promise"
 
 
 def test_an_end_before_the_start_cannot_be_promised() -> None:

@@ -57,7 +57,3 @@ def test_files_that_are_just_being_made_are_left_out(folder: Path) -> None:
 
 def test_family_that_another_collector_has_is_left_out(folder: Path) -> None:
     assert "switchyard_messages_total" not in scrape(folder, taken=frozenset({"switchyard_messages"}))
-
-
-def test_no_folder_is_no_metrics(tmp_path: Path) -> None:
-    assert scrape(tmp_path / "none") == ""

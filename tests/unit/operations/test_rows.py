@@ -48,14 +48,6 @@ def test_state_words(now: YardState | None, word: str, level: str, signal: str) 
     assert (found.state.word, found.state.level, found.signal) == (word, level, signal)
 
 
-def test_late_row_says_how_many_times_its_promise() -> None:
-    assert row("mail", state(lane("mail", 3, age_ms=41_000))).state.detail == "41 × its promise"
-
-
-def test_full_slots_alone_are_no_fault() -> None:
-    assert row("mail", state(lane("mail", 1, running=4, age_ms=10), pool("mail", busy=4))).state.word == "On time"
-
-
 def test_shared_pool_sums_the_lanes_it_works() -> None:
     found = row("retries", state(retry=lane("mail-retry", 2, scheduled=5, age_ms=70)))
 
@@ -77,29 +69,6 @@ def test_train_crosses_the_promise_only_when_it_is_broken(age_ms: int, past: boo
     assert any(mark.kind == "past" for mark in marks) is past
     assert all((mark.x < PROMISE_X) == (mark.kind == "past") for mark in marks)
     assert min(mark.x for mark in marks) >= 0
-
-
-def test_slots_above_eight_are_one_long_wagon() -> None:
-    few = draw(row("mail", state(None, pool("mail", busy=1)))).slots
-    many = draw(row("hooks", state(None, pool("hooks", busy=1)))).slots
-
-    assert [mark.kind for mark in few] == ["busy", "idle", "idle", "idle"]
-    assert [mark.kind for mark in many] == ["idle", "busy"]
-    assert 0 < many[1].width < many[0].width
-
-
-def test_slots_of_the_actor_that_the_queue_waits_behind_are_marked() -> None:
-    busy = row("mail", state(None, pool("mail", busy=3)))
-
-    drawing = draw(busy, holder="export", held=2)
-
-    assert [mark.kind for mark in drawing.slots] == ["held", "held", "busy", "idle"]
-    assert (drawing.holder, drawing.held, draw(busy).holder) == ("export", 2, "")
-
-
-def test_nothing_waiting_draws_no_train() -> None:
-    assert draw(row("mail", state())).train == ()
-    assert draw(row("mail", None)).slots[0].kind == "gone"
 
 
 def test_a_queue_whose_node_is_away_is_told_apart_from_the_others() -> None:

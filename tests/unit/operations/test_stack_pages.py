@@ -21,10 +21,3 @@ def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
     assert [stack.does for stack in child.tasks] == ["runs a task"]
     assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == ["apps/webhooks/delivering.py:52 deliver"]
     assert child.tasks[0].frames[0].text == "socket.py:718 readinto"
-
-
-def test_waiting_machinery_is_named_so_and_not_running() -> None:
-    (child,) = shown([ChildStacks(7, [IDLE, TASK])])
-
-    (other,) = child.others
-    assert (other.does, "running" in other.of) == ("waits", False)

@@ -34,24 +34,6 @@ def test_dashboard_has_nothing_wrong(check: ModuleType, board: dict[str, Any]) -
     assert list(check.problems(board)) == []
 
 
-def test_same_id_twice_is_found(check: ModuleType, board: dict[str, Any]) -> None:
-    board["panels"][3]["id"] = board["panels"][2]["id"]
-
-    assert any("is used by 2 panels" in problem for problem in check.problems(board))
-
-
-def test_panel_over_another_is_found(check: ModuleType, board: dict[str, Any]) -> None:
-    board["panels"][2]["gridPos"] = dict(board["panels"][1]["gridPos"])
-
-    assert any("lies over" in problem for problem in check.problems(board))
-
-
-def test_panel_without_description_is_found(check: ModuleType, board: dict[str, Any]) -> None:
-    del board["panels"][1]["description"]
-
-    assert any("has no description" in problem for problem in check.problems(board))
-
-
 def test_no_variable_of_grafana_is_left_in_a_query(check: ModuleType, board: dict[str, Any]) -> None:
     assert not [query for query in check.expressions(board) if "$" in query]
 

@@ -48,24 +48,10 @@ def test_the_dict_comes_before_the_environment() -> None:
     assert found.alert_urls == ("log:", "mailto:a@b")
 
 
-def test_audit_log_is_kept_for_a_year_or_as_many_days_as_are_set() -> None:
-    assert read({}).audit_days == 365
-    assert read({"AUDIT_DAYS": 30}).audit_days == 30
-    assert read({}, {"SWITCHYARD_AUDIT_DAYS": "90"}).audit_days == 90
-
-
 def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
     assert read({}).retention_days == {}
     assert read({"RETENTION_DAYS": {"mails": 90, "reports": 0}}).retention_days == {"mails": 90}
     assert read({}, {"SWITCHYARD_RETENTION_DAYS": "a=1, b=2"}).retention_days == {"a": 1, "b": 2}
-
-
-def test_values_may_be_those_of_python() -> None:
-    found = read({"ALERT_URLS": ["log:"], "ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1:80"], "METRICS_DIR": Path("/m")})
-
-    assert found.alert_urls == ("log:",)
-    assert found.allowed_private_addresses == {("10.0.0.1", 80)}
-    assert found.metrics_dir == Path("/m")
 
 
 def test_a_topology_is_named_or_given() -> None:
@@ -154,12 +140,6 @@ def test_cores_of_the_settings_replace_the_measured_ones(value: int | str) -> No
     )
 
     assert [pool.children for pool in found.topology.pools] == [3, 1, 1]
-
-
-@pytest.mark.parametrize("value", ["0", "two", "-1", "100000", True, 1.5])
-def test_cores_that_are_no_number_are_refused_by_name(value: Any) -> None:
-    with pytest.raises(InvalidSetting, match=r"CORES.* is no number from 1 to 1024; set .*=2, or leave it out"):
-        read({"CORES": value})
 
 
 def test_rabbitmq_is_the_broker_and_redis_stands_beside_it() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.files.declared import declared_storage
+from switchyard.files.addresses import declared_storage
 from switchyard.setting_values import DRIVER, PACKAGES, InvalidSetting, refuse_without_driver
 
 # Found by Python before its own: hides packages, as if they were not installed.
@@ -42,10 +42,10 @@ def check_without(hidden: str, folder: Path, variables: dict[str, str]) -> subpr
         ("psycopg psycopg2", "DATABASE_URL", POSTGRES, "run: pip install 'psycopg[binary,pool]"),
         ("psycopg_pool", "DATABASE_URL", f"{POSTGRES}?pool=4", "run: pip install 'psycopg[binary,pool]"),
         ("pika", "SWITCHYARD_BROKER_URL", "amqp://guest:hunter2@127.0.0.1:1/", "run: pip install 'pika"),
-        ("boto3", "SWITCHYARD_STORAGE_URL", "s3://bucket", "run: pip install 'boto3"),
-        ("boto3", "SWITCHYARD_RESULTS_URL", "s3://bucket", "run: pip install 'boto3"),
-        ("google.cloud.storage", "SWITCHYARD_STORAGE_URL", "gs://bucket", "run: pip install 'google-cloud-storage"),
-        ("google.cloud.storage", "SWITCHYARD_RESULTS_URL", "gs://bucket", "run: pip install 'google-cloud-storage"),
+        ("boto3", "SWITCHYARD_STORAGE_URL", "s3://bucket", "run: pip install 'django-storages[s3]"),
+        ("storages", "SWITCHYARD_RESULTS_URL", "s3://bucket", "run: pip install 'django-storages[s3]"),
+        ("google.cloud.storage", "SWITCHYARD_STORAGE_URL", "gs://bucket", "run: pip install 'django-storages[google]"),
+        ("google.cloud.storage", "SWITCHYARD_RESULTS_URL", "gs://bucket", "run: pip install 'django-storages[google]"),
     ],
 )
 def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variable: str, value: str, remedy: str) -> None:

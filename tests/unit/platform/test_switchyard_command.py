@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
-
-from django.core.management import call_command
 
 from project.config import BASE_DIR
 from switchyard.commands.modules import MODULES
@@ -36,13 +33,6 @@ def test_a_refusal_keeps_its_exit_code() -> None:
     assert "pool 'nowhere' is not declared" in done.stderr
 
 
-def test_help_of_a_command_names_it_in_full() -> None:
-    done = manage("switchyard", "doctor", "--help")
-
-    assert done.returncode == 0
-    assert done.stdout.startswith("usage: manage.py switchyard doctor ")
-
-
 def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
     done = manage("switchyard")
 
@@ -56,11 +46,3 @@ def test_an_unknown_command_is_a_wrong_argument() -> None:
 
     assert done.returncode == 2
     assert done.stderr == "switchyard: there is no command 'runpol'; did you mean runpool?\n"
-
-
-def test_it_can_be_called_from_python() -> None:
-    out = io.StringIO()
-
-    call_command("switchyard", "topology", "--json", stdout=out)
-
-    assert json.loads(out.getvalue())

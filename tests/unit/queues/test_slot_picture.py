@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-from switchyard.queues.slot_picture import MOST_BLOCKS, MOST_SLOTS, SPAN_MS, WIDTH, SlotRun, picture_of
+from switchyard.queues.slot_picture import WIDTH, SlotRun, picture_of
 
 NOW = 1_800_000_000_000
-
-
-def test_nothing_is_drawn_where_nothing_ran() -> None:
-    assert picture_of([], 4, NOW, late_after_ms=None) is None
-    assert picture_of([SlotRun("old", NOW - 3 * SPAN_MS, NOW - 2 * SPAN_MS)], 4, NOW, late_after_ms=None) is None
 
 
 def test_runs_at_the_same_time_are_on_lines_of_their_own() -> None:
@@ -35,13 +30,3 @@ def test_runs_longer_than_the_promise_of_a_late_queue_are_marked() -> None:
     assert [block.kind for block in late.blocks] == ["bad", "ok"] and late.has_long
     assert [block.hatch_x is not None for block in late.blocks] == [True, False]
     assert not on_time.has_long
-
-
-def test_many_short_jobs_are_drawn_over_a_shorter_time() -> None:
-    runs = [SlotRun("mail", NOW - number * 100, NOW - number * 100 + 50) for number in range(1, 2_000)]
-
-    found = picture_of(runs, 64, NOW, late_after_ms=None)
-
-    assert found is not None
-    assert len(found.blocks) <= MOST_BLOCKS
-    assert (found.span, found.slots) == ("30 s", MOST_SLOTS)

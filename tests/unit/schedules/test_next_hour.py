@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from switchyard.schedules.next_hour import LEFT_PX, LINE_PX, MOST_TICKS, TOP_PX, WIDTH_PX, HourPicture, draw
+from switchyard.schedules.next_hour import LEFT_PX, LINE_PX, TOP_PX, WIDTH_PX, HourPicture, draw
 
 NOW = datetime(2026, 11, 20, 2, 54, 10, tzinfo=UTC)
 
@@ -46,21 +46,3 @@ def test_schedules_stand_below_each_other_and_the_axis_names_the_tens() -> None:
     assert found.height == TOP_PX + 2 * LINE_PX
     assert [text for _, text in found.axis] == ["03:00", "03:10", "03:20", "03:30", "03:40", "03:50"]
     assert all(LEFT_PX <= place <= WIDTH_PX for place, _ in found.axis)
-
-
-def test_a_busy_schedule_is_cut() -> None:
-    [line] = drawn(every("beats", 0, seconds=10)).lines
-
-    assert len(line.marks) == MOST_TICKS
-
-
-def test_nothing_is_drawn_for_what_is_paused_or_not_due() -> None:
-    daily = SimpleNamespace(name="daily", next=lambda moment: moment + timedelta(days=1))
-    never = SimpleNamespace(name="never", next=lambda moment: None)
-
-    assert draw([], [], NOW) is None
-    assert draw([daily, never], [], NOW) is None  # type: ignore[list-item]
-    assert draw([every("rates", 20)], list(paused("rates")), NOW) is None
-    assert [line.name for line in drawn(every("rates", 20), every("report", 30), rows=paused("rates")).lines] == [
-        "report"
-    ]

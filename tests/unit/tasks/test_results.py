@@ -12,7 +12,7 @@ from django_tasks.base import Task, TaskResultStatus
 
 from switchyard.broker.stores.job_record import JobRecord, record_with
 from switchyard.middleware.crashes import Poison
-from switchyard.tasks.results import milliseconds, moment, result_of_record
+from switchyard.tasks.results import moment, result_of_record
 
 
 def work(word: str) -> None:
@@ -59,11 +59,6 @@ def test_a_record_says_what_was_sent(declared: Task) -> None:
     assert result.enqueued_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("options", [{"task": 1}, {"task": {"backend": [], "run_after": "x"}, "priority": "high"}])
-def test_options_of_another_sender_change_nothing(declared: Task, options: dict[str, Any]) -> None:
-    assert result_of_record(declared, _record("queued", options=options)).task == declared.using(queue_name="mail")
-
-
 def test_the_first_attempt_is_the_start_and_the_last_one_is_named(declared: Task) -> None:
     attempts = [["one", 1_000, "builtins.ValueError", "trace"], ["two", 2_000, "builtins.KeyError", ""]]
     record = _record("running", options={"task": {"attempts": attempts}}, started_at=3_000, worker="three")
@@ -81,10 +76,3 @@ def test_a_failure_that_no_attempt_noted_is_taken_from_the_record(declared: Task
     [error] = result_of_record(declared, record).errors
 
     assert (error.exception_class, error.traceback) == (Poison, "took its worker down")
-
-
-def test_times_are_naive_without_time_zones(settings: Any) -> None:
-    settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
-
-    assert moment(0) == datetime(1970, 1, 1, 1)  # noqa: DTZ001
-    assert milliseconds(datetime(1970, 1, 1, 1)) == 0  # noqa: DTZ001

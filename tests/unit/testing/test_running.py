@@ -12,11 +12,10 @@ import pytest
 import time_machine
 from dramatiq import Worker
 from dramatiq.middleware import CurrentMessage
-from dramatiq.rate_limits import Barrier, ConcurrentRateLimiter, WindowRateLimiter
-from dramatiq.results import ResultMissing, ResultTimeout
+from dramatiq.rate_limits import ConcurrentRateLimiter
 from periodiq import cron
 
-from switchyard.broker.errors import BrokerUnavailable, UnknownQueue
+from switchyard.broker.errors import UnknownQueue
 from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import report_progress, request_cancel
@@ -27,7 +26,6 @@ from switchyard.testing import (
     assert_enqueued,
     assert_nothing_enqueued,
     dead_letters,
-    enqueued,
     in_memory,
     run_enqueued,
 )
@@ -92,17 +90,6 @@ def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up() -> None:
     assert ran == ["late", "soon"]
 
 
-def test_only_one_queue_is_run_when_it_is_named() -> None:
-    actor().send("here")
-    other = dramatiq.actor(lambda: ran.append("there"), actor_name="there", queue_name="urgent")
-    other.send()
-
-    run_enqueued(queue="urgent")
-
-    assert ran == ["there"]
-    assert [message.actor_name for message in enqueued()] == ["note"]
-
-
 def test_what_a_task_raised_is_raised_and_its_retry_waits() -> None:
     note = actor(max_retries=3)
     job_id = note.send("fail").message_id
@@ -158,15 +145,6 @@ def test_delays_end_when_the_time_is_moved_on() -> None:
     assert datetime.now(UTC) - before > timedelta(seconds=60)
 
 
-def test_the_time_is_real_again_after_the_test() -> None:
-    before = datetime.now(UTC)
-
-    with in_memory():
-        advance(seconds=3_600, schedules=False)
-
-    assert datetime.now(UTC) - before < timedelta(minutes=5)
-
-
 def test_a_rate_limit_defers_until_its_window_has_room() -> None:
     note = actor(rate_limit="2/m")
     for number in range(5):
@@ -200,14 +178,6 @@ def test_schedules_send_at_each_of_their_times_on_the_way() -> None:
     assert messages[0].options["origin"] == {"schedule": "quarterly"}
     run_enqueued(queue="default")
     assert ran.count("tick") == 4
-
-
-def test_the_time_is_moved_on_by_a_timedelta() -> None:
-    actor().send_with_options(args=("later",), delay=60_000)
-
-    advance(timedelta(minutes=1))
-
-    assert [attempt.result for attempt in run_enqueued()] == ["later"]
 
 
 def test_time_does_not_go_back_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,11 +245,6 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
         run_enqueued()
 
 
-def test_what_needs_a_server_says_so() -> None:
-    with pytest.raises(BrokerUnavailable, match="the broker of this test is in memory"):
-        facilities().pools.read_all()
-
-
 def test_a_result_and_a_progress_are_in_the_record() -> None:
     @dramatiq.actor(queue_name="default", store_results=True)
     def counted() -> dict[str, int]:
@@ -342,37 +307,3 @@ def test_results_groups_and_limiters_of_dramatiq_work() -> None:
 
     assert list(group.get_results()) == [1, 3]
     assert ran == [True, True, "complete"]
-
-
-def test_a_limiter_refuses_more_than_its_limit_until_the_time_has_passed() -> None:
-    limiter = WindowRateLimiter(rate_limiter_backend(), "window", limit=1, window=60)
-
-    with limiter.acquire(raise_on_failure=False) as first, limiter.acquire(raise_on_failure=False) as second:
-        assert (first, second) == (True, False)
-    advance(seconds=121, schedules=False)
-    with limiter.acquire(raise_on_failure=False) as third:
-        assert third
-
-
-def test_a_barrier_lets_go_when_all_have_come() -> None:
-    barrier = Barrier(rate_limiter_backend(), "barrier", ttl=10_000)
-    barrier.create(parties=2)
-
-    assert not barrier.wait(block=False)
-    assert barrier.wait(block=False)
-    assert barrier.wait(timeout=30)
-
-
-def test_a_result_before_the_run_says_what_runs_the_job() -> None:
-    @dramatiq.actor(queue_name="default", store_results=True)
-    def kept(value: str) -> str:
-        return value
-
-    message = kept.send("a")
-
-    with pytest.raises(ResultMissing, match=r"; no job runs by itself in memory, call run_enqueued\(\) first$"):
-        message.get_result()
-    with pytest.raises(ResultTimeout, match=r", after 1 ms; no job runs by itself in memory, call run_enqueued"):
-        message.get_result(block=True, timeout=1)
-    run_enqueued()
-    assert message.get_result() == "a"

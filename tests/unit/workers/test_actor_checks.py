@@ -21,7 +21,6 @@ from switchyard.middleware.async_actors import AsyncActors
 from switchyard.middleware.interrupts import ThreadInterrupts
 from switchyard.middleware.time_limits import TimeLimits
 from switchyard.workers.checks import check_actors
-from switchyard.workers.checks.short_options import LEAST_MS, options_in_seconds
 
 YARD = Yard(
     queues=(Queue("work", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000),),
@@ -38,10 +37,6 @@ class Limits(Middleware):
     @property
     def actor_options(self) -> set[str]:
         return {"time_limit"}
-
-
-class AllOptions(Middleware):
-    actor_options = set(LEAST_MS)
 
 
 def broker_with(middleware: tuple[Middleware, ...] = (Limits(),), **options: Any) -> StubBroker:
@@ -67,31 +62,14 @@ def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> N
     assert "Use one of work" in str(messages[0].hint)
 
 
-def test_an_actor_on_a_retry_lane_is_sent_to_the_live_queue() -> None:
-    [message] = check_actors(YARD, broker_with(queue_name="work-retry"))
-
-    assert message.id == "switchyard.E001"
-    assert "queue_name='work'" in str(message.hint)
-
-
 @pytest.mark.parametrize("limit", [None, float("inf"), 0, -1, "5s"])
 def test_an_actor_without_a_time_limit_is_refused(limit: object) -> None:
     assert told(broker_with(queue_name="work", time_limit=limit)) == [("switchyard.E002", "actor one")]
 
 
-def test_a_broker_that_enforces_no_limit_leaves_every_actor_without_one() -> None:
-    assert told(broker_with(middleware=(), queue_name="work")) == [("switchyard.E002", "actor one")]
-
-
 @pytest.mark.parametrize(("limit", "ids"), [(1_999, []), (2_000, ["switchyard.E003"]), (9_000, ["switchyard.E003"])])
 def test_an_actors_limit_stays_below_its_queues_hard_limit(limit: int, ids: list[str]) -> None:
     assert [id for id, _ in told(broker_with(queue_name="work", time_limit=limit))] == ids
-
-
-def test_a_limit_of_an_hour_is_shown_as_it_was_written() -> None:
-    [message] = check_actors(YARD, broker_with(queue_name="work", time_limit=3_600_000))
-
-    assert message.msg.startswith("its time_limit is 3600000 ms, ")
 
 
 def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
@@ -127,34 +105,6 @@ def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit: float, hint: str)
 
     assert (message.id, message.is_serious()) == ("switchyard.W020", False)
     assert hint in str(message.hint)
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "hint"),
-    [
-        ("max_age", 60, "for 60 s write max_age=60_000"),
-        ("result_ttl", 3_600, "for 3600 s write result_ttl=3_600_000"),
-        ("min_backoff", 30, "for 30 s write min_backoff=30_000"),
-        ("max_backoff", 300, "for 300 s write max_backoff=300_000"),
-    ],
-)
-def test_other_options_that_were_meant_in_seconds_are_seen(option: str, value: int, hint: str) -> None:
-    seen = options_in_seconds(broker_with((AllOptions(),), queue_name="work", **{option: value}))
-    sound = options_in_seconds(broker_with((AllOptions(),), queue_name="work", **{option: value * 1_000}))
-
-    assert [message.id for message in seen] == ["switchyard.W020"]
-    assert f"its {option} is {value} ms" in str(seen[0].msg)
-    assert hint in str(seen[0].hint)
-    assert sound == []
-
-
-def test_a_soft_limit_that_was_meant_in_seconds_is_told_of_the_queue_and_not_of_its_actors() -> None:
-    yard = Yard((Queue("work", objective_ms=100, soft_limit_ms=10, hard_limit_ms=2_000),), YARD.pools)
-
-    [message] = check_actors(yard, broker_with(queue_name="work", time_limit=10))
-
-    assert (message.id, message.obj) == ("switchyard.W020", "queue work")
-    assert "write soft_limit_ms=10_000 in the topology" in str(message.hint)
 
 
 def test_a_method_is_no_actor() -> None:

@@ -44,7 +44,3 @@ def test_a_project_that_sends_no_mail_needs_no_timeout(
     monkeypatch.setattr(mail, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
 
     assert [message.id for message in endless_mail()] == ids
-
-
-def test_the_projects_own_mail_has_a_timeout() -> None:
-    assert endless_mail() == []

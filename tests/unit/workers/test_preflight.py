@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,22 +51,6 @@ def test_a_folder_of_metrics_that_is_a_file_exits_78_with_pool_and_folder(
     assert "let this user" not in said
 
 
-def test_a_folder_of_metrics_that_is_another_user_s_exits_78_with_both_remedies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(**options: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
-    theirs = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "shared")
-
-    with override_settings(SWITCHYARD=theirs), pytest.raises(SystemExit):
-        refuse_if_unwritable(SOUND.pools)
-
-    said = capsys.readouterr().err
-    assert "(permission denied); let this user write there, or export PROMETHEUS_MULTIPROC_DIR=DIR for" in said
-
-
 def test_a_silenced_check_does_not_stop_the_start() -> None:
     with override_settings(SWITCHYARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E010"]):
         refuse_if_wrong(ask_broker=False)
@@ -84,14 +65,3 @@ def test_a_container_that_is_too_small_for_its_pools_is_named_with_figures(capsy
     assert said.startswith("switchyard: warning: this container has 900 MB, and its pools may take 968 MB")
     assert f"4 children of up to 200 MB in pool {pool.name}" in said
     assert "; raise the container's memory, or lower memory_limit_bytes, isolated or processes in" in said
-
-
-@pytest.mark.parametrize("memory_bytes", [None, 968_000_000])
-def test_a_container_that_is_large_enough_or_has_no_limit_is_not_named(
-    memory_bytes: int | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pool = replace(SOUND.pools[0], processes=2, isolated=1, memory_limit_bytes=200_000_000)
-
-    warn_if_too_small([pool, replace(pool, name="unlimited", memory_limit_bytes=None)], memory_bytes)
-
-    assert capsys.readouterr().err == ""

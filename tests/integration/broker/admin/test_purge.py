@@ -260,11 +260,6 @@ def test_two_purges_lie_beside_each_other(family: QueueOperations) -> None:
     assert family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1) == [b"second"]
 
 
-def test_an_empty_queue_has_nothing_to_set_aside(family: QueueOperations) -> None:
-    assert set_aside(family, "p", by="me") == 0
-    assert purges(family) == []
-
-
 def test_a_repeated_call_sets_nothing_more_aside(family: QueueOperations) -> None:
     fill(family, 5)
     assert set_aside(family, "p", by="me") == 10

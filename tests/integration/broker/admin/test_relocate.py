@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import dramatiq
 import pytest
 import redis
 
-from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.admin.relocate import relocate
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import HIGH, Entry, Grant
 from switchyard.broker.redis.calls import RedisCalls
-from tests.waiting import wait_for
 
 BODY = b'{"actor":"an_actor","sent_at":1}'
 WORKER = "worker/live"
@@ -198,28 +193,6 @@ def count_calls(source: QueueOperations, target: QueueOperations, client: redis.
     before = counted._left
     move(QueueOperations(counted, source.keys), QueueOperations(counted, target.keys))
     return before - counted._left
-
-
-def test_a_relocated_job_can_be_cancelled(facilities: Facilities, run_worker: Callable[..., Any]) -> None:
-    broker, ran = dramatiq.get_broker(), []
-
-    @dramatiq.actor(actor_name="relocated", queue_name="default")
-    def relocated(name: str) -> None:
-        ran.append(name)
-
-    try:
-        stops, runs = relocated.send("stops").message_id, relocated.send("runs").message_id
-        old, new = (broker.lane(name)[0] for name in ("default", "slow"))  # type: ignore[attr-defined]
-        assert [step.moved for step in relocate(old, new, actor="relocated")][-1] == 2
-
-        assert cancel(facilities, stops) == "cancelled"
-
-        with run_worker("slow"):
-            wait_for(lambda: facilities.records.read(runs).state == "succeeded")  # type: ignore[union-attr]
-        assert ran == ["runs"]
-        assert facilities.records.read(stops).state == "cancelled"  # type: ignore[union-attr]
-    finally:
-        del broker.actors["relocated"]
 
 
 def test_live_records_and_progress_do_not_stay_behind(families: tuple[QueueOperations, QueueOperations]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe
 from switchyard.broker.health.server import judge, read_facts
-from switchyard.broker.health.watch import EVERY_S, Health, Watch
+from switchyard.broker.health.watch import Health, Watch
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
@@ -56,21 +56,6 @@ def codes(health: Health) -> list[str]:
 
 def enqueue(family: QueueOperations, id_: str) -> None:
     assert family.enqueue([Entry(id_, b"{}")]) == [id_]
-
-
-def test_a_sound_server_is_left_as_it_was(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
-    assert make_watch().look() == Health()
-    assert emptied.admin.dbsize() == 0
-
-
-def test_it_is_due_every_five_seconds(make_watch: MakeWatch) -> None:
-    watch = make_watch()
-    assert watch.due() and watch.seconds_to_next() == 0
-
-    watch.look()
-
-    assert not watch.due()
-    assert EVERY_S - 1 < watch.seconds_to_next() <= EVERY_S
 
 
 @pytest.mark.parametrize("policy", EVICTING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities
-from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import request_cancel, submit
 from tests.integration.jobs import probe_actors
@@ -72,31 +70,12 @@ def test_nothing_is_done_without_a_choice_or_the_right(facilities: Facilities) -
     assert facilities.records.states([job]) == ["queued"]
 
 
-def test_the_answer_counts_what_became_of_the_jobs() -> None:
-    text = ACTS["cancel"].text_of(Counter(cancelled=2, asked=1, ended=1, unknown=3))
-
-    assert text == (
-        "2 jobs were cancelled and will not start; 1 job runs and stops within 10 seconds; 1 job had ended already; "
-        "3 jobs are not known any longer."
-    )
-
-
 def later() -> str:
     return submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
 
 
 def told(answer: HttpResponse) -> list[str]:
     return [str(each) for each in get_messages(answer.wsgi_request)]
-
-
-def test_each_act_is_offered_to_who_may_where_a_job_of_the_page_has_use_for_it() -> None:
-    later(), job_row()
-
-    both, runner = (staff("view_job", *rights).get(LIST).content.decode() for rights in (RIGHTS, ["run_job"]))
-
-    assert all(text in both for text in ("Cancel chosen…", "Run chosen now…", "Run chosen again…"))
-    assert "Run chosen now…" in runner and CANCEL not in runner
-    assert "Run chosen now…" not in staff("view_job", *RIGHTS).get(LIST, {"state": "succeeded"}).content.decode()
 
 
 def test_scheduled_jobs_are_run_now_and_the_others_are_left_out(facilities: Facilities) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 
 import pytest
-import urllib3
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
@@ -18,8 +16,7 @@ from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
 from switchyard.jobs.listing import changes, stream
-from switchyard.jobs.listing.changes import changes_of, fresh_page
-from switchyard.jobs.listing.pages import LIMIT
+from switchyard.jobs.listing.changes import fresh_page
 from switchyard.jobs.running import running_jobs
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
@@ -118,43 +115,6 @@ def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows() -> None:
     assert 'data-new="50" data-more' in part
 
 
-def test_older_jobs_that_move_up_in_a_list_that_was_cut_are_not_new() -> None:
-    shown_at = now_ms()
-    job_row(finished_at=shown_at - 60_000)
-    gone = [str(number) for number in range(LIMIT)]
-
-    assert changes_of(Filter(), gone, shown_at=shown_at, arguments=False).new_count == 0
-    assert changes_of(Filter(), gone[1:], shown_at=shown_at, arguments=False).new_count == 1
-
-
-def test_jobs_that_start_are_new_among_those_that_run(run_worker: RunWorker) -> None:
-    submit(probe_actors.steps, kwargs={"total": 3})
-    client = staff("view_job")
-    page = client.get(LIST, {"state": "running"}).content.decode()
-
-    before = part_of(client, page)
-    with run_worker("default"):
-        wait_for(lambda: any(job.progress for job in running_jobs()))
-        after = part_of(client, page)
-        probe_actors.go_on.set()
-
-    assert 'data-new="0"' in before and 'data-new="1"' in after
-
-
-def test_only_the_first_page_of_a_list_is_live() -> None:
-    for _ in range(51):
-        job_row()
-    client = staff("view_job")
-    page = client.get(LIST)
-
-    older = client.get(LIST + page.context["older"]).content.decode()
-    wrong = client.get(LIST, {"state": "lost"}).content.decode()
-
-    assert "list.js" in page.content.decode()
-    for other in (older, wrong):
-        assert "list.js" not in other and "data-live" not in other
-
-
 def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "LEAST_AGE_S", 60.0)
     wanted = Filter(actor="probe_add")
@@ -167,18 +127,6 @@ def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPa
     assert [len(page.lines) for page in (first, others)] == [0, 1]
 
 
-def test_a_slow_list_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*args: object, **options: object) -> changes.JobsPage:
-        time.sleep(0.02)
-        return changes.JobsPage((), "")
-
-    monkeypatch.setattr(changes, "find_jobs", slow)
-    monkeypatch.setattr(changes, "AGE_PER_COST", 1_000)
-    wanted = Filter(actor="slow")
-
-    assert fresh_page(wanted, arguments=False) is fresh_page(wanted, arguments=False)
-
-
 def test_arguments_need_their_right_in_the_live_part_too() -> None:
     submit(probe_actors.write, kwargs={"text": "for mia"})
     reader, operator = staff("view_job"), staff("view_job", "view_arguments")
@@ -186,13 +134,6 @@ def test_arguments_need_their_right_in_the_live_part_too() -> None:
     assert "for mia" not in part_of(reader, reader.get(LIST).content.decode())
     assert "for mia" in part_of(operator, operator.get(LIST).content.decode())
     assert reader.get(LIVE, {"argument": "text=x", "shown_at": "0"}).status_code == 403
-
-
-@pytest.mark.parametrize("query", [{}, {"shown_at": "soon"}, {"shown_at": "9" * 16}, {"shown_at": "0", "state": "no"}])
-def test_an_address_that_no_page_has_is_refused(query: dict[str, str]) -> None:
-    assert staff("view_job").get(LIVE, query).status_code == 400
-    many = {"shown_at": "0", "shown": ",".join("a" * 51)}
-    assert staff("view_job").get(LIVE, many).status_code == 400
 
 
 def test_a_part_says_that_the_broker_is_away() -> None:
@@ -249,13 +190,6 @@ def test_a_stream_of_a_list_takes_one_of_its_users_places(web: str, monkeypatch:
     monkeypatch.setattr(stream, "LONGEST_S", 0.0)
     assert first.ended()
     wait_for(lambda: open_streams() == 0)
-
-
-def test_the_page_names_its_stream_where_one_is_possible(web: str) -> None:
-    page = urllib3.request("GET", web + LIST, headers=session("view_job")).data.decode()
-
-    assert f'data-events="{EVENTS}"' in page
-    assert "data-events" not in staff("view_job").get(LIST).content.decode()  # WSGI
 
 
 def test_counters_change_when_a_job_comes_starts_ends_and_is_in_the_history(run_worker: RunWorker) -> None:

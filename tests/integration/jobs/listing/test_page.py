@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import html
-
 import pytest
-import redis
 from django.contrib.auth.models import Permission, User
 from django.test import Client
-from django.urls import reverse
 
-from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
 from switchyard.jobs.services import submit
-from switchyard.leadership import HISTORY_WRITER
-from tests.integration.history.conftest import ended_job, put_into
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 
@@ -33,10 +25,6 @@ def staff(*permissions: str) -> Client:
 
 
 LIST = "/admin/switchyard_jobs/job/"
-
-
-def test_the_list_keeps_its_address() -> None:
-    assert reverse("switchyard-jobs") == LIST
 
 
 def test_waiting_and_ended_jobs_are_in_one_list() -> None:
@@ -60,26 +48,6 @@ def test_filters_are_in_the_address_and_in_the_link_to_older_jobs() -> None:
     older = staff("view_job").get(LIST + page.context["older"])
     assert [line.actor for line in older.context["page"].lines] == ["probe_write"]
     assert "Newest" in older.content.decode()
-
-
-def test_the_preset_finds_the_last_hours_failures() -> None:
-    page = staff("view_job").get(LIST, {"failures": "1", "since": "1h"}).content.decode()
-
-    assert 'aria-current="true">Last hour&#x27;s failures, retried ones too' in page
-    assert "No job matches." in page
-
-
-@pytest.mark.parametrize(
-    ("asked", "query"),
-    [("default", "queue=default"), ("probe_add", "actor=probe_add"), ("a = 42", "argument=a%3D42"), ("no", "error=no")],
-)
-def test_a_search_leads_to_a_filter(asked: str, query: str) -> None:
-    assert staff("view_job").get(LIST, {"q": asked})["Location"] == f"{LIST}?{query}"
-
-
-def test_a_search_for_an_id_leads_to_the_job_wherever_it_is_known() -> None:
-    for job_id in (submit(probe_actors.add, kwargs={"a": 1, "b": 2}), job_row().job_id):
-        assert staff("view_job").get(LIST, {"q": job_id.upper()})["Location"] == f"{LIST}{job_id}/"
 
 
 @pytest.mark.parametrize(
@@ -112,37 +80,6 @@ def test_what_matches_is_cancelled_from_the_list_after_a_question() -> None:
     assert "bulk/begin" not in client.get(LIST).content.decode()
     assert "bulk/begin" not in client.get(LIST, {"state": "dead"}).content.decode()
     assert link not in staff("view_job").get(LIST, {"actor": "probe_add"}).content.decode()
-
-
-def test_the_page_says_when_no_ended_job_can_be_found_by_an_argument() -> None:
-    client = staff("view_job", "view_arguments")
-
-    def note(**query: str) -> str:
-        page = client.get(LIST, query)
-        shown = str(page.context["none_found"])
-        text = html.unescape(page.content.decode())
-        assert shown in text and ("Not all are here" in text) == bool(shown)
-        return shown
-
-    assert note(argument="dataset=invoices").startswith("no actor lists dataset in search=(")
-    assert note(argument="customer_id=42", actor="probe_add").startswith("probe_add does not list customer_id")
-    assert note(argument="customer_id=42") == note(argument="thumbnail_id=1") == note(state="dead") == ""
-
-
-def test_the_page_says_when_ended_jobs_are_not_in_the_history_yet(valkey: redis.Redis, facilities: Facilities) -> None:
-    client, keys = staff("view_job"), Keys()
-    assert client.get(LIST).context["missing"] == ""
-
-    put_into(valkey, ended_job())
-    page = client.get(LIST)
-    assert "no history writer leads, start `manage.py switchyard runhistory`" in page.context["missing"]
-    assert "Not all are here: those that ended in the last " in page.content.decode()
-
-    valkey.set(keys.lock(HISTORY_WRITER), "writer")
-    assert client.get(LIST).context["missing"] == ""
-    valkey.delete(keys.queue("default").history)
-    valkey.xadd(keys.queue("default").history, {"n": 1, "rows": b""}, id="1-1")
-    assert "the history's writer is behind" in client.get(LIST).context["missing"]
 
 
 def test_hidden_arguments_cannot_be_found_out() -> None:

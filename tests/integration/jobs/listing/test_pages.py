@@ -129,9 +129,3 @@ def test_what_was_cancelled_waits_no_longer() -> None:
 
     assert found(states=("queued",)) == []
     assert [line.state for line in find_jobs(Filter()).lines] == ["cancelled"]
-
-
-@pytest.mark.parametrize("after", ["x", "1-2", "~x", "a-b~1.c", "1-2~1.", "~9999999999999999.a"])
-def test_a_cursor_that_is_none_is_refused(after: str) -> None:
-    with pytest.raises(ValueError, match="is no place in a list"):
-        find_jobs(Filter(), after=after)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dramatiq
 import pytest
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.admin.state_counts import state_counts
@@ -14,7 +13,6 @@ from switchyard.jobs.listing import scheduled
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.running import families
 from switchyard.jobs.services import request_cancel, submit
-from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 
 LIST = reverse("switchyard-jobs")
@@ -68,27 +66,3 @@ def test_a_filter_looks_through_a_bounded_number_and_the_next_page_goes_on(monke
 
     assert pages[0] == []
     assert [id_ for page in pages for id_ in page] == mine
-
-
-def test_the_page_says_when_jobs_are_due_and_what_follows(admin_client: Client) -> None:
-    sent = [send(minute) for minute in range(1, 53)]
-
-    page = admin_client.get(LIST, {"state": "scheduled"})
-    text = page.content.decode()
-    later = admin_client.get(LIST + page.context["older"]).content.decode()
-
-    assert [line.id for line in page.context["page"].lines] == sent[:50]
-    assert '<th scope="col">Due (UTC)</th>' in text and "Later</a>" in text
-    assert 'Scheduled <span class="sy-chip-count">52</span>' in text
-    assert sent[51] in later and sent[0] not in later and "Next to be due</a>" in later
-
-
-def test_a_place_of_another_list_is_refused_and_without_a_broker_the_page_says_so(
-    admin_client: Client,
-) -> None:
-    refused = admin_client.get(LIST, {"state": "scheduled", "after": "~5.x"})
-    with broker_without_server():
-        away = find_jobs(SCHEDULED)
-
-    assert refused.status_code == 400 and "begin with its first page" in refused.content.decode()
-    assert away.broker_away and away.broker_error and not away.lines

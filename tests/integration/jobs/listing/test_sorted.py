@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from io import StringIO
 
 import pytest
-from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
 from switchyard.history import sorted_search
-from switchyard.history.filters import Filter
-from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -63,26 +59,3 @@ def test_a_sorted_list_has_pages_and_says_among_how_many_it_was_sorted(
     assert len(listed) == 55 and set(listed) <= {row.job_id for row in rows}
     assert "Sorted among the newest 10,000" in first.content.decode()
     assert "First page" in second.content.decode() and "Next page" not in second.content.decode()
-
-
-def test_what_has_not_ended_has_no_order_to_choose(admin_client: Client) -> None:
-    page = admin_client.get(LIST, {"state": "running"}).content.decode()
-    refused = admin_client.get(LIST, {"state": "running", "sort": "-run"})
-
-    assert "sy-sort" not in page
-    assert (
-        refused.status_code == 400
-        and "orders jobs that have ended; leave it out for running" in refused.content.decode()
-    )
-    assert admin_client.get(LIST, {"sort": "size"}).status_code == 400
-    with pytest.raises(ValueError, match="begin with its first page"):
-        find_jobs(Filter(), sort="-run", after="~-")
-
-
-def test_the_command_sorts(transactional_db: None) -> None:
-    ids = [job_row(run_ms=run_ms).job_id for run_ms in (5, 900, 70)]
-    out = StringIO()
-
-    call_command("switchyard", "jobs", "list", "--sort=-run", stdout=out)
-
-    assert re.findall(r"[0-9a-f-]{36}", out.getvalue()) == [ids[1], ids[2], ids[0]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -23,7 +23,7 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.passport.editing import CannotEdit, edit_job, editable_job
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.running import families
-from switchyard.jobs.services import request_cancel, submit
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.passport.test_page import OPERATOR, READER, page_of, staff
@@ -184,33 +184,7 @@ def test_without_the_right_to_view_arguments_only_the_time_is_edited() -> None:
     )
 
 
-def test_a_cancelled_and_an_unknown_job_are_refused() -> None:
-    cancelled = waiting()
-    request_cancel(cancelled)
-
-    for job_id in (cancelled, "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"):
-        with pytest.raises(CannotEdit, match="to repeat it, run it again"):
-            editable_job(job_id)
-
-
 def run(*arguments: str) -> str:
     out = StringIO()
     call_command("switchyard", "jobs", "edit", *arguments, stdout=out)
     return out.getvalue()
-
-
-def test_the_command_edits_as_the_page_does() -> None:
-    job_id, queued = later(), waiting()
-
-    assert run(job_id, "--set", "a=7", "--due", "2h") == f"job {job_id}: changed a and the due time\n"
-    assert json.loads(run(queued, "--set", "b=5", "--json"))["changes"] == {"b": {"from": "2", "to": "5"}}
-    for arguments, words in [
-        ((queued, "--due", "2h"), "it is queued, so it has no time to change"),
-        ((queued, "--set", "c=1"), "arguments: "),
-        ((queued, "--set", "a"), "write NAME=VALUE"),
-        ((queued,), "nothing is different"),
-        (("nonsense",), "no job has this id|it has ended"),
-    ]:
-        with pytest.raises(CommandError, match=words):
-            run(*arguments)
-    assert arguments_of(job_id) == {"a": 7, "b": 2} and arguments_of(queued) == {"a": 1, "b": 5}

@@ -11,7 +11,6 @@ from django.urls import reverse
 
 from switchyard.jobs.running import running_jobs
 from tests.conftest import RunWorker
-from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
@@ -64,27 +63,3 @@ def test_a_child_that_runs_again_after_a_failure_is_shown_once(reader: Client, r
         probe_actors.go_on.set()
 
     assert found.count(child[:8]) == 1 and "retrying" not in found
-
-
-def test_a_page_says_when_children_that_wait_appear(reader: Client) -> None:
-    parent = job_row(actor="probe_write").job_id
-    waiting = probe_actors.add.send_with_options(args=(1, 2), parent=parent).message_id
-
-    found = family_of(reader, parent)
-
-    assert found == (
-        "Parent and children No child runs or has ended. Children appear here when they start. "
-        "All its children, those that wait too"
-    )
-    assert waiting[:8] not in found
-
-
-def test_children_that_ended_are_shown_while_the_broker_is_away(reader: Client) -> None:
-    parent = job_row(actor="probe_write").job_id
-    job_row(parent=parent, actor="probe_fail", state="dead")
-
-    with broker_without_server():
-        found = family_of(reader, parent)
-
-    assert "dead probe_fail" in found
-    assert "Children that run are unknown while the broker is unavailable." in found

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import uuid
 
-import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.contrib.messages import get_messages
@@ -16,14 +14,11 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.broker.interface import facilities
 from switchyard.history.models import AttemptRow, JobRow
-from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.queries import find_job, find_untracked
-from switchyard.jobs.services import request_cancel, submit
-from switchyard.middleware.origin import FixedSender, sent_by
+from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -82,27 +77,6 @@ def test_a_passport_tells_where_a_job_came_from_and_what_became_of_it(retried: J
     assert "<dt>a</dt>" in page
 
 
-def test_the_picture_shows_waits_and_runs_to_scale_and_in_words(retried: JobRow) -> None:
-    job = passport_of(retried.job_id)
-    assert job is not None
-
-    picture = picture_of(job)
-
-    assert picture is not None
-    assert [(span.x, span.width) for span in picture.waits] == [
-        (0, pytest.approx(111.1)),
-        (pytest.approx(333.3), pytest.approx(444.4)),
-    ]
-    assert [(span.kind, span.title) for span in picture.runs] == [
-        ("bad", "✕ attempt 1, 2.0 s"),
-        ("ok", "✓ attempt 2, 2.0 s"),
-    ]
-    assert picture.sentence == (
-        "Took 9.0 s from enqueueing to its end: 5.0 s waiting, 4.0 s running, of which 2.0 s in attempts that failed."
-    )
-    assert picture.sentence in page_of(retried.job_id, "view_job")
-
-
 def test_arguments_are_hidden_without_the_right_and_redacted_ones_always(retried: JobRow) -> None:
     assert "<dt>a</dt>" not in page_of(retried.job_id, "view_job")
     job_id = submit(probe_actors.keep_secret, kwargs={"to": "mia@example.org", "pages": 3})
@@ -111,17 +85,6 @@ def test_arguments_are_hidden_without_the_right_and_redacted_ones_always(retried
 
     assert "mia@example.org" not in page
     assert "[redacted]" in page and "<dt>pages</dt>" in page
-
-
-def test_a_waiting_job_names_its_schedule_and_parent(transactional_db: None) -> None:
-    parent = str(uuid.uuid4())
-    with sent_by(FixedSender(schedule="close_day")):
-        sent = probe_actors.add.send_with_options(args=(1, 2), parent=parent)
-
-    page = page_of(sent.message_id, *READER)
-
-    assert "close_day" in page and parent in page
-    assert "It has not started." in page
 
 
 def again(client: Client, first: str, **fields: str) -> tuple[int, str]:
@@ -203,33 +166,6 @@ def test_a_large_job_that_ended_is_not_run_again_without_its_arguments(
     assert find_job(new_id) is None
 
 
-OWN_ID = "order:7<b>&?x=1"
-
-
-def test_a_job_whose_sender_named_it_has_a_page_like_others(transactional_db: None) -> None:
-    message = probe_actors.add.message(1, 2).copy(message_id=OWN_ID)
-    dramatiq.get_broker().enqueue(message)
-    client, jobs = staff(*OPERATOR), reverse("switchyard-jobs")
-    address = reverse("switchyard-job", args=[OWN_ID])
-
-    page = client.get(address)
-    searched = client.get(jobs, {"q": OWN_ID})
-    listed = client.get(jobs).content.decode()
-    cancelled = client.post(reverse("switchyard-job-cancel", args=[OWN_ID]))
-
-    assert page.status_code == 200 and "order:7&lt;b&gt;&amp;?x=1" in page.content.decode()
-    assert searched["Location"] == cancelled["Location"] == address
-    assert f'href="{html.escape(address)}"' in listed
-    assert facilities().records.states([OWN_ID]) == ["cancelled"]
-
-
-@pytest.mark.parametrize("asked", ["storage failed", "OSError", "x" * 201, "a/b"])
-def test_a_search_for_what_is_no_jobs_id_is_one_of_errors_and_tags(transactional_db: None, asked: str) -> None:
-    answer = staff(*READER).get(reverse("switchyard-jobs"), {"q": asked})
-
-    assert answer.status_code == 302 and "?" in answer["Location"]
-
-
 def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried: JobRow) -> None:
     address = reverse("switchyard-job", args=[retried.job_id])
 
@@ -262,18 +198,6 @@ def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional
     assert list(rows) == [("job.run_now", job_id, 1, "done")] * 2
 
 
-@pytest.mark.parametrize(("answer", "text"), [("held", "A rate limit holds the job"), ("ended", "has ended already")])
-def test_a_job_that_cannot_be_run_now_says_why(
-    transactional_db: None, monkeypatch: pytest.MonkeyPatch, answer: str, text: str
-) -> None:
-    monkeypatch.setattr("switchyard.jobs.services.run_now", lambda facilities, job_id: answer)
-
-    _, texts = run_now_of(staff(*OPERATOR), str(uuid.uuid4()))
-
-    assert text in texts[0]
-    assert AuditEntry.objects.get().count == 0
-
-
 def test_what_happened_is_told_in_the_order_of_time(retried: JobRow) -> None:
     with act("job.run_now", who=Who("a.lind", "page"), target=retried.job_id, reason="the partner is back") as entry:
         entry.count = 1
@@ -295,17 +219,3 @@ def test_what_happened_is_told_in_the_order_of_time(retried: JobRow) -> None:
     page = page_of(retried.job_id, *READER, "view_auditentry")
     assert "the partner is back" in page and "Retried." in page
     assert "a.lind" not in page_of(retried.job_id, *READER)
-
-
-def test_what_is_to_come_is_told_last(transactional_db: None) -> None:
-    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
-    waiting = passport_of(job_id)
-    request_cancel(job_id)
-    cancelled = passport_of(job_id)
-    assert waiting is not None and cancelled is not None
-
-    assert [(event.mark, event.what) for event in timeline_of(waiting)] == [("open", "Enqueued"), ("next", "Due")]
-    assert [(event.mark, event.what) for event in timeline_of(cancelled)] == [
-        ("open", "Enqueued"),
-        ("open", "Cancelled"),
-    ]

@@ -10,7 +10,6 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.mail.models import SentMail, Template
-from switchyard.broker.errors import BrokerUnavailable
 from switchyard.console.links import letter_url
 from switchyard.dead_letters.models import DeadLetter
 from tests.integration.jobs.history_rows import job_row
@@ -46,19 +45,6 @@ def test_the_job_of_a_row_is_linked_with_its_actor_and_its_letter(admin_client: 
     ):
         assert f'href="{address}"' in page
     assert f"{JOB} dead on mail exhausted" in text_of(page)
-
-
-def test_a_job_that_nobody_knows_is_said(admin_client: Client) -> None:
-    assert "neither the broker nor the history knows it any more" in page_of_mail(admin_client)
-
-
-def test_a_broker_that_is_away_is_said(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(job_id: str) -> None:
-        raise BrokerUnavailable("read", "refused")
-
-    monkeypatch.setattr("switchyard.jobs.passport.row_jobs.find_job", away)
-
-    assert "the broker does not answer" in page_of_mail(admin_client)
 
 
 def test_an_address_of_an_attacker_is_no_markup(admin_client: Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -141,45 +140,6 @@ def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job
     assert "data-events" not in page
     assert f'data-live="{address(job_id, part="live")}"' in page
     assert f'data-events="{address(job_id)}"' in under_asgi
-
-
-def test_a_page_reloads_itself_only_without_javascript_and_not_after_the_end(job_id: str) -> None:
-    client, page_url = staff("view_job"), reverse("switchyard-job", args=[job_id])
-
-    followed = client.get(page_url).content.decode()
-    request_cancel(job_id)
-    ended = client.get(page_url).content.decode()
-
-    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in followed
-    assert "switchyard_jobs/job.js" in followed
-    assert 'http-equiv="refresh"' not in ended and "job.js" not in ended
-    assert "cancelled" in ended
-
-
-def test_the_part_that_changes_is_one_element_without_anything_inline(job_id: str) -> None:
-    client = staff("view_job")
-
-    waiting = client.get(address(job_id, part="live")).content.decode().strip()
-    request_cancel(job_id)
-    ended = client.get(address(job_id, part="live")).content.decode().strip()
-
-    assert waiting.startswith('<div class="sy-stack" data-state="queued">')
-    assert 'id="sy-progress" aria-label="Progress" hidden' in waiting
-    assert ended.startswith('<div class="sy-stack" data-state="cancelled" data-ended>')
-    for part in (waiting, ended):
-        assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)
-
-
-def test_the_part_shows_progress(job_id: str, run_worker: RunWorker) -> None:
-    client, url = staff("view_job"), address(job_id, part="live")
-
-    with run_worker("default"):
-        wait_for(lambda: "1 of 3, first" in client.get(url).content.decode())
-        part = client.get(url).content.decode()
-        probe_actors.go_on.set()
-
-    assert '<progress class="sy-progress" max="100" value="33">' in part
-    assert 'aria-label="Progress" hidden' not in part
 
 
 @pytest.mark.parametrize("part", ["live", "events"])

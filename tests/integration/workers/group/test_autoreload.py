@@ -6,10 +6,9 @@ import os
 import signal
 
 import pytest
-from dramatiq import Message
 
 from tests.integration.workers.conftest import Bench
-from tests.integration.workers.group.changing import SAID, Changing
+from tests.integration.workers.group.changing import Changing
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
 
@@ -48,23 +47,6 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     assert bench.log().count("pools: all drained") == 2
 
 
-@pytest.mark.long
-def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: Bench, changing: Changing) -> None:
-    bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
-    other = changing.file.with_name("services.py")
-
-    other.write_text("def half(:\n")
-    bench.wait_for_log("the pools keep running the old code")
-    changing.write("two")
-    wait_for(lambda: bench.log().count("the pools keep running the old code") == 2)
-    still = changing.says()
-    other.write_text("WHOLE = True\n")
-    wait_for(lambda: "pools: all drained" in bench.log())
-
-    assert (still, changing.says()) == ("one", "two")
-
-
 def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_the_next_change(
     bench: Bench, changing: Changing
 ) -> None:
@@ -79,21 +61,6 @@ def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_t
 
     assert (still, changing.says()) == ("one", "three")
     assert reloader.poll() is None
-
-
-@pytest.mark.long
-def test_a_deleted_file_counts_as_changed_and_its_jobs_wait_until_it_is_back(bench: Bench, changing: Changing) -> None:
-    bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
-
-    changing.file.unlink()
-    wait_for(lambda: "pools: all drained" in bench.log())
-    message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
-    bench.broker.enqueue(message)
-    bench.wait_for_log("parked until a worker knows it")
-    changing.write("two")
-
-    wait_for(lambda: bench.client.lindex(SAID, -1) == b"two")
 
 
 @pytest.mark.long

@@ -117,23 +117,6 @@ def test_a_pool_that_does_not_start_keeps_its_old_one_while_the_others_are_repla
 
 
 @pytest.mark.long
-def test_a_change_during_a_replacement_starts_over_with_the_newest_code(bench: Bench, changing: Changing) -> None:
-    reloader = bench.start("runpools", "--reload", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
-    held = hold_first_pool(bench)
-
-    changing.write("two")
-    bench.wait_for_log("pool urgent: draining")
-    changing.write("three")
-    bench.wait_for_log("reload: all pools are replaced")
-
-    wait_for(lambda: titles(reloader.pid) == Counter(["pools", *(f"pool {name}" for name in POOLS)]))
-    assert {changing.says() for _ in range(5)} == {"three"}
-    assert bench.ended(held) is not None
-    assert bench.log().count("pools: all drained") == 2
-
-
-@pytest.mark.long
 def test_code_that_fails_during_a_replacement_leaves_one_pool_of_each(bench: Bench, changing: Changing) -> None:
     reloader = bench.start("runpools", "--reload", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
@@ -162,25 +145,6 @@ def test_ctrl_c_during_a_replacement_ends_everything(bench: Bench, changing: Cha
     assert len(pids) > len(POOLS)
     assert not [pid for pid in pids if is_alive(pid)]
     assert bench.log().count("pools: all drained") == 2
-
-
-@pytest.mark.long
-def test_a_pool_that_drains_for_long_does_not_hold_back_the_next(bench: Bench, changing: Changing) -> None:
-    reloader = bench.start("runpools", "--reload", "--grace", "25", "slow", "urgent", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
-
-    changing.write("two")
-    wait_for(lambda: bench.log().count("pool slow: metrics at") == 2)
-    held = bench.send("slow", ms=15_000)
-    wait_for(lambda: bench.started(held))
-    bench.wait_for_log("pool urgent: drained")
-    running = not bench.ended(held)
-    said = changing.says()
-    os.kill(reloader.pid, signal.SIGINT)
-
-    assert reloader.wait(60) == 0
-    assert (running, said) == (True, "two")
-    assert bench.ended(held)
 
 
 @pytest.mark.long

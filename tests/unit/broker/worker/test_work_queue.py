@@ -36,18 +36,6 @@ def test_a_message_s_level_goes_before_its_item_s_priority() -> None:
     assert [queue.get_nowait().priority for _ in range(4)] == [9, 5, 1, 0]
 
 
-def test_whoever_waits_is_woken_by_an_item() -> None:
-    queue = WorkQueue()
-    taken: list[Any] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=60)), daemon=True)
-    thread.start()
-
-    queue.put(item(name="one"))
-    thread.join(30)
-
-    assert [found.name for found in taken] == ["one"]
-
-
 def test_a_wait_ends_in_its_time_however_busy_its_thread_and_its_rivals_are() -> None:
     for _ in range(6):
         assert stuck_takers() == 0

@@ -89,10 +89,6 @@ def test_a_text_needs_no_quotes_where_the_parameter_takes_text(text: str) -> Non
     assert set(faults_of(file, written | {"kind": "doc", "number": "seven"})) == {"kind", "number"}
 
 
-def test_every_wrong_field_is_named_at_once() -> None:
-    assert set(faults_of(report, {"month": '"7', "tags": "{}"})) == {"customer_id", "month", "tags"}
-
-
 def test_a_fault_never_quotes_the_value() -> None:
     def log_in(token: Literal["a"], other: int) -> None: ...
 
@@ -123,13 +119,6 @@ def test_annotations_that_are_not_json_are_not_compared() -> None:
     assert set(faults_of(post, fields | {"at": '"x"'})) == {"at"}
 
 
-def test_dates_are_compared_with_their_text() -> None:
-    def post(at: datetime.date) -> None: ...
-
-    assert from_fields(declared(post), {"at": '"2026-11-21"'}).kwargs == {"at": "2026-11-21"}
-    assert "expects" in faults_of(post, {"at": '"21.11."'})["at"]
-
-
 @pytest.mark.parametrize(
     ("annotation", "text", "value"),
     [
@@ -153,12 +142,6 @@ def test_what_is_text_in_json_needs_no_quotes(annotation: Any, text: str, value:
 
     assert from_fields(declared(post), {"at": text}).kwargs == {"at": value}
     assert "expects" in faults_of(post, {"at": '{"no": 1}' if "list" in str(annotation) else "no"})["at"] or text == "7"
-
-
-def test_a_default_with_a_type_is_shown_as_json() -> None:
-    def post(at: datetime.date = datetime.date(2026, 11, 21), price: Decimal = Decimal("1.50")) -> None: ...
-
-    assert [each.default for each in parameters_of(declared(post))] == ['"2026-11-21"', '"1.50"']
 
 
 def test_a_call_that_does_not_fit_the_signature_is_refused() -> None:

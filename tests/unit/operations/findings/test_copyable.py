@@ -44,18 +44,3 @@ def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
     assert found.next == expected
-
-
-@pytest.mark.parametrize(
-    ("missing", "expected"), [("valkey-cli", "redis-cli"), ("redis-cli", "valkey-cli"), ("", "valkey-cli")]
-)
-def test_a_command_begins_with_the_command_line_that_the_host_has(
-    missing: str, expected: str, installed: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = SimpleNamespace(broker_url="unix:///run/v.sock", rabbitmq_url="")
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: own)
-    installed.discard(missing)
-
-    found = failures.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
-
-    assert found.next == f"{expected} -s /run/v.sock {CHANGE}"

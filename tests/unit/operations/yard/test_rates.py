@@ -9,14 +9,6 @@ def test_arrivals_are_what_is_there_more_and_what_ended() -> None:
     assert (rates.arrivals, rates.starts, rates.ends, rates.seconds) == (14, 10, 10, 10)
 
 
-def test_a_purge_is_no_negative_arrival() -> None:
-    rates = between(
-        QueueSnapshot(0, issued=100, there=1_000, leased=0), QueueSnapshot(10, issued=100, there=0, leased=0)
-    )
-
-    assert (rates.arrivals, rates.ends) == (0, 0)
-
-
 def test_rates_need_a_second_and_forget_what_is_older_than_a_minute() -> None:
     assert note("unit", QueueSnapshot(0, 0, 0, 0)) is None
     assert note("unit", QueueSnapshot(0.5, 5, 0, 0)) is None

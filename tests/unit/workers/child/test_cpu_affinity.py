@@ -49,17 +49,6 @@ def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
     assert pinned == [{0}]
 
 
-def test_a_pool_none_of_whose_cpus_is_there_runs_anywhere(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    pinned = usable(monkeypatch, 1)
-
-    cpu_affinity.pin(PINNED)
-
-    assert pinned == []
-    assert "not pinned, none of its CPUs may be used: 0, 7" in caplog.text
-
-
 @pytest.mark.parametrize("pool", [PINNED, SLOW])
 def test_a_platform_without_pinning_warns_of_what_it_ignores(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool

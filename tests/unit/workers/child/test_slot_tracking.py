@@ -101,15 +101,6 @@ def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(broker:
     assert [ran.id for ran in row.running()] == [b"crashed"]
 
 
-def test_what_runs_is_named_by_age(broker: RedisBroker, slots: SlotTracking) -> None:
-    younger, older = hand_out(broker, "younger", 10), hand_out(broker, "older", 9)
-    hand_out(broker, "not started", 8)
-    for held in (younger, older):
-        slots.before_process_message(broker, held)
-
-    assert slots.running == [older, younger]
-
-
 @pytest.mark.parametrize("side", ["ack", "nack"])
 def test_what_was_moved_or_buried_is_not_finished(
     broker: RedisBroker, row: ChildRow, slots: SlotTracking, side: str
@@ -263,8 +254,3 @@ def test_who_waits_finds_its_own_clock_though_its_id_is_anothers_by_then(
 
     assert stopped == {1}
     assert all(ran.limit_ns for ran in row.running())
-
-
-def test_a_job_that_is_not_here_may_wait_as_well(row: ChildRow, slots: SlotTracking) -> None:
-    with slots.without_limit("sent from a command"):
-        assert row.running() == []

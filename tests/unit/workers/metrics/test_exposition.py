@@ -49,15 +49,3 @@ def test_a_pool_on_two_hosts_adds_up() -> None:
 
 def test_a_pool_whose_children_are_not_ready_is_not_up() -> None:
     assert 'switchyard_worker_up{pool="urgent"} 0.0' in text_of(report("urgent", "a", ready=False))
-
-
-def test_a_pool_outside_of_a_container_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "memory_here", lambda: None)
-
-    assert not any("limit" in line for line in text_of(report("urgent", "a")))
-
-
-def test_a_measured_memory_goes_before_the_reported_one() -> None:
-    lines = text_of(report("urgent", "a"), memory_bytes={"urgent": 700})
-
-    assert 'switchyard_worker_memory_bytes{pool="urgent"} 700.0' in lines

@@ -77,13 +77,6 @@ def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
     assert (row.leased, row.full, row.retired) == (False, False, False)
 
 
-def test_a_row_without_slots_has_no_messages() -> None:
-    row = ChildTable.create(1).rows[0]
-    row.beat()
-
-    assert (row.running(), row.finished(), row.read().taken) == ([], [], 0)
-
-
 def test_nothing_is_put_down_for_a_child_without_leases(row: ChildRow) -> None:
     row.lease(time.monotonic() - 1)
 
@@ -159,12 +152,6 @@ def test_what_died_while_an_entry_was_cleared_to_be_filled_anew_is_left_out(row:
     assert [found.token for found in row.finished()] == [2]
 
 
-def test_an_id_that_is_too_long_to_be_told_apart_is_not_told(row: ChildRow) -> None:
-    start(row, b"x" * 201)
-
-    assert row.running() == []
-
-
 def test_the_longest_id_and_token_are_told(row: ChildRow) -> None:
     start(row, b"x" * 200, 2**63 - 1)
 
@@ -196,15 +183,6 @@ def test_a_row_keeps_the_last_lines_that_its_child_logged(row: ChildRow, lines: 
     kept = row.logged()
     assert kept == said[-len(kept) :]
     assert len(kept) >= min(lines, 30)
-
-
-def test_a_line_longer_than_a_row_keeps_is_cut(row: ChildRow) -> None:
-    row.log("x" * 10_000)
-    row.log("end\n")
-
-    assert row.logged() == []
-    row.log("after\n")
-    assert row.logged() == ["after"]
 
 
 def test_what_has_lost_its_beginning_is_no_line(row: ChildRow) -> None:
