@@ -83,7 +83,7 @@ class Environments:
         if peer.needs != "rabbitmq":
             yield ""
             return
-        from tests.rabbit import RabbitServer  # needs pika
+        from tests.addons.rabbitmq.server import RabbitServer  # needs pika
 
         server = RabbitServer(Path(tempfile.mkdtemp(prefix="switchyard-bench-rabbitmq-"))).start()
         try:
@@ -144,7 +144,7 @@ def _lock(peer: Peer) -> Path:
 def _has_rabbitmq() -> bool:
     if importlib.util.find_spec("pika") is None:
         return False
-    from tests.rabbit import INSTALLED
+    from tests.addons.rabbitmq.server import INSTALLED
 
     return INSTALLED.exists() or shutil.which("rabbitmq-server-unpacked") is not None
 

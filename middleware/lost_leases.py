@@ -11,8 +11,8 @@ from switchyard.middleware.outcomes import Outcome, decide
 class LostLeases(Middleware):
     """Middleware that skips a message whose owner lost its lease after the fetch: another worker has the message.
 
-    For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child. On
-    RabbitMQ a consumer whose connection ended has lost all that it had received.
+    For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child. Where
+    a message belongs to a connection, a consumer whose connection ended has lost all that it had received.
     """
 
     def __init__(self) -> None:

@@ -30,15 +30,16 @@ class Addon:
         name: Begins the codes of its findings.
         title: Its server in sentences.
         schemes: Of the addresses that it takes over.
-        package: Module of its client, requirement and extra of the wheel; all "" where the library's own suffices.
+        package: Modules of its client, requirement and extra of the wheel; all "" where the library's own suffices.
         settings: Keys of ``SWITCHYARD``, each with its environment variable.
         keeps_queues: Messages are on its server. Records, limits and locks are on a Redis server beside it.
+        tells_ages: Its server tells for how long a message has waited.
         read: Hook ``(name, url, given, *, debug) -> dict``: validates the address and the add-on's settings.
         place: Hook: makes broker and transport, as :func:`switchyard.wiring.on_redis` does.
         check: Hook ``(own) -> list[CheckMessage]``: mistakes of the declared yard.
         look: Hook ``() -> Iterator[Finding]``: findings about its server, in the group of the broker.
         rights: Hook ``(roles) -> roles``: changes what the users of the Redis server may do.
-        stock: Hook ``(url) -> source``: queues of stock Dramatiq at such an address, for an import.
+        stock: Hook ``(url) -> StockQueues``: what stock Dramatiq left at such an address, for an import.
         connect: Hook: makes a client of the broker, as :func:`switchyard.broker.redis.connections.connect` does.
         calls: Hook: class of the access over that client, where keys lie at several places.
         servers: Hook: class of the servers behind that access, as :class:`switchyard.broker.health.servers.Servers`.
@@ -59,6 +60,7 @@ class Addon:
     package: tuple[str, str, str] = ("", "", "")
     settings: Mapping[str, str] = field(default_factory=dict)
     keeps_queues: bool = False
+    tells_ages: bool = True
     read: str = ""
     place: str = ""
     check: str = ""
@@ -78,10 +80,15 @@ class Addon:
     commands: tuple[str, ...] = ()
     fails_over: bool = False
 
-    def hook(self, name: str) -> Any:
-        """Return the object that a field names, or ``None`` where the add-on has none."""
-        target = getattr(self, name)
+    def load(self, hook: str) -> Any:
+        """Return the object that a hook names, or ``None`` where the add-on has none."""
+        target = getattr(self, hook)
         return resolve_name(target) if target else None
+
+    def call(self, hook: str, otherwise: Any, *arguments: Any) -> Any:
+        """Call the function that a hook names; without one return ``otherwise``."""
+        function = self.load(hook)
+        return otherwise if function is None else function(*arguments)
 
 
 def addons() -> Iterator[Addon]:

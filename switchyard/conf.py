@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 
+from switchyard.addon import Addon, addon_for, addons
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.broker.topology import Yard
@@ -22,6 +23,7 @@ from switchyard.declared_yard import on_cores, yard_of
 from switchyard.default_topology import DEFAULT_YARD
 from switchyard.files.addresses import ResultsAddress, results_of
 from switchyard.setting_values import (
+    BROKER_SCHEMES,
     LOG_FORMATS,
     InvalidSetting,
     addresses_of,
@@ -31,17 +33,15 @@ from switchyard.setting_values import (
     git_release,
     number_of,
     public_url_of,
-    rabbitmq_url_of,
+    refuse_without,
 )
 
-# Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
+# Each key of SWITCHYARD, and the environment variable that is read when the key is missing. Add-ons have more.
 KEYS: dict[str, str | None] = {
     "TOPOLOGY": None,
     "CORES": "SWITCHYARD_CORES",
     "BROKER_URL": "SWITCHYARD_BROKER_URL",
     "REDIS_URL": "SWITCHYARD_REDIS_URL",
-    "RABBITMQ_QUEUES": "SWITCHYARD_RABBITMQ_QUEUES",
-    "RABBITMQ_CONSUMER_TIMEOUT_S": "SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S",
     "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
     "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
     "ALLOWED_PRIVATE_ADDRESSES": "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES",
@@ -64,7 +64,6 @@ KEYS: dict[str, str | None] = {
 }
 
 HISTORY_DAYS = 30
-QUEUE_TYPES = ("quorum", "classic")
 DEFAULT_LIMITS = RecordLimits()
 LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40  # less holds the records of a few seconds
 
@@ -92,10 +91,10 @@ class SwitchyardSettings:
         history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
         retention_days: Days for which each kind of data is kept; a kind that is not named is kept for good.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
-        broker_url: Address of the Redis or Valkey server, which is the broker or stands beside RabbitMQ.
+        broker_url: Address of the Redis or Valkey server, which is the broker or stands beside it.
         broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
-        rabbitmq_url, rabbitmq_queues: Address of the broker where it is RabbitMQ, else ""; type of its queues.
-        rabbitmq_consumer_timeout_s: The server's ``consumer_timeout``, which it tells no client.
+        place_url: Address of the server that keeps the messages, where that is another one; else "".
+        place_options: Settings of the add-on of that address.
     """
 
     topology: Yard
@@ -116,13 +115,27 @@ class SwitchyardSettings:
     retention_days: Mapping[str, int] = field(default_factory=dict)
     results: ResultsAddress = field(default_factory=ResultsAddress)
     broker_named_by: str = ""
-    rabbitmq_url: str = field(default="", repr=False)
-    rabbitmq_queues: str = "quorum"
-    rabbitmq_consumer_timeout_s: int = 1_800
+    place_url: str = field(default="", repr=False)
+    place_options: Mapping[str, Any] = field(default_factory=dict)
     has_public_url: bool = False
     variables: tuple[str, ...] = ()
     audit_days: int = 365
     record_limits: RecordLimits = field(default_factory=RecordLimits)
+
+    @property
+    def place(self) -> Addon | None:
+        """The add-on that keeps the messages; ``None`` where they are on the Redis server."""
+        return _addon_of(self.place_url)
+
+    @property
+    def addons(self) -> tuple[Addon, ...]:
+        """The add-ons whose servers are named."""
+        return tuple(found for url in (self.place_url, self.broker_url) if (found := _addon_of(url)) is not None)
+
+    @property
+    def server_variable(self) -> str:
+        """Environment variable of ``broker_url``."""
+        return "SWITCHYARD_REDIS_URL" if self.place_url else "SWITCHYARD_BROKER_URL"
 
     @property
     def absence(self) -> Absence:
@@ -205,14 +218,20 @@ def read(
         fact = f"is a {type(declared).__name__}, not a dict"
         raise InvalidSetting("SWITCHYARD", fact, 'write SWITCHYARD = {"TOPOLOGY": "mysite.topology.YARD"}')
     for key in declared:
-        if key not in KEYS:
+        if key not in KEYS and key not in all_keys():
             raise InvalidSetting(f"SWITCHYARD[{key!r}]", "is no setting of Switchyard", _known(key))
     given = _Given(declared, environ)
     debug = given.flag("DEBUG", default=debug)
     base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
     state_dir = given.path("STATE_DIR", base / "var").resolve()
-    rabbitmq_url = rabbitmq_url_of(*given.text("BROKER_URL"), debug=debug)
-    redis_name, redis_url = given.text("REDIS_URL" if rabbitmq_url else "BROKER_URL")
+    redis_name, redis_url = place_name, place_url = given.text("BROKER_URL")
+    place, options = _addon_of(place_url), dict[str, Any]()
+    if place is not None and place.keeps_queues:
+        refuse_without(place_name, place.package, place.schemes[0])
+        options = place.load("read")(place_name, place_url, given, debug=debug)
+        redis_name, redis_url = given.text("REDIS_URL")
+    else:
+        place_url = ""
     return SwitchyardSettings(
         topology=on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
         broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
@@ -230,9 +249,8 @@ def read(
         history_days=number_of(*given.value("HISTORY_DAYS", HISTORY_DAYS), least=1, most=3_650),
         history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
         broker_named_by=redis_name if redis_url else "",
-        rabbitmq_url=rabbitmq_url,
-        rabbitmq_queues=choice_of(*given.text("RABBITMQ_QUEUES"), QUEUE_TYPES, default="quorum"),
-        rabbitmq_consumer_timeout_s=number_of(*given.value("RABBITMQ_CONSUMER_TIMEOUT_S", 1_800), least=10, most=10**7),
+        place_url=place_url,
+        place_options=options,
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
@@ -263,7 +281,7 @@ class _Given:
     def value(self, key: str, default: Any = None) -> tuple[str, Any]:
         if self.declared.get(key) is not None:
             return f'SWITCHYARD["{key}"]', self.declared[key]
-        variable = KEYS[key]
+        variable = KEYS[key] if key in KEYS else all_keys()[key]
         if variable is None:
             return f'SWITCHYARD["{key}"]', default
         return variable, self.environ.get(variable) or default
@@ -294,6 +312,17 @@ class _Given:
         return tuple(entries)
 
 
+def all_keys() -> dict[str, str | None]:
+    """Return :data:`KEYS` with those of every add-on."""
+    return {**KEYS, **{key: variable for found in addons() for key, variable in found.settings.items()}}
+
+
+def _addon_of(url: str) -> Addon | None:
+    scheme = url.partition(":")[0].lower()
+    return addon_for(scheme) if scheme and scheme not in BROKER_SCHEMES else None
+
+
 def _known(key: object) -> str:
-    close = get_close_matches(str(key).upper(), KEYS, n=1)
-    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(KEYS)}"
+    keys = all_keys()
+    close = get_close_matches(str(key).upper(), keys, n=1)
+    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(keys)}"

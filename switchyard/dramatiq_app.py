@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.conf import settings
@@ -12,13 +13,13 @@ from switchyard import __name__ as library
 
 BUILDER = f"{library}.wiring.build_broker"
 # Brokers of Dramatiq from which no pool fetches: what they send would wait for ever.
-FOREIGN = ("dramatiq.brokers.redis.", "dramatiq.brokers.rabbitmq.")
+FOREIGN = re.compile(r"dramatiq\.brokers\.(?!stub\.)")
 
 
 class DramatiqConfig(DjangoDramatiqConfig):
     """Build the broker when the app is loaded, before any actor is declared.
 
-    Without ``DRAMATIQ_BROKER`` in the settings, django-dramatiq would connect to a RabbitMQ on this machine.
+    Without ``DRAMATIQ_BROKER`` in the settings, django-dramatiq would choose a broker of its own.
     """
 
     name = "django_dramatiq"
@@ -38,7 +39,7 @@ class DramatiqConfig(DjangoDramatiqConfig):
         if not isinstance(declared, dict):
             raise ImproperlyConfigured(f"DRAMATIQ_BROKER is a {type(declared).__name__}, not a dict; {remedy}")
         found = {"BROKER": BUILDER, **declared}
-        if str(found["BROKER"]).startswith(FOREIGN):
+        if FOREIGN.match(str(found["BROKER"])):
             fact = f"DRAMATIQ_BROKER names {found['BROKER']}, from which {library}'s pools fetch nothing"
             raise ImproperlyConfigured(f"{fact}; {remedy}")
         return found

@@ -9,25 +9,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from switchyard.addon import addon_for
+from switchyard.addon import addon_for, addons
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.redis import sentinel_url
 from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
 
 BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES)
-RABBITMQ_SCHEMES = ("amqp", "amqps")
-# Options of pika, which raises an error without a variable's name for others. It is not installed everywhere.
-RABBITMQ_WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
-RABBITMQ_SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout", "stack_timeout")
-RABBITMQ_OPTIONS = (
-    *RABBITMQ_WHOLE_NUMBERS, *RABBITMQ_SECONDS, "client_properties", "locale", "ssl_options", "tcp_options",
-)  # fmt: skip
 # Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
-    "amqp": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
-    "amqps": ("pika", "pika>=1.4,<1.5", "rabbitmq"),
     "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
     "gs": ("google.cloud.storage storages", "django-storages[google]>=1.14.6,<1.15", "gcs"),
 }
@@ -63,15 +54,23 @@ def with_valid_port(name: str, url: str) -> str:
 
 
 def refuse_without_package(name: str, scheme: str) -> None:
+    """Refuse an address of files or results whose client is not installed, see :func:`refuse_without`."""
+    refuse_without(name, PACKAGES.get(scheme, ("", "", "")), scheme)
+
+
+def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> None:
     """Refuse an address whose client is not installed.
+
+    Args:
+        package: Its modules, with requirement and extra of the wheel; all "" where it needs none.
 
     Raises:
         InvalidSetting: the package of this scheme is missing.
     """
-    modules, requirement, extra = PACKAGES.get(scheme, ("", "", ""))
+    modules, requirement, extra = package
     if not all(map(_exists, modules.split())):
-        package = re.split("[<>=]", requirement, maxsplit=1)[0]
-        fact = f"{scheme}: needs the package {package}, which is not installed"
+        distribution = re.split("[<>=]", requirement, maxsplit=1)[0]
+        fact = f"{scheme}: needs the package {distribution}, which is not installed"
         raise InvalidSetting(name, fact, _installs(requirement, extra))
 
 
@@ -161,35 +160,6 @@ def days_of(name: str, value: Any) -> dict[str, int]:
     return {kind: days for kind, days in found.items() if days}
 
 
-def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
-    """Return the address of a RabbitMQ server, or "" where the broker is another one.
-
-    Raises:
-        InvalidSetting: its port is no number, an option is unknown or no number, a user or production has no password,
-            or pika is missing.
-    """
-    if value.partition("://")[0].lower() not in RABBITMQ_SCHEMES:
-        return ""
-    parts = urlsplit(value)
-    with_valid_port(name, value)
-    if not debug and not is_loopback(parts.hostname) and not parts.password:
-        remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
-        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
-    if parts.username is not None and parts.password is None:
-        remedy = "write amqp://user:password@host:5672/, with nothing after the colon for an empty password"
-        raise InvalidSetting(name, "names a user without a password", remedy)
-    refuse_without_package(name, parts.scheme)
-    for option, given in parse_qsl(parts.query, keep_blank_values=True):
-        if option not in RABBITMQ_OPTIONS:
-            remedy = f"write one of {', '.join(RABBITMQ_OPTIONS)}, or leave it out"
-            raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
-        if option in RABBITMQ_WHOLE_NUMBERS and not re.fullmatch(r"[0-9]+", given):
-            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
-        if option in RABBITMQ_SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
-            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
-    return value
-
-
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
     """Return the broker's address, in development a socket in the state folder. In production it needs a password.
 
@@ -203,7 +173,9 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
     parts, _ = split_hosts(value)
     addon = None if parts.scheme in BROKER_SCHEMES else addon_for(parts.scheme)
     if parts.scheme not in BROKER_SCHEMES and (addon is None or not addon.connect):
-        known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
+        beside = name.endswith("REDIS_URL")  # keeps no messages
+        more = (scheme for found in addons() if not (beside and found.keeps_queues) for scheme in found.schemes)
+        known = tuple(dict.fromkeys((*BROKER_SCHEMES, *more)))
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
     if sentinel_url.is_sentinel_url(value):
@@ -211,7 +183,7 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
-    elif hosts_of := addon and addon.hook("hosts"):
+    elif hosts_of := addon and addon.load("hosts"):
         try:
             hosts = hosts_of(value)
         except UnusableAddress as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 import structlog
@@ -16,7 +16,6 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys.keys import Keys
-from switchyard.broker.rabbit.unique_claims import UniqueClaims
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
@@ -73,10 +72,9 @@ from switchyard.send_warnings import warnings_of_sends
 from switchyard.setting_values import refuse_without_driver
 from switchyard.workers.metrics.restoring import keep_files, name_files
 
-if TYPE_CHECKING:
-    from switchyard.broker.rabbit.broker import RabbitBroker
-
 STORES_REFUSED_S = 0.3
+# Makes the broker of a yard and its transport, as on_redis does.
+Place = Callable[..., tuple[Broker, Transport]]
 
 
 def build_broker(middleware: list[Middleware] | None = None) -> Broker:
@@ -98,12 +96,10 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
     options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
-    build: Callable[..., Broker] = build_rabbit_yard if own.rabbitmq_url else build_yard
-    if own.rabbitmq_url:
-        options |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
-        options["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
+    if (place := own.place) is not None:
+        options |= {"place": place.load("place"), "url": own.place_url, **own.place_options}
     try:
-        broker = build(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
+        broker: Broker = build_yard(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
     except UnusableAddress as error:
         refuse(str(error))
     compare_clocks(broker)
@@ -115,6 +111,7 @@ def build_yard(
     client: redis.Redis,
     keys: Keys,
     *,
+    place: Place | None = None,
     extra: list[Middleware] | None = None,
     on_dead: tuple[Any, ...] = (),
     development: bool = False,
@@ -122,76 +119,48 @@ def build_yard(
     limits: RecordLimits | None = None,
     results: ResultStores | None = None,
     **options: Any,
-) -> RedisBroker:
+) -> Any:
     """Return a broker for a yard on a server; the project and the tests both use it.
 
     Args:
+        place: Where its queues live; by default on that server, as :func:`on_redis` has it.
         on_dead: Called with each dead letter after it is in its list.
         development: Log the traceback of a job's first failure.
         release: Name of this code in records of jobs.
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
-        options: For :class:`switchyard.broker.redis_broker.RedisBroker`.
+        options: For ``place``.
     """
     keys = replace(keys, slot_groups=yard.keys.slot_groups)
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
-    records, barrier = _records(yard, calls, keys, release=release, limits=limits)
+    records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)
     records.results = results or records.results
-    options = {"limits": _depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
-    broker = RedisBroker(client, keys, middleware=[], **options)
-    transport = RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
-    broker.results = RecordResults(records, broker)
-    facilities = _facilities(yard, transport, records, barrier, calls, keys)
-    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
-    return broker
-
-
-def build_rabbit_yard(
-    yard: Yard,
-    client: redis.Redis,
-    keys: Keys,
-    *,
-    url: str,
-    extra: list[Middleware] | None = None,
-    on_dead: tuple[Any, ...] = (),
-    development: bool = False,
-    release: str = "",
-    limits: RecordLimits | None = None,
-    results: ResultStores | None = None,
-    **options: Any,
-) -> RabbitBroker:
-    """Return a broker for a yard on a RabbitMQ server; ``client`` is of the server beside it.
-
-    Args:
-        options: For :class:`switchyard.broker.rabbit.broker.RabbitBroker`; the others are as in :func:`build_yard`.
-    """
-    from switchyard.broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
-    from switchyard.broker.rabbit.transport import RabbitTransport
-
-    calls = calls_on(client, refused_s=STORES_REFUSED_S)
-    records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
-    records.results = results or records.results
-    claims = UniqueClaims(calls, keys, records)
-    options = {"limits": _depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}
-    broker = RabbitBroker(url, calls_on(client), keys, **options)
-    transport = RabbitTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
-    broker.results = RecordResults(records, broker)
-    facilities = _facilities(yard, transport, records, barrier, calls, keys)
-    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
-    return broker
-
-
-def _records(
-    yard: Yard, calls: RedisCalls, keys: Keys, *, release: str, limits: RecordLimits | None, finds_waiting: bool = True
-) -> tuple[JobRecords, AckBarrier]:
-    queues = (queue.name for queue in yard.queues)
-    records = JobRecords(calls, keys, queues, limits=limits, finds_waiting=finds_waiting)
     barrier = barrier_over(records)
     barrier.worker_place = WorkerPlace(release=release)
-    return records, barrier
+    broker, transport = (place or on_redis)(yard, client, records, barrier, **options)
+    records.finds_waiting = transport.finds_waiting
+    broker.results = RecordResults(records, broker)  # type: ignore[attr-defined]
+    facilities = _facilities(yard, transport, records, barrier, calls, keys)
+    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
+    return broker
 
 
-def _depths(yard: Yard) -> dict[str, int]:
+def on_redis(
+    yard: Yard, client: redis.Redis, records: JobRecords, barrier: AckBarrier, **options: Any
+) -> tuple[RedisBroker, RedisTransport]:
+    """Return the broker of a yard whose queues live on the server of its records, with its transport.
+
+    Args:
+        options: For :class:`switchyard.broker.redis_broker.RedisBroker`.
+    """
+    calls, keys = records.calls, records.keys
+    options = {"limits": depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
+    broker = RedisBroker(client, keys, middleware=[], **options)
+    return broker, RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
+
+
+def depths(yard: Yard) -> dict[str, int]:
+    """Return how many messages each queue with a limit may hold."""
     return {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
 
 

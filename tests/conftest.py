@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 import pytest
@@ -37,9 +37,6 @@ from tests.environment import PGBOUNCER, POSTGRES, SERVER
 from tests.needed_programs import is_left_out
 from tests.on_both_databases import HISTORY, PATHS
 from tests.spread_keys import watch_calls
-
-if TYPE_CHECKING:
-    from tests.rabbit import RabbitServer
 
 # The same examples in every run, and none that fails because the machine is busy.
 hypothesis_settings.register_profile("yard", deadline=None, derandomize=True, database=None)
@@ -154,16 +151,6 @@ def valkey(valkey_url: str, switchyard_real_broker: None) -> Iterator[redis.Redi
     client.flushdb()
     yield client
     client.close()
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    """A real RabbitMQ server, started when the first test asks for it."""
-    from tests.rabbit import RabbitServer
-
-    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

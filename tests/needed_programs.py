@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 WITHOUT = frozenset(os.environ.get("TEST_WITHOUT", "").split())
-REDIS, RABBIT = "redis-server", "rabbitmq"
+REDIS = "redis-server"
 
 
 def is_left_out(item: pytest.Item) -> bool:
@@ -23,7 +23,7 @@ def is_left_out(item: pytest.Item) -> bool:
 
 
 def needed(item: pytest.Item) -> set[str]:
-    """Return the names of the programs, of Redis and RabbitMQ, that a test or one of its fixtures starts."""
+    """Return the names of the programs, of Redis alone, that a test or one of its fixtures starts."""
     if marks := list(item.iter_markers("needs")):
         return {name for mark in marks for name in mark.args} | _started(item, whole=all(mark.args for mark in marks))
     return _started(item)
@@ -34,13 +34,10 @@ def _started(item: Any, *, whole: bool = True) -> set[str]:
         return set()
     fixtures = [found[-1].func for found in item._fixtureinfo.name2fixturedefs.values()]
     codes = [code for function in (item.function, *fixtures) for code in _codes(function)]
-    names = {name for code in codes for name in code.co_names}
     given = item.callspec.params.values() if hasattr(item, "callspec") else ()
     found = set()
     if REDIS in given or any("server_binary" in code.co_names and REDIS in code.co_consts for code in codes):
         found.add(REDIS)
-    if "rabbitmq_server" in item.fixturenames or "RabbitServer" in names:
-        found.add(RABBIT)
     return found
 
 

@@ -28,7 +28,7 @@ def plain() -> RedisBroker:
 
 def plain_on_rabbitmq() -> Any:
     """Return the broker on RabbitMQ as stock Dramatiq would use it."""
-    from switchyard.broker.rabbit.broker import RabbitBroker
+    from switchyard.addons.rabbitmq.broker import RabbitBroker
 
     calls = calls_on(connect(os.environ["BENCH_URL"]))
     broker = RabbitBroker(RABBITMQ_URL, calls, Keys("bench"))
@@ -43,7 +43,7 @@ def whole_stack() -> Broker:
 
     django.setup()
     from switchyard.middleware import logs
-    from switchyard.wiring import build_rabbit_yard, build_yard
+    from switchyard.wiring import build_yard
 
     logs.configure("json", level=logging.WARNING)
     names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]
@@ -51,7 +51,9 @@ def whole_stack() -> Broker:
     pool = Pool("bench", "threads", LANES, processes=1, slots=8)
     yard, client = Yard(queues, (pool,)), connect(os.environ["BENCH_URL"])
     if RABBITMQ_URL:
-        return build_rabbit_yard(yard, client, Keys("bench"), url=RABBITMQ_URL)
+        from switchyard.addons.rabbitmq.place import on_rabbitmq  # needs pika
+
+        return build_yard(yard, client, Keys("bench"), place=on_rabbitmq, url=RABBITMQ_URL)
     return build_yard(yard, client, Keys("bench"))
 
 

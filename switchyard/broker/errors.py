@@ -7,8 +7,8 @@ from typing import Final
 from dramatiq.errors import ConnectionClosed
 from dramatiq.results import ResultMissing, ResultTimeout
 
-# The Redis server beside RabbitMQ has a variable of its own; RabbitMQ's errors bring their own remedy.
-ADDRESSES: Final = "SWITCHYARD_BROKER_URL, beside RabbitMQ SWITCHYARD_REDIS_URL,"
+# A Redis server beside the one that keeps the messages has a variable of its own.
+ADDRESSES: Final = "SWITCHYARD_BROKER_URL, or SWITCHYARD_REDIS_URL where that is set,"
 CHECK_THE_ADDRESS: Final = f"check {ADDRESSES} and that the server is up"
 
 

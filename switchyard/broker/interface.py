@@ -162,8 +162,8 @@ class Transport(Protocol):
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue family."""
 
-    def confirms(self) -> bool:
-        """Return ``False`` where a server answers, counts its queues and confirms nothing, else ``True``.
+    def refusal(self) -> tuple[str, str]:
+        """Return why a server that answers accepts no work, as half a sentence, and the remedy; "" where it does.
 
         Raises:
             BrokerUnavailable: the server did not answer.

@@ -160,9 +160,9 @@ class PortableTransport:
         set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
 
-    def confirms(self) -> bool:
-        """Return ``True``: what lacks a server confirms at once."""
-        return True
+    def refusal(self) -> tuple[str, str]:
+        """Return nothing: its server is not asked."""
+        return "", ""
 
     def _one(self, move: Callable[[str, str], Any], queue: str, message_id: str, died_at: int) -> Moved:
         found = self._dead.get(queue, message_id)

@@ -70,7 +70,9 @@ class RedisBroker(Broker):
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining, self.runs_suspects = False, True
-        self.held_marks: HeldMarks | None = None  # not written here: the server knows what is leased
+        # Not needed here: the server knows what is leased.
+        self.held_marks: HeldMarks | None = None
+        self.make_leases: Callable[..., Any] | None = None
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.quiet: Callable[[], bool] = bool
         self.results: ResultBackend | None = None  # a project's own Results go before it

@@ -13,14 +13,16 @@ from switchyard.broker.worker.held_marks import HeldMarks
 
 @runtime_checkable
 class SupervisedBroker(Protocol):
-    """A broker of this library, on Redis or on RabbitMQ.
+    """A broker of this library, wherever its queues live.
 
     Attributes:
         in_flight: Messages that this process holds, by id.
         quiet: Returns whether nothing is to be fetched or started.
         runs_suspects: Messages that may have ended their pool run here.
-        held_marks: Where a child writes the publications that it holds, on RabbitMQ; its supervisor reads them.
+        held_marks: Where a child marks what it holds, if the server gives that to others itself; its supervisor reads.
         families: Queue -> its operations on the Redis server.
+        make_leases: Makes a supervisor's leases from the arguments of
+            :class:`switchyard.workers.supervisor.leases.ChildLeases`; ``None`` for that class.
     """
 
     in_flight: Any
@@ -30,6 +32,7 @@ class SupervisedBroker(Protocol):
     held_marks: HeldMarks | None
     families: dict[str, QueueOperations]
     keys: Keys
+    make_leases: Callable[..., Any] | None
 
     def become(self, child: str, *, slots: int | None = None) -> None:
         """Work under the name of a pool's child."""

@@ -218,9 +218,9 @@ class RedisTransport:
         ages_held = self._yard.queue_of(queue).done_objective_ms is not None
         return family_stats(self._broker.calls, keys, ages_held=ages_held)
 
-    def confirms(self) -> bool:
-        """Return ``True``: a Redis server that refuses writes says so itself."""
-        return True
+    def refusal(self) -> tuple[str, str]:
+        """Return nothing: this server refuses writes of records as well, which says so."""
+        return "", ""
 
     def _ready(
         self,

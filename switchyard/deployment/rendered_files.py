@@ -15,7 +15,6 @@ from switchyard.conf import switchyard_settings
 from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connections
 from switchyard.deployment import sizes
 from switchyard.deployment.sizes import RENDERED_CORES
-from switchyard.setting_values import RABBITMQ_SCHEMES
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
 # Target -> path of each of its files -> its template.
@@ -36,8 +35,10 @@ def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[
         KeyError: there is no such target.
     """
     if target == "acl":
-        scheme = switchyard_settings().broker_url.partition("://")[0].lower()
-        return {"ops/users.acl": acl.render(beside_rabbitmq=scheme in RABBITMQ_SCHEMES)}
+        roles = acl.roles()
+        for addon in switchyard_settings().addons:
+            roles = addon.call("rights", roles, roles)
+        return {"ops/users.acl": acl.render(roles)}
     # Plain text, whatever the project says of HTML and of numbers.
     engine = Engine(dirs=[str(Path(__file__).with_name("templates"))], autoescape=False)
     figures = Context(_figures(yard if cores is None else yard.with_cores(cores)), autoescape=False, use_l10n=False)

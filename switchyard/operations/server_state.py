@@ -35,12 +35,6 @@ REFUSALS = {
         "Free its disk and read its log; work then resumes by itself.",
     ),
 }
-# The same for a RabbitMQ whose quorum queues confirm nothing.
-UNCONFIRMED = (
-    "its quorum queues confirm nothing, as when most nodes of RabbitMQ are away",
-    "Start the nodes that are away: `rabbitmqctl cluster_status`, on a node that is left, names those that run. Work "
-    "then resumes by itself: what waits and what was confirmed is not lost.",
-)
 # Findings that a refusal already reports.
 IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
@@ -81,15 +75,15 @@ TAKES_WORK = ServerState()
 
 
 def read_broker_state(found: Facilities) -> ServerState:
-    """Check the broker's server, and where RabbitMQ takes the messages both servers.
+    """Check the broker's server, and where another one keeps the messages both.
 
     Raises:
         BrokerUnavailable: no server answers.
     """
     state = read_server_state(found.records.calls, found.records.keys)
-    if state.refusal or found.transport.confirms():
+    if state.refusal:
         return state
-    refusal, remedy = UNCONFIRMED
+    refusal, remedy = found.transport.refusal()
     return replace(state, refusal=refusal, remedy=remedy)
 
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from dramatiq.broker import Broker
 from dramatiq.brokers.redis import RedisBroker
 from redis.exceptions import RedisError
 
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
 from switchyard.queues.errors import NotMoved
+from switchyard.queues.stock import StockQueues, StockRedis
 
 MESSAGES = ".msgs"
 HEARTBEATS = ":__heartbeats__"
 SCANNED_AT_ONCE = 1_000
 
 
-def leftover_lines(source: Broker) -> list[str]:
-    """Return what is left on stock Dramatiq's Redis that no import of a declared queue takes. RabbitMQ lists no queue.
+def leftover_lines(source: StockQueues) -> list[str]:
+    """Return what is left on stock Dramatiq's Redis that no import of a declared queue takes; no other server is asked.
 
     Walks over the names of all keys of the old database.
 
     Raises:
         NotMoved: the server of stock Dramatiq does not answer.
     """
-    if not isinstance(source, RedisBroker):
+    if not isinstance(source, StockRedis):
         return []
     try:
-        return _lines(source)
+        return _lines(source.broker)
     except RedisError as error:
         raise NotMoved(
             f"import: the server of stock Dramatiq does not answer: {error}; check its URL, try again"

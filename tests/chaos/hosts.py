@@ -50,7 +50,7 @@ class Host:
     Args:
         number: Unlike those of the test's other hosts; from 1.
         database_port: 0 for an SQLite file of its own.
-        rabbit_port: Of the RabbitMQ that takes the messages; 0 where the broker does.
+        place_url: Of a server that keeps the messages, beside the broker; "" where that does.
         clock_s: Seconds that its clock is ahead.
         past_proxy: Connect to the database itself, which must listen there: a proxy would outlive a cut.
         bucket: Address of the storage of files, whose server is on this machine.
@@ -64,7 +64,7 @@ class Host:
         *,
         broker_port: int,
         database_port: int = 0,
-        rabbit_port: int = 0,
+        place_url: str = "",
         clock_s: int = 0,
         past_proxy: bool = False,
         bucket: StorageAddress | None = None,
@@ -84,12 +84,14 @@ class Host:
         if has_namespaces():
             address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{number * 4}")
         self.broker = FaultProxy(broker_port, host=address).__enter__()
-        self.database = self.storage = self.rabbit = None
+        self.database = self.storage = self.place = None
         self._own_environment = {"DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": self.broker.url}
-        if rabbit_port:
-            self.rabbit = FaultProxy(rabbit_port, host=address).__enter__()
-            taking = f"amqp://guest:guest@{address}:{self.rabbit.port}/"
-            self._own_environment |= {"SWITCHYARD_BROKER_URL": taking, "SWITCHYARD_REDIS_URL": self.broker.url}
+        if place_url:
+            place = urlsplit(place_url)
+            self.place = FaultProxy(place.port or 0, host=address).__enter__()
+            login, _, _ = place.netloc.rpartition("@")
+            reached = place._replace(netloc=f"{login}@{address}:{self.place.port}").geturl()
+            self._own_environment |= {"SWITCHYARD_BROKER_URL": reached, "SWITCHYARD_REDIS_URL": self.broker.url}
         if bucket is not None:
             self.storage = FaultProxy(
                 urlsplit(str(bucket.options["endpoint_url"])).port or 80, host=address
@@ -179,7 +181,7 @@ class Host:
 
     def _proxies(self) -> Iterator[FaultProxy]:
         yield self.broker
-        for proxy in (self.database, self.storage, self.rabbit):
+        for proxy in (self.database, self.storage, self.place):
             if proxy is not None:
                 yield proxy
 

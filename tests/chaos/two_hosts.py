@@ -1,11 +1,11 @@
-"""Two hosts on one yard, on Valkey or on RabbitMQ, and what may happen to one of them."""
+"""Two hosts on one yard, and what may happen to one of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dramatiq.message import Message
 
@@ -13,16 +13,13 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.wiring import build_rabbit_yard, build_yard
+from switchyard.wiring import build_yard
 from tests.chaos.hosts import Host
 from tests.chaos.hosts_yard.yard import YARD
 from tests.chaos.ledger import Account, Ledger, account
 from tests.chaos.load import FIRST, QUEUE, Producers, declare_job, enqueue, let_pass
 from tests.environment import SERVER
 from tests.waiting import wait_for
-
-if TYPE_CHECKING:
-    from tests.rabbit import RabbitServer
 
 FAULTS: Final = ("cut", "killed", "ahead", "behind")
 WRONG_S: Final = {"ahead": 61, "behind": -61}
@@ -33,18 +30,15 @@ class TwoHosts:
     """Two hosts on one yard, a broker to send with, and the ledgers of all three.
 
     Args:
-        rabbit: Takes the messages; the Valkey of the tests is then beside it.
+        place: Of :func:`switchyard.wiring.build_yard`; the Valkey of the tests is beside the server at ``place_url``.
     """
 
-    def __init__(self, folder: Path, database_port: int, rabbit: RabbitServer | None = None) -> None:
+    def __init__(self, folder: Path, database_port: int, *, place: Any = None, place_url: str = "") -> None:
         self._folder, self.ledger, self._database_port = folder, Ledger(folder / "ledger"), database_port
-        self._rabbit_port = rabbit.port if rabbit else 0
+        self._place_url = place_url
         self._client = connect(SERVER.url)
-        self.broker: Any = (
-            build_rabbit_yard(YARD, self._client, Keys(), url=rabbit.url)
-            if rabbit
-            else build_yard(YARD, self._client, Keys())
-        )
+        options = {"url": place_url} if place_url else {}
+        self.broker: Any = build_yard(YARD, self._client, Keys(), place=place, **options)
         declare_job(self.broker, self.ledger, QUEUE)
         self.hosts: list[Host] = []
 
@@ -57,7 +51,7 @@ class TwoHosts:
                 clock_s=clock_s,
                 broker_port=SERVER.port,
                 database_port=self._database_port,
-                rabbit_port=self._rabbit_port,
+                place_url=self._place_url,
             )
         )
         return self.hosts[-1]

@@ -7,7 +7,7 @@ import argparse
 from tests.runner.parts import GROUPS, PARTS
 
 PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "nginx", "chromium")
-LONG_PARTS = ("on-postgres", "on-pgbouncer", "cluster-walk", "model", "chaos", "verdicts", "rest")
+LONG_PARTS = ("on-postgres", "on-pgbouncer", "cluster-walk", "model", "chaos", "verdicts", "core-alone", "rest")
 PART_NAMES = tuple(dict.fromkeys((*LONG_PARTS, *PARTS, *GROUPS)))
 IMPLIED = {"postgres": ("on-postgres", "pgbouncer"), "pgbouncer": ("on-pgbouncer",), "chromium": ("browser",)}
 
@@ -37,8 +37,9 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
         choices=PART_NAMES,
         metavar="NAME",
         help="one part, without the checks; may be repeated. With their long tests: cluster-walk, model, chaos, "
-        "verdicts, and rest (the other long tests). The short ones on a database: on-postgres, and on-pgbouncer (those "
-        f"marked database). Short ones: {', '.join(name for name in (*PARTS, *GROUPS) if name not in LONG_PARTS)}",
+        "verdicts, core-alone, and rest (the other long tests). The short ones on a database: on-postgres, and "
+        "on-pgbouncer (those marked database). Short ones: "
+        f"{', '.join(name for name in (*PARTS, *GROUPS) if name not in LONG_PARTS)}",
     )
     parser.add_argument(
         "--database",

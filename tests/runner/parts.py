@@ -11,13 +11,14 @@ from pathlib import Path
 
 # Add-ons, host projects and what few changes concern: a workflow runs each in a job of its own.
 OPTIONAL = {
-    "rabbitmq": ("*rabbit*",),
+    "rabbitmq": ("addons/rabbitmq/*",),
+    "core-alone": ("addons/test_core_alone.py",),
     "cluster": ("addons/cluster/*",),
     "hosts": ("integration/wheel/*", "integration/stock_dramatiq/*"),
     "images": ("*/images/*",),
     "clients": ("integration/contract/*", "integration/files/*", "integration/outbound/*"),
 }
-GROUPS = {"addons": ("rabbitmq", "cluster")}
+GROUPS = {"addons": ("rabbitmq", "cluster", "core-alone")}
 PARTS = OPTIONAL | {
     "chaos": ("chaos/*",),
     "workers": ("integration/workers/*",),

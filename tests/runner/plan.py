@@ -14,7 +14,7 @@ from tests.runner.parts import GROUPS, PARTS, files_of
 ORDER = (
     *("verdicts", "chaos", "workers"),
     *("browser", "chaos", "workers", "hosts", "chaos", "workers", "others", "workers"),
-    *("others", "rabbitmq", "broker", "cluster", "others", "model", "clients", "images", "unit", "unit"),
+    *("others", "rabbitmq", "broker", "cluster", "others", "core-alone", "model", "clients", "images", "unit", "unit"),
 )
 
 
@@ -37,6 +37,7 @@ class Plan:
         self._filter = (
             *(("-k", names) if names else ()),
             *(("--ignore=tests/browser",) if "chromium" in options.without else ()),
+            *(f"--ignore=tests/addons/{name}" for name in GROUPS["addons"] if name in options.left_out),
         )
 
     def beside_each_other(self) -> list[Run]:
@@ -45,7 +46,7 @@ class Plan:
         if options.pytest:
             return [self._run("pytest", database, self._marks, *options.pytest)]
         if options.quick:
-            unit = [file for files in self._files.values() for file in files if file.startswith("tests/unit/")]
+            unit = [file for files in self._files.values() for file in files if "/unit/" in file]
             return [self._run(f"unit {number + 1}/2", database, self._marks, *unit[number::2]) for number in range(2)]
         runs = self._pieces(PARTS, database, self._marks)
         if database == "sqlite" and "on-postgres" not in options.without:
@@ -68,10 +69,13 @@ class Plan:
                 return [self._run(name, "pgbouncer", "database and not long", "tests", *given)]
             case "cluster-walk":
                 return [self._run(name, database, "", "tests/addons/cluster/model/test_walk.py", *given)]
+            case "core-alone":
+                return [self._run(name, database, "", "tests/addons/test_core_alone.py", *given)]
             case "model" | "chaos" | "verdicts":
                 return [self._run(name, database, "", f"tests/{name}", *given)]
             case "rest":
-                others = [f"--ignore=tests/{folder}" for folder in ("model", "chaos", "verdicts")]
+                named = ("model", "chaos", "verdicts", "addons/test_core_alone.py")
+                others = [f"--ignore=tests/{path}" for path in named]
                 return [self._run(name, database, "long", "tests", *others, *given)]
         return self._pieces(GROUPS.get(name, (name,)), database, self._marks)
 

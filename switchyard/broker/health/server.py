@@ -115,7 +115,7 @@ def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -
         disk_refuses=found.get("aof_last_write_status", "ok") != "ok",
         hidden=hidden,
         uptime_s=int(found["uptime_in_seconds"]) if "uptime_in_seconds" in found else None,
-        unfit=tuple(item for addon in addons() if (judged := addon.hook("judge")) for item in judged(found)),
+        unfit=tuple(item for addon in addons() if (judged := addon.load("judge")) for item in judged(found)),
     )
 
 

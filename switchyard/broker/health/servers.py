@@ -134,6 +134,6 @@ class Servers:
 
 def servers_of(calls: RedisCalls, keys: Keys, queues: Iterable[str] = ()) -> Servers:
     """Return the servers behind an access."""
-    kind = (calls.addon and calls.addon.hook("servers")) or Servers
+    kind = (calls.addon and calls.addon.load("servers")) or Servers
     servers: Servers = kind(calls, keys, queues)
     return servers

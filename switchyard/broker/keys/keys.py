@@ -97,34 +97,6 @@ class Keys:
         """String: the answer to a change of such a counter, for a repetition of the call. Expires after 10 s."""
         return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:answer:{request}"
 
-    def unique_claim(self, queue: str, key: str) -> str:
-        """String: unique key of a message on RabbitMQ -> its id, and when it was sent (ms). Expires after nine days."""
-        return f"{self.prefix}:{{{queue}}}:unique:{key}"
-
-    def later(self, lane: str) -> str:
-        """Sorted set: messages of a lane on RabbitMQ with a long delay -> due time, ms since the epoch."""
-        return f"{self.prefix}:{{{lane}}}:later"
-
-    def later_bodies(self, lane: str) -> str:
-        """Hash: each of those messages -> its id, a line break and its body."""
-        return f"{self.prefix}:{{{lane}}}:later.bodies"
-
-    def redelivered(self, job_id: str) -> str:
-        """Hash: notes of a message that RabbitMQ delivers again. Expires after 72 hours.
-
-        ``crashes`` its number, ``cause`` of the last one until it is read, and ``ended:<number>`` of each publication
-        that was worked off although its acknowledgement may not have arrived.
-        """
-        return f"{self.prefix}:redelivered:{{{job_id}}}"
-
-    def returned(self) -> str:
-        """Sorted set: publications on RabbitMQ that went back to the server -> when, ms since the epoch.
-
-        A member is the number of the publication. Whoever receives it next removes it: how its last delivery ended is
-        known, and makes no suspect. Expires 72 hours after the last entry, with which older ones are removed.
-        """
-        return f"{self.prefix}:rabbit:returned"
-
     def lock(self, name: str) -> str:
         """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"

@@ -103,7 +103,7 @@ class QueueKeys:
 
     @property
     def suspects(self) -> str:
-        """Hash: id of a lapse suspect on RabbitMQ -> when that changed (ms), its lone run, its counted lapses.
+        """Hash: id of a lapse suspect that is on another server -> when that changed (ms), its lone run, its lapses.
 
         Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
         ``+`` no lapse. Expires 72 hours after the last change; supervisors that read it remove older fields.

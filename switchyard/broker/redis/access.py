@@ -11,6 +11,6 @@ from switchyard.broker.redis.connections import Client
 def calls_on(client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> RedisCalls:
     """Return the access over a client's address; see :class:`switchyard.broker.redis.calls.RedisCalls`."""
     addon = client.addon if isinstance(client, Client) else None
-    kind = (addon and addon.hook("calls")) or RedisCalls
+    kind = (addon and addon.load("calls")) or RedisCalls
     calls: RedisCalls = kind(client, budget_s=budget_s, refused_s=refused_s)
     return calls

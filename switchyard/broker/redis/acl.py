@@ -7,7 +7,7 @@ files. Redis 7 and Valkey 8 read the same lines; one unknown command makes a ser
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,9 @@ COMMON: Final = (
     "evalsha", "info", "config|get", "type", "exists", "get", "set", "hget", "hmget", "hgetall", "hexists", "hlen",
     "smembers", "sadd", "llen", "zcard",
 )  # fmt: skip
+# Scripts of purges; keys of ended jobs' records, and the command that removes them.
+PURGES: Final = frozenset({"queue/claim_purge", "queue/drop_purged", "queue/put_back"})
+RECORDED: Final = ("{*}:job:ended*", "unlink")
 RECORDS: Final = ("xread", "xrange", "xlen", "zadd", "zremrangebyscore", "hsetnx", "pexpire")
 
 
@@ -72,26 +75,23 @@ def _reachable(name: str) -> str:
     return reached
 
 
-def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
+def roles() -> dict[str, Role]:
     """Return each role by its name.
 
     A ``producer`` sends, follows jobs, and counts limits. A ``worker`` is a pool: bulk acts of people are jobs there.
     The ``scheduler`` also writes history, sends alerts, and drops or puts back what purges have set aside. The ``room``
     is a web with API, pages and commands.
-
-    Args:
-        beside_rabbitmq: The server holds no messages: whoever sends one writes its record and claims its unique key.
     """
     sends = frozenset({
         "queue/enqueue", "queue/notify", "job_read", "limit_change", "lock_take", "lock_release", "window_reserve",
         "generation_make",
     })  # fmt: skip
-    if beside_rabbitmq:
-        sends |= {"job_write", "unique_claim"}
-    schedules = sends | {"alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep"}
+    schedules = sends | PURGES | {
+        "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep",
+    }  # fmt: skip
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
-    own: tuple[tuple[str, str], ...] = (("lock:*", "del"), ("{*}:refused", "del"))
+    own = (("lock:*", "del"), ("{*}:refused", "del"))
     lists = (
         "lrange",
         "zrange",
@@ -119,20 +119,14 @@ def roles(*, beside_rabbitmq: bool = False) -> dict[str, Role]:
         "zrangebylex",
         "lindex",
     )
-    recorded = ("{*}:job:ended*", "unlink")
-    scheduled = [("{alerts}:*", "del"), recorded]
-    if beside_rabbitmq:
-        own = (*own, recorded)
-    else:
-        schedules |= {"queue/claim_purge", "queue/drop_purged", "queue/put_back"}
-        scheduled += [("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink")]
+    scheduled = (("{alerts}:*", "del"), RECORDED, ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"))
     room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
     return {
         "producer": Role(sends, RECORDS, own),
         "scheduler": Role(
             schedules,
             (*RECORDS, *lists, "hset", "hdel", "hincrby", "srem", "expire", "pttl"),
-            tuple(dict.fromkeys((*own, *scheduled))),
+            (*own, *scheduled),
         ),
         "worker": Role(works, works_plain),
         "room": Role(every_script(), (*works_plain, *room_plain)),
@@ -151,10 +145,6 @@ def line(name: str, role: Role, *, prefix: str = "switchyard", user: str = "") -
     return f"user {user or f'{prefix}-{name}'} off resetchannels ~{prefix}:* -@all {allowed}{only}"
 
 
-def render(*, beside_rabbitmq: bool = False) -> str:
-    """Return an ACL file with a user for each role. It leaves the default user as the server makes it: open.
-
-    Args:
-        beside_rabbitmq: See :func:`roles`.
-    """
-    return "".join(f"{line(name, role)}\n" for name, role in roles(beside_rabbitmq=beside_rabbitmq).items())
+def render(users: Mapping[str, Role] | None = None) -> str:
+    """Return an ACL file with a user for each role, by default :func:`roles`. The default user stays as it is: open."""
+    return "".join(f"{line(name, role)}\n" for name, role in (users or roles()).items())

@@ -82,7 +82,7 @@ def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = 
     """
     scheme = url.partition("://")[0].lower()
     addon = None if scheme in OWN_SCHEMES else addon_for(scheme)
-    if addon is not None and (opened := addon.hook("connect")):
+    if addon is not None and (opened := addon.load("connect")):
         client: Client = opened(url, profile=profile, absence=absence)
         return client
     return client_of(url, Client, profile=profile, absence=absence)

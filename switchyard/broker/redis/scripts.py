@@ -23,9 +23,9 @@ class Script:
 
 @cache
 def script(name: str, *, folder: str = "queue/") -> Script:
-    """Return the operation in ``switchyard/broker/lua/<folder><name>.lua``."""
+    """Return the operation in ``switchyard/broker/lua/<folder><name>.lua``; an add-on gives a whole path."""
     text = source(folder + name)
-    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return Script(name.rpartition("/")[2], text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 @cache

@@ -37,10 +37,7 @@ CODES: dict[type[Exception], str] = {
 NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
 # A login that is refused is a lost connection to redis-py. After a failover another server is asked for the same user.
-LOGIN_REMEDY = (
-    "check user and password in SWITCHYARD_BROKER_URL, beside RabbitMQ in SWITCHYARD_REDIS_URL; "
-    "replicas and other nodes need the same users"
-)
+LOGIN_REMEDY = f"check user and password in {ADDRESSES} and that replicas and other nodes have the same users"
 MASTER_REMEDY = f"check the sentinels and the master's name in {ADDRESSES} and ask a sentinel for SENTINEL MASTERS"
 
 

@@ -93,7 +93,7 @@ class JobRecords:
         share = max(len(self.queues), 1)
         self.history_share = self.limits.history_bytes // share
         budgets = self.limits.ended_ms, self.limits.records_bytes // share, self.history_share
-        self._limits: list[Word] = [*budgets, LIVE_TTL_MS, "1" if finds_waiting else ""]
+        self._limits: list[Word] = [*budgets, LIVE_TTL_MS]
 
     def stream_key(self, job_id: str, queue: str) -> str:
         """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
@@ -170,7 +170,8 @@ class JobRecords:
         k = self.keys.queue(queue)
         keys = [k.jobs, k.progress, k.followed, k.ended, k.history, k.bodies, k.notes]
         marks = [step.job_id for _, step in steps if step.marked]
-        args: list[Word] = [*self._limits, len(rows), b"".join(rows), *map(len, places[:3]), len(marks), MARK_TTL_MS]
+        limits = [*self._limits, "1" if self.finds_waiting else ""]
+        args: list[Word] = [*limits, len(rows), b"".join(rows), *map(len, places[:3]), len(marks), MARK_TTL_MS]
         return (keys, [*args, *marks, *chain(*words)]), [*chain(*places)]
 
     def read(self, job_id: str) -> JobRecord | None:

@@ -242,7 +242,7 @@ def _made(message: Any, make: Callable[[Any], Step]) -> Step | None:
 def barrier_over(records: JobRecords) -> AckBarrier:
     """Return the barrier that fits the place, or places, where records are kept."""
     addon = records.calls.addon
-    barrier: AckBarrier = ((addon and addon.hook("barrier")) or AckBarrier)(records)
+    barrier: AckBarrier = ((addon and addon.load("barrier")) or AckBarrier)(records)
     return barrier
 
 

@@ -1,4 +1,4 @@
-"""Marks of the publications that a worker process holds, in memory that its supervisor reads after its end."""
+"""Marks of the messages that a worker process holds, in memory that its supervisor reads after its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELD_BYTES: Final = CELLS * CELL_BYTES
 
 
 class HeldMarks:
-    """Cells with the marks of held publications, 0 where there is none. Any thread may write.
+    """Cells with the marks of held messages, 0 where there is none. Any thread may write.
 
     Args:
         cells: Of the memory, as numbers of 64 bits.
@@ -23,7 +23,7 @@ class HeldMarks:
         self._free = deque(range(len(cells)))
 
     def hold(self, mark: int) -> int | None:
-        """Write a publication that was received; return its cell, or ``None`` when all are in use."""
+        """Write the mark of a message that was received; return its cell, or ``None`` when all are in use."""
         try:
             cell = self._free.popleft()
         except IndexError:
@@ -37,5 +37,5 @@ class HeldMarks:
         self._free.append(cell)
 
     def read(self) -> list[int]:
-        """Return the marks of all publications that are held."""
+        """Return the marks of all messages that are held."""
         return [mark for mark in self._cells.tolist() if mark]

@@ -15,7 +15,6 @@ from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import show_examples
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.middleware.logs import printable
-from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
 from switchyard.workers.broker_watch import make_watch
 
 EXAMPLES = """examples:
@@ -48,9 +47,9 @@ class Command(PrintingCommand):
             health = watch.look()
         finally:
             watch.close()
-        of_rabbitmq = list(_of_rabbitmq())
-        safe = not (health.red or of_rabbitmq or any(found.code == "away" for found in health.findings))
-        self._print([*health.findings, *of_rabbitmq], safe, as_json=options["json"])
+        of_addons = list(_of_addons())
+        safe = not (health.red or of_addons or any(found.code == "away" for found in health.findings))
+        self._print([*health.findings, *of_addons], safe, as_json=options["json"])
         if not safe:
             sys.exit(1)
 
@@ -61,13 +60,15 @@ class Command(PrintingCommand):
         for found in findings:
             self.stdout.write(printable(f"{found.severity}: {found.seen}; {found.remedy}"))
         if not findings:
-            on_rabbitmq = bool(switchyard_settings().rabbitmq_url)
-            servers = "RabbitMQ and the Redis server beside it" if on_rabbitmq else "its server"
+            place = switchyard_settings().place
+            servers = f"{place.title} and the Redis server beside it" if place else "its server"
             self.stdout.write(f"broker: nothing is wrong with {servers}")
 
 
-def _of_rabbitmq() -> Iterator[ServerFinding]:
-    """Yield what is wrong with the RabbitMQ that takes the messages, where one does."""
-    for found in look_at_rabbitmq():
-        if found.severity == "error":
-            yield ServerFinding(f"rabbitmq_{found.code}", "error", f"{found.seen}. {found.cause}", found.next)
+def _of_addons() -> Iterator[ServerFinding]:
+    """Yield what is wrong with servers of add-ons."""
+    for addon in switchyard_settings().addons:
+        for found in addon.call("look", ()):
+            if found.severity == "error":
+                seen = f"{found.seen}. {found.cause}"
+                yield ServerFinding(f"{addon.name}_{found.code}", "error", seen, found.next)

@@ -29,8 +29,7 @@ from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.failures import SERVERS, findings_of, found_by, hangs, run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers.causes import GROUP as BROKER
-from switchyard.operations.findings.servers.look import look_at_servers
-from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
+from switchyard.operations.findings.servers.look import look_at_addons, look_at_servers
 from switchyard.operations.findings.servers.sentinels import look_at_sentinels
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
@@ -253,7 +252,7 @@ def checks() -> tuple[Check, ...]:
         Check(disk.STORAGE, disk.look_at_results, SELDOM_S),
         Check(BROKER, look_at_servers, SELDOM_S),
         Check(BROKER, look_at_sentinels, SELDOM_S),
-        Check(BROKER, look_at_rabbitmq, SELDOM_S),
+        Check(BROKER, look_at_addons, SELDOM_S),
         Check(pools.GROUP, _pools_and_queues, SOON_S, needs=BROKER),
         Check(queues.GROUP, queues.look_at_undeclared, SELDOM_S, needs=BROKER),
         Check(queues.GROUP, held.look_at_purges, SOON_S, needs=BROKER),

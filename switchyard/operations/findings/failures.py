@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from django.db import DatabaseError, connections
 from redis.exceptions import NoPermissionError
 
 from switchyard.addon import addon_for
-from switchyard.broker.errors import BrokerError, BrokerUnavailable
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.redis.sentinel import NoMasterNamed, server_url
 from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
 from switchyard.broker.redis.server_errors import reason
@@ -34,18 +33,6 @@ PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
 # Options of the broker's address, and those of valkey-cli with the same file.
 TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
-# Class of the client's error -> most likely cause; the others are a server that is away.
-RABBITMQ_CAUSES = {
-    "ProbableAuthenticationError": "It refuses user or password",
-    "ProbableAccessDeniedError": "It has no virtual host of that name, or the user has no rights there",
-    "gaierror": "The name of its host does not resolve",
-    "SSLError": "It does not speak TLS on this port, or refuses ours",
-    "IncompatibleProtocolError": "It does not speak AMQP without TLS on this port, or asks for a certificate of ours",
-}
-RABBITMQ_AWAY = (
-    "It is down, or host or port of the address is wrong",
-    "Check SWITCHYARD_BROKER_URL; on its host: rabbitmqctl status",
-)
 
 
 def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
@@ -113,7 +100,7 @@ def copyable(found: Finding) -> Finding:
         parts = urlsplit(url)
         address = f"-h {parts.hostname} -p {parts.port or 6379}"
     else:
-        address, login = f'-u "$SWITCHYARD_{"REDIS" if own.rabbitmq_url else "BROKER"}_URL"', ""
+        address, login = f'-u "${own.server_variable}"', ""
     words = " ".join(part for part in (_program(), address, login) if part)
     return replace(found, next=found.next.replace("valkey-cli", words))
 
@@ -121,7 +108,7 @@ def copyable(found: Finding) -> Finding:
 def _hook(name: str) -> Any:
     """Return a hook of the add-on that the broker's address is for, where it has one."""
     addon = addon_for(switchyard_settings().broker_url.partition("://")[0])
-    return addon.hook(name) if addon is not None else None
+    return addon.load(name) if addon is not None else None
 
 
 def _program() -> str:
@@ -157,7 +144,7 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     if (explain := _hook("explain")) and (found := explain(group, error, _program())):
         explained: Finding = found
         return explained
-    named = "SWITCHYARD_REDIS_URL" if switchyard_settings().rabbitmq_url else "SWITCHYARD_BROKER_URL"
+    named = switchyard_settings().server_variable
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
         seen = "the server refuses our user or password"
@@ -200,20 +187,6 @@ def _master_away(group: FindingGroup, error: BaseException, named: str) -> Findi
         name = parse(switchyard_settings().broker_url).master
         step = f"manage.py switchyard doctor, again in a minute; then ask a sentinel for `SENTINEL CKQUORUM {name}`"
     return group.error("away", seen, cause, step)
-
-
-def rabbitmq_away(group: FindingGroup, error: BrokerUnavailable) -> Finding:
-    """Return the finding for a RabbitMQ that takes no connection."""
-    why = type(error.__cause__).__name__
-    cause = RABBITMQ_CAUSES.get(why, "")
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-        cause = f"Its certificate is refused: {error.__cause__.verify_message}"
-    elif why == "IncompatibleProtocolError" and "SSL" in error.cause:
-        cause = "It ended the connection over TLS, as one does that asks for a certificate of ours"
-    remedy = f"{error.remedy[0].upper()}{error.remedy[1:]}"
-    if not cause:
-        cause, remedy = RABBITMQ_AWAY
-    return group.error("away", f"RabbitMQ does not take a connection ({why})", cause, remedy)
 
 
 def hangs(group: FindingGroup, unanswered_s: float) -> Finding:

@@ -103,9 +103,10 @@ def holders_text(counts: Counter[str]) -> str:
 
 
 def none_late() -> str:
-    """Return what is said of queues of which none is late. RabbitMQ does not tell for how long a message has waited."""
-    if switchyard_settings().rabbitmq_url:
-        return "Whether a queue is late is not known, as RabbitMQ tells no ages"
+    """Return what is said of queues of which none is late. Not every server tells for how long a message has waited."""
+    place = switchyard_settings().place
+    if place is not None and not place.tells_ages:
+        return f"Whether a queue is late is not known, as {place.title} tells no ages"
     return "Every queue is on time"
 
 

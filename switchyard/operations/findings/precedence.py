@@ -153,7 +153,7 @@ def addon_words() -> dict[str, Words]:
     """Return the words of all add-ons, by the finding's code."""
     found: dict[str, Words] = {}
     for addon in addons():
-        found |= addon.hook("words") or {}
+        found |= addon.load("words") or {}
     return found
 
 

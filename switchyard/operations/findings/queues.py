@@ -28,8 +28,9 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 
 def on_time(snapshot: Snapshot) -> Finding:
     """Return the finding for queues without a defect."""
-    if switchyard_settings().rabbitmq_url:
-        seen = f"{counted(len(snapshot.queues), 'queue')} on RabbitMQ, which tells no ages: lateness is not known"
+    place = switchyard_settings().place
+    if place is not None and not place.tells_ages:
+        seen = f"{counted(len(snapshot.queues), 'queue')} on {place.title}, which tells no ages: lateness is not known"
         return GROUP.ok("on_time", f"{seen}; `manage.py switchyard queues` counts what waits")
     waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
     waits = f"{counted(waiting, 'message')} {'waits' if waiting == 1 else 'wait'}"

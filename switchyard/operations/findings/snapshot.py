@@ -16,7 +16,6 @@ from switchyard.broker.admin.look_through import fields_of
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
 from switchyard.broker.keys.queue_keys import ALL_LANES, QueueKeys
-from switchyard.broker.rabbit.lapse_records import KEPT_MS, decode
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.connections import Client, connect
@@ -25,6 +24,9 @@ from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolR
 from switchyard.conf import declared_yard, switchyard_settings
 
 CRASH_NOTES = 1_000
+# Note of a suspect beside its message: time of the last change, its lone run, its counted lapses. It counts for 72 h.
+SUSPECT = re.compile(rb"(\d{1,15}) \S+ (\S+)")
+SUSPECTED_MS = 72 * 3_600_000
 PARKED_SHOWN = 100
 SCANNED_KEYS, SCANNED_AT_ONCE = 200_000, 2_000
 SCAN_S = 0.5
@@ -136,9 +138,9 @@ def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
         for name, note in notes.items()
         if (found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note))
     }
-    for id_, stored in suspects.items():  # of RabbitMQ, whose messages have no notes of that kind
-        if (note := decode(stored)) is not None and now_ms - note.at_ms <= KEPT_MS:
-            lapses[str(id_, "utf-8", "replace")] = len(note.lapses)
+    for id_, stored in suspects.items():  # of messages that are on another server
+        if (found := SUSPECT.fullmatch(stored)) and now_ms - int(found[1]) <= SUSPECTED_MS:
+            lapses[str(id_, "utf-8", "replace")] = found[2].count(b"@")
     actors = _actors_of(calls, keys, [*crashed, *lapses])
     unknown = sorted({_actor(member) for members in parked for member in members})
     return QueueFacts(stats, expired, held, crashed, actors, lapses, tuple(unknown))

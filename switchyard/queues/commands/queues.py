@@ -92,7 +92,7 @@ class Command(PrintingCommand):
         move.add_argument("--reason", default="", help="kept in the audit log")
         move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         take = acts.add_parser("import", help="move what stock Dramatiq left into queues of the same names")
-        take.add_argument("url", metavar="URL", help="its server: redis://, rediss://, unix://, amqp:// or amqps://")
+        take.add_argument("url", metavar="URL", help=f"its server: {stock.known_addresses()}")
         take.add_argument("queues", metavar="QUEUE", nargs="*", help="only these queues")
         take.add_argument("--namespace", default="dramatiq", help="of its keys on Redis (default dramatiq)")
         take.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
@@ -229,7 +229,7 @@ class Command(PrintingCommand):
     def _import(self, options: dict[str, Any]) -> None:
         names = options["queues"] or [queue.name for queue in declared_yard().queues]
         with _as_wrong_argument():
-            source = stock.stock_broker(options["url"], namespace=options["namespace"])
+            source = stock.stock_queues(options["url"], namespace=options["namespace"])
             found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
             for line in leftover_lines(source):
                 self.stderr.write(printable(line))

@@ -29,7 +29,6 @@ from switchyard.workers.checks import (
     mail,
     pools,
     queues,
-    rabbit,
     retries,
     short_options,
 )
@@ -78,8 +77,8 @@ def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessa
 def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check ``declared_yard()``."""
     own = switchyard_settings()
-    on_rabbitmq = rabbit.limits_over_the_consumer_timeout(own)
-    return check_yard(declared_yard()) + on_rabbitmq + retries.hurried_retries(declared_yard(), debug=own.debug)
+    of_addons = [message for addon in own.addons for message in addon.call("check", [], own)]
+    return check_yard(declared_yard()) + of_addons + retries.hurried_retries(declared_yard(), debug=own.debug)
 
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:

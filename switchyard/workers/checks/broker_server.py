@@ -47,6 +47,6 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
 
 def _message(finding: ServerFinding) -> CheckMessage:
     kind = Error if finding.severity == "error" and not finding.partial else Warning
-    words = (addon.hook("words") for addon in addons())
+    words = (addon.load("words") for addon in addons())
     ids = IDS | {code: each.check for of_addon in words if of_addon for code, each in of_addon.items()}
     return kind(finding.seen, hint=finding.remedy, obj="broker", id=ids[finding.code])

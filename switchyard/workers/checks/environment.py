@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from django.core.checks import CheckMessage, Warning
 
-from switchyard.conf import KEYS, switchyard_settings
+from switchyard.conf import KEYS, all_keys, switchyard_settings
 
 PREFIX = "SWITCHYARD_"
 # Not settings: development and measuring, and two that are reserved.
@@ -23,10 +23,12 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[CheckMess
 
     The values are not shown: they may be secret.
     """
-    known = {variable for variable in KEYS.values() if variable} | OTHERS | set(switchyard_settings().variables)
-    unknown = sorted(
-        name for name in environ if name.startswith(PREFIX) and name not in known and not FOREIGN.fullmatch(name)
-    )
+    known = set(OTHERS) | set(switchyard_settings().variables)
+    given = {name for name in environ if name.startswith(PREFIX) and not FOREIGN.fullmatch(name)}
+    if given <= known.union(filter(None, KEYS.values())):
+        return []
+    known |= {variable for variable in all_keys().values() if variable}
+    unknown = sorted(given - known)
     return [_warning(name, known) for name in unknown]
 
 

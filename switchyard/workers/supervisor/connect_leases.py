@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from dramatiq.broker import Broker
 
 from switchyard.broker.queue.lease_steps import TICK_S
@@ -12,7 +14,6 @@ from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.supervised_broker import SupervisedBroker
 from switchyard.broker.topology import Pool, Yard
 from switchyard.workers.supervisor.leases import ChildLeases, Served
-from switchyard.workers.supervisor.rabbit_leases import RabbitLeases
 
 
 def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLeases:
@@ -36,6 +37,5 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     calls = calls_on(connect(url, profile="quick"), budget_s=TICK_S)
     queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
     records = JobRecords(calls, broker.keys, broker.families)
-    if (count := getattr(broker, "count", None)) is not None:  # its module needs pika
-        return RabbitLeases(pool, served, isolated, queues, calls, records, keys=broker.keys, count=count)
-    return ChildLeases(pool, served, isolated, queues, calls, records)
+    make = broker.make_leases or ChildLeases
+    return cast(ChildLeases, make(pool, served, isolated, queues, calls, records))

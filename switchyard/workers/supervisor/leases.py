@@ -56,7 +56,7 @@ class Leftovers:
         running: Messages in its slots.
         finished: Finished and recorded messages whose acknowledgement is not confirmed.
         cancelled: Messages in its slots whose jobs were cancelled.
-        held: Marks of the publications that it held, on RabbitMQ.
+        held: Marks of what it held, where its broker writes them.
     """
 
     child: str

@@ -1,4 +1,4 @@
-"""``bin/test --without`` redis-server or rabbitmq leaves out the tests that start it, and no others."""
+"""``bin/test --without redis-server`` leaves out the tests that start it, and no others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from django.conf import settings
 BROKER = "tests/integration/broker/"
 PATHS = (
     f"{BROKER}conformance/test_letters.py",
-    f"{BROKER}rabbit",
     f"{BROKER}redis/test_sentinel.py",
     f"{BROKER}redis/test_tls.py",
     "tests/chaos/test_server.py",
     "tests/integration/doctor/test_server.py",
-    "tests/integration/queues/test_import.py",
 )
-REDIS_FILES = ("test_sentinel.py", "test_tls.py", "test_users.py")
+REDIS_FILES = ("test_sentinel.py", "test_tls.py")
 
 
 def collected(without: str) -> set[str]:
@@ -39,20 +37,12 @@ def needs_redis(name: str) -> bool:
     )
 
 
-def needs_rabbitmq(name: str) -> bool:
-    file, _, rest = name.partition("::")
-    asks_server = "rabbitmq" in rest and "beside_rabbitmq" not in rest  # that one reads a command
-    starts = f"{BROKER}rabbit/" in file and not file.endswith("test_unique_claims.py")  # those need Redis alone
-    return starts or asks_server or "behind_more_refused_ones" in rest
-
-
 @pytest.mark.needs()
 def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
     everything = collected("")
 
-    without_redis, without_rabbitmq = collected("redis-server promtool"), collected("rabbitmq")
+    without_redis = collected("redis-server promtool")
 
     assert everything - without_redis == {name for name in everything if needs_redis(name)}
-    assert everything - without_rabbitmq == {name for name in everything if needs_rabbitmq(name)}
-    assert any(name.endswith("[atomic]") for name in without_redis & without_rabbitmq)
+    assert any(name.endswith("[atomic]") for name in without_redis)
     assert any("test_the_redis_beside_the_interpreter" in name for name in without_redis)

@@ -13,7 +13,6 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.results import Entry
-from switchyard.broker.rabbit.lapse_records import KEPT_MS, LapseRecord
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings import held, lateness, queues, snapshot
 from switchyard.operations.findings.facts import facts_of_snapshot
@@ -123,11 +122,11 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
     assert found.next == "manage.py switchyard jobs show suspect"
 
 
-def test_suspects_on_rabbitmq_are_named_from_their_notes(enqueue: Any) -> None:
+def test_suspects_on_another_server_are_named_from_their_notes(enqueue: Any) -> None:
     family = enqueue("slow")
     now = now_ms()
-    note = LapseRecord(now, "", ("1@host-1", "2@host-2")).encode()
-    old = LapseRecord(now - KEPT_MS - 60_000, "", ("1@a", "2@b", "3@c")).encode()
+    note = f"{now} - 1@host-1,2@host-2"
+    old = f"{now - snapshot.SUSPECTED_MS - 60_000} - 1@a,2@b,3@c"
     family.calls.command("HSET", family.keys.suspects, "pill", note, "odd", "not a note", "ended", old)
 
     found = of(look(), "warning")["suspects"]

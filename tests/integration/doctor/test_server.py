@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
-import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,12 +17,9 @@ from switchyard.operations.findings.failures import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers import node
 from switchyard.operations.findings.servers.look import look_at_servers
-from switchyard.operations.findings.servers.rabbit import look_at_rabbitmq
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure, of
-from tests.rabbit import RabbitServer
-from tests.tls import Authority
 
 
 def look() -> list[Finding]:
@@ -67,70 +59,34 @@ def test_a_database_that_the_server_does_not_have_is_an_error(
     assert found.next == "Correct the number at the end of SWITCHYARD_BROKER_URL"
 
 
-def test_the_command_for_the_server_beside_rabbitmq_names_its_own_variable(
+def test_the_command_for_the_server_beside_another_one_names_its_own_variable(
     own_server: ServerUnderTest, configure: Configure
 ) -> None:
     own_server.config_set("maxmemory-policy", "allkeys-lru")
-    configure(rabbitmq_url="amqp://127.0.0.1:1/")
+    configure(place_url="elsewhere://127.0.0.1:1/")
 
     found = of(look(), "error")["evicting"]
 
     assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_REDIS_URL" CONFIG SET', found.next)
 
 
-def test_a_password_that_the_server_beside_rabbitmq_refuses_is_told_with_its_own_variable(
+def test_a_password_that_the_server_beside_another_one_refuses_is_told_with_its_own_variable(
     own_server: ServerUnderTest, configure: Configure
 ) -> None:
-    configure(rabbitmq_url="amqp://127.0.0.1:1/", broker_url=own_server.url.replace("://", "://:wrong@"))
+    configure(place_url="elsewhere://127.0.0.1:1/", broker_url=own_server.url.replace("://", "://:wrong@"))
 
     assert of(look(), "error")["refused"].next == "Correct user and password in SWITCHYARD_REDIS_URL"
 
 
-def test_sentinels_beside_rabbitmq_that_name_no_master_are_told_with_their_own_variable(configure: Configure) -> None:
-    configure(rabbitmq_url="amqp://127.0.0.1:1/", broker_url="redis+sentinel://127.0.0.1:1/yard/0")
+def test_sentinels_beside_another_one_that_name_no_master_are_told_with_their_variable(
+    configure: Configure,
+) -> None:
+    configure(place_url="elsewhere://127.0.0.1:1/", broker_url="redis+sentinel://127.0.0.1:1/yard/0")
 
     away = of(look(), "error")["away"]
 
     assert away.seen == "no sentinel names the master"
     assert away.next.startswith("Check sentinels and master's name in SWITCHYARD_REDIS_URL;")
-
-
-def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(
-    rabbitmq_server: RabbitServer, configure: Configure
-) -> None:
-    def found_at(url: str) -> list[Finding]:
-        configure(rabbitmq_url=url)
-        return run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0)
-
-    assert found_at("") == []
-    assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["rabbitmq"].seen
-    away = of(found_at("amqp://guest:guest@127.0.0.1:1/"), "error")["away"]
-    refused = of(found_at(rabbitmq_server.url.replace("guest@", "wrong@")), "error")["away"]
-    assert away.seen.startswith("RabbitMQ does not take a connection (")
-    assert "Authentication" in refused.seen and refused.cause == "It refuses user or password"
-    elsewhere = of(found_at(rabbitmq_server.url + "nowhere"), "error")["away"]
-    assert "no virtual host of that name" in elsewhere.cause and "list_vhosts" in elsewhere.next
-    unknown = of(found_at("amqp://guest:guest@rabbit.invalid:1/"), "error")["away"]
-    assert unknown.cause == "The name of its host does not resolve"
-
-
-def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(
-    tmp_path: Path, configure: Configure
-) -> None:
-    file, key = Authority(tmp_path / "authority").issue("server")
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(file, key)
-
-    def answer(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError), listener.accept()[0] as taken:
-            served.wrap_socket(taken, server_side=True).close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
-        threads.submit(answer, listener)
-        configure(rabbitmq_url=f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/")
-        refused = of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0), "error")["away"]
-
-    assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
 
 
 def test_a_full_server_takes_no_work(own_server: ServerUnderTest) -> None:

@@ -1,10 +1,9 @@
-"""``manage.py switchyard queues import``: messages of stock Dramatiq go on as this yard's, on Redis and on RabbitMQ."""
+"""``manage.py switchyard queues import``: messages of stock Dramatiq go on as this yard's."""
 
 from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +12,6 @@ import dramatiq
 import pytest
 import time_machine
 from django.core.management import CommandError, call_command
-from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 
@@ -21,26 +19,25 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
 from switchyard.conf import declared_yard
+from switchyard.queues import stock as of_redis
 from switchyard.queues.printing import REFUSALS_SHOWN
 from switchyard.queues.stock_leftovers import leftover_lines
-from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.needs("rabbitmq"))])
-def stock(request: pytest.FixtureRequest, facilities: Facilities, valkey_url: str) -> Iterator[tuple[Any, str]]:
+@pytest.fixture
+def stock(facilities: Facilities, valkey_url: str) -> tuple[Any, str]:
     """Stock Dramatiq's broker, and its address."""
-    if request.param == "redis":
-        yield RedisBroker(url=valkey_url, middleware=[]), valkey_url
-        return
-    url = request.getfixturevalue("rabbitmq_server").url
-    broker = RabbitmqBroker(url=url, middleware=[])
-    broker.declare_queue("default", ensure=True)
-    broker.flush("default")
-    yield broker, url
-    broker.close()
+    return RedisBroker(url=valkey_url, middleware=[]), valkey_url
+
+
+@pytest.fixture
+def of_stock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Constants of the module that imports; it does not wait long."""
+    monkeypatch.setattr(of_redis, "IDLE_MS", 300)
+    return of_redis
 
 
 @pytest.fixture
@@ -63,9 +60,8 @@ def message(number: int, **options: Any) -> Message[Any]:
 
 
 def test_what_stock_dramatiq_left_runs_here_under_its_ids(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, run_worker: Any, of_stock: Any
 ) -> None:
-    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     ids = [broker.enqueue(message(number, retries=2, traceback="gone")).message_id for number in range(120)]
@@ -88,9 +84,8 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
 
 
 def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, of_stock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     late = broker.enqueue(message(1), delay=600_000)
@@ -107,9 +102,8 @@ def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
 
 
 def test_queues_that_the_old_server_lacks_are_left_out(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, of_stock: Any
 ) -> None:
-    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
     broker, url = stock
     broker.declare_queue("default")
     broker.enqueue(message(1))
@@ -122,37 +116,6 @@ def test_queues_that_the_old_server_lacks_are_left_out(
         *(f"{name}: 0 messages imported" for name in others),
     }
     assert facilities.transport.stats("default").live.waiting == 1
-
-
-def test_an_import_from_rabbitmq_prints_nothing_of_its_client(
-    facilities: Facilities,
-    rabbitmq_server: RabbitServer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
-    caplog.set_level(logging.INFO)
-    caplog.set_level(logging.INFO, "pika")  # as where the yard is on Redis
-
-    run(rabbitmq_server.url, "default")
-
-    assert [record.message for record in caplog.records if record.name.startswith("pika")] == []
-
-
-def test_what_is_no_message_does_not_end_the_import_from_rabbitmq(
-    ran: list[int], facilities: Facilities, rabbitmq_server: RabbitServer
-) -> None:
-    broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
-    broker.declare_queue("default", ensure=True)
-    broker.flush("default")
-    broker.channel.basic_publish("", "default", b"no message")
-    broker.enqueue(message(1))
-
-    lines = run(rabbitmq_server.url, "default").splitlines()
-    broker.close()
-
-    assert lines[0] == "default: 1 message imported"
-    assert "1 are no messages of Dramatiq; they stay on its server" in lines[1]
 
 
 def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[int], facilities: Facilities) -> None:
@@ -172,10 +135,9 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
 
 
 def test_what_is_refused_ends_no_import_and_is_said_again(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+    stock: tuple[Any, str], ran: list[int], facilities: Facilities, of_stock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switchyard.queues.stock.PREFETCH", 10)
-    monkeypatch.setattr("switchyard.queues.stock.IDLE_MS", 300)
+    monkeypatch.setattr(of_stock, "PREFETCH", 10)
     broker, url = stock
     broker.declare_queue("default")
     for number in range(25):
@@ -189,33 +151,6 @@ def test_what_is_refused_ends_no_import_and_is_said_again(
     assert sorted(first[1:]) == sorted(second[1:])
     assert "refused, it stays where it is: " in second[1]
     assert second[-1] == f"default: {25 - REFUSALS_SHOWN} more were refused"
-
-
-def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(
-    ran: list[int], facilities: Facilities, rabbitmq_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("switchyard.queues.stock.PREFETCH", 5)
-    monkeypatch.setattr("switchyard.queues.stock.MOST_PREFETCH", 10)
-    broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
-    broker.declare_queue("default", ensure=True)
-    broker.flush("default")
-    for number in range(10):
-        broker.enqueue(message(number, no_such_option=1))
-    broker.enqueue(message(10))
-
-    lines = run(rabbitmq_server.url, "default").splitlines()
-    broker.flush("default")
-    for number in range(9):
-        broker.enqueue(message(number, no_such_option=1))
-    broker.enqueue(message(9))
-    reached = run(rabbitmq_server.url, "default").splitlines()
-    broker.flush("default")
-    broker.close()
-
-    assert lines[0] == "default: 0 messages imported"
-    assert "messages that wait behind these were not reached" in lines[-1]
-    assert reached[0] == "default: 1 message imported"
-    assert not any("not reached" in line for line in reached)
 
 
 @pytest.mark.parametrize(
@@ -241,13 +176,14 @@ def told(*arguments: str) -> str:
 def test_a_key_that_a_scan_returns_twice_counts_once(
     facilities: Facilities, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = RedisBroker(url=valkey_url, namespace="twice", middleware=[])
+    stock = of_redis.StockRedis(valkey_url, namespace="twice")
+    source = stock.broker
     source.declare_queue("elsewhere")
     source.enqueue(Message("elsewhere", "moves", (1,), {}, {}))
     keys = list(source.client.scan_iter())
     monkeypatch.setattr(source.client, "scan_iter", lambda **options: iter(keys + keys))
 
-    [line] = leftover_lines(source)
+    [line] = leftover_lines(stock)
 
     assert line.startswith("elsewhere: 1 message left there")
 

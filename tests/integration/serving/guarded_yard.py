@@ -17,11 +17,12 @@ from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, Request, bu
 from dramatiq.message import Message
 
 from project.config import BASE_DIR
+from switchyard.addon import addon_for
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
-from switchyard.wiring import build_rabbit_yard, build_yard
+from switchyard.wiring import build_yard
 from tests.integration.serving.web_process import WebProcess
 from tests.tls import GuardedServer
 from tests.verdicts.yard.yard import YARD
@@ -34,18 +35,20 @@ class GuardedYard:
 
     Args:
         binary: The server's program.
-        rabbitmq_url: Of a RabbitMQ that keeps the messages, beside that server.
+        place_url: Of a server that keeps the messages, beside that server; "" where that does.
     """
 
-    def __init__(self, folder: Path, binary: Path, *, rabbitmq_url: str = "") -> None:
-        users = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render(beside_rabbitmq=bool(rabbitmq_url)))
-        self._rabbitmq_url = rabbitmq_url
+    def __init__(self, folder: Path, binary: Path, *, place_url: str = "") -> None:
+        self._place_url, self._addon = place_url, addon_for(place_url.partition(":")[0])
+        roles = acl.roles()
+        users = acl.render(self._addon.call("rights", roles, roles) if self._addon else roles)
+        users = re.sub(r"user (\S+) off", r"user \1 on >\1", users)
         self.folder = folder
         self.server = GuardedServer(folder / "server", binary, users)
         (folder / "state").mkdir()
         self.web = WebProcess(
             folder / "state",
-            rabbitmq_url or self.server.url("switchyard-room"),
+            place_url or self.server.url("switchyard-room"),
             {
                 "DJANGO_SETTINGS_MODULE": "tests.verdicts.yard.settings",
                 "SWITCHYARD_CORES": "1",
@@ -113,18 +116,18 @@ class GuardedYard:
 
     def _broker(self, role: str) -> Any:
         client = connect(self.server.url(f"switchyard-{role}"))
-        if not self._rabbitmq_url:
+        if self._addon is None:
             return build_yard(YARD, client, Keys())
-        return build_rabbit_yard(YARD, client, Keys(), url=self._rabbitmq_url)
+        return build_yard(YARD, client, Keys(), place=self._addon.load("place"), url=self._place_url)
 
     def _environment(self, role: str) -> dict[str, str]:
         return {**self.web.environment, **self._addresses(role)}
 
     def _addresses(self, role: str) -> dict[str, str]:
         own = self.server.url(f"switchyard-{role}")
-        if not self._rabbitmq_url:
+        if not self._place_url:
             return {"SWITCHYARD_BROKER_URL": own}
-        return {"SWITCHYARD_BROKER_URL": self._rabbitmq_url, "SWITCHYARD_REDIS_URL": own}
+        return {"SWITCHYARD_BROKER_URL": self._place_url, "SWITCHYARD_REDIS_URL": own}
 
 
 class _Stay(HTTPRedirectHandler):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,10 @@ from switchyard.broker.interface import facilities
 from tests.chaos.server import server_binary
 from tests.integration.project.url_table import ROUTES, Row
 from tests.integration.serving.guarded_yard import Browser, GuardedYard
-from tests.rabbit import RabbitServer
 from tests.waiting import wait_for
 
-# Server, role that runs the history writer, and broker.
-YARDS = (
-    ("valkey-server", "scheduler", "itself"),
-    ("redis-server", "worker", "itself"),
-    ("redis-server", "scheduler", "rabbitmq"),
-)
+# Server, and role that runs the history writer.
+YARDS = (("valkey-server", "scheduler"), ("redis-server", "worker"))
 SCHEDULE = "sync_rates"
 PAGES = ("admin/operations/", "admin/switchyard_", "api/v1/jobs", "api/v1/queues", "metrics", "readyz")
 IN_AN_HOUR_MS = 3_600_000
@@ -52,16 +46,10 @@ for command in (
 
 
 @pytest.fixture
-def yard(server: str, broker: str, tmp_path: Path) -> Iterator[GuardedYard]:
-    with ExitStack() as ends:
-        rabbitmq_url = ""
-        if broker == "rabbitmq":
-            node = RabbitServer(tmp_path / "rabbitmq")
-            ends.callback(node.stop)
-            rabbitmq_url = node.start().url
-        yard = GuardedYard(tmp_path, server_binary(server), rabbitmq_url=rabbitmq_url)
-        ends.callback(yard.close)
-        yield yard
+def yard(server: str, tmp_path: Path) -> Iterator[GuardedYard]:
+    yard = GuardedYard(tmp_path, server_binary(server))
+    yield yard
+    yard.close()
 
 
 @pytest.fixture
@@ -92,7 +80,7 @@ def rows() -> list[Row]:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("server", "writes_history", "broker"), YARDS)
+@pytest.mark.parametrize(("server", "writes_history"), YARDS)
 def test_no_process_needs_more_than_the_rights_of_its_role(
     yard: GuardedYard, browser: Browser, writes_history: str
 ) -> None:

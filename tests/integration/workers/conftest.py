@@ -32,7 +32,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Bench:
-    """The small yard from outside: start its commands, send it work, look at what it did."""
+    """The small yard from outside: start its commands, send it work, look at what it did.
+
+    Attributes:
+        settings: Package of the settings of its processes.
+    """
+
+    settings = "tests.integration.workers.bench"
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +46,7 @@ class Bench:
         self.reports = PoolReports(RedisCalls(self.client), Keys())
         self.environment = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.integration.workers.bench.settings",
+            "DJANGO_SETTINGS_MODULE": f"{self.settings}.settings",
             "SWITCHYARD_BROKER_URL": url,
             "SWITCHYARD_STATE_DIR": str(folder),
             "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
@@ -66,7 +72,7 @@ class Bench:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=folder,
-                env={**self.environment, "DJANGO_SETTINGS_MODULE": f"tests.integration.workers.bench.{settings}"},
+                env={**self.environment, "DJANGO_SETTINGS_MODULE": f"{self.settings}.{settings}"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -312,45 +312,6 @@ def _connection_methods() -> None:
     assert "timeout" in parameters["can_read"]
 
 
-@canary("`BlockingConnection._impl`, `._impl._adapter_call_later`, `._adapter_remove_timeout`, `._terminate_stream`")
-def _pika_timers() -> None:
-    from pika import BlockingConnection
-    from pika.connection import Connection
-
-    assert "self._impl = " in inspect.getsource(BlockingConnection.__init__)
-    assert list(inspect.signature(Connection._adapter_call_later).parameters) == ["self", "delay", "callback"]
-    assert list(inspect.signature(Connection._adapter_remove_timeout).parameters) == ["self", "timeout_id"]
-    assert list(inspect.signature(Connection._terminate_stream).parameters) == ["self", "error"]
-
-
-@canary(
-    "`Connection._send_message`, `._process_frame`, `._output_marshaled_frames`, `._body_max_length`, "
-    "`._deliver_frame_to_channel`"
-)
-def _pika_frames() -> None:
-    from pika.connection import Connection
-
-    parameters = list(inspect.signature(Connection._send_message).parameters)
-    assert parameters == ["self", "channel_number", "method_frame", "content"]
-    assert list(inspect.signature(Connection._process_frame).parameters) == ["self", "frame_value"]
-    assert list(inspect.signature(Connection._output_marshaled_frames).parameters) == ["self", "marshaled_frames"]
-    assert "self._body_max_length" in inspect.getsource(Connection._send_message)
-    source = inspect.getsource(Connection._process_frame)
-    assert "self.frames_received += 1" in source
-    assert "self._deliver_frame_to_channel(frame_value)" in source
-
-
-@canary("`BlockingChannel._impl`, `Channel._send_method`")
-def _pika_cancellation() -> None:
-    from pika.adapters.blocking_connection import BlockingChannel
-    from pika.channel import Channel
-
-    assert "self._impl = " in inspect.getsource(BlockingChannel.__init__)
-    parameters = inspect.signature(Channel._send_method).parameters
-    assert list(parameters) == ["self", "method", "content"] and parameters["content"].default is None
-    assert "self._cancelled.add(consumer_tag)" in inspect.getsource(Channel.basic_cancel)
-
-
 @canary("`Histogram._sum`, `Histogram._buckets`")
 def _histogram() -> None:
     from prometheus_client import CollectorRegistry, Histogram

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from switchyard.operations.findings.facts import Flood, HeldGroup
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.queries import YardState
 from switchyard.operations.server_state import ServerState
-from switchyard.queues.facts import all_queues_sentence
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")
@@ -40,13 +38,6 @@ def test_quiet_yard_is_on_time() -> None:
 
     assert (found.level, found.label, found.sentence) == ("ok", "Healthy", "Every queue is on time.")
     assert found.facts[1] == ("108 of 108", "slots idle")
-
-
-def test_queues_on_rabbitmq_are_not_said_to_be_on_time(settings: Any) -> None:
-    settings.SWITCHYARD = replace(settings.SWITCHYARD, rabbitmq_url="amqp://127.0.0.1/")
-
-    assert verdict(state()).sentence == "Whether a queue is late is not known, as RabbitMQ tells no ages."
-    assert all_queues_sentence([], away=False).startswith("Whether a queue is late is not known")
 
 
 def test_a_yard_is_not_called_healthy_before_everything_was_checked() -> None:

@@ -52,8 +52,8 @@ def test_without_the_folder_there_is_none(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_hook_is_resolved_when_it_is_asked_for() -> None:
-    assert OTHER.hook("look") is look
-    assert OTHER.hook("place") is None
+    assert (OTHER.load("look"), OTHER.load("place")) == (look, None)
+    assert (OTHER.call("look", "-"), OTHER.call("check", "-", 1)) == ("seen", "-")
 
 
 def test_no_two_add_ons_take_over_one_scheme() -> None:

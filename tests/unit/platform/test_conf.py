@@ -140,26 +140,3 @@ def test_cores_of_the_settings_replace_the_measured_ones(value: int | str) -> No
     )
 
     assert [pool.children for pool in found.topology.pools] == [3, 1, 1]
-
-
-def test_rabbitmq_is_the_broker_and_redis_stands_beside_it() -> None:
-    environ = {"SWITCHYARD_BROKER_URL": "amqp://127.0.0.1:5672/", "SWITCHYARD_REDIS_URL": "redis://127.0.0.1:6379/0"}
-
-    found = read({}, {**ENVIRONMENT, **environ}, debug=False)
-
-    assert (found.rabbitmq_url, found.broker_url) == ("amqp://127.0.0.1:5672/", "redis://127.0.0.1:6379/0")
-    assert (found.rabbitmq_queues, found.rabbitmq_consumer_timeout_s) == ("quorum", 1_800)
-    assert found.broker_named_by == "SWITCHYARD_REDIS_URL"
-
-
-@pytest.mark.parametrize(
-    ("environ", "said"),
-    [
-        ({"SWITCHYARD_BROKER_URL": "amqp://rabbit/"}, "SWITCHYARD_BROKER_URL: rabbit is reached without a password"),
-        ({"SWITCHYARD_BROKER_URL": "amqp://localhost/"}, "SWITCHYARD_REDIS_URL: is not set"),
-        ({"SWITCHYARD_RABBITMQ_QUEUES": "stream"}, "'stream' is not one of quorum, classic"),
-    ],
-)
-def test_an_unusable_setting_of_rabbitmq_is_refused(environ: dict[str, str], said: str) -> None:
-    with pytest.raises(InvalidSetting, match=said):
-        read({}, {**ENVIRONMENT, **environ}, debug=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from switchyard.addon import addons
 from switchyard.files.addresses import declared_storage
 from switchyard.setting_values import DRIVER, PACKAGES, InvalidSetting, refuse_without_driver
 
@@ -41,7 +42,6 @@ def check_without(hidden: str, folder: Path, variables: dict[str, str]) -> subpr
     [
         ("psycopg psycopg2", "DATABASE_URL", POSTGRES, "run: pip install 'psycopg[binary,pool]"),
         ("psycopg_pool", "DATABASE_URL", f"{POSTGRES}?pool=4", "run: pip install 'psycopg[binary,pool]"),
-        ("pika", "SWITCHYARD_BROKER_URL", "amqp://guest:hunter2@127.0.0.1:1/", "run: pip install 'pika"),
         ("boto3", "SWITCHYARD_STORAGE_URL", "s3://bucket", "run: pip install 'django-storages[s3]"),
         ("storages", "SWITCHYARD_RESULTS_URL", "s3://bucket", "run: pip install 'django-storages[s3]"),
         ("google.cloud.storage", "SWITCHYARD_STORAGE_URL", "gs://bucket", "run: pip install 'django-storages[google]"),
@@ -88,6 +88,7 @@ def test_other_databases_need_no_driver_of_ours(monkeypatch: pytest.MonkeyPatch)
 def test_the_requirements_are_those_of_the_wheels_extras() -> None:
     extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
 
-    for _, requirement, extra in PACKAGES.values():
+    packages = (*PACKAGES.values(), *(found.package for found in addons()))
+    for _, requirement, extra in filter(any, packages):
         assert extras[extra] == [requirement]
     assert extras[DRIVER[1]] == [DRIVER[0]]

@@ -75,12 +75,6 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "rediss://u:p@a/0?ssl_cert_reqs=yes", "cannot have; write ssl_cert_reqs=required"),
         ("SWITCHYARD_BROKER_URL", "redis://u:p@a/0?protocol=3", "cannot have; write protocol=2, or leave it out"),
         ("SWITCHYARD_BROKER_URL", "redis://u:p@a/0?decode_responses=yes", "write decode_responses=no, or leave it out"),
-        ("SWITCHYARD_BROKER_URL", "amqps://u:p@a/yard?heartbet=3", "'heartbet', which pika does not know"),
-        ("SWITCHYARD_BROKER_URL", "amqps://u:p@a/yard?heartbeat=x", "heartbeat='x', which is no whole number"),
-        ("SWITCHYARD_BROKER_URL", "amqps://u:p@a/yard?heartbeat=1.5", "heartbeat='1.5', which is no whole number"),
-        ("SWITCHYARD_BROKER_URL", "amqps://u:p@a/yard?retry_delay=x", "retry_delay='x', which is no number"),
-        ("SWITCHYARD_BROKER_URL", "amqps://u@127.0.0.1/yard", "names a user without a password"),
-        ("SWITCHYARD_BROKER_URL", "amqp://u@127.0.0.1/yard", "names a user without a password"),
         ("DATABASE_URL", "postgresql://u:p@db:5432/", "names no database"),
         ("DATABASE_URL", "postgresql://user:pass/word@postgres:5432/name", "has a port that is no number"),
         (
@@ -139,33 +133,6 @@ def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None
     assert done.returncode == 78
     assert "refused to start: DJANGO_SECRET_KEY: is not set" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "why"),
-    [
-        ("socket_timeout=0", "socket_timeout must be > 0, but got 0.0"),
-        ("ssl_options={'ca_certs':'/nowhere','password':'canary'}", "[Errno 2] No such file or directory"),
-        ("ssl_options={'password':'canary'}&ssl_options=3", "Expected exactly one value for URL parameter ssl_options"),
-        ("tcp_options=(", "was never closed"),
-        ("ssl_options=[]", "has no attribute"),
-    ],
-)
-def test_an_option_that_pika_refuses_ends_the_process_with_78_and_one_line(
-    tmp_path: Path, option: str, why: str
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_")}
-    environment |= {"SWITCHYARD_STATE_DIR": str(tmp_path), "SWITCHYARD_BROKER_URL": f"amqp://u:p@127.0.0.1/?{option}"}
-    environment |= {"SWITCHYARD_REDIS_URL": "redis://127.0.0.1:1/0"}
-
-    done = subprocess.run(
-        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True, timeout=60
-    )
-
-    assert done.returncode == 78
-    [line] = done.stderr.splitlines()
-    assert "refused to start: the broker's address has an option that pika refuses: " in line and why in line
-    assert "SWITCHYARD_BROKER_URL" in line and "canary" not in line
 
 
 @pytest.mark.parametrize("variable", ["SWITCHYARD_STATE_DIR", "PROMETHEUS_MULTIPROC_DIR"])

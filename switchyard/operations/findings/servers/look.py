@@ -37,11 +37,17 @@ def look_at_servers() -> Iterator[Finding]:
         yield from _markers(servers, set(answering))
         for place, server in clients:
             yield from _at(place, [node.latency(server), node.clock(server), *node.slow_log(server, keys)])
-        if calls.addon is not None and (look := calls.addon.hook("look_at")):
+        if calls.addon is not None and (look := calls.addon.load("look_at")):
             yield from look(servers, clients)
     finally:
         calls.close()
         client.close()
+
+
+def look_at_addons() -> Iterator[Finding]:
+    """Check the servers of add-ons that the settings name."""
+    for addon in switchyard_settings().addons:
+        yield from addon.call("look", ())
 
 
 def _state(servers: Servers, looks: list[ServerLook]) -> Iterator[Finding]:

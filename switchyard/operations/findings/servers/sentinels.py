@@ -20,7 +20,7 @@ from switchyard.operations.findings.servers.causes import CAUSES, GROUP
 def look_at_sentinels() -> Iterator[Finding]:
     """Ask every sentinel of the address for the master, and the master for its replicas; neither has to answer."""
     url = switchyard_settings().broker_url
-    named = "SWITCHYARD_REDIS_URL" if switchyard_settings().rabbitmq_url else "SWITCHYARD_BROKER_URL"
+    named = switchyard_settings().server_variable
     if not is_sentinel_url(url):
         return
     states = read_sentinels(sentinels_of(parse(url)))

@@ -71,7 +71,11 @@ def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused() -> None:
     ],
 )
 def test_a_command_names_its_node(seen: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=CLUSTER, rabbitmq_url=""))
+    monkeypatch.setattr(
+        failures,
+        "switchyard_settings",
+        lambda: SimpleNamespace(broker_url=CLUSTER, server_variable="SWITCHYARD_BROKER_URL"),
+    )
 
     found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
@@ -80,7 +84,11 @@ def test_a_command_names_its_node(seen: str, expected: str, monkeypatch: pytest.
 
 def test_a_command_about_a_cluster_names_no_second_node(monkeypatch: pytest.MonkeyPatch) -> None:
     url = CLUSTER.replace("redis+", "rediss+", 1) + "?ssl_ca_certs=/ca.pem"
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, rabbitmq_url=""))
+    monkeypatch.setattr(
+        failures,
+        "switchyard_settings",
+        lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
+    )
     step = "Wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix 10.0.0.1:6379`."
 
     found = failures.copyable(Finding("broker", "half_moved", "error", "hash slot 1 is half moved", next=step))

@@ -45,8 +45,6 @@ def secure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(
     params=[
         *sorted(SUBJECTS),
-        pytest.param("rabbitmq", marks=pytest.mark.needs("rabbitmq")),
-        pytest.param("rabbitmq-classic", marks=[pytest.mark.long, pytest.mark.needs("rabbitmq")]),
         pytest.param("redis", marks=pytest.mark.needs("redis-server")),
         "sentinel",
         pytest.param("tls", marks=pytest.mark.needs("redis-server")),
@@ -54,20 +52,10 @@ def secure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 )
 def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Subject]:
     """A transport under test, with nothing in it."""
-    if request.param.startswith("rabbitmq"):
-        kind = "classic" if request.param.endswith("classic") else "quorum"
-        subject = rabbit_subject(valkey, request.getfixturevalue("rabbitmq_server").url, kind)
-    elif request.param in REACHED_BY:
+    if request.param in REACHED_BY:
         valkey = connect(request.getfixturevalue(REACHED_BY[request.param]))
         subject = SUBJECTS["atomic"](valkey, "atomic")
     else:
         subject = SUBJECTS[request.param](valkey, request.param)
     yield subject
     subject.close()
-
-
-def rabbit_subject(client: redis.Redis, url: str, kind: str) -> Subject:
-    """Return the transport on RabbitMQ; its module needs pika, which the others do without."""
-    from tests.integration.broker.conformance.rabbit import Rabbit
-
-    return Rabbit(client, url, kind)

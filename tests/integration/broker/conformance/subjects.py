@@ -72,9 +72,6 @@ ATOMIC = Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates
 PROMISES = {
     "atomic": ATOMIC,
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
-    "rabbitmq": Promises(
-        places=2, requeues_what_it_read=False, takes_out=False, isolates=True, lists_parked=False, tells_all=False
-    ),
     "memory": Promises(
         places=1,
         requeues_what_it_read=True,

@@ -39,7 +39,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, rabbitmq_url=""))
+    monkeypatch.setattr(
+        failures,
+        "switchyard_settings",
+        lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
+    )
 
     found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 

@@ -17,7 +17,6 @@ DRAMATIQ_S = 3.0
     ("url", "pause_s"),
     [
         ("redis://valkey:6379/0", DRAMATIQ_S),
-        ("amqp://rabbit:5672", DRAMATIQ_S),
         ("redis+sentinel://one:26379,two:26379/mymaster/0", consumer_restarts.FAILOVER_PAUSE_S),
     ],
 )

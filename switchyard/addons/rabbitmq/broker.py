@@ -1,0 +1,306 @@
+"""Dramatiq's broker for RabbitMQ with quorum queues, confirmed publishing and a supervisor's view of its workers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.common import dq_name, q_name
+from dramatiq.errors import QueueNotFound
+from dramatiq.message import Message
+from dramatiq.results import ResultBackend, Results
+
+from switchyard.addons.rabbitmq.connections import Publishers, parameters_of
+from switchyard.addons.rabbitmq.consumer import RabbitConsumer
+from switchyard.addons.rabbitmq.figures import QueueFigures
+from switchyard.addons.rabbitmq.frames import PublicationFields
+from switchyard.addons.rabbitmq.held import RabbitMessage
+from switchyard.addons.rabbitmq.mover import Mover
+from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
+from switchyard.addons.rabbitmq.redeliveries import Redeliveries
+from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
+from switchyard.addons.rabbitmq.waiting_messages import start
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import QueueFull
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.arguments.types import in_json
+from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import level_of
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.shapes import LaneStats
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.topology import lane_of_name
+from switchyard.broker.validation import whole_delay
+from switchyard.broker.worker.ack_barrier import AckBarrier, record_enqueued
+from switchyard.broker.worker.cancellations import CancellationPoll
+from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.hooks import Hooks
+from switchyard.broker.worker.waits import join, settle
+from switchyard.broker.worker.work_queue import WorkQueue
+
+
+class RabbitBroker(RabbitmqBroker):
+    """Keeps messages on a RabbitMQ server; a Redis or Valkey server beside it keeps what moves nothing.
+
+    Args:
+        url: ``amqp://`` or ``amqps://``.
+        calls: Access to the server beside it: cancellations, quarantine, notes of crashes.
+        queue_type: Of all queues; those that exist cannot be changed.
+        consumer_timeout_s: The server's setting: how long it lets a worker hold a message.
+        limits: Queue -> messages that may wait in it; read before a send, so that concurrent sends may exceed it.
+        barrier: Flushed before messages are acknowledged, and after some were enqueued.
+        claims: Of unique keys; without them each message is sent.
+        stores: Access of the stores; its connections are closed with the broker's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        calls: RedisCalls,
+        keys: Keys,
+        *,
+        queue_type: QueueType = "quorum",
+        consumer_timeout_s: int = 1_800,
+        limits: dict[str, int] | None = None,
+        barrier: AckBarrier | None = None,
+        claims: UniqueClaims | None = None,
+        stores: Sequence[RedisCalls] = (),
+    ) -> None:
+        self.hooks = Hooks()
+        super().__init__(confirm_delivery=True, parameters=[], middleware=[])
+        self.parameters = parameters_of(url)
+        # A worker may hold a message for half of it before it starts, and for half of it afterwards.
+        self.longest_held_ms = consumer_timeout_s * 1000 // 2
+        self.client, self.calls, self.keys = calls.client, calls, keys
+        self.server_queues = RabbitQueues(keys.prefix, queue_type)
+        self.publishers = Publishers(self.parameters)
+        self.families: dict[str, QueueOperations] = {}
+        self.in_flight: dict[str, RabbitMessage] = {}
+        self.draining, self.runs_suspects = False, True
+        self.held_marks: HeldMarks | None = None
+        self.quiet: Callable[[], bool] = bool
+        self.results: ResultBackend | None = None  # a project's own Results go before it
+        self.slots: int | None = None
+        self.limits = DepthLimits(limits or {})
+        self.barrier, self.claims, self._stores = barrier, claims, stores
+        self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
+        self.delivering = threading.RLock()
+        self.redeliveries, self.unreadable = Redeliveries(calls, keys), Quarantine(calls, keys)
+        self.mover = Mover(calls, keys, lanes=lambda: sorted(self.queues), enqueue=self.enqueue)
+        self.figures = QueueFigures(self.publishers, self.server_queues, self.mover.delays)
+        self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
+        self._consumers: list[RabbitConsumer] = []
+        self._numbers, self._name = itertools.count(1), ""
+
+    # --- A worker's side ---
+
+    def become(self, child: str, *, slots: int | None = None) -> None:
+        """Work under the name of a pool's child. Call it in the child, before anything is consumed."""
+        self._name, self.slots = child, slots
+        self.in_flight, self._consumers = {}, []
+
+    def new_owner(self, lane: str) -> str:
+        """Return a name for a consumer that was never used."""
+        name = self._name or f"{socket.gethostname()}.{os.getpid()}"
+        return f"{name}/{lane}#{next(self._numbers)}"
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> RabbitConsumer:
+        """Return a consumer of a lane, or of the queue of its delayed messages.
+
+        Args:
+            prefetch: Messages of each level that the server delivers ahead.
+            timeout: Milliseconds after which a consumer without a message returns ``None``.
+
+        Raises:
+            QueueNotFound: the lane was never declared.
+            BrokerUnavailable: the server does not answer.
+        """
+        family, _ = self.lane(q_name(queue_name))
+        consumer = RabbitConsumer(self, family, queue_name, prefetch=prefetch, timeout_ms=timeout)
+        self._consumers = [*(other for other in self._consumers if not other.closed), consumer]
+        return consumer
+
+    def drain(self) -> None:
+        """Hand out nothing from now on. Running messages end, others are given back."""
+        self.draining = True
+
+    def leave(self, message: RabbitMessage) -> None:
+        """Take a message out of those in flight."""
+        if self.in_flight.get(message.message_id) is message:
+            del self.in_flight[message.message_id]
+
+    def lost(self, owner: str, ended: Sequence[Publication]) -> None:
+        """Report that a consumer lost its connection, and the messages that had ended and may be unacknowledged."""
+        self.emit_after("lose_lease", owner)
+        self.redeliveries.note_ends_or_log(ended)
+
+    def close(self) -> None:
+        """Acknowledge what has ended, and close the connections. The broker may be used again afterwards."""
+        for consumer in self._consumers:
+            consumer.close()
+        self.in_flight, self._consumers, self.draining = {}, [], False
+        self.publishers.close()
+        for calls in (self.calls, *self._stores):
+            calls.close()
+
+    # --- Signals ---
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
+        if signal == "worker_boot":
+            worker = args[0]
+            worker.work_queue, self.slots = WorkQueue(self.level), self.slots or worker.worker_threads
+        elif signal == "process_message":
+            start(args[0], self.delivering)
+        self.hooks.call_before(self, signal, args, kwargs)
+        if signal == "process_message" and args[0].lapses is not None and self._name and self.runs_suspects:
+            self.redeliveries.note_alone(args[0].family.keys.queue, args[0].message_id, args[0].lapses)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        self.hooks.call_after(self, signal, args, kwargs)
+        if signal == "worker_boot":
+            self.mover.start()
+        elif signal == "worker_shutdown":
+            self.mover.stop()
+            settle(self._consumers)
+
+    # --- Queues and results ---
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where ``get_result`` reads; without the whole stack there may be no such place."""
+        own = any(isinstance(entry, Results) for entry in self.middleware)
+        return super().get_results_backend() if own or self.results is None else self.results
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
+        """Declare a queue or retry lane; on the server when it is first used."""
+        if queue_name in self.queues:
+            return
+        self.emit_before("declare_queue", queue_name)
+        base, lane = lane_of_name(queue_name)
+        family = self.families.setdefault(base, QueueOperations(self.calls, self.keys.queue(base)))
+        self._lanes[queue_name] = (family, lane)
+        self.queues.add(queue_name)
+        self.emit_after("declare_queue", queue_name)
+        delayed = dq_name(queue_name)
+        self.delay_queues.add(delayed)
+        self.emit_after("declare_delay_queue", delayed)
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return the keys of a queue's family, and the kind of the lane.
+
+        Raises:
+            QueueNotFound: it was never declared.
+        """
+        try:
+            return self._lanes[queue_name]
+        except KeyError:
+            raise QueueNotFound(queue_name) from None
+
+    def make_leases(self, *arguments: Any) -> Any:
+        """Return the leases of a pool's children, see :class:`switchyard.addons.rabbitmq.leases.RabbitLeases`."""
+        from switchyard.addons.rabbitmq.leases import RabbitLeases  # of supervisors
+
+        return RabbitLeases(*arguments, keys=self.keys, count=self.count)
+
+    def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
+        """Return how many messages are ready in queues of the server, see :class:`QueueFigures`."""
+        return self.figures.count(names)
+
+    # --- Sending ---
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message, and return when the server has it. The delay is in milliseconds.
+
+        Raises:
+            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s; the message may be there.
+            BrokerRefused: the server refused it. QueueFull: the queue is at its limit.
+            QueueNotFound: the queue was never declared. TypeError: it is no message.
+
+        Returns:
+            The message; or, when another unfinished one holds its unique key, a copy under that one's id.
+        """
+        codec.require_message(message)
+        lane = message.queue_name
+        family, _ = self.lane(lane)
+        delay = delay and whole_delay(delay)
+        self._refuse_if_full(lane)
+        is_long = bool(delay and delay > self.longest_held_ms)
+        if delay and not is_long:
+            message = message.copy(queue_name=dq_name(lane))
+        self.emit_before("enqueue", message, delay)
+        if delay and not is_long:  # after the hook that compares this process's clock with the server's
+            message.options["eta"] = now_ms() + delay
+        holder = self.claims.holder_of(message, lane) if self.claims else message.message_id
+        if holder != message.message_id:
+            return message.copy(queue_name=lane, message_id=holder)
+        if is_long:
+            self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay or 0)
+        else:
+            self.publish(message, lane)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1, family.keys.queue)
+        return message
+
+    def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages one after the other; see :meth:`enqueue`."""
+        return [self.enqueue(message, delay=delay) for message in messages]
+
+    def publish(self, message: Message[Any], lane: str) -> None:
+        """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
+        body = self._body(message)
+        properties = PublicationFields(message.message_id)
+        held = message.queue_name != lane
+        name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
+        declare = partial(self.server_queues.declare, lane=lane, name=name)
+        self.publishers.publish(name, body, properties, declare=declare)
+
+    def _body(self, message: Message[Any]) -> bytes:
+        codec.require_id(message.message_id)
+        return codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
+
+    def level(self, message: Message[Any]) -> int:
+        """Return the level of a message: of its own priority, else of its actor's."""
+        priority = message.options.get("priority")
+        if priority is None:
+            priority = getattr(self.actors.get(message.actor_name), "priority", 0)
+        return level_of(priority)
+
+    def _refuse_if_full(self, lane: str) -> None:
+        limit = self.limits.of(lane)
+        if limit and (depth := self.figures.waiting(lane)) >= limit:
+            raise QueueFull(lane, depth, limit)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop every message of a lane that no worker holds, what the server rejected included."""
+        self.figures.empty(queue_name)
+
+    def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 100) -> None:  # type: ignore[override]
+        """Wait until nothing is ready or delayed in a lane and nothing of it runs here; for tests.
+
+        Raises:
+            QueueJoinTimeout: it is not so within ``timeout`` milliseconds.
+        """
+        names = [*self.server_queues.of(queue_name), self.server_queues.delayed(queue_name)]
+        counted = [(queue_name, name) for name in names]
+        join(queue_name, lambda: bool(self.in_flight or sum(self.count(counted))), timeout=timeout, interval=interval)
+
+    # --- Figures ---
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return what is ready and delayed in a lane."""
+        return self.figures.of(lane)
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages of a lane the server rejected."""
+        return self.figures.rejected(lane)

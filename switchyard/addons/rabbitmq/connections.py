@@ -1,0 +1,304 @@
+"""Connections to a RabbitMQ server, and the publishing over them: every message is confirmed by the server."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
+
+from switchyard.addons.rabbitmq.frames import RabbitConnection
+from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, PRECONDITION_FAILED
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, UnusableAddress
+
+CONNECT_S: Final = 2.0
+# A server that does not answer for two of these is away.
+HEARTBEAT_S: Final = 15
+# Sent data that is not acknowledged for that long ends the connection: a network that drops packets is noticed soon.
+UNACKNOWLEDGED_MS: Final = 5_000
+# An idle connection is not used after this: the server may have closed it, and one more try would be needed.
+IDLE_S: Final = 10.0
+PUBLISH_S: Final = 2.0
+# Longest wait for the answers of one call; without it pika waits for missing heartbeats, up to 40 s. A confirmation
+# that waits for a busy disk takes up to 2 s.
+ANSWER_S: Final = 5.0
+LOOK_EVERY_S: Final = 0.1
+CLOSE_S: Final = 3.0
+USUAL: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
+NO_RIGHT: Final = "give its user that right: rabbitmqctl set_permissions, see docs/how-to/run-on-rabbitmq.md"
+# OpenSSL's code of a refused certificate -> the next step; an authority that is unknown has several codes.
+UNTRUSTED: Final = "name the file of the certificate's authority in SSL_CERT_FILE"
+OF_CERTIFICATE: Final = {
+    10: "renew the server's certificate",
+    62: "name a host of the server's certificate in SWITCHYARD_BROKER_URL",
+    64: "name an address of the server's certificate in SWITCHYARD_BROKER_URL",
+}
+# TLS 1.3 servers refuse a client without a certificate after it is connected: pika takes that for another protocol.
+OWN_CERTIFICATE: Final = "name a certificate in SWITCHYARD_BROKER_URL, see docs/how-to/run-on-rabbitmq.md"
+# Class of pika's or Python's error -> the next step.
+OF_CLASS: Final = {
+    "ProbableAuthenticationError": "correct user and password in SWITCHYARD_BROKER_URL; on its host: "
+    "rabbitmqctl authenticate_user USER PASSWORD",
+    "ProbableAccessDeniedError": "correct what stands after the last / of SWITCHYARD_BROKER_URL; on its host: "
+    "rabbitmqctl list_vhosts, and rabbitmqctl list_permissions -p VHOST",
+    "gaierror": "correct the host in SWITCHYARD_BROKER_URL",
+    "SSLError": "name the port for TLS in SWITCHYARD_BROKER_URL, usually 5671; on its host: rabbitmqctl status",
+    "IncompatibleProtocolError": "begin SWITCHYARD_BROKER_URL with amqps:// where its port takes TLS, and name a "
+    "certificate where it asks for one, see docs/how-to/run-on-rabbitmq.md; on its host: rabbitmqctl status",
+}
+OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
+# pika raises these for a connection that is gone, or that is not made in time.
+AWAY: Final = (AMQPError, AMQPConnectorException, OSError, AssertionError)
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # each error is raised as well, and logged where it is handled
+
+
+def parameters_of(url: str) -> pika.URLParameters:
+    """Return connection parameters for ``amqp://`` or ``amqps://``; what its query string sets stays.
+
+    Raises:
+        UnusableAddress: pika refuses an option's value, or cannot read a file that it names.
+    """
+    try:
+        parameters = pika.URLParameters(url)
+    except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
+        fact = f"has an option that pika refuses: {str(error).partition(':')[0]}"  # behind it stand values
+        raise UnusableAddress(fact, "correct it in SWITCHYARD_BROKER_URL, or leave it out") from error
+    given = parse_qs(urlsplit(url).query)
+    defaults: dict[str, Any] = {
+        "socket_timeout": CONNECT_S,
+        "stack_timeout": 2 * CONNECT_S,
+        "blocked_connection_timeout": 2 * CONNECT_S,
+        "heartbeat": HEARTBEAT_S,
+        "connection_attempts": 1,
+        "tcp_options": {"TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS},
+    }
+    for name, value in defaults.items():
+        if name not in given:
+            setattr(parameters, name, value)
+    if urlsplit(url).scheme == "amqps" and "ssl_options" not in given:
+        parameters.ssl_options = pika.SSLOptions(ssl.create_default_context(), parameters.host)
+    return parameters
+
+
+def connect(parameters: Any) -> Any:
+    """Return a connection.
+
+    Raises:
+        BrokerUnavailable: the server does not answer.
+    """
+    try:
+        return pika.BlockingConnection(parameters, _impl_class=RabbitConnection)
+    except AWAY as error:
+        raise unavailable("a connection", error, outcome="refused") from error
+
+
+def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown") -> BrokerUnavailable:
+    """Return the error for a server that did not answer. pika's errors often have no text."""
+    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy_for(error))
+
+
+def remedy_for(error: BaseException) -> str:
+    """Return the next step after an error of pika or of Python's ssl."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
+    if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
+        return NO_RIGHT
+    if isinstance(error, pika.exceptions.IncompatibleProtocolError) and "SSL" in str(error):
+        return OWN_CERTIFICATE
+    return OF_CLASS.get(type(error).__name__, USUAL)
+
+
+def other_type(error: ChannelClosedByBroker) -> BrokerRefused:
+    """Return the error for a queue that exists with other arguments."""
+    return BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}", remedy=OTHER_TYPE)
+
+
+@contextmanager
+def answers_within(connection: Any, seconds: float) -> Iterator[None]:
+    """End a connection whose server does not answer in time: the block then raises one of :data:`AWAY`."""
+    if not connection.is_open:
+        yield
+        return
+    stream = connection._impl
+    error = AMQPHeartbeatTimeout(f"no answer within {seconds:g} s")
+    timer = stream._adapter_call_later(seconds, partial(stream._terminate_stream, error))
+    try:
+        yield
+    finally:
+        stream._adapter_remove_timeout(timer)
+
+
+def disconnect(connection: Any) -> bool:
+    """Close a connection, and return whether the server has confirmed that; after 3 s it is given up."""
+    try:
+        with answers_within(connection, CLOSE_S):
+            connection.close()
+    except AWAY:
+        return False
+    return True
+
+
+class _Line:
+    """A connection with its channel.
+
+    It is ended when a call waits for an answer for too long. A timer of each call would be a tenth of what a publish
+    costs: one looks ten times a second while a call waits.
+
+    Attributes:
+        asked_s: Monotonic time of the call that uses it; infinite while none does.
+        within_s: Longest time of the answers of that call.
+    """
+
+    def __init__(self, connection: Any, channel: Any) -> None:
+        self.connection, self.channel = connection, channel
+        self.asked_s, self.within_s, self.used_s = math.inf, 0.0, time.monotonic()
+        self._stream = connection._impl
+        self._look()
+
+    def _look(self) -> None:
+        if time.monotonic() > self.asked_s + self.within_s:
+            self._stream._terminate_stream(AMQPHeartbeatTimeout(f"no answer within {self.within_s:g} s"))
+        else:
+            self._stream._adapter_call_later(LOOK_EVERY_S, self._look)
+
+
+class Publishers:
+    """Channels in confirm mode, shared by the threads of a process: each has one for as long as a call takes.
+
+    Args:
+        parameters: Of :func:`parameters_of`.
+        answer_s: Longest time of the answers of a call.
+    """
+
+    def __init__(self, parameters: Any, *, answer_s: float = ANSWER_S) -> None:
+        self._parameters, self.answer_s = parameters, answer_s
+        self._idle: deque[_Line] = deque()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    def publish(self, queue: str, body: bytes, properties: Any, *, declare: Callable[[Any], object]) -> None:
+        """Publish a message into a queue and wait until the server has confirmed it.
+
+        Args:
+            declare: Called with the channel when the queue does not exist.
+
+        Raises:
+            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s. The message may be there, unless
+                no connection was made: the outcome is ``refused`` then.
+            BrokerRefused: the server has a queue of that name with other arguments.
+        """
+        give_up_s, outcome = time.monotonic() + PUBLISH_S, "refused"
+        while True:
+            sent = False
+            try:
+                with self.channel() as channel:
+                    sent = True
+                    try:
+                        channel.basic_publish("", queue, body, properties, mandatory=True)
+                    except UnroutableError:
+                        declare(channel)
+                        channel.basic_publish("", queue, body, properties, mandatory=True)
+                    return
+            except NackError as error:  # of a server that starts, or is busy; it is an AMQPError as well
+                if time.monotonic() >= give_up_s:
+                    fact = f"queue {queue} rejected the message"
+                    raise BrokerUnavailable("a publish", fact, outcome=outcome, remedy=USUAL) from error
+            except AWAY as error:
+                outcome = "unknown" if sent else outcome
+                if time.monotonic() >= give_up_s:
+                    raise unavailable("a publish", error, outcome=outcome) from error
+            time.sleep(0.05)
+
+    def channel(self, *, within_s: float = 0.0) -> _Loan:
+        """Lend a channel to a block. After any error it is not used again: an answer may still be on its way.
+
+        After a rejection neither: in a cluster a channel may take a node that is away for the leader of a quorum
+        queue, and rejects every message for that queue.
+
+        Args:
+            within_s: Longest time of all answers together; ``answer_s`` by default.
+
+        Raises:
+            BrokerRefused: the server has a queue of that name with other arguments.
+        """
+        return _Loan(self, within_s or self.answer_s)
+
+    def keep(self, line: _Line) -> None:
+        """Keep a connection for later calls."""
+        line.asked_s, line.used_s = math.inf, time.monotonic()
+        with self._lock:
+            self._idle.append(line)
+
+    def close(self) -> None:
+        """Close the connections that nothing uses."""
+        with self._lock:
+            idle, self._idle = self._idle, deque()
+        if self._pid == os.getpid():
+            _disconnect_all(idle)
+
+    def take(self) -> _Line:
+        """Return a connection that no other thread uses from now on."""
+        old: list[_Line] = []
+        with self._lock:
+            if self._pid != os.getpid():  # a fork: the connections are the parent's
+                self._idle, self._pid = deque(), os.getpid()
+            found = self._idle.pop() if self._idle else None
+            while self._idle and self._idle[0].used_s < time.monotonic() - IDLE_S:
+                old.append(self._idle.popleft())
+            if found is not None and found.used_s < time.monotonic() - IDLE_S:
+                old.append(found)
+                found = None
+        if old:
+            _disconnect_all(old)
+        if found is not None:
+            return found
+        connection = pika.BlockingConnection(self._parameters, _impl_class=RabbitConnection)
+        try:
+            with answers_within(connection, self.answer_s):
+                channel = connection.channel()
+                channel.confirm_delivery()
+        except BaseException:
+            disconnect(connection)
+            raise
+        return _Line(connection, channel)
+
+
+class _Loan:
+    """A channel for a block. A context manager of :mod:`contextlib` makes five calls more, of those before a send."""
+
+    def __init__(self, publishers: Publishers, within_s: float) -> None:
+        self._publishers, self._within_s = publishers, within_s
+
+    def __enter__(self) -> Any:
+        self._line = line = self._publishers.take()
+        line.asked_s, line.within_s = time.monotonic(), self._within_s
+        return line.channel
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            self._publishers.keep(self._line)
+            return
+        disconnect(self._line.connection)
+        if isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED:
+            raise other_type(error) from error
+
+
+def _disconnect_all(lines: Iterable[_Line]) -> None:
+    """Close connections; after one whose server does not answer, leave the others to the garbage collection."""
+    for line in lines:
+        if line.connection.is_open and not disconnect(line.connection):
+            return

@@ -1,0 +1,302 @@
+"""Consumer of one lane on a RabbitMQ server: its queues of all levels, over one connection."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.broker import MessageProxy
+from dramatiq.common import current_millis, q_name
+from dramatiq.middleware import MiddlewareError
+
+from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, unavailable
+from switchyard.addons.rabbitmq.held import RabbitMessage, ends_suspicion, id_of, is_unstarted, read
+from switchyard.addons.rabbitmq.later_deliveries import LaterDeliveries
+from switchyard.addons.rabbitmq.outgoing import Outgoing
+from switchyard.addons.rabbitmq.publication import UNREAD, Publication
+from switchyard.addons.rabbitmq.queues import QueueConsumers
+from switchyard.addons.rabbitmq.unreadable import UnreadableDeliveries
+from switchyard.addons.rabbitmq.waiting_messages import WaitingMessages
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.results import Lease
+from switchyard.broker.worker.cancellations import POLL_CANCELLATIONS_S
+
+if TYPE_CHECKING:
+    from switchyard.addons.rabbitmq.broker import RabbitBroker
+
+CHECK_OLD_S: Final = 1.0
+
+logger = logging.getLogger("switchyard.broker")
+
+
+class RabbitConsumer(DramatiqConsumer):
+    """Receives messages of a lane and acknowledges them, in batches, once their records are written.
+
+    Only the thread that calls :meth:`__next__` uses the connection; other threads leave it what is to be sent. When the
+    connection ends, the server gives all that is not acknowledged to others. Messages that no thread had started are
+    dropped here then. One that runs and is delivered again to this process is acknowledged as the new delivery.
+
+    Args:
+        lane: A lane, or the queue of its delayed messages, ``work.DQ``.
+        prefetch: Messages of each level that the server delivers ahead.
+    """
+
+    def __init__(
+        self, broker: RabbitBroker, family: QueueOperations, lane: str, *, prefetch: int, timeout_ms: int
+    ) -> None:
+        self._broker, self._family, self._lane = broker, family, lane
+        self._holds_delayed = lane != q_name(lane)
+        self._runs_alone = broker.lane(q_name(lane))[1] == "alone"
+        self._timeout_s = timeout_ms / 1000
+        self.owner = broker.new_owner(lane)
+        self.closed = False
+        self._ready: deque[RabbitMessage] = deque()
+        self._later = LaterDeliveries(broker.redeliveries)
+        self.waiting = WaitingMessages(broker.redeliveries, broker.delivering)
+        self._woken = self._away = False
+        self._check_old_s = 0.0
+        self._connection = connect(broker.parameters)
+        try:
+            self._channel = self._connection.channel()
+            names = list(broker.server_queues.of(lane))
+            self.outgoing = Outgoing(
+                self._channel,
+                broker.barrier,
+                window=prefetch * len(names),
+                queue=family.keys.queue,
+                note_returns=broker.redeliveries.note_returns_or_log if not self._holds_delayed else None,
+                held=broker.held_marks if not self._holds_delayed else None,
+            )
+            self._unreadable = UnreadableDeliveries(broker, family, lane, self.outgoing)
+            for name in names:
+                broker.server_queues.declare(self._channel, lane, name)
+            self._queues = QueueConsumers(
+                self._connection,
+                self._channel,
+                names,
+                self._receive,
+                held=lambda: len(self.outgoing.unacked),
+                prefetch=prefetch,
+            )
+            self._queues.start()
+        except AWAY as error:
+            self._disconnect()
+            raise unavailable("a consumer", error) from error
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to acknowledge or to give back."""
+        return self.closed or not (self.outgoing.pending or (self._broker.draining and self._queues.active))
+
+    def __next__(self) -> RabbitMessage | None:
+        """Return the next message, or ``None`` when none came within the timeout.
+
+        Raises:
+            BrokerError: the server is away, or refused something: Dramatiq requests another consumer.
+        """
+        give_up_s = time.monotonic() + self._timeout_s
+        try:
+            while True:
+                self._woken = False
+                self.outgoing.send(busy=bool(self._ready))
+                if self._later or self._unreadable.found:
+                    self._admit()
+                stops = self._broker.draining or self._broker.quiet()
+                if stops:
+                    self._queues.stop()
+                    self._give_back_ready()
+                elif self._ready:
+                    if (message := self._hand_out()) is not None:
+                        return message
+                    continue
+                else:
+                    self._queues.start()
+                if not self._holds_delayed:
+                    self._give_back_old()
+                    self._broker.cancellations.run(self._broker.in_flight)
+                left_s = give_up_s - time.monotonic()
+                if left_s <= 0:
+                    return None
+                soon = self._later or self.outgoing.pending or self._broker.in_flight
+                self._connection.process_data_events(time_limit=min(left_s, POLL_CANCELLATIONS_S) if soon else left_s)
+        except AWAY as error:
+            self._lose()
+            raise unavailable("a fetch", error) from error
+        except BrokerRefused:
+            raise
+        except BrokerUnavailable as error:  # of the server that keeps the records: messages stay, nothing starts
+            if not self._away:
+                logger.warning("the consumer of %s waits: %s", self._lane, error)
+            self._away = True
+            with suppress(*AWAY):
+                self._connection.process_data_events(time_limit=self._timeout_s)
+            return None
+
+    def ack(self, message: MessageProxy) -> None:
+        """Acknowledge a message that ended, or give it back if it was not started. Never fails."""
+        assert isinstance(message, RabbitMessage)  # noqa: S101  a worker's messages come from this class
+        self._end_suspicion(message)
+        with self._broker.delivering:
+            self._broker.leave(message)
+            source: Any = message.source
+            lost = source.closed
+            if message.given_back:
+                return
+            if not lost:
+                if is_unstarted(message):
+                    source.outgoing.give_back(message.tag)
+                else:
+                    source.outgoing.ack(message.tag)
+        if not lost:
+            source._wake()
+        elif not is_unstarted(message):
+            self._broker.redeliveries.note_ends_or_log([Publication(message.message_id, message.lease.token)])
+
+    def nack(self, message: MessageProxy) -> None:
+        """Have the server reject a message that no middleware moved: it goes to the queue of rejected ones."""
+        assert isinstance(message, RabbitMessage)  # noqa: S101  see ack
+        if message.moved:
+            self.ack(message)
+            return
+        self._end_suspicion(message)
+        source: Any = message.source
+        with self._broker.delivering:
+            self._broker.leave(message)
+            if not source.closed:
+                source.outgoing.reject(message.tag)
+        source._wake()
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Give messages back to their queue."""
+        for message in messages:
+            assert isinstance(message, RabbitMessage)  # noqa: S101  see ack
+            source: Any = message.source
+            with self._broker.delivering:
+                self._broker.leave(message)
+                if message.given_back or message.moved:
+                    continue
+                message.given_back = True
+                if not source.closed:
+                    source.outgoing.give_back(message.tag)
+            source._wake()
+
+    def close(self) -> None:
+        """Acknowledge what has ended; the server gives everything else to others."""
+        if self.closed:
+            return
+        try:
+            self._queues.stop()
+            self.outgoing.send()
+        except (BrokerError, *AWAY) as error:
+            logger.warning("acknowledgements of %s were not sent, those jobs may run again: %s", self._lane, error)
+        self._lose()
+
+    def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Keep a delivered message until it is handed out; set aside what is no message."""
+        tag = method.delivery_tag
+        self.outgoing.unacked[tag] = UNREAD
+        message = None
+        try:
+            message, number = read(properties, body, self._lane)
+            if not message.options.keys() <= codec.VALIDATED:
+                self._broker.emit_before("receive_message", message)
+        except (codec.UnreadableMessage, MiddlewareError) as error:
+            self._unreadable.add(tag, id_of(properties), body, error, message)
+            return
+        self.outgoing.receive(tag, Publication(message.message_id, number))
+        if (due_ms := message.options.get("eta")) is not None:  # Dramatiq's worker compares it with this host's clock
+            message.options["eta"] = current_millis() + due_ms - now_ms()
+        lease = Lease(self.owner, message.message_id.encode(), number)
+        held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
+        if method.redelivered or (self._runs_alone and not self._holds_delayed):
+            self._later.add(held, again=method.redelivered and not self._holds_delayed, wait=method.redelivered)
+        else:
+            self._ready.append(held)
+
+    def _hand_out(self) -> RabbitMessage | None:
+        """Return the next ready message, unless one of its id runs here."""
+        message = self._ready.popleft()
+        if self._holds_delayed:
+            return message
+        with self._broker.delivering:
+            if message.message_id in self._broker.in_flight:
+                self._later.add(message, again=False)
+                return None
+            self._broker.in_flight[message.message_id] = message
+        return message
+
+    def _admit(self) -> None:
+        """Make messages ready that were delivered before: without those that have ended, with their crashes."""
+        self._unreadable.set_aside()
+        for message, ended in self._later.admit():
+            self._away = False
+            with self._broker.delivering:
+                runs = self._broker.in_flight.get(message.message_id)
+                if runs is not None and runs.source is not self and runs.lease.token == message.lease.token:
+                    runs.source, runs.tag, runs.lease = self, message.tag, message.lease
+                    runs.lapses = message.lapses  # noted as a suspect's by this very delivery, perhaps
+                    continue
+            if ended:
+                self.outgoing.drop(message.tag)
+            else:
+                self._ready.append(message)
+
+    def _give_back_ready(self) -> None:
+        while self._ready:
+            self.outgoing.give_back(self._ready.popleft().tag)
+        for message in self._later.take():
+            self.outgoing.give_back(message.tag)
+
+    def _give_back_old(self) -> None:
+        """Give back what has waited for a thread for too long, before the server ends the connection; note the rest."""
+        if time.monotonic() < self._check_old_s:
+            return
+        self._check_old_s = time.monotonic() + CHECK_OLD_S
+        before_s = time.monotonic() - self._broker.longest_held_ms / 1000
+        with self._broker.delivering:
+            for message in list(self._broker.in_flight.values()):
+                if message.source is self and not message.runs_in and message.received_s < before_s:
+                    message.given_back = True
+                    self._broker.leave(message)
+                    self.outgoing.give_back(message.tag)
+        self.waiting.note(self._broker.in_flight, self)
+
+    def _end_suspicion(self, message: RabbitMessage) -> None:
+        if ends_suspicion(message) and not (message.given_back or self._holds_delayed):  # the end of a delay is none
+            self._broker.redeliveries.clear(message.family.keys.queue, message.message_id)
+
+    def _wake(self) -> None:
+        """End the wait of the thread that uses the connection."""
+        if not self._woken:
+            self._woken = True
+            with suppress(*AWAY):
+                self._connection.add_callback_threadsafe(_nothing)
+
+    def _lose(self) -> None:
+        """Give up all messages: the server has given them to others, or will."""
+        with self._broker.delivering:
+            if self.closed:
+                return
+            self.closed = True
+        self._ready.clear()
+        self._later.take()
+        processed = self._disconnect()
+        ended = self.outgoing.ended(processed=processed)
+        self._broker.lost(self.owner, ended)
+        self.waiting.leave()
+        self.outgoing.lose(ended)
+
+    def _disconnect(self) -> bool:
+        return disconnect(self._connection)
+
+
+def _nothing() -> None:
+    """Wake the connection's thread."""

@@ -1,0 +1,180 @@
+"""Check whether quorum queues confirm: a node that lost the majority still takes connections and counts its queues."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from pika.exceptions import ChannelClosedByBroker
+
+from switchyard.addons.rabbitmq.connections import (
+    AWAY,
+    NO_RIGHT,
+    Publishers,
+    answers_within,
+    connect,
+    disconnect,
+    other_type,
+    parameters_of,
+    unavailable,
+)
+from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, PRECONDITION_FAILED, RabbitQueues
+from switchyard.broker.errors import BrokerRefused
+
+# Within the 2 s of /readyz. A new leader is elected within 0.5 s of the end of a node (3.10.8).
+CONFIRMS_S: Final = 1.5
+ASKED_S: Final = 1.9
+# Each try after an error is a connection of its own.
+PAUSE_S: Final = 0.2
+NOT_FOUND: Final = 404
+# Why a server without a majority accepts no work, and the remedy.
+UNCONFIRMED: Final = (
+    "its quorum queues confirm nothing, as when most nodes of RabbitMQ are away",
+    "Start the nodes that are away: `rabbitmqctl cluster_status`, on a node that is left, names those that run. Work "
+    "then resumes by itself: what waits and what was confirmed is not lost.",
+)
+# All of :func:`ask`, with time to close its connections.
+TOGETHER_S: Final = 3.5
+
+
+class RabbitAnswer(NamedTuple):
+    """Answer of a server.
+
+    Args:
+        took_ms: Milliseconds that a connection took.
+        confirms: Whether its quorum queues confirm, see :func:`confirms`.
+        rejected: Queues with messages that the server rejected, with their counts.
+    """
+
+    took_ms: float
+    confirms: bool
+    rejected: dict[str, int]
+
+
+class RightMissing(BrokerRefused):
+    """The server refuses its user something that every pool does."""
+
+
+def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = CONFIRMS_S) -> bool:
+    """Return whether quorum queues confirm; ``True`` for classic queues of a server that answers.
+
+    Fetches from a queue of its own, which nothing is ever sent to. Most nodes have to agree on that, as on a publish:
+    without them the fetch has no answer where the queue's leader is left, and fails where it is away. Tries again until
+    the time is over, because the queue may be electing a leader.
+
+    Args:
+        within_s: Longest time for all tries on a server that takes connections.
+
+    Raises:
+        BrokerUnavailable: the server takes no connection, or does not answer on it.
+        BrokerRefused: the server has a queue of that name with other arguments.
+    """
+    give_up_s, answers = time.monotonic() + within_s, False
+    while True:
+        try:
+            with publishers.channel(within_s=max(give_up_s - time.monotonic(), 0.05)) as channel:
+                channel.basic_qos(prefetch_count=0)  # answered by the node alone
+                answers = True
+                if queues.kind == "quorum":
+                    queues.declare_empty(channel)
+                    channel.basic_get(queues.always_empty, auto_ack=True)
+                return True
+        except AWAY as error:
+            if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
+                return True  # the user has no right to that queue: nothing is known
+            if time.monotonic() >= give_up_s:
+                if answers:
+                    return False
+                raise unavailable("a check of its quorum queues", error, outcome="refused") from error
+        time.sleep(PAUSE_S)
+
+
+def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> RabbitAnswer:
+    """Return what a server answers over connections of their own.
+
+    Declares the queues of ``lanes`` that exist: the server refuses those of another type. Lanes that are not reached
+    within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a server that answers.
+
+    Args:
+        prefix, kind: See :class:`switchyard.addons.rabbitmq.queues.RabbitQueues`.
+
+    Raises:
+        BrokerUnavailable: the server takes no connection, or does not answer on it.
+        BrokerRefused: as :func:`confirms`, or for a queue of a lane.
+        RightMissing: the user may not do what pools do.
+    """
+    parameters = parameters_of(url)
+    parameters.socket_timeout = parameters.stack_timeout = ASKED_S
+    began_s = time.monotonic()
+    connection = connect(parameters)
+    took_ms = (time.monotonic() - began_s) * 1000
+    publishers = Publishers(parameters, answer_s=ASKED_S)
+    try:
+        queues = RabbitQueues(prefix, "classic" if kind == "classic" else "quorum")
+        _check_rights(connection, queues)
+        answer = confirms(publishers, queues, within_s=ASKED_S)
+        rejected: dict[str, int] = {}
+        left_s = began_s + TOGETHER_S - time.monotonic()
+        if answer and left_s > 0:
+            rejected = _declare_existing(connection, queues, lanes, within_s=left_s)
+        return RabbitAnswer(took_ms, answer, rejected)
+    finally:
+        publishers.close()
+        disconnect(connection)
+
+
+def _check_rights(connection: Any, queues: RabbitQueues) -> None:
+    """Declare a queue as pools do, and read it; it is this connection's alone, and goes with it.
+
+    Both need the rights to configure and to read a queue of the yard, and to write to the default exchange.
+
+    Raises:
+        RightMissing: the user lacks one.
+    """
+    name, of_this_node = f"{queues.prefix}.RIGHTS-{uuid.uuid4()}", {"x-queue-type": "classic"}
+    with suppress(*AWAY), answers_within(connection, ASKED_S):
+        try:
+            channel = connection.channel()
+            channel.queue_declare(name, exclusive=True, arguments={**of_this_node, **queues.dead_lettering(name)})
+            channel.basic_get(name, auto_ack=True)
+            channel.close()
+        except ChannelClosedByBroker as error:
+            if error.reply_code == ACCESS_REFUSED:
+                raise RightMissing(
+                    "a declaration", f"{error.reply_code} {error.reply_text}", remedy=NO_RIGHT
+                ) from error
+
+
+def _declare_existing(
+    connection: Any, queues: RabbitQueues, lanes: Iterable[str], *, within_s: float
+) -> dict[str, int]:
+    """Declare each lane's queue that exists, which changes nothing, so that the server compares its type.
+
+    Returns queues with messages that the server rejected, with their counts.
+
+    Leaves out a lane without the queue for rejected messages: a declaration would create it. Ends when the time is
+    over, as at a queue that is electing a leader; the connection is not used again then.
+
+    Raises:
+        BrokerRefused: a queue is of another type.
+    """
+    found: dict[str, int] = {}
+    with suppress(*AWAY), answers_within(connection, within_s):
+        for lane in lanes:
+            name, channel = queues.name(lane), connection.channel()
+            try:
+                channel.queue_declare(name, passive=True)
+                rejected = queues.rejected(lane)
+                if count := channel.queue_declare(rejected, passive=True).method.message_count:
+                    found[rejected] = count
+                queues.declare(channel, lane, name)
+                channel.close()
+            except ChannelClosedByBroker as error:  # the next lane has a channel of its own
+                if error.reply_code == PRECONDITION_FAILED:
+                    raise other_type(error) from error
+                if error.reply_code != NOT_FOUND:
+                    break
+    return found

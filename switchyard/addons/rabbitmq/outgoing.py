@@ -1,0 +1,161 @@
+"""Outgoing answers of a consumer: any thread notes them, the one that uses the connection sends them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.held_marks import HeldMarks
+
+# So many acknowledgements, and more, wait for the background's flush of the records, while there is other work.
+MANY: Final = 16
+
+
+class _Ack(NamedTuple):
+    """Delivery tag of a finished message, and the flush that must have ended before it is acknowledged."""
+
+    flush: int
+    tag: int
+
+
+class Outgoing:
+    """Acknowledgements, returns and rejections of a channel, and what is not acknowledged on it.
+
+    Args:
+        barrier: Flushed before messages are acknowledged.
+        queue: Name of the queue whose records are written; of all by default.
+        window: Unacknowledged messages after which the server delivers no more. It has processed all acknowledgements
+            but the last so many.
+        note_returns: Called with the marks of publications before they go back to their queue.
+        held: Where the publications that are held are written for the supervisor.
+    """
+
+    def __init__(
+        self,
+        channel: Any,
+        barrier: AckBarrier | None,
+        *,
+        window: int,
+        queue: str = "",
+        note_returns: Callable[[list[int]], None] | None = None,
+        held: HeldMarks | None = None,
+    ) -> None:
+        self._note_returns, self._held = note_returns, held
+        self._cells: dict[int, int] = {}
+        self.unacked: dict[int, Publication] = {}
+        self._acknowledged: deque[Publication] = deque(maxlen=window)
+        self._channel, self._barrier, self._queue = channel, barrier, queue
+        self._acks: deque[_Ack] = deque()
+        self._returns: deque[int] = deque()
+        self._rejected: deque[int] = deque()
+        self._sending = threading.Lock()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to send, or some of it is being sent."""
+        # In this order: what is taken from the lists is taken while the lock is held.
+        return bool(self._acks or self._returns or self._rejected) or self._sending.locked()
+
+    def receive(self, tag: int, publication: Publication) -> None:
+        """Note what a delivery is."""
+        self.unacked[tag] = publication
+        if self._held is not None and (cell := self._held.hold(publication.mark)) is not None:
+            self._cells[tag] = cell
+
+    def lose(self, ended: Sequence[Publication]) -> None:
+        """Note that the server gives all but what has ended to others: this process lives, it is not to blame."""
+        if self._note_returns is not None:
+            without = set(ended)
+            self._note_returns([each.mark for each in self.unacked.values() if each.id and each not in without])
+        for tag in list(self._cells):
+            self._release(tag)
+
+    def ack(self, tag: int) -> None:
+        """Note a message that has ended; it is acknowledged after the next flush of the records."""
+        self._acks.append(_Ack(self._barrier.begun + 1 if self._barrier else 0, tag))
+
+    def drop(self, tag: int) -> None:
+        """Note a message of which no record waits to be written."""
+        self._acks.append(_Ack(0, tag))
+
+    def give_back(self, tag: int) -> None:
+        """Note a message that goes back to its queue."""
+        self._returns.append(tag)
+
+    def reject(self, tag: int) -> None:
+        """Note a message for the queue of rejected ones."""
+        self._rejected.append(tag)
+
+    def ended(self, *, processed: bool) -> list[Publication]:
+        """Return the messages that have ended and may be unacknowledged.
+
+        Args:
+            processed: The server has processed all that was sent.
+        """
+        sent = () if processed else self._acknowledged
+        waiting = [self.unacked[ack.tag] for ack in list(self._acks) if ack.tag in self.unacked]
+        return [publication for publication in (*sent, *waiting) if publication.id]
+
+    def send(self, *, busy: bool = False) -> None:
+        """Send what was noted.
+
+        Args:
+            busy: There are messages to hand out: ``MANY`` acknowledgements or more wait for the background's flush.
+
+        Raises:
+            BrokerUnavailable: the records could not be written; acknowledgements are kept.
+        """
+        with self._sending:
+            if self._returns:
+                self._send_returns()
+            while self._rejected:
+                self._nack(self._rejected.popleft(), requeue=False)
+            if self._acks:
+                self._acknowledge(busy=busy)
+
+    def _send_returns(self) -> None:
+        tags = []
+        while self._returns:
+            tags.append(self._returns.popleft())
+        if self._note_returns is not None:
+            self._note_returns([self.unacked[tag].mark for tag in tags if tag in self.unacked])
+        for tag in tags:
+            self._nack(tag, requeue=True)
+
+    def _nack(self, tag: int, *, requeue: bool) -> None:
+        if tag in self.unacked:
+            self._channel.basic_nack(tag, requeue=requeue)
+            del self.unacked[tag]
+            self._release(tag)
+
+    def _release(self, tag: int) -> None:
+        if self._held is not None and (cell := self._cells.pop(tag, None)) is not None:
+            self._held.release(cell)
+
+    def _acknowledge(self, *, busy: bool) -> None:
+        """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
+        barrier = self._barrier
+        if barrier is not None and not (busy and barrier.in_background and len(self._acks) >= MANY):
+            barrier.flush(with_starts=False, queue=self._queue)
+        written = barrier.written_of(self._queue) if barrier is not None else 0
+        done: dict[int, None] = {}
+        while self._acks and self._acks[0].flush <= written:
+            done[self._acks.popleft().tag] = None
+        # Before the server is told: a connection that breaks meanwhile leaves it unknown whether the server heard.
+        self._acknowledged.extend(self.unacked[tag] for tag in done if tag in self.unacked)
+        oldest = 0
+        for tag in self.unacked:
+            if tag not in done:
+                break
+            oldest = tag
+        if oldest:
+            self._channel.basic_ack(oldest, multiple=True)
+        for tag in done:
+            if tag > oldest and tag in self.unacked:
+                self._channel.basic_ack(tag)
+            self.unacked.pop(tag, None)
+            self._release(tag)

@@ -1,0 +1,59 @@
+"""RabbitMQ as the place of a yard's queues: its transport, and the construction of its broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+
+from switchyard.addons.rabbitmq.broker import RabbitBroker
+from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
+from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
+from switchyard.broker.held_message import moved_copy
+from switchyard.broker.portable_transport import PortableTransport
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.topology import Yard
+from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.wiring import depths
+
+
+class RabbitTransport(PortableTransport):
+    """:class:`switchyard.broker.portable_transport.PortableTransport` with isolated runs and the server's figures."""
+
+    def __init__(
+        self, broker: RabbitBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
+    ) -> None:
+        super().__init__(broker, yard, dead_lists, quarantine, records)
+        self._rabbit = broker
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Put a copy into the isolated lane of its queue."""
+        lane = self._yard.queue_of(held.queue_name).alone_lane
+        self._rabbit.declare_queue(lane)
+        self._rabbit.publish(moved_copy(held, lane, {}), lane)
+        held.moved = True  # type: ignore[union-attr]
+        return True
+
+    def refusal(self) -> tuple[str, str]:
+        """Ask whether the quorum queues confirm, see :func:`switchyard.addons.rabbitmq.majority.confirms`."""
+        return ("", "") if confirms(self._rabbit.publishers, self._rabbit.server_queues) else UNCONFIRMED
+
+
+def on_rabbitmq(
+    yard: Yard, client: redis.Redis, records: JobRecords, barrier: AckBarrier, *, url: str, **options: Any
+) -> tuple[RabbitBroker, RabbitTransport]:
+    """Return the broker of a yard on a RabbitMQ server, with its transport; ``client`` is of the server beside it.
+
+    Args:
+        options: For :class:`switchyard.addons.rabbitmq.broker.RabbitBroker`.
+    """
+    calls, keys = records.calls, records.keys
+    claims = UniqueClaims(calls, keys, records)
+    options = {"limits": depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}
+    broker = RabbitBroker(url, calls_on(client), keys, **options)
+    return broker, RabbitTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)

@@ -1,0 +1,239 @@
+"""Notes beside a RabbitMQ server about messages that it delivers again: how their last delivery ended."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from switchyard.addons.rabbitmq.keys import RabbitKeys
+from switchyard.addons.rabbitmq.publication import NO_NUMBER, Publication
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+
+logger = logging.getLogger("switchyard.broker")
+
+KEPT_MS: Final = 72 * 3_600_000
+KEPT_S: Final = KEPT_MS // 1000
+NAMED: Final = 5
+
+_LAPSE = r"\d{1,15}@[^\s,]+"
+_NOTE = re.compile(rf"(\d{{1,15}}) (-|{_LAPSE}) (\+|{_LAPSE}(?:,{_LAPSE})*)")
+
+
+@dataclass(frozen=True, slots=True)
+class LapseRecord:
+    """Note of a lapse suspect.
+
+    Args:
+        at_ms: Time of the last change.
+        alone: ``<ms>@<host>`` where it runs with nothing beside it, as far as is known; else empty.
+        lapses: ``<ms>@<host>`` of each end of a pool while it ran so.
+    """
+
+    at_ms: int
+    alone: str = ""
+    lapses: tuple[str, ...] = ()
+
+    def after(self, *, lapsed: bool, now_ms: int) -> LapseRecord:
+        """Return the note of the message's next delivery.
+
+        Args:
+            lapsed: The last one ended without a word, so that its worker ended with its supervisor, or was cut off.
+        """
+        lapses = tuple(lapse for lapse in self.lapses if now_ms - _ms_of(lapse) <= KEPT_MS)
+        if lapsed and self.alone:
+            lapses = (*lapses, f"{now_ms}@{self.alone.partition('@')[2]}")
+        if not lapsed and not self.alone and lapses == self.lapses:
+            return self
+        return replace(self, at_ms=now_ms, alone="", lapses=lapses)
+
+    def encode(self) -> str:
+        """Return the note as it is stored."""
+        return f"{self.at_ms} {self.alone or '-'} {','.join(self.lapses) or '+'}"
+
+
+def decode(stored: bytes | None) -> LapseRecord | None:
+    """Return a stored note; ``None`` without one that can be read."""
+    found = _NOTE.fullmatch(str(stored or b"", "utf-8", "replace"))
+    if found is None:
+        return None
+    at_ms, alone, lapses = found.groups()
+    return LapseRecord(int(at_ms), "" if alone == "-" else alone, () if lapses == "+" else tuple(lapses.split(",")))
+
+
+def _ms_of(lapse: str) -> int:
+    return int(lapse.partition("@")[0])
+
+
+class Redelivery(NamedTuple):
+    """A delivery whose message has notes, perhaps.
+
+    Args:
+        queue: Of the message, without the suffix of a lane.
+        again: The server had delivered it before.
+    """
+
+    publication: Publication
+    queue: str
+    again: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RedeliveryRecord:
+    """Notes of a message.
+
+    Args:
+        crashes: Times it was running when its worker crashed.
+        cause: What ended its last worker, once; it starts with ``limit`` for the hard limit.
+        ended: Numbers of its publications that were finished although their acknowledgement did not arrive.
+        lapses: ``None`` unless it is a lapse suspect: times and hosts of the counted lapses.
+    """
+
+    crashes: int = 0
+    cause: str = ""
+    ended: frozenset[bytes] = frozenset()
+    lapses: tuple[str, ...] | None = None
+
+
+class Redeliveries:
+    """Notes of messages that a worker held when it, or its connection, ended. They are kept for 72 hours.
+
+    A server that gives a message to the next worker knows neither why the last one ended, nor that it had finished,
+    nor whether the message ran. Whoever outlives a delivery that ends notes it: the worker that gives the message back
+    or loses its connection, and the supervisor of one that crashed. Without a note supervisor and worker ended
+    together, and the message may have been the cause: it is a lapse suspect from then on.
+    """
+
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls, self._keys, self._own_keys = calls, keys, RabbitKeys(keys.prefix)
+        self._host = socket.gethostname()
+
+    def note_crash(self, message_id: str, cause: str, *, counts: bool = True) -> None:
+        """Note that a message was running when its worker crashed."""
+        key = self._own_keys.redelivered(message_id)
+        self._calls.pipeline(
+            [("HINCRBY", key, "crashes", int(counts)), ("HSET", key, "cause", cause), ("EXPIRE", key, KEPT_S)]
+        )
+
+    def note_ends(self, ended: Iterable[Publication]) -> None:
+        """Note publications that were worked off, and are perhaps not acknowledged.
+
+        Those without a number are left out: another one of the same id may follow.
+        """
+        commands: list[Sequence[Any]] = []
+        for message_id, number in ended:
+            if number == NO_NUMBER:
+                continue
+            key = self._own_keys.redelivered(message_id)
+            commands += [("HSET", key, b"ended:" + number, 1), ("EXPIRE", key, KEPT_S)]
+        if commands:
+            self._calls.pipeline(commands)
+
+    def note_ends_or_log(self, ended: Sequence[Publication]) -> None:
+        """Note them; where the server does not answer, the messages may run again."""
+        try:
+            self.note_ends(ended)
+        except BrokerError as error:
+            ids = ", ".join(message_id for message_id, _ in ended[:NAMED])
+            logger.warning("%d jobs have ended and may run again, it was not noted: %s: %s", len(ended), error, ids)
+
+    def note_returns(self, marks: Sequence[int]) -> None:
+        """Note publications, by their marks, that go back to the server and have ended no pool."""
+        if not marks:
+            return
+        now, key = now_ms(), self._own_keys.returned()
+        scores: list[int] = [word for mark in marks for word in (now, mark)]
+        old = "ZREMRANGEBYSCORE", key, "-inf", now - KEPT_MS
+        self._calls.pipeline([("ZADD", key, *scores), old, ("EXPIRE", key, KEPT_S)])
+
+    def note_returns_or_log(self, marks: Sequence[int]) -> None:
+        """Note them; where the server does not answer, the messages may run alone once."""
+        try:
+            self.note_returns(marks)
+        except BrokerError as error:
+            logger.warning("%d messages have not run and may run alone, it was not noted: %s", len(marks), error)
+
+    def forget_return_or_log(self, mark: int) -> None:
+        """Remove such a note; where the server does not answer, the next end of the message's pool is not counted."""
+        try:
+            self._calls.command("ZREM", self._own_keys.returned(), mark)
+        except BrokerError as error:
+            logger.warning("publication %d starts, and an end of its pool will not be counted: %s", mark, error)
+
+    def note_alone(self, queue: str, message_id: str, lapses: tuple[str, ...]) -> None:
+        """Note that a lapse suspect starts with nothing beside it. A failure is logged: a lapse is not counted then."""
+        now = now_ms()
+        note = LapseRecord(now, f"{now}@{self._host}", lapses)
+        try:
+            self._calls.pipeline(self._suspect(queue, message_id, note))
+        except BrokerError as error:
+            logger.warning("job %s runs alone, and an end of its pool will not be counted: %s", message_id, error)
+
+    def clear(self, queue: str, message_id: str) -> None:
+        """Note that a lapse suspect has ended, well or not: it is none any more."""
+        try:
+            self._calls.command("HDEL", self._keys.queue(queue).suspects, message_id)
+        except BrokerError as error:
+            logger.warning("job %s ended and remains a suspect for 72 h at most: %s", message_id, error)
+
+    def read(self, deliveries: Sequence[Redelivery]) -> list[RedeliveryRecord]:
+        """Return the notes of messages, and forget those that count for one delivery: causes, returns, lone runs.
+
+        A message that was delivered before, and whose last delivery ended without a note, is a lapse suspect; one that
+        ran alone then has this lapse counted.
+        """
+        reads: list[Sequence[Any]] = []
+        for publication, queue, _ in deliveries:
+            reads.append(("HGETALL", self._own_keys.redelivered(publication.id)))
+            reads.append(("ZSCORE", self._own_keys.returned(), publication.mark))
+            reads.append(("HGET", self._keys.queue(queue).suspects, publication.id))
+        answers = iter(self._calls.pipeline(reads))
+        now, found, changes = now_ms(), list[RedeliveryRecord](), list[Sequence[Any]]()
+        for delivery in deliveries:
+            (id_, number), queue, again = delivery
+            record, returned, stored = _parsed(next(answers)), next(answers), next(answers)
+            known = number in record.ended or record.cause or returned is not None
+            lapsed, before = again and not known, decode(stored)
+            note = (before or LapseRecord(now)).after(lapsed=lapsed, now_ms=now) if lapsed or before else None
+            if note is not None and note != before:
+                changes += self._suspect(queue, id_, note)
+            if returned is not None:
+                changes.append(("ZREM", self._own_keys.returned(), delivery.publication.mark))
+            if record.cause:
+                changes.append(("HDEL", self._own_keys.redelivered(id_), "cause"))
+            lapses = note.lapses if note is not None else None
+            found.append(RedeliveryRecord(record.crashes, record.cause, record.ended, lapses))
+        self._calls.pipeline(changes)
+        return found
+
+    def _suspect(self, queue: str, message_id: str, note: LapseRecord) -> list[Sequence[Any]]:
+        """Return the commands that store a suspect's note."""
+        key = self._keys.queue(queue).suspects
+        return [("HSET", key, message_id, note.encode()), ("EXPIRE", key, KEPT_S)]
+
+    def suspects(self, queue: str, *, budget_s: float | None = None) -> dict[str, LapseRecord]:
+        """Return the lapse suspects of a queue; forget those without a change for 72 hours."""
+        key, found = self._keys.queue(queue).suspects, dict[str, LapseRecord]()
+        answer = self._calls.command("HGETALL", key, budget_s=budget_s)
+        old = []
+        for id_, stored in zip(answer[::2], answer[1::2], strict=True):
+            note = decode(stored)
+            if note is None or now_ms() - note.at_ms > KEPT_MS:
+                old.append(id_)
+            else:
+                found[str(id_, "utf-8", "replace")] = note
+        if old:
+            self._calls.command("HDEL", key, *old, budget_s=budget_s)
+        return found
+
+
+def _parsed(answer: Sequence[bytes]) -> RedeliveryRecord:
+    fields = dict(zip(answer[::2], answer[1::2], strict=True))
+    ended = frozenset(name.removeprefix(b"ended:") for name in fields if name.startswith(b"ended:"))
+    return RedeliveryRecord(int(fields.get(b"crashes", 0)), str(fields.get(b"cause", b""), "utf-8", "replace"), ended)

@@ -1,0 +1,50 @@
+"""The address of a RabbitMQ server, and the settings beside it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from switchyard.broker.redis.addresses import is_loopback
+from switchyard.setting_values import InvalidSetting, choice_of, number_of, with_valid_port
+
+QUEUE_TYPES = ("quorum", "classic")
+# Options of pika, which raises an error without a variable's name for others.
+WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
+SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout", "stack_timeout")
+OPTIONS = (*WHOLE_NUMBERS, *SECONDS, "client_properties", "locale", "ssl_options", "tcp_options")
+
+
+def read(name: str, url: str, given: Any, *, debug: bool) -> dict[str, Any]:
+    """Return the options of :func:`switchyard.addons.rabbitmq.place.on_rabbitmq`, but for the address.
+
+    Raises:
+        InvalidSetting: the address has a port that is no number, an option that is unknown or no number, or a user or
+            in production a server without a password; or a setting is another value.
+    """
+    _check(name, with_valid_port(name, url), debug=debug)
+    kind_name, kind = given.text("RABBITMQ_QUEUES")
+    timeout_name, timeout_s = given.value("RABBITMQ_CONSUMER_TIMEOUT_S", 1_800)
+    return {
+        "queue_type": choice_of(kind_name, kind, QUEUE_TYPES, default=QUEUE_TYPES[0]),
+        "consumer_timeout_s": number_of(timeout_name, timeout_s, least=10, most=10**7),
+    }
+
+
+def _check(name: str, url: str, *, debug: bool) -> None:
+    parts = urlsplit(url)
+    if not debug and not is_loopback(parts.hostname) and not parts.password:
+        remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
+        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    if parts.username is not None and parts.password is None:
+        remedy = "write amqp://user:password@host:5672/, with nothing after the colon for an empty password"
+        raise InvalidSetting(name, "names a user without a password", remedy)
+    for option, given in parse_qsl(parts.query, keep_blank_values=True):
+        if option not in OPTIONS:
+            remedy = f"write one of {', '.join(OPTIONS)}, or leave it out"
+            raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
+        if option in WHOLE_NUMBERS and not re.fullmatch(r"[0-9]+", given):
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
+        if option in SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")

@@ -1,0 +1,277 @@
+"""Additions of the broker on RabbitMQ to its server: long delays, unique keys, levels, and deliveries that are lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+
+from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.queue.depth_limits import DepthLimits
+from tests.chaos.fault_proxy import FaultProxy
+from tests.waiting import wait_for
+
+Build = Callable[..., Any]
+
+
+def test_a_delay_longer_than_a_worker_may_hold_it_is_kept_in_redis_and_runs_once(
+    rabbit_yard: Build, run_worker: Any
+) -> None:
+    broker, ran = rabbit_yard(consumer_timeout_s=2), []
+    job = dramatiq.actor(lambda: ran.append(time.time()), broker=broker, queue_name="work", actor_name="job")
+
+    sent_s = time.time()
+    id_ = job.send_with_options(delay=1_200).message_id
+
+    assert broker.count([("work", "test-rabbit.work.DQ")]) == [0]
+    assert (broker.mover.delays.count(["work"]), broker.lane_stats("work").scheduled) == ([1], 1)
+    assert broker.switchyard.records.read(id_).state == "scheduled"
+    with run_worker(broker=broker):
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "succeeded")
+    assert [run - sent_s >= 1.2 for run in ran] == [True]
+    assert broker.mover.delays.count(["work"]) == [0]
+
+
+def test_a_mover_that_dies_between_its_steps_loses_nothing(rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = rabbit_yard(consumer_timeout_s=2)
+    broker.enqueue(dramatiq.Message("work", "job", (), {}, {}), delay=1_001)
+
+    def dies(later: object) -> None:
+        raise BrokerUnavailable("ZREM", "killed")
+
+    def move() -> int:
+        return int(broker.mover.move())
+
+    with monkeypatch.context() as death:
+        death.setattr(broker.mover.delays, "remove", dies)
+        with pytest.raises(BrokerUnavailable):
+            wait_for(move)
+    wait_for(move)
+
+    wait_for(lambda: broker.lane_stats("work").waiting == 2)
+    assert broker.mover.move() == 0
+
+
+def test_one_of_two_jobs_with_a_unique_key_is_sent_until_the_first_has_ended(
+    rabbit_yard: Build, run_worker: Any
+) -> None:
+    broker = rabbit_yard()
+    job = dramatiq.actor(lambda: None, broker=broker, queue_name="work", actor_name="job", unique_key=lambda: "one")
+
+    first, second = job.send(), job.send()
+    with run_worker(broker=broker):
+        wait_for(lambda: broker.switchyard.records.read(first.message_id).state == "succeeded")
+    third = job.send()
+
+    assert second.message_id == first.message_id
+    assert third.message_id != first.message_id
+
+
+def test_a_higher_level_goes_first(rabbit_yard: Build, run_worker: Any) -> None:
+    broker, ran, go_on = rabbit_yard(), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(name: str) -> None:
+        ran.append(name)
+        go_on.wait(60)
+
+    with run_worker(broker=broker, threads=1):
+        job.send("first")
+        wait_for(lambda: ran)
+        for name, priority in (("low", 5), ("normal", 0), ("high", -5)):
+            job.send_with_options(args=(name,), priority=priority)
+        wait_for(lambda: len(broker.in_flight) == 4)
+        go_on.set()
+        wait_for(lambda: len(ran) == 4)
+
+    assert ran == ["first", "high", "normal", "low"]
+
+
+def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yard: Build, run_worker: Any) -> None:
+    broker, ran, go_on = rabbit_yard(consumer_timeout_s=2), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        ran.append(number)
+        go_on.wait(60)
+
+    with run_worker(broker=broker, threads=1):
+        job.send(1)
+        wait_for(lambda: ran == [1])
+        second = job.send(2).message_id
+        held = wait_for(lambda: broker.in_flight.get(second))
+        wait_for(lambda: (again := broker.in_flight.get(second)) is not None and again is not held)
+        go_on.set()
+        wait_for(lambda: broker.switchyard.records.read(second).state == "succeeded")
+
+    assert ran == [1, 2]
+
+
+def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard: Build, run_worker: Any) -> None:
+    broker, ran, go_on = rabbit_yard(), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        ran.append(1)
+        go_on.wait(60)
+
+    with run_worker(broker=broker, threads=2) as worker:
+        id_ = job.send().message_id
+        wait_for(lambda: ran)
+        held = broker.in_flight[id_]
+        lost = held.source
+        lost._connection.add_callback_threadsafe(lost._disconnect)
+        wait_for(lambda: held.source is not lost)
+        go_on.set()
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "succeeded")
+        worker.join()
+
+    assert ran == [1]
+    wait_for(lambda: broker.lane_stats("work").waiting == 0)
+
+
+def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard: Build, run_worker: Any) -> None:
+    broker = rabbit_yard()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        id_ = broken.send().message_id
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "dead")
+
+    letter = broker.switchyard.transport.find_dead_letter("work", id_)
+    assert letter is not None and letter.attempts == 2
+    assert broker.switchyard.transport.stats("work").quarantined == 0, "the server keeps no second copy"
+
+
+@pytest.fixture
+def proxy(rabbitmq_server: Any) -> Iterator[FaultProxy]:
+    """A network between a broker and the server."""
+    with FaultProxy(rabbitmq_server.port) as proxy:
+        yield proxy
+
+
+def through(proxy: FaultProxy, query: str = "") -> str:
+    """Return the server's address behind a proxy."""
+    return f"amqp://guest:guest@127.0.0.1:{proxy.port}/{query}"
+
+
+def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
+    rabbit_yard: Build, run_worker: Any, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+    broker, ran, go_on = rabbit_yard(url=through(proxy)), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        ran.append(number)
+        go_on.wait(60)
+
+    with run_worker(broker=broker, threads=2):
+        ids = [job.send(number).message_id for number in (1, 2)]
+        wait_for(lambda: len(ran) == 2)
+        held = [broker.in_flight[id_] for id_ in ids]
+        proxy.blackhole()
+        go_on.set()
+        wait_for(lambda: not any(message.source.outgoing.unacked for message in held))
+        proxy.reset()
+        proxy.pass_()
+        wait_for(lambda: all(message.source.closed for message in held))
+        last = job.send(3).message_id
+        wait_for(lambda: broker.switchyard.records.read(last).state == "succeeded")
+        wait_for(lambda: not any(consumer.outgoing.unacked for consumer in broker._consumers))
+
+    assert sorted(ran) == [1, 2, 3]
+    assert broker.lane_stats("work").waiting == 0
+
+
+@pytest.mark.parametrize(("limits", "outcome"), [({}, "unknown"), ({"work": 10}, "refused")])
+def test_a_send_to_a_server_that_does_not_answer_ends_and_says_what_is_known(
+    limits: dict[str, int], outcome: str, rabbit_yard: Build, proxy: FaultProxy
+) -> None:
+    broker = rabbit_yard(url=through(proxy, "?stack_timeout=0.5&socket_timeout=0.5"))
+    broker.limits = DepthLimits(limits)
+    broker.publishers.answer_s = 0.3
+    message = dramatiq.Message("work", "job", (), {}, {})
+    broker.enqueue(message)
+
+    proxy.stall()
+    with pytest.raises(BrokerUnavailable) as refused:
+        broker.enqueue(message)
+    proxy.pass_()
+
+    assert refused.value.outcome == outcome
+
+
+def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard: Build, proxy: FaultProxy) -> None:
+    broker = rabbit_yard(url=through(proxy))
+    broker.limits = DepthLimits({"work": 10})
+    broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    proxy.reset()
+    broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    assert broker.lane_stats("work").waiting == 2
+
+
+def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build) -> None:
+    rabbit_yard().enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
+        rabbit_yard(queue_type="classic").lane_stats("work")
+
+
+def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard: Build) -> None:
+    broker = rabbit_yard()
+
+    with pytest.raises(TypeError, match=r"an int is no message; write actor\.message\("):
+        broker.enqueue(3)
+
+    assert broker.lane_stats("work").waiting == 0
+
+
+def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
+    rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pika
+
+    rejected: list[Any] = []
+
+    def noted(connection: Any) -> bool:
+        rejected.append(connection)
+        return disconnect(connection)
+
+    monkeypatch.setattr("switchyard.addons.rabbitmq.connections.disconnect", noted)
+    monkeypatch.setattr("switchyard.addons.rabbitmq.connections.PUBLISH_S", 60)
+    publishers, full = Publishers(parameters_of(rabbitmq_server.url)), "full of one"
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
+        channel = connection.channel()
+        channel.queue_declare(full, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+
+        def publish(body: bytes) -> None:
+            publishers.publish(full, body, pika.BasicProperties(), declare=lambda channel: None)
+
+        publish(b"first")
+        [first] = publishers._idle
+        sending = threading.Thread(target=publish, args=(b"second",))
+        sending.start()
+        wait_for(lambda: first.connection in rejected, what="a channel that rejected is left: it may go on rejecting")
+        assert channel.basic_get(full, auto_ack=True)[2] == b"first"
+        sending.join(30)
+        assert wait_for(lambda: channel.basic_get(full, auto_ack=True)[2]) == b"second"
+
+        publish(b"third")
+        monkeypatch.setattr("switchyard.addons.rabbitmq.connections.PUBLISH_S", 0.1)
+        with pytest.raises(BrokerUnavailable, match="queue full of one rejected the message") as refused:
+            publish(b"fourth")
+        channel.queue_delete(full)
+    publishers.close()
+
+    assert refused.value.outcome == "refused"

@@ -1,0 +1,190 @@
+"""A RabbitMQ that takes no connection of ours, or refuses our user a right: doctor and error of a send say why."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import dramatiq
+import pika
+import pytest
+import redis
+
+from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
+from switchyard.addons.rabbitmq.queues import RabbitQueues
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.conf import declared_yard
+from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.finding import Finding, FindingGroup
+from tests.addons.rabbitmq.server import RabbitServer
+from tests.addons.rabbitmq.yards import build_rabbit_yard, settings_of
+from tests.factories.yards import small_yard
+from tests.integration.doctor.conftest import Configure, of
+from tests.tls import Authority
+
+# Socket of a connection that the server refused; pika leaves it to the garbage collection.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+QUEUES = r"^switchyard\."
+RIGHTS = {
+    "sound": (QUEUES, r"^amq\.default$", QUEUES),
+    "configures_nothing": ("^$", ".*", ".*"),
+    "writes_nothing": (QUEUES, "^$", QUEUES),
+    "reads_nothing": (QUEUES, ".*", "^$"),
+}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="module")
+def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A server with users of few rights; over TLS it asks for a certificate."""
+    certificate = (authority.file, *authority.issue("server"))
+    folder = tmp_path_factory.mktemp("guarded")
+    server = RabbitServer(folder, certificate=certificate, rights=RIGHTS, asks=True).start()
+    yield server
+    server.stop()
+
+
+def look() -> list[Finding]:
+    return run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0)
+
+
+def error_of_a_send(url: str, valkey: redis.Redis) -> str:
+    broker = build_rabbit_yard(small_yard(), valkey, Keys("test-doctor"), url=url)
+    try:
+        broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+    except BrokerUnavailable as error:
+        return str(error)
+    finally:
+        broker.close()
+    return ""
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+@pytest.mark.parametrize("queues", ["quorum", "classic"])
+def test_a_right_that_the_user_lacks_is_an_error(
+    guarded: RabbitServer, configure: Configure, name: str, queues: str
+) -> None:
+    configure(**settings_of(guarded.url.replace("guest:guest", f"{name}:{name}"), queue_type=queues))
+
+    found = look()
+
+    if name == "sound":
+        assert set(of(found, "ok")) == {"rabbitmq"}
+        assert of(found, "error") == {}
+    else:
+        [refused] = of(found, "error").values()
+        assert "403 ACCESS_REFUSED" in refused.seen
+        assert "rabbitmqctl set_permissions" in refused.next
+
+
+def test_rejected_messages_are_told_with_their_queue(guarded: RabbitServer, configure: Configure) -> None:
+    """RabbitMQ 4 rejects what came back 20 times; nothing reads that queue."""
+    queues, lane = RabbitQueues(declared_yard().keys.prefix), declared_yard().queues[0].name
+    connection = pika.BlockingConnection(pika.URLParameters(guarded.url))
+    channel = connection.channel()
+    queues.declare(channel, lane, queues.name(lane))
+    channel.confirm_delivery()
+    channel.basic_publish("", queues.rejected(lane), b"{}", mandatory=True)
+    configure(**settings_of(guarded.url))
+
+    found = look()
+    channel.queue_delete(queues.rejected(lane))
+    channel.queue_delete(queues.name(lane))
+    connection.close()
+
+    assert of(found, "warning")["rejected"].seen == f"RabbitMQ rejected messages: 1 in switchyard.{lane}.XQ"
+    assert "docs/how-to/run-on-rabbitmq.md" in of(found, "warning")["rejected"].next
+    assert of(look(), "warning") == {}
+
+
+def test_a_server_that_asks_for_a_certificate_is_told_and_takes_one(
+    guarded: RabbitServer,
+    authority: Authority,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    valkey: redis.Redis,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    configure(**settings_of(guarded.secure_url))
+    refused = of(look(), "error")["away"]
+    file, key = authority.issue("client")
+    options = {"ca_certs": str(authority.file), "certfile": str(file), "keyfile": str(key)}
+    configure(**settings_of(f"{guarded.secure_url}?ssl_options={quote(str(options))}"))
+
+    assert "asks for a certificate of ours" in refused.cause
+    assert "docs/how-to/run-on-rabbitmq.md" in refused.next
+    assert "name a certificate" in error_of_a_send(guarded.secure_url, valkey)
+    assert set(of(look(), "ok")) == {"rabbitmq"}
+
+
+def test_an_address_without_tls_at_a_port_for_tls_is_told(
+    guarded: RabbitServer, configure: Configure, valkey: redis.Redis
+) -> None:
+    url = guarded.secure_url.replace("amqps:", "amqp:")
+    configure(**settings_of(url))
+
+    refused = of(look(), "error")["away"]
+
+    assert "without TLS" in refused.cause and "amqps://" in refused.next
+    assert "begin SWITCHYARD_BROKER_URL with amqps://" in error_of_a_send(url, valkey)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        ("amqp://guest:wrong@127.0.0.1:{port}/", "correct user and password"),
+        ("amqp://guest:guest@127.0.0.1:{port}/nowhere", "correct what stands after the last /"),
+        ("amqp://guest:guest@rabbit.invalid:{port}/", "correct the host"),
+    ],
+)
+def test_the_error_of_a_send_says_what_to_correct(
+    guarded: RabbitServer, valkey: redis.Redis, wrong: str, remedy: str
+) -> None:
+    assert f"; {remedy}" in error_of_a_send(wrong.format(port=guarded.port), valkey)
+
+
+def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(
+    rabbitmq_server: RabbitServer, configure: Configure
+) -> None:
+    def found_at(url: str) -> list[Finding]:
+        configure(**settings_of(url))
+        return run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0)
+
+    assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["rabbitmq"].seen
+    away = of(found_at("amqp://guest:guest@127.0.0.1:1/"), "error")["away"]
+    refused = of(found_at(rabbitmq_server.url.replace("guest@", "wrong@")), "error")["away"]
+    assert away.seen.startswith("RabbitMQ does not take a connection (")
+    assert "Authentication" in refused.seen and refused.cause == "It refuses user or password"
+    elsewhere = of(found_at(rabbitmq_server.url + "nowhere"), "error")["away"]
+    assert "no virtual host of that name" in elsewhere.cause and "list_vhosts" in elsewhere.next
+    unknown = of(found_at("amqp://guest:guest@rabbit.invalid:1/"), "error")["away"]
+    assert unknown.cause == "The name of its host does not resolve"
+
+
+def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(
+    tmp_path: Path, configure: Configure
+) -> None:
+    file, key = Authority(tmp_path / "authority").issue("server")
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(file, key)
+
+    def answer(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as taken:
+            served.wrap_socket(taken, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        threads.submit(answer, listener)
+        configure(**settings_of(f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/"))
+        refused = of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0), "error")["away"]
+
+    assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next

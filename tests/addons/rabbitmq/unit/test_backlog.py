@@ -1,0 +1,137 @@
+"""Backlog of a pool on RabbitMQ: what the server counts, and the lapse suspects that are noted beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from switchyard.addons.rabbitmq.backlog import COUNT_AGAIN_S, RabbitBacklog
+from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.queue.lease_steps import TickBudget
+from switchyard.broker.queue.operations import QueueOperations
+
+KEYS = Keys("test")
+
+
+class Beside:
+    """The Redis server beside RabbitMQ."""
+
+    def __init__(self) -> None:
+        self.hashes: dict[str, dict[bytes, bytes]] = {}
+
+    def command(self, name: str, key: str, *words: Any, budget_s: float | None = None) -> Any:
+        found = self.hashes.setdefault(key, {})
+        if name == "HGETALL":
+            return [word for pair in found.items() for word in pair]
+        if name == "HVALS":
+            return list(found.values())
+        assert name == "HDEL"
+        return [found.pop(word) for word in words]
+
+    def suspect(self, id_: str, at_ms: int) -> None:
+        self.hashes.setdefault(KEYS.queue("work").suspects, {})[id_.encode()] = LapseRecord(at_ms).encode().encode()
+
+
+class Server:
+    """RabbitMQ with so many messages in each of its queues."""
+
+    def __init__(self, **ready: int) -> None:
+        self.ready, self.counted = ready, list[str]()
+
+    def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
+        pairs = list(names)
+        self.counted += [lane for lane, _ in pairs]
+        return [self.ready.get(name.removeprefix("test.").replace("-", "_").replace(".", "_"), 0) for _, name in pairs]
+
+
+def backlog(server: Server, beside: Any, lanes: Sequence[Any] = (("work", "live"), ("work", "retry"))) -> RabbitBacklog:
+    """Return the backlog of a pool of the queue ``work``."""
+    queues = {"work": QueueOperations(beside, KEYS.queue("work"))}
+    return RabbitBacklog(beside, queues, lanes, keys=KEYS, count=server.count)
+
+
+def budget() -> TickBudget:
+    """Return a second."""
+    return TickBudget(time.monotonic() + 1)
+
+
+def test_isolated_messages_of_all_levels_are_counted_and_without_a_suspect_no_other_lane() -> None:
+    server, beside = Server(work_alone=2, work_alone_high=1, work=9), Beside()
+    found = backlog(server, beside)
+
+    assert found.poll(budget()) == 3
+
+    assert set(server.counted) == {"work-alone"}
+    assert (found.suspects_wait, found.wants_quiet_period, found.waiting) == (False, False, False)
+
+
+def test_suspects_that_wait_want_a_quiet_period_beside_what_else_waits() -> None:
+    server, beside = Server(work_alone=2, work_low=1), Beside()
+    beside.suspect("pill", now_ms())
+    found = backlog(server, beside)
+
+    found.poll(budget())
+
+    assert (found.suspects_wait, found.wants_quiet_period, found.waiting) == (True, True, True)
+
+
+@pytest.mark.parametrize(("suspects", "wanted"), [(8, False), (9, True)])
+def test_eight_suspects_are_left_to_the_supervisor_that_runs_some(suspects: int, wanted: bool) -> None:
+    server, beside = Server(work_alone=20), Beside()
+    for number in range(suspects):
+        beside.suspect(f"job-{number}", now_ms())
+    beside.hashes[KEYS.queue("work").running] = {b"a/alone": b"1 1 host", b"b/live": b"4 0 host\n1 1 x", b"c": b"0 0 h"}
+    found = backlog(server, beside)
+
+    found.poll(budget())
+
+    assert (found.suspects_wait, found.wants_quiet_period) == (True, wanted)
+
+
+def test_suspects_without_a_message_that_waits_want_nothing() -> None:
+    server, beside = Server(work=3), Beside()
+    beside.suspect("held", now_ms())
+    found = backlog(server, beside)
+
+    assert found.poll(budget()) == 0
+    assert not found.wants_quiet_period
+
+
+def test_what_has_not_changed_for_72_hours_is_forgotten() -> None:
+    server, beside = Server(work_alone=1), Beside()
+    beside.suspect("old", now_ms() - KEPT_MS - 1)
+    found = backlog(server, beside)
+
+    found.poll(budget())
+
+    assert not found.suspects_wait
+    assert beside.hashes[KEYS.queue("work").suspects] == {}
+
+
+def test_a_pool_of_retries_alone_counts_nothing() -> None:
+    server = Server(work_alone=1)
+
+    assert backlog(server, Beside(), lanes=[("work", "retry")]).poll(budget()) == 0
+    assert server.counted == []
+
+
+def test_a_server_that_does_not_answer_is_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, beside = Server(work_alone=1), Beside()
+    beside.suspect("pill", now_ms())
+    found = backlog(server, beside)
+    found.poll(budget())
+
+    def refuse(names: object) -> list[int]:
+        raise BrokerUnavailable("a count", "away")
+
+    monkeypatch.setattr(found, "_count", refuse)
+    found.poll_within(0)
+    assert found.poll(budget()) == 0
+    assert not found.suspects_wait
+    assert found._poll_at_s > time.monotonic() + COUNT_AGAIN_S - 1

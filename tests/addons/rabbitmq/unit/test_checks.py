@@ -1,0 +1,38 @@
+"""The check of hard limits against RabbitMQ's consumer timeout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+from switchyard.addons.rabbitmq.checks import limits_over_the_consumer_timeout
+from switchyard.conf import SwitchyardSettings, switchyard_settings
+from switchyard.workers.checks import TAG
+from tests.addons.rabbitmq.yards import settings_of
+from tests.factories.yards import small_yard
+
+
+def with_timeout(own: SwitchyardSettings, timeout_s: int) -> SwitchyardSettings:
+    return replace(own, **settings_of("amqp://127.0.0.1/", consumer_timeout_s=timeout_s))
+
+
+def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
+    yard = small_yard(soft_limit_ms=30_000)  # its hard limit is twice that
+    own = replace(switchyard_settings(), topology=yard)
+
+    [found] = limits_over_the_consumer_timeout(with_timeout(own, 119))
+
+    assert (found.id, found.obj) == ("switchyard.E026", "queue work")
+    assert "60 s is over 59.5 s" in found.msg
+    assert limits_over_the_consumer_timeout(with_timeout(own, 120)) == []
+
+
+def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = with_timeout(switchyard_settings(), 10)
+    monkeypatch.setattr("switchyard.workers.checks.switchyard_settings", lambda: own)
+
+    with pytest.raises(SystemCheckError, match=r"\(switchyard\.E026\) its hard limit of .* is over 5 s"):
+        call_command("check", "--tag", TAG)

@@ -1,0 +1,112 @@
+"""Pools on RabbitMQ: they work, drain, and lose nothing when a child is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.addons.rabbitmq.redeliveries import Redelivery
+from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server: Any) -> Iterator[RabbitBench]:
+    """A bench on RabbitMQ with empty queues."""
+    bench = RabbitBench(valkey_url, tmp_path, rabbitmq_server.url)
+    yield bench
+    bench.stop_all()
+
+
+def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBench) -> None:
+    pool = bench.start("runpool", "slow")
+    bench.wait_for_log("pool slow: ready")
+    running = [bench.send("slow", ms=1_500) for _ in range(2)]
+    wait_for(lambda: all(bench.started(token) for token in running))
+    late = [bench.send("slow") for _ in range(5)]
+
+    pool.terminate()
+
+    assert pool.wait(60) == 0
+    assert all(bench.ended(token) for token in running)
+    assert not any(bench.started(token) for token in late)
+    wait_for(lambda: bench.waiting("slow") == 5)
+    assert "drained" in bench.log()
+
+
+def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
+    bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    short = [bench.send("urgent") for _ in range(50)]
+    wait_for(lambda: all(bench.ended(token) for token in short))
+    long = bench.send("urgent", ms=3_000)
+    first = wait_for(lambda: bench.started(long))
+
+    os.kill(first["pid"], signal.SIGKILL)
+
+    ends = wait_for(lambda: bench.ended(long))
+    assert ends["pid"] != first["pid"]
+    starts = [note["token"] for note in bench.notes("bench:started")]
+    assert [starts.count(token) for token in short] == [1] * 50
+    assert starts.count(long) == 2
+    assert bench.broker.redeliveries.read([Redelivery(Publication(bench.ids[long]), "urgent")])[0].crashes == 1
+    wait_for(lambda: bench.waiting("urgent") == 0)
+
+
+@pytest.mark.long
+def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: RabbitBench) -> None:
+    bench.start("runpool", "webhook")
+    bench.wait_for_log("pool webhook: ready")
+    ran = [bench.send("webhook", ms=2_000) for _ in range(8)]
+    first = wait_for(lambda: all(bench.started(token) for token in ran) and bench.started(ran[0]))
+    stock = [bench.send("webhook") for _ in range(8)]
+    wait_for(lambda: bench.waiting("webhook") == 0, what="all is in the child")
+
+    os.kill(first["pid"], signal.SIGKILL)
+
+    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)))
+    alone = [line for line in bench.log().splitlines() if "runs alone" in line]
+    assert len(alone) >= 8
+    assert all("crashes=1" in line for line in alone)  # what ran crashed its child; nothing is suspected of more
+    assert bench.broker.redeliveries.suspects("webhook") == {}
+
+
+@pytest.mark.long
+def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> None:
+    pool = bench.start("runpool", "webhook")
+    bench.wait_for_log("pool webhook: ready")
+    ran = [bench.send("webhook", ms=1_000) for _ in range(8)]
+    wait_for(lambda: all(bench.started(token) for token in ran))
+    stock = [bench.send("webhook") for _ in range(8)]
+    wait_for(lambda: bench.waiting("webhook") == 0, what="all is in the child")
+
+    pool.terminate()
+    assert pool.wait(60) == 0
+    bench.start("runpool", "webhook", log="second")
+
+    wait_for(lambda: all(bench.ended(token) for token in (*ran, *stock)))
+    assert "runs alone" not in bench.log() + bench.log("second")
+    assert bench.broker.redeliveries.suspects("webhook") == {}
+
+
+@pytest.mark.parametrize("queue", ["webhook", pytest.param("urgent", marks=pytest.mark.long)])
+def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench: RabbitBench, queue: str) -> None:
+    pool = bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+    sent = [bench.send(queue, ms=5) for _ in range(600)]
+    wait_for(lambda: len(bench.notes("bench:started")) > 50)
+
+    pool.terminate()
+    assert pool.wait(60) == 0
+    bench.start("runpool", queue, log="second")
+
+    wait_for(lambda: len({note["token"] for note in bench.notes("bench:ended")}) == len(sent))
+    assert "runs alone" not in bench.log("second")
+    assert bench.broker.redeliveries.suspects(queue) == {}

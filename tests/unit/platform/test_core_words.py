@@ -1,0 +1,26 @@
+"""The core has no word of an add-on: what one knows stays in its folder."""
+
+from __future__ import annotations
+
+import re
+
+from tests.unit.documentation.pages import ROOT
+
+WORDS = ("rabbit", "amqp", "pika", r"\bquorum\b", "cluster", "crossslot", "hash_slot", "(?-i:MOVED)")
+# A word of Sentinel's protocol: how many of the sentinels have to agree.
+OF_SENTINEL = {"switchyard/broker/health/sentinels.py": {"quorum"}}
+KINDS = (".py", ".lua", ".html", ".js", ".css")
+
+
+def test_no_file_of_the_core_names_what_an_add_on_knows() -> None:
+    word = re.compile("|".join(WORDS), re.IGNORECASE)
+    found = {}
+    for folder in (ROOT / "switchyard", ROOT / "middleware"):
+        for path in folder.rglob("*"):
+            name = path.relative_to(ROOT).as_posix()
+            if path.suffix in KINDS and not name.startswith("switchyard/addons/"):
+                words = {each.lower() for each in word.findall(path.read_text(encoding="utf-8"))}
+                if words := words - OF_SENTINEL.get(name, set()):
+                    found[name] = words
+
+    assert found == {}
