@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def configured(receiver: Receiver) -> Any:
-    return with_alert_urls(receiver.url, allowed_private_addresses=frozenset([("127.0.0.1", receiver.port)]))
+    return with_alert_urls(receiver.url)
 
 
 def silence(fingerprint: str = "", **changes: Any) -> Silence:

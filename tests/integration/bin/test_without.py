@@ -45,4 +45,3 @@ def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
 
     assert everything - without_redis == {name for name in everything if needs_redis(name)}
     assert any(name.endswith("[atomic]") for name in without_redis)
-    assert any("test_the_redis_beside_the_interpreter" in name for name in without_redis)

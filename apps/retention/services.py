@@ -9,16 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from django.conf import settings
 from django.core.files.storage import storages
 from django.db import transaction
 from django.db.models import Count, F, Min, Model
 from django.utils import timezone
 
-from switchyard.conf import switchyard_settings
-from switchyard.files.listing import FileEntry, files_below
-from switchyard.retention import removal
-from switchyard.retention.kinds import RetentionKind, kinds, named_by_rows
-from switchyard.retention.models import KindState
+from apps.retention import removal
+from apps.retention.kinds import RetentionKind, kinds, named_by_rows
+from apps.retention.listing import FileEntry, files_below
+from apps.retention.models import KindState
 
 # Names of one request to a bucket, and of one question to the database.
 PAGE: Final = 1_000
@@ -48,10 +48,10 @@ def work(run: int, *, for_s: float, clock: Callable[[], float] = time.monotonic)
             try:
                 if not state.done and not _work_on(kind, state, run, is_over):
                     return False
-            except (OSError, NotImplementedError) as error:  # the latter of a storage that lists no files
+            except OSError as error:
                 log.warning("retention stopped", kind=kind.name, error=str(error))
                 removal.note(kind, run=run, done=True, error=(str(error) or type(error).__name__)[:300])
-                failed = error if isinstance(error, OSError) else failed
+                failed = error
     except removal.LaterRun:
         log.info("retention ended: a later run has begun", run=run)
         return True
@@ -62,7 +62,7 @@ def work(run: int, *, for_s: float, clock: Callable[[], float] = time.monotonic)
 
 def _work_on(kind: RetentionKind, state: KindState, run: int, is_over: Callable[[], bool]) -> bool:
     """Bring a kind to its end; return ``False`` when the time is over before."""
-    days = switchyard_settings().retention_days.get(kind.name, 0)
+    days = settings.RETENTION_DAYS.get(kind.name, 0)
     before = timezone.now() - timedelta(days=days) if days else None
     # Left by a run that was killed. A kind without files waits for no storage.
     while (kind.files is not None or kind.folder) and removal.remove_files():

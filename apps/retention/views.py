@@ -9,8 +9,8 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from switchyard.retention.actors import apply_retention
-from switchyard.retention.queries import kept_kinds, removals_left
+from apps.retention.actors import apply_retention
+from apps.retention.queries import kept_kinds, removals_left
 
 RIGHT, SCHEDULES = "switchyard_operations.view_operations", "switchyard_schedules.view_schedulestate"
 

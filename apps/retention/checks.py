@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
-from switchyard.conf import switchyard_settings
-from switchyard.retention.kinds import kinds
+from apps.retention.kinds import kinds
 
 
 def check_retention_days(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse a kind that no installed app keeps: its data would stay for ever."""
     known = [kind.name for kind in kinds()]
     found: list[CheckMessage] = []
-    for name in switchyard_settings().retention_days:
+    for name in settings.RETENTION_DAYS:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(sorted(known))}"

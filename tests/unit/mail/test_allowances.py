@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from switchyard.api import allowances
-from switchyard.api.allowances import Allowance
-from switchyard.api.models import UsedAllowance
+from apps.mail import allowances
+from apps.mail.allowances import Allowance
+from apps.mail.models import UsedAllowance
 from switchyard.api.problems import Problem
 from switchyard.api.request_jobs import RequestJobs, request_jobs
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from switchyard.outbound.addresses import Place
-from switchyard.outbound.errors import DeadlineExceeded, TooLarge, Unreachable
+from apps.outbound.addresses import Place
+from apps.outbound.errors import DeadlineExceeded, TooLarge, Unreachable
 
 Connect = Callable[[str, int, float], socket.socket]
 """Function from address, port and timeout in seconds to a connected socket."""

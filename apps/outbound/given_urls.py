@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from apps.outbound.addresses import check_url
+from apps.outbound.errors import ForbiddenAddress, OutboundError
 from switchyard.api.parsing import invalid
 from switchyard.api.problems import FieldError
-from switchyard.outbound.addresses import check_url
-from switchyard.outbound.errors import ForbiddenAddress, OutboundError
 
 DEADLINE_S = 2.0
 

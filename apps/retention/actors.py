@@ -5,11 +5,11 @@ from __future__ import annotations
 import dramatiq
 from periodiq import cron
 
+from apps.retention import services
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue.depth_limits import limits_lifted
 from switchyard.bulk.actors import queue_of
 from switchyard.conf import declared_yard
-from switchyard.retention import services
 
 # A job of a long run makes room for others, and a deploy waits for no longer than this.
 AT_A_TIME_S = 10.0

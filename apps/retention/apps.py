@@ -5,16 +5,16 @@ from django.core import checks
 class RetentionConfig(AppConfig):
     """App of the retention; registers result files, which every project has."""
 
-    name = "switchyard.retention"
+    name = "apps.retention"
     label = "switchyard_retention"
     verbose_name = "Retention"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register result files and the check of the setting."""
+        from apps.retention.checks import check_retention_days
+        from apps.retention.kinds import RetentionKind, register
         from switchyard.jobs.results import FOLDER
-        from switchyard.retention.checks import check_retention_days
-        from switchyard.retention.kinds import RetentionKind, register
 
         register(
             RetentionKind(

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from switchyard.outbound.errors import DeadlineExceeded, Unreachable
+from apps.outbound.errors import DeadlineExceeded, Unreachable
 
 Resolve = Callable[[str, int, float], Sequence[str]]
 """Function from host, port and deadline in seconds to the host's addresses, best first."""

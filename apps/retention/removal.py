@@ -15,9 +15,9 @@ from django.core.files.storage import storages
 from django.db import transaction
 from django.db.models import F, Model
 
-from switchyard.files.listing import remove_file
-from switchyard.retention.kinds import RetentionKind
-from switchyard.retention.models import FileRemoval, KindState
+from apps.retention.kinds import RetentionKind
+from apps.retention.listing import remove_file
+from apps.retention.models import FileRemoval, KindState
 
 # A batch holds SQLite's only write lock for tens of milliseconds.
 BATCH: Final = 200

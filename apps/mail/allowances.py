@@ -13,7 +13,7 @@ from datetime import timedelta
 from django.db.models import F
 from django.utils.crypto import salted_hmac
 
-from switchyard.api.models import UsedAllowance
+from apps.mail.models import UsedAllowance
 from switchyard.api.problems import Problem
 from switchyard.api.request_jobs import current_request, is_repeated_request
 from switchyard.broker import clock

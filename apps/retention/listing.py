@@ -34,7 +34,6 @@ def files_below(storage: Storage, folder: str, *, after: str = "") -> Iterator[F
 
     Raises:
         StorageUnavailable: the storage did not answer.
-        NotImplementedError: the storage is of another kind, and lists no files.
     """
     if isinstance(storage, BucketStorage):
         start = f"{storage.location}/" if storage.location else ""
@@ -42,11 +41,9 @@ def files_below(storage: Storage, folder: str, *, after: str = "") -> Iterator[F
             f"{start}{folder}/", f"{start}{after}" if after else ""
         ):
             yield FileEntry(key.removeprefix(start), size_bytes, modified_at)
-    elif isinstance(storage, FileSystemStorage):
+    else:
         parts = tuple(after.removeprefix(f"{folder}/").split("/")) if after else ()
         yield from _on_disk(Path(storage.path(folder)), folder, parts)
-    else:
-        yield from _listed(storage, folder, after)
 
 
 def remove_file(storage: Storage, name: str) -> None:
@@ -79,17 +76,3 @@ def _on_disk(folder: Path, name: str, after: tuple[str, ...]) -> Iterator[FileEn
                 about = entry.stat(follow_symlinks=False)
                 modified_at = datetime.fromtimestamp(about.st_mtime, tz=UTC)
                 yield FileEntry(f"{name}/{entry.name}", about.st_size, modified_at)
-
-
-def _listed(storage: Storage, folder: str, after: str) -> Iterator[FileEntry]:
-    """Yield the files of a storage of another kind, by one question for each folder and two for each file."""
-    try:
-        folders, files = storage.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in sorted({*folders, *files}):
-        path = f"{folder}/{name}"
-        if name in folders:
-            yield from _listed(storage, path, after)
-        elif path.split("/") > after.split("/"):
-            yield FileEntry(path, storage.size(path), storage.get_modified_time(path))

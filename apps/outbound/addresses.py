@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, urlsplit
 
-from switchyard.conf import switchyard_settings
-from switchyard.outbound.errors import ForbiddenAddress
-from switchyard.outbound.networks import denial
-from switchyard.outbound.resolution import Resolve, look_up
+from django.conf import settings
+
+from apps.outbound.errors import ForbiddenAddress
+from apps.outbound.networks import denial
+from apps.outbound.resolution import Resolve, look_up
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PORTS = (80, 443, 8443)
@@ -63,7 +64,7 @@ class Checked:
 def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
     """Parse a URL, resolve its host once and check every address.
 
-    ``switchyard_settings().allowed_private_addresses`` names the ``host:port`` pairs, spelt as in the URL, that are
+    The setting ``ALLOWED_PRIVATE_ADDRESSES`` names the ``host:port`` pairs, spelt as in the URL, that are
     allowed although the address is private or the port is not a usual one.
 
     Args:
@@ -149,7 +150,7 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
 
 
 def _is_allowed(place: Place) -> bool:
-    return (place.host, place.port) in switchyard_settings().allowed_private_addresses
+    return (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
 
 
 def _malformed(fact: str) -> ForbiddenAddress:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from switchyard.conf import switchyard_settings
-from switchyard.retention.kinds import RetentionKind, kinds
-from switchyard.retention.models import FileRemoval, KindState
+from django.conf import settings
+
+from apps.retention.kinds import RetentionKind, kinds
+from apps.retention.models import FileRemoval, KindState
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def kept_kinds() -> list[KeptKind]:
     Raises:
         django.db.DatabaseError: the database did not answer.
     """
-    days, states = switchyard_settings().retention_days, {state.name: state for state in KindState.objects.all()}
+    days, states = settings.RETENTION_DAYS, {state.name: state for state in KindState.objects.all()}
     found = [KeptKind(kind, days.get(kind.name, 0), states.get(kind.name)) for kind in kinds()]
     return sorted(found, key=lambda kept: kept.kind.title)
 

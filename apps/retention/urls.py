@@ -1,4 +1,4 @@
-"""URL of the retention's page; ``switchyard.operations.urls`` includes it."""
+"""URL of the page of the retention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from django.urls import path
 
 from switchyard.console.room_view import Views, room_view
 
-views = Views("switchyard.retention.views")
+views = Views("apps.retention.views")
 
 urlpatterns = [path("admin/operations/retention/", room_view(views.retention), name="switchyard-retention")]

@@ -1,4 +1,4 @@
-"""``manage.py switchyard retention``: what is kept, how much of it, since when and for how long."""
+"""``manage.py retention``: what is kept, how much of it, since when and for how long."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.template.defaultfilters import filesizeformat
 
+from apps.retention.queries import KeptKind, as_json, kept_kinds, removals_left
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import show_examples
 from switchyard.console.formatting import counted
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.retention.queries import KeptKind, as_json, kept_kinds, removals_left
 
 EXAMPLES = """examples:
-  manage.py switchyard retention                          each kind: count, size, oldest, days, last run
-  manage.py switchyard retention --json                   the same for a program"""
+  manage.py retention                          each kind: count, size, oldest, days, last run
+  manage.py retention --json                   the same for a program"""
 
 
 class Command(PrintingCommand):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from switchyard.outbound.addresses import RESOLVE_DEADLINE_S, Checked, check_url
-from switchyard.outbound.connection import (
+from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, check_url
+from apps.outbound.connection import (
     Connect,
     Deadline,
     Meter,
@@ -26,12 +26,12 @@ from switchyard.outbound.connection import (
     connect_tcp,
     open_connection,
 )
-from switchyard.outbound.errors import DeadlineExceeded as DeadlineExceeded
-from switchyard.outbound.errors import ForbiddenAddress as ForbiddenAddress
-from switchyard.outbound.errors import OutboundError as OutboundError
-from switchyard.outbound.errors import TooLarge as TooLarge
-from switchyard.outbound.errors import Unreachable as Unreachable
-from switchyard.outbound.resolution import Resolve, look_up
+from apps.outbound.errors import DeadlineExceeded as DeadlineExceeded
+from apps.outbound.errors import ForbiddenAddress as ForbiddenAddress
+from apps.outbound.errors import OutboundError as OutboundError
+from apps.outbound.errors import TooLarge as TooLarge
+from apps.outbound.errors import Unreachable as Unreachable
+from apps.outbound.resolution import Resolve, look_up
 
 USER_AGENT = "Switchyard/1"
 MAX_HEADER_BYTES = 64 * 1024
