@@ -153,11 +153,10 @@ class ClusterCalls(RedisCalls):
         """
         return self.acquire_at(self.slots.master_of(key))
 
-    def acquire_beside(self, used: Sequence[Any], keys: Sequence[str]) -> Any:
-        """Return the connection among those in use that leads to the node of some keys, else another one."""
+    def acquire_beside(self, used: Any, keys: Sequence[str]) -> Any:
+        """Return a connection in use where it leads to the node of some keys, else another one."""
         address = self.slots.master_of(keys[0])
-        shared = next((one for one in used if (one.host, one.port) == address), None)
-        return self.acquire_at(address) if shared is None else shared
+        return used if used is not None and (used.host, used.port) == address else self.acquire_at(address)
 
     def acquire_at(self, address: Address) -> Any:
         """Return a connection to a node; :meth:`release` it."""

@@ -278,9 +278,9 @@ class RedisCalls:
         """Return this project's error for one on an acquired connection, after learning from it."""
         return named(operation, error)
 
-    def acquire_beside(self, used: Sequence[Any], keys: Sequence[str]) -> Any:
-        """Return the connection among those in use that leads to the place of some keys, else another one."""
-        return used[0] if used else self.acquire()
+    def acquire_beside(self, used: Any, keys: Sequence[str]) -> Any:
+        """Return a connection in use where it leads to the place of some keys, else another one."""
+        return self.acquire() if used is None else used
 
     def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
         """Return the access to each server that holds keys, by its place; "" for the only one.
@@ -320,7 +320,7 @@ class _InFlight:
 
 
 class CallStream:
-    """A stream of calls.
+    """A stream of calls, of which two are under way at most.
 
     Args:
         budget_s: Seconds for each call.
@@ -347,7 +347,7 @@ class CallStream:
                 self._calls.release(connection)
 
     def _send_ahead(self, one: _InFlight) -> None:
-        used = [other.connection for other in self._flying if other.connection is not None]
+        used = self._flying[-1].connection if self._flying else None
         self._flying.append(one)
         try:
             connection = self._calls.acquire_beside(used, one.keys)
@@ -397,6 +397,6 @@ class CallStream:
 
     def _end_oldest(self) -> None:
         """Drop the oldest call; put its connection back unless the next call uses it."""
-        one = self._flying.popleft()
-        if one.connection is not None and all(other.connection is not one.connection for other in self._flying):
-            self._calls.release(one.connection)
+        used = self._flying.popleft().connection
+        if used is not None and not (self._flying and self._flying[0].connection is used):
+            self._calls.release(used)
