@@ -80,7 +80,7 @@ class Status(Middleware):
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Record a job that was sent or deferred; a retry is recorded with the end of its attempt."""
         options = message.options
-        if self._finds_waiting and not (options.keys() & MOVED):
+        if self._finds_waiting and not (options.keys() & LATER_LIFE):
             return
         if "parked_ms" in options:
             self._note_parked(message)
@@ -301,4 +301,4 @@ class Status(Middleware):
 
 
 # Options of a message that is not sent for the first time.
-MOVED = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
+LATER_LIFE = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from switchyard.addon import addons
+from switchyard.addon import addon_for, addons
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.redis import sentinel_url
 from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
-from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
 
-BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
+BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES)
 # Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
     "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
@@ -149,7 +148,8 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
         return f"unix://{state_dir / 'valkey.sock'}"
     parts, _ = split_hosts(value)
-    if parts.scheme not in BROKER_SCHEMES:
+    addon = None if parts.scheme in BROKER_SCHEMES else addon_for(parts.scheme)
+    if parts.scheme not in BROKER_SCHEMES and (addon is None or not addon.connect):
         beside = name.endswith("REDIS_URL")  # keeps no messages
         more = (scheme for found in addons() if not (beside and found.keeps_queues) for scheme in found.schemes)
         known = tuple(dict.fromkeys((*BROKER_SCHEMES, *more)))
@@ -160,9 +160,9 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
-    elif is_cluster(value):
+    elif hosts_of := addon and addon.load("hosts"):
         try:
-            hosts = {host for host, _ in split_cluster_url(value)[1]}
+            hosts = hosts_of(value)
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
     else:

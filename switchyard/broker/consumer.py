@@ -17,7 +17,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.consuming_broker import ConsumingBroker
-from switchyard.broker.errors import BrokerError, BrokerUnavailable, HashSlotMoved
+from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations, lane_of
@@ -167,7 +167,7 @@ class Consumer(DramatiqConsumer):
             try:
                 self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
             except BrokerUnavailable as error:
-                if not (self._share_requested or isinstance(error, HashSlotMoved)):  # share() closed it, maybe late
+                if not (self._share_requested or isinstance(error, PlaceChanged)):  # share() closed it, maybe late
                     raise
                 self._abandon_wakeup()
             return

@@ -101,32 +101,11 @@ class BrokerUnavailable(BrokerError):
         return made
 
 
-class HashSlotMoved(BrokerUnavailable):
-    """The node of a cluster that was asked no longer holds the keys, or is handing them over; it did nothing."""
+class PlaceChanged(BrokerUnavailable):
+    """The server that was asked does not hold the keys any more, or is handing them over; it did nothing."""
 
     def __init__(self, operation: str, cause: str) -> None:
-        super().__init__(operation, f"its hash slot has moved ({cause})", outcome="refused", remedy="try again")
-
-
-class HashSlotHalfMoved(BrokerUnavailable):
-    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
-
-    Args:
-        operation: The operation or command.
-        slot: Number of the hash slot.
-        node: Address of the node that is handing it over.
-        outcome: As in :class:`BrokerUnavailable`, for an operation that was sent before.
-    """
-
-    def __init__(self, operation: str, slot: int, node: str, *, outcome: str = "refused") -> None:
-        self.slot, self.node = slot, node
-        cause = f"hash slot {slot} is half moved away from node {node}"
-        super().__init__(operation, cause, outcome=outcome, remedy=finish_the_move(node))
-
-
-def finish_the_move(node: str) -> str:
-    """Return the remedy for a hash slot that a node is handing over."""
-    return f"wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix {node}`"
+        super().__init__(operation, cause, outcome="refused", remedy="try again")
 
 
 class UnknownQueue(SwitchyardError):

@@ -37,7 +37,7 @@ class Queue:
             ``None`` for no such objective. Retries do not count.
         calls: Service that its actors depend on and that may be away, in a few words for people, such as
             ``mail server``. A check warns when their retries are over within 15 minutes.
-        slot_group: Hash tag of its keys instead of its name: on a cluster it decides the node. Queues of one slot group
+        slot_group: Hash tag of its keys instead of its name: it decides the place. Queues of one slot group
             are on one node. Changing it leaves messages under the old keys.
 
     Raises:

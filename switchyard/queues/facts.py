@@ -120,7 +120,7 @@ class QueueView:
         history: Whether the database answered.
         picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
         change: The line to change while an actor blocks the queue.
-        node: Address of the master of a cluster that holds it; "" where the broker is one server.
+        node: Address of the server that holds it; "" where the broker is one server.
     """
 
     queue: Queue
@@ -166,7 +166,7 @@ class QueueView:
         """Sentence of what waits."""
         row = self.row
         if row.waiting is None:
-            silent = "its node of the cluster" if row.state == AWAY else "the broker"
+            silent = "its node" if row.state == AWAY else "the broker"
             return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
         if not row.waiting:
             return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."

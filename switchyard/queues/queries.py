@@ -86,14 +86,14 @@ def view_of(queue: Queue) -> QueueView:
         at=timezone.now(),
         picture=_picture(queue, row, holders, running or (), ended or ()),
         change=_change(queue, row, holders, ended or ()),
-        node=_node(queue),
+        node=_place(queue),
     )
 
 
-def _node(queue: Queue) -> str:
+def _place(queue: Queue) -> str:
     try:
         family = family_of(queue.name)
-        return family.calls.node_of(family.keys.bodies)
+        return family.calls.place_of(family.keys.bodies)
     except (BrokerError, ForeignBroker):
         return ""
 

@@ -69,7 +69,7 @@ class MemoryCalls(RedisCalls):
         """Refuse."""
         self._refuse("a stream")
 
-    def acquire(self, key: str = "") -> NoReturn:
+    def acquire(self, key: str | bytes | None = None) -> NoReturn:
         """Refuse."""
         self._refuse("a connection")
 

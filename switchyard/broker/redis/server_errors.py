@@ -8,12 +8,10 @@ import socket
 import redis
 from redis.exceptions import (
     BusyLoadingError,
-    ClusterDownError,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
-    TryAgainError,
 )
 
 from switchyard.broker.errors import ADDRESSES, BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
@@ -25,10 +23,8 @@ AWAY = (
     redis.ConnectionError,
     redis.TimeoutError,
     BusyLoadingError,
-    ClusterDownError,
     MasterDownError,
     ReadOnlyError,
-    TryAgainError,
 )
 # The code of an error, where redis-py takes it off the error's text.
 CODES: dict[type[Exception], str] = {
@@ -40,7 +36,7 @@ CODES: dict[type[Exception], str] = {
 NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
 # A login that is refused is a lost connection to redis-py. After a failover another server is asked for the same user.
-LOGIN_REMEDY = f"check user and password in {ADDRESSES} and that replicas and nodes of a cluster have the same users"
+LOGIN_REMEDY = f"check user and password in {ADDRESSES} and that replicas and other nodes have the same users"
 MASTER_REMEDY = f"check the sentinels and the master's name in {ADDRESSES} and ask a sentinel for SENTINEL MASTERS"
 
 

@@ -85,7 +85,7 @@ class JobRecords:
         limits: RecordLimits | None = None,
         finds_waiting: bool = True,
     ) -> None:
-        self.calls, self.keys, self.spread = calls, keys, calls.spread
+        self.calls, self.keys = calls, keys
         self.results = ResultStores()
         self.queues = tuple(dict.fromkeys(queues))
         self.limits = limits or RecordLimits()

@@ -41,7 +41,7 @@ def read_counters() -> tuple[Any, ...]:
     for keys in (family.keys for family in found):
         reads += [("GET", keys.token), ("HLEN", keys.bodies), ("HLEN", keys.jobs)]
         reads += [("ZCARD", keys.due(lane)) for lane in ALL_LANES]
-    # A node of a cluster that does not answer changes nothing.
+    # A server that does not answer changes nothing.
     answers = found[0].calls.pipeline(reads, raise_errors=False) if found else []
     return tuple(None if isinstance(answer, BrokerError) else answer for answer in answers)
 

@@ -145,7 +145,7 @@ def print_page(page: JobsPage, out: OutputWrapper) -> None:
             table.add_row(*(Text(printable(cell)) for cell in _cells(line, by_due_time=page.by_due_time)))
         console.print(table)
     for queue in page.away:
-        why = "its node of the cluster does not answer, or its hash slot is half moved"
+        why = "its node does not answer, or has only a part of its keys"
         console.print(Text(f"{queue}: {why}; what has not ended there is missing"))
     for queue in page.cut:
         console.print(Text(f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through"))

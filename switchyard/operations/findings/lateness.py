@@ -146,7 +146,7 @@ def _severity(ratio: float) -> Severity:
 def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
     """Return why nothing starts in time, what happens then, and an actor that runs too long for the queue, or ""."""
     if not row.slots_known:
-        return "its slots are unknown", "The node of the cluster with the pools' reports does not answer.", ""
+        return "its slots are unknown", "The server with the pools' reports does not answer.", ""
     if row.busy * 2 < row.slots:
         silent_ms = _silent_ms(queue, facts)
         if silent_ms >= SILENT_MS:

@@ -12,13 +12,12 @@ from django.conf import settings
 BROKER = "tests/integration/broker/"
 PATHS = (
     f"{BROKER}conformance/test_letters.py",
-    f"{BROKER}redis/test_cluster_tls.py",
     f"{BROKER}redis/test_sentinel.py",
     f"{BROKER}redis/test_tls.py",
     "tests/chaos/test_server.py",
     "tests/integration/doctor/test_server.py",
 )
-REDIS_FILES = ("test_cluster_tls.py", "test_sentinel.py", "test_tls.py")
+REDIS_FILES = ("test_sentinel.py", "test_tls.py")
 
 
 def collected(without: str) -> set[str]:

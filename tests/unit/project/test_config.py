@@ -65,18 +65,10 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "http://valkey", "'http'"),
         ("SWITCHYARD_BROKER_URL", "redis://user:pass/word@valkey:6379/0", "has a port that is no number"),
         ("SWITCHYARD_BROKER_URL", "redis://user:word@valkey:6379/yard", "has a database that is no number"),
-        ("SWITCHYARD_BROKER_URL", "redis+cluster://user:pass/word@a:1,b:2", "has a node whose port is no number"),
-        ("SWITCHYARD_BROKER_URL", "redis+cluster://127.0.0.1:1,b:2", "b is reached without a password"),
-        ("SWITCHYARD_BROKER_URL", "redis+cluster://user:word@a:1,b:2/3", "names database 3"),
         (
             "SWITCHYARD_BROKER_URL",
             "rediss://user:word@a/0?ssl_ca_cert=/ca.pem",
             "'ssl_ca_cert', which redis-py does not know; write ssl_ca_certs",
-        ),
-        (
-            "SWITCHYARD_BROKER_URL",
-            "redis+cluster://user:word@a:1,b:2?ssl_ca_certs=/ca.pem",
-            "ssl_ca_certs, which is for TLS; begin the address with rediss+cluster://",
         ),
         ("SWITCHYARD_BROKER_URL", "redis://user:word@a/0?socket_timeout=x", "socket_timeout with a value that it"),
         ("SWITCHYARD_BROKER_URL", "redis+sentinel://u:p@a/yard/0?sentinel_user=x", "'sentinel_user'"),
@@ -118,7 +110,6 @@ def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str
     ("variable", "value"),
     [
         ("SWITCHYARD_BROKER_URL", "rediss://u:p@a/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key"),
-        ("SWITCHYARD_BROKER_URL", "rediss+cluster://u:p@a:1,b:2?ssl_check_hostname=no&health_check_interval=10"),
         (
             "SWITCHYARD_BROKER_URL",
             "rediss+sentinel://u:p@a,b/yard/0?sentinel_ssl=no&sentinel_password=x&socket_timeout=2",

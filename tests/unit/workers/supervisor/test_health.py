@@ -30,7 +30,7 @@ class AwayServer(Server):
     """A server that may be away."""
 
     away = False
-    spread = False
+    addon = None
 
     def _refuse(self) -> None:
         if self.away:
