@@ -82,12 +82,6 @@ def test_a_server_that_is_not_reached_is_told_with_the_reason(url: str, why: str
     assert message.msg == f"the server does not answer ({why}); eviction and persistence were not checked"
 
 
-def test_tls_at_a_port_without_it_is_told_with_the_scheme(server: EmbeddedServer) -> None:
-    [message] = unsafe_server(f"rediss://127.0.0.1:{server.port}/0", debug=True)
-
-    assert "write redis in place of rediss" in str(message.hint)
-
-
 def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedServer, admin: redis.Redis) -> None:
     admin.flushdb()
     with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
