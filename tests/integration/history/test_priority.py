@@ -11,6 +11,11 @@ from switchyard.history.commands.runhistory import AUTOGROUP
 
 PROGRAM = """
 import os
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+django.setup()
+
 from switchyard.history.commands.runhistory import AUTOGROUP, yield_to_other_work
 
 before = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
