@@ -23,7 +23,7 @@ import urllib3
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.peers import PEERS, Peer
 from benchmarks.throwaway_yard import ROOT, ThrowawayYard, throwaway_yard
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 WAITING, LETTERS = 1_000_000, 100_000
 REQUESTS = 15

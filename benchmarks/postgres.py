@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switchyard.embedded.server import free_port
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 START_TIMEOUT_S = 30.0
 

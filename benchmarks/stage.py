@@ -20,7 +20,7 @@ from benchmarks.peers import Peer
 from benchmarks.records import LAYOUT, Record, read
 from benchmarks.sending import PeerFailed, Sender, end, pipe
 from benchmarks.server import MemoryServer
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_DIR = Path("/dev/shm")

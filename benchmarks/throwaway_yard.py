@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,7 +20,7 @@ from setproctitle import setproctitle
 from demo.errors import PartFailed, Stopped
 from switchyard.broker.errors import SwitchyardError
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 LOG_LIMIT_BYTES = 10_000_000
 LAST_LINES = 12

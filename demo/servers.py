@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import threading
-from pathlib import Path
 
 from demo.state import StateFolder
 
@@ -23,24 +21,14 @@ def serve_web(listener: socket.socket) -> None:
 
 def serve_sidecars(smtp: socket.socket, http: socket.socket, state: StateFolder) -> None:
     """Serve mail sink and webhook receiver until SIGTERM, the receiver in its own thread."""
+    from apps.mail import sink
     from apps.webhooks.receiver import Receiver
 
     receiver = Receiver(listener=http, secrets_file=state.webhook_secrets, log_file=state.deliveries)
     thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, name="webhook receiver")
     thread.start()
     try:
-        asyncio.run(_serve_smtp(smtp, state.mailbox))
+        asyncio.run(sink.serve(sink.Mailbox(state.mailbox), sock=smtp))
     finally:
         receiver.stop()
         thread.join()
-
-
-async def _serve_smtp(listener: socket.socket, folder: Path) -> None:
-    from apps.mail import sink
-
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopped.set)
-    server = await sink.listen(sink.Mailbox(folder), sock=listener)
-    await stopped.wait()
-    server.close()

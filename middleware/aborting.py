@@ -56,12 +56,7 @@ class CancelAbortable(Abortable):
         """Do nothing: the broker does not start cancelled jobs."""
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Forget an abort."""
         self._due_s.pop(message.message_id, None)
@@ -69,11 +64,7 @@ class CancelAbortable(Abortable):
     after_skip_message = after_process_message
 
     def abort(
-        self,
-        message_id: str,
-        abort_ttl: int | None = None,
-        mode: AbortMode = AbortMode.ABORT,
-        abort_timeout: int = 0,
+        self, message_id: str, abort_ttl: int | None = None, mode: AbortMode = AbortMode.ABORT, abort_timeout: int = 0
     ) -> None:
         """Cancel a job; one that is unknown or has ended is left alone.
 

@@ -36,12 +36,7 @@ class Alerts(Middleware):
         return {"alert"}
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Raise an alert when the message became a dead letter."""
         self._raise(broker, message)

@@ -11,15 +11,15 @@ from typing import Any
 import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import Middleware
+from dramatiq.results import Results
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.dead_letter_json import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import Yard
-from switchyard.middleware.failure_results import store_failure
+from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.fingerprints import fingerprint
 from switchyard.middleware.outcomes import Outcome, attempt, error_text, outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
@@ -28,10 +28,6 @@ log = structlog.get_logger(__name__)
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
-
-
-class NotDeadLettered(SwitchyardError, MiddlewareError):
-    """A message that Dramatiq rejected could not be put into its dead list. It stays with its worker."""
 
 
 class DeadLetters(Middleware):
@@ -51,12 +47,7 @@ class DeadLetters(Middleware):
         self.on_dead = on_dead
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Move a message whose outcome is ``dead`` to its dead list."""
         outcome = outcome_of(message, exception)
@@ -73,7 +64,7 @@ class DeadLetters(Middleware):
         """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.
 
         Raises:
-            NotDeadLettered: the message stays unacknowledged, and is delivered again when its worker is gone.
+            MoveFailed: the message stays unacknowledged, and is delivered again when its worker is gone.
         """
         if getattr(message, "dead_lettered", False) or outcome_of(message, message._exception).kind == "deferred":
             return
@@ -81,7 +72,7 @@ class DeadLetters(Middleware):
         try:
             self._dead_letter(message, Outcome("dead", "permanent", exception=error))
         except Exception as cause:
-            raise NotDeadLettered(
+            raise MoveFailed(
                 f"message {message.message_id} of {message.actor_name}: not dead-lettered: {cause!r}"
             ) from cause
 
@@ -117,3 +108,16 @@ class DeadLetters(Middleware):
             duration_ms=max(died_at - started, 0) if started is not None else 0,
             fingerprint=fingerprint(message.actor_name, cause),
         )
+
+
+def store_failure(broker: Broker, message: MessageProxy) -> None:
+    """Have each ``Results`` store the exception of a message, as it does for one that Dramatiq rejects."""
+    stores = [entry for entry in broker.middleware if isinstance(entry, Results)]
+    if not stores or message.failed:
+        return
+    message.failed = True
+    try:
+        for entry in stores:
+            entry.after_nack(broker, message)
+    finally:
+        message.failed = False

@@ -76,14 +76,6 @@ class ArgumentMisfit(ArgumentMismatch):
         super().__init__(actor_name, fact, function)
 
 
-class ReceivedMisfit(ArgumentMismatch):
-    """A received message with an argument that cannot be converted to the actor's annotation."""
-
-    def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
-        remedy = "requeue it with other arguments, or once every worker has code that accepts these"
-        super().__init__(actor_name, f"{fact}; {remedy}", function)
-
-
 class UnknownActor(SwitchyardError, ActorNotFound):
     """An actor that the worker's code does not have."""
 
@@ -142,8 +134,5 @@ class InvalidOption(SwitchyardError, MiddlewareError):
         super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}" + (f" ({place})" if place else ""))
 
 
-class DeferFailed(SwitchyardError, MiddlewareError):
-    """A message over its rate limit could not be deferred. It takes the retry path instead of starting too early."""
-
-    def __init__(self, actor_name: str, cause: str) -> None:
-        super().__init__(f"actor {actor_name}: a message over its limit could not be deferred: {cause}")
+class MoveFailed(SwitchyardError, MiddlewareError):
+    """A message could not be deferred, and takes the retry path; or not dead-lettered, and stays with its worker."""

@@ -44,12 +44,7 @@ class DurableGroupCallbacks(GroupCallbacks):
         self._yard = yard
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Count a job that succeeded; send the callbacks after the last one."""
         if exception is not None or "group_completion_callbacks" not in message.options:

@@ -53,12 +53,7 @@ class Logs(Middleware):
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Log the end."""
         outcome = outcome_of(message, exception)
@@ -177,12 +172,7 @@ def printable_lines(text: str) -> str:
 def use_standard_logging() -> None:
     """Pass what is logged through structlog on to the standard library's loggers, whose handlers are the host's."""
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            _of_job,
-            _as_one_line,
-        ],
+        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _of_job, _as_one_line],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
@@ -233,8 +223,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     handler.addFilter(_without_traceback_of_refusals)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
         )
     )
     root = logging.getLogger()

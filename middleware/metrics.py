@@ -60,11 +60,7 @@ class Metrics(Middleware):
             registry=registry,
         )
         self.duration = Histogram(
-            "switchyard_message_duration_seconds",
-            "Run time of an attempt.",
-            both,
-            buckets=BUCKETS_S,
-            registry=registry,
+            "switchyard_message_duration_seconds", "Run time of an attempt.", both, buckets=BUCKETS_S, registry=registry
         )
         self.messages = Counter(
             "switchyard_messages", "Attempts by how they ended.", (*both, "outcome"), registry=registry
@@ -102,12 +98,7 @@ class Metrics(Middleware):
         self._fold_soon()
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Record the outcome and the run time of the attempt."""
         outcome = outcome_of(message, exception)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, ClassVar
 
 import structlog
@@ -26,7 +27,6 @@ from switchyard.middleware.option_rules import (
     whole_number,
 )
 from switchyard.middleware.places import place_of
-from switchyard.middleware.unknown_options import FIXED, fault_of
 
 log = structlog.get_logger(__name__)
 
@@ -223,3 +223,26 @@ def _of_messages(broker: Broker, rules: Mapping[str, OptionRule]) -> set[str]:
 
 def _of_priority(value: Any) -> str:
     return f"{remedy}; a lower one goes first" if (remedy := whole_number(value)) else ""
+
+
+# Arguments of the decorator that a message cannot change.
+FIXED = frozenset({"queue_name", "actor_name"})
+
+
+def fault_of(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return the text of an error about unknown options of an actor or a message.
+
+    Args:
+        what: ``actor option`` or ``message option``.
+        known: Names that the actor or message may have.
+    """
+    known = sorted(known)
+    found = []
+    for name in sorted(unknown):
+        if name in FIXED:
+            remedy = f"it is the actor's own: write it in @dramatiq.actor({name}=...)"
+        else:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else ""
+        found.append(f"{name!r} ({remedy})" if remedy else repr(name))
+    return f"actor {actor}: unknown {what} {', '.join(found)}; known are {', '.join(known)}"

@@ -31,12 +31,7 @@ class DurablePipelines(Pipelines):
         return {"pipe_ignore"}
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Send the next step."""
         if message.options.get("pipe_target") is None:
@@ -57,12 +52,7 @@ class DurableCallbacks(Callbacks):
     option_rules: ClassVar = (rule_of_both("on_success", actor_name), rule_of_both("on_failure", actor_name))
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Send the callback."""
         name = "on_success" if exception is None else "on_failure"

@@ -12,7 +12,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Transport
 from switchyard.broker.stores.rate_windows import RateWindows
-from switchyard.middleware.errors import DeferFailed
+from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.option_rules import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
 
@@ -36,7 +36,7 @@ class RateLimits(Middleware):
     A message cannot have a limit of its own: the starts of all messages of an actor count together.
 
     Raises:
-        DeferFailed: the broker does not answer or refuses the call; the message takes the retry path, as it must not
+        MoveFailed: the broker does not answer or refuses the call; the message takes the retry path, as it must not
             start too early.
     """
 
@@ -66,7 +66,9 @@ class RateLimits(Middleware):
                 return
             self._transport.defer(message, delay_ms=delay_ms, options={"deferred_by": "rate_limit"})
         except BrokerError as error:
-            raise DeferFailed(message.actor_name, str(error)) from error
+            raise MoveFailed(
+                f"actor {message.actor_name}: a message over its limit could not be deferred: {error}"
+            ) from error
         decide(message, Outcome("deferred", "rate_limit", delay_ms=delay_ms))
         raise SkipMessage(f"rate_limit {spec}: deferred by {delay_ms} ms")
 

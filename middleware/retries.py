@@ -82,12 +82,7 @@ class Retries(Middleware):
             broker.emit_after("process_message", message, exception=cause)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Decide the outcome, and move a retry to its lane."""
         outcome = decide(message, self._judge(broker, message, exception))

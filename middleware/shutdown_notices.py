@@ -45,12 +45,7 @@ class ShutdownNotices(Middleware):
             self._asking.add(message.message_id)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Mark a message whose task was interrupted, for the decision on its retry."""
         if message.message_id not in self._asking:

@@ -19,11 +19,18 @@ from switchyard.broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.ack_barrier import AckBarrier
-from switchyard.middleware.attempt_records import body_of, failure_of, result_of
-from switchyard.middleware.kept_logs import KeptLogs
+from switchyard.middleware.attempt_records import (
+    ALWAYS,
+    ActorRecords,
+    KeptLogs,
+    RecordOptions,
+    body_of,
+    failure_of,
+    record_rules,
+    result_of,
+)
 from switchyard.middleware.option_rules import boolean_of
 from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, outcome_of
-from switchyard.middleware.record_options import ALWAYS, ActorRecords, RecordOptions, record_rules
 
 
 class Status(Middleware):
@@ -31,8 +38,9 @@ class Status(Middleware):
 
     The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
     id, a job is recorded when it is enqueued, too.
-    Options of actors and messages: :mod:`switchyard.middleware.record_options`; of a message ``owner``, who may see the
-    job.
+
+    Options of actors and messages are in :mod:`switchyard.middleware.attempt_records`; of a message ``owner``, who may
+    see the job.
     """
 
     option_rules: ClassVar = record_rules()
@@ -72,7 +80,7 @@ class Status(Middleware):
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Record a job that was sent or deferred; a retry is recorded with the end of its attempt."""
         options = message.options
-        if self._finds_waiting and not (options.keys() & MOVED):
+        if self._finds_waiting and not (options.keys() & LATER_LIFE):
             return
         if "parked_ms" in options:
             self._note_parked(message)
@@ -124,12 +132,7 @@ class Status(Middleware):
         return live_step(self._queue_of(message.queue_name), live)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Record the end, or the retry."""
         try:
@@ -298,4 +301,4 @@ class Status(Middleware):
 
 
 # Options of a message that is not sent for the first time.
-MOVED = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
+LATER_LIFE = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})

@@ -77,12 +77,7 @@ class TimeLimits(Middleware):
             self._interrupts.cancel(message.message_id, after_s=0)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Stop the time limit. One that is reached now is withdrawn: the task has ended."""
         self._interrupts.end()

@@ -6,7 +6,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
 from switchyard.broker.queue.arguments.types import Misfit, argument_types, in_message
-from switchyard.middleware.errors import ReceivedMisfit
+from switchyard.middleware.errors import ArgumentMismatch
 
 
 class TypedArguments(Middleware):
@@ -18,7 +18,7 @@ class TypedArguments(Middleware):
     Listed after all others that may skip the message.
 
     Raises:
-        ReceivedMisfit: a value cannot be converted; the message becomes a dead letter, whose arguments a person may
+        ArgumentMismatch: a value cannot be converted; the message becomes a dead letter, whose arguments a person may
             edit.
     """
 
@@ -31,4 +31,5 @@ class TypedArguments(Middleware):
         try:
             message.args, message.kwargs = types.received(sent.args, sent.kwargs)
         except Misfit as misfit:
-            raise ReceivedMisfit(message.actor_name, str(misfit), actor.fn) from None
+            remedy = "requeue it with other arguments, or once every worker has code that accepts these"
+            raise ArgumentMismatch(message.actor_name, f"{misfit}; {remedy}", actor.fn) from None

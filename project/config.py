@@ -14,7 +14,7 @@ from switchyard import conf
 from switchyard.conf import SwitchyardSettings
 from switchyard.files.addresses import StorageAddress, address_of
 from switchyard.metrics_folder import remedy_for, setting_of
-from switchyard.setting_values import InvalidSetting, with_valid_port
+from switchyard.setting_values import InvalidSetting, number_of, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -22,7 +22,13 @@ DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 DEVELOPMENT_KEY = "development-only-"
 TOPOLOGY = "project.topology.YARD"
 # Those that the library does not read; a check warns of others, which are misspelt.
-VARIABLES = ("SWITCHYARD_STORAGE_URL", "SWITCHYARD_SMTP_URL", "SWITCHYARD_PAYMENT_SECRET")
+VARIABLES = (
+    "SWITCHYARD_STORAGE_URL",
+    "SWITCHYARD_SMTP_URL",
+    "SWITCHYARD_PAYMENT_SECRET",
+    "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES",
+    "SWITCHYARD_RETENTION_DAYS",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class Config:
     Args:
         database_bounced: Whether ``database_url`` is that of a PgBouncer in transaction mode.
         database_direct_url: Address of the database server itself, for migrations.
+        allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
+        retention_days: Days for which each kind of data is kept; a kind that is not named is kept for good.
         library: Settings that the platform apps read.
     """
 
@@ -46,6 +54,8 @@ class Config:
     storage: StorageAddress
     smtp_url: str = field(repr=False)
     payment_secret: str = field(repr=False)
+    allowed_private_addresses: frozenset[tuple[str, int]]
+    retention_days: dict[str, int]
     ssl_redirect: bool
     hsts_s: int
     library: SwitchyardSettings
@@ -78,6 +88,8 @@ def load(environ: Mapping[str, str]) -> Config:
         storage=_storage(environ, library.state_dir),
         smtp_url=_smtp_url(environ),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
+        allowed_private_addresses=_addresses(environ, "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES"),
+        retention_days=_days(environ, "SWITCHYARD_RETENTION_DAYS"),
         ssl_redirect=_flag(environ, "DJANGO_SSL_REDIRECT", default=False),
         hsts_s=_seconds(environ, "DJANGO_HSTS_S"),
         library=library,
@@ -165,6 +177,32 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
 def _storage(environ: Mapping[str, str], state_dir: Path) -> StorageAddress:
     value = environ.get("SWITCHYARD_STORAGE_URL") or (state_dir / "media").as_uri()
     return address_of("SWITCHYARD_STORAGE_URL", value)
+
+
+def _addresses(environ: Mapping[str, str], name: str) -> frozenset[tuple[str, int]]:
+    """Return pairs of host and port, from text with spaces or commas between."""
+    found = set()
+    for entry in environ.get(name, "").replace(",", " ").split():
+        host, _, port = entry.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+            raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
+        found.add((host.strip("[]"), int(port)))
+    return frozenset(found)
+
+
+def _days(environ: Mapping[str, str], name: str) -> dict[str, int]:
+    """Return days by name, from text such as ``reports=365 exports=30``; 0 days are left out."""
+    found: dict[str, int] = {}
+    for pair in environ.get(name, "").replace(",", " ").split():
+        kind, _, days = pair.partition("=")
+        if not kind.isidentifier():
+            raise InvalidSetting(
+                name, f"{pair!r:.60} is no name with its days", "write for example pictures=90 exports=30"
+            )
+        if kind in found:
+            raise InvalidSetting(name, f"names {kind} twice", "write it once")
+        found[kind] = number_of(f"{name}, {kind}", days, least=0, most=36_500)
+    return {kind: days for kind, days in found.items() if days}
 
 
 def _smtp_url(environ: Mapping[str, str]) -> str:

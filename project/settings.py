@@ -23,6 +23,8 @@ except SwitchyardError as error:
 
 SWITCHYARD = _CONFIG.library
 PAYMENT_SECRET = _CONFIG.payment_secret
+ALLOWED_PRIVATE_ADDRESSES = _CONFIG.allowed_private_addresses
+RETENTION_DAYS = _CONFIG.retention_days
 
 # prometheus-client chooses its storage when it is first imported, by this variable.
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(SWITCHYARD.metrics_dir))
@@ -43,6 +45,7 @@ FORMAT_MODULE_PATH = ["project.formats"]
 DEVELOPMENT_APPS = ["devtools"] if DEBUG and (BASE_DIR / "devtools").is_dir() else []
 PRODUCT_APPS = [
     "apps.shop",
+    "apps.retention",
     "apps.mail",
     "apps.reports",
     "apps.images",

@@ -33,6 +33,7 @@ handler500 = "project.error_pages.server_error"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("switchyard.operations.urls")),
+    path("", include("apps.retention.urls")),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
     *(path(prefix, include(pages)) for prefix, pages in PRODUCT_PAGES),

@@ -40,6 +40,18 @@ class Addon:
         look: Hook ``() -> Iterator[Finding]``: findings about its server, in the group of the broker.
         rights: Hook ``(roles) -> roles``: changes what the users of the Redis server may do.
         stock: Hook ``(url) -> StockQueues``: what stock Dramatiq left at such an address, for an import.
+        connect: Hook: makes a client of the broker, as :func:`switchyard.broker.redis.connections.connect` does.
+        calls: Hook: class of the access over that client, where keys lie at several places.
+        servers: Hook: class of the servers behind that access, as :class:`switchyard.broker.health.servers.Servers`.
+        barrier: Hook: class of the flush before acknowledgements, where one place may be away while others answer.
+        hosts: Hook ``(url) -> set``: hosts of an address of the broker; raises ``UnusableAddress``.
+        look_at: Hook ``(servers, clients) -> Iterator[Finding]``: findings about several servers together.
+        judge: Hook ``(info) -> list[ServerFinding]``: mistakes of a server by itself, also at another address.
+        words: Hook: code -> :class:`switchyard.operations.findings.precedence.Words` of findings about the broker.
+        explain: Hook ``(group, error, program) -> Finding | None``: the finding for an error of its own.
+        options: Hook ``(url, step) -> str``: options of the server's command line client that lead there.
+        commands: Commands of the Redis server that every user of a yard needs.
+        fails_over: A replica takes over from a server that is down.
     """
 
     name: str
@@ -55,6 +67,18 @@ class Addon:
     look: str = ""
     rights: str = ""
     stock: str = ""
+    connect: str = ""
+    calls: str = ""
+    servers: str = ""
+    barrier: str = ""
+    hosts: str = ""
+    look_at: str = ""
+    judge: str = ""
+    words: str = ""
+    explain: str = ""
+    options: str = ""
+    commands: tuple[str, ...] = ()
+    fails_over: bool = False
 
     def load(self, hook: str) -> Any:
         """Return the object that a hook names, or ``None`` where the add-on has none."""

@@ -26,10 +26,8 @@ from switchyard.setting_values import (
     BROKER_SCHEMES,
     LOG_FORMATS,
     InvalidSetting,
-    addresses_of,
     broker_url_of,
     choice_of,
-    days_of,
     git_release,
     number_of,
     public_url_of,
@@ -44,7 +42,6 @@ KEYS: dict[str, str | None] = {
     "REDIS_URL": "SWITCHYARD_REDIS_URL",
     "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
     "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
-    "ALLOWED_PRIVATE_ADDRESSES": "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES",
     "METRICS_TOKEN": "SWITCHYARD_METRICS_TOKEN",
     "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
@@ -56,7 +53,6 @@ KEYS: dict[str, str | None] = {
     "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
     "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
     "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
-    "RETENTION_DAYS": "SWITCHYARD_RETENTION_DAYS",
     "CONFIGURE_LOGGING": None,
     "VARIABLES": None,
     "BASE_DIR": None,
@@ -79,7 +75,6 @@ class SwitchyardSettings:
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
         has_public_url: It was set, and is no default.
         record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
-        allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
@@ -89,7 +84,6 @@ class SwitchyardSettings:
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
         results: Store of results.
         history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
-        retention_days: Days for which each kind of data is kept; a kind that is not named is kept for good.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_url: Address of the Redis or Valkey server, which is the broker or stands beside it.
         broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
@@ -101,7 +95,6 @@ class SwitchyardSettings:
     broker_url: str = field(repr=False)
     public_url: str
     alert_urls: tuple[str, ...] = field(repr=False)
-    allowed_private_addresses: frozenset[tuple[str, int]]
     metrics_token: str = field(repr=False)
     metrics_dir: Path
     state_dir: Path
@@ -112,7 +105,6 @@ class SwitchyardSettings:
     debug: bool
     history_days: int = HISTORY_DAYS
     history_rows: int = 0
-    retention_days: Mapping[str, int] = field(default_factory=dict)
     results: ResultsAddress = field(default_factory=ResultsAddress)
     broker_named_by: str = ""
     place_url: str = field(default="", repr=False)
@@ -237,7 +229,6 @@ def read(
         broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
         public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
-        allowed_private_addresses=addresses_of(*given.value("ALLOWED_PRIVATE_ADDRESSES", "")),
         metrics_token=given.text("METRICS_TOKEN")[1],
         metrics_dir=given.path("METRICS_DIR", state_dir / "metrics"),
         state_dir=state_dir,
@@ -254,7 +245,6 @@ def read(
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
-        retention_days=days_of(*given.value("RETENTION_DAYS", "")),
         results=results_of(*given.text("RESULTS_URL")),
         record_limits=RecordLimits(
             number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),

@@ -7,7 +7,6 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django_dramatiq.middleware import DbConnectionsMiddleware
 from dramatiq.broker import Broker, MessageProxy
@@ -60,10 +59,8 @@ def keep_in_child(slots: int) -> None:
 
     Django's default, a connection for each unit of work, would cost more here than the queries of many jobs. A
     connection that died is replaced before the next message. A pool gets room for every slot and for async actors,
-    whatever its ``max_size`` is in other processes: a slot must not wait for another's connection. Django's log of
-    queries, 9,000 a connection, is switched off: a worker has no page that shows it.
+    whatever its ``max_size`` is in other processes: a slot must not wait for another's connection.
     """
-    BaseDatabaseWrapper.queries_limit = 0
     for database in connections.settings.values():
         database["CONN_HEALTH_CHECKS"] = True
         options = database.get("OPTIONS", {})
@@ -113,12 +110,7 @@ class Connections(DbConnectionsMiddleware):
             SyncToAsync.single_thread_executor.submit(self._close_old_connections)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Close connections that this message broke or that are too old by now."""
         if self._thread.connected:

@@ -6,8 +6,6 @@ import time
 
 import structlog
 
-from switchyard.failure_notes import add_remedy
-
 REPEAT_S = 60.0
 
 
@@ -29,7 +27,6 @@ class LogThrottle:
         """Log a failure, unless the same kind was logged within the last 60 s."""
         kind, now_s = type(error).__name__, time.monotonic()
         if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
-            add_remedy(error)
             self._log.error("failing, will be retried", what=self._operation, exc_info=error)
             self._logged_s = now_s
         self._failing = kind

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from switchyard.addon import addons
+from switchyard.addon import addon_for, addons
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.redis import sentinel_url
 from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
-from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
 
-BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
+BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES)
 # Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
     "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
@@ -138,29 +137,6 @@ def number_of(name: str, value: Any, *, least: int, most: int) -> int:
     return number
 
 
-def days_of(name: str, value: Any) -> dict[str, int]:
-    """Return days by name, from a mapping or from text such as ``reports=365 exports=30``; 0 days are left out.
-
-    Raises:
-        InvalidSetting: no such pairs, a name twice, or a number of days that is not within 0 and 36,500.
-    """
-    remedy = "write for example pictures=90 exports=30"
-    if isinstance(value, str):
-        pairs = [tuple(pair.split("=", 1)) for pair in value.replace(",", " ").split()]
-    elif isinstance(value, Mapping):
-        pairs = list(value.items())
-    else:
-        raise InvalidSetting(name, f"is a {type(value).__name__}, not days by name", remedy)
-    found: dict[str, int] = {}
-    for pair in pairs:
-        if len(pair) != 2 or not isinstance(pair[0], str) or not pair[0].isidentifier():
-            raise InvalidSetting(name, f"{'='.join(map(str, pair))!r:.60} is no name with its days", remedy)
-        if pair[0] in found:
-            raise InvalidSetting(name, f"names {pair[0]} twice", remedy)
-        found[pair[0]] = number_of(f"{name}, {pair[0]}", pair[1], least=0, most=36_500)
-    return {kind: days for kind, days in found.items() if days}
-
-
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
     """Return the broker's address, in development a socket in the state folder. In production it needs a password.
 
@@ -172,7 +148,8 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
         return f"unix://{state_dir / 'valkey.sock'}"
     parts, _ = split_hosts(value)
-    if parts.scheme not in BROKER_SCHEMES:
+    addon = None if parts.scheme in BROKER_SCHEMES else addon_for(parts.scheme)
+    if parts.scheme not in BROKER_SCHEMES and (addon is None or not addon.connect):
         beside = name.endswith("REDIS_URL")  # keeps no messages
         more = (scheme for found in addons() if not (beside and found.keeps_queues) for scheme in found.schemes)
         known = tuple(dict.fromkeys((*BROKER_SCHEMES, *more)))
@@ -183,9 +160,9 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
-    elif is_cluster(value):
+    elif hosts_of := addon and addon.load("hosts"):
         try:
-            hosts = {host for host, _ in split_cluster_url(value)[1]}
+            hosts = hosts_of(value)
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
     else:
@@ -224,25 +201,6 @@ def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidSetting(name, f"{value!r} is no web address", "use https://yard.example.com")
     return value.rstrip("/")
-
-
-def addresses_of(name: str, value: Any) -> frozenset[tuple[str, int]]:
-    """Return pairs of host and port from a list, or from text with spaces or commas between.
-
-    Raises:
-        InvalidSetting: the value is another one.
-    """
-    entries: Iterable[Any] = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(entries, Iterable):
-        raise InvalidSetting(name, f"{value!r} is no list of host:port", f"set {name} to for example 127.0.0.1:9000")
-    return frozenset(_address(name, entry) for entry in entries)
-
-
-def _address(name: str, entry: Any) -> tuple[str, int]:
-    host, _, port = entry.rpartition(":") if isinstance(entry, str) else ("", "", "")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
-    return host.strip("[]"), int(port)
 
 
 def git_release(folder: Path) -> str:

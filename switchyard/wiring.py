@@ -33,11 +33,10 @@ from switchyard.broker.stores.rate_windows import RateWindows
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.ack_barrier import AckBarrier, barrier_over
 from switchyard.conf import switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.database_connections import Connections
-from switchyard.failure_notes import FailureNotes
 from switchyard.jobs.result_stores.chosen import result_stores
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.age_limits import AgeLimits
@@ -135,7 +134,7 @@ def build_yard(
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)
     records.results = results or records.results
-    barrier = AckBarrier(records)
+    barrier = barrier_over(records)
     barrier.worker_place = WorkerPlace(release=release)
     broker, transport = (place or on_redis)(yard, client, records, barrier, **options)
     records.finds_waiting = transport.finds_waiting
@@ -242,7 +241,6 @@ def in_order(
         *extra,
         *([DeclaredOptions()] if extra else []),
         TypedArguments(),
-        FailureNotes(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from switchyard.embedded.server import free_port
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.chaos.server import ServerUnderTest
 from tests.tls import Authority
 from tests.waiting import wait_for

@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.core import checks
+from django.db.models import Q
 
 
 class BillingConfig(AppConfig):
@@ -10,8 +11,17 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.billing.checks import check_payment_secret
-        from apps.billing.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.billing.models import EventState, PaymentEvent
+        from apps.retention.kinds import RetentionKind, register
 
         checks.register(check_payment_secret, "switchyard")
-        register(KIND)
+        register(
+            RetentionKind(
+                name="payment_events",
+                title="Payment events",
+                content="Applied events of the payment provider; payments stay, and events without an invoice",
+                model=PaymentEvent,
+                age="received_at",
+                ended=Q(state=EventState.APPLIED),
+            )
+        )

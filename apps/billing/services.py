@@ -10,14 +10,15 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Count, Q
 from django.utils import timezone
 
-from apps.billing import queries
-from apps.billing.models import EventState, PaymentEvent, Reconciliation
+from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation
 from apps.billing.reconciling import reconcile_batch
 from apps.shop import months
 from apps.shop import queries as shop
 from apps.shop.services import record_payment
+from apps.shop.settlement import invoice_number
 
 Progress = Callable[[int, int, str], None]
 _NAMESPACE = uuid.UUID("d0a0c0a5-5b0e-4b43-8d52-2f3a6bd0b7c1")
@@ -105,7 +106,8 @@ def apply_event(event_id: int) -> EventState | None:
     if event.state == EventState.APPLIED:
         return EventState.APPLIED
     data = event.payload["data"]
-    invoice = queries.invoice_meant(data["invoice_number"], data["reference"])
+    named = data["invoice_number"] or invoice_number(data["reference"])
+    invoice = shop.invoice_numbered(named) if named else None
     if invoice is None:
         event.state = EventState.UNPLACED
     else:
@@ -128,10 +130,16 @@ def _finish(reconciliation: Reconciliation, corrected: int, since: datetime.date
     first, after = months.bounds(reconciliation.month)
     # Entries of invoices that have moved to another month since.
     reconciliation.entries.exclude(invoice__issued_on__gte=first, invoice__issued_on__lt=after).delete()
-    counts = queries.count_entries(reconciliation)
-    reconciliation.matched, reconciliation.unmatched, reconciliation.corrected = counts
+    matched = Q(outcome=Outcome.MATCHED)
+    counts = reconciliation.entries.aggregate(
+        matched=Count("id", filter=matched),
+        unmatched=Count("id", filter=~matched),
+        corrected=Count("id", filter=~Q(corrected_from="")),
+    )
+    for name, count in counts.items():
+        setattr(reconciliation, name, count)
     reconciliation.finished_at = timezone.now()
     reconciliation.save(update_fields=["matched", "unmatched", "corrected", "finished_at"])
     if since is not None:
         corrected = reconciliation.entries.filter(corrected_at__gte=since).count()
-    return Reconciled(counts.matched, counts.unmatched, corrected)
+    return Reconciled(reconciliation.matched, reconciliation.unmatched, corrected)

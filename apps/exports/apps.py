@@ -8,7 +8,9 @@ class ExportsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from apps.exports.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.exports.models import Export
+        from apps.retention.kinds import register
+        from apps.retention.stored_files import kind_of_stored_files
 
-        register(KIND)
+        content = "Exported files"
+        register(kind_of_stored_files(Export, name="exports", title="Exports", content=content, age="created_at"))

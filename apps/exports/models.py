@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
+from apps.retention.stored_files import StoredFile
+
 
 class Dataset(models.TextChoices):
     """Datasets that can be exported."""
@@ -21,18 +23,13 @@ class Format(models.TextChoices):
     XLSX = "xlsx", "Excel (XLSX)"
 
 
-class Export(models.Model):
+class Export(StoredFile):
     """One completed export. A repeated job finds its row and writes no second file."""
 
     job_id = models.CharField(max_length=40, unique=True)
     dataset = models.CharField(max_length=20, choices=Dataset)
     format = models.CharField(max_length=4, choices=Format)
     row_count = models.PositiveBigIntegerField("rows")
-    file = models.CharField(max_length=255, help_text="Name in the storage.")
-    filename = models.CharField(max_length=100)
-    content_type = models.CharField(max_length=100)
-    size_bytes = models.PositiveBigIntegerField()
-    sha256 = models.CharField("SHA-256 of the file", max_length=64)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:

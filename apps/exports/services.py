@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.exports.datasets import TABLES, Table
 from apps.exports.models import Export, Format
 from apps.exports.writers import CONTENT_TYPES, open_writer
-from switchyard.jobs.results import open_result, save_path
+from switchyard.jobs.results import save_path
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import PermanentFailure
 
@@ -46,8 +46,8 @@ def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, A
         raise PermanentFailure(f"export: {dataset!r} as {file_format!r} is not known; export {known}")
     job_id = job_id or str(uuid.uuid4())
     done = Export.objects.filter(job_id=job_id).first()
-    if done is not None and _is_stored(done):
-        return _result(done)
+    if done is not None and done.is_stored:
+        return done.described | {"rows": done.row_count}
     table = TABLES[dataset]
     filename = f"{dataset}-{timezone.now():%Y-%m-%d}.{file_format}"
     _remove_left_behind()
@@ -57,7 +57,7 @@ def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, A
         stored = save_path(filename, path, CONTENT_TYPES[file_format])
     values = {**stored, "dataset": dataset, "format": file_format, "row_count": row_count, "created_at": timezone.now()}
     written, _ = Export.objects.update_or_create(job_id=job_id, defaults=values)
-    return _result(written)
+    return written.described | {"rows": row_count}
 
 
 def _remove_left_behind() -> None:
@@ -81,22 +81,3 @@ def _write(path: Path, table: Table, file_format: str) -> int:
                 report_progress(row_count, max(total, row_count), f"{row_count:,} of {max(total, row_count):,} rows")
     report_progress(row_count, row_count, f"{row_count:,} rows written, storing the file")
     return row_count
-
-
-def _is_stored(done: Export) -> bool:
-    file = open_result(done.file)
-    if file is None:
-        return False
-    file.close()
-    return True
-
-
-def _result(done: Export) -> dict[str, Any]:
-    return {
-        "file": done.file,
-        "filename": done.filename,
-        "content_type": done.content_type,
-        "size_bytes": done.size_bytes,
-        "sha256": done.sha256,
-        "rows": done.row_count,
-    }

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from apps.images import requests
 from apps.images.fetching import MAX_BYTES
+from apps.outbound.addresses import MAX_URL_CHARACTERS
+from apps.outbound.given_urls import refuse_forbidden
 from switchyard.api.auth import submit_scope
 from switchyard.api.parsing import field_errors, invalid, read_json, refuse_bad_text
 from switchyard.api.problems import FieldError, Problem
 from switchyard.api.responses import accepted
 from switchyard.api.schemas import Accepted, StrictSchema
-from switchyard.outbound.addresses import MAX_URL_CHARACTERS
-from switchyard.outbound.given_urls import refuse_forbidden
 
 router = Router(tags=["Images"])
 

@@ -8,6 +8,6 @@ class ImagesConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.images.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.retention.kinds import register
 
         register(KIND)

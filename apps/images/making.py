@@ -6,13 +6,15 @@ from typing import Any
 
 import structlog
 from django.core.files.storage import default_storage
+from django.db import transaction
+from django.utils import timezone
 
-from apps.images import fetching, services
+from apps.images import fetching
 from apps.images.claims import check_content_type, check_name
 from apps.images.containers import Facts, read_facts
 from apps.images.errors import PictureRefused
 from apps.images.fetching import Found
-from apps.images.models import Thumbnail, ThumbnailState
+from apps.images.models import Picture, Thumbnail, ThumbnailState
 from apps.images.rendering import Rendered, render
 from switchyard.jobs.results import save_file
 from switchyard.jobs.services import report_progress
@@ -44,12 +46,16 @@ def make(thumbnail_id: int) -> dict[str, Any]:
     try:
         found, facts, rendered = _from_picture(thumbnail)
     except PictureRefused as refused:
-        services.mark_refused(thumbnail, str(refused))
+        _finish(thumbnail, ThumbnailState.REFUSED, result=None, refusal=str(refused)[:300])
         raise
     name = f"thumbnail-{rendered.width}x{rendered.height}.{rendered.suffix}"
     stored = save_file(name, rendered.content, rendered.content_type)
     result = {**stored, "width": rendered.width, "height": rendered.height}
-    services.mark_made(thumbnail, facts, len(found.content), result)
+    with transaction.atomic():
+        Picture.objects.filter(pk=thumbnail.picture_id).update(
+            format=facts.format, width=facts.width, height=facts.height, size_bytes=len(found.content)
+        )
+        _finish(thumbnail, ThumbnailState.MADE, result=result, refusal="")
     return result
 
 
@@ -74,3 +80,7 @@ def _from_picture(thumbnail: Thumbnail) -> tuple[Found, Facts, Rendered]:
     rendered = render(found.content, facts, thumbnail.width, thumbnail.height)
     report_progress(3, STEPS, "keeping the result")
     return found, facts, rendered
+
+
+def _finish(thumbnail: Thumbnail, state: ThumbnailState, **fields: Any) -> None:
+    Thumbnail.objects.filter(pk=thumbnail.pk).update(state=state, finished_at=timezone.now(), **fields)

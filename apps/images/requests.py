@@ -1,7 +1,4 @@
-"""Requests for thumbnails: each creates its rows and its job in one transaction.
-
-Apart from :mod:`services`, because the actor that these functions enqueue imports the services.
-"""
+"""Requests for thumbnails: each creates its rows and its job in one transaction."""
 
 from __future__ import annotations
 

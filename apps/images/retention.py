@@ -9,7 +9,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 
 from apps.images.models import Picture, Thumbnail
-from switchyard.retention.kinds import RetentionKind
+from apps.retention.kinds import RetentionKind
 
 
 def size() -> int:

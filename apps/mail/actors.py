@@ -22,13 +22,13 @@ RESET_RETRIES = 9
 @dramatiq.actor(queue_name="default", rate_limit="10/m", time_limit=TIME_LIMIT_MS, redact=("to",))
 def send_welcome_mail(to: str) -> None:
     """Send the welcome mail to one address. At most ten start within a minute, over all workers."""
-    services.send_welcome(to, job_id=current_job_id())
+    services.deliver(Template.WELCOME, to, job_id=current_job_id())
 
 
 @dramatiq.actor(queue_name="urgent", max_retries=RESET_RETRIES, redact=("to",))
 def send_password_reset(to: str) -> None:
     """Send a password reset link. The link is made here, so that no message or status holds it."""
-    services.send_password_reset(to, job_id=current_job_id())
+    services.deliver(Template.PASSWORD_RESET, to, job_id=current_job_id())
 
 
 @dramatiq.actor(queue_name="default", priority=LOW_PRIORITY, time_limit=TIME_LIMIT_MS, redact=("to",))

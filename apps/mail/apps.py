@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.core import checks
+from django.db.models import Q
 
 
 class MailConfig(AppConfig):
@@ -10,8 +11,16 @@ class MailConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.mail.checks import check_reset_retries
-        from apps.mail.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.mail.models import MailState, SentMail
+        from apps.retention.kinds import RetentionKind, register
 
         checks.register(check_reset_retries, "switchyard")
-        register(KIND)
+        register(
+            RetentionKind(
+                name="mails",
+                title="Mails",
+                content="Rows of sent and refused mails; those of mails that are still to be sent stay",
+                model=SentMail,
+                ended=Q(state__in=(MailState.SENT, MailState.REFUSED)),
+            )
+        )

@@ -14,13 +14,21 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from apps.mail.errors import LinkInvalid
 from apps.mail.models import SentMail, Template
 from switchyard.broker import clock
+from switchyard.broker.errors import SwitchyardError
 from switchyard.conf import switchyard_settings
 
 VALID_FOR = datetime.timedelta(hours=1)
 _SALT = "apps.mail.reset-link"
+
+
+class LinkInvalid(SwitchyardError):
+    """A reset link is forged, expired or used."""
+
+    def __init__(self, fact: str) -> None:
+        self.fact = fact
+        super().__init__(f"reset link: {fact}; ask for a new mail")
 
 
 class _Signer(signing.TimestampSigner):

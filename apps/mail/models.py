@@ -60,3 +60,14 @@ class Mailbox(SentMail):
         default_permissions = ("view",)
         verbose_name = "mailbox"
         verbose_name_plural = "mailbox"
+
+
+class UsedAllowance(models.Model):
+    """Count of requests for one subject in its present window, see :mod:`apps.mail.allowances`."""
+
+    key = models.CharField(max_length=64, unique=True, help_text="HMAC of the allowance's name and the subject.")
+    began_at = models.DateTimeField(db_index=True)
+    count = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.count} since {self.began_at:%Y-%m-%d %H:%M:%S}"

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from datetime import timedelta
 
-from switchyard.api.allowances import Allowance
+from apps.mail.allowances import Allowance
 
 PER_ADDRESS = Allowance("password resets for one address", limit=10, window=timedelta(minutes=15))
 PER_TOKEN = Allowance("password resets of one token", limit=10_000, window=timedelta(hours=1))

@@ -9,9 +9,9 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
 from apps.mail import guard, messages, smtp
-from apps.mail.errors import MailNotSent, MailRefused
 from apps.mail.messages import Issue
 from apps.mail.models import MailState, SentMail, Template
+from apps.mail.smtp import MailNotSent, MailRefused
 from switchyard.broker import clock
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 
@@ -19,16 +19,6 @@ from switchyard.middleware.errors import PermanentFailure, RetryLater
 ASKED_TO_WAIT_S = 60.0
 
 logger = structlog.get_logger(__name__)
-
-
-def send_welcome(to: str, *, job_id: str | None) -> bool:
-    """Send the welcome mail of a job; see :func:`deliver`."""
-    return deliver(Template.WELCOME, to, job_id=job_id)
-
-
-def send_password_reset(to: str, *, job_id: str | None) -> bool:
-    """Send the password reset mail of a job; see :func:`deliver`."""
-    return deliver(Template.PASSWORD_RESET, to, job_id=job_id)
 
 
 def send_newsletter(to: str, headline: str, paragraphs: list[str], *, job_id: str | None) -> bool:

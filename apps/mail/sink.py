@@ -54,12 +54,15 @@ class Mailbox:
 
 def run(port: int, folder: Path) -> None:
     """Serve on a loopback port (0: any free one) until SIGTERM or SIGINT; print ``ready: 127.0.0.1:PORT`` once up."""
-    asyncio.run(_serve(port, Mailbox(folder)))
+    asyncio.run(serve(Mailbox(folder), host="127.0.0.1", port=port))
 
 
-async def listen(mailbox: Mailbox, **where: Any) -> asyncio.Server:
-    """Return a server that fills a mailbox; ``where`` is ``host`` and ``port``, or ``sock``, which listens."""
+async def serve(mailbox: Mailbox, **where: Any) -> None:
+    """Fill a mailbox until SIGTERM or SIGINT; ``where`` is ``host`` and ``port``, or ``sock``, which listens."""
     loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
     # aiosmtpd logs every line of every session, addresses included.
     logging.getLogger("mail.log").setLevel(logging.WARNING)
 
@@ -67,15 +70,7 @@ async def listen(mailbox: Mailbox, **where: Any) -> asyncio.Server:
         # Without a hostname aiosmtpd asks the resolver for one on each connection.
         return SMTP(mailbox, hostname="localhost", ident="Switchyard", data_size_limit=MAX_MAIL_BYTES, loop=loop)
 
-    return await loop.create_server(connection, **where)
-
-
-async def _serve(port: int, mailbox: Mailbox) -> None:
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    server = await listen(mailbox, host="127.0.0.1", port=port)
+    server = await loop.create_server(connection, **where)
     print(f"ready: 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 - the command's answer
     await stopped.wait()
     server.close()

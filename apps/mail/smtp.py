@@ -1,4 +1,7 @@
-"""Delivery of one mail to the mail server, with refusals sorted into temporary and permanent."""
+"""Delivery of one mail to the mail server, with refusals sorted into temporary and permanent.
+
+No message of an error names a recipient, because messages are logged.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,33 @@ import ssl
 
 from django.core.mail import EmailMultiAlternatives
 
-from apps.mail.errors import MailNotSent, MailRefused
+from switchyard.broker.errors import SwitchyardError
 
 _ENHANCED_CODE = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
+
+
+class MailNotSent(SwitchyardError):
+    """The mail server was not reached, or refused the mail temporarily. Retrying may succeed.
+
+    Args:
+        reply: The server's codes, for example ``451 4.7.1``; or the exception's class without one.
+        asked_to_wait: The server answered 4xx, so a retry within seconds is pointless.
+    """
+
+    def __init__(self, reply: str, *, asked_to_wait: bool = False) -> None:
+        self.reply = reply
+        self.asked_to_wait = asked_to_wait
+        super().__init__(
+            f"mail server: did not take the mail ({reply}); it is tried again, see SWITCHYARD_SMTP_URL if this stays"
+        )
+
+
+class MailRefused(SwitchyardError):
+    """The mail server refused recipient or content permanently."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        super().__init__(f"mail server: refused the mail for good ({reply}); check the recipient's address")
 
 
 def send(message: EmailMultiAlternatives) -> None:

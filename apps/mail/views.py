@@ -8,8 +8,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from apps.mail import links
-from apps.mail.errors import LinkInvalid
 from apps.mail.forms import NewPasswordForm
+from apps.mail.links import LinkInvalid
 from switchyard.middleware.clock_comparison import compare
 
 _SESSION_KEY = "mail_reset_token"

@@ -8,7 +8,9 @@ class ReportsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from apps.reports.retention import KIND
-        from switchyard.retention.kinds import register
+        from apps.reports.models import Report
+        from apps.retention.kinds import register
+        from apps.retention.stored_files import kind_of_stored_files
 
-        register(KIND)
+        content = "Statements of customers with their files, by the time at which they were last written"
+        register(kind_of_stored_files(Report, name="reports", title="Reports", content=content, age="generated_at"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
+from apps.retention.stored_files import StoredFile
 from apps.shop.models import Customer
 
 
-class Report(models.Model):
+class Report(StoredFile):
     """A customer's statement of one month, as last written.
 
     ``checksum`` covers content and design. A run that finds the same checksum writes nothing and returns the stored
@@ -18,11 +19,6 @@ class Report(models.Model):
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+")
     month = models.CharField(max_length=7, help_text="YYYY-MM")
     checksum = models.CharField("checksum of the content", max_length=64)
-    file = models.CharField(max_length=255, help_text="Name in the storage.")
-    filename = models.CharField(max_length=100)
-    content_type = models.CharField(max_length=100)
-    size_bytes = models.PositiveBigIntegerField()
-    sha256 = models.CharField("SHA-256 of the file", max_length=64)
     generated_at = models.DateTimeField(default=timezone.now, db_index=True, help_text="When the file was written.")
 
     class Meta:

@@ -28,7 +28,7 @@ def balances_before(customer: Customer, day: datetime.date) -> Totals:
     balances: Totals = defaultdict(lambda: ZERO)
     for currency, total in _asked(customer, Q(issued_on__lt=day)).values_list("currency").annotate(Sum("total")):
         balances[currency] += total
-    paid = customer.payments.filter(received_at__lt=midnight(day)).order_by()
+    paid = customer.payments.filter(received_at__lt=months.midnight(day)).order_by()
     for currency, amount in paid.values_list("currency").annotate(Sum("amount")):
         balances[currency] -= amount
     return {currency: amount.quantize(ZERO) for currency, amount in balances.items()}
@@ -36,7 +36,7 @@ def balances_before(customer: Customer, day: datetime.date) -> Totals:
 
 def open_invoices(customer: Customer, after: datetime.date) -> list[tuple[Invoice, Decimal]]:
     """Return the invoices not fully paid at the start of a day, by due date, each with its open amount."""
-    paid = Sum("payments__amount", filter=Q(payments__received_at__lt=midnight(after)))
+    paid = Sum("payments__amount", filter=Q(payments__received_at__lt=months.midnight(after)))
     zero = Value(ZERO, DecimalField(max_digits=12, decimal_places=2))
     found = _asked(customer, Q(issued_on__lt=after)).annotate(left=F("total") - Coalesce(paid, zero))
     rows = found.filter(left__gt=0).order_by("due_on", "id")
@@ -45,7 +45,9 @@ def open_invoices(customer: Customer, after: datetime.date) -> list[tuple[Invoic
 
 def paid_until(customer: Customer, invoices: list[Invoice], after: datetime.date) -> dict[int, Decimal]:
     """Return the amount paid for each invoice before the start of a day, by primary key."""
-    rows = Payment.objects.filter(invoice__in=[invoice.pk for invoice in invoices], received_at__lt=midnight(after))
+    rows = Payment.objects.filter(
+        invoice__in=[invoice.pk for invoice in invoices], received_at__lt=months.midnight(after)
+    )
     sums = rows.order_by().values_list("invoice").annotate(Sum("amount"))
     return {invoice: amount.quantize(ZERO) for invoice, amount in sums if invoice is not None}
 
@@ -56,17 +58,12 @@ def monthly_totals(customer: Customer, month: str, currency: str) -> list[tuple[
     start = months.later(first, 1 - CHART_MONTHS)
     asked = _asked(customer, Q(issued_on__gte=start, issued_on__lt=after, currency=currency))
     paid = customer.payments.filter(
-        received_at__gte=midnight(start), received_at__lt=midnight(after), currency=currency
+        received_at__gte=months.midnight(start), received_at__lt=months.midnight(after), currency=currency
     )
     invoiced_in = _by_month(asked.annotate(month=TruncMonth("issued_on")), "total")
     paid_in = _by_month(paid.annotate(month=TruncMonth("received_at", tzinfo=datetime.UTC)), "amount")
     span = [months.month_of(months.later(start, number)) for number in range(CHART_MONTHS)]
     return [(name, invoiced_in.get(name, ZERO), paid_in.get(name, ZERO)) for name in span]
-
-
-def midnight(day: datetime.date) -> datetime.datetime:
-    """Return the moment a day begins, in UTC."""
-    return datetime.datetime.combine(day, datetime.time(), tzinfo=datetime.UTC)
 
 
 def _asked(customer: Customer, when: Q) -> QuerySet[Invoice]:

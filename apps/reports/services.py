@@ -11,7 +11,7 @@ from apps.reports import pdf, queries, statement
 from apps.reports.models import Report
 from apps.shop import months
 from apps.shop import queries as shop
-from switchyard.jobs.results import open_result, save_file
+from switchyard.jobs.results import save_file
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import PermanentFailure
 
@@ -47,7 +47,7 @@ def generate(customer_id: int, month: str, *, since: datetime | None = None) -> 
     report_progress(1, STEPS, "Comparing with the last statement")
     checksum = pdf.checksum(content)
     known = queries.report_of(customer_id, month)
-    if known is not None and known.checksum == checksum and is_stored(known):
+    if known is not None and known.checksum == checksum and known.is_stored:
         report_progress(STEPS, STEPS, "Nothing has changed")
         return _result(known, unchanged=since is None or known.generated_at < since)
     report_progress(2, STEPS, "Setting the pages")
@@ -60,22 +60,5 @@ def generate(customer_id: int, month: str, *, since: datetime | None = None) -> 
     return _result(report, unchanged=False)
 
 
-def is_stored(report: Report) -> bool:
-    """Return whether the report's file is still in the storage."""
-    file = open_result(report.file)
-    if file is None:
-        return False
-    file.close()
-    return True
-
-
 def _result(report: Report, *, unchanged: bool) -> dict[str, Any]:
-    return {
-        "file": report.file,
-        "filename": report.filename,
-        "content_type": report.content_type,
-        "size_bytes": report.size_bytes,
-        "sha256": report.sha256,
-        "checksum": report.checksum,
-        "unchanged": unchanged,
-    }
+    return report.described | {"checksum": report.checksum, "unchanged": unchanged}

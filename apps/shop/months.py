@@ -38,6 +38,11 @@ def later(first: datetime.date, months: int) -> datetime.date:
     return datetime.date(index // 12, index % 12 + 1, 1)
 
 
+def midnight(day: datetime.date) -> datetime.datetime:
+    """Return the moment a day begins, in UTC."""
+    return datetime.datetime.combine(day, datetime.time(), tzinfo=datetime.UTC)
+
+
 def month_of(day: datetime.date) -> str:
     """Return the month a day lies in, as ``YYYY-MM``."""
     return f"{day.year:04d}-{day.month:02d}"

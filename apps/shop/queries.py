@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -38,7 +37,7 @@ def payments_of(customer: Customer, month: str) -> list[Payment]:
     Raises:
         ValueError: the month does not exist.
     """
-    first, after = (_midnight(day) for day in months.bounds(month))
+    first, after = (months.midnight(day) for day in months.bounds(month))
     found = customer.payments.filter(received_at__gte=first, received_at__lt=after)
     return list(found.order_by("received_at", "id").select_related("invoice"))
 
@@ -121,7 +120,3 @@ def _stream(rows: QuerySet[Row], chunk_rows: int) -> Iterator[Row]:
     while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:chunk_rows]):
         yield from chunk
         last = chunk[-1].pk
-
-
-def _midnight(day: datetime.date) -> datetime.datetime:
-    return datetime.datetime.combine(day, datetime.time(), tzinfo=datetime.UTC)

@@ -9,14 +9,14 @@ from ninja import Router, Status
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
+from apps.outbound.addresses import MAX_URL_CHARACTERS
+from apps.outbound.given_urls import refuse_forbidden
 from apps.webhooks import publishing, services
 from apps.webhooks.signing import canonical
 from switchyard.api.auth import submit_scope
 from switchyard.api.parsing import invalid
 from switchyard.api.problems import FieldError, Problem
 from switchyard.api.schemas import ProblemBody, StrictSchema
-from switchyard.outbound.addresses import MAX_URL_CHARACTERS
-from switchyard.outbound.given_urls import refuse_forbidden
 
 router = Router(tags=["Webhooks"])
 

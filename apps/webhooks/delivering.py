@@ -8,16 +8,17 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import structlog
+from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from apps.webhooks import queries, services, signing
-from apps.webhooks.errors import DeliveryFailed
+from apps.outbound.addresses import read_url
+from apps.outbound.http import ForbiddenAddress, OutboundError, Response, send
+from apps.webhooks import services, signing
 from apps.webhooks.models import Delivery, DeliveryState
 from apps.webhooks.services import AttemptOutcome
 from switchyard.broker import clock
+from switchyard.broker.errors import SwitchyardError
 from switchyard.middleware.errors import PermanentFailure, RetryLater
-from switchyard.outbound.addresses import read_url
-from switchyard.outbound.http import ForbiddenAddress, OutboundError, Response, send
 
 DEADLINE_S = 10.0
 MAX_RESPONSE_BYTES = 64 * 1024
@@ -28,6 +29,13 @@ MAX_WAIT_S = 3_600.0
 _SECONDS = re.compile(r"[0-9]{1,10}")
 
 log = structlog.get_logger(__name__)
+
+
+class DeliveryFailed(SwitchyardError):
+    """An attempt got no answer, or one other than 2xx."""
+
+    def __init__(self, host: str, fact: str) -> None:
+        super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")
 
 
 def deliver(delivery_id: str, *, is_last: bool) -> None:
@@ -41,7 +49,7 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
         RetryLater: the endpoint asks to wait.
         PermanentFailure: the endpoint is gone, its address is forbidden, or there is no such delivery.
     """
-    delivery = queries.find_delivery(delivery_id)
+    delivery = _find(delivery_id)
     if delivery is None:
         raise _no_such(delivery_id)
     if delivery.state == DeliveryState.SUCCEEDED:
@@ -56,6 +64,13 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
         raise _no_such(delivery_id)
     if failure is not None:
         raise failure
+
+
+def _find(delivery_id: str) -> Delivery | None:
+    try:
+        return Delivery.objects.select_related("event", "endpoint").filter(pk=delivery_id).first()
+    except ValidationError:  # no UUID
+        return None
 
 
 def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:

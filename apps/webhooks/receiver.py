@@ -202,28 +202,18 @@ def _verifies(secret: str, body: bytes, headers: dict[str, str]) -> bool:
     return True
 
 
-def run(*, port: int, secrets_file: Path | None, log_file: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT, which stop it at once. Call it in the main thread."""
-
-    def end(number: int, frame: object) -> None:
-        sys.exit(0)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    with Receiver(port=port, secrets_file=secrets_file, log_file=log_file) as receiver:
-        sys.stdout.write(f"ready: {receiver.url}\n")
-        sys.stdout.flush()
-        receiver.serve_forever(poll_interval=0.1)
-
-
 def main() -> None:
-    """Run the receiver from the command line."""
+    """Run the receiver from the command line until SIGTERM or SIGINT, which stop it at once."""
     parser = argparse.ArgumentParser(description="A webhook receiver for demos and tests.")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
     parser.add_argument("--secrets-file", type=Path, help="text with the secrets (whsec_…) to verify with")
     parser.add_argument("--log-file", type=Path, help="file that gets a line of JSON for each delivery")
-    chosen = parser.parse_args()
-    run(port=chosen.port, secrets_file=chosen.secrets_file, log_file=chosen.log_file)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: sys.exit(0))
+    with Receiver(**vars(parser.parse_args())) as receiver:
+        sys.stdout.write(f"ready: {receiver.url}\n")
+        sys.stdout.flush()
+        receiver.serve_forever(poll_interval=0.1)
 
 
 if __name__ == "__main__":

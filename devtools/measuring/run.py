@@ -25,8 +25,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import switchyard_settings
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.shared.fork import memory_bytes
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent, memory_bytes
 
 START_S = 60.0
 SHOWN_LOG_CHARACTERS = 2_000

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "devtools.room.settings"

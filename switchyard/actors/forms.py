@@ -7,9 +7,9 @@ from typing import Any
 from django import forms
 from dramatiq.actor import Actor
 
+from switchyard.broker.errors import ArgumentsRefused
 from switchyard.broker.validation import LONGEST_DELAY_MS
 from switchyard.jobs.calls.arguments import WHOLE_CALL, CallArguments, from_fields
-from switchyard.jobs.calls.errors import InvalidCall
 from switchyard.jobs.calls.parameters import ActorParameter, parameters_of
 from switchyard.middleware.origin import LONGEST_TAG, MOST_TAGS
 
@@ -74,7 +74,7 @@ class SendForm(forms.Form):
         texts = {each.name: data.get(PREFIX + each.name) or "" for each in self.parameters}
         try:
             self.call = from_fields(self.actor, texts)
-        except InvalidCall as error:
+        except ArgumentsRefused as error:
             for name, fault in error.faults.items():
                 self.add_error(None if name == WHOLE_CALL else PREFIX + name, fault)
         return data

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
 from dramatiq.actor import Actor
 
-from switchyard.actors.errors import ActorNotDeclared
-from switchyard.broker.errors import UnknownQueue
+from switchyard.broker.errors import NotFound, UnknownQueue
+from switchyard.broker.interface import facilities
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole
 from switchyard.conf import declared_yard
+from switchyard.jobs.calls.arguments import CallArguments
+from switchyard.jobs.queries import is_job_id
+from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.options import rules_of
 from switchyard.middleware.places import place_of
 
@@ -65,11 +72,13 @@ def find_actor(name: str) -> Actor[..., Any]:
     """Return an actor by its name.
 
     Raises:
-        ActorNotDeclared: this code has none of that name.
+        NotFound: this code has none of that name.
     """
     actors: dict[str, Actor[..., Any]] = dramatiq.get_broker().actors
     if name not in actors:
-        raise ActorNotDeclared(name, actors)
+        near = difflib.get_close_matches(name, list(actors), n=1)
+        remedy = f"did you mean {near[0]}?" if near else "see manage.py switchyard actors list"
+        raise NotFound(f"actor {name:.200}: this code has no actor of that name; {remedy}")
     return actors[name]
 
 
@@ -120,3 +129,42 @@ def _written(value: Any) -> str:
         return f"({', '.join(each.__qualname__ for each in value)},)"
     text = repr(value)
     return f'cron("{value}")' if text.startswith("<CronSpec") else text
+
+
+def send(
+    actor: Actor[..., Any],
+    call: CallArguments,
+    *,
+    delay_ms: int | None = None,
+    tags: Sequence[str] = (),
+    job_id: str = "",
+) -> str:
+    """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
+
+    Args:
+        call: Arguments that :mod:`arguments` has checked.
+        delay_ms: Milliseconds until the job may start.
+        tags: Tags of the job.
+        job_id: Id to give the job, so that a form that is sent twice enqueues one; by default a new one.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
+        QueueFull: the queue has reached its depth limit.
+        InvalidOption: a tag or the delay cannot be used.
+    """
+    if delay_ms is not None and not is_whole(delay_ms, most=LONGEST_DELAY_MS):  # a person means no negative delay
+        remedy = f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
+        raise InvalidOption(actor.actor_name, "delay", delay_ms, remedy)
+    options: dict[str, Any] = {"tags": list(tags)} if tags else {}
+    message = actor.message_with_options(args=call.args, kwargs=call.kwargs, **options)
+    if is_job_id(job_id):
+        if facilities(actor.broker).records.states([job_id]) != [None]:
+            return job_id
+        message = message.copy(message_id=job_id)
+    sent: str = actor.broker.enqueue(message, delay=delay_ms).message_id
+    return sent
+
+
+def new_job_id() -> str:
+    """Return an id for a form."""
+    return str(uuid.uuid4())

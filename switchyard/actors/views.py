@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -18,14 +20,17 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.actors import ended_jobs, failures, judgement, metrics, queries, services, sorting
-from switchyard.actors.errors import ActorNotDeclared
+from switchyard.actors import ended_jobs, failures, metrics, queries
+from switchyard.actors.ended_jobs import ActorHistory
 from switchyard.actors.forms import SendForm
+from switchyard.actors.metrics import ActorMetrics
+from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import BrokerError, SwitchyardError
-from switchyard.console.formatting import whole_duration
+from switchyard.broker.errors import BrokerError, NotFound, SwitchyardError
+from switchyard.console.formatting import duration, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
+from switchyard.console.sort_heads import ASCENDING, SortColumn, SortHead, heads_of
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs.calls.parameters import signature_text
@@ -45,7 +50,7 @@ def actors(request: HttpRequest) -> HttpResponse:
     ran = metrics.all_of_this_machine()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
-    context = {"title": "Actors", "actors": sorting.in_order(rows, sort), "heads": sorting.heads(sort)}
+    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads(sort)}
     return _render(request, "list.html", context)
 
 
@@ -72,7 +77,7 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
         with act("job.send", who=Who.of_request(request), target=name) as entry:
-            job_id = services.send(
+            job_id = queries.send(
                 found, form.call, delay_ms=round(delay_s * 1_000) if delay_s else None, tags=data["tags"],
                 job_id=data["job_id"],
             )  # fmt: skip
@@ -95,7 +100,7 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
     if not request.user.has_perm(RUN):
         return None
-    return SendForm(found, initial={"job_id": services.new_job_id()})
+    return SendForm(found, initial={"job_id": queries.new_job_id()})
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
@@ -116,7 +121,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "signature": signature_text(found),
         "machine": metrics.of_this_machine(name),
         "ended": ended,
-        "judged": judgement.of(ended),
+        "judged": of(ended),
         "groups": groups,
         "recent": recent,
         "jobs": jobs_url(actor=name),
@@ -129,7 +134,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
 def _find(name: str) -> Actor[..., Any]:
     try:
         return queries.find_actor(name)
-    except ActorNotDeclared as error:
+    except NotFound as error:
         raise Http404(str(error)) from error
 
 
@@ -140,3 +145,99 @@ def _render(request: HttpRequest, template: str, context: dict[str, Any], *, sta
 def _require(request: HttpRequest, right: str) -> None:
     if not request.user.has_perm(right):
         raise PermissionDenied(f"The missing right is {right}.")
+
+
+Row = tuple[ActorFacts, ActorMetrics | None]
+
+# Outcomes of attempts that did not do what they were to do.
+FAILED: Final = frozenset({"dead", "retried", "expired"})
+COLUMNS: Final = (
+    SortColumn("name", "Actor", ("", "-name"), own=ASCENDING),
+    SortColumn("ended", "Ended", ("-ended", "ended")),
+    SortColumn("failed", "How, by failures", ("-failed", "failed")),
+    SortColumn("run", "Ran, 95 %", ("-run", "run")),
+)
+
+
+def heads(sort: str) -> dict[str, SortHead]:
+    """Return the headings of the list."""
+    return heads_of(COLUMNS, {}, sort)
+
+
+def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
+    """Return actors in an order, those without a figure last; of the same figure, and of no such order, by name."""
+    by_name = sorted(rows, key=lambda row: row[0].name, reverse=sort == "-name")
+    figure = _FIGURES.get(sort.lstrip("-"))
+    if figure is None:
+        return by_name
+    found = [(row, None if row[1] is None else figure(row[1])) for row in by_name]
+    known = [(value, row) for row, value in found if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
+    return [*(row for _, row in known), *(row for row, value in found if value is None)]
+
+
+def _failed(ran: ActorMetrics) -> float | None:
+    return sum(count for outcome, count in ran.outcomes if outcome in FAILED)
+
+
+def _run_ms(ran: ActorMetrics) -> float | None:
+    if ran.run is None:
+        return None
+    return float("inf") if ran.run.p95_ms is None else ran.run.p95_ms
+
+
+_FIGURES: Final[dict[str, Callable[[ActorMetrics], float | None]]] = {
+    "ended": lambda ran: ran.attempts,
+    "failed": _failed,
+    "run": _run_ms,
+}
+
+
+# Of the jobs that ended: fewer dead ones are told, and are no fault of the actor as a whole.
+MANY_DEAD = 0.05
+SLOWER = 2.0
+# Fewer jobs say little about a change of the run time.
+ENOUGH = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A word with its level, and a sentence."""
+
+    word: str
+    level: str
+    sentence: str
+
+
+def of(ended: ActorHistory | None) -> Judgement:
+    """Return the judgement of an actor; ``None`` stands for a database that does not answer."""
+    if ended is None:
+        return Judgement("Unknown", "", "How its jobs ended is unknown: the database does not answer.")
+    hour, day = ended.hour, ended.day
+    if not day.jobs:
+        return Judgement("Quiet", "", "None of its jobs ended in the last day.")
+    if not hour.jobs:
+        return Judgement("Quiet", "", f"None of its jobs ended in the last hour; {_jobs(day.jobs)} in the last day.")
+    dead = dict(hour.outcomes).get("dead", 0)
+    if not dead:
+        return _healthy(ended)
+    share = f"{_jobs(dead)} of {hour.jobs:,} that ended in the last hour gave up"
+    causes = ended.failures
+    cause = f", all with {causes[0].exception}" if len(causes) == 1 else f", of {len(causes)} causes" if causes else ""
+    since = f"; since release {ended.dead_since}, before it none did" if ended.dead_since else ""
+    many = dead > hour.jobs * MANY_DEAD
+    return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
+
+
+def _healthy(ended: ActorHistory) -> Judgement:
+    hour, day = ended.hour, ended.day
+    median = f", {duration(hour.run_ms[0])} each at the median" if hour.run_ms else ""
+    text = f"{_jobs(hour.jobs)} ended in the last hour, none gave up{median}"
+    if hour.run_ms and day.run_ms and hour.jobs >= ENOUGH and hour.run_ms[0] >= SLOWER * max(day.run_ms[0], 1):
+        times = hour.run_ms[0] / max(day.run_ms[0], 1)
+        return Judgement("Slower", "warn", f"{text}: {times:.1f} times as long as in the last day.")
+    return Judgement("Healthy", "ok", f"{text}.")
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} job{'' if count == 1 else 's'}"

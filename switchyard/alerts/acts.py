@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from switchyard.alerts import resolution, services, silences
 from switchyard.alerts.channels.parse import channels
-from switchyard.alerts.errors import UnknownChannel
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
 from switchyard.audit.services import Who, act
+from switchyard.broker.errors import NotFound
 from switchyard.conf import switchyard_settings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def silence(fingerprint: str, until: datetime, *, who: Who, reason: str) -> Sile
     """Silence alerts of one fingerprint, or with "" every alert.
 
     Raises:
-        InvalidSilence: there is no reason.
+        ActRefused: there is no reason.
     """
     detail = {"until": until.isoformat(timespec="seconds")}
     with act("alert.silence", who=who, target=fingerprint, reason=reason, detail=detail) as entry:
@@ -71,12 +71,14 @@ def send_test(name: str, *, who: Who) -> float:
     """Send one channel a message that says it is a test; return the seconds until it was accepted, at most 5.
 
     Raises:
-        UnknownChannel: SWITCHYARD_ALERT_URLS names no such channel.
+        NotFound: SWITCHYARD_ALERT_URLS names no such channel.
         ChannelFailed: the channel did not accept it. It is not retried.
     """
     found = {channel.name: channel for channel in channels(switchyard_settings().alert_urls)}
     if name not in found:
-        raise UnknownChannel(name, tuple(found))
+        raise NotFound(
+            f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(found)}: reload the page of alerts"
+        )
     now = timezone.now()
     notice = Notice(
         id=f"test-{uuid.uuid4()}", fingerprint="test", kind="test", severity="warning",

@@ -8,8 +8,8 @@ from typing import Any
 from django.core.checks import CheckMessage, Error
 
 from switchyard.alerts.channels.parse import parse
-from switchyard.alerts.errors import InvalidAlertUrl
 from switchyard.conf import switchyard_settings
+from switchyard.setting_values import InvalidSetting
 
 
 def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -18,7 +18,7 @@ def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
     for position, url in enumerate(switchyard_settings().alert_urls, start=1):
         try:
             parse(url, position)
-        except InvalidAlertUrl as error:
+        except InvalidSetting as error:
             fact, _, remedy = str(error).partition("; ")
             found.append(Error(fact, hint=remedy, id="switchyard.E043"))
     return found

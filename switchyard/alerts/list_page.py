@@ -16,10 +16,10 @@ from django.utils import timezone
 from switchyard.alerts import queries
 from switchyard.alerts.bulk_acknowledge import COLUMNS, link_of_list
 from switchyard.alerts.channels.parse import channels
-from switchyard.alerts.errors import InvalidAlertUrl
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.conf import switchyard_settings
+from switchyard.setting_values import InvalidSetting
 
 MOST_CARDS = 20
 MOST_ENDED = 10
@@ -132,7 +132,7 @@ def channel_rows() -> list[ChannelRow]:
     """Return the channels of the settings, each with its last message."""
     try:
         declared = channels(switchyard_settings().alert_urls)
-    except InvalidAlertUrl as error:
+    except InvalidSetting as error:
         return [ChannelRow(name="SWITCHYARD_ALERT_URLS", at=None, error=str(error), waiting=0)]
     found = []
     for channel in declared:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from switchyard.alerts.errors import InvalidSilence
 from switchyard.alerts.models import Alert, Silence
+from switchyard.broker.errors import ActRefused
 from switchyard.database_text import storable
 from switchyard.middleware.clock_comparison import compared_now
 
@@ -29,14 +29,14 @@ def end_of(span: str) -> datetime:
     """Return the time after a span such as ``30m``, ``2h`` or ``7d``.
 
     Raises:
-        InvalidSilence: the text is no span, or one of more than 30 days.
+        ActRefused: the text is no span, or one of more than 30 days.
     """
     matched = _SPAN.fullmatch(span.strip())
     if matched is None:
-        raise InvalidSilence(f"{span!r:.40} is no span of time", "write 30m, 2h or 7d")
+        raise ActRefused("silence", f"{span!r:.40} is no span of time; write 30m, 2h or 7d")
     length = timedelta(**{_UNITS[matched[2]]: int(matched[1])})
     if length > LONGEST:
-        raise InvalidSilence(f"{span} is over {LONGEST.days} days", "mend the cause, or leave its channel out")
+        raise ActRefused("silence", f"{span} is over {LONGEST.days} days; mend the cause, or leave its channel out")
     return compared_now() + length
 
 
@@ -47,10 +47,10 @@ def create(*, fingerprint: str, until: datetime, reason: str, by: str) -> Silenc
         fingerprint: Of the alerts; "" silences every alert.
 
     Raises:
-        InvalidSilence: there is no reason.
+        ActRefused: there is no reason.
     """
     if not reason.strip():
-        raise InvalidSilence("there is no reason", "say why, for those who wonder what is quiet")
+        raise ActRefused("silence", "there is no reason; say why, for those who wonder what is quiet")
     return Silence.objects.create(
         fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
         created_by=by[:150],

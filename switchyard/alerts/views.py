@@ -13,16 +13,18 @@ from django.template.response import TemplateResponse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.alerts import acts, list_page, queries
-from switchyard.alerts.errors import ChannelFailed, InvalidAlertUrl, InvalidSilence, UnknownChannel
+from switchyard.alerts.errors import ChannelFailed
 from switchyard.alerts.models import Alert
 from switchyard.alerts.queries import title_of
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.alerts.silences import SPANS, end_of, in_force
 from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console import links
 from switchyard.console.formatting import duration
 from switchyard.console.room_view import gone
 from switchyard.console.runbook import BY_KIND
+from switchyard.setting_values import InvalidSetting
 
 LIST, PAGE = "switchyard-alerts", "switchyard-alert"
 VERBS = ("acknowledge", "resolve")
@@ -92,7 +94,7 @@ def silence(request: HttpRequest) -> HttpResponse:
         try:
             until = end_of(given.get("span", ""))
             acts.silence(fingerprint, until, who=Who.of_request(request), reason=given.get("reason", ""))
-        except InvalidSilence as error:
+        except ActRefused as error:
             wrong = str(error)
         else:
             messages.success(request, f"Silenced until {until:%Y-%m-%d %H:%M} UTC. It ends by itself.")
@@ -128,7 +130,7 @@ def test(request: HttpRequest) -> HttpResponse:
     name = request.POST.get("channel", "")[:300]
     try:
         took_s = acts.send_test(name, who=Who.of_request(request))
-    except (UnknownChannel, InvalidAlertUrl) as error:
+    except (NotFound, InvalidSetting) as error:
         messages.error(request, str(error))
     except ChannelFailed as error:
         messages.error(request, f"{name} did not accept the test: {error.fact}. Check SWITCHYARD_ALERT_URLS.")

@@ -9,7 +9,7 @@ It keeps true:
 - Bodies are bounded in size and time before Django reads them, and a caller has a share of the request places.
 
 Files in reading order: ``application``, ``auth`` with ``tokens``, ``parsing`` and ``schemas``, ``idempotency`` with
-``request_jobs``, ``problems`` with ``exception_handlers`` and ``middleware``, ``request_limits``, ``allowances``,
+``request_jobs``, ``problems`` with ``exception_handlers`` and ``middleware``, ``request_limits``,
 ``responses``, ``description``.
 
 Public: ``auth``, ``schemas``, ``responses``, ``problems`` and ``parsing`` for routers of products; ``request_jobs``

@@ -16,10 +16,7 @@ from switchyard.api.parsing import StrictParser, field_errors, invalid
 from switchyard.api.problems import FieldError, Problem
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.
-PLATFORM_ROUTERS = (
-    ("/jobs", "switchyard.jobs.api.router"),
-    ("/queues", "switchyard.operations.api.router"),
-)
+PLATFORM_ROUTERS = (("/jobs", "switchyard.jobs.api.router"), ("/queues", "switchyard.operations.api.router"))
 
 
 class SwitchyardAPI(NinjaAPI):

@@ -85,14 +85,3 @@ class IdempotentRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} ({self.status or 'in flight'})"
-
-
-class UsedAllowance(models.Model):
-    """Count of requests for one subject in its present window, see :mod:`switchyard.api.allowances`."""
-
-    key = models.CharField(max_length=64, unique=True, help_text="HMAC of the allowance's name and the subject.")
-    began_at = models.DateTimeField(db_index=True)
-    count = models.PositiveIntegerField()
-
-    def __str__(self) -> str:
-        return f"{self.count} since {self.began_at:%Y-%m-%d %H:%M:%S}"

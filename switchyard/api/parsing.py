@@ -19,10 +19,7 @@ MAX_DEPTH = 64
 MAX_ERRORS = 50
 MAX_NAME_CHARACTERS = 100
 # Replacements for pydantic's messages, which use Python terms.
-MESSAGES = {
-    "extra_forbidden": "is not a known field; leave it out",
-    "missing": "is required",
-}
+MESSAGES = {"extra_forbidden": "is not a known field; leave it out", "missing": "is required"}
 
 S = TypeVar("S", bound=pydantic.BaseModel)
 

@@ -83,12 +83,7 @@ class Problem(Exception):
 
     def response(self) -> HttpResponse:
         """Return the HTTP response."""
-        return HttpResponse(
-            self.encoded(),
-            status=self.status,
-            content_type=CONTENT_TYPE,
-            headers=self.headers,
-        )
+        return HttpResponse(self.encoded(), status=self.status, content_type=CONTENT_TYPE, headers=self.headers)
 
 
 def title_of(status: int) -> str:

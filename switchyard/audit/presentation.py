@@ -8,8 +8,48 @@ from datetime import datetime
 from typing import Any
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.names import ACTS
 from switchyard.console import links
+
+ACTS: dict[str, str] = {
+    "queue.pause": "Pause a queue",
+    "queue.resume": "Resume a queue",
+    "queue.purge": "Purge a queue",
+    "queue.purge_undo": "Undo a purge",
+    "queue.relocate": "Relocate an actor's messages",
+    "queue.import": "Import a queue's messages",
+    "worker.quiet": "Quiet a worker",
+    "worker.resume": "Let a worker take work again",
+    "worker.stop": "Stop a worker",
+    "job.cancel": "Cancel a job",
+    "job.edit": "Edit a job",
+    "job.run_again": "Run a job again",
+    "job.run_now": "Run a scheduled job now",
+    "job.send": "Send a job",
+    "letter.acknowledge": "Acknowledge dead letters",
+    "letter.requeue": "Requeue dead letters",
+    "letter.discard": "Discard dead letters",
+    "letter.restore": "Restore discarded dead letters",
+    "letter.note": "Note on a dead letter",
+    "letter.edit": "Edit and requeue a dead letter",
+    "quarantine.requeue": "Requeue quarantined messages",
+    "quarantine.discard": "Discard quarantined messages",
+    "alert.acknowledge": "Acknowledge alerts",
+    "alert.silence": "Silence alerts",
+    "alert.unsilence": "End a silence",
+    "alert.resolve": "Resolve alerts",
+    "alert.test": "Send a test to a channel",
+    "schedule.run": "Run a schedule now",
+    "schedule.pause": "Pause a schedule",
+    "schedule.resume": "Resume a schedule",
+    "bulk.start": "Start a bulk act",
+    "bulk.stop": "Stop a bulk act",
+    "token.create": "Create an API token",
+    "token.rename": "Rename an API token",
+    "token.revoke": "Revoke an API token",
+    "token.delete": "Delete an API token",
+    "settings.change": "Change a setting",
+}
+
 
 # Names of bulk acts in the log.
 BULK = re.compile(r"bulk act (\d{1,18})")

@@ -18,7 +18,7 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.names import ACTS
+from switchyard.audit.presentation import ACTS
 from switchyard.audit.who import Who
 from switchyard.conf import switchyard_settings
 from switchyard.database_text import storable
@@ -53,7 +53,7 @@ def act(
         django.db.DatabaseError: the row could not be written, and the act has not begun.
     """
     if name not in ACTS:
-        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/names.py")
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/presentation.py")
     entry = AuditEntry(
         act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
         who=who.name, via=who.via, token=who.token,
@@ -82,7 +82,7 @@ def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: di
         django.db.DatabaseError: the row could not be written.
     """
     if name not in ACTS:
-        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/names.py")
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/presentation.py")
     entry = AuditEntry(
         act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
         who=who.name, via=who.via, token=who.token,

@@ -12,11 +12,9 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from switchyard.audit.filters import AuditFilter
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.names import ACTS
-from switchyard.audit.presentation import act_label, target_url
-from switchyard.audit.queries import AuditPage, page
+from switchyard.audit.presentation import ACTS, act_label, target_url
+from switchyard.audit.queries import AuditFilter, AuditPage, page
 from switchyard.middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.consuming_broker import ConsumingBroker
-from switchyard.broker.errors import BrokerError, BrokerUnavailable, HashSlotMoved, LeaseLost
+from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations, lane_of
-from switchyard.broker.queue.results import AT_ONCE, Fetched, Lease, fetched
-from switchyard.broker.received import receive
+from switchyard.broker.queue.results import AT_ONCE, Fetched, Grant, Lease, fetched
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.worker.cancellations import POLL_CANCELLATIONS_S
 from switchyard.broker.worker.parked_calls import ParkedCalls
 from switchyard.broker.worker.wakeup import Wakeup
@@ -69,7 +75,7 @@ class Consumer(DramatiqConsumer):
         """Return the next message, or ``None`` when none came within the timeout.
 
         Raises:
-            BrokerError: the server is away or refused a fetch, or this owner lost its lease (``LeaseLost``). Each is a
+            BrokerError: the server is away or refused a fetch, or this owner lost its lease. Each is a
                 ``ConnectionClosed``: Dramatiq requests another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
@@ -161,7 +167,7 @@ class Consumer(DramatiqConsumer):
             try:
                 self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
             except BrokerUnavailable as error:
-                if not (self._share_requested or isinstance(error, HashSlotMoved)):  # share() closed it, maybe late
+                if not (self._share_requested or isinstance(error, PlaceChanged)):  # share() closed it, maybe late
                     raise
                 self._abandon_wakeup()
             return
@@ -269,7 +275,8 @@ class Consumer(DramatiqConsumer):
         try:
             if found.state == "gone":
                 self._broker.lost_lease(self._owner)
-                raise LeaseLost(self._owner)
+                fact = "lost its lease, others have its messages; it goes on under another owner's name"
+                raise BrokerError(f"{self._owner} {fact}")
             for grant in found.grants:
                 if (message := receive(grant, self._family, self._lane_name, self._broker)) is not None:
                     self._ready.append(message)
@@ -297,3 +304,56 @@ class Consumer(DramatiqConsumer):
         self._wakeup.disconnect()
         self._credit.release(self._reserved_credit)
         self._reserved_credit = 0
+
+
+logger = logging.getLogger("switchyard.broker")
+
+
+def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: ConsumingBroker) -> HeldMessage | None:
+    """Return the message of a grant, or ``None`` when it was scheduled or quarantined.
+
+    Middleware refuses an option in ``before_receive_message``, by raising a ``MiddlewareError``. Nothing that is
+    returned has an ``eta``: Dramatiq would keep the message in memory, and lose it when it cannot be enqueued again.
+    """
+    message: Message[Any] | None = None
+    try:
+        if grant.body is None:
+            raise codec.UnreadableMessage("an id without a body")
+        message = codec.decode(grant.body, message_id=str(grant.lease.id, "ascii"), lane=lane_name)
+        if not message.options.keys() <= codec.VALIDATED:
+            broker.emit_before("receive_message", message)
+    except (codec.UnreadableMessage, UnicodeDecodeError, MiddlewareError) as error:
+        if not _quarantined(grant, family, lane_name, error):
+            broker.report_stale(family, [grant.lease])
+        elif message is not None:
+            broker.emit_after("quarantine_message", message, error)
+        return None
+    if "eta" in message.options and _scheduled(message, grant, family, broker):
+        return None
+    known = grant.crashes, grant.cancel_requested, grant.cause, grant.lapses, grant.body
+    return HeldMessage(message, grant.lease, family, *known)
+
+
+def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: ConsumingBroker) -> bool:
+    """Make a due time of a message's ``eta``; return ``False`` when it is due, and still held."""
+    eta = message.options.pop("eta")
+    if eta is None:
+        return False
+    message.options.update(due_at=int(eta), deferred_by="eta")
+    delay_ms = family.schedule(grant.lease, body=codec.encode(message, grown=True), due_at_ms=int(eta))
+    if delay_ms is None:
+        broker.report_stale(family, [grant.lease])
+    elif delay_ms:
+        broker.emit_after("enqueue", message, delay_ms)
+    return delay_ms != 0
+
+
+def _quarantined(grant: Grant, family: QueueOperations, lane_name: str, error: Exception) -> bool:
+    """Move an unreadable message to the quarantine; return ``False`` when its lease is lost."""
+    raw = grant.lease.id if grant.body is None else grant.body
+    id_ = codec.usable_id(grant.lease.id) or uuid.uuid4().hex  # requeued, it gets this one
+    entry = Quarantine.entry(lane_name, raw, str(error), message_id=id_)
+    if not family.quarantine(grant.lease, entry.encode(), whole=grant.body, kept_id=id_):
+        return False
+    logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), lane_name, error)
+    return True

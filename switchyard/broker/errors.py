@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from dramatiq.errors import ConnectionClosed
@@ -14,6 +15,34 @@ CHECK_THE_ADDRESS: Final = f"check {ADDRESSES} and that the server is up"
 
 class SwitchyardError(Exception):
     """Root of every error that Switchyard raises."""
+
+
+class NotFound(SwitchyardError):
+    """What an act or a page names is not there, or no longer."""
+
+
+class ActRefused(SwitchyardError):
+    """What a person asks for cannot be done so; nothing was changed.
+
+    Args:
+        subject: The object of the act, such as ``job <id>``.
+    """
+
+    def __init__(self, subject: str, fact: str) -> None:
+        self.fact = fact
+        super().__init__(f"{subject}: {fact}")
+
+
+class ArgumentsRefused(SwitchyardError):
+    """The arguments that a person writes do not fit the actor.
+
+    Args:
+        faults: Fault by the name of a parameter, or by "" for the call as a whole; never a value.
+    """
+
+    def __init__(self, text: str, faults: Mapping[str, str] | None = None) -> None:
+        self.faults = faults or {}
+        super().__init__(text)
 
 
 class BrokerError(SwitchyardError, ConnectionClosed):
@@ -33,13 +62,6 @@ class BrokerError(SwitchyardError, ConnectionClosed):
     def kind(self) -> str:
         """Name of the client's error class, ``TimeoutError`` for example: unlike its message it holds no address."""
         return type(self.__cause__ or self).__name__
-
-
-class LeaseLost(BrokerError):
-    """The owner of a consumer lost its lease: other owners have its messages."""
-
-    def __init__(self, owner: str) -> None:
-        super().__init__(f"{owner} lost its lease, others have its messages; it goes on under another owner's name")
 
 
 class BrokerRefused(BrokerError):
@@ -79,32 +101,11 @@ class BrokerUnavailable(BrokerError):
         return made
 
 
-class HashSlotMoved(BrokerUnavailable):
-    """The node of a cluster that was asked no longer holds the keys, or is handing them over; it did nothing."""
+class PlaceChanged(BrokerUnavailable):
+    """The server that was asked does not hold the keys any more, or is handing them over; it did nothing."""
 
     def __init__(self, operation: str, cause: str) -> None:
-        super().__init__(operation, f"its hash slot has moved ({cause})", outcome="refused", remedy="try again")
-
-
-class HashSlotHalfMoved(BrokerUnavailable):
-    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
-
-    Args:
-        operation: The operation or command.
-        slot: Number of the hash slot.
-        node: Address of the node that is handing it over.
-        outcome: As in :class:`BrokerUnavailable`, for an operation that was sent before.
-    """
-
-    def __init__(self, operation: str, slot: int, node: str, *, outcome: str = "refused") -> None:
-        self.slot, self.node = slot, node
-        cause = f"hash slot {slot} is half moved away from node {node}"
-        super().__init__(operation, cause, outcome=outcome, remedy=finish_the_move(node))
-
-
-def finish_the_move(node: str) -> str:
-    """Return the remedy for a hash slot that a node is handing over."""
-    return f"wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix {node}`"
+        super().__init__(operation, cause, outcome="refused", remedy="try again")
 
 
 class UnknownQueue(SwitchyardError):
@@ -116,38 +117,20 @@ class UnknownQueue(SwitchyardError):
         )
 
 
-class UnknownPool(SwitchyardError):
-    """The yard declares no pool of this name."""
-
-    def __init__(self, pool_name: str, declared: tuple[str, ...]) -> None:
-        super().__init__(f"pool {pool_name!r} is not declared; the yard has {', '.join(declared)}; see the topology")
-
-
-class NoSuchDeadLetter(SwitchyardError):
-    """A dead letter is not, or no longer, in its dead list."""
-
-    def __init__(self, queue_name: str, message_id: str) -> None:
-        super().__init__(
-            f"dead letter {message_id!r} is not in {queue_name}-dead; "
-            "it was requeued or discarded before, see `manage.py switchyard deadletters list`"
-        )
+def no_dead_letter(queue_name: str, message_id: str) -> NotFound:
+    """Return the error that a dead letter is not, or no longer, in its dead list."""
+    return NotFound(
+        f"dead letter {message_id!r} is not in {queue_name}-dead; "
+        "it was requeued or discarded before, see `manage.py switchyard deadletters list`"
+    )
 
 
-class NotQuarantined(SwitchyardError):
-    """A message is not, or no longer, in the quarantine."""
-
-    def __init__(self, queue_name: str, message_id: str) -> None:
-        super().__init__(
-            f"message {message_id!r} is not in the quarantine of {queue_name}; "
-            "it was requeued or discarded before, see `manage.py switchyard deadletters list --quarantined`"
-        )
-
-
-class NotRequeued(SwitchyardError):
-    """A quarantined message would be quarantined again, is not there as a whole, or its queue is full."""
-
-    def __init__(self, message_id: str, fact: str) -> None:
-        super().__init__(f"message {message_id!r} stays in the quarantine: {fact}")
+def not_quarantined(queue_name: str, message_id: str) -> NotFound:
+    """Return the error that a message is not, or no longer, in the quarantine."""
+    return NotFound(
+        f"message {message_id!r} is not in the quarantine of {queue_name}; "
+        "it was requeued or discarded before, see `manage.py switchyard deadletters list --quarantined`"
+    )
 
 
 class BrokerFull(BrokerUnavailable):
@@ -243,29 +226,11 @@ class PayloadTooLarge(SwitchyardError):
         )
 
 
-class ResultTooLarge(SwitchyardError, ValueError):
-    """The result of a job is larger than a job's record may hold. The job succeeded; its result is not stored."""
+class ResultNotStored(SwitchyardError):
+    """The result of a job is larger than its store takes, or no JSON. The job succeeded; its result is not stored."""
 
-    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(
-            f"the job succeeded, and its result of {size_bytes} bytes is not stored, at most {limit_bytes} are; "
-            "store what is large, and return its name"
-        )
-
-
-class UnencodableResult(SwitchyardError, TypeError):
-    """The result of a job is no JSON. The job succeeded; its result is not stored.
-
-    Args:
-        path: Place of the value: ``result['rows'][3]``.
-        fact: Fault of the value.
-        remedy: Expression to return instead, with ``{}`` for the value; empty when none is known.
-    """
-
-    def __init__(self, path: str, fact: str, remedy: str = "") -> None:
-        self.path, self.fact, self.remedy = path, fact, remedy
-        instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"
-        super().__init__(f"the job succeeded, and its result is not stored: {path} {fact}; return {instead}")
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"the job succeeded, and its result {fact}")
 
 
 class ResultStoreUnavailable(SwitchyardError):

@@ -76,7 +76,7 @@ class Transport(Protocol):
             arguments: Positional arguments, and those by name, in place of the message's own.
 
         Raises:
-            NoSuchDeadLetter: it is not in the dead list.
+            NotFound: it is not in the dead list.
             QueueFull: its queue is full; the letter stays.
         """
 
@@ -84,7 +84,7 @@ class Transport(Protocol):
         """Drop a dead letter for good.
 
         Raises:
-            NoSuchDeadLetter: it is not in the dead list.
+            NotFound: it is not in the dead list.
         """
 
     def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
@@ -120,15 +120,15 @@ class Transport(Protocol):
         """Move a quarantined message back to its lane, after an upgrade to a release that understands it.
 
         Raises:
-            NotQuarantined: it is not in the quarantine.
-            NotRequeued: this process does not understand it either, or the queue is at its ``max_depth``.
+            NotFound: it is not in the quarantine.
+            ActRefused: this process does not understand it either, or the queue is at its ``max_depth``.
         """
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
         """Drop a quarantined message for good.
 
         Raises:
-            NotQuarantined: it is not in the quarantine.
+            NotFound: it is not in the quarantine.
         """
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:

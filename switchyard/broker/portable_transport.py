@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, cast
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
 
-from switchyard.broker.errors import NoSuchDeadLetter, NotQuarantined
+from switchyard.broker.errors import NotFound, no_dead_letter, not_quarantined
 from switchyard.broker.held_message import moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.queue.results import NO_RECORD, CancelRecord
@@ -90,7 +90,7 @@ class PortableTransport:
         """Enqueue a dead letter's message anew, then remove the dead letter."""
         dead_letter = self._dead.get(queue, message_id)
         if dead_letter is None:
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
         self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name, arguments))
         self._dead.remove(queue, message_id, as_read=dead_letter)
         return dead_letter.id
@@ -98,7 +98,7 @@ class PortableTransport:
     def discard(self, queue: str, message_id: str) -> None:
         """Remove a dead letter for good."""
         if not self._dead.remove(queue, message_id):
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
 
     def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
         """Requeue dead letters one by one."""
@@ -129,11 +129,11 @@ class PortableTransport:
 
     def requeue_quarantined(self, queue: str, message_id: str) -> None:
         """Refuse: workers on this transport quarantine nothing."""
-        raise NotQuarantined(queue, message_id)
+        raise not_quarantined(queue, message_id)
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
         """Refuse: workers on this transport quarantine nothing."""
-        raise NotQuarantined(queue, message_id)
+        raise not_quarantined(queue, message_id)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
         """Return ``None``: no queue can be searched."""
@@ -170,7 +170,7 @@ class PortableTransport:
             return "newer"
         try:
             move(queue, message_id)
-        except NoSuchDeadLetter:
+        except NotFound:
             return "gone"
         return "moved"
 

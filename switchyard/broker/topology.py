@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from switchyard.broker.errors import InvalidDeclaration, UnknownPool, UnknownQueue
+from switchyard.broker.errors import InvalidDeclaration, NotFound, UnknownQueue
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.keys.queue_keys import Lane, QueueKeys
 from switchyard.broker.pool import MOST_ALONE as MOST_ALONE
@@ -37,7 +37,7 @@ class Queue:
             ``None`` for no such objective. Retries do not count.
         calls: Service that its actors depend on and that may be away, in a few words for people, such as
             ``mail server``. A check warns when their retries are over within 15 minutes.
-        slot_group: Hash tag of its keys instead of its name: on a cluster it decides the node. Queues of one slot group
+        slot_group: Hash tag of its keys instead of its name: it decides the place. Queues of one slot group
             are on one node. Changing it leaves messages under the old keys.
 
     Raises:
@@ -156,12 +156,13 @@ class Yard:
         """Return the pool of that name.
 
         Raises:
-            UnknownPool: the yard has none of that name.
+            NotFound: the yard has none of that name.
         """
         for pool in self.pools:
             if pool.name == name:
                 return pool
-        raise UnknownPool(name, tuple(pool.name for pool in self.pools))
+        declared = ", ".join(pool.name for pool in self.pools)
+        raise NotFound(f"pool {name!r} is not declared; the yard has {declared}; see the topology")
 
     def served_by(self, pool: Pool) -> tuple[str, ...]:
         """Return the lanes that a pool consumes, the shared retry lanes included."""

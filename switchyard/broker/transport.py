@@ -13,7 +13,7 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued, QueueFull
+from switchyard.broker.errors import ActRefused, QueueFull, no_dead_letter, not_quarantined
 from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.keys.queue_keys import Lane
@@ -91,7 +91,7 @@ class RedisTransport:
         as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
         dead_letter = decode(queue, as_read) if as_read is not None else None
         if as_read is None or dead_letter is None:
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
         message = requeued_copy(dead_letter, family.keys.queue, arguments)
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
@@ -99,14 +99,14 @@ class RedisTransport:
         nonce = uuid.uuid4().hex
         moves = {"as_read": as_read, "body": body, "level": level, "nonce": nonce, "limit": self._limit(family)}
         if not administration.requeue(family, dead_letter.id, **moves):
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
         self._broker.emit_after("enqueue", message, None)
         return dead_letter.id
 
     def discard(self, queue: str, message_id: str) -> None:
         """Drop a dead letter for good."""
         if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
-            raise NoSuchDeadLetter(queue, message_id)
+            raise no_dead_letter(queue, message_id)
 
     def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
         """Move dead letters back to their live queue, in batches that one step on the server moves each."""
@@ -157,30 +157,31 @@ class RedisTransport:
         """Move a quarantined message back to the lane it was in, provided that this process understands it."""
         found = self._quarantine.find(queue, message_id)
         if found is None:
-            raise NotQuarantined(queue, message_id)
+            raise not_quarantined(queue, message_id)
         as_read, entry, whole = found
+        stays = f"message {message_id!r} stays in the quarantine"
         if whole is None:
-            raise NotRequeued(message_id, "only its first bytes were kept; send it again, or discard it")
+            raise ActRefused(stays, "only its first bytes were kept; send it again, or discard it")
         family, lane = self._broker.lane(entry.queue)
         try:
             message = codec.decode(whole, message_id=message_id, lane=entry.queue)
             self._broker.emit_before("receive_message", message)
         except (codec.UnreadableMessage, MiddlewareError) as error:
-            raise NotRequeued(message_id, str(error)) from error
+            raise ActRefused(stays, str(error)) from error
         message.options["generation"] = int(message.options.get("generation", 0)) + 1
         body = codec.encode(message, grown=True)
         level, limit = self._broker.level(message), self._limit(family) if lane == "live" else 0
         try:
             self._unquarantine(family, message_id, as_read, lane=lane, body=body, level=level, limit=limit)
         except QueueFull as error:
-            raise NotRequeued(message_id, str(error)) from error
+            raise ActRefused(stays, str(error)) from error
         self._broker.emit_after("enqueue", message, None)
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
         """Drop a quarantined message for good."""
         found = self._quarantine.find(queue, message_id)
         if found is None:
-            raise NotQuarantined(queue, message_id)
+            raise not_quarantined(queue, message_id)
         self._unquarantine(self._family(queue), message_id, found[0], lane="live", body=b"", level=NORMAL)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
@@ -223,11 +224,7 @@ class RedisTransport:
         return "", ""
 
     def _ready(
-        self,
-        batch: list[dead_moves.StoredLetter],
-        died_at: Mapping[str, int],
-        lane: str,
-        answers: dict[str, Moved],
+        self, batch: list[dead_moves.StoredLetter], died_at: Mapping[str, int], lane: str, answers: dict[str, Moved]
     ) -> dict[str, Message[Any]]:
         """Return the messages to enqueue by id; ``answers`` gets those that stay."""
         ready: dict[str, Message[Any]] = {}
@@ -266,7 +263,7 @@ class RedisTransport:
     ) -> None:
         details: dict[str, Any] = {"lane": lane, "as_read": as_read, "body": body, "level": level, "limit": limit}
         if not administration.unquarantine(family, message_id, nonce=uuid.uuid4().hex, **details):
-            raise NotQuarantined(family.keys.queue, message_id)
+            raise not_quarantined(family.keys.queue, message_id)
 
     def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
         message = _held(held)

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from switchyard.bulk.errors import UnknownKind
+from switchyard.broker.errors import NotFound, SwitchyardError
 from switchyard.bulk.models import BulkAct
+
+
+class NoRoom(SwitchyardError):
+    """A queue is at its ``max_depth``; the act goes on once it has room."""
+
+    def __init__(self, queues: str) -> None:
+        super().__init__(f"queue {queues} is full; the act goes on once there is room")
+
 
 Item = list[Any]
 
@@ -106,8 +114,8 @@ def kind_of(name: str) -> Kind:
     """Return a kind by its name.
 
     Raises:
-        UnknownKind: no installed app registers it.
+        NotFound: no installed app registers it.
     """
     if name not in _kinds:
-        raise UnknownKind(name, _kinds)
+        raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
     return _kinds[name]

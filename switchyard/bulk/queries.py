@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.utils import timezone
 
-from switchyard.bulk.errors import UnknownKind
+from switchyard.broker.errors import NotFound
 from switchyard.bulk.kinds import KindTexts, kind_of
 from switchyard.bulk.models import BulkAct
 
@@ -63,7 +63,7 @@ def progress_of(act: BulkAct) -> Progress:
     """Return the progress of an act."""
     try:
         kind = kind_of(act.kind)
-    except UnknownKind:
+    except NotFound:
         texts, address = UNKNOWN_TEXTS, ""
     else:
         texts, address = kind.texts, kind.address(act.filter)

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from switchyard.audit.services import Who, act, begin
-from switchyard.bulk.errors import UnknownBulkAct
+from switchyard.broker.errors import NotFound
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.database_text import storable
@@ -40,7 +40,7 @@ def start(
 
     Raises:
         IntegrityError: an act of this form has started.
-        UnknownKind: no installed app registers the kind.
+        NotFound: no installed app registers the kind.
         ValueError: the filter is wrong, or the rate is below 1.
         BrokerUnavailable: the broker did not answer; the act starts within minutes, once it does.
     """
@@ -80,18 +80,23 @@ def send(row: BulkAct, *, waits_for: str = "", delay_ms: int | None = None) -> N
     run_bulk_act.send_with_options(args=(row.pk, now.run), delay=delay_ms)
 
 
+def no_such_act(number: object) -> NotFound:
+    """Return the error that no bulk act has this number."""
+    return NotFound(f"bulk act {number}: there is none; see `manage.py switchyard bulk list`")
+
+
 def stop(number: int, *, who: Who, reason: str = "") -> bool:
     """Stop a bulk act after the step that it is in; return ``False`` if it had ended, or was stopped, before.
 
     What it has done stays done.
 
     Raises:
-        UnknownBulkAct: no bulk act has this number.
+        NotFound: no bulk act has this number.
     """
     with act("bulk.stop", who=who, target=f"bulk act {number}", reason=reason) as entry, transaction.atomic():
         row = BulkAct.objects.select_for_update().filter(pk=number).first()
         if row is None:
-            raise UnknownBulkAct(number)
+            raise no_such_act(number)
         if not row.unfinished or row.stop_asked_at is not None:
             entry.count = 0
             return False

@@ -16,9 +16,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.who import Who
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.bulk import queries, services
-from switchyard.bulk.errors import UnknownKind
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import admin_url
@@ -38,13 +37,7 @@ def acts(request: HttpRequest) -> TemplateResponse:
     rows = queries.newest(before=before, limit=queries.PAGE + 1)
     shown = rows[: queries.PAGE]
     older = shown[-1].act.pk if len(rows) > queries.PAGE else None
-    context = {
-        "title": "Bulk acts",
-        "rows": shown,
-        "older": older,
-        "before": before,
-        "going_on": queries.going_on(),
-    }
+    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": queries.going_on()}
     return _rendered(request, "acts", context)
 
 
@@ -85,7 +78,7 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     """Ask whether to start an act on all that match the filter in the address; start it on POST."""
     try:
         chosen = kind_of(kind)
-    except UnknownKind as error:
+    except NotFound as error:
         raise Http404(str(error)) from error
     _check(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is

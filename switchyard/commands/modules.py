@@ -20,7 +20,6 @@ MODULES = {
     "schedules": "switchyard.schedules.commands.schedules",
     "alerts": "switchyard.alerts.commands.alerts",
     "audit": "switchyard.audit.commands.audit",
-    "retention": "switchyard.retention.commands.retention",
     "topology": "switchyard.deployment.commands.topology",
     "broker": "switchyard.operations.commands.broker",
     "check_backlog": "switchyard.operations.commands.check_backlog",

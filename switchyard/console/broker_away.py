@@ -11,8 +11,8 @@ from switchyard.broker.errors import BrokerError
 
 # Stands beside buttons that are switched off, and is their title.
 SWITCHED_OFF: Final = "The broker does not answer: what needs it is switched off until it does."
-# The same for a queue of a cluster whose other nodes answer.
-NODE_SWITCHED_OFF: Final = "Its node of the cluster does not answer: what needs it is switched off until it does."
+# The same for a queue whose server alone does not answer.
+NODE_SWITCHED_OFF: Final = "Its node does not answer: what needs it is switched off until it does."
 
 
 def not_answered(request: HttpRequest, error: BrokerError | str, *, back: str) -> TemplateResponse:

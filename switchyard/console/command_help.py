@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from difflib import get_close_matches
 from typing import Any
 
@@ -53,10 +53,5 @@ class ActionParser(CommandParser):
         return f"; did you mean --{near[0]}?" if near else ""
 
 
-class _KeepsLines(DjangoHelpFormatter):
-    """Django's formatter, which lists a command's own arguments first, without re-wrapping multi-line text."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if "\n" not in text:
-            return super()._fill_text(text, width, indent)
-        return "\n".join(indent + line for line in text.splitlines())
+class _KeepsLines(RawDescriptionHelpFormatter, DjangoHelpFormatter):
+    """Django's formatter, which lists a command's own arguments first, with the lines of the examples kept."""

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import ActRefused
 
 LONGEST: Final = timedelta(days=365)
 _SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
@@ -14,11 +14,9 @@ _OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 
 
-class InvalidTime(SwitchyardError, ValueError):
-    """The end of a pause is no time in the future."""
-
-    def __init__(self, text: str, why: str) -> None:
-        super().__init__(f"until {text!r}: {why}; write a span (30m, 2h), a time of day in UTC (14:00) or ISO 8601")
+def unusable_end(text: str, why: str) -> ActRefused:
+    """Return the error that the end of a pause is no time in the future."""
+    return ActRefused(f"until {text!r}", f"{why}; write a span (30m, 2h), a time of day in UTC (14:00) or ISO 8601")
 
 
 def parse_until(text: str, *, now: datetime) -> datetime:
@@ -27,14 +25,14 @@ def parse_until(text: str, *, now: datetime) -> datetime:
     A time without a zone is UTC.
 
     Raises:
-        InvalidTime: it is none of these, over, or more than a year away.
+        ActRefused: it is none of these, over, or more than a year away.
     """
     text = text.strip()
     moment = _parse(text, now)
     if moment <= now:
-        raise InvalidTime(text, "it is over")
+        raise unusable_end(text, "it is over")
     if moment - now > LONGEST:
-        raise InvalidTime(text, "it is more than a year away")
+        raise unusable_end(text, "it is more than a year away")
     return moment
 
 
@@ -47,5 +45,5 @@ def _parse(text: str, now: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidTime(text, "it is no time") from error
+        raise unusable_end(text, "it is no time") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

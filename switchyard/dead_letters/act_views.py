@@ -16,14 +16,13 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
 from switchyard.bulk.services import AT_ONCE
 from switchyard.console.broker_away import not_answered
 from switchyard.dead_letters import acts, editing, queries
 from switchyard.dead_letters.acts import ACTIONS
 from switchyard.dead_letters.bulk import MOST_AT_ONCE, BulkResult
 from switchyard.dead_letters.confirmation import PAST, Confirmation, of_rows
-from switchyard.dead_letters.errors import ArgumentsRefused, UnknownDeadLetter
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.presentation import letters
 
@@ -83,7 +82,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
         text = editing.editable(row)
     except ArgumentsRefused as error:
         wrong = f"Nothing was done. {error}"
-    except UnknownDeadLetter:
+    except NotFound:
         messages.warning(request, "Its arguments cannot be edited: the broker's dead list no longer holds it.")
         return HttpResponseRedirect(_page(pk))
     except BrokerError:

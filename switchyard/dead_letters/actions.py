@@ -18,9 +18,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from switchyard.broker import clock
-from switchyard.broker.errors import BrokerError, NoSuchDeadLetter, QueueFull
+from switchyard.broker.errors import BrokerError, NotFound, QueueFull
 from switchyard.broker.interface import Arguments, facilities
-from switchyard.broker.queue.dead_letter_json import encode
+from switchyard.broker.queue.dead_letter_json import decode, encode
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.database_text import storable
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
@@ -29,6 +29,7 @@ from switchyard.dead_letters.queries import find
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ def requeue(
         arguments: In place of the message's own; validated by ``editing.parse``.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
         BrokerUnavailable: the broker did not answer; the row shows the result within a minute.
     """
     return _move(find(letter), "requeue", by, reason, arguments)
@@ -82,7 +83,7 @@ def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -
     """Mark a dead letter as known without moving it. Arguments as in ``requeue``.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
     """
     with transaction.atomic():
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
@@ -100,7 +101,7 @@ def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult
         text: Cut after 500 characters.
 
     Raises:
-        UnknownDeadLetter: no dead letter has that id.
+        NotFound: no dead letter has that id.
     """
     with transaction.atomic():
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
@@ -152,7 +153,7 @@ def _move(
             letter = transport.find_dead_letter(claimed.queue, claimed.message_id)
             keep([letter] if letter is not None else [])
             transport.discard(claimed.queue, claimed.message_id)
-    except NoSuchDeadLetter:
+    except NotFound:
         return _gone(claimed)
     except QueueFull as error:
         _release(claimed)
@@ -230,3 +231,30 @@ def already_message(row: DeadLetter) -> str:
 def name_of(by: User | str) -> str:
     """Return the name of a user, or of a command's caller, for the history."""
     return by[:150] if isinstance(by, str) else by.get_username()[:150]
+
+
+def restore(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+    """Put a discarded letter back into its dead list, from where it can be requeued.
+
+    A crash between broker and row leaves the letter in the list; the reconciler opens its row then.
+
+    Raises:
+        NotFound: no dead letter has that id.
+        BrokerUnavailable: the broker did not answer; call again.
+    """
+    row = find(letter)
+    if row.state != DeadLetter.State.DISCARDED:
+        return ActionResult(row, False, already_message(row))
+    kept = decode(row.queue, row.kept.encode()) if row.kept else None
+    if kept is None:
+        return ActionResult(row, False, f"{row} cannot be restored: it was discarded by a release that kept no copy.")
+    if not facilities().transport.restore(kept):
+        return ActionResult(row, False, f"{row} cannot be restored: a message with its id is in {row.queue}.")
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if now.state != DeadLetter.State.DISCARDED:
+            return ActionResult(now, True, f"Restored {now}.")
+        now.state, now.state_at, now.state_by, now.kept = DeadLetter.State.NEW, timezone.now(), name_of(by), ""
+        add_history(now, action="restore", by=name_of(by), text=reason)
+        now.save()
+    return ActionResult(now, True, f"Restored {now}.")

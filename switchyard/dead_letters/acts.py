@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
-from switchyard.dead_letters import actions, bulk, quarantine, restoring
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, not_quarantined
+from switchyard.broker.interface import facilities
+from switchyard.conf import declared_yard
+from switchyard.dead_letters import actions, bulk
 from switchyard.dead_letters.actions import ActionResult
 from switchyard.dead_letters.bulk import Action, BulkResult
 from switchyard.dead_letters.editing import EditedArguments
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from switchyard.dead_letters.models import DeadLetter
+
 
 ACTIONS: dict[str, Action] = {
     "acknowledge": actions.acknowledge,
@@ -38,10 +42,10 @@ def apply(name: str, letters: Sequence[DeadLetter | str], *, who: Who, by: User 
 def apply_to_group(
     name: Literal["requeue", "discard"], fingerprint: str, *, who: Who, by: User | str, reason: str = ""
 ) -> BulkResult:
-    """Requeue or discard a group's open letters, see ``bulk.requeue_group``.
+    """Requeue or discard a group's open letters, see ``bulk.apply_to_group``.
 
     Raises:
-        UnknownGroup: no open letter has that fingerprint.
+        NotFound: no open letter has that fingerprint.
     """
     with act(f"letter.{name}", who=who, target=fingerprint, reason=reason, detail={"group": fingerprint}) as entry:
         outcome = bulk.apply_to_group(_counted(ACTIONS[name], entry), fingerprint, by=by, reason=reason)
@@ -50,8 +54,8 @@ def apply_to_group(
 
 
 def restore(letters: Sequence[DeadLetter | str], *, who: Who, by: User | str, reason: str = "") -> BulkResult:
-    """Restore discarded letters one by one, see ``restoring.restore``."""
-    return _apply("letter.restore", restoring.restore, letters, who=who, by=by, reason=reason)
+    """Restore discarded letters one by one, see ``actions.restore``."""
+    return _apply("letter.restore", actions.restore, letters, who=who, by=by, reason=reason)
 
 
 def note(letter: DeadLetter | str, *, who: Who, by: User | str, text: str) -> ActionResult:
@@ -79,10 +83,10 @@ def edit_and_requeue(
 def move_quarantined(
     name: Literal["requeue", "discard"], ids: Sequence[str], *, who: Who, reason: str = ""
 ) -> BulkResult:
-    """Requeue or discard quarantined messages, see ``quarantine.move_each``."""
+    """Requeue or discard quarantined messages, see ``move_each``."""
     target, detail = (ids[0], {}) if len(ids) == 1 else ("", {"ids": list(ids[:MOST_IDS]), "chosen": len(ids)})
     with act(f"quarantine.{name}", who=who, target=target, reason=reason, detail=detail) as entry:
-        outcome = quarantine.move_each(name, ids)
+        outcome = move_each(name, ids)
         _conclude(entry, outcome)
     return outcome
 
@@ -115,3 +119,30 @@ def _conclude(entry: AuditEntry, outcome: BulkResult) -> None:
         entry.error = "BrokerError"
     elif outcome.skipped and not outcome.done:
         entry.error = "nothing moved"
+
+
+def move_each(action: Literal["requeue", "discard"], ids: Iterable[str]) -> BulkResult:
+    """Requeue or discard quarantined messages one by one. Stops at the first broker error; earlier actions stand."""
+    done: list[str] = []
+    skipped: list[str] = []
+    for message_id in ids:
+        try:
+            _move(action, message_id)
+            done.append(message_id)
+        except (NotFound, ActRefused) as error:
+            skipped.append(str(error))
+        except BrokerError as error:
+            return BulkResult(tuple(done), tuple(skipped), stopped=f"The broker did not answer: {error}")
+    return BulkResult(tuple(done), tuple(skipped))
+
+
+def _move(action: Literal["requeue", "discard"], message_id: str) -> None:
+    transport = facilities().transport
+    move = transport.requeue_quarantined if action == "requeue" else transport.discard_quarantined
+    names = [queue.name for queue in declared_yard().queues]
+    for name in names:
+        try:
+            return move(name, message_id)
+        except NotFound:
+            continue
+    raise not_quarantined(", ".join(names), message_id)

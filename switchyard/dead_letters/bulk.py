@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from switchyard.broker.errors import BrokerError
-from switchyard.dead_letters.actions import ActionResult, discard, requeue
-from switchyard.dead_letters.errors import UnknownDeadLetter, UnknownGroup
+from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.dead_letters.actions import ActionResult
 from switchyard.dead_letters.queries import listing, open_ids
 
 if TYPE_CHECKING:
@@ -37,24 +36,6 @@ class BulkResult:
     stopped: str = ""
 
 
-def requeue_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> BulkResult:
-    """Requeue a group's open letters, oldest first, at most ``limit``.
-
-    Raises:
-        UnknownGroup: no open letter has that fingerprint.
-    """
-    return apply_to_group(requeue, fingerprint, by=by, reason=reason, limit=limit)
-
-
-def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> BulkResult:
-    """Discard a group's open letters, oldest first, at most ``limit``.
-
-    Raises:
-        UnknownGroup: no open letter has that fingerprint.
-    """
-    return apply_to_group(discard, fingerprint, by=by, reason=reason, limit=limit)
-
-
 def apply_to_each(
     action: Action, letters: Iterable[DeadLetter | str], *, by: User | str, reason: str = ""
 ) -> BulkResult:
@@ -64,7 +45,7 @@ def apply_to_each(
     for letter in letters:
         try:
             result = action(letter, by=by, reason=reason)
-        except UnknownDeadLetter as error:
+        except NotFound as error:
             skipped.append(str(error))
         except BrokerError as error:
             return BulkResult(tuple(done), tuple(skipped), stopped=f"The broker did not answer: {error}")
@@ -82,11 +63,14 @@ def apply_to_group(
     """Apply an action to a group's open letters, oldest first, at most ``limit``.
 
     Raises:
-        UnknownGroup: no open letter has that fingerprint.
+        NotFound: no open letter has that fingerprint.
     """
     ids = open_ids(fingerprint, limit=limit)
     if not ids:
-        raise UnknownGroup(fingerprint)
+        raise NotFound(
+            f"group {fingerprint!r}: no open dead letter has this fingerprint; "
+            "see `manage.py switchyard deadletters list` for the open groups"
+        )
     result = apply_to_each(action, ids, by=by, reason=reason)
     left = listing(fingerprint=fingerprint).count()
     return BulkResult(result.done, result.skipped, left, result.stopped)

@@ -18,8 +18,7 @@ from django.utils import timezone
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Moved
-from switchyard.bulk.errors import NoRoom
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between
 from switchyard.dead_letters import letter_filter

@@ -81,10 +81,7 @@ def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str)
     first, last = min(row.died_at for row in rows), max(row.died_at for row in rows)
     facts = (
         ("Failures", shown),
-        (
-            "Letters",
-            f"{count:,}, died {between(first, last)}. Later ones are not touched.",
-        ),
+        ("Letters", f"{count:,}, died {between(first, last)}. Later ones are not touched."),
         ("Queues", queues),
         *((("Owners", owners),) if (owners := _owners(rows)) else ()),
         ("Undo", UNDO[action]),

@@ -10,13 +10,13 @@ from typing import Any
 import dramatiq
 from dramatiq.actor import Actor
 
-from switchyard.broker.errors import PayloadTooLarge, UnencodablePayload
+from switchyard.broker.errors import ArgumentsRefused, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import Arguments, facilities
 from switchyard.broker.queue import json_body
 from switchyard.broker.queue.arguments.types import Misfit, argument_types
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters.errors import ArgumentsRefused, UnknownDeadLetter
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.queries import no_such_letter
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.redaction import HIDDEN, SECRET_NAME, redacted
 from switchyard.payload import NUMBERED, by_name, json_value, name_at, places_of, readable
@@ -42,7 +42,7 @@ def editable(row: DeadLetter) -> str:
     """Return a letter's arguments by name, as JSON text to edit; ``[redacted]`` replaces redacted values and secrets.
 
     Raises:
-        UnknownDeadLetter: the broker's dead list does not hold the letter.
+        NotFound: the broker's dead list does not hold the letter.
         BrokerUnavailable: the broker did not answer.
     """
     letter = _letter(row)
@@ -60,7 +60,7 @@ def parse(row: DeadLetter, text: str) -> EditedArguments:
 
     Raises:
         ArgumentsRefused: the text is no JSON object, does not fit the actor's signature, or is too large.
-        UnknownDeadLetter, BrokerUnavailable: as for ``editable``.
+        NotFound, BrokerUnavailable: as for ``editable``.
     """
     letter = _letter(row)
     return parse_text(letter.actor, letter.message, text, otherwise="requeue it unchanged")
@@ -78,29 +78,31 @@ def parse_text(actor_name: str, message: dict[str, Any], text: str, *, otherwise
     """
     actor = dramatiq.get_broker().actors.get(actor_name)
     if actor is None:
-        raise ArgumentsRefused(f"this release has no actor {actor_name}, so they cannot be checked; {otherwise}")
+        raise ArgumentsRefused(
+            f"arguments: this release has no actor {actor_name}, so they cannot be checked; {otherwise}"
+        )
     if len(text.encode("utf-8", "surrogatepass")) > json_body.LIMIT_BYTES:
-        raise ArgumentsRefused(f"they are larger than the {json_body.LIMIT_BYTES:,} bytes of a message")
+        raise ArgumentsRefused(f"arguments: they are larger than the {json_body.LIMIT_BYTES:,} bytes of a message")
     before = by_name(actor, message)
     values = {name: _unmasked(value, before.get(name, ABSENT), name) for name, value in _parsed(text).items()}
     args, kwargs = _placed(actor, values, len(message["args"]))
     if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:
-        raise ArgumentsRefused(f"{wrong}; the actor is declared as {actor_name}{signature_of(actor.fn)}")
+        raise ArgumentsRefused(f"arguments: {wrong}; the actor is declared as {actor_name}{signature_of(actor.fn)}")
     try:
         argument_types(actor.fn).received(args, kwargs)
     except Misfit as wrong:
-        raise ArgumentsRefused(str(wrong)) from None
+        raise ArgumentsRefused(f"arguments: {wrong}") from None
     try:
         json_body.encode({"actor": actor_name, "args": args, "kwargs": kwargs, "options": message["options"]})
     except (PayloadTooLarge, UnencodablePayload) as error:
-        raise ArgumentsRefused(str(error)) from error
+        raise ArgumentsRefused(f"arguments: {error}") from error
     return EditedArguments((args, kwargs), _changes(actor, message, {**message, "args": args, "kwargs": kwargs}))
 
 
 def _letter(row: DeadLetter) -> Letter:
     letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
     if letter is None:
-        raise UnknownDeadLetter(row.message_id)
+        raise no_such_letter(row.message_id)
     return letter
 
 
@@ -108,9 +110,9 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArgumentsRefused(f"they are no JSON: {error}") from error
+        raise ArgumentsRefused(f"arguments: they are no JSON: {error}") from error
     if not isinstance(given, dict):
-        raise ArgumentsRefused('write them by name: {"name": value, ...}')
+        raise ArgumentsRefused('arguments: write them by name: {"name": value, ...}')
     return given
 
 
@@ -131,7 +133,7 @@ def _placed(actor: Actor[..., Any], values: dict[str, Any], by_place: int) -> Ar
             break
         args.append(rest.pop(name))
     if left():
-        raise ArgumentsRefused(f"{left()} has a place and no name: {name} is missing before it")
+        raise ArgumentsRefused(f"arguments: {left()} has a place and no name: {name} is missing before it")
     return args, rest
 
 
@@ -147,7 +149,9 @@ def _unmasked(value: Any, old: Any, path: str) -> Any:
     """Put the old values back where the mask was left."""
     if value == HIDDEN:
         if old is ABSENT:
-            raise ArgumentsRefused(f"{path}: {HIDDEN} stands for a value that was hidden, and there was none")
+            raise ArgumentsRefused(
+                f"arguments: {path}: {HIDDEN} stands for a value that was hidden, and there was none"
+            )
         return old
     if isinstance(value, dict):
         olds = old if isinstance(old, dict) else {}
@@ -156,8 +160,8 @@ def _unmasked(value: Any, old: Any, path: str) -> Any:
         before = list(old) if isinstance(old, list | tuple) else []
         if len(value) < len(before) and HIDDEN in json.dumps(value):
             raise ArgumentsRefused(
-                f"{path}: of {len(before)} values some were left out, and which of the hidden ones stay is not known; "
-                "write those as well"
+                f"arguments: {path}: of {len(before)} values some were left out, "
+                "and which of the hidden ones stay is not known; write those as well"
             )
         olds_at = [*before, *[ABSENT] * len(value)]
         return [_unmasked(item, olds_at[n], f"{path}[{n}]") for n, item in enumerate(value)]

@@ -10,10 +10,10 @@ from datetime import datetime
 import dramatiq
 from django.db.models import Count, Max, Min, Q, QuerySet
 
+from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
-from switchyard.dead_letters.errors import UnknownDeadLetter
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.projection import project
 from switchyard.middleware.redaction import redacted
@@ -39,11 +39,16 @@ class LetterGroup:
     sample: int = 0
 
 
+def no_such_letter(message_id: str) -> NotFound:
+    """Return the error that neither a row nor a dead list has the message id."""
+    return NotFound(f"dead letter {message_id!r}: no such dead letter; see `manage.py switchyard deadletters list`")
+
+
 def find(letter: DeadLetter | str) -> DeadLetter:
     """Return the row of a message id. Creates the row if only a dead list holds the letter so far.
 
     Raises:
-        UnknownDeadLetter: neither a row nor a dead list has the id.
+        NotFound: neither a row nor a dead list has the id.
     """
     if isinstance(letter, DeadLetter):
         return letter
@@ -55,7 +60,7 @@ def find(letter: DeadLetter | str) -> DeadLetter:
         if found is not None:
             project(found)
             return DeadLetter.objects.get(message_id=letter)
-    raise UnknownDeadLetter(letter)
+    raise no_such_letter(letter)
 
 
 def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] = ()) -> QuerySet[DeadLetter]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -14,15 +16,18 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.shapes import Unreadable
+from switchyard.conf import declared_yard
 from switchyard.console.room_view import gone
 from switchyard.dead_letters import letter_filter, queries
 from switchyard.dead_letters.act_views import LIST, VIEW, act_on_chosen
 from switchyard.dead_letters.acts import ACTIONS
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
-from switchyard.dead_letters.pages import listing, quarantine
-from switchyard.dead_letters.pages.letter_list import LetterList
-from switchyard.dead_letters.pages.tracebacks import marked
-from switchyard.dead_letters.presentation import why_given_up
+from switchyard.dead_letters.pages import listing
+from switchyard.dead_letters.pages.listing import LetterList
+from switchyard.dead_letters.presentation import marked, seen_at, why_given_up
+from switchyard.dead_letters.queries import hex_dump, shown_bytes
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -68,9 +73,9 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
 def quarantined(request: HttpRequest) -> HttpResponseBase:
     """Show the messages that could not be decoded."""
     _check(request)
-    away, shown = "", quarantine.QuarantinePage((), "")
+    away, shown = "", QuarantinePage((), "")
     try:
-        shown = quarantine.page(request.GET.get("after", ""))
+        shown = page(request.GET.get("after", ""))
     except BrokerError:
         away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
     context = {"title": "Quarantine", "page": shown, "away": away, "is_later": "after" in request.GET}
@@ -90,3 +95,69 @@ def _rights(request: HttpRequest) -> dict[str, bool]:
 def _check(request: HttpRequest) -> None:
     if not request.user.has_perm(VIEW):
         raise PermissionDenied(f"The missing right is {VIEW}.")
+
+
+SHOWN: Final = 20
+# 16 lines. The whole of what is kept would be 19 KB of HTML for each.
+SHOWN_BYTES: Final = 256
+LONGEST_ERROR: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMessage:
+    """A quarantined message.
+
+    Args:
+        error: Why it is unreadable, cut.
+        dump: Its first bytes.
+        more_bytes: Bytes of it that are not in ``dump``.
+    """
+
+    item: Unreadable
+    error: str
+    seen_at: datetime
+    dump: str
+    more_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinePage:
+    """Messages of the queues, in the yard's order, newest first in each.
+
+    Args:
+        after: Place at which the next page begins; "" at the end.
+    """
+
+    messages: tuple[ShownMessage, ...]
+    after: str
+
+
+def page(after: str = "") -> QuarantinePage:
+    """Return a page; an unknown place is the beginning.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    names = [queue.name for queue in declared_yard().queues]
+    name, _, text = after.rpartition("~")
+    first, start = (names.index(name), int(text)) if name in names and _is_place(text) else (0, 0)
+    found: list[Unreadable] = []
+    places: list[str] = []
+    for name in names[first:]:
+        items = facilities().transport.unreadable(name, cursor=start, limit=SHOWN + 1 - len(found)).items
+        found += items
+        places += [f"{name}~{start + number}" for number in range(len(items))]
+        if len(found) > SHOWN:
+            break
+        start = 0
+    return QuarantinePage(tuple(map(_shown, found[:SHOWN])), "".join(places[SHOWN:]))
+
+
+def _is_place(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
+def _shown(item: Unreadable) -> ShownMessage:
+    raw = shown_bytes(item)
+    error = item.error if len(item.error) <= LONGEST_ERROR else f"{item.error[: LONGEST_ERROR - 1]}…"
+    return ShownMessage(item, error, seen_at(item), hex_dump(raw[:SHOWN_BYTES]), max(item.size_bytes - SHOWN_BYTES, 0))

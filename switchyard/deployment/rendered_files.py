@@ -18,9 +18,7 @@ from switchyard.deployment.sizes import RENDERED_CORES
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
 # Target -> path of each of its files -> its template.
-_TEMPLATES: Final = {
-    "compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"},
-}
+_TEMPLATES: Final = {"compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"}}
 TARGETS: Final = (*_TEMPLATES, "acl")
 
 

@@ -24,7 +24,7 @@ import redis
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.redis.connections import connect
 from switchyard.embedded.binary import find_binary
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 
 HOST = "127.0.0.1"
 SOCKET_PATH_LIMIT_BYTES = 107  # of sockaddr_un on Linux, without the final NUL; macOS allows 103

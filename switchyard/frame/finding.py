@@ -5,13 +5,181 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import dramatiq
 import structlog
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.db import DatabaseError
+from django.db.models import Count, Max, Q
+from django.urls import reverse
 
+from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError
-from switchyard.frame import finding_names, finding_rows
-from switchyard.frame.hits import Hit, HitGroup
+from switchyard.broker.interface import facilities
+from switchyard.conf import declared_yard
+from switchyard.console.links import (
+    actor_url,
+    alert_url,
+    job_url,
+    jobs_url,
+    letter_url,
+    queue_url,
+    schedule_url,
+    worker_url,
+)
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.history.filters import Filter
+from switchyard.history.models import SearchValue
+from switchyard.history.search_values import search_text, searched_names
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.passport.reading import passport_of
+from switchyard.jobs.queries import is_job_id, is_message_id, written_id
+from switchyard.schedules.registry import schedules as declared_schedules
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result.
+
+    Args:
+        is_exact: The text is the whole name.
+        is_id: The text is an id that nothing else has: the search leads there at once.
+    """
+
+    name: str
+    address: str
+    note: str = ""
+    is_exact: bool = False
+    is_id: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HitGroup:
+    """Results of one kind."""
+
+    title: str
+    hits: tuple[Hit, ...]
+
+
+MOST_ROWS, MOST_GROUPS = 10, 200
+DIGITS = 15
+
+
+def jobs(asked: str) -> Iterator[Hit]:
+    """Find a job by its id.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    job_id = written_id(asked)
+    passport = passport_of(job_id) if is_message_id(job_id) else None
+    if passport is not None:
+        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True)
+
+
+def owners(asked: str) -> Iterator[Hit]:
+    """Find an owner by its whole name."""
+    page = find_jobs(Filter(owner=asked), limit=1)
+    if page.lines:
+        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
+
+
+def arguments(asked: str) -> Iterator[Hit]:
+    """Find jobs by an argument: ``name=value``, or the value of any argument that an actor lists in ``search``."""
+    name, equals, value = (part.strip() for part in asked.partition("="))
+    if equals and name:
+        page = find_jobs(Filter(argument=(name, value)), limit=1)
+        if page.lines:
+            yield _with_argument(f"{name}={value}", "jobs with this argument")
+        return
+    names = {name for actor in dramatiq.get_broker().actors for name in searched_names(actor)}
+    rows = SearchValue.objects.filter(name__in=names, value=search_text(asked) or "")
+    for row in rows.values("name").annotate(count=Count("id")).order_by("name")[:MOST_ROWS]:
+        yield _with_argument(f"{row['name']}={asked}", f"{row['count']:,} jobs that have ended")
+
+
+def _with_argument(argument: str, note: str) -> Hit:
+    return Hit(argument, jobs_url(argument=argument), note, is_exact=True)
+
+
+def letters(asked: str) -> Iterator[Hit]:
+    """Find dead letters by the id of their message, and groups by fingerprint, actor, queue or their newest error.
+
+    The errors of 100,000 letters take a second to read; those of a group are much the same.
+    """
+    if is_job_id(written_id(asked)):
+        for row in DeadLetter.objects.filter(message_id=written_id(asked)).order_by("-died_at")[:MOST_ROWS]:
+            name, state = f"{row.exception} of {row.actor}", row.get_state_display().lower()
+            yield Hit(name, letter_url(row.pk), state)
+        return
+    address = reverse("switchyard-letters")
+    text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
+    opened = DeadLetter.objects.filter(is_open=1).order_by()
+    newest = opened.values("fingerprint").annotate(newest=Max("id")).values("newest")
+    rows = DeadLetter.objects.filter(text | Q(fingerprint=asked), pk__in=newest).order_by("-died_at")
+    groups = {row.fingerprint: row for row in rows.only("fingerprint", "exception", "actor")[:MOST_GROUPS]}
+    counts = opened.filter(fingerprint__in=list(groups)).values_list("fingerprint").annotate(count=Count("id"))
+    for fingerprint, count in counts.order_by("-count")[:MOST_ROWS]:
+        yield Hit(
+            f"{groups[fingerprint].exception} of {groups[fingerprint].actor}",
+            f"{address}?fingerprint={fingerprint}",
+            f"{count:,} open",
+            is_id=fingerprint == asked,
+        )
+
+
+def alerts(asked: str) -> Iterator[Hit]:
+    """Find alerts by number, title or fingerprint."""
+    wanted = Q(title__icontains=asked) | Q(fingerprint=asked)
+    number = asked.upper().removeprefix("A-")
+    if number.isdecimal() and len(number) <= DIGITS:
+        wanted |= Q(pk=int(number))
+    for alert in Alert.objects.filter(wanted)[:MOST_ROWS]:
+        note = f"A-{alert.pk}, {alert.get_state_display().lower()}"
+        yield Hit(alert.title, alert_url(alert.pk), note)
+
+
+MOST_WORKERS = 20
+
+
+def queues(asked: str) -> Iterator[Hit]:
+    """Find queues by a part of their name."""
+    for queue in declared_yard().queues:
+        if asked.lower() in queue.name.lower():
+            pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
+            note = f"pools: {pools}" if pools else ""
+            yield Hit(queue.name, queue_url(queue.name), note, asked == queue.name)
+
+
+def actors(asked: str) -> Iterator[Hit]:
+    """Find actors by a part of their name."""
+    for name, actor in sorted(dramatiq.get_broker().actors.items()):
+        if asked.lower() in name.lower():
+            yield Hit(name, actor_url(name), f"queue {actor.queue_name}", asked == name)
+
+
+def schedules(asked: str) -> Iterator[Hit]:
+    """Find schedules by a part of their name."""
+    for schedule in declared_schedules():
+        if asked.lower() in schedule.name.lower():
+            yield Hit(schedule.name, schedule_url(schedule.name), schedule.text, asked == schedule.name)
+
+
+def workers(asked: str) -> Iterator[Hit]:
+    """Find supervisors by pool, host, process or release.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    shown = 0
+    for report in facilities(dramatiq.get_broker()).pools.read_all():
+        pids = {str(report.pid), *(str(child.get("pid")) for child in report.children)}
+        named = asked.lower() in f"{report.pool} {report.host}".lower()
+        if shown < MOST_WORKERS and (named or asked in pids or asked in (report.member, report.release)):
+            shown += 1
+            note = f"{report.state}, {report.busy} of {report.slots} busy"
+            title = f"{report.pool} on {report.host}, pid {report.pid}"
+            yield Hit(title, worker_url(report.member), note, is_id=asked == report.member)
+
 
 User = AbstractBaseUser | AnonymousUser | PermissionsMixin
 log = structlog.get_logger(__name__)
@@ -42,15 +210,15 @@ class SearchedKind:
 
 OPERATIONS = "switchyard_operations.view_operations"
 KINDS = (
-    SearchedKind("Jobs", "switchyard_jobs.view_job", finding_rows.jobs),
-    SearchedKind("Queues", OPERATIONS, finding_names.queues),
-    SearchedKind("Actors", OPERATIONS, finding_names.actors),
-    SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", finding_names.schedules),
-    SearchedKind("Workers", OPERATIONS, finding_names.workers),
-    SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", finding_rows.letters),
-    SearchedKind("Alerts", "switchyard_alerts.view_alert", finding_rows.alerts),
-    SearchedKind("Owners", "switchyard_jobs.view_job", finding_rows.owners),
-    SearchedKind("Arguments", "switchyard_jobs.view_arguments", finding_rows.arguments),
+    SearchedKind("Jobs", "switchyard_jobs.view_job", jobs),
+    SearchedKind("Queues", OPERATIONS, queues),
+    SearchedKind("Actors", OPERATIONS, actors),
+    SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", schedules),
+    SearchedKind("Workers", OPERATIONS, workers),
+    SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
+    SearchedKind("Alerts", "switchyard_alerts.view_alert", alerts),
+    SearchedKind("Owners", "switchyard_jobs.view_job", owners),
+    SearchedKind("Arguments", "switchyard_jobs.view_arguments", arguments),
 )
 
 

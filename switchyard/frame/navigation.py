@@ -16,10 +16,7 @@ from switchyard.dead_letters import queries as dead_letters
 
 # Apps whose pages the room has better ones for.
 LEFT_OUT_APPS = frozenset(
-    {
-        *("switchyard_dead_letters", "switchyard_alerts", "switchyard_jobs", "switchyard_schedules"),
-        "django_dramatiq",
-    }
+    {*("switchyard_dead_letters", "switchyard_alerts", "switchyard_jobs", "switchyard_schedules"), "django_dramatiq"}
 )
 
 
@@ -67,13 +64,7 @@ ROOM = (
     RoomPage("Workers", "switchyard-operations-workers", "workers", "w", "switchyard_operations.view_operations"),
     RoomPage("Jobs", "switchyard-jobs", "jobs", "j", "switchyard_jobs.view_job"),
     RoomPage("Schedules", "switchyard-schedules", "schedules", "s", "switchyard_schedules.view_schedulestate"),
-    RoomPage(
-        "Dead letters",
-        "switchyard-letters",
-        "letters",
-        "d",
-        "switchyard_dead_letters.view_deadletter",
-    ),
+    RoomPage("Dead letters", "switchyard-letters", "letters", "d", "switchyard_dead_letters.view_deadletter"),
     RoomPage("Alerts", "switchyard-alerts", "alerts", "l", "switchyard_alerts.view_alert"),
     RoomPage("Bulk acts", "switchyard-bulk-acts", "bulk", "", "switchyard_bulk.view_bulkact"),
     RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),

@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, zip_longest
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import dramatiq
 import structlog
 from django.db import DatabaseError
+from django.db.models import QuerySet
 from django.urls import NoReverseMatch, reverse
 
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
 from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
-from switchyard.frame import suggesting_rows
 from switchyard.frame.finding import OPERATIONS, User
 from switchyard.frame.navigation import ROOM
-from switchyard.history.search_values import searched_names
+from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.search_values import TAG, searched_names
 from switchyard.jobs.queries import is_job_id, written_id
 from switchyard.schedules.registry import schedules
 
@@ -64,9 +65,9 @@ def _values(user: User, asked: str) -> list[Suggestion]:
     """Return what jobs have that begins with a text; nothing while the database does not answer."""
     if not _may(user, "switchyard_jobs.view_job"):
         return []
-    kinds = [suggesting_rows.owners, suggesting_rows.tags]
+    kinds = [owners, tags]
     if _may(user, "switchyard_jobs.view_arguments"):
-        kinds.append(suggesting_rows.arguments)
+        kinds.append(arguments)
     try:
         each = [[Suggestion(*one) for one in islice(kind(asked), MOST_VALUES)] for kind in kinds]
     except DatabaseError as error:
@@ -113,3 +114,58 @@ def _reversed(name: str) -> str:
         return reverse(name)
     except NoReverseMatch:  # a project that includes a part of the room
         return ""
+
+
+# Of each kind. A database may order texts so that others stand between those with one beginning: they count as steps.
+MOST_OF_KIND, MOST_STEPS = 3, 6
+MOST_NAMES = 12
+# Stored in place of a longer value.
+DIGEST: Final = "sha256:"
+
+
+class FoundValue(NamedTuple):
+    """A value that jobs have, and the list of them."""
+
+    kind: str
+    name: str
+    address: str
+
+
+def owners(text: str) -> Iterator[FoundValue]:
+    """Yield owners of jobs that have ended."""
+    rows = JobRow.objects.filter(owner__isnull=False)
+    yield from (FoundValue("owner", name, jobs_url(owner=name)) for name in _beginning_with(rows, "owner", text))
+
+
+def tags(text: str) -> Iterator[FoundValue]:
+    """Yield tags of jobs that have ended."""
+    rows = SearchValue.objects.filter(name=TAG)
+    yield from (FoundValue("tag", name, jobs_url(tag=name)) for name in _beginning_with(rows, "value", text))
+
+
+def arguments(text: str) -> Iterator[FoundValue]:
+    """Yield arguments that jobs which have ended are found by: ``name=value`` or the beginning of any value."""
+    wanted, equals, value = (part.strip() for part in text.partition("="))
+    names = sorted({name for actor in dramatiq.get_broker().actors for name in searched_names(actor)})
+    for name in ([wanted] if wanted in names else []) if equals else names[:MOST_NAMES]:
+        rows = SearchValue.objects.filter(name=name)
+        for found in _beginning_with(rows, "value", value if equals else text):
+            if not found.startswith(DIGEST):
+                yield FoundValue("argument", f"{name}={found}", jobs_url(argument=f"{name}={found}"))
+
+
+def _beginning_with(rows: QuerySet[Any], column: str, text: str) -> Iterator[str]:
+    """Yield distinct values of a column that begin with a text, at most ``MOST_OF_KIND``, in the order of the index."""
+    found, compared, last = 0, "gte", text
+    for _ in range(MOST_STEPS):
+        following = (
+            rows.filter(**{f"{column}__{compared}": last}).order_by(column).values_list(column, flat=True).first()
+        )
+        if following is None or found == MOST_OF_KIND:
+            return
+        if following.startswith(text):
+            found += 1
+            yield following
+        elif following.casefold() > f"{text.casefold()}\U0010ffff":
+            return
+        compared, last = "gt", following

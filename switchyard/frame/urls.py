@@ -10,11 +10,7 @@ views = Views("switchyard.frame.views")
 
 urlpatterns = [
     path("admin/operations/find/", room_view(views.find), name="switchyard-find"),
-    path(
-        "admin/operations/find/suggestions/",
-        room_view(views.suggest),
-        name="switchyard-suggestions",
-    ),
+    path("admin/operations/find/suggestions/", room_view(views.suggest), name="switchyard-suggestions"),
     path("admin/operations/steps/", room_view(views.steps), name="switchyard-steps"),
     path("admin/operations/strip/", room_view(views.strip), name="switchyard-strip"),
     path("admin/operations/keys/", room_view(views.keys), name="switchyard-keys"),

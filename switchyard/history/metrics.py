@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from switchyard.broker.health.nodes import away_part
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import HistoryStreams
 from switchyard.leadership import HISTORY_WRITER, anyone_leads
@@ -21,7 +21,7 @@ def history_metrics() -> list[Metric]:
     own = facilities()
     calls, keys = own.records.calls, own.records.keys
     queues = [queue.name for queue in own.yard.queues]
-    away = away_part(calls, keys, queues).queues
+    away = servers_of(calls, keys, queues).away().queues
     streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
     leads = anyone_leads(calls, keys, HISTORY_WRITER)
     up = GaugeMetricFamily("switchyard_history_writer_up", "Whether a history writer leads.", value=int(leads))

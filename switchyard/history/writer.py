@@ -6,18 +6,28 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, close_old_connections, connection
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    close_old_connections,
+    connection,
+    models,
+    transaction,
+)
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.ended_jobs import decode_rows
 from switchyard.broker.stores.history_streams import HistoryEntry, HistoryStreams
-from switchyard.history import retention, upserts
+from switchyard.history import retention
 from switchyard.history.columns import Rows, rows_of
+from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.leadership import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership
 from switchyard.log_throttle import LogThrottle
 
@@ -139,7 +149,7 @@ class HistoryWriter:
     def _write(self, rows: Sequence[Rows]) -> int:
         """Write rows and return how many the database refused, one by one where it refused all."""
         try:
-            upserts.write(rows)
+            write(rows)
         except (DataError, IntegrityError) as error:
             if len(rows) <= 1:
                 log.error("the database refuses a row of the history", job_id=rows[0].job["job_id"], exc_info=error)
@@ -186,3 +196,72 @@ def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("an entry of a history stream cannot be read", queue=entry.queue, id=entry.id, error=str(error))
     return rows, max(entry.count - len(rows), 0)
+
+
+# Of the last failure; they outlast a later attempt that succeeds.
+FAILURE: Final = ("failed_at", "error_type", "error_message", "fingerprint")
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """A statement, and the order of its values."""
+
+    statement: str
+    names: tuple[str, ...]
+
+    def run(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows, given as values by column."""
+        if rows:
+            with connection.cursor() as cursor:
+                cursor.executemany(self.statement, [[row[name] for name in self.names] for row in rows])
+
+
+def write(rows: Sequence[Rows]) -> None:
+    """Write the rows of ended attempts in one transaction.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
+    with transaction.atomic():
+        JOBS.run([row.job for row in rows])
+        ATTEMPTS.run([row.attempt for row in rows if row.attempt is not None])
+        VALUES.run(
+            [
+                {"name": name, "value": value, "job_id": row.job["job_id"], "finished_at": row.job["finished_at"]}
+                for row in rows
+                for name, value in row.values
+            ]
+        )
+
+
+def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Upsert:
+    table = model._meta.db_table
+    names = tuple(str(field.column) for field in model._meta.concrete_fields if not field.primary_key)
+    columns, places = ", ".join(f'"{name}"' for name in names), ", ".join(["%s"] * len(names))
+    statement = f'INSERT INTO "{table}" ({columns}) VALUES ({places}) ON CONFLICT ({key}) {on_conflict}'  # noqa: S608
+    return Upsert(statement, names)
+
+
+def _jobs() -> Upsert:
+    table = JobRow._meta.db_table
+    changes = []
+    for each in JobRow._meta.concrete_fields:
+        name = each.column
+        if each.primary_key or name == "job_id":
+            continue
+        new = f'excluded."{name}"'
+        if name in FAILURE:
+            new = f'CASE WHEN excluded."failed_at" IS NULL THEN "{table}"."{name}" ELSE {new} END'
+        changes.append(f'"{name}" = {new}')
+    later = f'excluded."sequence" > "{table}"."sequence"'
+    return _upsert(JobRow, '"job_id"', f"DO UPDATE SET {', '.join(changes)} WHERE {later}")
+
+
+def _values() -> Upsert:
+    later = f'excluded."finished_at" > "{SearchValue._meta.db_table}"."finished_at"'
+    change = f'DO UPDATE SET "finished_at" = excluded."finished_at" WHERE {later}'
+    return _upsert(SearchValue, '"job_id", "name", "value"', change)
+
+
+JOBS, VALUES = _jobs(), _values()
+ATTEMPTS = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING")

@@ -25,12 +25,12 @@ from switchyard.jobs import live
 from switchyard.jobs.downloads import LINK_HEADERS
 from switchyard.jobs.listing.jobs_page import LIMIT
 from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.live import Stream, free_database
 from switchyard.jobs.presentation import job_body, result_file
 from switchyard.jobs.queries import visible_job, visible_untracked
 from switchyard.jobs.results import open_result, result_link
 from switchyard.jobs.schemas import JobBody, JobList
 from switchyard.jobs.services import request_cancel
-from switchyard.jobs.streaming import Stream, free_database
 
 router = Router(tags=["Jobs"])
 
@@ -184,11 +184,7 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
 
 
 @router.get(
-    "/{job_id}/events",
-    auth=read_scope,
-    url_name="job_events",
-    operation_id="follow_job",
-    openapi_extra=EVENTS_DOC,
+    "/{job_id}/events", auth=read_scope, url_name="job_events", operation_id="follow_job", openapi_extra=EVENTS_DOC
 )
 async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """Follow a job live as server-sent events, up to its end."""
@@ -203,11 +199,7 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
 
 
 @router.get(
-    "/{job_id}/result",
-    auth=read_scope,
-    url_name="job_result",
-    operation_id="get_job_result",
-    openapi_extra=RESULT_DOC,
+    "/{job_id}/result", auth=read_scope, url_name="job_result", operation_id="get_job_result", openapi_extra=RESULT_DOC
 )
 async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """Download the result file of a job."""

@@ -25,8 +25,6 @@ from redis.backoff import NoBackoff
 from switchyard.api.responses import iso_time
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.cluster_client import node_url
-from switchyard.broker.redis.sentinel import server_url
 from switchyard.broker.redis.server_connection import AsyncServerConnection
 from switchyard.conf import switchyard_settings
 
@@ -113,7 +111,7 @@ async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watche
     records = facilities().records
     key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
     key = key or records.stream_key(job_id, queue)
-    reader = _reader(await _node_of(key))
+    reader = _reader(await _place_of(key))
     watcher = Watcher(reader, key, after)
     try:
         await reader.add(watcher)
@@ -126,11 +124,11 @@ class _Reader:
     """The connection of one event loop to one server, open while somebody watches a job.
 
     Args:
-        address: Of a node of a cluster; "" for the only server.
+        place: Of the jobs' queues; "" for the only server.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, place: str) -> None:
+        self._place = place
         self._watchers: defaultdict[str, set[Watcher]] = defaultdict(set)
         self._connection_id = 0
         self._task: asyncio.Task[None] | None = None
@@ -161,14 +159,14 @@ class _Reader:
             if self._connection_id:
                 # Without the permission the watcher is included within BLOCK_S.
                 with suppress(BrokerError):
-                    await sync_to_async(_unblock, thread_sensitive=False)(self._address, self._connection_id)
+                    await sync_to_async(_unblock, thread_sensitive=False)(self._place, self._connection_id)
 
     async def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             client = None
             try:
-                client = await client_of_events(self._address)
+                client = await client_of_events(self._place)
                 self._connection_id = await client.client_id()
                 while True:
                     await self._read_once(client)
@@ -180,21 +178,21 @@ class _Reader:
                 if client is not None:
                     await client.aclose()
             await asyncio.sleep(pause_s)
-            if self._address:
+            if self._place:
                 await self._hand_over()
                 if not self._watchers:
                     return
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _hand_over(self) -> None:
-        """Give watchers whose hash slot has moved to the reader of its new node."""
+        """Give watchers whose job has moved to the reader of its new place."""
         for key in list(self._watchers):
             with suppress(BrokerError):
-                address = await _node_of(key)
-                if address == self._address:
+                place = await _place_of(key)
+                if place == self._place:
                     continue
                 for watcher in self._watchers.pop(key, set()):
-                    watcher.reader = _reader(address)
+                    watcher.reader = _reader(place)
                     await watcher.reader.add(watcher)
 
     async def _read_once(self, client: redis.asyncio.Redis) -> None:
@@ -223,20 +221,16 @@ class _Reader:
 _readers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Reader]] = WeakKeyDictionary()
 
 
-def _reader(address: str) -> _Reader:
+def _reader(place: str) -> _Reader:
     readers = _readers.setdefault(asyncio.get_running_loop(), {})
-    if address not in readers:
-        readers[address] = _Reader(address)
-    return readers[address]
+    if place not in readers:
+        readers[place] = _Reader(place)
+    return readers[place]
 
 
-async def _node_of(key: str) -> str:
-    """Return the node that holds a stream, as its last answer to a command tells."""
-    calls = facilities().records.calls
-    if not calls.spread:
-        return ""
-    await sync_to_async(calls.command, thread_sensitive=False)("EXISTS", key)
-    return calls.node_of(key)
+async def _place_of(key: str) -> str:
+    """Return the place of a stream."""
+    return await sync_to_async(facilities().records.calls.place_now, thread_sensitive=False)(key)
 
 
 def _event(event_id: bytes, fields: dict[bytes, bytes]) -> JobEvent:
@@ -252,16 +246,16 @@ def _number(event_id: str) -> tuple[int, int]:
     return int(first), int(second or 0)
 
 
-def _unblock(address: str, connection_id: int) -> None:
-    if (node := facilities().records.calls.nodes().get(address)) is not None:
-        node.command("CLIENT", "UNBLOCK", connection_id)
+def _unblock(place: str, connection_id: int) -> None:
+    if (server := facilities().records.calls.places().get(place)) is not None:
+        server.command("CLIENT", "UNBLOCK", connection_id)
 
 
-async def client_of_events(address: str = "") -> redis.asyncio.Redis:
-    """Return a client of one connection to the broker, or to a node of its cluster; it waits as long as it is told."""
-    url = switchyard_settings().broker_url
+async def client_of_events(place: str = "") -> redis.asyncio.Redis:
+    """Return a client of one connection to the server at a place; it waits as long as it is told."""
+    url_at = sync_to_async(facilities().records.calls.url_at, thread_sensitive=False)
     return redis.asyncio.Redis.from_url(
-        node_url(url, address) if address else await sync_to_async(server_url, thread_sensitive=False)(url),
+        await url_at(place, switchyard_settings().broker_url),
         retry=Retry(NoBackoff(), 0),
         connection_class=AsyncServerConnection,  # but over TLS, where redis-py chooses its own by the address
         single_connection_client=True,

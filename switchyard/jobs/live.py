@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -9,9 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.http import StreamingHttpResponse
 
 from switchyard.api.problems import Problem
@@ -21,7 +23,6 @@ from switchyard.broker.stores.job_records import JobRecord
 from switchyard.jobs.job_events import watch
 from switchyard.jobs.presentation import snapshot
 from switchyard.jobs.queries import find_job
-from switchyard.jobs.streaming import Stream
 
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2_000
@@ -172,3 +173,46 @@ async def _ended(job_id: str) -> bool:
 
 def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
     return f"id: {event_id}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+class Closable(Protocol):
+    """A resource of a stream."""
+
+    def close(self) -> object:
+        """Release the resource. Called from any thread."""
+
+
+class Stream:
+    """Chunks for a ``StreamingHttpResponse``, closed together with it.
+
+    Django closes its iterator over the generator, not the generator: when a client disconnects in the middle, the
+    generator's ``finally`` would wait for the garbage collector.
+
+    Args:
+        chunks: A generator that was not started, of the running event loop.
+        source: Closed as well: the ``finally`` of a generator that never started does not run.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes], *, source: Closable | None = None) -> None:
+        self._chunks = chunks
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+
+    def __aiter__(self) -> AsyncGenerator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        """Schedule the generator's clean-up. The response calls this method from any thread."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(_close(self._chunks), self._loop)
+        if self._source is not None:
+            self._source.close()
+
+
+async def free_database() -> None:
+    """Close this request's database connections, which Django would keep until the stream ends."""
+    await sync_to_async(connections.close_all)()
+
+
+async def _close(chunks: AsyncGenerator[bytes]) -> None:
+    await chunks.aclose()

@@ -40,13 +40,7 @@ def save_file(filename: str, content: bytes | File[Any], content_type: str) -> d
     day = timezone.now()
     wanted = f"{FOLDER}/{day:%Y}/{day:%m}/{uuid.uuid4().hex}/{shown}"
     stored = default_storage.save(wanted, file)
-    return {
-        "file": stored,
-        "filename": shown,
-        "content_type": content_type,
-        "size_bytes": size_bytes,
-        "sha256": digest,
-    }
+    return {"file": stored, "filename": shown, "content_type": content_type, "size_bytes": size_bytes, "sha256": digest}
 
 
 def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, Any]:

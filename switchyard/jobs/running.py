@@ -14,7 +14,7 @@ import msgspec
 from switchyard.broker.admin.look_through import SeenMessage, SentFields, fields_of, leased
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError, UnknownQueue
-from switchyard.broker.health.nodes import away_part
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
@@ -88,7 +88,7 @@ def running_jobs(
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
     A message that a worker has fetched and not started is left out, unless it keeps no record; likewise what lies on a
-    node of a cluster that does not answer, unless its queue is asked for.
+    server that does not answer while others do, unless its queue is asked for.
 
     Args:
         member: Name of a supervisor.
@@ -136,16 +136,16 @@ def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
 
 
 def answering_families() -> list[QueueOperations]:
-    """Return the families of the yard's queues, without those of a cluster that are away or half moved.
+    """Return the families of the yard's queues, without those that are away or start nothing.
 
     Raises:
-        BrokerUnavailable: no node answers.
+        BrokerUnavailable: no server answers.
     """
     found = families()
-    if not found or not found[0].calls.spread:
-        return found
-    keys = facilities().records.keys
-    away = away_part(found[0].calls, keys, [family.keys.queue for family in found]).starts_nothing
+    if not found:
+        return []
+    servers = servers_of(found[0].calls, facilities().records.keys, [family.keys.queue for family in found])
+    away = servers.away().starts_nothing
     return [family for family in found if family.keys.queue not in away]
 
 

@@ -73,7 +73,7 @@ class JobList(BaseModel):
     """A page of the list of jobs.
 
     ``after`` is the cursor of the next page, null at the end. ``cut`` names the queues that hold more messages than the
-    10,000 that are looked through, ``away`` those on a node of a cluster that does not answer: their jobs that have not
+    10,000 that are looked through, ``away`` those on a server that does not answer: their jobs that have not
     ended are missing.
     """
 

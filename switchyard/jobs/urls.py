@@ -12,7 +12,6 @@ from switchyard.jobs.passport.stream import job_events
 chosen = Views("switchyard.jobs.listing.chosen")
 listing = Views("switchyard.jobs.listing.views")
 acts = Views("switchyard.jobs.passport.act_views")
-edit_views = Views("switchyard.jobs.passport.edit_views")
 passport = Views("switchyard.jobs.passport.views")
 
 BASE = "admin/switchyard_jobs/job/"
@@ -28,6 +27,6 @@ urlpatterns = [
     path(f"{JOB}events/", events_view(job_events), name="switchyard-job-events"),
     path(f"{JOB}cancel/", room_view(acts.cancel), name="switchyard-job-cancel"),
     path(f"{JOB}run-now/", room_view(acts.run_now), name="switchyard-job-run-now"),
-    path(f"{JOB}edit/", room_view(edit_views.edit), name="switchyard-job-edit"),
+    path(f"{JOB}edit/", room_view(acts.edit), name="switchyard-job-edit"),
     path(f"{JOB}again/", room_view(acts.again), name="switchyard-job-again"),
 ]

@@ -7,9 +7,7 @@ import ipaddress
 
 from django.http import HttpRequest
 
-FORWARDED = frozenset(
-    ("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip")
-)
+FORWARDED = frozenset(("forwarded", "via", "x-real-ip", "cf-connecting-ip"))
 
 
 def may_scrape(request: HttpRequest, token: str) -> bool:
@@ -24,7 +22,7 @@ def may_scrape(request: HttpRequest, token: str) -> bool:
 def is_from_loopback(request: HttpRequest) -> bool:
     """Return whether a request comes from this machine and through no proxy."""
     names = [name.lower() for name in request.headers]
-    if any(name in FORWARDED or name.startswith("x-forwarded") for name in names):
+    if any(name in FORWARDED or name.startswith("x-forwarded") or name.endswith("client-ip") for name in names):
         return False
     try:
         address = ipaddress.ip_address(request.META.get("REMOTE_ADDR") or "")

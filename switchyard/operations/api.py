@@ -57,7 +57,7 @@ class QueuesBody(BaseModel):
 
     queues: list[QueueBody]
     away: list[str] = Field(
-        description="Queues on a node of a cluster that does not answer; they are not among the others."
+        description="Queues whose server does not answer while others do; they are not among the others."
     )
 
 

@@ -81,10 +81,10 @@ def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
 
 
 def _scan(calls: RedisCalls, pattern: str) -> Iterator[bytes]:
-    for node in calls.nodes().values():
+    for server in calls.places().values():
         cursor = b"0"
         while True:
-            cursor, keys = node.command("SCAN", cursor, "MATCH", pattern, "COUNT", 10 * AT_ONCE)
+            cursor, keys = server.command("SCAN", cursor, "MATCH", pattern, "COUNT", 10 * AT_ONCE)
             yield from keys
             if cursor == b"0":
                 break

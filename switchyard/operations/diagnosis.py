@@ -12,10 +12,10 @@ from switchyard.console.formatting import counted, duration, times
 from switchyard.operations.findings import absent_pools, held, lateness
 from switchyard.operations.findings.facts import YardFacts
 from switchyard.operations.findings.finding import CHECK_BROKER, Act, Finding, FindingGroup
-from switchyard.operations.findings.precedence import Level, Ranked, ranked
+from switchyard.operations.findings.precedence import Level, Ranked, addon_words, ranked
 from switchyard.operations.findings.scheduler import look_at_schedules
 from switchyard.operations.rows import Row
-from switchyard.operations.server_state import OF_SOME_QUEUES, ServerState
+from switchyard.operations.server_state import ServerState
 
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
 LETTERS_PAGE = "switchyard-letters"
@@ -23,9 +23,8 @@ LETTERS_PAGE = "switchyard-letters"
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",
-    "broker.replica", "broker.node_away", "broker.half_moved", "pools.down", "pools.returning", "pools.host_gone",
-    "queues.late", "queues.just_late", "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying",
-    "scheduler.down", "dead letters.*",
+    "broker.replica", "pools.down", "pools.returning", "pools.host_gone", "queues.late", "queues.just_late",
+    "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down", "dead letters.*",
     # The broker answers at this moment.
     *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip
@@ -96,7 +95,8 @@ def diagnose(
         unknown = _server(ServerState(findings=(away,))) if isinstance(away, ServerFinding) else [_broker_away(away)]
         return _verdict(ranked(unknown), ())
     known = examined if examined is not None else [_pending()]
-    kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in JUDGED_NOW)]
+    now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in addon_words().items() if words.now))
+    kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in now)]
     return _verdict(ranked([*_now(facts, open_letters), *kept]), _figures(facts, open_letters))
 
 
@@ -173,7 +173,7 @@ def _server(server: ServerState) -> Iterable[Finding]:
         )
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
-        if found.code in OF_SOME_QUEUES:
+        if found.partial:
             then += "" if server.pools_known else " The pools' reports are on it: which pools run is not known."
             then += "" if server.scheduler_known else " The scheduler's lease is on it: no schedule starts meanwhile."
         yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_BROKER)

@@ -8,7 +8,7 @@ from django.db import DatabaseError, OperationalError, ProgrammingError, connect
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.operations.server_state import OF_SOME_QUEUES, read_broker_state
+from switchyard.operations.server_state import read_broker_state
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
 TIMEOUT_S = 2.0
@@ -28,7 +28,7 @@ class Dependency:
 def _ask_broker() -> str:
     """Return why the broker accepts no work or may lose it, "" when it is healthy.
 
-    A node of a cluster that is away is no reason, nor a half-moved slot: this process takes work for other queues.
+    What stops some queues is no reason: this process takes work for the others.
     """
     found = facilities()
     server = read_broker_state(found)
@@ -36,7 +36,7 @@ def _ask_broker() -> str:
         return f"accepts no work: {server.refusal}"
     if server.pools_known:
         found.pools.read_all()
-    return "; ".join(error.seen for error in server.errors if error.code not in OF_SOME_QUEUES)
+    return "; ".join(error.seen for error in server.errors if not error.partial)
 
 
 def _ask_database() -> str:

@@ -66,7 +66,7 @@ def _broker_up(*, is_up: bool) -> Metric:
 
 
 def _away(state: YardState) -> Metric:
-    text = "Whether a queue starts nothing, since its node of a cluster is away or its hash slot is half moved."
+    text = "Whether a queue starts nothing, since its server is away or has only a part of its keys."
     away = GaugeMetricFamily("switchyard_queue_away", text, labels=("queue",))
     for queue in declared_yard().queues:
         away.add_metric((queue.name,), int(queue.name in state.server.away.starts_nothing))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
 
 from django.db import DatabaseError
 from django.utils import timezone
@@ -15,6 +16,7 @@ from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
+from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import duration
 from switchyard.dead_letters import queries as dead_letters
@@ -26,10 +28,9 @@ from switchyard.operations.findings.examine import KEPT
 from switchyard.operations.findings.facts import YardFacts, facts_of
 from switchyard.operations.metrics_broker import YARD_STATE
 from switchyard.operations.queries import PoolState, YardState
-from switchyard.operations.rows import Row, yard_rows
+from switchyard.operations.rows import UNKNOWN, Row, yard_rows
 from switchyard.operations.server_state import read_server_state
 from switchyard.operations.timeouts import NoAnswer
-from switchyard.operations.yard import kept_rows
 from switchyard.operations.yard.state_words import most_held, shown_rows
 from switchyard.operations.yard.svg import Drawing, draw
 from switchyard.schedules import queries as schedules
@@ -108,9 +109,9 @@ def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker, and as long for the database."""
     facts, away = _FACTS.read()
     state = facts.state if facts else None
-    old = kept_rows.kept_rows() if state is None else None
+    old = kept_rows() if state is None else None
     if state is not None and not away:
-        kept_rows.keep(state)
+        keep(state)
     rows = shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
@@ -201,3 +202,36 @@ def _pool_row(name: str, state: YardState | None) -> PoolRow:
         else None,
         restarts=", ".join(f"{count} by {reason}" for reason, count in counted) or ("0" if now else "unknown"),
     )
+
+
+KEPT_FOR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """Rows whose state is unknown, with the figures that they had at a time."""
+
+    rows: tuple[Row, ...]
+    at: datetime
+
+
+_last: list[tuple[Yard, YardState, datetime]] = []
+
+
+def keep(state: YardState) -> None:
+    """Keep a state that was read now."""
+    _last[:] = [(declared_yard(), state, timezone.now())]
+
+
+def kept_rows() -> KeptRows | None:
+    """Return the rows of the last state; ``None`` where this process has read none for an hour."""
+    yard = declared_yard()
+    if not _last or _last[0][0] != yard or timezone.now() - _last[0][2] > KEPT_FOR:
+        return None
+    _, state, at = _last[0]
+    return KeptRows(tuple(replace(row, state=UNKNOWN) for row in yard_rows(yard, state)), at)
+
+
+def forget() -> None:
+    """Forget the last state."""
+    _last.clear()

@@ -118,7 +118,7 @@ class YardState:
     """State of the whole yard in the broker at one moment.
 
     Args:
-        queues: Without those on a node of a cluster that does not answer: ``server.away.queues``.
+        queues: Without those whose server does not answer: ``server.away.queues``.
         pools: As if none were up while their reports are unknown: ``server.pools_known``.
         scheduler_up: Also while that is unknown.
         hosts: Hosts from which a supervisor reports.

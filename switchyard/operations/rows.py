@@ -29,7 +29,6 @@ class RowStatus:
 QUIETED = "Quieted"
 UNKNOWN = RowStatus("Unknown", "calm", "broker away")
 AWAY = RowStatus("Away", "bad", "its node does not answer")
-HALF_MOVED = RowStatus("Half moved", "bad", "its hash slot is on two nodes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,13 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
     known = state.server.pools_known
     pools = [state.pools[pool.name] for pool in yard.pools_of(queue.name)]
     row = _queue(queue, stats, pools, own_track=bool(own), retries=shown, known=known)
-    stands = queue.name in state.server.away.starts_nothing
-    row = replace(row, state=HALF_MOVED if stands else row.state)
+    away = state.server.away
+    stands = RowStatus(away.blocked_word, "bad", away.blocked_why) if queue.name in away.blocked else None
+    row = replace(row, state=stands or row.state)
     yield row if rates is None else replace(row, done_a_minute=rates.ends * 60)
     if own:
         lane = _lane(stats, [state.pools[pool.name] for pool in own], retries, known=known)
-        yield replace(lane, state=HALF_MOVED) if stands else lane
+        yield replace(lane, state=stands or lane.state)
 
 
 def _queue(

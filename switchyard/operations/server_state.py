@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.cluster_ids import marks_of, probed_keys, where_lost
-from switchyard.broker.health.half_moved import half_moved
 from switchyard.broker.health.key_types import type_commands, wrong_types
 from switchyard.broker.health.keyspace_id import State, finding, marker_of
-from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes
 from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, Servers, servers_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.conf import declared_yard
 from switchyard.leadership import SCHEDULER
@@ -31,13 +30,8 @@ REFUSALS = {
         "it is a replica, which only reads",
         "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
     ),
-    "MISCONF": (
-        "it cannot write to its disk",
-        "Free its disk and read its log; work then resumes by itself.",
-    ),
+    "MISCONF": ("it cannot write to its disk", "Free its disk and read its log; work then resumes by itself."),
 }
-# Errors that stop some queues of a cluster, while the others go on.
-OF_SOME_QUEUES = frozenset({"node_away", "half_moved"})
 # Findings that a refusal already reports.
 IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
@@ -51,8 +45,8 @@ class ServerState:
         remedy: Step after which the server accepts writes again.
         findings: Other defects, worst first, without those that cannot be verified.
         uptime_s: Seconds since its start, not compared; ``None`` where it does not tell.
-        away: Part of a cluster that does not answer or starts nothing.
-        pools_known, scheduler_known: The node with the pools' reports, and with the scheduler's lease, answers.
+        away: Part of the yard that does not answer or starts nothing.
+        pools_known, scheduler_known: The server with the pools' reports, and with the scheduler's lease, answers.
     """
 
     refusal: str = ""
@@ -81,7 +75,7 @@ def read_broker_state(found: Facilities) -> ServerState:
     """Check the broker's server, and where another one keeps the messages both.
 
     Raises:
-        BrokerUnavailable: the server does not answer, or no node of a cluster.
+        BrokerUnavailable: no server answers.
     """
     state = read_server_state(found.records.calls, found.records.keys)
     if state.refusal:
@@ -93,23 +87,23 @@ def read_broker_state(found: Facilities) -> ServerState:
 def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     """Check whether the server accepts writes, its own figures, its keyspace marker and the types of our keys.
 
-    Of a cluster the nodes that answer are judged; the others are named in ``away``, and in a finding.
+    Of several servers those that answer are judged; the others are named in ``away``, and in a finding.
 
     Raises:
-        BrokerUnavailable: the server does not answer, or no node of the cluster.
+        BrokerUnavailable: no server answers.
     """
-    queues = [queue.name for queue in declared_yard().queues]
+    servers = servers_of(calls, keys, [queue.name for queue in declared_yard().queues])
     reports, lease = keys.pool_reports(), keys.lock(SCHEDULER)
-    away = away_part(calls, keys, queues, also=(lease, *probed_keys(calls, keys, queues)))
-    there = [queue for queue in queues if queue not in away.queues]
-    refusal, then = _refusal(calls, keys, there)
-    nodes = read_nodes(calls, production=not settings.DEBUG, keys=keys, queues=queues, away=away)
-    found = [item for item in by_code(nodes) if item.code != "unverified"]
+    away = servers.away(also=(lease, *servers.probed_keys()))
+    there = [keys.queue(queue) for queue in servers.queues if queue not in away.queues]
+    refusal, then = _refusal(calls, there)
+    looks = servers.read(production=not settings.DEBUG, away=away)
+    found = [item for item in servers.findings(looks) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
-    uptimes_s = [node.facts.uptime_s for node in nodes if node.facts is not None and node.facts.uptime_s is not None]
-    lost, slots = _lost_keyspace(calls, keys, queues, away), half_moved(away.half_moved)
-    wrong = (*lost, *slots, *_wrong_types(calls, keys, there), *found)
+    uptimes_s = [look.facts.uptime_s for look in looks if look.facts is not None and look.facts.uptime_s is not None]
+    wrong_type = wrong_types(there, calls.pipeline(type_commands(there), raise_errors=False))
+    wrong = (*_lost_keyspace(servers, away), *away.findings, *wrong_type, *found)
     return ServerState(
         refusal,
         then,
@@ -121,11 +115,10 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     )
 
 
-def _refusal(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> tuple[str, str]:
+def _refusal(calls: RedisCalls, families: Sequence[QueueKeys]) -> tuple[str, str]:
     # SETRANGE of an empty string creates no key, and a server that refuses writes refuses it too.
-    names = [keys.queue(queue).refused for queue in queues] if calls.spread else [keys.lock("takes-work")]
-    answers = calls.pipeline([("SETRANGE", name, 0, "") for name in names], raise_errors=False)
-    # Where some nodes of a cluster accept writes, the findings about the others say what is wrong with these.
+    answers = calls.pipeline([("SETRANGE", family.refused, 0, "") for family in families], raise_errors=False)
+    # Where some servers accept writes, the findings about the others say what is wrong with these.
     if not answers or not all(isinstance(answer, BrokerError) for answer in answers):
         return "", ""
     answer = answers[0]
@@ -134,16 +127,11 @@ def _refusal(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> tuple[str,
     return REFUSALS.get(answer.code, ("", ""))
 
 
-def _wrong_types(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[ServerFinding]:
-    families = [keys.queue(queue) for queue in queues]
-    return wrong_types(families, calls.pipeline(type_commands(families), raise_errors=False))
-
-
-def _lost_keyspace(calls: RedisCalls, keys: Keys, queues: Sequence[str], away: AwayPart) -> list[ServerFinding]:
+def _lost_keyspace(servers: Servers, away: AwayPart) -> list[ServerFinding]:
     """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
-    marks = [pair for pair in marks_of(calls, keys, queues) if pair[0] not in away.keys]
+    marks = [pair for pair in servers.marks() if pair[0] not in away.keys]
     commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
-    answers = calls.pipeline(commands, raise_errors=False)
+    answers = servers.calls.pipeline(commands, raise_errors=False)
     lost = {}
     for (name, _), hash_, missed in zip(marks, answers[::2], answers[1::2], strict=True):
         if isinstance(hash_, BrokerError) or isinstance(missed, BrokerError):
@@ -154,4 +142,4 @@ def _lost_keyspace(calls: RedisCalls, keys: Keys, queues: Sequence[str], away: A
     if not lost:
         return []
     state: State = "another" if all(marker.id for marker in lost.values()) else "missing"
-    return finding(state, where_lost(calls, keys, queues, lost))
+    return finding(state, servers.where_lost(lost))

@@ -55,7 +55,6 @@ _ROOM: list[URLPattern | URLResolver] = [
     path("", include("switchyard.actors.urls")),
     path("", include("switchyard.audit.urls")),
     path("", include("switchyard.bulk.urls")),
-    path("", include("switchyard.retention.urls")),
     path("", include("switchyard.frame.urls")),
 ]
 

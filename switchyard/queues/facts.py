@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from django.db import DatabaseError
 
 from switchyard.broker.admin.browse import BrowsedMessage
+from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.broker_away import NODE_SWITCHED_OFF, SWITCHED_OFF
 from switchyard.console.formatting import ago, duration, promise, retries_text, whole_duration
+from switchyard.history.models import JobRow
 from switchyard.jobs.running import RunningJob
 from switchyard.operations.findings.facts import HeldGroup
 from switchyard.operations.findings.lateness import jobs_text, none_late
@@ -19,7 +24,6 @@ from switchyard.operations.rows import AWAY, QUIETED, Row
 from switchyard.operations.yard.rates import Rates
 from switchyard.queues.queue_line import QueueLine
 from switchyard.queues.slot_picture import SlotPicture
-from switchyard.queues.wait_times import WaitTimes
 
 MOST_NAMED = 3
 
@@ -116,7 +120,7 @@ class QueueView:
         history: Whether the database answered.
         picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
         change: The line to change while an actor blocks the queue.
-        node: Address of the master of a cluster that holds it; "" where the broker is one server.
+        node: Address of the server that holds it; "" where the broker is one server.
     """
 
     queue: Queue
@@ -162,7 +166,7 @@ class QueueView:
         """Sentence of what waits."""
         row = self.row
         if row.waiting is None:
-            silent = "its node of the cluster" if row.state == AWAY else "the broker"
+            silent = "its node" if row.state == AWAY else "the broker"
             return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
         if not row.waiting:
             return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."
@@ -221,3 +225,60 @@ def all_queues_sentence(rows: Sequence[Row], *, away: bool) -> str:
         return f"{none_late()}; {counted}"
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return ", ".join(named[:MOST_NAMED]).replace("is no pool", "has no pool") + more
+
+
+RECENT_MS: Final = 15 * 60_000
+MOST_ENDED: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class WaitTimes:
+    """Times of the queue's last jobs that ended, in ms.
+
+    Args:
+        counted: Number of jobs.
+        over_ms: The oldest of them ended so long ago.
+    """
+
+    counted: int
+    over_ms: int
+    p50: int
+    p95: int
+    p99: int
+
+
+class EndedQueueJob(NamedTuple):
+    """One row of the history, with the columns of a queue's page."""
+
+    wait_ms: int | None
+    run_ms: int | None
+    finished_at: int
+    actor: str
+    started_at: int | None
+
+
+def ended_jobs(queue: str) -> list[EndedQueueJob] | None:
+    """Return the queue's jobs that ended lately, the newest first; ``None`` while the database is unavailable."""
+    rows = JobRow.objects.filter(queue=queue, finished_at__gte=now_ms() - RECENT_MS).order_by("-finished_at", "-id")
+    try:
+        return [EndedQueueJob(*row) for row in rows.values_list(*EndedQueueJob.__annotations__)[:MOST_ENDED]]
+    except DatabaseError:
+        return None
+
+
+def times_of(ended: Iterable[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes | None]:
+    """Return the times from being ready to the start, and to the end."""
+    jobs = list(ended)
+    over_ms = now_ms() - min((job.finished_at for job in jobs), default=now_ms())
+    waits = [job.wait_ms for job in jobs if job.wait_ms is not None]
+    both = [job.wait_ms + job.run_ms for job in jobs if job.wait_ms is not None and job.run_ms is not None]
+    return percentiles(waits, over_ms=over_ms), percentiles(both, over_ms=over_ms)
+
+
+def percentiles(values: Sequence[int], *, over_ms: int = 0) -> WaitTimes | None:
+    """Return the percentiles of some times; ``None`` when there are none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    at: list[Any] = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)]
+    return WaitTimes(len(ordered), over_ms, *at)

@@ -56,7 +56,7 @@ def status_lines(view: QueueView) -> list[str]:
         retrying = retry.waiting + retry.scheduled + retry.running
         lines.append(f"{view.row.held:,} held for later, {retrying:,} retrying, {view.stats.dead:,} dead.")
     if view.node:
-        lines.append(f"It is on node {view.node} of the cluster.")
+        lines.append(f"It is on node {view.node}.")
     state = yard_state()
     for found in judged_now(facts_of(state)) if state is not None else ():
         if found.finding.subject == view.queue.name:

@@ -24,11 +24,19 @@ from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.timeouts import NoAnswer
 from switchyard.operations.yard.state_words import shown_row
 from switchyard.queues.errors import ForeignBroker
-from switchyard.queues.facts import PauseFacts, PurgeFacts, QueueView, SlotHolder
+from switchyard.queues.facts import (
+    EndedQueueJob,
+    PauseFacts,
+    PurgeFacts,
+    QueueView,
+    SlotHolder,
+    ended_jobs,
+    percentiles,
+    times_of,
+)
 from switchyard.queues.queue_line import QueueLine, line_of
 from switchyard.queues.services import family_of
 from switchyard.queues.slot_picture import SlotPicture, SlotRun, picture_of
-from switchyard.queues.wait_times import EndedQueueJob, ended_jobs, percentiles, times_of
 
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10
@@ -78,14 +86,14 @@ def view_of(queue: Queue) -> QueueView:
         at=timezone.now(),
         picture=_picture(queue, row, holders, running or (), ended or ()),
         change=_change(queue, row, holders, ended or ()),
-        node=_node(queue),
+        node=_place(queue),
     )
 
 
-def _node(queue: Queue) -> str:
+def _place(queue: Queue) -> str:
     try:
         family = family_of(queue.name)
-        return family.calls.node_of(family.keys.bodies)
+        return family.calls.place_of(family.keys.bodies)
     except (BrokerError, ForeignBroker):
         return ""
 

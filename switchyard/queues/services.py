@@ -16,13 +16,14 @@ from switchyard.audit.services import act
 from switchyard.audit.who import Who
 from switchyard.broker.admin.purge import Purge, PutBack, purges, set_aside, undo
 from switchyard.broker.admin.relocate import Relocated, relocate
+from switchyard.broker.errors import ActRefused
 from switchyard.broker.keys.queue_keys import LANES, Lane
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
-from switchyard.console.times import InvalidTime
-from switchyard.queues.errors import ForeignBroker, NotMoved, PurgeEnded
+from switchyard.console.times import unusable_end
+from switchyard.queues.errors import ForeignBroker
 
 LONGEST_REASON = 500
 LEFT_OUT = "Left out, because messages with their ids were sent since: {:,}."
@@ -49,7 +50,7 @@ def pause(queue: str, *, who: Who, reason: str = "", until: datetime | None = No
         until: When it resumes by itself. With it, or with a reason, an earlier pause is changed.
 
     Raises:
-        InvalidTime: ``until`` is over by the server's clock.
+        ActRefused: ``until`` is over by the server's clock.
     """
     family = family_of(queue)
     until_ms = 0 if until is None else int(until.timestamp() * 1000)
@@ -58,7 +59,7 @@ def pause(queue: str, *, who: Who, reason: str = "", until: datetime | None = No
         try:
             changed = administration.pause(family, until_ms=until_ms, by=who.name, reason=reason[:LONGEST_REASON])
         except ValueError as error:
-            raise InvalidTime(until.isoformat() if until else "", str(error)) from error
+            raise unusable_end(until.isoformat() if until else "", str(error)) from error
         entry.count = int(changed)
         return changed
 
@@ -95,7 +96,7 @@ def undo_purge(queue: str, purge_id: str, *, who: Who) -> PutBack:
         How many messages are put back, and how many left out because their ids were sent again since.
 
     Raises:
-        PurgeEnded: the messages are dropped, or being dropped.
+        ActRefused: the messages are dropped, or being dropped.
     """
     family = family_of(queue)
     detail = {"purge": purge_id}
@@ -104,7 +105,9 @@ def undo_purge(queue: str, purge_id: str, *, who: Who) -> PutBack:
         try:
             undone = undo(family, purge_id)
         except LookupError as error:
-            raise PurgeEnded(str(error)) from error
+            raise ActRefused(
+                str(error), "its messages cannot be put back; a purge can be undone for a minute"
+            ) from error
         entry.count = undone.put_back
         if undone.left_out:
             entry.detail = {**detail, "left_out": undone.left_out}
@@ -119,11 +122,11 @@ def relocate_actor(
     Its new messages go there only when its ``queue_name`` says so.
 
     Raises:
-        NotMoved: both queues are one.
+        ActRefused: both queues are one.
     """
     old, new = family_of(source), family_of(target)
     if old.keys.queue == new.keys.queue:
-        raise NotMoved(f"relocate: {source!r} is both the old and the new queue; name another one")
+        raise ActRefused("relocate", f"{source!r} is both the old and the new queue; name another one")
     detail = {"actor": actor, "to": new.keys.queue}
     with act("queue.relocate", who=who, target=old.keys.queue, reason=reason, detail=detail) as entry:
         entry.count = 0

@@ -18,10 +18,9 @@ from switchyard.addon import addon_for, addons
 from switchyard.audit.services import act
 from switchyard.audit.who import Who
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError, QueueFull, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
-from switchyard.queues.errors import NotMoved
 
 PREFETCH: Final = 100
 IDLE_MS: Final = 1_000
@@ -88,14 +87,14 @@ class StockRedis:
     """Queues of stock Dramatiq on Redis. Each fetch first returns what workers held that are not heard of for a minute.
 
     Raises:
-        NotMoved: the address cannot be read.
+        ActRefused: the address cannot be read.
     """
 
     def __init__(self, url: str, *, namespace: str = "dramatiq") -> None:
         try:
             self.broker = RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)
         except ValueError as error:  # redis-py names the part
-            raise NotMoved(f"import: the address cannot be read: {error}; write redis://HOST:6379/0") from error
+            raise ActRefused("import", f"the address cannot be read: {error}; write redis://HOST:6379/0") from error
 
     def drain(self, name: str, into: Imported) -> None:
         """Move what waits in a queue."""
@@ -122,14 +121,14 @@ def stock_queues(url: str, *, namespace: str = "dramatiq") -> StockQueues:
     """Return the queues of stock Dramatiq at an address.
 
     Raises:
-        NotMoved: the address is of no broker that stock Dramatiq has, or its client is not installed.
+        ActRefused: the address is of no broker that stock Dramatiq has, or its client is not installed.
     """
     scheme = url.partition(":")[0].lower()
     if scheme in SCHEMES:
         return StockRedis(url, namespace=namespace)
     addon = addon_for(scheme)
     if addon is None or not addon.stock:
-        raise NotMoved(f"import: the address begins with {scheme!r}; write {known_addresses()}")
+        raise ActRefused("import", f"the address begins with {scheme!r}; write {known_addresses()}")
     found: StockQueues = addon.load("stock")(url)
     return found
 
@@ -149,7 +148,7 @@ def import_queue(source: StockQueues, queue: str, *, who: Who) -> Imported:
 
     Raises:
         UnknownQueue: the yard has no such queue.
-        NotMoved: the server of stock Dramatiq does not answer.
+        ActRefused: the server of stock Dramatiq does not answer.
         QueueFull: the yard's queue is full.
     """
     found = Imported(declared_yard().queue_of(queue).name)
@@ -168,7 +167,7 @@ def import_queue(source: StockQueues, queue: str, *, who: Who) -> Imported:
             cause = str(error) or type(error).__name__
             after = f"after {found.moved} messages of {found.queue}"
             fact = f"the server of stock Dramatiq does not answer {after}: {cause}; check its URL, try again"
-            raise NotMoved(f"import: {fact}") from error
+            raise ActRefused("import", fact) from error
     found.left = source.left(names)
     return found
 

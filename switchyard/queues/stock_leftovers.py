@@ -5,9 +5,9 @@ from __future__ import annotations
 from dramatiq.brokers.redis import RedisBroker
 from redis.exceptions import RedisError
 
+from switchyard.broker.errors import ActRefused
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
-from switchyard.queues.errors import NotMoved
 from switchyard.queues.stock import StockQueues, StockRedis
 
 MESSAGES = ".msgs"
@@ -21,15 +21,15 @@ def leftover_lines(source: StockQueues) -> list[str]:
     Walks over the names of all keys of the old database.
 
     Raises:
-        NotMoved: the server of stock Dramatiq does not answer.
+        ActRefused: the server of stock Dramatiq does not answer.
     """
     if not isinstance(source, StockRedis):
         return []
     try:
         return _lines(source.broker)
     except RedisError as error:
-        raise NotMoved(
-            f"import: the server of stock Dramatiq does not answer: {error}; check its URL, try again"
+        raise ActRefused(
+            "import", f"the server of stock Dramatiq does not answer: {error}; check its URL, try again"
         ) from error
 
 

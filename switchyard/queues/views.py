@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
@@ -15,12 +16,12 @@ from switchyard.broker.shapes import QueueStats
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.broker_away import SWITCHED_OFF
+from switchyard.console.sort_heads import SortColumn, SortHead, heads_of
 from switchyard.operations.findings.facts import facts_of
-from switchyard.operations.rows import yard_rows
+from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.yard.state_words import shown_rows
 from switchyard.queues import queries
 from switchyard.queues.facts import all_queues_sentence
-from switchyard.queues.sorting import ORDERS, heads, in_order
 
 
 @require_safe
@@ -99,3 +100,44 @@ def _rendered(request: HttpRequest, name: str, template: str, context: dict[str,
     check(request, "view_operations")
     seen = queries.view_of(queue_of(name))
     return TemplateResponse(request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue})
+
+
+# A row of the yard, its pause, and its counts of retries and of dead letters.
+QueueRow = tuple[Row, Any, int | None, int | None]
+
+COLUMNS: Final = tuple(
+    SortColumn(name, text, (f"-{name}", name))
+    for name, text in (
+        ("waiting", "Waiting"),
+        ("oldest", "Oldest"),
+        ("later", "Later"),
+        ("done", "Done"),
+        ("retrying", "Retrying"),
+        ("dead", "Dead"),
+    )
+)
+ORDERS: Final = frozenset(order for column in COLUMNS for order in column.orders)
+_FIGURES: Final[dict[str, Callable[[QueueRow], float | None]]] = {
+    "waiting": lambda row: row[0].waiting,
+    "oldest": lambda row: row[0].oldest_age_ms,
+    "later": lambda row: row[0].held,
+    "done": lambda row: row[0].done_a_minute,
+    "retrying": lambda row: row[2],
+    "dead": lambda row: row[3],
+}
+
+
+def heads(sort: str) -> dict[str, SortHead]:
+    """Return the headings of the list."""
+    return heads_of(COLUMNS, {}, sort)
+
+
+def in_order(rows: Sequence[QueueRow], sort: str) -> list[QueueRow]:
+    """Return queues in an order, those without a figure last; the others, and of no such order, as in the topology."""
+    if sort not in ORDERS:
+        return list(rows)
+    figure = _FIGURES[sort.lstrip("-")]
+    found = [(figure(row), row) for row in rows]
+    known = [(value, row) for value, row in found if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
+    return [*(row for _, row in known), *(row for value, row in found if value is None)]

@@ -9,7 +9,7 @@ It keeps true:
 
 Files in reading order: ``registry`` (what is declared), ``ticks`` (due minutes), ``services`` (sending a tick once),
 ``pauses``, ``runner`` (the loop of the leader), ``maintenance`` (alerts, reconciliation, retention and the like),
-``models``, ``history`` and ``queries``, ``views`` with ``strips``, ``checks``.
+``models`` and ``queries``, ``views`` with ``strips``, ``checks``.
 
 Public: ``registry.schedules`` and ``queries`` for pages and findings; the command ``runscheduler``.
 """

@@ -14,7 +14,7 @@ from switchyard.broker.admin.purge import finish
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.record_sweep import sweep
+from switchyard.broker.stores.job_records import sweep
 from switchyard.conf import declared_yard
 from switchyard.log_throttle import LogThrottle
 

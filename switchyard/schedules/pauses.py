@@ -10,7 +10,7 @@ from django.db.models import F
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
 from switchyard.database_text import storable
-from switchyard.schedules import history
+from switchyard.schedules import strips
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.registry import Schedule
 from switchyard.schedules.services import find, load_state
@@ -26,7 +26,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     Its ticks are missed until it is resumed or ``until`` is over. Later they are not sent either.
 
     Raises:
-        UnknownSchedule: no periodic actor has that name.
+        NotFound: no periodic actor has that name.
         django.db.DatabaseError: the database did not answer; nothing is paused.
     """
     now = clock.utc_now()
@@ -51,7 +51,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
     Missed ticks are not sent; the next one is.
 
     Raises:
-        UnknownSchedule: no periodic actor has that name.
+        NotFound: no periodic actor has that name.
         django.db.DatabaseError: the database did not answer; nothing is resumed.
     """
     now = clock.utc_now()
@@ -86,12 +86,12 @@ def _miss(schedule: Schedule, state: ScheduleState, until: datetime.datetime) ->
     if until <= state.since:
         return
     back = ticks_back(schedule.spec, state.since, until)
-    newest = list(itertools.islice(back, history.KEPT))
+    newest = list(itertools.islice(back, strips.KEPT))
     count = len(newest) + sum(1 for _ in itertools.islice(back, MOST_COUNTED))
     # Compared and set: of two schedulers that both believe to lead, one counts.
     unchanged = ScheduleState.objects.filter(pk=state.pk, since=state.since)
     if unchanged.update(since=until, missed=F("missed") + count):
-        history.note_missed(schedule.name, newest, state.paused_by)
+        strips.note_missed(schedule.name, newest, state.paused_by)
     state.refresh_from_db(fields=["since", "missed"])
 
 

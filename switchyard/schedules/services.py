@@ -11,11 +11,11 @@ from django.db import DatabaseError
 
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import submit
 from switchyard.middleware.origin import FixedSender, sent_by
-from switchyard.schedules import history
+from switchyard.schedules import strips
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.registry import Schedule, schedules
 
@@ -25,24 +25,17 @@ CLAIMED, SENT = b"claimed", b"sent"
 _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
 
 
-class UnknownSchedule(SwitchyardError):
-    """No periodic actor has this name."""
-
-    def __init__(self, name: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(name, known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else "see manage.py switchyard schedules list"
-        super().__init__(f"schedule {name}: no actor of that name is periodic; {remedy}")
-
-
 def find(name: str) -> Schedule:
     """Return the schedule of a periodic actor.
 
     Raises:
-        UnknownSchedule: no periodic actor has that name.
+        NotFound: no periodic actor has that name.
     """
     known = {schedule.name: schedule for schedule in schedules()}
     if name not in known:
-        raise UnknownSchedule(name, list(known))
+        near = difflib.get_close_matches(name, list(known), n=1)
+        remedy = f"did you mean {near[0]}?" if near else "see manage.py switchyard schedules list"
+        raise NotFound(f"schedule {name}: no actor of that name is periodic; {remedy}")
     return known[name]
 
 
@@ -50,14 +43,14 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
     """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id.
 
     Raises:
-        UnknownSchedule: no periodic actor has that name.
+        NotFound: no periodic actor has that name.
         BrokerUnavailable: the broker did not answer.
     """
     with act("schedule.run", who=who, target=name, reason=reason, essential=False) as entry:
         with sent_by(FixedSender(schedule=name, user=who.name)):
             job_id = submit(find(name).actor, kwargs={})
         try:
-            history.note_run(name, clock.utc_now(), job_id, who.name)
+            strips.note_run(name, clock.utc_now(), job_id, who.name)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
         entry.count, entry.detail = 1, {"job": job_id}
@@ -92,7 +85,7 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     late_ms = max(int((now - tick).total_seconds() * 1000), 0) if sent_now else None
     if late_ms is not None:
         fields["lateness_ms"] = late_ms
-    history.note_sent(schedule.name, tick, job_id, late_ms)
+    strips.note_sent(schedule.name, tick, job_id, late_ms)
     ScheduleState.objects.filter(actor=schedule.name, since__lt=tick).update(**fields)
     return job_id if sent_now else None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -19,13 +22,14 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.console.broker_away import not_answered
 from switchyard.console.links import job_url
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
-from switchyard.schedules import history, next_hour, pauses, queries, services, strips
+from switchyard.schedules import pauses, queries, services, strips
 from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.queries import ScheduleRow
 from switchyard.schedules.registry import Schedule, schedules
 
 VIEW, RUN, PAUSE = (
@@ -56,7 +60,7 @@ class PauseForm(forms.Form):
         text = self.cleaned_data["until"].strip()
         try:
             return parse_until(text, now=compared_now()) if text else None
-        except InvalidTime as error:
+        except ActRefused as error:
             raise forms.ValidationError(str(error)) from error
 
 
@@ -72,7 +76,7 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
     rows = [(row, strips.draw(ticks[row.name]), sent[row.name]) for row in found]
     leads = queries.scheduler_leads()
     context = {
-        "title": "Schedules", "rows": rows, "leads": leads, "picture": next_hour.draw(schedules(), found, now),
+        "title": "Schedules", "rows": rows, "leads": leads, "picture": draw(schedules(), found, now),
         "headline": queries.headline(found, leads), "at": now, "drawn": any(strip.bars for _, strip, _ in rows),
         "paused": sum(row.paused_at is not None for row in found),
     }  # fmt: skip
@@ -140,12 +144,12 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int = 200) -> HttpResponse:
-    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), history.last_ticks(found.name)
+    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), strips.last_ticks(found.name)
     context = {
         "title": found.name,
         "row": queries.row_of(found, state, timezone.now()),
         "ticks": ticks,
-        "kept": history.KEPT,
+        "kept": strips.KEPT,
         "form": form,
         "leads": queries.scheduler_leads(),
     }
@@ -155,7 +159,7 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
 def _find(name: str) -> Schedule:
     try:
         return services.find(name)
-    except services.UnknownSchedule as error:
+    except NotFound as error:
         raise Http404(str(error)) from error
 
 
@@ -172,3 +176,57 @@ def _require(request: HttpRequest, *rights: str) -> None:
     for right in rights:
         if not request.user.has_perm(right):
             raise PermissionDenied(f"The missing right is {right}.")
+
+
+WIDTH_PX, LEFT_PX, LINE_PX, TOP_PX = 1_000, 200, 30, 8
+HOUR, STEP = timedelta(hours=1), timedelta(minutes=10)
+MOST_TICKS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class HourLine:
+    """One schedule; ``marks`` are places of its ticks, ``words`` says them."""
+
+    name: str
+    y: int
+    marks: tuple[int, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class HourPicture:
+    """The lines and the axis: place and time."""
+
+    lines: tuple[HourLine, ...]
+    axis: tuple[tuple[int, str], ...]
+    height: int
+
+
+def draw(schedules: Sequence[Schedule], rows: Sequence[ScheduleRow], now: datetime) -> HourPicture | None:
+    """Return the picture; ``None`` where no schedule is due within the hour."""
+    paused = {row.name for row in rows if row.paused_at and row.next_tick is None}
+    lines: list[HourLine] = []
+    for schedule in schedules:
+        ticks = [] if schedule.name in paused else _ticks(schedule, now)
+        if ticks:
+            y = TOP_PX + len(lines) * LINE_PX
+            words = f"{schedule.name}: {', '.join(f'{tick:%H:%M}' for tick in ticks)}"
+            lines.append(HourLine(schedule.name, y, tuple(_place(tick, now) for tick in ticks), words))
+    if not lines:
+        return None
+    first = now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0) + STEP
+    axis = [(_place(first + number * STEP, now), f"{first + number * STEP:%H:%M}") for number in range(6)]
+    return HourPicture(tuple(lines), tuple(axis), TOP_PX + len(lines) * LINE_PX)
+
+
+def _ticks(schedule: Schedule, now: datetime) -> list[datetime]:
+    found: list[datetime] = []
+    tick = schedule.next(now)
+    while tick is not None and tick <= now + HOUR and len(found) < MOST_TICKS:
+        found.append(tick)
+        tick = schedule.next(tick)
+    return found
+
+
+def _place(moment: datetime, now: datetime) -> int:
+    return LEFT_PX + round((moment - now) / HOUR * (WIDTH_PX - LEFT_PX - 20))

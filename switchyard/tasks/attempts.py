@@ -53,12 +53,7 @@ class TaskAttempts(Middleware):
     option_rules: ClassVar = (OptionRule(OPTION, None, lambda value, queue: _usable(value)),)
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Add the attempt to the message's option, and to the body that its record keeps."""
         if exception is None or task_at(message.actor_name) is None:

@@ -54,7 +54,7 @@ class SwitchyardBackend(BaseTaskBackend):
         self.database: str = self.options.get("database", "default")
         self.actor_options: dict[str, Any] = dict(self.options.get("actor_options", {}))
 
-    def validate_task(self, task: Task) -> None:
+    def validate_task(self, task: Task[..., Any]) -> None:
         """Refuse a task that cannot run here, and keep any other, so that workers know it.
 
         Raises:
@@ -74,7 +74,9 @@ class SwitchyardBackend(BaseTaskBackend):
             )
         register(task)
 
-    def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
+    def enqueue(  # type: ignore[override]  # the stubs bind both by one parameter
+        self, task: Task[..., Any], args: Any, kwargs: Any
+    ) -> TaskResult[..., Any]:
         """Enqueue a task: at the commit inside a transaction, else now, as ``ENQUEUE_ON_COMMIT`` says.
 
         The result's ``enqueued_at`` is ``None`` until then.
@@ -124,7 +126,7 @@ class SwitchyardBackend(BaseTaskBackend):
             send()
         return result
 
-    def get_result(self, result_id: str) -> TaskResult:
+    def get_result(self, result_id: str) -> TaskResult[..., Any]:
         """Return a task's result, from the broker's record or from the history.
 
         Raises:
@@ -168,7 +170,7 @@ class SwitchyardBackend(BaseTaskBackend):
             add("switchyard.E040", f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
         return found
 
-    def _require_discovered(self, task: Task) -> None:
+    def _require_discovered(self, task: Task[..., Any]) -> None:
         if is_discovered(task):
             return
         module = task.func.__module__

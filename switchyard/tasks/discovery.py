@@ -69,5 +69,5 @@ def _register_others(modules: list[ModuleType], backend: SwitchyardBackend) -> N
                 value.using(backend=backend.alias)
 
 
-def _backend_of(task: Task, ours: list[SwitchyardBackend]) -> Any:
+def _backend_of(task: Task[..., Any], ours: list[SwitchyardBackend]) -> Any:
     return next((backend for backend in ours if backend.alias == task.backend), ours[0])

@@ -41,16 +41,10 @@ STATUS_OF: Final = {
     "dead": TaskResultStatus.FAILED,
 }
 # Where the class of a recorded failure is looked for: records keep its name only.
-MODULES: Final[tuple[ModuleType, ...]] = (
-    builtins,
-    errors,
-    crashes,
-    dramatiq.errors,
-    dramatiq.middleware,
-)
+MODULES: Final[tuple[ModuleType, ...]] = (builtins, errors, crashes, dramatiq.errors, dramatiq.middleware)
 
 
-def result_of_record(task: Task, job: JobRecord) -> TaskResult:
+def result_of_record(task: Task[..., Any], job: JobRecord) -> TaskResult[..., Any]:
     """Return the result that a job's record shows."""
     error = None
     if job.error is not None:
@@ -75,7 +69,7 @@ def result_of_record(task: Task, job: JobRecord) -> TaskResult:
 
 
 def make_result(
-    task: Task,
+    task: Task[..., Any],
     *,
     job_id: str,
     state: str,
@@ -89,7 +83,7 @@ def make_result(
     finished_ms: int | None = None,
     error: TaskError | None = None,
     value: Any = None,
-) -> TaskResult:
+) -> TaskResult[..., Any]:
     """Return a result.
 
     Args:
@@ -111,7 +105,7 @@ def make_result(
         raised.append(error)
     if started_ms is None and failed:
         started_ms = failed[-1].started_ms
-    result: TaskResult = TaskResult(
+    result: TaskResult[..., Any] = TaskResult(
         task=as_sent,
         id=job_id,
         status=status,
@@ -129,7 +123,7 @@ def make_result(
     return result
 
 
-def task_as_sent(task: Task, queue: str, options: Mapping[str, Any]) -> Task:
+def task_as_sent(task: Task[..., Any], queue: str, options: Mapping[str, Any]) -> Task[..., Any]:
     """Return a task with the priority, queue, time and backend that its message says."""
     sent, changes = fields_of(options), {"queue_name": queue}
     if isinstance(alias := sent.get("backend"), str) and alias in task_backends.settings:

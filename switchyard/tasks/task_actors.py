@@ -11,19 +11,30 @@ from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.asyncio import async_to_sync, get_event_loop_thread
-from dramatiq.broker import Broker
-from dramatiq.middleware import CurrentMessage
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import CurrentMessage, Middleware
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES
 from switchyard.middleware.envelope import ready_since
+from switchyard.middleware.errors import Cancelled
+from switchyard.middleware.outcomes import outcome_of, text_of
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
-from switchyard.tasks.attempts import TaskAttempts, worker_of
+from switchyard.tasks.attempts import TaskAttempts, path_of, worker_of
 from switchyard.tasks.errors import ResultRefused
-from switchyard.tasks.finished import FinishedTasks
+from switchyard.tasks.registry import task_at
 from switchyard.tasks.results import make_result
-from switchyard.tasks.task_api import Task, TaskContext, TaskResult, normalize_json, task_started
+from switchyard.tasks.task_api import (
+    Task,
+    TaskContext,
+    TaskError,
+    TaskResult,
+    normalize_json,
+    task_finished,
+    task_started,
+)
 
 
 def prepare(broker: Broker) -> None:
@@ -34,7 +45,7 @@ def prepare(broker: Broker) -> None:
     broker.add_middleware(FinishedTasks(), before=Status)
 
 
-def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
+def actor_of(task: Task[..., Any], broker: Broker, **options: Any) -> Actor[..., Any]:
     """Return the actor that runs a task, declared with the broker when it is not.
 
     Args:
@@ -54,7 +65,7 @@ def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
     )
 
 
-def _function_of(task: Task, broker: Broker) -> Callable[..., Any]:
+def _function_of(task: Task[..., Any], broker: Broker) -> Callable[..., Any]:
     """Return a function with the name, place and parameters of a task's, that runs the task."""
     run = partial(run_task, task, broker)
 
@@ -73,7 +84,7 @@ def _function_of(task: Task, broker: Broker) -> Callable[..., Any]:
     return function
 
 
-def run_task(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_task(task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a task in a worker and return what it returned, as JSON has it.
 
     Raises:
@@ -97,7 +108,9 @@ def run_task(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str
     return value
 
 
-def running_result(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskResult:
+def running_result(
+    task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> TaskResult[..., Any]:
     """Return the result of the task that this thread runs."""
     message = CurrentMessage.get_current_message()
     if message is None:
@@ -114,3 +127,59 @@ def running_result(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: di
         enqueued_ms=message.options.get("enqueued_at", message.message_timestamp),
         started_ms=getattr(message, "started_ms", None) or ready_since(message),
     )
+
+
+class FinishedTasks(Middleware):
+    """Middleware that sends ``task_finished`` once a task has succeeded or failed for good; not for a retry.
+
+    Listed before the middleware that decides and records the outcome. What a receiver raises is logged.
+    """
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Send the signal for a task that ran."""
+        self._finish(broker, message, exception, result)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Send the signal for a task that was cancelled before it started, or that is too old."""
+        if outcome_of(message).kind in ("cancelled", "expired"):
+            self._finish(broker, message, None, None)
+
+    def _finish(self, broker: Broker, message: MessageProxy, exception: BaseException | None, value: Any) -> None:
+        task = task_at(message.actor_name)
+        outcome = outcome_of(message, exception)
+        if task is None or outcome.kind in ("retried", "deferred"):
+            return
+        cause = outcome.exception or exception
+        error = TaskError(
+            exception_class_path=path_of(Cancelled if cause is None else type(cause)),
+            traceback="" if cause is None else text_of(cause),
+        )
+        result = make_result(
+            task,
+            job_id=message.message_id,
+            state=outcome.kind,
+            queue=facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name,
+            options=message.options,
+            args=message.args,
+            kwargs=message.kwargs,
+            worker=worker_of(broker),
+            enqueued_ms=message.options.get("enqueued_at", message.message_timestamp),
+            started_ms=getattr(message, "started_ms", None),
+            finished_ms=now_ms(),
+            error=error,
+            value=value,
+        )
+        sender = type(result.task.get_backend())
+        if cause is None:
+            task_finished.send(sender, task_result=result)
+            return
+        # Receivers log the exception that is being handled; its traceback stays as the task left it.
+        trace = cause.__traceback__
+        try:
+            raise cause
+        except BaseException:  # noqa: BLE001  it was handled; it is shown to the receivers
+            task_finished.send(sender, task_result=result)
+        finally:
+            cause.__traceback__ = trace

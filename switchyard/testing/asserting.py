@@ -13,7 +13,7 @@ from dramatiq.message import Message
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.json_values import kind_of
 from switchyard.middleware.arguments import require_named, signature_of
-from switchyard.testing.messages import SentMessage
+from switchyard.testing.calls import SentMessage
 
 LONGEST_VALUE = 200
 MOST_SHOWN = 10

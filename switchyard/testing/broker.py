@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.broker import Consumer as DramatiqConsumer
@@ -25,8 +25,7 @@ from switchyard.broker.topology import lane_of_name
 from switchyard.broker.validation import whole_delay
 from switchyard.broker.worker.ack_barrier import AckBarrier, record_enqueued
 from switchyard.broker.worker.hooks import Hooks
-from switchyard.testing.consumer import MemoryConsumer
-from switchyard.testing.messages import SentMessage, StoredMessage
+from switchyard.testing.calls import SentMessage, StoredMessage
 
 OWNER = "test"
 
@@ -83,11 +82,7 @@ class MemoryBroker(Broker):
         self.hooks.call_after(self, signal, args, kwargs)
 
     def add_middleware(
-        self,
-        middleware: Middleware,
-        *,
-        before: type[Middleware] | None = None,
-        after: type[Middleware] | None = None,
+        self, middleware: Middleware, *, before: type[Middleware] | None = None, after: type[Middleware] | None = None
     ) -> None:
         """Add a middleware, unless it is added already."""
         if middleware not in self.middleware:
@@ -286,3 +281,43 @@ class MemoryBroker(Broker):
                 self._changed.wait(timeout_ms / 1000)
                 stored = self.next_ready({lane})
             return None if stored is None else self.hold(stored)
+
+
+class HoldingBroker(Protocol):
+    """The part of :class:`switchyard.testing.broker.MemoryBroker` that its consumers use."""
+
+    def wait_for_message(self, lane: str, timeout_ms: int) -> HeldMessage | None:
+        """Hold the next message of a lane."""
+
+    def enqueue(self, message: Message[Any]) -> Message[Any]:
+        """Enqueue a message."""
+
+    def finish(self, held: MessageProxy) -> None:
+        """Forget a message."""
+
+
+class MemoryConsumer(DramatiqConsumer):
+    """Messages of one lane, for a worker of Dramatiq's own."""
+
+    def __init__(self, broker: HoldingBroker, lane: str, *, timeout_ms: int) -> None:
+        self._broker = broker
+        self._lane = lane
+        self._timeout_ms = timeout_ms
+
+    def __next__(self) -> MessageProxy | None:
+        """Return the next message, or ``None`` when none came in time. At most 20 ms: delays end between two calls."""
+        return self._broker.wait_for_message(self._lane, min(self._timeout_ms, 20))
+
+    def ack(self, message: MessageProxy) -> None:
+        """Forget a message."""
+        self._broker.finish(message)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Forget a message that was rejected; its dead letter is stored."""
+        self._broker.finish(message)
+
+    def requeue(self, messages: Any) -> None:
+        """Put messages that were not run back."""
+        for message in messages:
+            self._broker.enqueue(message.copy())
+            self._broker.finish(message)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.queue import codec
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.stores.limit_counts import CHANGE
@@ -65,7 +69,7 @@ class MemoryCalls(RedisCalls):
         """Refuse."""
         self._refuse("a stream")
 
-    def acquire(self, key: str = "") -> NoReturn:
+    def acquire(self, key: str | bytes | None = None) -> NoReturn:
         """Refuse."""
         self._refuse("a connection")
 
@@ -80,3 +84,45 @@ class MemoryCalls(RedisCalls):
         cause = "the broker of this test is in memory"
         remedy = "test what needs a server with a real one"
         raise BrokerUnavailable(operation, cause, outcome="refused", remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message in memory, encoded as it would be on the server.
+
+    Args:
+        level: Priority: 1 high, 2 normal, 3 low.
+        ready_ms: Time from which it may start, ms since the epoch.
+        order: Number of its enqueueing.
+    """
+
+    id: str
+    lane: str
+    body: bytes
+    level: int
+    ready_ms: int
+    order: int
+    unique_key: str = ""
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Place among the messages that are ready: by priority, then by time, then by number."""
+        return self.level, self.ready_ms, self.order
+
+    def message(self) -> Message[Any]:
+        """Return the message in the body."""
+        return codec.decode(self.body, message_id=self.id, lane=self.lane)
+
+
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """A message that was sent for the first time.
+
+    Args:
+        by_task: A task sent it.
+        delay_ms: ``None`` where it was sent without a delay.
+    """
+
+    message: Message[Any]
+    by_task: bool
+    delay_ms: int | None

@@ -106,10 +106,7 @@ def differences(before: Effects, after: Effects, *, ignored: frozenset[str] = fr
     found: list[str] = []
     for table, rows in after.rows.items():
         found += _of_table(table[1], before.rows.get(table, {}), rows, after.columns[table], ignored)
-    for name, old, new in (
-        ("sent the mail", before.mails, after.mails),
-        ("enqueued", before.messages, after.messages),
-    ):
+    for name, old, new in (("sent the mail", before.mails, after.mails), ("enqueued", before.messages, after.messages)):
         more = Counter(new) - Counter(old)
         found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
     for file in before.files.keys() | after.files.keys():

@@ -15,8 +15,8 @@ from switchyard.middleware.outcomes import outcome_of
 from switchyard.testing import effects
 from switchyard.testing.asserting import described
 from switchyard.testing.broker import MemoryBroker
+from switchyard.testing.calls import SentMessage, StoredMessage
 from switchyard.testing.commits import run_callbacks
-from switchyard.testing.messages import SentMessage, StoredMessage
 from switchyard.testing.running import MOST_ATTEMPTS, Runner, endless_run
 from switchyard.testing.switch import active
 

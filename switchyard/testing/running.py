@@ -21,8 +21,8 @@ from switchyard.broker.held_message import HeldMessage
 from switchyard.middleware.errors import ArgumentMismatch
 from switchyard.middleware.outcomes import outcome_of
 from switchyard.testing.broker import MemoryBroker
+from switchyard.testing.calls import StoredMessage
 from switchyard.testing.commits import TaskTransactions, run_callbacks
-from switchyard.testing.messages import StoredMessage
 
 # An actor that sends itself again would run for ever.
 MOST_ATTEMPTS: Final = 10_000
@@ -199,12 +199,7 @@ class WatchedTask(Middleware):
         self._broker.in_task = True
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Run the callbacks of the task's commits, then note its end."""
         self.result, self.exception = result, exception

@@ -15,9 +15,9 @@ from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
 from switchyard.testing.asserting import Expectation, actor_for, listed, not_enqueued
+from switchyard.testing.calls import StoredMessage
 from switchyard.testing.clock import advance_with_ticks, seconds_of
 from switchyard.testing.commits import run_callbacks
-from switchyard.testing.messages import StoredMessage
 from switchyard.testing.running import TestedAttempt
 from switchyard.testing.switch import active
 

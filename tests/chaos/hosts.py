@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from switchyard.files.addresses import StorageAddress
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.chaos import faked_clock
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger

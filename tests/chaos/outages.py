@@ -23,7 +23,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.embedded.server import free_port
 from switchyard.wiring import build_yard
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ import psycopg
 
 from benchmarks.postgres import postgres_account
 from switchyard.embedded.server import free_port
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 

@@ -18,7 +18,7 @@ import psycopg
 
 from benchmarks.postgres import postgres_account, provide
 from switchyard.embedded.server import free_port
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.waiting import wait_for
 
 # Of the default 100 the slots of the webhooks' two pools alone take 96. All processes of the yard may open 314.

@@ -19,7 +19,7 @@ from apps.webhooks.models import Attempt, Delivery, DeliveryState
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.shapes import LaneStats
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.waiting import wait_for
 
 ENDPOINTS, EVENTS, HEALTHY = 20, 100, 60

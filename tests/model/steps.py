@@ -84,7 +84,7 @@ class Steps:
         self.drawn = 0
         self.full = self.unsafe = self.broken = False
         self.visited: set[str] = set()
-        for node in self.family.calls.nodes().values():
+        for node in self.family.calls.places().values():
             node.command("FLUSHDB")
         self._set_clock()
         self.found = self._read()

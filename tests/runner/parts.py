@@ -13,7 +13,7 @@ from pathlib import Path
 OPTIONAL = {
     "rabbitmq": ("addons/rabbitmq/*",),
     "core-alone": ("addons/test_core_alone.py",),
-    "cluster": ("*cluster*",),
+    "cluster": ("addons/cluster/*",),
     "hosts": ("integration/wheel/*", "integration/stock_dramatiq/*"),
     "images": ("*/images/*",),
     "clients": ("integration/contract/*", "integration/files/*", "integration/outbound/*"),

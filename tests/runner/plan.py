@@ -68,7 +68,7 @@ class Plan:
             case "on-pgbouncer":
                 return [self._run(name, "pgbouncer", "database and not long", "tests", *given)]
             case "cluster-walk":
-                return [self._run(name, database, "", "tests/model/test_cluster.py", *given)]
+                return [self._run(name, database, "", "tests/addons/cluster/model/test_walk.py", *given)]
             case "core-alone":
                 return [self._run(name, database, "", "tests/addons/test_core_alone.py", *given)]
             case "model" | "chaos" | "verdicts":

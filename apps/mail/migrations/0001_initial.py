@@ -50,4 +50,13 @@ class Migration(migrations.Migration):
             },
             bases=('mail.sentmail',),
         ),
+        migrations.CreateModel(
+            name='UsedAllowance',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key', models.CharField(help_text="HMAC of the allowance's name and the subject.", max_length=64, unique=True)),
+                ('began_at', models.DateTimeField(db_index=True)),
+                ('count', models.PositiveIntegerField()),
+            ],
+        ),
     ]

@@ -12,10 +12,9 @@ from django.db import DatabaseError
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.actors import ended_jobs, metrics, queries, services
-from switchyard.actors.errors import ActorNotDeclared
+from switchyard.actors import ended_jobs, metrics, queries
 from switchyard.audit.services import Who, act
-from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.broker.errors import BrokerError, NotFound, SwitchyardError
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.formatting import duration
@@ -68,7 +67,7 @@ class Command(PrintingCommand):
             else:
                 job_id = self._send(**options)
                 self.stdout.write(_json({"id": job_id}) if as_json else job_id)
-        except ActorNotDeclared as error:
+        except NotFound as error:
             raise CommandError(str(error)) from error
 
     def _send(
@@ -91,7 +90,7 @@ class Command(PrintingCommand):
             try:
                 call = checked(actor, places, names)
                 with act("job.send", who=Who.of_command(), target=name) as entry:
-                    job_id = services.send(actor, call, delay_ms=delay, tags=tags)
+                    job_id = queries.send(actor, call, delay_ms=delay, tags=tags)
                     entry.count, entry.detail = 1, {"job": job_id, "queue": actor.queue_name}
             except BrokerError:
                 raise

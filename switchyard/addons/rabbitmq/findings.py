@@ -47,7 +47,7 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     except BrokerRefused as error:
         yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
         return
-    yield GROUP.ok("rabbitmq", f"RabbitMQ took a connection in {answer.took_ms:.0f} ms; queues are {kind}")
+    yield GROUP.ok(f"RabbitMQ took a connection in {answer.took_ms:.0f} ms; queues are {kind}")
     if answer.rejected:
         queues = ", ".join(f"{count} in {name}" for name, count in answer.rejected.items())
         yield GROUP.warning("rejected", f"RabbitMQ rejected messages: {queues}", REJECTED, REJECTED_REMEDY)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import ConnectionClosed, DecodeError
 
-from switchyard.queues.errors import NotMoved
+from switchyard.broker.errors import ActRefused
 from switchyard.queues.stock import Imported
 
 PREFETCH: Final = 100
@@ -29,14 +29,14 @@ class StockRabbitmq:
     """Queues of stock Dramatiq on RabbitMQ. A message that is imported twice is two messages where the yard is on one.
 
     Raises:
-        NotMoved: pika is not installed.
+        ActRefused: pika is not installed.
     """
 
     def __init__(self, url: str) -> None:
         try:
             from dramatiq.brokers.rabbitmq import RabbitmqBroker
         except ModuleNotFoundError as error:
-            raise NotMoved(f"import: {error}; install the client: pip install 'pika>=1.4,<1.5'") from error
+            raise ActRefused("import", f"{error}; install the client: pip install 'pika>=1.4,<1.5'") from error
         # Over a hundred lines for each queue; each error is raised as well.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
         self._broker = RabbitmqBroker(url=url, middleware=[])

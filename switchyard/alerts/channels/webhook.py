@@ -7,12 +7,11 @@ import json
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+import urllib3
+
 from switchyard.alerts.channels import DEADLINE_S
 from switchyard.alerts.errors import ChannelFailed
 from switchyard.alerts.notice import Notice
-from switchyard.outbound.http import OutboundError, send
-
-LARGEST_ANSWER_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +30,20 @@ class WebhookChannel:
         """Post one message; only a 2xx answer counts as accepted.
 
         Raises:
-            ChannelFailed: no answer in time, an address that is not allowed, or another status.
+            ChannelFailed: no answer in time, or another status.
         """
         body = json.dumps(notice.as_json()).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": notice.id}
+        limit = urllib3.Timeout(total=DEADLINE_S)
         try:
-            answer = send(
-                "POST",
-                self.url,
-                headers=headers,
-                body=body,
-                deadline_s=DEADLINE_S,
-                max_bytes=LARGEST_ANSWER_BYTES,
-                truncate=True,
-            )
-        except OutboundError as error:
-            # The error's own message may contain the URL.
+            # The body of the answer is not read: it could last for ever.
+            with (
+                urllib3.PoolManager(1, retries=False, timeout=limit) as pool,
+                pool.request("POST", self.url, body=body, headers=headers, preload_content=False) as answer,
+            ):
+                status = answer.status
+        except urllib3.exceptions.HTTPError as error:
+            # The error's own message contains the URL.
             raise ChannelFailed(self.name, type(error).__name__) from None
-        if not 200 <= answer.status < 300:
-            raise ChannelFailed(self.name, f"answered {answer.status}", answered=True)
+        if not 200 <= status < 300:
+            raise ChannelFailed(self.name, f"answered {status}", answered=True)

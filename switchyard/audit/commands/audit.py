@@ -7,10 +7,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from switchyard.audit.filters import AuditFilter
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.presentation import as_json
-from switchyard.audit.queries import page
+from switchyard.audit.queries import AuditFilter, page
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand

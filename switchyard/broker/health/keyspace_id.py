@@ -50,6 +50,7 @@ class KeyspaceId:
         self, calls: RedisCalls, keys: Keys, queues: Iterable[str], *, marks: tuple[str, str] | None = None
     ) -> None:
         self.seen = ""
+        self.state: State = "unmarked"
         self._marks = marks or (keys.generation(), keys.generations_missed())
         self._used_by = [key for queue in queues for key in keys.queue(queue).all_keys()]
         self._calls = calls
@@ -80,18 +81,29 @@ class KeyspaceId:
         return [("HGETALL", self._marks[0]), ("SMEMBERS", self._marks[1])]
 
     def look(self, answers: Sequence[Any]) -> State:
-        """Compare the keyspace with the one that this process saw first, and return the result."""
+        """Compare the keyspace with the one that this process saw first, and return the result.
+
+        Without an answer it is as it was.
+        """
+        if any(isinstance(answer, Exception) for answer in answers):
+            return self.state
         found = marker_of(*answers)
         if not self.seen:
             self.seen = found.id
         if found.id and found.id != self.seen and self.seen in found.instead_of:
             self.seen = found.id  # a person accepted it in place of ours
         if self.seen:
-            return "ours" if found.id == self.seen else "another" if found.id else "missing"
-        return "missing" if found.missed else "unmarked"
+            self.state = "ours" if found.id == self.seen else "another" if found.id else "missing"
+        else:
+            self.state = "missing" if found.missed else "unmarked"
+        return self.state
+
+    def failure(self, answers: Sequence[Any]) -> Exception | None:
+        """Return the error among the answers that :meth:`look` could not read, where nothing else reports it."""
+        return next((answer for answer in answers if isinstance(answer, Exception)), None)
 
     def where_lost(self) -> str:
-        """Return "": one server needs no name. See :meth:`~switchyard.broker.health.cluster_ids.ClusterIds`."""
+        """Return the servers whose keyspace is not the one that was there, as half a sentence; "" for the only one."""
         return ""
 
     def miss_commands(self) -> list[tuple[Word, ...]]:
@@ -114,7 +126,7 @@ def finding(state: State, where: str = "") -> list[ServerFinding]:
     """Return the findings of a state. An unmarked keyspace is reported by processes at their start.
 
     Args:
-        where: Nodes of a cluster that lost it, as half a sentence.
+        where: Servers that lost it, as half a sentence.
     """
     if state == "missing":
         seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"

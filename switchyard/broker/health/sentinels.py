@@ -9,16 +9,17 @@ from typing import Any, Final
 
 import redis
 
+from switchyard.broker.errors import ADDRESSES
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.redis.sentinel import ALL_S, ONE_S, Sentinels, fields_of
 from switchyard.broker.redis.sentinel_url import SentinelUrl
-from switchyard.broker.redis.tls_errors import ADDRESS, tls_remedy
 
 # Of the master's writes that a replica has not got yet, and of its silence: it reports once a second.
 BEHIND_BYTES: Final = 1_000_000
 SILENT_S: Final = 10
 ASK_EACH: Final = "Ask each for SENTINEL CKQUORUM and SENTINEL SENTINELS; start those that are down."
-# The doctor replaces ADDRESS by the name of the variable in use.
+# The doctor replaces it by the name of the variable in use.
+ADDRESS: Final = ADDRESSES.removesuffix(",")
 START_IT: Final = f"Start it, or correct {ADDRESS}."
 LOGIN: Final = f"Correct sentinel_username and sentinel_password in {ADDRESS}."
 ITS_NAME: Final = f"Correct the name in the sentinel's configuration, or in {ADDRESS}."
@@ -175,9 +176,6 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
 
 
 def _absence(error: redis.ConnectionError, url: SentinelUrl) -> tuple[str, str]:
-    if remedy := tls_remedy(error):
-        fact, _, step = remedy.partition(": ")
-        return f"fails within TLS ({fact})", f"{step[0].upper()}{step[1:]}."
     if any(words in str(error) for words in ENDED):
         if url.sentinel_secure:
             return "ends the connection without an answer", READ_ITS_LOG

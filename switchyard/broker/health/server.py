@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from switchyard.addon import addons
 from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.server_errors import reason
@@ -24,19 +25,20 @@ class ServerFinding:
     """A defect of the server's configuration or state.
 
     Args:
-        code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
-            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``, ``node_away``; see also
-            :mod:`switchyard.broker.health.keyspace_id`, :mod:`switchyard.broker.health.key_types`,
-            :mod:`switchyard.broker.health.half_moved` and :mod:`switchyard.broker.health.sentinels`.
+        code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``loading``,
+            ``nearly_full``, ``disk``, ``unverified``, ``away``; see also :mod:`switchyard.broker.health.keyspace_id`,
+            :mod:`switchyard.broker.health.key_types`, :mod:`switchyard.broker.health.sentinels` and the add-ons.
         severity: ``error`` when work is or will be lost or refused.
         seen: The fact, as half a sentence. Contains no secret, and no address but that of a node or sentinel.
         remedy: The next step, in one line.
+        partial: It stops some queues, while the others go on.
     """
 
     code: str
     severity: Severity
     seen: str
     remedy: str
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class ServerFacts:
         disk_refuses: It could not write to its disk, and refuses work for that.
         hidden: Its own words when it does not tell this user everything; "" when it does.
         uptime_s: Seconds since its start.
+        unfit: Findings of add-ons about it.
     """
 
     name: str
@@ -62,13 +65,13 @@ class ServerFacts:
     append_only: bool | None
     snapshots: str | None
     role: str | None
-    cluster: bool
     loading: bool
     used_bytes: int
     max_bytes: int
     disk_refuses: bool
     hidden: str
     uptime_s: int | None = None
+    unfit: tuple[ServerFinding, ...] = ()
 
 
 FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
@@ -106,13 +109,13 @@ def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -
         append_only=None if append_only is None else append_only == "1",
         snapshots=settings.get("save"),
         role=found.get("role"),
-        cluster=found.get("cluster_enabled") == "1",
         loading=found.get("loading") == "1",
         used_bytes=int(found.get("used_memory", 0)),
         max_bytes=int(found.get("maxmemory", 0)),
         disk_refuses=found.get("aof_last_write_status", "ok") != "ok",
         hidden=hidden,
         uptime_s=int(found["uptime_in_seconds"]) if "uptime_in_seconds" in found else None,
+        unfit=tuple(item for addon in addons() if (judged := addon.load("judge")) for item in judged(found)),
     )
 
 
@@ -188,16 +191,7 @@ def _unfit(facts: ServerFacts) -> list[ServerFinding]:
                 "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
             )
         )
-    if facts.cluster:
-        found.append(
-            ServerFinding(
-                "cluster",
-                "error",
-                "the server is a node of a cluster, and would refuse most of the keys",
-                "Write `redis+cluster://` in SWITCHYARD_BROKER_URL, or use a server that runs alone.",
-            )
-        )
-    return found
+    return [*found, *facts.unfit]
 
 
 def _busy(facts: ServerFacts) -> list[ServerFinding]:

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.cluster_ids import keyspace_of, probed_keys
-from switchyard.broker.health.half_moved import half_moved, half_moved_slots, probe
 from switchyard.broker.health.key_types import type_commands, wrong_types
-from switchyard.broker.health.keyspace_id import State, finding
-from switchyard.broker.health.nodes import NodeState, by_code, read_nodes
+from switchyard.broker.health.keyspace_id import finding
 from switchyard.broker.health.server import ServerFinding, away
+from switchyard.broker.health.servers import ServerLook, servers_of
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 
@@ -64,15 +62,12 @@ class Watch:
         self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
     ) -> None:
         self.health = Health()
-        self.generation = keyspace_of(calls, keys, queues)
-        self._calls, self._keys, self._queues = calls, keys, tuple(queues)
+        self._calls, self._servers = calls, servers_of(calls, keys, queues)
+        self.generation = self._servers.keyspace()
         self._families = [keys.queue(queue) for queue in queues]
-        self._queue_of = {family.bodies: family.queue for family in self._families}
-        self._probed = [*self._queue_of, *probed_keys(calls, keys, queues)] if calls.spread else []
         self._production = production
         self._every_s = every_s
         self._look_at_s = 0.0
-        self._state: State = "unmarked"
         self._lost: list[ServerFinding] = []
         self._refusing = False
 
@@ -115,32 +110,27 @@ class Watch:
         self._calls.close()
 
     def _ask(self) -> list[ServerFinding]:
-        nodes = read_nodes(self._calls, production=self._production, keys=self._keys, queues=self._queues)
-        markers = self.generation.commands()
-        probes = [probe(key) for key in self._probed]
+        looks = self._servers.read(production=self._production)
+        markers, probes = self.generation.commands(), self._servers.probes()
         answers = self._calls.pipeline([*markers, *probes, *type_commands(self._families)], raise_errors=False)
         marked, answers = answers[: len(markers)], answers[len(markers) :]
         probed, types = answers[: len(probes)], answers[len(probes) :]
-        slots = half_moved_slots(self._probed, probed, self._queue_of)
-        found = by_code(nodes) + half_moved(slots) + wrong_types(self._families, types)
-        failed = next((answer for answer in marked if isinstance(answer, Exception)), None)
-        if failed is None or self._calls.spread:
-            self._state = self.generation.look(marked)
-            self._lost = finding(self._state, self.generation.where_lost())
-        if failed is not None and not (self._calls.spread and isinstance(failed, BrokerUnavailable)):
-            # A replica that lost its primary still answers what read_nodes() asked.
+        found = self._servers.findings(looks) + self._servers.judge_probes(probed) + wrong_types(self._families, types)
+        self._lost = finding(self.generation.look(marked), self.generation.where_lost())
+        if (failed := self.generation.failure(marked)) is not None:
+            # A replica that lost its primary still answers what the servers were asked before.
             found.append(away(failed) if isinstance(failed, BrokerUnavailable) else _unreadable(failed))
         found += self._lost
-        self._leave_word(nodes)
+        self._leave_word(looks)
         return found
 
-    def _leave_word(self, nodes: Sequence[NodeState]) -> None:
-        evicting = {node.address: item.seen for node in nodes for item in node.findings if item.code == "evicting"}
+    def _leave_word(self, looks: Sequence[ServerLook]) -> None:
+        evicting = {look.place: item.seen for look in looks for item in look.findings if item.code == "evicting"}
         if not evicting and not self._refusing and not self._lost:
             return
         commands: list[tuple[Word, ...]] = []
         for keys in self._families:
-            seen = evicting.get(self._calls.node_of(keys.refused)) if evicting else None
+            seen = evicting.get(self._calls.place_of(keys.refused)) if evicting else None
             if seen is not None:
                 commands.append(("SET", keys.refused, seen, "PX", REFUSED_MS))
             elif self._refusing:

@@ -11,7 +11,7 @@ from switchyard.broker.keys.queue_keys import QueueKeys
 class Keys:
     """Key names below one prefix.
 
-    Keys that one operation changes together share a hash tag, so that they live on one node of a cluster.
+    Keys that one operation changes together share a hash tag, so that they live at one place.
 
     Args:
         slot_groups: Queues with the hash tag that they share with others instead of having their own.
@@ -78,17 +78,6 @@ class Keys:
     def generations_missed(self) -> str:
         """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
         return f"{self.prefix}:generation:missed"
-
-    def part_id(self, tag: str) -> str:
-        """Hash: a keyspace id on a cluster, one for each 512 hash slots, so that a master without a queue has one too.
-
-        Its fields are those of the marker on a single server.
-        """
-        return f"{self.prefix}:keyspace:{{{tag}}}"
-
-    def part_ids_missed(self, tag: str) -> str:
-        """Set: keyspace ids that a process had read there and then did not find, on a cluster only."""
-        return f"{self.prefix}:keyspace:{{{tag}}}:missed"
 
     def abort(self, job_id: str) -> str:
         """String: the ``abort_timeout`` of a job that was aborted, ms. Expires after 90 s, or its ``abort_ttl``."""

@@ -232,18 +232,6 @@ class QueueKeys:
         """Hash: id that a purge set aside -> its live record. Expires after nine days."""
         return f"{self.base}aside:{purge}:jobs"
 
-    @property
-    def keyspace_id(self) -> str:
-        """Hash: the keyspace id of this family, on a cluster only, where a node may lose its keys while others keep
-        theirs. Its fields are those of the marker on a single server.
-        """
-        return f"{self.base}keyspace:id"
-
-    @property
-    def keyspaces_missed(self) -> str:
-        """Set: keyspace ids that a process had read for this family and then did not find, on a cluster only."""
-        return f"{self.base}keyspace:missed"
-
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]

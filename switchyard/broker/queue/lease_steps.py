@@ -64,8 +64,8 @@ class ServedQueue:
     def attempt(self, step: Step, act: Callable[[], None], *, again_s: float = 0.0) -> None:
         """Do a step. One that the server refuses is logged once and due again in a second.
 
-        On a cluster so is one whose node does not answer, and with it every other step of the queue: the queues of the
-        other nodes go on.
+        Where queues live at several places so is one whose place does not answer, and with it every other step of the
+        queue: the queues of the other places go on.
 
         Args:
             again_s: Seconds until the step is due again after it succeeded.
@@ -84,7 +84,7 @@ class ServedQueue:
             self.due_s[step] = time.monotonic() + REFUSED_S
             return
         except BrokerUnavailable as error:
-            if not self.operations.calls.spread:
+            if self.operations.calls.addon is None:
                 raise
             if not self.refused:
                 logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from switchyard.addon import addons
 from switchyard.broker.redis.scripts import INCLUDE, LUA
 
 CALL: Final = re.compile(r"redis\.p?call\(([^,)]*)")
 FUNCTION: Final = re.compile(r"^local function (\w+).*?^end$", re.MULTILINE | re.DOTALL)
-# Login, health of connections, failover and cluster, scripts, and the watch over the server.
+# Login, health of connections, failover, scripts, and the watch over the server.
 COMMON: Final = (
-    "ping", "hello", "select", "role", "asking", "cluster|slots", "client|setname", "client|id", "time", "eval",
+    "ping", "hello", "select", "role", "client|setname", "client|id", "time", "eval",
     "evalsha", "info", "config|get", "type", "exists", "get", "set", "hget", "hmget", "hgetall", "hexists", "hlen",
     "smembers", "sadd", "llen", "zcard",
 )  # fmt: skip
@@ -44,7 +45,10 @@ class Role:
     @property
     def commands(self) -> frozenset[str]:
         """Commands that it may run on every key of the yard."""
-        return frozenset((*COMMON, *self.plain, *commands_of(self.scripts))) - {command for _, command in self.only}
+        of_addons = (command for addon in addons() for command in addon.commands)
+        return frozenset((*COMMON, *of_addons, *self.plain, *commands_of(self.scripts))) - {
+            command for _, command in self.only
+        }
 
 
 def every_script() -> frozenset[str]:

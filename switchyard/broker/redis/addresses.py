@@ -1,4 +1,4 @@
-"""Parts of addresses: several hosts with commas between, as of a cluster and of sentinels, and the options."""
+"""Parts of addresses: several hosts with commas between, as of sentinels, and the options."""
 
 from __future__ import annotations
 

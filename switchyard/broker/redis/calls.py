@@ -22,13 +22,15 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import redis
 from redis.connection import ConnectionPool
 from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 
+from switchyard.addon import Addon
 from switchyard.broker.errors import BrokerError, BrokerFull, BrokerUnavailable
 from switchyard.broker.redis.connections import lone_connection
 from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
@@ -36,7 +38,7 @@ from switchyard.broker.redis.exchange import Word as Word
 from switchyard.broker.redis.exchange import ask, connect_within, evaluate, left_s, sent_ahead
 from switchyard.broker.redis.pace import PACE
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.redis.sentinel import Sentinels
+from switchyard.broker.redis.sentinel import Sentinels, server_url
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
 
 T = TypeVar("T")
@@ -47,16 +49,50 @@ ANSWER_S = 0.9
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
 
 
-class _Unanswered(NamedTuple):
-    """A call whose answer is to come.
+class Again(NamedTuple):
+    """How a call goes on after a failure.
 
     Args:
-        sent: It was sent on the first connection.
+        wait_s: Seconds until it is sent again.
+        done_nothing: The server did nothing, and its connection can be used.
+        reached: A server took the call, or said where it is to be sent: it has the whole budget.
     """
 
-    keys: Sequence[str]
-    args: Sequence[Word]
-    sent: bool
+    wait_s: float
+    done_nothing: bool = False
+    reached: bool = False
+
+
+class Way:
+    """The way of one call after its first failure: to the same place, again and again.
+
+    Args:
+        key: The call's key, which decides the place.
+    """
+
+    def __init__(self, calls: RedisCalls, key: str | bytes | None) -> None:
+        self.calls, self.key = calls, key
+
+    def acquire(self) -> Any:
+        """Return a connection for the next try."""
+        return self.calls.acquire(self.key)
+
+    def through(self, connection: Any) -> Any:
+        """Return that by which the next try is sent on a connection."""
+        return connection
+
+    def after(self, error: redis.RedisError, connection: Any, pause_s: float) -> Again | None:
+        """Return how the call goes on after a failure; ``None`` where the server refused it for good.
+
+        Args:
+            connection: That of the failed try; ``None`` where there was none.
+            pause_s: Shortest pause of a server that is away.
+        """
+        return Again(max(pause_s, PACE.turn_s())) if is_away(error) else None
+
+    def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
+        """Return the error for a call whose time is over."""
+        return unanswered(name, error, self.calls.client, sent=sent)
 
 
 class RedisCalls:
@@ -68,10 +104,12 @@ class RedisCalls:
         after which a call is given up that could not be sent, for pages that do without.
 
     Attributes:
-        spread: Whether keys are spread over several servers, so that some may fail while others go on.
+        addon: It spreads keys over several places, of which some may fail while others go on; ``None`` for one server.
+        done_nothing: Errors of a server that does not hold the keys.
     """
 
-    spread = False
+    addon: ClassVar[Addon | None] = None
+    done_nothing: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self, client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
         self.budget_s, self.refused_s = budget_s, refused_s
@@ -107,14 +145,14 @@ class RedisCalls:
             BrokerRefused: the server answered with an error, for example because a key is of a wrong type.
         """
         act = partial(evaluate, operation, keys, args)
-        return self._until(budget_s, operation.name, act, repeatable=repeatable)
+        return self._until(keys[0] if keys else None, budget_s, operation.name, act, repeatable=repeatable)
 
     def stream(
         self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float | None = None
     ) -> Iterator[Any]:
         """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
 
-        While the server works on one, the next one is made ready and sent.
+        While a server works on one, the next one is made ready and sent, to the same server or to another.
 
         Args:
             budget_s: Seconds for each; by default those of the constructor.
@@ -122,66 +160,11 @@ class RedisCalls:
         Raises:
             As :meth:`call`. What was sent before may have been run.
         """
-        budget_s = self.budget_s if budget_s is None else budget_s
-        unanswered: deque[_Unanswered] = deque()
-        own = self.acquire()
-        connection: Any = own
-        try:
-            for keys, args in calls:
-                give_up_s = time.monotonic() + budget_s
-                sent = connection is not None and sent_ahead(connection, operation, keys, args)
-                unanswered.append(_Unanswered(keys, args, sent))
-                if not sent:
-                    connection = None
-                while len(unanswered) > (1 if connection is not None else 0):
-                    answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
-                    yield answer
-                    give_up_s = time.monotonic() + budget_s
-            while unanswered:
-                answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
-                yield answer
-                give_up_s = time.monotonic() + budget_s
-        finally:
-            if unanswered or connection is None:
-                own.disconnect()
-            self.release(own)
-
-    def _next_answer(
-        self,
-        connection: Any,
-        operation: Script,
-        unanswered: deque[_Unanswered],
-        give_up_s: float,
-    ) -> tuple[Any, Any]:
-        """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
-        if connection is not None:
-            try:
-                answer = connection.read_response(disable_decoding=True, timeout=min(left_s(give_up_s), ANSWER_S))
-            except NoScriptError:
-                answer = self.call(operation, *unanswered[0][:2], budget_s=left_s(give_up_s))
-            except OutOfMemoryError as error:
-                raise BrokerFull(operation.name, str(error)) from error
-            except redis.RedisError as error:
-                if not is_away(error):
-                    raise named(operation.name, error) from error
-                connection = None
-            else:
-                unanswered.popleft()
-                return answer, connection
-        if connection is None:
-            keys, args, sent = unanswered[0]
-            try:
-                answer = self.call(operation, keys, args, budget_s=left_s(give_up_s))
-            except BrokerUnavailable as error:
-                if sent and error.outcome == "refused":  # the answer to the first try was lost: it may have happened
-                    raise error.after_a_lost_answer() from error.__cause__
-                raise
-        unanswered.popleft()
-        return answer, connection
+        return CallStream(self, operation, self.budget_s if budget_s is None else budget_s).run(calls)
 
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
         """Run a plain command that may be repeated, like :meth:`call`."""
-        return self._until(budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
+        return self._until(None, budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
 
     def pipeline(
         self, commands: Sequence[Sequence[Word]], *, raise_errors: bool = True, budget_s: float | None = None
@@ -216,49 +199,68 @@ class RedisCalls:
                 raise failed
             return answers
 
-        return self._until(budget_s, str(commands[0][0]), act)
+        return self._until(None, budget_s, str(commands[0][0]), act)
 
     def _until(
-        self, budget_s: float | None, name: str, act: Callable[[Any, float], T], *, repeatable: bool = True
+        self,
+        key: str | bytes | None,
+        budget_s: float | None,
+        name: str,
+        act: Callable[[Any, float], T],
+        *,
+        repeatable: bool = True,
     ) -> T:
         began_s = time.monotonic()
         deadline = began_s + (self.budget_s if budget_s is None else budget_s)
         pause_s = FIRST_PAUSE_S
         sent = False
+        way: Way | None = None
         while True:
-            sent_before = sent
-            connection = self.acquire()
+            sent_before, connection = sent, None
             try:
+                connection = self.acquire(key) if way is None else way.acquire()
                 within_s = left_s(deadline)
                 connect_within(connection, within_s)
                 sent = True
-                return act(connection, min(within_s, ANSWER_S) if repeatable else within_s)
+                on = connection if way is None else way.through(connection)
+                return act(on, min(within_s, ANSWER_S) if repeatable else within_s)
             except OutOfMemoryError as error:
                 if sent_before:  # the answer to an earlier try was lost: it may have happened
                     raise BrokerUnavailable(name, str(error)) from error
                 raise BrokerFull(name, str(error)) from error
             except redis.RedisError as error:
-                if not is_away(error):
+                way = way or self.way(key)
+                again = way.after(error, connection, random.uniform(pause_s / 2, pause_s))  # noqa: S311  no secret
+                if again is None:
                     raise named(name, error) from error
-                connection.disconnect()
-                wait_s = max(random.uniform(pause_s / 2, pause_s), PACE.turn_s())  # noqa: S311  no secret
+                if again.done_nothing:
+                    sent = sent_before
+                elif connection is not None:
+                    connection.disconnect()
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
-                give_up_s = deadline if sent else min(deadline, began_s + self.refused_s)
-                if lost or time.monotonic() + wait_s >= give_up_s:
-                    raise unanswered(name, error, self.client, sent=sent) from error
+                give_up_s = deadline if sent or again.reached else min(deadline, began_s + self.refused_s)
+                if lost or time.monotonic() + again.wait_s >= give_up_s:
+                    raise way.given_up(name, error, sent=sent) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
-                connection.disconnect()
+                if connection is not None:
+                    connection.disconnect()
                 raise
             finally:
-                self.release(connection)
-            time.sleep(wait_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                if connection is not None:
+                    self.release(connection)
+            if again.wait_s:
+                time.sleep(again.wait_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def acquire(self, key: str = "") -> Any:
+    def way(self, key: str | bytes | None) -> Way:
+        """Return the way of a call that failed."""
+        return Way(self, key)
+
+    def acquire(self, key: str | bytes | None = None) -> Any:
         """Return a connection for the caller alone, connected or not; :meth:`release` it.
 
         Args:
-            key: Of what will be sent: on a cluster it chooses the node.
+            key: Of what will be sent: it decides the place.
         """
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._idle, self._pid = [], os.getpid()
@@ -276,20 +278,125 @@ class RedisCalls:
         """Return this project's error for one on an acquired connection, after learning from it."""
         return named(operation, error)
 
-    def nodes(self, *, silent: str = "") -> dict[str, RedisCalls]:
-        """Return the access to each server that holds keys, by address; "" for the only one.
+    def acquire_beside(self, used: Any, keys: Sequence[str]) -> Any:
+        """Return a connection in use where it leads to the place of some keys, else another one."""
+        return self.acquire() if used is None else used
+
+    def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
+        """Return the access to each server that holds keys, by its place; "" for the only one.
 
         Args:
-            silent: Address of a node that did not answer just now: another one may have replaced it.
+            silent: Place whose server did not answer just now: another one may have replaced it.
         """
         return {"": self}
 
-    def node_of(self, key: str) -> str:
-        """Return the address of the server that holds a key, as in :meth:`nodes`."""
+    def place_of(self, key: str) -> str:
+        """Return the place of a key, as in :meth:`places`."""
         return ""
+
+    def place_now(self, key: str) -> str:
+        """Return the place of a key after asking for it."""
+        return ""
+
+    def url_at(self, place: str, url: str) -> str:
+        """Return the address of the server at a place of the broker's address, as it is now."""
+        return server_url(url)
 
     def close(self) -> None:
         """Close the idle connections."""
         with contextlib.suppress(IndexError):  # none is left: other threads may acquire some meanwhile
             while True:
                 self._idle.pop().disconnect()
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """A call of a stream, and the connection that it was sent on and that its answer comes from, where there is one."""
+
+    keys: Sequence[str]
+    args: Sequence[Word]
+    connection: Any = None
+    sent: bool = False
+
+
+class CallStream:
+    """A stream of calls, of which two are under way at most.
+
+    Args:
+        budget_s: Seconds for each call.
+    """
+
+    def __init__(self, calls: RedisCalls, operation: Script, budget_s: float) -> None:
+        self._calls, self._operation, self._budget_s = calls, operation, budget_s
+        self._flying: deque[_InFlight] = deque()
+
+    def run(self, calls: Iterable[tuple[Sequence[str], Sequence[Word]]]) -> Iterator[Any]:
+        """Yield the answers in the order of the calls."""
+        flying = self._flying
+        try:
+            for keys, args in calls:
+                give_up_s = time.monotonic() + self._budget_s
+                self._send_ahead(_InFlight(keys, args))
+                if len(flying) > 1:
+                    yield self._next_answer(give_up_s)
+            while flying:
+                yield self._next_answer(time.monotonic() + self._budget_s)
+        finally:
+            for connection in {id(one.connection): one.connection for one in flying if one.connection}.values():
+                connection.disconnect()
+                self._calls.release(connection)
+
+    def _send_ahead(self, one: _InFlight) -> None:
+        used = self._flying[-1].connection if self._flying else None
+        self._flying.append(one)
+        try:
+            connection = self._calls.acquire_beside(used, one.keys)
+        except redis.RedisError:
+            return
+        one.sent = sent_ahead(connection, self._operation, one.keys, one.args)
+        if one.sent:
+            one.connection = connection
+        else:
+            self._break(connection)
+            self._calls.release(connection)
+
+    def _next_answer(self, give_up_s: float) -> Any:
+        """Return the answer to the oldest call; one that its server did not carry out is made anew, by itself."""
+        one = self._flying[0]
+        done_nothing = not one.sent
+        if one.connection is not None:
+            try:
+                answer = one.connection.read_response(disable_decoding=True, timeout=min(left_s(give_up_s), ANSWER_S))
+            except OutOfMemoryError as error:
+                raise BrokerFull(self._operation.name, str(error)) from error
+            except redis.RedisError as error:
+                done_nothing = isinstance(error, (NoScriptError, *self._calls.done_nothing))
+                if not done_nothing:
+                    if not is_away(error):
+                        raise named(self._operation.name, error) from error
+                    broken = one.connection
+                    self._break(broken)
+                    self._calls.release(broken)
+            else:
+                self._end_oldest()
+                return answer
+        self._end_oldest()
+        try:
+            return self._calls.call(self._operation, one.keys, one.args, budget_s=left_s(give_up_s))
+        except BrokerUnavailable as error:
+            if not done_nothing and error.outcome == "refused":  # the answer to the first try was lost
+                raise error.after_a_lost_answer() from error.__cause__
+            raise
+
+    def _break(self, connection: Any) -> None:
+        """Close a connection: no answer comes from it any more."""
+        connection.disconnect()
+        for one in self._flying:
+            if one.connection is connection:
+                one.connection = None
+
+    def _end_oldest(self) -> None:
+        """Drop the oldest call; put its connection back unless the next call uses it."""
+        used = self._flying.popleft().connection
+        if used is not None and not (self._flying and self._flying[0].connection is used):
+            self._calls.release(used)

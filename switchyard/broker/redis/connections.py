@@ -14,9 +14,12 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
+from switchyard.addon import Addon, addon_for
 from switchyard.broker.redis.sentinel import pool_options
+from switchyard.broker.redis.sentinel_url import SCHEMES
 
 Profile = Literal["quick", "normal", "blocking"]
+OWN_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
 
 
 def options(profile: Profile) -> dict[str, Any]:
@@ -49,9 +52,18 @@ class Absence:
 
 
 class Client(redis.Redis):
-    """A client with the words for a server that is not there."""
+    """A client with the words for a server that is not there, and the add-on that made it."""
 
     absence = Absence()
+    addon: Addon | None = None
+
+    def servers(self) -> list[tuple[str, redis.Redis]]:
+        """Return a client of each server that holds keys, by its place; "" and itself for the only one.
+
+        Raises:
+            redis.ConnectionError: no server answers.
+        """
+        return [("", self)]
 
 
 T = TypeVar("T", bound=Client)
@@ -61,17 +73,18 @@ def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = 
     """Return a client. Nothing is sent before the first command.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` or ``rediss+cluster://`` for a cluster;
-            ``redis+sentinel://`` or ``rediss+sentinel://`` for the master that sentinels name.
+        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+sentinel://`` or ``rediss+sentinel://`` for the master
+            that sentinels name; or one whose scheme an add-on takes over.
         absence: Words for an address at which nothing listens.
 
     Raises:
         UnusableAddress: an address with sentinels lacks a part.
     """
-    if "+cluster://" in url:
-        from switchyard.broker.redis.cluster_client import connect_cluster  # which builds on this module
-
-        return connect_cluster(url, profile=profile, absence=absence)
+    scheme = url.partition("://")[0].lower()
+    addon = None if scheme in OWN_SCHEMES else addon_for(scheme)
+    if addon is not None and (opened := addon.load("connect")):
+        client: Client = opened(url, profile=profile, absence=absence)
+        return client
     return client_of(url, Client, profile=profile, absence=absence)
 
 

@@ -17,7 +17,7 @@ LONGEST_ANSWER_S: Final = 0.3
 class ServerClock:
     """Compare the clocks when asked to, at most every 10 s; a server that does not answer is asked again after 10 s.
 
-    On a cluster any master answers: their clocks must agree.
+    Where keys lie at several places any server answers: their clocks must agree.
 
     Args:
         calls: Access to the server.

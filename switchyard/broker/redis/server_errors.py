@@ -8,28 +8,23 @@ import socket
 import redis
 from redis.exceptions import (
     BusyLoadingError,
-    ClusterDownError,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
-    TryAgainError,
 )
 
 from switchyard.broker.errors import ADDRESSES, BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.redis.sentinel import NoMasterNamed
-from switchyard.broker.redis.tls_errors import tls_remedy
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
 AWAY = (
     redis.ConnectionError,
     redis.TimeoutError,
     BusyLoadingError,
-    ClusterDownError,
     MasterDownError,
     ReadOnlyError,
-    TryAgainError,
 )
 # The code of an error, where redis-py takes it off the error's text.
 CODES: dict[type[Exception], str] = {
@@ -41,7 +36,7 @@ CODES: dict[type[Exception], str] = {
 NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
 # A login that is refused is a lost connection to redis-py. After a failover another server is asked for the same user.
-LOGIN_REMEDY = f"check user and password in {ADDRESSES} and that replicas and nodes of a cluster have the same users"
+LOGIN_REMEDY = f"check user and password in {ADDRESSES} and that replicas and other nodes have the same users"
 MASTER_REMEDY = f"check the sentinels and the master's name in {ADDRESSES} and ask a sentinel for SENTINEL MASTERS"
 
 
@@ -72,9 +67,9 @@ def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, 
     """
     if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
         outcome = "unknown" if sent else "refused"
-        return BrokerUnavailable(operation, str(error), outcome=outcome, remedy=tls_remedy(error))
-    if remedy := LOGIN_REMEDY if isinstance(error, redis.AuthenticationError) else tls_remedy(error):
-        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=remedy)
+        return BrokerUnavailable(operation, str(error), outcome=outcome)
+    if isinstance(error, redis.AuthenticationError):
+        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=LOGIN_REMEDY)
     if isinstance(error, NoMasterNamed):
         return BrokerUnavailable(operation, str(error), outcome="refused", remedy=MASTER_REMEDY)
     absence: Absence = getattr(client, "absence", None) or Absence()

@@ -114,12 +114,7 @@ def encode(job: EndedJob) -> bytes:
 
 
 def encode_success(
-    message: Any,
-    attempts: int,
-    generation: int,
-    finished_at: int,
-    place: tuple[str, str, str],
-    body: bytes,
+    message: Any, attempts: int, generation: int, finished_at: int, place: tuple[str, str, str], body: bytes
 ) -> bytes:
     """Return the ended attempt of a success without result and log lines as bytes, as :func:`encode` would.
 

@@ -85,7 +85,7 @@ class JobRecords:
         limits: RecordLimits | None = None,
         finds_waiting: bool = True,
     ) -> None:
-        self.calls, self.keys, self.spread = calls, keys, calls.spread
+        self.calls, self.keys = calls, keys
         self.results = ResultStores()
         self.queues = tuple(dict.fromkeys(queues))
         self.limits = limits or RecordLimits()
@@ -285,3 +285,24 @@ class JobRecords:
         """
         commands = [("HEXISTS", self.keys.queue(queue).notes, f"asked:{job_id}") for queue in self.queues]
         return any(self.calls.pipeline(commands))
+
+
+SWEEP: Final = script("job_sweep", folder="")
+SWEPT_AT_ONCE: Final = 200
+
+
+def sweep(records: JobRecords) -> int:
+    """Drop live records whose message is gone, in many short calls; return their number.
+
+    Raises:
+        BrokerUnavailable: the server did not answer; the next sweep begins anew.
+    """
+    dropped = 0
+    for queue in records.queues if records.finds_waiting else ():
+        keys, cursor = records.keys.queue(queue), "0"
+        while True:
+            answer = records.calls.call(SWEEP, [keys.jobs, keys.progress, keys.bodies], [cursor, SWEPT_AT_ONCE])
+            cursor, dropped = str(answer[0], "ascii"), dropped + int(answer[1])
+            if cursor == "0":
+                break
+    return dropped

@@ -6,8 +6,8 @@ acknowledged, and otherwise within a few milliseconds:
 1. **Metrics** (``middleware/metrics.py``) put observed values into their files. Registered in
    ``switchyard/wiring.py``.
 2. **Job records** (``switchyard/broker/stores/job_records.py``) go to the server in batches: a job that ended before
-its start was
-   written costs one write instead of two. A record may lag behind its job; it never misses how the job ended.
+   its start was written costs one write instead of two. A record may lag behind its job; it never misses how the job
+   ended.
 3. **The child's row** (``switchyard/workers/shared/child_table.py``) notes that both are written, for every message
    that had ended when the flush began. Registered by the child in ``switchyard/workers/child/main.py``. After a
    crash the supervisor acknowledges exactly these messages, so the row comes last.
@@ -82,11 +82,6 @@ class AckBarrier:
         self._added: deque[Step] = deque()
         self._started: dict[str, tuple[float, Callable[[Any], Step], Any]] = {}
         self._steps: dict[str, Step] = {}
-        # On a cluster, by queue: the last flush that wrote all of it; the same, where its node did not answer since;
-        # the lock of the thread that writes it, so that no other queue waits for a node that is away.
-        self._wrote: dict[str, int] = {}
-        self._behind: dict[str, int] = {}
-        self._writing_queue: dict[str, threading.Lock] = {}
         self._beginning = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
@@ -95,8 +90,8 @@ class AckBarrier:
 
     @property
     def in_background(self) -> bool:
-        """Whether a thread writes what is noted, without a call of :meth:`flush`, and no node is away."""
-        return self._thread is not None and not self._behind
+        """Whether a thread writes what is noted, without a call of :meth:`flush`."""
+        return self._thread is not None
 
     def wake(self) -> None:
         """Flush soon in the background, where there is one."""
@@ -125,15 +120,14 @@ class AckBarrier:
 
     def written_of(self, queue: str) -> int:
         """Return the number of the last flush that has written all of a queue."""
-        return max(self._wrote.get(queue, 0), self._behind.get(queue, self.written))
+        return self.written
 
     def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
         """Write everything that was noted before this call.
 
         Args:
             with_starts: Also of attempts that began just now; no acknowledgement waits for those.
-            queue: The only one that matters: on a cluster, where others may be on a node that is away, it is written
-                alone.
+            queue: The only one that matters: where others may be at a place that is away, it is written alone.
 
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
@@ -143,15 +137,8 @@ class AckBarrier:
             number = self.begun = self.begun + 1
         self._write_metrics()
         began_before_s = math.inf if with_starts else time.monotonic() - START_LAG_S
-        if not self._records.spread:
-            self._write_steps(began_before_s)
-        else:
-            with self._writing:
-                self._gather(began_before_s)
-            if queue:
-                self._write_queue(queue, number)
-                return
-            self._write_queues(number)
+        if not self._write(began_before_s, number, queue):
+            return
         with self._beginning:
             self.written = max(self.written, number)
         if self.finished is not None:
@@ -165,52 +152,14 @@ class AckBarrier:
         except Exception:
             logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
 
-    def _write_steps(self, began_before_s: float) -> None:
+    def _write(self, began_before_s: float, number: int, queue: str) -> bool:
+        """Write the steps that were noted; return whether those of all queues are written."""
         with self._writing:  # also waits for steps that another thread is writing, and may have to put back
             # No more than there are now: where others note without a pause, the buffer is never empty.
             left = self._gather(began_before_s)
             while left > 0:
                 left -= self._write_some()
-
-    def _write_queues(self, number: int) -> None:
-        """Write the steps of each queue, on a cluster, those last that may have to wait for a node that is away."""
-        with self._writing:
-            queues = {step.queue for step in self._steps.values()} | {*self._behind}
-        failed: BrokerUnavailable | None = None
-        for queue in sorted(queues, key=self._may_wait):
-            try:
-                self._write_queue(queue, number)
-            except BrokerUnavailable as error:
-                failed = error
-        if failed is not None:
-            with self._beginning:
-                self.written = max(self.written, number)
-            raise failed
-
-    def _may_wait(self, queue: str) -> bool:
-        return queue in self._behind or (queue in self._writing_queue and self._writing_queue[queue].locked())
-
-    def _write_queue(self, queue: str, number: int) -> None:
-        """Write all steps of a queue, on a cluster; also waits for those that another thread is writing."""
-        with self._writing_queue.setdefault(queue, threading.Lock()):
-            with self._writing:
-                steps = [step for step in self._steps.values() if step.queue == queue]
-            try:
-                for start in range(0, len(steps), WRITTEN_AT_ONCE):
-                    self._records.write(steps[start : start + WRITTEN_AT_ONCE])
-                    with self._writing:
-                        self._drop(steps[start : start + WRITTEN_AT_ONCE])
-            except BrokerUnavailable:
-                self._behind.setdefault(queue, self.written)
-                raise
-            self._wrote[queue] = max(self._wrote.get(queue, 0), number)
-            self._behind.pop(queue, None)
-
-    def _drop(self, written: list[Step]) -> None:
-        """Drop steps that were written, but for jobs whose next step was gathered meanwhile."""
-        for step in written:
-            if self._steps.get(step.job_id) is step:
-                self._steps.pop(step.job_id, None)
+        return True
 
     def start(self) -> None:
         """Write in the background from now on, in this process."""
@@ -288,6 +237,13 @@ def _made(message: Any, make: Callable[[Any], Step]) -> Step | None:
     except Exception:  # what its sender wrote into the message: every other job waits for this call
         logger.exception("job %s is not recorded as started", message.message_id)
         return None
+
+
+def barrier_over(records: JobRecords) -> AckBarrier:
+    """Return the barrier that fits the place, or places, where records are kept."""
+    addon = records.calls.addon
+    barrier: AckBarrier = ((addon and addon.load("barrier")) or AckBarrier)(records)
+    return barrier
 
 
 def record_enqueued(barrier: AckBarrier | None, count: int, *queues: str) -> None:

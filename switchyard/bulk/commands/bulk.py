@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from switchyard.audit.who import Who
+from switchyard.broker.errors import NotFound
 from switchyard.bulk import queries, services
-from switchyard.bulk.errors import UnknownBulkAct
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.formatting import duration
@@ -46,7 +46,7 @@ class Command(PrintingCommand):
         try:
             with as_command_error("bulk acts"):
                 verb(options)
-        except UnknownBulkAct as error:
+        except NotFound as error:
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Command(PrintingCommand):
     def _show(self, options: dict[str, Any]) -> None:
         found = queries.find(options["number"])
         if found is None:
-            raise UnknownBulkAct(options["number"])
+            raise services.no_such_act(options["number"])
         if options["json"]:
             self.stdout.write(json.dumps(queries.summary(found), indent=2))
             return

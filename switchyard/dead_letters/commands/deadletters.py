@@ -10,14 +10,13 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.dead_letters import acts, presentation, queries
 from switchyard.dead_letters.bulk import BulkResult
-from switchyard.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.middleware.logs import printable
@@ -87,7 +86,7 @@ class Command(PrintingCommand):
         try:
             with as_command_error("dead letters"):
                 verb(options)
-        except (UnknownDeadLetter, UnknownGroup) as error:
+        except NotFound as error:
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:

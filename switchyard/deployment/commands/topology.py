@@ -6,13 +6,17 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
+import dramatiq
 from django.core.management.base import CommandError
 
+from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.command_help import ActionParser, show_examples
+from switchyard.console.formatting import retries_text, whole_duration
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.deployment import rendered_files, yard_table
+from switchyard.deployment import container_memory, rendered_files, sizes
 from switchyard.deployment.sizes import RENDERED_CORES
+from switchyard.middleware.retry_options import RETRY_DELAYS, span_of
 
 EXAMPLES = """examples:
   manage.py switchyard topology                             queues, pools and actors
@@ -47,9 +51,9 @@ class Command(PrintingCommand):
         if action == "render":
             self._render(options["target"], options["cores"], check=options["check"])
         elif options["json"]:
-            self.stdout.write(json.dumps(yard_table.as_dict(declared_yard()), indent=2))
+            self.stdout.write(json.dumps(as_dict(declared_yard()), indent=2))
         else:
-            self.stdout.write(yard_table.as_text(declared_yard()))
+            self.stdout.write(as_text(declared_yard()))
 
     def _render(self, target: str, cores: int, *, check: bool) -> None:
         if cores < 1:
@@ -62,3 +66,159 @@ class Command(PrintingCommand):
             self.stdout.write("\n".join(lines))
             again = f" --cores {cores}" if cores != RENDERED_CORES else ""
             raise CommandError(f"files differ from the yard; run: manage.py switchyard topology render {target}{again}")
+
+
+QUEUE_HEAD = [
+    "queue", "starts within", "ends within", "waiting at most", "limit soft / hard", "retries", "calls", "pool",
+    "retry pool", "actors",
+]  # fmt: skip
+POOL_HEAD = [
+    "pool", "kind", "children x slots", "prefetch", "nice", "db connections", "child at most", "container", "serves"
+]  # fmt: skip
+
+
+def as_dict(yard: Yard) -> dict[str, Any]:
+    """Return the yard as plain data: durations in ms, as declared."""
+    actors = _actors_by_queue()
+    return {
+        "queues": [_queue(yard, queue, actors.get(queue.name, [])) for queue in yard.queues],
+        "pools": [_pool(yard, pool) for pool in yard.pools],
+        "own_retries": _own_retries(yard),
+        "retry_speed": yard.retry_speed,
+    }
+
+
+def as_text(yard: Yard) -> str:
+    """Return the yard as tables: queues, actors with retries of their own, pools, and the memory of all containers."""
+    data = as_dict(yard)
+    speed = data["retry_speed"]
+    queues = [
+        [
+            queue["name"],
+            _objective(queue["objective_ms"]),
+            "-" if queue["done_objective_ms"] is None else whole_duration(queue["done_objective_ms"]),
+            "any number" if queue["max_depth"] is None else f"{queue['max_depth']:,}",
+            f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
+            _retries(queue["retry"]),
+            queue["calls"] or "-",
+            ", ".join(queue["pools"]) or "none",
+            ", ".join(queue["retry_pools"]) or "none",
+            ", ".join(queue["actors"]) or "none",
+        ]
+        for queue in data["queues"]
+    ]
+    pools = [
+        [
+            pool["name"],
+            pool["kind"],
+            f"{_children(pool)} x {pool['slots']}",
+            str(pool["prefetch"]),
+            str(pool["nice"]),
+            str(pool["database_connections"]),
+            _megabytes(pool["memory_limit_bytes"]),
+            f"{pool['memory_mib']:,}M",
+            ", ".join(pool["serves"]),
+        ]
+        for pool in data["pools"]
+    ]
+    own = [[actor["actor"], actor["queue"], _retries(actor)] for actor in data["own_retries"]]
+    tables = [
+        _table(QUEUE_HEAD, queues),
+        _table(["actor", "queue", "retries of its own"], own) if own else "",
+        _table(POOL_HEAD, pools),
+        container_memory.summary(yard),
+        f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
+    ]
+    return "\n\n".join(filter(None, tables))
+
+
+def _actors_by_queue() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, actor in sorted(dramatiq.get_broker().actors.items()):
+        found.setdefault(actor.queue_name, []).append(name)
+    return found
+
+
+def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
+    return {
+        "name": queue.name,
+        "objective_ms": queue.objective_ms,
+        "done_objective_ms": queue.done_objective_ms,
+        "soft_limit_ms": queue.soft_limit_ms,
+        "hard_limit_ms": queue.hard_limit_ms,
+        "max_depth": queue.max_depth,
+        "retry": {
+            "max_retries": queue.retry.retries,
+            "base_ms": queue.retry.base_ms,
+            "cap_ms": queue.retry.cap_ms,
+            "delays_ms": list(queue.retry.delays_ms),
+            "own_backoff": queue.retry.backoff is not None,
+            "span_ms": list(queue.retry.span_ms()),
+        },
+        "calls": queue.calls,
+        "pools": [pool.name for pool in yard.pools_of(queue.name)],
+        "retry_lane": queue.retry_lane,
+        "retry_pools": [pool.name for pool in yard.pools_of(queue.retry_lane)],
+        "dead_list": queue.dead_list,
+        "actors": actors,
+    }
+
+
+def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "kind": pool.kind,
+        "processes": pool.children,
+        "per_core": pool.per_core,
+        "slots": pool.slots,
+        "prefetch": 2 * pool.slots if pool.prefetch is None else pool.prefetch,
+        "nice": pool.nice,
+        "cpus": list(pool.cpus),
+        "database_connections": pool.most_connections,
+        "isolated": pool.most_isolated,
+        "recycle_after": pool.recycle_after,
+        "memory_limit_bytes": pool.memory_limit_bytes,
+        "memory_mib": sizes.memory_mib(pool),
+        "serves": list(yard.served_by(pool)),
+    }
+
+
+def _own_retries(yard: Yard) -> list[dict[str, Any]]:
+    """Return the actors whose options replace something of their queue's policy."""
+    queues = {queue.name: queue.retry for queue in yard.queues}
+    return [
+        {
+            "actor": name,
+            "queue": actor.queue_name,
+            "max_retries": actor.options.get("max_retries", queues[actor.queue_name].retries),
+            "span_ms": list(span_of(actor, queues[actor.queue_name])),
+        }
+        for name, actor in sorted(dramatiq.get_broker().actors.items())
+        if actor.queue_name in queues and RETRY_DELAYS & actor.options.keys()
+    ]
+
+
+def _retries(retry: dict[str, Any]) -> str:
+    least, most = retry["span_ms"]
+    return retries_text(retry["max_retries"], (least, most))
+
+
+def _children(pool: dict[str, Any]) -> str:
+    return f"cores ({pool['processes']} here)" if pool["per_core"] else str(pool["processes"])
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "no limit" if size_bytes is None else f"{size_bytes / 1e6:,.0f} MB"
+
+
+def _objective(ms: int | None) -> str:
+    return "no promise" if ms is None else whole_duration(ms)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    rule = ["-" * width for width in widths]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, rule, *rows]
+    )
+    return "\n".join(line.rstrip() for line in lines)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.console.command_help import show_examples
-from switchyard.history.priority import yield_to_other_work
 from switchyard.history.writer import LOGGER, HistoryWriter
 from switchyard.until_signal import run_until_signal
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
@@ -45,3 +47,19 @@ def run_until_stopped() -> None:
     run_until_signal(
         lambda stop: HistoryWriter().run(stop), name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S
     )
+
+
+NICE: Final = 19
+AUTOGROUP: Final = Path("/proc/self/autogroup")
+
+
+def yield_to_other_work() -> None:
+    """Lower the priority of this process, and of its session if it leads one.
+
+    Where the kernel groups processes by session (``kernel.sched_autogroup_enabled``), a process is nice only to those
+    of its own session, and sessions have a priority of their own.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):  # a kernel without such groups, or a read-only /proc
+            AUTOGROUP.write_text(str(NICE))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.clock import EPOCH
-from switchyard.broker.errors import BrokerError, QueueFull, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.stores.job_records import ENDED
 from switchyard.bulk.kinds import Item, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
@@ -19,7 +19,7 @@ from switchyard.console.links import jobs_url
 from switchyard.history.cursors import Cursor
 from switchyard.history.filters import Filter
 from switchyard.history.queries import search
-from switchyard.jobs.passport.again import CannotRunAgain, again_message, enqueue_again
+from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
 
 # A job takes several reads: a step of fewer lets Stop and progress follow.
@@ -89,7 +89,7 @@ def _run(act: BulkAct, job_id: str) -> str:
         enqueue_again(again_message(job, job_id=second), once=True)
     except (BrokerError, QueueFull):
         raise
-    except CannotRunAgain:
+    except ActRefused:
         return NOT_KEPT
     except (SwitchyardError, MiddlewareError):  # the others can run all the same
         return REFUSED

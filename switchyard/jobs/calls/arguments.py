@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import msgspec
 from dramatiq.actor import Actor
 
+from switchyard.broker.errors import ArgumentsRefused
 from switchyard.broker.queue.arguments.values import from_json
-from switchyard.jobs.calls.errors import InvalidCall
 from switchyard.jobs.calls.parameters import VARIADIC, ActorParameter, parameters_of
 from switchyard.middleware.arguments import misfit, require_named, signature_of
 
@@ -52,7 +52,7 @@ def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArgume
     A text is JSON; where the parameter takes text, quotes are not needed.
 
     Raises:
-        InvalidCall: with a fault for each parameter that is missing or does not fit.
+        ArgumentsRefused: with a fault for each parameter that is missing or does not fit.
     """
     faults: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArgume
         if fault := _fault(parameter, values[parameter.name]):
             faults[parameter.name] = fault
     if faults:
-        raise InvalidCall(actor.actor_name, faults)
+        raise _refused(actor, faults)
     call = _placed(actor, values)
     return checked(actor, call.args, call.kwargs)
 
@@ -79,12 +79,12 @@ def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     """Return the arguments of a call that fit the actor's signature and annotations.
 
     Raises:
-        InvalidCall: with a fault for each parameter that does not fit.
+        ArgumentsRefused: with a fault for each parameter that does not fit.
         ArgumentMismatch: ``kwargs`` is no ``dict``.
     """
     require_named(actor, kwargs)
     if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:
-        raise InvalidCall(actor.actor_name, {WHOLE_CALL: wrong})
+        raise _refused(actor, {WHOLE_CALL: wrong})
     bound = signature_of(actor.fn).bind(*args, **kwargs).arguments
     faults = {
         parameter.name: fault
@@ -92,8 +92,13 @@ def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
         if parameter.name in bound and (fault := _fault(parameter, _plain(bound[parameter.name])))
     }
     if faults:
-        raise InvalidCall(actor.actor_name, faults)
+        raise _refused(actor, faults)
     return CallArguments(tuple(args), kwargs)
+
+
+def _refused(actor: Actor[..., Any], faults: dict[str, str]) -> ArgumentsRefused:
+    text = "; ".join(f"{name}: {fault}" if name else fault for name, fault in faults.items())
+    return ArgumentsRefused(f"actor {actor.actor_name}: the arguments do not fit: {text}", faults)
 
 
 def _value(parameter: ActorParameter, text: str) -> Any:

@@ -12,24 +12,21 @@ from django.core.management.base import CommandError, CommandParser
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
 from switchyard.console.command_errors import DATABASE_REMEDY, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.dead_letters.errors import ArgumentsRefused
 from switchyard.history.filters import TEXTS, Filter
 from switchyard.history.search_values import why_none_found
 from switchyard.history.sorted_search import SORTS
 from switchyard.history.writer_state import why_missing
 from switchyard.jobs.calls.arguments import read_json
-from switchyard.jobs.calls.errors import InvalidCall
 from switchyard.jobs.listing.pages import find_jobs
-from switchyard.jobs.listing.printing import print_page
 from switchyard.jobs.passport.again import run_again
-from switchyard.jobs.passport.editing import CannotEdit, due_time, edit_job, editable_job, words_of
-from switchyard.jobs.passport.printing import print_job, shown_as_json
+from switchyard.jobs.passport.editing import due_time, edit_job, editable_job, words_of
+from switchyard.jobs.passport.printing import print_job, print_page, shown_as_json
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.passport.timeline import acts_on
 from switchyard.jobs.queries import find_known, find_untracked, is_message_id
@@ -220,11 +217,11 @@ class Command(PrintingCommand):
                 text = json.dumps({**json.loads(job.text), **changes})
             due_at = due_time(options["due"]) if options["due"] else None
             if due_at is not None and job.due_at is None:
-                raise CannotEdit(job_id, f"it is {job.state}, so it has no time to change")
+                raise ActRefused(f"job {job_id}", f"it is {job.state}, so it has no time to change")
             done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
             raise CommandError(f"job {job_id}: {error}") from error
-        except (ArgumentsRefused, InvalidCall, CannotEdit) as error:
+        except (ArgumentsRefused, ActRefused) as error:
             raise CommandError(str(error)) from error
         body = {"id": job_id, "changes": done}
         self.stdout.write(json.dumps(body) if as_json else f"job {job_id}: changed {words_of(done)}")

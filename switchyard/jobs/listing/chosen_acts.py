@@ -13,10 +13,10 @@ from django.db import DatabaseError
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
 from switchyard.broker.stores.job_records import ENDED
 from switchyard.history.queries import find_many
-from switchyard.jobs.passport.again import CannotRunAgain, run_again
+from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.running import records_of
 from switchyard.jobs.services import request_cancel, start_now
@@ -113,7 +113,7 @@ def _run_again(job_id: str, who: Who, reason: str, form_id: str) -> str:
         run_again(job, who=who, reason=reason, job_id=str(uuid.uuid5(RUNS, f"{form_id} {job_id}")))
     except BrokerError:
         raise
-    except CannotRunAgain:
+    except ActRefused:
         return "not_kept"
     except (SwitchyardError, MiddlewareError):  # the others can run all the same
         return "refused"

@@ -17,7 +17,7 @@ class JobsPage:
     Args:
         after: Cursor of the next page; "" at the end of the list.
         cut: Queues that hold more messages than were looked through.
-        away: Queues of a cluster that are away or half moved: what has not ended there is missing.
+        away: Queues that are away or start nothing: what has not ended there is missing.
         broker_away: What has not ended is missing, because the broker did not answer.
         history_away: What has ended is missing, because the database did not answer.
         broker_error: The broker's error, with its remedy; "" without one.

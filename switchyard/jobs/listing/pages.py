@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
@@ -14,11 +15,10 @@ from switchyard.history.cursors import Cursor
 from switchyard.history.filters import Filter
 from switchyard.history.models import JobRow
 from switchyard.history.queries import search
-from switchyard.jobs.listing.cursors import ListCursor
+from switchyard.history.sorted_search import search_sorted
 from switchyard.jobs.listing.jobs_page import LIMIT, JobsPage
 from switchyard.jobs.listing.lines import line_of_row
 from switchyard.jobs.listing.scheduled import is_by_due_time, scheduled_jobs
-from switchyard.jobs.listing.sorted_jobs import sorted_jobs
 from switchyard.jobs.listing.unfinished import (
     Unfinished,
     UnfinishedJobs,
@@ -114,3 +114,76 @@ def _place_after(
     if len(taken) == len(found):
         return ended_to if ended_to is not None else before
     return Cursor(taken[-1][0], taken[-1][1].pk) if taken else before
+
+
+_END = "-"
+_LONGEST_ID = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ListCursor:
+    """Places after which a list's next page goes on.
+
+    As text: ``<place in the history>~<place in the broker>``, each empty at the beginning and ``-`` at the end.
+
+    Args:
+        live: Time of enqueueing (ms since the epoch) and id of the last unfinished job that was listed.
+        ended: Place in the history.
+        live_over, ended_over: Nothing more comes from there.
+    """
+
+    live: tuple[int, str] | None = None
+    ended: Cursor | None = None
+    live_over: bool = False
+    ended_over: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> ListCursor:
+        """Return the cursor in a text; the beginning for an empty one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not text:
+            return cls()
+        ended, tilde, live = text.partition("~")
+        at, _, job_id = live.partition(".")
+        usable = tilde and (live in ("", _END) or (at.isdecimal() and len(at) <= 15 and 0 < len(job_id) <= _LONGEST_ID))
+        if not usable:
+            raise ValueError(f"after: {text!r:.100} is no place in a list; begin with its first page")
+        return cls(
+            live=(int(at), job_id) if job_id else None,
+            ended=Cursor.parse(ended) if ended not in ("", _END) else None,
+            live_over=live == _END,
+            ended_over=ended == _END,
+        )
+
+    def __str__(self) -> str:
+        ended = _END if self.ended_over else "" if self.ended is None else str(self.ended)
+        live = _END if self.live_over else "" if self.live is None else f"{self.live[0]}.{self.live[1]}"
+        return f"{ended}~{live}"
+
+
+def sorted_jobs(wanted: Filter, sort: str, *, after: str = "", limit: int, arguments: bool = False) -> JobsPage:
+    """Return a page of the ended jobs that match a filter.
+
+    Args:
+        sort: One of ``SORTS``.
+        after: Cursor of the page before.
+        arguments: Whether the lines show the jobs' arguments.
+
+    Raises:
+        ValueError: the cursor is none, or no ended job can match.
+    """
+    ended = wanted_of_history(wanted)
+    if ended is None:
+        raise ValueError(f"sort: {sort} orders jobs that have ended; leave it out for {', '.join(wanted.states)}")
+    is_of_failures = bool(wanted.failures or wanted.error or wanted.fingerprint)
+    try:
+        found = search_sorted(ended, sort, after=after, limit=limit)
+    except DatabaseError as error:
+        log.warning("the sorted list of jobs is empty: the database does not answer", error=str(error))
+        return JobsPage((), "", history_away=True)
+    times = [(row.failed_at if is_of_failures else row.finished_at) or row.finished_at for row in found.rows]
+    lines = tuple(line_of_row(row, at=at, arguments=arguments) for row, at in zip(found.rows, times, strict=True))
+    return JobsPage(lines, found.after, sorted_from=found.sorted_from)

@@ -18,8 +18,8 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys.queue_keys import ALL_LANES
 from switchyard.jobs import live
+from switchyard.jobs.live import Stream, free_database
 from switchyard.jobs.running import families
-from switchyard.jobs.streaming import Stream, free_database
 
 EVERY_S: Final = 2.0
 # The browser connects again, with the rights that its user has then.
@@ -41,7 +41,7 @@ def read_counters() -> tuple[Any, ...]:
     for keys in (family.keys for family in found):
         reads += [("GET", keys.token), ("HLEN", keys.bodies), ("HLEN", keys.jobs)]
         reads += [("ZCARD", keys.due(lane)) for lane in ALL_LANES]
-    # A node of a cluster that does not answer changes nothing.
+    # A server that does not answer changes nothing.
     answers = found[0].calls.pipeline(reads, raise_errors=False) if found else []
     return tuple(None if isinstance(answer, BrokerError) else answer for answer in answers)
 

@@ -55,7 +55,7 @@ class UnfinishedJobs(NamedTuple):
 
     Args:
         cut: Queues that hold more than was looked through.
-        away: Queues of a cluster that are away or half moved; their jobs are missing.
+        away: Queues that are away or start nothing; their jobs are missing.
         also: Ids of those that were asked for, wherever they are in the list.
     """
 

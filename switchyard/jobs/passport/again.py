@@ -10,20 +10,13 @@ from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.audit.services import Who, act
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
 from switchyard.jobs.calls.arguments import CallArguments, checked
 from switchyard.jobs.passport.reading import Passport
 from switchyard.jobs.shown_arguments import shown_arguments
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN
-
-
-class CannotRunAgain(SwitchyardError):
-    """A job cannot be run again as it was asked for."""
-
-    def __init__(self, job_id: str, fact: str) -> None:
-        super().__init__(f"job {job_id}: {fact}")
 
 
 def arguments_kept(job: Passport, actor: Actor[..., Any]) -> CallArguments | None:
@@ -49,8 +42,8 @@ def run_again(
         job_id: Id to give the job, so that a form that is sent twice enqueues one; by default a new one.
 
     Raises:
-        CannotRunAgain: this code has not got the actor, or the arguments are not kept.
-        InvalidCall: the arguments do not fit the actor.
+        ActRefused: this code has not got the actor, or the arguments are not kept.
+        ArgumentsRefused: the arguments do not fit the actor.
         BrokerUnavailable, QueueFull: it was not enqueued.
         django.db.DatabaseError: the audit log cannot be written; nothing was enqueued.
     """
@@ -65,7 +58,7 @@ def again_message(job: Passport, *, edited: Mapping[str, Any] | None = None, job
     """Return the message of a job that is to run again. Arguments and errors as in ``run_again``."""
     actor = dramatiq.get_broker().actors.get(job.actor)
     if actor is None:
-        raise CannotRunAgain(job.id, f"this code has no actor {job.actor}; run it again with the release that has")
+        raise ActRefused(f"job {job.id}", f"this code has no actor {job.actor}; run it again with the release that has")
     call = _call(job, actor, edited)
     options: dict[str, Any] = {"owner": job.owner} if job.owner else {}
     if job.tags:
@@ -90,7 +83,7 @@ def _call(job: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | Non
     kept = arguments_kept(job, actor)
     if edited is None:
         if kept is None:
-            raise CannotRunAgain(job.id, "its arguments were redacted or cut when it ended; write them all anew")
+            raise ActRefused(f"job {job.id}", "its arguments were redacted or cut when it ended; write them all anew")
         return checked(actor, kept.args, kept.kwargs)
     shown = shown_arguments(job.actor, kept.args, kept.kwargs) if kept is not None else {}
     first = dict(zip(shown, (*kept.args, *kept.kwargs.values()), strict=False)) if kept is not None else {}
@@ -99,7 +92,9 @@ def _call(job: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | Non
         # Unchanged, also in its hidden parts and long texts that are shown cut.
         is_first = name in first and value == shown.get(name)
         if not is_first and _hides({name: value}):
-            raise CannotRunAgain(job.id, f"argument {name} is {HIDDEN}, and its first value is not kept; write one")
+            raise ActRefused(
+                f"job {job.id}", f"argument {name} is {HIDDEN}, and its first value is not kept; write one"
+            )
         values[name] = first[name] if is_first else value
     return _named(actor, values, kept)
 

@@ -16,7 +16,7 @@ from switchyard.audit.services import Who, act
 from switchyard.broker.admin.amend import amend
 from switchyard.broker.admin.run_now import HELD
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.broker.validation import LONGEST_DELAY_MS
@@ -35,14 +35,6 @@ FACTS: Final = {
 }
 _FROM_NOW: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-class CannotEdit(SwitchyardError):
-    """A job cannot be changed as it was asked for."""
-
-    def __init__(self, job_id: str, fact: str) -> None:
-        super().__init__(f"job {job_id}: {fact}")
-        self.fact = fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +65,21 @@ def editable_job(job_id: str) -> EditableJob:
     """Return a job to edit.
 
     Raises:
-        CannotEdit: it has started or ended, or this broker cannot find it.
+        ActRefused: it has started or ended, or this broker cannot find it.
         BrokerUnavailable: the broker did not answer.
     """
     record = facilities().records.read(job_id)
     if record is not None and (record.ended or record.end_recorded or record.cancel_requested):
-        raise CannotEdit(job_id, "it has ended or was cancelled; to repeat it, run it again")
+        raise ActRefused(f"job {job_id}", "it has ended or was cancelled; to repeat it, run it again")
     if not families():
-        raise CannotEdit(job_id, "this broker cannot change what it has accepted; cancel the job, and send another")
+        raise ActRefused(
+            f"job {job_id}", "this broker cannot change what it has accepted; cancel the job, and send another"
+        )
     if record is not None and record.state == "running":
-        raise CannotEdit(job_id, STARTED)
+        raise ActRefused(f"job {job_id}", STARTED)
     found = _message_of(job_id, record)
     if found is None:
-        raise CannotEdit(job_id, FACTS["unknown"])
+        raise ActRefused(f"job {job_id}", FACTS["unknown"])
     queue, message = found
     is_scheduled = record is not None and record.state == "scheduled" and record.reason not in HELD
     state = record.state if record is not None else "queued"
@@ -102,8 +96,8 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
         due_at: When it is due, ms since the epoch; ``None`` to leave it.
 
     Raises:
-        CannotEdit: it has started, or was changed meanwhile; nothing was changed.
-        ArgumentsRefused, InvalidCall: the arguments do not fit the actor.
+        ActRefused: it has started, or was changed meanwhile; nothing was changed.
+        ArgumentsRefused: the arguments do not fit the actor.
         BrokerUnavailable: the broker did not answer.
         django.db.DatabaseError: the audit log cannot be written; nothing was changed.
     """
@@ -117,14 +111,14 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
     if due_at is not None:
         changes["(due)"] = {"from": _iso(job.due_at), "to": _iso(due_at)}
     if not changes:
-        raise CannotEdit(job.id, "nothing is different; change an argument or its time")
+        raise ActRefused(f"job {job.id}", "nothing is different; change an argument or its time")
     with act("job.edit", who=who, target=job.id, reason=reason) as entry:
         own_first = sorted(families(), key=lambda family: family.keys.queue != job.queue)
         answer = amend(own_first, job.id, expected=before, arguments=arguments, due_at_ms=due_at)
         entry.count, entry.detail = int(answer == "amended"), {"answer": answer, "changes": changes}
         entry.error = "" if entry.count else answer
     if answer != "amended":
-        raise CannotEdit(job.id, FACTS[answer])
+        raise ActRefused(f"job {job.id}", FACTS[answer])
     return changes
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 import dramatiq
 from django.core.management.base import OutputWrapper
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.presentation import as_json as audit_json
+from switchyard.broker.admin.look_through import MOST
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.console.formatting import duration
+from switchyard.jobs.listing.jobs_page import JobsPage
+from switchyard.jobs.listing.lines import JobLine
 from switchyard.jobs.passport.json_form import as_json
 from switchyard.jobs.passport.reading import Passport
 from switchyard.jobs.passport.timeline import TimelineEvent, timeline_of
@@ -120,4 +126,43 @@ def _why_parked(job: JobRecord) -> str:
     return (
         f"no running worker has the actor {job.actor!r} as this code does ({place_of(actor.fn)}): restart the "
         "pools, which load code when they start; the job then runs by itself. After 10 minutes it becomes a dead letter"
+    )
+
+
+LONGEST_DETAIL = 60
+HEADINGS = ("state", "actor", "queue", "waited", "ran", "owner", "job", "detail")
+
+
+def print_page(page: JobsPage, out: OutputWrapper) -> None:
+    """Print a page as a table, then where the next one begins and which queues hold more."""
+    console = Console(file=cast(TextIO, out), width=None if out.isatty() else 240, highlight=False, soft_wrap=True)
+    if not page.lines:
+        console.print("none of the jobs looked through matches" if page.after else "no job matches")
+    else:
+        table = Table("due (UTC)" if page.by_due_time else "time (UTC)", *HEADINGS, box=None)
+        for line in page.lines:
+            # Names in a message may contain terminal escape codes and markup.
+            table.add_row(*(Text(printable(cell)) for cell in _cells(line, by_due_time=page.by_due_time)))
+        console.print(table)
+    for queue in page.away:
+        why = "its node does not answer, or has only a part of its keys"
+        console.print(Text(f"{queue}: {why}; what has not ended there is missing"))
+    for queue in page.cut:
+        console.print(Text(f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through"))
+    if page.after:
+        console.print(Text(f"more: --after {page.after}"))
+
+
+def _cells(line: JobLine, *, by_due_time: bool) -> tuple[str, ...]:
+    detail = line.error or line.reason.replace("_", " ") or line.excerpt
+    return (
+        f"{(line.due if by_due_time and line.due else line.shown_at):%Y-%m-%d %H:%M:%S}",
+        line.state,
+        line.actor,
+        line.queue,
+        "–" if line.wait_ms is None else duration(line.wait_ms),
+        "–" if line.ran_ms is None else duration(line.ran_ms),
+        line.owner or "–",
+        line.id,
+        detail if len(detail) <= LONGEST_DETAIL else f"{detail[: LONGEST_DETAIL - 1]}…",
     )

@@ -130,9 +130,7 @@ def passport_of(job_id: str) -> Passport | None:
     return _passport(job_id, record, row, attempts, children, letter, history_away=history_away)
 
 
-def _stored(
-    job_id: str,
-) -> tuple[JobRow | None, list[AttemptRow], list[JobRow], DeadLetter | None, bool]:
+def _stored(job_id: str) -> tuple[JobRow | None, list[AttemptRow], list[JobRow], DeadLetter | None, bool]:
     try:
         return (
             history.find(job_id),

@@ -8,8 +8,8 @@ from django.http.response import HttpResponseBase
 
 from switchyard.jobs import live
 from switchyard.jobs.admin_pages import GONE
+from switchyard.jobs.live import free_database
 from switchyard.jobs.queries import find_known
-from switchyard.jobs.streaming import free_database
 
 
 async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -16,11 +17,11 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.admin_pages import AWAY, GONE, check, may, render
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.passport.family import children_of
 from switchyard.jobs.passport.json_form import as_json
 from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import TONES, Passport, passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
+from switchyard.jobs.running import running_jobs
 
 
 @never_cache
@@ -84,3 +85,42 @@ def _can_edit(request: HttpRequest, job: Passport) -> bool:
     has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
     has_right = may(request, "run_job") and (may(request, "view_arguments") or job.state == "scheduled")
     return has_not_started and has_right and facilities().transport.finds_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class ChildJob:
+    """A job that another one sent.
+
+    Args:
+        ran_ms: Time for which it ran, or runs.
+    """
+
+    id: str
+    actor: str
+    state: str
+    ran_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFamily:
+    """Children of a job; those that wait for their first start are not among them: no index of the broker finds them.
+
+    Args:
+        shown: Those that run, the longest first; then those that ended or are retried, the newest first.
+        broker_away: Those that run are missing, because the broker did not answer.
+    """
+
+    shown: tuple[ChildJob, ...]
+    broker_away: bool
+
+
+def children_of(job: Passport) -> JobFamily:
+    """Return the children of a job; at most four round trips to the broker, and the rows that the passport has."""
+    away = False
+    try:
+        running = [ChildJob(each.id, each.actor, "running", each.ran_ms) for each in running_jobs(parent=job.id)]
+    except BrokerError:
+        running, away = [], True
+    ids = {each.id for each in running}
+    stored = [ChildJob(row.job_id, row.actor, row.state, row.run_ms) for row in job.children if row.job_id not in ids]
+    return JobFamily((*running, *stored), away)

@@ -49,7 +49,7 @@ def look() -> Iterator[Finding]:
         step = "Check SWITCHYARD_ALERT_URLS; until then read the alerts in /admin/switchyard_alerts/alert/"
         yield GROUP.warning("channel", seen, cause, step, row["channel"])
     if not found:
-        yield GROUP.ok("channels", "no channel fails")
+        yield GROUP.ok("no channel fails")
     waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
     if waiting:
         seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
@@ -60,8 +60,5 @@ def look() -> Iterator[Finding]:
             "Nobody has acted on them",
             "Acknowledge them in /admin/switchyard_alerts/alert/ or with `manage.py switchyard alerts acknowledge ID`",
             then="Who acknowledges an alert tells the others that somebody works on it; its count goes on.",
-            act=Act(
-                f"Acknowledge {counted(waiting, 'critical alert')}…",
-                "switchyard-alerts",
-            ),
+            act=Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts"),
         )

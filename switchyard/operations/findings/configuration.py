@@ -28,7 +28,7 @@ def look() -> Iterator[Finding]:
         yield _finding(message)
     if not found:
         kind = "development" if settings.DEBUG else "production"
-        yield GROUP.ok("checks", f"every system check passes ({kind}, release {switchyard_settings().release})")
+        yield GROUP.ok(f"every system check passes ({kind}, release {switchyard_settings().release})")
     yield from _unsafe_defaults()
 
 
@@ -46,12 +46,7 @@ def _finding(message: CheckMessage) -> Finding:
         "" if settings.DEBUG else " with --deploy"
     )
     return GROUP.finding(
-        severity,
-        str(message.id),
-        seen,
-        cause,
-        str(message.hint or "See docs/reference/system-checks.md"),
-        subject,
+        severity, str(message.id), seen, cause, str(message.hint or "See docs/reference/system-checks.md"), subject
     )
 
 
@@ -70,12 +65,7 @@ def _unsafe_defaults() -> Iterator[Finding]:
         return
     if not config.alert_urls:
         seen = "SWITCHYARD_ALERT_URLS is not set: alerts go to the log and the admin only"
-        yield GROUP.warning(
-            "no_alert_urls",
-            seen,
-            "The default",
-            "Set SWITCHYARD_ALERT_URLS=mailto:oncall@example.com",
-        )
+        yield GROUP.warning("no_alert_urls", seen, "The default", "Set SWITCHYARD_ALERT_URLS=mailto:oncall@example.com")
     if connection.vendor == "sqlite":
         seen = "the database is an SQLite file, which only processes of this machine can use"
         cause = "DATABASE_URL is not set or names a file"

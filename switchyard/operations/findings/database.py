@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
 from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connections, pool_size
-from switchyard.database_lock import LockHolder, sqlite_writer
 from switchyard.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Finding, FindingGroup
 from switchyard.workers.checks.bounced import is_bounced
 from switchyard.workers.checks.database import connections_allowed, undeclared_bouncer
@@ -80,7 +83,7 @@ def _latency() -> Finding:
     version = ".".join(map(str, connection.get_database_version()))
     seen = f"{connection.display_name} {version}, a query took {took_ms:.1f} ms"
     if took_ms < SLOW_MS:
-        return GROUP.ok("server", seen)
+        return GROUP.ok(seen)
     return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
 
 
@@ -88,7 +91,7 @@ def _migrations() -> Iterator[Finding]:
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if not plan:
-        yield GROUP.ok("migrations", "every migration is applied")
+        yield GROUP.ok("every migration is applied")
         return
     first = f"{plan[0][0].app_label}.{plan[0][0].name}"
     seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
@@ -109,7 +112,7 @@ def _writer_lock() -> Iterator[Finding]:
     except sqlite3.OperationalError:
         yield _locked(name, before, sqlite_writer(name))
     else:
-        yield GROUP.ok("lock", f"the write lock was free after {(time.perf_counter() - started) * 1000:.0f} ms")
+        yield GROUP.ok(f"the write lock was free after {(time.perf_counter() - started) * 1000:.0f} ms")
     finally:
         other.close()
 
@@ -151,18 +154,16 @@ def _connections() -> Iterator[Finding]:
     if used >= NEARLY_ALL * allowed:
         cause = "More processes than planned for, or connections that are never closed"
         step = "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"
-        yield GROUP.finding(
-            "error" if used >= allowed else "warning", "connections_used", seen, cause, f'psql -c "{step}"'
-        )
+        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, cause, f'psql -c "{step}"')
     elif needed > allowed and not bounced:
         cause = "max_connections was not raised with the pools"
         step = (
             f"Set max_connections to {needed + RESERVED_CONNECTIONS} or more and restart the server, reduce the slots "
             "of pools, or put PgBouncer before it"
         )
-        yield GROUP.warning("connections_few", seen, cause, step)
+        yield GROUP.warning("connections", seen, cause, step)
     else:
-        yield GROUP.ok("connections", seen)
+        yield GROUP.ok(seen)
 
 
 def _bouncer() -> Iterator[Finding]:
@@ -195,13 +196,7 @@ def _blocked() -> Iterator[Finding]:
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
         yield GROUP.finding(
-            "error",
-            "locked",
-            seen,
-            cause,
-            step,
-            then=f"End that transaction: `{step}`. {UNLOCK}",
-            act=LOOK_AT_WORKERS,
+            "error", "locked", seen, cause, step, then=f"End that transaction: `{step}`. {UNLOCK}", act=LOOK_AT_WORKERS
         )
 
 
@@ -221,3 +216,63 @@ def _idle_in_transaction() -> Iterator[Finding]:
         seen = f"a transaction is open and idle for {idle_s} s (pid {pid}) and keeps its locks"
         cause = "A task that waits for something within a transaction, or a shell left open"
         yield GROUP.warning("idle", seen, cause, f'psql -c "SELECT pg_terminate_backend({pid})"')
+
+
+# Bytes that SQLite locks to write: of the -shm file in WAL mode, of the database itself otherwise.
+_WAL_WRITE = range(120, 121)
+_RESERVED = range(0x40000000, 0x40000000 + 2)
+_LONGEST_COMMAND = 100
+# Passwords in a command line, which the overview shows to whoever may see it: in an address, and after a name.
+_SECRETS = (
+    (re.compile(r"(://)[^/\s]*@"), r"\1…@"),
+    (re.compile(r"(?i)([\w-]*(?:pass|pwd|secret|token|key|credential)[\w-]*[= ])\S+"), r"\1…"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A process that holds a lock; ``command`` is "" where it cannot be read."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} ({self.command})" if self.command else f"pid {self.pid}"
+
+
+def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> LockHolder | None:
+    """Return the process that holds the write lock; ``None`` where none does, or the kernel does not tell.
+
+    Opening and closing the file would release this process's own locks on it, so its inode is compared instead.
+    """
+    places: dict[int, range] = {}
+    for name, locked in ((f"{database}-shm", _WAL_WRITE), (str(database), _RESERVED)):
+        with contextlib.suppress(OSError):
+            places[Path(name).stat().st_ino] = locked
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        # ``1: POSIX ADVISORY WRITE 4711 fe:01:1234 120 120``; one that waits has an arrow before its kind.
+        if len(words) != 8 or words[1] not in ("POSIX", "OFDLCK") or words[3] != "WRITE":
+            continue
+        pid, inode, first, last = words[4], words[5].rpartition(":")[2], words[6], words[7]
+        if not (inode.isdecimal() and pid.isdecimal() and first.isdecimal()) or int(inode) not in places:
+            continue
+        locked = places[int(inode)]
+        if int(first) in locked and (last == "EOF" or int(last) >= locked.start):
+            return LockHolder(int(pid), command_of(int(pid)))
+    return None
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process, shortened and without passwords; "" where it cannot be read."""
+    try:
+        command = " ".join(psutil.Process(pid).cmdline()).strip()
+    except psutil.Error:
+        return ""
+    for secret, hidden in _SECRETS:
+        command = secret.sub(hidden, command)
+    return command[:_LONGEST_COMMAND]

@@ -26,6 +26,6 @@ def look() -> Iterator[Finding]:
         yield GROUP.warning("new", seen, cause, step, group.queue)
     if len(found) > SHOWN:
         seen = f"and {counted(len(found) - SHOWN, 'more group')}"
-        yield GROUP.warning("more", seen, "", "manage.py switchyard deadletters list")
+        yield GROUP.warning("new", seen, "", "manage.py switchyard deadletters list")
     if not found:
-        yield GROUP.ok("triaged", "no new dead letter")
+        yield GROUP.ok("no new dead letter")

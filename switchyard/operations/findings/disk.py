@@ -75,14 +75,11 @@ def look() -> Iterator[Finding]:
     folder = switchyard_settings().state_dir
     if not folder.is_dir():
         seen = "the state folder does not exist"
-        yield GROUP.warning("no_folder", seen, "Nothing ran here before", f"mkdir -p {folder}")
+        yield GROUP.warning("folder", seen, "Nothing ran here before", f"mkdir -p {folder}")
         return
     if not os.access(folder, os.W_OK):
-        seen, cause = (
-            "the state folder is not writable",
-            "Another user owns it, or it is mounted read-only",
-        )
-        yield GROUP.error("read_only", seen, cause, f"ls -ld {folder}; then chown it to the yard's user")
+        seen, cause = ("the state folder is not writable", "Another user owns it, or it is mounted read-only")
+        yield GROUP.error("folder", seen, cause, f"ls -ld {folder}; then chown it to the yard's user")
         return
     usage = shutil.disk_usage(folder)
     severity: Severity = "ok"
@@ -92,7 +89,7 @@ def look() -> Iterator[Finding]:
         severity = "warning"
     seen = f"{size(usage.free)} of {size(usage.total)} free"
     if severity == "ok":
-        yield GROUP.ok("free", seen)
+        yield GROUP.ok(seen)
     else:
         cause = "Results, logs or the server's append-only file grew"
         yield GROUP.finding(severity, "low", seen, cause, f"du -xh --max-depth=2 {folder} | sort -h | tail")
@@ -128,7 +125,7 @@ def _reach(entry: dict[str, Any], store: _Store) -> Iterator[Finding]:
         yield _away(storage.shown, error.cause, store)
     else:
         took_ms = (time.monotonic() - began_s) * 1000
-        yield STORAGE.ok("reached", f"{storage.shown} answered in {took_ms:.0f} ms")
+        yield STORAGE.ok(f"{storage.shown} answered in {took_ms:.0f} ms")
 
 
 def _away(shown: str, code: str, store: _Store) -> Finding:

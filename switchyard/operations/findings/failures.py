@@ -7,23 +7,21 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from django.db import DatabaseError, connections
 from redis.exceptions import NoPermissionError
 
-from switchyard.broker.errors import BrokerError, HashSlotHalfMoved
-from switchyard.broker.redis.cluster_client import is_cluster, split_cluster_url
-from switchyard.broker.redis.hash_slots import NoSlots
+from switchyard.addon import addon_for
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.redis.sentinel import NoMasterNamed, server_url
 from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
 from switchyard.broker.redis.server_errors import reason
-from switchyard.broker.redis.tls_errors import ADDRESS, tls_remedy
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
-from switchyard.operations.findings.servers.causes import CAUSES
 from switchyard.operations.findings.servers.database_errors import database_away
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
@@ -93,11 +91,8 @@ def copyable(found: Finding) -> Finding:
         address = f"-s {urlsplit(url).path}"
     elif node := NODE.match(found.seen):  # a setting is that node's alone
         address = f"-h {node[1]} -p {node[2]}"
-    elif "--cluster" in found.next:  # names its node
-        address = ""
-    elif is_cluster(url):
-        host, port = split_cluster_url(url)[1][0]
-        address = f"-c -h {host} -p {port}"
+    elif options := _hook("options"):
+        address = options(url, found.next)
     elif is_sentinel_url(url):  # valkey-cli knows no such address
         address = _master(url)
     elif url.startswith("rediss:") or "--user" in login:  # -u takes neither files nor another user
@@ -107,6 +102,12 @@ def copyable(found: Finding) -> Finding:
         address, login = f'-u "${own.server_variable}"', ""
     words = " ".join(part for part in (_program(), address, login) if part)
     return replace(found, next=found.next.replace("valkey-cli", words))
+
+
+def _hook(name: str) -> Any:
+    """Return a hook of the add-on that the broker's address is for, where it has one."""
+    addon = addon_for(switchyard_settings().broker_url.partition("://")[0])
+    return addon.load(name) if addon is not None else None
 
 
 def _program() -> str:
@@ -139,10 +140,9 @@ def _login(url: str) -> str:
 
 def broker_away(group: FindingGroup, error: Exception) -> Finding:
     """Return the finding for a broker that did not answer, without the error's text, which contains the address."""
-    if isinstance(error, HashSlotHalfMoved):
-        return group.error(
-            "half_moved", error.cause, CAUSES["half_moved"][0], f"{error.remedy[0].upper()}{error.remedy[1:]}"
-        )
+    if (explain := _hook("explain")) and (found := explain(group, error, _program())):
+        explained: Finding = found
+        return explained
     named = switchyard_settings().server_variable
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
@@ -157,17 +157,10 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     if "DB index is out of range" in str(client_error):
         seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
         return group.error("refused", seen, cause, f"Correct the number at the end of {named}")
-    if remedy := tls_remedy(client_error):
-        fact, _, step = remedy.replace(ADDRESS, named).partition(": ")
-        cause = "TLS failed before anything was asked"
-        return group.error("refused", fact, cause, f"{step[0].upper()}{step[1:]}")
     if isinstance(client_error, redis.TimeoutError):
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"
         return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
-    if isinstance(client_error, NoSlots):
-        seen, cause = "no node of the cluster holds hash slots", "The nodes run and were never joined"
-        return group.error("away", seen, cause, f"{_program()} --cluster create, with the address of every node")
     if is_sentinel_url(switchyard_settings().broker_url):
         return _master_away(group, client_error, named)
     absence = switchyard_settings().absence

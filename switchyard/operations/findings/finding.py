@@ -93,9 +93,9 @@ class FindingGroup:
         """Return a finding whose severity was computed."""
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word)
 
-    def ok(self, code: str, seen: str, *, cause: str = "", subject: str = "") -> Finding:
-        """Return a fact."""
-        return self.finding("ok", code, seen, cause, "", subject)
+    def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
+        """Return a fact; its code is ``ok``."""
+        return self.finding("ok", "ok", seen, cause, "", subject)
 
     def skipped(self, code: str, seen: str) -> Finding:
         """Return the finding for a check that did not run."""

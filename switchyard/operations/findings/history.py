@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from switchyard.broker.health.nodes import away_part
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.stores.history_streams import HistoryStreams
 from switchyard.conf import declared_yard
@@ -27,7 +27,7 @@ def look() -> Iterator[Finding]:
     keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         queues = [queue.name for queue in declared_yard().queues]
-        away = away_part(calls, keys, queues).queues
+        away = servers_of(calls, keys, queues).away().queues
         streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
         leads = anyone_leads(calls, keys, HISTORY_WRITER)
         backlog, counts = streams.backlog(), streams.counts()
@@ -42,7 +42,7 @@ def look() -> Iterator[Finding]:
             "behind", waits, cause, "Read the log of manage.py switchyard runhistory, then the database findings"
         )
     else:
-        yield GROUP.ok("leads", f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
+        yield GROUP.ok(f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
     for each in backlog:
         if each.dropped:
             rows = counted(each.dropped, "row")

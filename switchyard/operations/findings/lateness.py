@@ -14,10 +14,10 @@ import dramatiq
 from switchyard.broker.admin.browse import look as look_into
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.topology import Queue, Yard
+from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, times, whole_duration
-from switchyard.jobs.running import RunningJob, families
+from switchyard.jobs.running import families
 from switchyard.operations.findings.facts import YardFacts, flood_of
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup, Severity
 from switchyard.operations.rows import BAD_RATIO, Row
@@ -79,19 +79,6 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     for row in facts.queue_rows:
         if row.state.word == "Late" and (row.ratio or 0) <= 1:
             yield _ends_late(row)
-
-
-def slot_holders(yard: Yard, running: Iterable[RunningJob]) -> dict[str, Counter[str]]:
-    """Return for each queue in whose pools something runs how many slots each actor holds there."""
-    by_pool: dict[str, Counter[str]] = {}
-    for job in running:
-        by_pool.setdefault(job.holder.pool, Counter())[job.actor] += 1
-    found = {}
-    for queue in yard.queues:
-        counts = sum((by_pool.get(pool.name, Counter()) for pool in yard.pools_of(queue.name)), Counter[str]())
-        if counts:
-            found[queue.name] = counts
-    return found
 
 
 def holders_text(counts: Counter[str]) -> str:
@@ -159,7 +146,7 @@ def _severity(ratio: float) -> Severity:
 def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
     """Return why nothing starts in time, what happens then, and an actor that runs too long for the queue, or ""."""
     if not row.slots_known:
-        return "its slots are unknown", "The node of the cluster with the pools' reports does not answer.", ""
+        return "its slots are unknown", "The server with the pools' reports does not answer.", ""
     if row.busy * 2 < row.slots:
         silent_ms = _silent_ms(queue, facts)
         if silent_ms >= SILENT_MS:

@@ -56,9 +56,7 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         step = "manage.py switchyard doctor again; if it stays, the pool's log"
         yield GROUP.warning("children", seen, cause, step, pool.name, LOOK_AT_WORKERS)
     else:
-        yield GROUP.ok(
-            report.state, f"{name}: {report.busy} of {counted(report.slots, 'slot')} busy", subject=pool.name
-        )
+        yield GROUP.ok(f"{name}: {report.busy} of {counted(report.slots, 'slot')} busy", subject=pool.name)
     crashes = {reason: count for reason, count in report.restarts.items() if reason not in ON_PURPOSE}
     if sum(crashes.values()) >= MANY_CRASHES:
         by_reason = ", ".join(f"{count} × {reason}" for reason, count in sorted(crashes.items()))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Literal
 
+from switchyard.addon import addons
 from switchyard.operations.findings.finding import Finding
 
 Level = Literal["ok", "warn", "bad", "calm"]
@@ -54,8 +56,6 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("broker.evicting", "Unsafe", says=UNSAFE),
     Rank("broker.wrong_type", "Unsafe", says=UNSAFE),
     # One cause for many queues.
-    Rank("broker.node_away", "Node away", says="Of the cluster, {seen}."),
-    Rank("broker.half_moved", "Slot half moved", says="Of the cluster, {seen}."),
     Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
     Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
     Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
@@ -116,7 +116,6 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("broker.replica", "Unsafe", says=UNSAFE),
     Rank("broker.loading", "Unsafe", says=UNSAFE),
     Rank("broker.too_old", "Unsafe", says=UNSAFE),
-    Rank("broker.cluster", "Unsafe", says=UNSAFE),
     Rank("broker.no_quorum", "Unsafe", says=UNSAFE),
     Rank("broker.no_replica", "Unsafe", says=UNSAFE),
     Rank("broker.sentinels_split", "Unsafe", says=UNSAFE),
@@ -129,6 +128,42 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("checks.pending", "On time", "ok", says="{seen}."),
     Rank("*", "Warning", says="{seen}."),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of an add-on for one of its findings about the broker.
+
+    Args:
+        cause: Most likely cause.
+        rank: Its place, right before the rank named ``before``; ``None`` for that of other findings about the broker.
+        now: It is judged from the present state as well.
+        check: Id of its system check.
+    """
+
+    cause: str
+    rank: Rank | None = None
+    before: str = ""
+    now: bool = False
+    check: str = ""
+
+
+@cache
+def addon_words() -> dict[str, Words]:
+    """Return the words of all add-ons, by the finding's code."""
+    found: dict[str, Words] = {}
+    for addon in addons():
+        found |= addon.load("words") or {}
+    return found
+
+
+@cache
+def precedence() -> tuple[Rank, ...]:
+    """Return the table with the ranks of the add-ons."""
+    placed = [(words.before, words.rank) for words in addon_words().values() if words.rank is not None]
+    return tuple(
+        each for rank in PRECEDENCE for each in (*(one for before, one in placed if before == rank.name), rank)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +211,7 @@ def ranked(findings: Iterable[Finding]) -> list[Ranked]:
 
 
 def _placed(finding: Finding) -> Ranked | None:
-    place, rank = next((at, rank) for at, rank in enumerate(PRECEDENCE) if fnmatchcase(finding.name, rank.name))
+    place, rank = next((at, rank) for at, rank in enumerate(precedence()) if fnmatchcase(finding.name, rank.name))
     if finding.severity == "skipped" or (finding.severity == "ok" and rank.level != "calm"):
         return None
     return Ranked(finding, rank, rank.level or BY_SEVERITY[finding.severity], place)

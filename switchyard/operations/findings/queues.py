@@ -31,10 +31,10 @@ def on_time(snapshot: Snapshot) -> Finding:
     place = switchyard_settings().place
     if place is not None and not place.tells_ages:
         seen = f"{counted(len(snapshot.queues), 'queue')} on {place.title}, which tells no ages: lateness is not known"
-        return GROUP.ok("on_time", f"{seen}; `manage.py switchyard queues` counts what waits")
+        return GROUP.ok(f"{seen}; `manage.py switchyard queues` counts what waits")
     waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
     waits = f"{counted(waiting, 'message')} {'waits' if waiting == 1 else 'wait'}"
-    return GROUP.ok("on_time", f"{counted(len(snapshot.queues), 'queue')}, {waits}, all on time")
+    return GROUP.ok(f"{counted(len(snapshot.queues), 'queue')}, {waits}, all on time")
 
 
 def _queue(queue: Queue, state: QueueFacts) -> Iterator[Finding]:

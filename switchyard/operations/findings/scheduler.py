@@ -44,7 +44,7 @@ def look_at_leader() -> Iterator[Finding]:
             "lease", seen, cause, f"valkey-cli DEL {declared_yard().keys.lock(SCHEDULER)}", act=look_at_schedules()
         )
     else:
-        yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
+        yield GROUP.ok(f"a scheduler leads, its lease expires in {duration(left_ms)}")
 
 
 def look_at_schedules() -> Act | None:
@@ -85,10 +85,10 @@ def look_at_ticks() -> Iterator[Finding]:
             late += 1
             seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
             cause = "No scheduler led when it was due; it has been caught up"
-            yield GROUP.ok("was_late", seen, cause=cause, subject=schedule.name)
+            yield GROUP.ok(seen, cause=cause, subject=schedule.name)
     if not late:
         others = f", {paused} paused" if paused else ""
-        yield GROUP.ok("on_time", f"{counted(len(states), 'schedule')}, none is late{others}")
+        yield GROUP.ok(f"{counted(len(states), 'schedule')}, none is late{others}")
 
 
 def _paused(name: str, state: ScheduleState) -> Finding:

@@ -14,12 +14,11 @@ import redis
 
 from switchyard.broker.admin.look_through import fields_of
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
+from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
 from switchyard.broker.keys.queue_keys import ALL_LANES, QueueKeys
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.cluster_client import each_server
-from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.connections import Client, connect
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
 from switchyard.conf import declared_yard, switchyard_settings
@@ -62,8 +61,8 @@ class Snapshot:
 
     Args:
         now_ms: Time of the server's clock.
-        queues: Without those on a node of a cluster that does not answer.
-        away: Part of a cluster that does not answer.
+        queues: Without those whose server does not answer.
+        away: Part of the yard that does not answer.
         instructions: By member, those by which supervisors are quieted.
     """
 
@@ -76,12 +75,12 @@ class Snapshot:
 
     @property
     def pools_known(self) -> bool:
-        """Whether the node with the pools' reports answers."""
+        """Whether the server with the pools' reports answers."""
         return not self.away.keys
 
 
 @contextmanager
-def quick_client() -> Iterator[redis.Redis]:
+def quick_client() -> Iterator[Client]:
     """Provide a client that waits for at most 1 s."""
     client = connect(switchyard_settings().broker_url, profile="quick")
     try:
@@ -101,7 +100,7 @@ def read() -> Snapshot:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
         names = [queue.name for queue in declared_yard().queues]
-        away = away_part(calls, keys, names, also=[keys.pool_reports()])
+        away = servers_of(calls, keys, names).away(also=[keys.pool_reports()])
         there = [name for name in names if name not in away.queues]
         pools = PoolReports(calls, keys)
         reports = [] if away.keys else pools.read_all()
@@ -185,11 +184,11 @@ class QueueSearch:
         prefix = f"{declared_yard().keys.prefix}:{{"
         with quick_client() as client:
             found = set(self._found)
-            servers = each_server(client)
-            away = AWAY if len(servers) > 1 else ()  # of a cluster the nodes that answer are searched
-            for address, server in servers:
+            servers = client.servers()
+            away = AWAY if len(servers) > 1 else ()  # of several those that answer are searched
+            for place, server in servers:
                 with suppress(*away):
-                    found |= self._search(address, server, prefix)
+                    found |= self._search(place, server, prefix)
             counts = dict.fromkeys(sorted(found), 0)
             for key in counts:
                 with suppress(*away):
@@ -197,9 +196,9 @@ class QueueSearch:
         self._found = frozenset(key for key, count in counts.items() if count)
         return {_queue_of(key, prefix): count for key, count in counts.items()}
 
-    def _search(self, address: str, client: redis.Redis, prefix: str) -> set[str]:
+    def _search(self, place: str, client: redis.Redis, prefix: str) -> set[str]:
         found: set[str] = set()
-        cursor = self._cursors.get(address, 0)
+        cursor = self._cursors.get(place, 0)
         scanned, deadline_s = 0, time.monotonic() + SCAN_S
         while scanned < SCANNED_KEYS and time.monotonic() < deadline_s:
             cursor, names = client.scan(cursor, match=f"{prefix}*:bodies", count=SCANNED_AT_ONCE)
@@ -207,7 +206,7 @@ class QueueSearch:
             found.update(str(key, "utf-8", "replace") for key in cast("list[bytes]", names))
             if not cursor:
                 break
-        self._cursors[address] = cursor
+        self._cursors[place] = cursor
         declared = {queue.name for queue in declared_yard().queues}
         return {key for key in found if _queue_of(key, prefix) not in declared}
 

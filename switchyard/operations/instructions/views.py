@@ -56,11 +56,7 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
                 return _do(request, verb, hit, reason)
     except BrokerError as error:
         refused, status = str(error) if request.method == "POST" else WORKERS_AWAY, 503
-    context = {
-        **_context(verb, hit, left, workers),
-        "refused": refused,
-        "reason": reason,
-    }
+    context = {**_context(verb, hit, left, workers), "refused": refused, "reason": reason}
     return TemplateResponse(request, "switchyard_operations/instruct.html", context, status=status)
 
 

@@ -17,20 +17,20 @@ from django.core.management.base import CommandError
 from switchyard.audit.who import Who
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.errors import UnknownQueue
+from switchyard.broker.errors import ActRefused, UnknownQueue
 from switchyard.broker.keys.queue_keys import LANES, Lane
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.conf import declared_yard
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
 from switchyard.middleware.redaction import redacted
 from switchyard.operations import queries
 from switchyard.queues import services, stock
-from switchyard.queues.errors import ForeignBroker, NotMoved, PurgeEnded
+from switchyard.queues.errors import ForeignBroker
 from switchyard.queues.facts import waiting_and_scheduled
 from switchyard.queues.printing import import_lines, print_queues, print_sentences, status_lines
 from switchyard.queues.queries import view_of
@@ -261,13 +261,7 @@ class Command(PrintingCommand):
 def _as_wrong_argument() -> Iterator[None]:
     try:
         yield
-    except (
-        UnknownQueue,
-        ForeignBroker,
-        InvalidTime,
-        PurgeEnded,
-        NotMoved,
-    ) as error:
+    except (UnknownQueue, ForeignBroker, ActRefused) as error:
         raise CommandError(f"queues: {error}") from error
 
 

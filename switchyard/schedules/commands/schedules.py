@@ -11,13 +11,14 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
-from switchyard.schedules import history, pauses, queries, services
+from switchyard.schedules import pauses, queries, services, strips
 from switchyard.schedules.models import ScheduleState
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
@@ -66,7 +67,7 @@ class Command(PrintingCommand):
                         self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
                 else:
                     answer, text = actions[action](**options)
-            except (services.UnknownSchedule, InvalidTime) as error:
+            except (NotFound, ActRefused) as error:
                 raise CommandError(str(error)) from error
         self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
 
@@ -90,7 +91,7 @@ class Command(PrintingCommand):
         return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
 
     def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
-        row, ticks = _row(name), history.last_ticks(name)
+        row, ticks = _row(name), strips.last_ticks(name)
         fields = ("due_at", "outcome", "lateness_ms", "job_id", "by")
         answer = dataclasses.asdict(row) | {
             "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]

@@ -21,16 +21,12 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.workers.checks import (
     actor_options,
     actors,
-    argument_types,
     bounced,
     database,
-    environment,
     installation,
     mail,
     pools,
     queues,
-    retries,
-    short_options,
 )
 from switchyard.workers.checks.broker_server import unsafe_server
 
@@ -66,7 +62,7 @@ def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage
 
 def environment_is_known(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the names of environment variables that begin with ``SWITCHYARD_``."""
-    return environment.unknown_variables()
+    return installation.unknown_variables()
 
 
 def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessage]:
@@ -78,7 +74,7 @@ def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check ``declared_yard()``."""
     own = switchyard_settings()
     of_addons = [message for addon in own.addons for message in addon.call("check", [], own)]
-    return check_yard(declared_yard()) + of_addons + retries.hurried_retries(declared_yard(), debug=own.debug)
+    return check_yard(declared_yard()) + of_addons + actor_options.hurried_retries(declared_yard(), debug=own.debug)
 
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
@@ -129,7 +125,7 @@ def check_yard(yard: Yard) -> list[CheckMessage]:
         *pools.more_slots_than_connections(yard),
         *pools.limits_below_an_idle_child(yard),
         *pools.greenlets_without_gevent(yard),
-        *retries.short_policies(yard),
+        *actor_options.short_policies(yard),
     ]
 
 
@@ -142,14 +138,14 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.consumed_dead_lists(yard, broker),
         *actors.unknown_callbacks(broker),
         *actors.limits_in_seconds(yard, broker),
-        *short_options.options_in_seconds(broker),
+        *actor_options.options_in_seconds(broker),
         *actors.methods(broker),
         *actors.hidden_actors(broker),
         *actors.lambdas(broker),
         *actors.generators(broker),
         *actor_options.options_without_effect(broker),
         *actors.endless_actors(yard, broker),
-        *argument_types.without_effect(broker),
+        *actor_options.annotations_without_effect(broker),
         *actors.coroutines_among_greenlets(yard, broker),
-        *retries.short_actors(yard, broker.actors.values()),
+        *actor_options.short_actors(yard, broker.actors.values()),
     ]

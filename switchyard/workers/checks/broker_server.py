@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from django.core.checks import CheckMessage, Error, Warning
 
+from switchyard.addon import addons
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.nodes import by_code, read_nodes
 from switchyard.broker.health.server import ServerFinding, away
+from switchyard.broker.health.servers import servers_of
+from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.conf import switchyard_settings
@@ -16,10 +18,8 @@ IDS = {
     "nothing_kept": "switchyard.E016",
     "replica": "switchyard.E017",
     "too_old": "switchyard.E017",
-    "cluster": "switchyard.E017",
     "disk": "switchyard.E017",
     "away": "switchyard.W001",
-    "node_away": "switchyard.W034",
     "unverified": "switchyard.W001",
     "snapshots_only": "switchyard.W003",
     "nearly_full": "switchyard.W004",
@@ -36,7 +36,8 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
     """
     calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
     try:
-        found = by_code(read_nodes(calls, production=not debug))
+        servers = servers_of(calls, Keys())
+        found = servers.findings(servers.read(production=not debug))
     except BrokerUnavailable as error:
         found = [away(error)]
     finally:
@@ -45,6 +46,7 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
 
 
 def _message(finding: ServerFinding) -> CheckMessage:
-    # A node that is away stops its queues, and no start: the others' go on.
-    kind = Error if finding.severity == "error" and finding.code != "node_away" else Warning
-    return kind(finding.seen, hint=finding.remedy, obj="broker", id=IDS[finding.code])
+    kind = Error if finding.severity == "error" and not finding.partial else Warning
+    words = (addon.load("words") for addon in addons())
+    ids = IDS | {code: each.check for of_addon in words if of_addon for code, each in of_addon.items()}
+    return kind(finding.seen, hint=finding.remedy, obj="broker", id=ids[finding.code])

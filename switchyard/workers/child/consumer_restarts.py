@@ -6,7 +6,7 @@ from typing import Final
 
 import dramatiq.worker
 
-from switchyard.broker.redis.cluster_client import is_cluster
+from switchyard.addon import addon_for
 from switchyard.broker.redis.sentinel_url import is_sentinel_url
 from switchyard.conf import switchyard_settings
 
@@ -17,6 +17,7 @@ FAILOVER_PAUSE_S: Final = 1.0
 def restart_soon() -> None:
     """Shorten the pause where a replica takes over from a master that is down; elsewhere Dramatiq's remains."""
     url = switchyard_settings().broker_url
-    if is_sentinel_url(url) or is_cluster(url):
+    addon = addon_for(url.partition("://")[0])
+    if is_sentinel_url(url) or (addon is not None and addon.fails_over):
         pause_s = min(dramatiq.worker.CONSUMER_RESTART_DELAY_SECS, FAILOVER_PAUSE_S)
         dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = pause_s

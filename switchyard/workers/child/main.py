@@ -11,17 +11,16 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from queue import Empty
 from typing import Any, TextIO
 
 import dramatiq
 from django.utils.module_loading import import_string
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
 from switchyard import database_connections
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import facilities
 from switchyard.broker.supervised_broker import SupervisedBroker
 from switchyard.conf import declared_yard
@@ -31,8 +30,7 @@ from switchyard.middleware.shutdown_notices import ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.consumer_restarts import restart_soon
 from switchyard.workers.child.memory_guard import MemoryGuard
-from switchyard.workers.child.slot_tracking import SlotTracking, install
-from switchyard.workers.child.stuck_messages import StuckMessages
+from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.signal_pipe import INTERRUPT, SignalPipe
 from switchyard.workers.shared.stack_files import dump_on_signal, stacks_file
@@ -265,9 +263,11 @@ def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
 
 def release_unstarted(worker: dramatiq.Worker) -> None:
     """Release messages that wait for a thread to the heads of their lanes; without an answer they stay leased."""
-    unstarted: dict[str, list[HeldMessage]] = {}
-    for item in iter_queue(worker.work_queue):
-        unstarted.setdefault(item.message.queue_name, []).append(item.message)
+    unstarted: dict[str, list[Any]] = {}
+    with contextlib.suppress(Empty):
+        while True:
+            message = worker.work_queue.get_nowait().message
+            unstarted.setdefault(message.queue_name, []).append(message)
     for lane, messages in unstarted.items():
         with contextlib.suppress(ConnectionClosed):
             worker.consumers[lane].requeue_messages(sorted(messages, key=lambda held: int(held.lease.token)))

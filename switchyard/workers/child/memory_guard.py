@@ -81,12 +81,7 @@ class MemoryGuard(Middleware):
         message.weighed = size, resident, _peak_bytes()  # type: ignore[attr-defined]
 
     def after_process_message(
-        self,
-        broker: Broker,
-        message: MessageProxy,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Record the memory that the message used, and mark the child as full if too little is free for another."""
         weighed = getattr(message, "weighed", None)

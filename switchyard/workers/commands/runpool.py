@@ -8,17 +8,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.broker.cores import memory_here
-from switchyard.broker.errors import UnknownPool
+from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S, Supervisor
 
@@ -46,7 +41,7 @@ class Command(BaseCommand):
         """Run the pool."""
         try:
             pool = declared_yard().pool(options["pool"])
-        except UnknownPool as error:
+        except NotFound as error:
             refuse(str(error))
         log_to_standard_error()
         refuse_if_wrong()

@@ -11,19 +11,14 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.broker.cores import memory_here
-from switchyard.broker.errors import UnknownPool
+from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
 from switchyard.workers.group import autoreload
 from switchyard.workers.group.pool_group import Companion, PoolGroup
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from switchyard.workers.shared.fork import run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S
 
@@ -60,7 +55,7 @@ class Command(BaseCommand):
         try:
             # A pool that is named twice runs once.
             pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
-        except UnknownPool as error:
+        except NotFound as error:
             refuse(str(error))
         companion = self.make_companion(options)
         pools = pools or list(declared_yard().pools)

@@ -25,8 +25,7 @@ from django.utils.autoreload import StatReloader, iter_all_python_module_files
 from switchyard.conf import switchyard_settings
 from switchyard.middleware.places import place
 from switchyard.workers.group.replacement import ReloadChannel
-from switchyard.workers.shared.fork import import_path, name_process
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent, import_path, name_process
 
 POLL_S = 0.5
 # New code that is not loaded by then is given up: loading the project takes seconds.

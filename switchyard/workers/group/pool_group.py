@@ -18,13 +18,7 @@ from switchyard.broker.topology import Pool
 from switchyard.workers.child.spawn import execute
 from switchyard.workers.group.replacement import ReloadChannel, Replacement
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
-from switchyard.workers.shared.fork import (
-    EX_CRASHED,
-    describe_exit,
-    fork,
-    name_process,
-    prepare_to_fork,
-)
+from switchyard.workers.shared.fork import EX_CRASHED, describe_exit, fork, name_process, prepare_to_fork
 from switchyard.workers.shared.patching import is_patched
 from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
 from switchyard.workers.supervisor.processes import ProcessSet, send

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -18,7 +19,6 @@ from setproctitle import setproctitle
 
 from switchyard import database_connections
 from switchyard.conf import switchyard_settings
-from switchyard.workers.shared.parent_death import die_with_parent
 from switchyard.workers.shared.patching import reinit_after_fork
 from switchyard.workers.shared.signal_pipe import HANDLED
 
@@ -150,3 +150,34 @@ def _be_child(
 def import_path() -> str:
     """Return ``PYTHONPATH`` for a new interpreter: the project's folder comes first, as for ``manage.py``."""
     return os.pathsep.join(filter(None, (str(switchyard_settings().base_dir), os.environ.get("PYTHONPATH"))))
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = None) -> Callable[[], None] | None:
+    """Return a ``preexec_fn`` for ``subprocess`` that has the kernel send ``signum`` when this process ends.
+
+    The kernel watches the thread that forked, not the process: start children from a thread that lasts.
+
+    Args:
+        parent_pid: The parent, when this is called in the child itself; by default this process is the parent.
+
+    Returns:
+        ``None`` where the kernel cannot do it (anything but Linux).
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = _prctl()
+    parent_pid = parent_pid or os.getpid()
+
+    def ask_kernel() -> None:
+        if prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0 or os.getppid() != parent_pid:
+            os._exit(1)
+
+    return ask_kernel
+
+
+def _prctl() -> Callable[..., int]:
+    found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return found

@@ -17,9 +17,17 @@ from switchyard.workers.shared.child_table import ChildTable
 from switchyard.workers.shared.fork import describe_exit
 from switchyard.workers.shared.stack_files import crash_location, stacks_file
 from switchyard.workers.supervisor.cancellation import CancellationWatch
-from switchyard.workers.supervisor.exit_cause import CLEAN_EXITS, REPLACED, ExitCause, redacted_lines, suspects_of
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
-from switchyard.workers.supervisor.processes import Process, ProcessSet, send
+from switchyard.workers.supervisor.processes import (
+    CLEAN_EXITS,
+    REPLACED,
+    ExitCause,
+    Process,
+    ProcessSet,
+    redacted_lines,
+    send,
+    suspects_of,
+)
 
 logger = logging.getLogger("switchyard.workers")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 
 from switchyard.workers.shared.child_state import Running
+from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.signal_pipe import INTERRUPT
 from switchyard.workers.supervisor.cancellation import POLL_EVERY_S, CancellationWatch
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.exit_cause import ExitCause
-from switchyard.workers.supervisor.heartbeats import Heartbeats
-from switchyard.workers.supervisor.processes import Process, send
+from switchyard.workers.supervisor.processes import STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
 KILL_AFTER_LIMIT_S = 5.0
@@ -96,3 +96,55 @@ class Limits:
     def _reason(self, process: Process, over: tuple[Running, ...]) -> str:
         cancelled = all(self._cancellations.is_cancelled(process.index, ran) for ran in over)
         return "cancelled" if cancelled else "hard_limit"
+
+
+# A child writes a heartbeat twice a second. A starting child loads everything before its first one.
+HUNG_S, BOOT_S = 10.0, 60.0
+
+
+class Heartbeats:
+    """Time of each child's last heartbeat, as this process saw it."""
+
+    def __init__(self) -> None:
+        self._checked_s = time.monotonic()
+        self._seen: dict[int, tuple[int, float]] = {}
+
+    def silent(self, rows: Mapping[int, ChildRow]) -> list[tuple[int, float]]:
+        """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue.
+
+        A child that runs a task may hold the interpreter lock. After the task it has the full time for a heartbeat.
+
+        Args:
+            rows: Pid -> row, of the running children.
+        """
+        now_s = time.monotonic()
+        if now_s - self._checked_s > HUNG_S / 2:
+            self._seen.clear()  # this process was suspended, its children may have been as well
+        self._checked_s = now_s
+        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in rows}
+        found = []
+        for pid, row in rows.items():
+            state = row.read()
+            beat_ns, since_s = self._seen.get(pid, (-1, now_s))
+            if beat_ns != state.beat_ns or any(ran.limit_ns for ran in row.running()):
+                self._seen[pid] = (state.beat_ns, now_s)
+            elif now_s - since_s > (HUNG_S if state.ready else BOOT_S):
+                found.append((pid, now_s - since_s))
+        return found
+
+
+def replace_stuck(children: ChildManager) -> None:
+    """Terminate children whose rows are marked as stuck, see :mod:`switchyard.workers.child.slot_tracking`.
+
+    Their running tasks have the grace period. Messages that are left are returned without counting a crash.
+    """
+    if children.stopping or children.paused:
+        return
+    for process in children.running:
+        if children.rows[process.index].stuck and process.index not in children.exit_causes:
+            logger.error(
+                "pool %s: child %d holds a message past its hard limit that no thread runs; it is replaced",
+                children.pool.name, process.index,
+            )  # fmt: skip
+            children.exit_causes[process.index] = ExitCause(STUCK_MESSAGE)
+            children.replace(process)

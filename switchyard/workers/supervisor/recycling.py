@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 from switchyard.workers.shared.fork import resident_bytes
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.exit_cause import ExitCause
-from switchyard.workers.supervisor.processes import Process, send
+from switchyard.workers.supervisor.processes import ExitCause, Process, send
 
 # The next measurement is due before a child could reach its limit at a growth of 2 GB/s, about the write rate of one
 # processor. A measurement takes 20 microseconds.

@@ -40,11 +40,7 @@ class StackRequests:
     """
 
     def __init__(
-        self,
-        pool_name: str,
-        *,
-        send: Callable[[int, int], None],
-        answer: Callable[[str, list[ChildStacks]], None],
+        self, pool_name: str, *, send: Callable[[int, int], None], answer: Callable[[str, list[ChildStacks]], None]
     ) -> None:
         self._pool_name = pool_name
         self._send, self._answer = send, answer

@@ -17,9 +17,8 @@ from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.workers.broker_watch import make_watch
-from switchyard.workers.metrics.exposition import exposition
 from switchyard.workers.metrics.files import EndedChildren, claim
-from switchyard.workers.metrics.http import MetricsListener
+from switchyard.workers.metrics.http import MetricsListener, exposition
 from switchyard.workers.metrics.restoring import FolderWatch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_to_fork
@@ -27,15 +26,13 @@ from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
 from switchyard.workers.supervisor.cancellation import CancellationWatch
 from switchyard.workers.supervisor.children import ChildManager
 from switchyard.workers.supervisor.connect_leases import connect_leases
-from switchyard.workers.supervisor.exit_cause import ExitCause
-from switchyard.workers.supervisor.health import PoolHealth
 from switchyard.workers.supervisor.instructions import Instructions
-from switchyard.workers.supervisor.limits import Limits
+from switchyard.workers.supervisor.limits import Limits, replace_stuck
+from switchyard.workers.supervisor.processes import ExitCause
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from switchyard.workers.supervisor.recycling import Recycling
-from switchyard.workers.supervisor.report import Reporter
+from switchyard.workers.supervisor.report import PoolHealth, Reporter
 from switchyard.workers.supervisor.stack_requests import StackRequests
-from switchyard.workers.supervisor.stuck import replace_stuck
 
 GRACE_S = 25.0
 # After the tasks' grace: for consumers to stop and connections to close.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dramatiq
 
 from apps.mail import services
+from apps.mail.models import Template
 from switchyard.jobs.services import current_job_id
 
 
 @dramatiq.actor(queue_name="default", redact=("to",))
 def send_note(to: str) -> None:
     """Send one mail with the product's own code."""
-    services.send_welcome(to, job_id=current_job_id())
+    services.deliver(Template.WELCOME, to, job_id=current_job_id())
 
 
 def probe() -> None:

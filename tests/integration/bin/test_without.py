@@ -12,13 +12,12 @@ from django.conf import settings
 BROKER = "tests/integration/broker/"
 PATHS = (
     f"{BROKER}conformance/test_letters.py",
-    f"{BROKER}redis/test_cluster_tls.py",
     f"{BROKER}redis/test_sentinel.py",
     f"{BROKER}redis/test_tls.py",
     "tests/chaos/test_server.py",
     "tests/integration/doctor/test_server.py",
 )
-REDIS_FILES = ("test_cluster_tls.py", "test_sentinel.py", "test_tls.py")
+REDIS_FILES = ("test_sentinel.py", "test_tls.py")
 
 
 def collected(without: str) -> set[str]:
@@ -46,4 +45,3 @@ def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
 
     assert everything - without_redis == {name for name in everything if needs_redis(name)}
     assert any(name.endswith("[atomic]") for name in without_redis)
-    assert any("test_the_redis_beside_the_interpreter" in name for name in without_redis)

@@ -1,4 +1,4 @@
-"""Servers of a test's own, whose settings it may change: Valkey and Redis, a cluster, and behind sentinels."""
+"""Servers of a test's own, whose settings it may change: Valkey and Redis, and behind sentinels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.cluster import ClusterUnderTest
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 from tests.sentinels import Watched
 
@@ -26,13 +25,6 @@ def emptied(server: ServerUnderTest) -> Iterator[ServerUnderTest]:
     server.admin.execute_command("REPLICAOF", "NO", "ONE")
     for name, value in (("maxmemory", 0), ("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("save", "")):
         server.config_set(name, value)
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
-    """A cluster of three masters for all tests; each moves back what it moves."""
-    with ClusterUnderTest(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from switchyard.broker.errors import NotQuarantined, NotRequeued
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.depth_limits import DepthLimits
 from switchyard.broker.queue.results import Entry
@@ -169,7 +169,7 @@ def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
     with run_worker(broker=broker):
         newer = job_of(broker, {"max_doubt": 5_000}, args=["x" * 200_000])
         wait_for(lambda: quarantined(broker))
-        with pytest.raises(NotRequeued, match="message option max_doubt is 5000"):
+        with pytest.raises(ActRefused, match="message option max_doubt is 5000"):
             transport.requeue_quarantined("work", newer)
         broker.actor_options.add("max_doubt")  # what the newer release's middleware does
         transport.requeue_quarantined("work", newer)
@@ -177,7 +177,7 @@ def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
 
     assert runs == {newer: 1}
     assert quarantined(broker) == {}
-    with pytest.raises(NotQuarantined):
+    with pytest.raises(NotFound):
         transport.requeue_quarantined("work", newer)
 
 
@@ -211,7 +211,7 @@ def test_a_full_queue_takes_no_message_of_the_quarantine_but_its_retries(
     put(broker, {"actor": "note", "sent_at": now_ms()})
 
     if lane == "work":
-        with pytest.raises(NotRequeued, match="stays in the quarantine: queue 'work' holds 2 messages of at most 2"):
+        with pytest.raises(ActRefused, match="stays in the quarantine: queue 'work' holds 2 messages of at most 2"):
             transport.requeue_quarantined("work", id_)
         assert id_ in quarantined(broker)
         broker.limits = DepthLimits({"work": 3})
@@ -227,7 +227,7 @@ def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker: Redi
         id_ = put(broker, b"\xff\xfe")
         wait_for(lambda: quarantined(broker))
 
-    with pytest.raises(NotRequeued, match="stays in the quarantine"):
+    with pytest.raises(ActRefused, match="stays in the quarantine"):
         transport.requeue_quarantined("work", id_)
     transport.discard_quarantined("work", id_)
 

@@ -17,7 +17,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Entry
-from switchyard.bulk import steps
+from switchyard.bulk import actors
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.history.models import JobRow
@@ -63,14 +63,14 @@ def test_ended_jobs_run_again_once_each(
     killed: bool, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(steps, "MOST", 4)
+    monkeypatch.setattr(actors, "MOST", 4)
     for number in range(10):
         ended(number)
     ended(10, state="succeeded", not_succeeded_at=None)
     ended(11, arguments='{"number":"[redacted]"}')
     act = start("job.run_again", {"actor": "work", "state": "dead"}, reason="rates are back")
     if killed:
-        begun = steps.begin(act.pk, act.run)
+        begun = actors.begin(act.pk, act.run)
         assert begun is not None
         kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
 
@@ -84,7 +84,7 @@ def test_ended_jobs_run_again_once_each(
 def test_scheduled_jobs_that_match_are_run_now_and_others_keep_their_time(
     start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "MOST", 4)
+    monkeypatch.setattr(actors, "MOST", 4)
     calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
     for number in range(10):
         work.send_with_options(args=(number,), delay=3_600_000 + number, tags=["partner"])

@@ -15,7 +15,7 @@ from dramatiq.actor import Actor
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.ended_jobs import decode_rows
-from switchyard.bulk import steps
+from switchyard.bulk import actors
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from tests.integration.bulk.conftest import Start
@@ -50,7 +50,7 @@ def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
     start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch,
     run_worker: Callable[..., Any],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(steps, "MOST", 7)
+    monkeypatch.setattr(actors, "MOST", 7)
     ran: list[int] = []
     work.fn = ran.append
     waiting = [work.send(n).message_id for n in range(20)]
@@ -139,8 +139,8 @@ def test_step_repeated_after_a_kill_counts_each_job_once(
 ) -> None:
     ids = [work.send_with_options(args=(n,), delay=600_000 if n % 2 else None).message_id for n in range(12)]
     act = start("job.cancel", {"actor": "work"})
-    while (begun := steps.begin(act.pk, act.run)) is not None and not begun.items:
-        steps.finish(begun, [])
+    while (begun := actors.begin(act.pk, act.run)) is not None and not begun.items:
+        actors.finish(begun, [])
     assert begun is not None
     if killed == "in the middle of the calls":
         kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
@@ -160,12 +160,12 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
     act = start("job.cancel", {"actor": "work"})
     taken = 0
     while taken < 2:  # waiting and scheduled ones are taken apart
-        begun = steps.begin(act.pk, act.run)
+        begun = actors.begin(act.pk, act.run)
         assert begun is not None
         with monkeypatch.context() as killed:
             killed.setattr(facilities.records, "write_cancelled", lambda ended: None)
             kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
-        steps.finish(begun, kind_of(act.kind).apply(begun.act, begun.items, repeated=True))
+        actors.finish(begun, kind_of(act.kind).apply(begun.act, begun.items, repeated=True))
         taken += len(begun.items)
 
     act = finish(act)

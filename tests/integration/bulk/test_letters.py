@@ -20,7 +20,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.depth_limits import DepthLimits
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.bulk import services, steps
+from switchyard.bulk import actors, services
 from switchyard.bulk.actors import run_bulk_act
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
@@ -78,7 +78,7 @@ def test_a_cause_is_counted_along_its_index_not_by_the_time_of_all_letters(filte
 def test_requeues_each_letter_of_a_group_once_oldest_first(
     start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "MOST", 20)
+    monkeypatch.setattr(actors, "MOST", 20)
     of_group = [one.id for one in bury(50)]
     other = [one.id for one in bury(3, fingerprint="other")]
 
@@ -104,7 +104,7 @@ def test_step_repeated_after_a_kill_moves_each_letter_once(
 ) -> None:
     letters = bury(10)
     act = start(kind, {"fingerprint": "f00dfacef00dface"})
-    begun = steps.begin(act.pk, act.run)
+    begun = actors.begin(act.pk, act.run)
     assert begun is not None
     if killed == "after the moves":
         kind_of(kind).apply(begun.act, begun.items, repeated=False)
@@ -129,7 +129,7 @@ def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_o
 ) -> None:
     made = bury(1)[0]
     act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
-    begun = steps.begin(act.pk, act.run)
+    begun = actors.begin(act.pk, act.run)
     assert begun is not None
     kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
     facilities.records.calls.command("HDEL", facilities.records.keys.queue("default").bodies, made.id)
@@ -155,7 +155,7 @@ def test_letter_that_a_person_has_claimed_is_left_to_that_person(start: Start, f
 def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> None:
     made = bury(1)[0]
     act = start("letter.requeue", {})
-    steps.begin(act.pk, act.run)
+    actors.begin(act.pk, act.run)
     DeadLetter.objects.update(claim_at="2026-01-01T00:00:00Z")
 
     result = actions.discard(made.id, by="b.berg")
@@ -232,10 +232,10 @@ def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_
 def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(
     start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "MOST", 5)
+    monkeypatch.setattr(actors, "MOST", 5)
     bury(12)
     act = start("letter.requeue", {})
-    steps.take_step(act.pk, act.run)
+    actors.take_step(act.pk, act.run)
 
     assert services.stop(act.pk, who=WHO)
     assert not services.stop(act.pk, who=WHO)
@@ -279,8 +279,8 @@ def test_act_whose_job_was_lost_is_enqueued_again_after_two_minutes(start: Start
 
     assert (services.resume_lost(), services.resume_lost()) == (1, 0)
 
-    assert steps.take_step(act.pk, act.run) is None, "the job from before ends"
-    assert steps.take_step(act.pk, act.run + 1) is not None
+    assert actors.take_step(act.pk, act.run) is None, "the job from before ends"
+    assert actors.take_step(act.pk, act.run + 1) is not None
 
 
 @pytest.fixture

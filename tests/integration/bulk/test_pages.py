@@ -11,7 +11,7 @@ from django.test import Client
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.bulk import steps, views
+from switchyard.bulk import actors, views
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
 from tests.integration.bulk.conftest import Start
@@ -107,10 +107,10 @@ def test_destructive_act_needs_a_reason(page: Client) -> None:
 
 
 def test_stop_leaves_the_rest(page: Client, start: Start, finish: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "MOST", 2)
+    monkeypatch.setattr(actors, "MOST", 2)
     bury(5)
     act = start("letter.requeue", {})
-    steps.take_step(act.pk, act.run)
+    actors.take_step(act.pk, act.run)
     address = f"/admin/operations/bulk/{act.pk}/"
     assert "2 dead letters done, about 3 left" in text_of(page.get(address))
 

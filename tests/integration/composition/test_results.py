@@ -98,7 +98,7 @@ def test_a_result_that_is_no_json_is_a_failure_that_says_so(broker: RedisBroker,
         return object()
 
     sent = strange.send()
-    with run_worker(broker=broker), pytest.raises(ResultFailure, match="UnencodableResult"):
+    with run_worker(broker=broker), pytest.raises(ResultFailure, match="ResultNotStored"):
         sent.get_result(block=True, timeout=WAIT_MS)
 
 

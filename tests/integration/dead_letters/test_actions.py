@@ -11,10 +11,10 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
+from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import actions, bulk, projection, reconcile
-from switchyard.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db
@@ -95,10 +95,10 @@ def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter],
 
 
 def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
-    with pytest.raises(UnknownDeadLetter, match="'nope'"):
+    with pytest.raises(NotFound, match="'nope'"):
         actions.requeue("nope", by="a.lind")
-    with pytest.raises(UnknownGroup, match="'nope'"):
-        bulk.requeue_group("nope", by="a.lind")
+    with pytest.raises(NotFound, match="'nope'"):
+        bulk.apply_to_group(actions.requeue, "nope", by="a.lind")
 
 
 def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
@@ -106,7 +106,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
     bury(fingerprint="another")
     reconcile.reconcile_all()
 
-    outcome = bulk.requeue_group("f00dfacef00dface", by="a.lind", limit=3)
+    outcome = bulk.apply_to_group(actions.requeue, "f00dfacef00dface", by="a.lind", limit=3)
 
     assert outcome.done == tuple(letter.id for letter in made[:3])
     assert outcome.left == 2

@@ -13,11 +13,11 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from switchyard.audit.models import AuditEntry
+from switchyard.broker.errors import ArgumentsRefused
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.json_body import LIMIT_BYTES
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import editing, projection
-from switchyard.dead_letters.errors import ArgumentsRefused
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import letter
 

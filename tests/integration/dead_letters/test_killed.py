@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import bulk, reconcile
+from switchyard.dead_letters import actions, bulk, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -49,4 +49,4 @@ def test_triage_killed_at_any_moment_loses_nothing(
     assert not DeadLetter.objects.exclude(claim_token="").exists()
     waiting = facilities.transport.stats("default").live.waiting
     assert LETTERS - len(listed) <= waiting <= LETTERS - len(listed) + KILLS, "at most one copy too many a kill"
-    assert bulk.requeue_group("f00dfacef00dface", by="a.lind").skipped == ()
+    assert bulk.apply_to_group(actions.requeue, "f00dfacef00dface", by="a.lind").skipped == ()

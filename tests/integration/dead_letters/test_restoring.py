@@ -19,8 +19,8 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.who import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.bulk import services, steps
-from switchyard.dead_letters import actions, projection, reconcile, restoring
+from switchyard.bulk import actors, services
+from switchyard.dead_letters import actions, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -38,7 +38,7 @@ def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> Non
     made = discarded(bury)
     assert facilities.transport.find_dead_letter("default", made.id) is None
 
-    result = restoring.restore(made.id, by="b.berg", reason="it was none")
+    result = actions.restore(made.id, by="b.berg", reason="it was none")
 
     assert result.done
     assert facilities.transport.find_dead_letter("default", made.id) == made
@@ -54,7 +54,7 @@ def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now
     ran: list[int] = []
     fail_always.fn = lambda number=7, address="": ran.append(number)
     made = discarded(bury)
-    restoring.restore(made.id, by="b.berg")
+    actions.restore(made.id, by="b.berg")
     actions.requeue(made.id, by="b.berg")
 
     with run_worker("default"):
@@ -68,11 +68,11 @@ def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facili
     made = bury()
     projection.project(made)
     act = services.start("letter.discard", {}, who=Who("a.lind", "page"), reason="duplicate")
-    while steps.take_step(act.pk, act.run) is not None:
+    while actors.take_step(act.pk, act.run) is not None:
         pass
     assert DeadLetter.objects.get().state == "discarded"
 
-    assert restoring.restore(made.id, by="b.berg").done
+    assert actions.restore(made.id, by="b.berg").done
 
     assert facilities.transport.find_dead_letter("default", made.id) == made
 
@@ -90,11 +90,11 @@ def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: 
 
 def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> None:
     opened = bury()
-    assert "is new already" in restoring.restore(opened.id, by="a.lind").message
+    assert "is new already" in actions.restore(opened.id, by="a.lind").message
     made = discarded(bury)
     DeadLetter.objects.filter(message_id=made.id).update(kept="")
 
-    assert "kept no copy" in restoring.restore(made.id, by="a.lind").message
+    assert "kept no copy" in actions.restore(made.id, by="a.lind").message
 
 
 def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,13 +18,12 @@ from google.auth.credentials import AnonymousCredentials
 
 from apps.exports import services as exports
 from apps.exports.models import Export
-from switchyard.conf import switchyard_settings
+from apps.retention import services as retention
+from apps.retention.listing import files_below
 from switchyard.files.addresses import address_of
 from switchyard.files.bucket import SPOOL_BYTES
 from switchyard.files.errors import StorageUnavailable
 from switchyard.files.google import GoogleBucket
-from switchyard.files.listing import files_below
-from switchyard.retention import services as retention
 from tests.factories.shop import make_customer
 from tests.integration.files.test_products_on_s3 import answer_of
 
@@ -98,7 +96,7 @@ def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(
 ) -> None:
     settings.STORAGES = {**settings.STORAGES, "default": entry}
     settings.MEDIA_ROOT = "/nonexistent"
-    settings.SWITCHYARD = replace(switchyard_settings(), retention_days={"exports": 1})
+    settings.RETENTION_DAYS = {"exports": 1}
     make_customer(name="Ada")
     exports.export("customers", "csv", job_id="j1")
     export = Export.objects.get()

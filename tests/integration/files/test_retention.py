@@ -22,11 +22,10 @@ from apps.exports.models import Dataset, Export, Format
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from apps.mail.models import MailState, SentMail, Template
 from apps.reports.models import Report
-from switchyard.conf import switchyard_settings
-from switchyard.files.listing import files_below
+from apps.retention import removal, services
+from apps.retention.listing import files_below
+from apps.retention.models import FileRemoval, KindState
 from switchyard.jobs.results import save_file
-from switchyard.retention import removal, services
-from switchyard.retention.models import FileRemoval, KindState
 from tests.factories.s3 import S3Server
 from tests.factories.shop import make_customer
 
@@ -50,7 +49,7 @@ def keep(settings: Any) -> Callable[[dict[str, int]], None]:
     """Set the days of each kind."""
 
     def set_days(days: dict[str, int]) -> None:
-        settings.SWITCHYARD = replace(switchyard_settings(), retention_days=days)
+        settings.RETENTION_DAYS = days
 
     return set_days
 

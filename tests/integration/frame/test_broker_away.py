@@ -18,7 +18,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.console.broker_away import SWITCHED_OFF
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.frame.strip import STRIP
-from switchyard.operations.yard import kept_rows
+from switchyard.operations import overview
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs.history_rows import job_row
 
@@ -51,14 +51,14 @@ def letter(sweep: str) -> DeadLetter:
 @pytest.fixture
 def away(facilities: Facilities) -> Iterator[None]:
     """The broker does not answer, and this process has not read it before."""
-    kept_rows.forget()
+    overview.forget()
     STRIP.forget()
     with broker_without_server():
         for actor in dramatiq.get_broker().actors.values():
             if actor.actor_name == "sweep":  # it sends to the broker that declared it
                 actor.broker = dramatiq.get_broker()
         yield
-    kept_rows.forget()
+    overview.forget()
     STRIP.forget()
 
 

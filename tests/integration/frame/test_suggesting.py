@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from switchyard.console.links import actor_url, jobs_url, queue_url, schedule_url
-from switchyard.frame import suggesting_rows
+from switchyard.frame import suggesting
 from switchyard.history.models import SearchValue
 from switchyard.history.search_values import TAG, searched_names
 from switchyard.schedules.registry import schedules
@@ -98,12 +98,12 @@ def test_a_text_costs_few_queries_and_without_a_database_names_are_offered(
     names = {name for actor in dramatiq.get_broker().actors for name in searched_names(actor)}
     with broker_without_server(), CaptureQueriesContext(connection) as asked:
         assert addresses(admin_client, "billing")[0] == queue_url("billing")
-    monkeypatch.setattr(suggesting_rows, "owners", _broken)
+    monkeypatch.setattr(suggesting, "owners", _broken)
 
     # The session and its user, then one step along each index.
-    assert len(asked) <= 2 + 2 + min(len(names), suggesting_rows.MOST_NAMES)
+    assert len(asked) <= 2 + 2 + min(len(names), suggesting.MOST_NAMES)
     assert addresses(admin_client, "billing")[0] == queue_url("billing")
 
 
-def _broken(text: str) -> Iterator[suggesting_rows.FoundValue]:
+def _broken(text: str) -> Iterator[suggesting.FoundValue]:
     raise OperationalError("the database is locked")

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from switchyard.history.priority import AUTOGROUP
+from switchyard.history.commands.runhistory import AUTOGROUP
 
 PROGRAM = """
 import os
-from switchyard.history.priority import AUTOGROUP, yield_to_other_work
+from switchyard.history.commands.runhistory import AUTOGROUP, yield_to_other_work
 
 before = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
 yield_to_other_work()

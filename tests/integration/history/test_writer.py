@@ -179,7 +179,7 @@ def test_the_writer_rests_no_longer_than_the_burst_and_its_lease_after_a_round_t
         now_s += 3.0
 
     monkeypatch.setattr(history_writer, "time", SimpleNamespace(monotonic=lambda: now_s))
-    monkeypatch.setattr(history_writer.upserts, "write", write_slowly)
+    monkeypatch.setattr(history_writer, "write", write_slowly)
     put(ended_job(1))
     assert HistoryWriter(burst_s=5.0).step() == 2.0, "then the burst is over"
 
@@ -260,7 +260,7 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
     writer.step()
 
     found = {each.code: each for each in history.look()}
-    assert "leads" in found and "1 row written, nothing waits" in found["leads"].seen
+    assert "1 row written, nothing waits" in found["ok"].seen
     writer.leadership.release()
 
 

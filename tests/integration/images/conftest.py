@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ def serve(settings) -> Iterator[Callable[..., str]]:
                 client.sendall(head.encode() + content)
 
             listener = stack.enter_context(listening(act))
-            allowed = settings.SWITCHYARD.allowed_private_addresses | {("127.0.0.1", listener.port)}
-            settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+            allowed = settings.ALLOWED_PRIVATE_ADDRESSES | {("127.0.0.1", listener.port)}
+            settings.ALLOWED_PRIVATE_ADDRESSES = allowed
             return listener.url + path
 
         yield start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import psutil
@@ -25,7 +24,7 @@ PNG = encode(gradient(), "PNG")
 
 def allow(settings, listener: Listener) -> None:
     allowed = frozenset({("127.0.0.1", listener.port)})
-    settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+    settings.ALLOWED_PRIVATE_ADDRESSES = allowed
 
 
 def test_a_fetched_picture_becomes_a_stored_thumbnail(serve, make_thumbnail):

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from switchyard.api.allowances import Allowance
-from switchyard.api.models import UsedAllowance
+from apps.mail.allowances import Allowance
+from apps.mail.models import UsedAllowance
 from tests.factories.callers import Caller
 from tests.waiting import wait_for
 

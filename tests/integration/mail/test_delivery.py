@@ -10,8 +10,8 @@ import uuid
 import pytest
 
 from apps.mail import guard, services
-from apps.mail.errors import MailNotSent
 from apps.mail.models import MailState, SentMail, Template
+from apps.mail.smtp import MailNotSent
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.factories.shop import make_customer
 
@@ -26,8 +26,8 @@ def job() -> str:
 def test_a_repeated_run_of_a_job_sends_its_mail_once(smtp):
     job_id = job()
 
-    first = services.send_welcome(TO, job_id=job_id)
-    second = services.send_welcome(TO, job_id=job_id)
+    first = services.deliver(Template.WELCOME, TO, job_id=job_id)
+    second = services.deliver(Template.WELCOME, TO, job_id=job_id)
 
     assert (first, second) == (True, False)
     assert smtp.recipients == [TO]
@@ -35,8 +35,8 @@ def test_a_repeated_run_of_a_job_sends_its_mail_once(smtp):
 
 
 def test_two_jobs_send_two_mails(smtp):
-    services.send_welcome(TO, job_id=job())
-    services.send_welcome(TO, job_id=job())
+    services.deliver(Template.WELCOME, TO, job_id=job())
+    services.deliver(Template.WELCOME, TO, job_id=job())
 
     assert len(smtp.mails) == 2
 
@@ -45,7 +45,7 @@ def test_a_mail_has_a_text_and_an_html_version_and_the_jobs_message_id(smtp):
     make_customer(name="Ada <b>Lovelace</b>", email=TO)
     job_id = job()
 
-    services.send_welcome(TO, job_id=job_id)
+    services.deliver(Template.WELCOME, TO, job_id=job_id)
 
     (mail,) = smtp.mails
     text, html = mail.get_body(("plain",)).get_content(), mail.get_body(("html",)).get_content()
@@ -61,7 +61,7 @@ def test_a_crash_after_the_server_accepted_sends_again_under_the_same_message_id
     services.smtp.send(services.messages.compose(mail))  # the worker dies here, before mark_sent
     SentMail.objects.update(claimed_until=None)  # the claim lapsed
 
-    services.send_welcome(TO, job_id=job_id)
+    services.deliver(Template.WELCOME, TO, job_id=job_id)
 
     assert len(smtp.mails) == 2
     assert smtp.mails[0]["Message-ID"] == smtp.mails[1]["Message-ID"]
@@ -72,7 +72,7 @@ def test_a_second_run_beside_the_first_waits_until_the_claim_lapses(smtp):
     guard.claim(guard.key_of(job_id, Template.WELCOME), TO)
 
     with pytest.raises(RetryLater) as held:
-        services.send_welcome(TO, job_id=job_id)
+        services.deliver(Template.WELCOME, TO, job_id=job_id)
 
     assert 1_000 < held.value.delay <= (guard.CLAIM_S + 1) * 1_000
     assert smtp.mails == []
@@ -82,7 +82,7 @@ def test_a_recipient_that_is_refused_for_good_fails_for_good(smtp):
     smtp.replies = ["550 5.1.1 <ada@mail.example> no such user"]
 
     with pytest.raises(PermanentFailure) as refused:
-        services.send_welcome(TO, job_id=job())
+        services.deliver(Template.WELCOME, TO, job_id=job())
 
     mail = SentMail.objects.get()
     assert "550 5.1.1" in str(refused.value)
@@ -93,7 +93,7 @@ def test_content_that_is_refused_for_good_fails_for_good(smtp):
     smtp.data_replies = ["554 5.7.1 looks like spam"]
 
     with pytest.raises(PermanentFailure, match=r"554 5\.7\.1"):
-        services.send_welcome(TO, job_id=job())
+        services.deliver(Template.WELCOME, TO, job_id=job())
 
 
 def test_a_greylisting_server_is_asked_again_in_a_minute_and_then_takes_it(smtp):
@@ -101,8 +101,8 @@ def test_a_greylisting_server_is_asked_again_in_a_minute_and_then_takes_it(smtp)
     job_id = job()
 
     with pytest.raises(RetryLater, match=r"451 4\.7\.1") as later:
-        services.send_welcome(TO, job_id=job_id)
-    sent = services.send_welcome(TO, job_id=job_id)
+        services.deliver(Template.WELCOME, TO, job_id=job_id)
+    sent = services.deliver(Template.WELCOME, TO, job_id=job_id)
 
     assert later.value.delay == 60_000
     assert sent
@@ -117,7 +117,7 @@ def test_a_server_that_is_not_there_means_another_try(settings):
         settings.EMAIL_HOST, settings.EMAIL_PORT = closed_again.getsockname()
 
     with pytest.raises(MailNotSent, match="ConnectionRefusedError"):
-        services.send_password_reset(TO, job_id=job())
+        services.deliver(Template.PASSWORD_RESET, TO, job_id=job())
 
     assert SentMail.objects.get().claimed_until is None
 
@@ -126,7 +126,7 @@ def test_a_connection_lost_before_the_answer_means_another_try(smtp):
     smtp.hang_up_after_data = True
 
     with pytest.raises(MailNotSent, match="SMTPServerDisconnected"):
-        services.send_welcome(TO, job_id=job())
+        services.deliver(Template.WELCOME, TO, job_id=job())
 
 
 @pytest.mark.parametrize("reply", ["550 5.1.1 <ada@mail.example> unknown", "451 4.7.1 <ada@mail.example> wait"])
@@ -134,7 +134,7 @@ def test_no_traceback_of_a_refusal_holds_the_recipient(smtp, reply):
     smtp.replies = [reply]
 
     with pytest.raises((PermanentFailure, RetryLater)) as refused:
-        services.send_welcome(TO, job_id=job())
+        services.deliver(Template.WELCOME, TO, job_id=job())
 
     assert TO not in "".join(traceback.format_exception(refused.value))
 
@@ -142,14 +142,14 @@ def test_no_traceback_of_a_refusal_holds_the_recipient(smtp, reply):
 @pytest.mark.parametrize("address", ["", "nobody", "a@b@c.example", "ada@mail.example\nBcc: eve@mail.example"])
 def test_what_is_no_address_fails_for_good_before_anything_is_sent(smtp, address):
     with pytest.raises(PermanentFailure, match="no e-mail address"):
-        services.send_welcome(address, job_id=job())
+        services.deliver(Template.WELCOME, address, job_id=job())
 
     assert smtp.mails == []
     assert not SentMail.objects.exists()
 
 
 def test_a_reset_mail_carries_a_link_that_no_table_holds(smtp):
-    services.send_password_reset(TO, job_id=job())
+    services.deliver(Template.PASSWORD_RESET, TO, job_id=job())
 
     (mail,) = smtp.mails
     text, html = mail.get_body(("plain",)).get_content(), mail.get_body(("html",)).get_content()

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from switchyard.broker.errors import NoSuchDeadLetter
+from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.results import Entry
 from switchyard.broker.redis_broker import RedisBroker
@@ -113,7 +113,7 @@ def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBrok
     assert record.attempts == 1
     assert record.error is None
     assert facilities(broker).transport.stats("work").dead == 0
-    with pytest.raises(NoSuchDeadLetter, match="not in work-dead"):
+    with pytest.raises(NotFound, match="not in work-dead"):
         facilities(broker).transport.requeue("work", job_id)
 
 

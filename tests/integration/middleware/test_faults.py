@@ -159,7 +159,7 @@ def test_a_result_that_is_no_json_ends_the_job_nevertheless(yard_broker: BuildBr
         record = wait_for(lambda: _ended(broker, job_id))
 
     assert (record.state, record.result) == ("succeeded", None)
-    assert record.error["type"] == "UnencodableResult"
+    assert record.error["type"] == "ResultNotStored"
 
 
 def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(

@@ -198,7 +198,7 @@ def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
         job_id = limited.send().message_id
         record = wait_for(lambda: (found := records.read(job_id)) and found.ended and found)
 
-    assert (record.state, record.error["type"]) == ("dead", "DeferFailed")
+    assert (record.state, record.error["type"]) == ("dead", "MoveFailed")
     assert not runs
 
 

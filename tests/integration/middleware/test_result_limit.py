@@ -34,7 +34,7 @@ def test_a_result_over_the_limit_is_not_stored(
 
     assert (kept.state, len(kept.result), kept.error) == ("succeeded", RESULT_LIMIT_BYTES - 2, None)
     assert (dropped.state, dropped.result) == ("succeeded", None)
-    assert dropped.error["type"] == "ResultTooLarge"
+    assert dropped.error["type"] == "ResultNotStored"
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
     assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000

@@ -133,7 +133,7 @@ def test_a_message_that_cannot_be_converted_is_a_dead_letter_that_says_which_arg
     with run_worker(broker=shop.broker):
         letter = wait_for(shop.dead)
 
-    assert (letter.reason, letter.exception) == ("permanent", "ReceivedMisfit")
+    assert (letter.reason, letter.exception) == ("permanent", "ArgumentMismatch")
     assert "argument due expects datetime.date; this str does not fit; requeue it with other arguments" in letter.error
     assert letter.message["args"] == ["tomorrow"]
     assert shop.got == []

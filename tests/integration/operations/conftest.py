@@ -9,14 +9,14 @@ from django.test import Client
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.operations.yard import kept_rows
+from switchyard.operations import overview
 from tests.factories.brokers import broker_without_server
 
 
 @pytest.fixture
 def broker_away() -> Iterator[None]:
     """The broker does not answer, and this process has not read it before."""
-    kept_rows.forget()
+    overview.forget()
     with broker_without_server():
         yield
 

@@ -16,7 +16,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.middleware.metrics import Metrics
 from switchyard.operations.metrics_broker import BrokerMetrics
-from switchyard.workers.metrics.exposition import PoolCollector
+from switchyard.workers.metrics.http import PoolCollector
 
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")

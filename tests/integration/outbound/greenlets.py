@@ -13,7 +13,7 @@ import gevent  # noqa: E402
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 
-from switchyard.outbound.http import OutboundError, send  # noqa: E402
+from apps.outbound.http import OutboundError, send  # noqa: E402
 from tests.waiting import wait_for  # noqa: E402
 
 begun: list[str] = []

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from switchyard.outbound.http import ForbiddenAddress, Unreachable, send
+from apps.outbound.http import ForbiddenAddress, Unreachable, send
 from tests.integration.outbound.listener import answering, listening
 
 PUBLIC = "93.184.216.34"
@@ -91,7 +91,7 @@ def test_a_proxy_in_the_environment_is_ignored(monkeypatch, allow) -> None:
 
 
 def test_an_address_that_is_not_the_checked_one_is_not_spoken_to(settings) -> None:
-    from switchyard.outbound.connection import connect_tcp
+    from apps.outbound.connection import connect_tcp
 
     with listening(answering(OK)) as listener, pytest.raises(Unreachable, match="another address"):
         # The system connects 0.0.0.0 to 127.0.0.1.

@@ -16,6 +16,7 @@ from django.test import Client
 
 from apps.billing import signatures
 from apps.mail import guard, links
+from apps.outbound.http import Response
 from apps.webhooks import delivering, publishing, services
 from apps.webhooks.models import Delivery
 from switchyard.alerts import silences
@@ -26,7 +27,6 @@ from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
 from switchyard.bulk import services as bulk
 from switchyard.bulk.models import BulkAct
-from switchyard.outbound.http import Response
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1, minutes=1)

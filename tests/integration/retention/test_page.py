@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.mail.models import MailState, SentMail, Template
+from apps.retention import services
+from apps.retention.actors import apply_retention
+from apps.retention.checks import check_retention_days
+from apps.retention.models import FileRemoval, KindState
 from switchyard.broker.interface import Facilities
-from switchyard.conf import switchyard_settings
-from switchyard.retention import services
-from switchyard.retention.actors import apply_retention
-from switchyard.retention.checks import check_retention_days
-from switchyard.retention.models import FileRemoval, KindState
 from switchyard.schedules.services import find
 from tests.conftest import RunWorker
 from tests.integration.operations.test_overview import text_of
@@ -32,7 +30,7 @@ pytestmark = [pytest.mark.django_db]
 @pytest.fixture(autouse=True)
 def own_files(settings: Any, tmp_path: Path) -> None:
     settings.MEDIA_ROOT = str(tmp_path / "media")
-    settings.SWITCHYARD = replace(switchyard_settings(), retention_days={"mails": 30, "reports": 1})
+    settings.RETENTION_DAYS = {"mails": 30, "reports": 1}
 
 
 def shown(client: Client) -> str:
@@ -41,7 +39,7 @@ def shown(client: Client) -> str:
 
 def printed(*words: str) -> str:
     out = io.StringIO()
-    call_command("switchyard", "retention", *words, stdout=out)
+    call_command("retention", *words, stdout=out)
     return out.getvalue()
 
 
@@ -80,7 +78,7 @@ def test_files_that_are_still_to_be_removed_are_told(admin_client: Client) -> No
 
 
 def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings: Any) -> None:
-    settings.SWITCHYARD = replace(switchyard_settings(), retention_days={"report": 1, "zzz": 2})
+    settings.RETENTION_DAYS = {"report": 1, "zzz": 2}
 
     near, far = check_retention_days(None)
 
@@ -92,7 +90,7 @@ def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings: Any
 def test_the_job_is_scheduled_and_runs_to_its_end(
     facilities: Facilities, run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switchyard.retention.actors.AT_A_TIME_S", 0.0)  # each job makes one step
+    monkeypatch.setattr("apps.retention.actors.AT_A_TIME_S", 0.0)  # each job makes one step
 
     apply_retention.send()
     with run_worker("default"):

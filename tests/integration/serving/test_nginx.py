@@ -21,7 +21,7 @@ import pytest
 from django.conf import settings
 
 from switchyard.embedded.server import free_port
-from switchyard.workers.shared.parent_death import die_with_parent
+from switchyard.workers.shared.fork import die_with_parent
 from tests.factories.web import serving
 from tests.integration.serving.web_process import MIB, answer_of
 from tests.tls import Authority

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ def receiver(settings, tmp_path: Path) -> Iterator[Receiver]:
     with Receiver(secrets_file=tmp_path / "secrets", log_file=tmp_path / "log") as running:
         port = running.server_address[1]
         allowed = frozenset({("127.0.0.1", port)})
-        settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+        settings.ALLOWED_PRIVATE_ADDRESSES = allowed
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield running

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.webhooks import delivering
-from apps.webhooks.errors import DeliveryFailed
+from apps.webhooks.delivering import DeliveryFailed
 from apps.webhooks.models import DeliveryState, Endpoint
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from tests.integration.operations.test_overview import text_of

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
 
 from apps.webhooks import delivering, services
-from apps.webhooks.delivering import deliver
-from apps.webhooks.errors import DeliveryFailed
+from apps.webhooks.delivering import DeliveryFailed, deliver
 from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.integration.outbound.listener import answering, flooding, listening
@@ -22,7 +19,7 @@ pytestmark = pytest.mark.django_db
 def allow(settings):
     def let(listener) -> str:
         allowed = frozenset({("127.0.0.1", listener.port)})
-        settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+        settings.ALLOWED_PRIVATE_ADDRESSES = allowed
         return listener.url
 
     return let

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.integration.workers.conftest import Bench
 from tests.unit.documentation.pages import code_blocks, read
 
@@ -38,18 +36,3 @@ def test_an_actor_of_the_reader_is_measured_as_the_page_says(bench: Bench) -> No
     assert command.wait(90) == 0, bench.log()
     assert "urgent_job, 10 tasks" in bench.log()
     assert "picked: threads:1x4" in bench.log()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["no_such_actor"], "no actor 'no_such_actor'; the project has "),
-        (["cpu", "--pools", "threads"], "'threads' is no pool; write kind:PROCESSESxSLOTS"),
-        (["cpu", "--tasks", "0"], "--tasks is 0; measure at least one"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(bench: Bench, arguments: list[str], said: str) -> None:
-    command = bench.start("measure_pools", *arguments)
-
-    assert command.wait(60) == 2
-    assert said in bench.log()

@@ -63,17 +63,9 @@ def actor(arguments: str, signature: str = "name: str") -> str:
     return f"import dramatiq\n\n@dramatiq.actor({arguments})\ndef hello({signature}) -> None: ...\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("max_retry=3", "unknown actor option 'max_retry' (did you mean 'max_retries'?); known are "),
-        ("permanent=ValueError", "permanent is <class 'ValueError'>; write permanent=(ValueError,)"),
-    ],
-)
-def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
-    project: Project, arguments: str, words: str
-) -> None:
-    project.write("loyalty/actors.py", actor(f'queue_name="urgent", {arguments}'))
+def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(project: Project) -> None:
+    words = "unknown actor option 'max_retry' (did you mean 'max_retries'?); known are "
+    project.write("loyalty/actors.py", actor('queue_name="urgent", max_retry=3'))
 
     code, said = project.check()
 
@@ -83,11 +75,8 @@ def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
     )
 
 
-@pytest.mark.parametrize(
-    "send", ["hello.send(1)", "hello.send(after='a fault of its own')", "hello.broker.enqueue_many([hello.message(1)])"]
-)
-def test_a_message_sent_by_the_file_itself_is_refused_with_its_line(project: Project, send: str) -> None:
-    project.write("loyalty/actors.py", f"{actor('queue_name=' + repr('urgent'))}\n{send}\n")
+def test_a_message_sent_by_the_file_itself_is_refused_with_its_line(project: Project) -> None:
+    project.write("loyalty/actors.py", actor('queue_name="urgent"') + "\nhello.send(1)\n")
 
     code, said = project.check()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from switchyard.actors.ended_jobs import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
-from switchyard.actors.judgement import of
+from switchyard.actors.views import of
 from switchyard.broker.clock import datetime_of
 
 HOUR_MS = 3_600_000

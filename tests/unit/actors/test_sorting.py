@@ -6,7 +6,7 @@ import pytest
 
 from switchyard.actors.metrics import ActorMetrics, Percentiles
 from switchyard.actors.queries import ActorFacts
-from switchyard.actors.sorting import Row, in_order
+from switchyard.actors.views import Row, in_order
 
 SLOW, QUICK, BEYOND = (Percentiles(5, 10.0, p95) for p95 in (640.0, 20.0, None))
 

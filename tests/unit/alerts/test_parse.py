@@ -7,7 +7,7 @@ from switchyard.alerts.channels.log import LogChannel
 from switchyard.alerts.channels.parse import channels, parse
 from switchyard.alerts.channels.webhook import WebhookChannel
 from switchyard.alerts.checks import check_alert_urls
-from switchyard.alerts.errors import InvalidAlertUrl
+from switchyard.setting_values import InvalidSetting
 from tests.unit.alerts.configuration import with_alert_urls
 
 SECRET = "https://hooks.example.com/services/T0/canary-secret?key=canary-secret"
@@ -51,7 +51,7 @@ WRONG = [
 
 @pytest.mark.parametrize("url", WRONG)
 def test_wrong_url_is_refused_by_its_place(url: str) -> None:
-    with pytest.raises(InvalidAlertUrl, match="entry 3") as refusal:
+    with pytest.raises(InvalidSetting, match="entry 3") as refusal:
         parse(url, 3)
 
     assert "canary" not in str(refusal.value)

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from switchyard.console.times import InvalidTime, parse_until
+from switchyard.broker.errors import ActRefused
+from switchyard.console.times import parse_until
 
 NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
 
@@ -29,5 +30,5 @@ def test_spans_times_of_day_and_iso_times_are_read(text: str, expected: str) -> 
 
 @pytest.mark.parametrize("text", ["", "soon", "0s", "13", "24:00", "366d", "9999999d", "2026-11-21T12:59"])
 def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
-    with pytest.raises(InvalidTime, match="write a span"):
+    with pytest.raises(ActRefused, match="write a span"):
         parse_until(text, now=NOW)

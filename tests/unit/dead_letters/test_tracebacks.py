@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from switchyard.dead_letters.pages.tracebacks import marked, own_frame
+from switchyard.dead_letters.presentation import marked, own_frame
 
 INSIDE = f"{settings.BASE_DIR}/apps/shop/months.py"
 PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"

@@ -23,7 +23,7 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
 
     config = load_config(settings_for(StateFolder(tmp_path), identity, ADDRESSES))
 
-    assert config.library.allowed_private_addresses == {("127.0.0.1", 8003)}
+    assert config.allowed_private_addresses == {("127.0.0.1", 8003)}
     assert config.library.broker_url == ADDRESSES.broker_url
     assert config.smtp_url == "smtp://127.0.0.1:8002"
     assert config.library.public_url == "http://127.0.0.1:8001"

@@ -5,8 +5,6 @@ One that fails shows its row of docs/dependencies.md: what broke, and which file
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import inspect
 import logging
 import os
@@ -120,7 +118,7 @@ def _subtracted() -> None:
         dramatiq.actor(lambda: None, actor_name="one", broker=broker, misspelt=1)
 
 
-@canary("`Worker.work_queue`")
+@canary("`Worker.work_queue`, `_WorkQueueItem.priority`, `.message`")
 def _work_queue() -> None:
     replacement: Queue[Any] = Queue()
 
@@ -138,13 +136,8 @@ def _work_queue() -> None:
 
     assert len(threads) >= 2
     assert all(thread.work_queue is replacement for thread in threads)
-
-
-@canary("`_WorkQueueItem.priority`, `.message`")
-def _items() -> None:
     message = MessageProxy(dramatiq.Message("q", "a", (), {}, {}))
     item = dramatiq.worker._WorkQueueItem(3, message)
-
     assert (item.priority, item.message) == (3, message)
 
 
@@ -223,15 +216,6 @@ def _thread_exception() -> None:
     assert seen == [Interrupt]
 
 
-@canary("`iter_queue`")
-def _iter_queue() -> None:
-    from dramatiq.common import iter_queue
-
-    queue: Queue[int] = Queue()
-    queue.put(1)
-    assert list(iter_queue(queue)) == [1]
-
-
 @canary("`dramatiq.worker.CONSUMER_RESTART_DELAY_SECS`")
 def _restart_delay() -> None:
     assert dramatiq.worker.CONSUMER_RESTART_DELAY_SECS == 3.0
@@ -254,21 +238,15 @@ def _wrap_socket_with_ssl() -> None:
     assert "self._wrap_socket_with_ssl(sock)" in inspect.getsource(SSLConnection._connect)
 
 
-@canary("`Connection._connect`")
+@canary("`Connection._connect`, `asyncio.Connection._writer`")
 def _connect() -> None:
-    from redis import Connection
+    from redis import Connection, asyncio
 
     assert list(inspect.signature(Connection._connect).parameters) == ["self"]
     assert "sock = self._connect()" in inspect.getsource(Connection.connect_check_health)
-
-
-@canary("`asyncio.Connection._writer`")
-def _writer() -> None:
-    from redis.asyncio import Connection
-
-    assert list(inspect.signature(Connection._connect).parameters) == ["self"]
-    assert "self._writer = writer" in inspect.getsource(Connection._connect)
-    assert "self._connect()" in inspect.getsource(Connection.connect_check_health)
+    assert list(inspect.signature(asyncio.Connection._connect).parameters) == ["self"]
+    assert "self._writer = writer" in inspect.getsource(asyncio.Connection._connect)
+    assert "self._connect()" in inspect.getsource(asyncio.Connection.connect_check_health)
 
 
 @canary("`Connection._sock`")
@@ -279,29 +257,20 @@ def _sock() -> None:
     assert "self._sock = sock" in inspect.getsource(Connection.__mro__[1])
 
 
-@canary("`ConnectionPool.connection_class`, `.connection_kwargs`")
+@canary(
+    "`ConnectionPool.connection_class`, `.connection_kwargs`, `Connection.driver_info`, `.retry`, `.socket_timeout`, "
+    "`.socket_connect_timeout`, `.pack_command`, `.send_packed_command`, `.read_response`, `.can_read`"
+)
 def _pool() -> None:
     import redis
+    from redis import Connection
 
     pool = redis.Redis.from_url("redis://:secret@127.0.0.1:1/3").connection_pool
     connection = pool.connection_class(**pool.connection_kwargs)
     assert (connection.host, connection.port, connection.db) == ("127.0.0.1", 1, 3)
-
-
-@canary("`Connection.driver_info`, `.retry`, `.socket_timeout`, `.socket_connect_timeout`")
-def _connection_attributes() -> None:
-    from redis import Connection
-
-    connection = Connection()
     for name in ("driver_info", "retry", "socket_timeout", "socket_connect_timeout"):
         assert hasattr(connection, name), name
     assert "self.driver_info" in inspect.getsource(Connection.__mro__[1].on_connect_check_health)
-
-
-@canary("`Connection.pack_command`, `.send_packed_command`, `.read_response`, `.can_read`")
-def _connection_methods() -> None:
-    from redis import Connection
-
     assert b"".join(Connection().pack_command("GET", "a")) == b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"
     parameters = {
         name: set(inspect.signature(getattr(Connection, name)).parameters)
@@ -368,8 +337,10 @@ def _storage_chosen_late() -> None:
     assert done.stdout.strip() == "[True]", done.stderr[-500:]
 
 
-@canary("`MmapedDict.read_all_values_from_file`, `.read_value`, `.write_value`")
-@canary("`MultiProcessCollector.merge`, `counter_<pid>.db`")
+@canary(
+    "`MmapedDict.read_all_values_from_file`, `.read_value`, `.write_value`, `MultiProcessCollector.merge`, "
+    "`counter_<pid>.db`"
+)
 def _multiprocess() -> None:
     from tempfile import TemporaryDirectory
 
@@ -385,29 +356,6 @@ def _multiprocess() -> None:
     assert done.stdout.strip() == "[4.0]", done.stderr[-500:]
 
 
-@canary("`Hub.resolver`, `Hub.threadpool.maxsize`, `Hub.loop.timer`")
-def _hub() -> None:
-    code = (
-        "import gevent; hub = gevent.get_hub(); hub.resolver; del hub.resolver; hub.threadpool.maxsize = 12; "
-        "seen = []; timer = hub.loop.timer(0.001); timer.start(seen.append, 1); gevent.sleep(0.05); timer.close(); "
-        "print(hub.threadpool.maxsize, seen, hub.resolver is not None)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.strip() == "12 [1] True", done.stderr[-500:]
-
-
-@canary("`monkey.is_module_patched`")
-def _patched() -> None:
-    from gevent import monkey
-
-    assert monkey.is_module_patched("threading") is False
-
-
-@canary("`PyThreadState_SetAsyncExc`")
-def _set_async_exc() -> None:
-    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None) == 1
-
-
 @canary("`StatReloader.snapshot_files`, `.watch_dir`, `iter_all_python_module_files`")
 def _reloader() -> None:
     from django.utils.autoreload import StatReloader, iter_all_python_module_files
@@ -416,31 +364,6 @@ def _reloader() -> None:
     reloader.watch_dir(Path(__file__).parent, "**/*.py")
     assert Path(__file__).resolve() in {path.resolve() for path in dict(reloader.snapshot_files())}
     assert Path(__file__) in {Path(file) for file in iter_all_python_module_files()}
-
-
-@canary("`HelpFormatter._fill_text`")
-def _fill_text() -> None:
-    class Shouts(argparse.HelpFormatter):
-        def _fill_text(self, text: str, width: int, indent: str) -> str:
-            return text.upper()
-
-    assert "EXAMPLE" in argparse.ArgumentParser(epilog="example", formatter_class=Shouts).format_help()
-
-
-@canary("`FileSystemStorage._open`, `FileSystemStorage._save`")
-def _storage() -> None:
-    from django.core.files.storage import FileSystemStorage
-
-    assert list(inspect.signature(FileSystemStorage._open).parameters) == ["self", "name", "mode"]
-    assert list(inspect.signature(FileSystemStorage._save).parameters) == ["self", "name", "content"]
-
-
-@canary("`BaseDatabaseWrapper.queries_limit`")
-def _queries_limit() -> None:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
-    assert isinstance(BaseDatabaseWrapper.queries_limit, int)
-    assert "maxlen=self.queries_limit" in inspect.getsource(BaseDatabaseWrapper.__init__)
 
 
 @canary("`OpenAPISchema.operation_details`, `Operation.auth_callbacks`")

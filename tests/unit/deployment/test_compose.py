@@ -120,7 +120,7 @@ def test_files_and_results_may_lie_in_a_bucket(name: str, monkeypatch: pytest.Mo
     config = load({key: filled_in(value) for key, value in SERVICES[name]["environment"].items()})
 
     assert (config.storage.scheme, config.library.results.kind) == ("s3", "s3")
-    assert config.library.retention_days == {"exports": 30}
+    assert config.retention_days == {"exports": 30}
 
 
 def test_image_has_the_client_of_s3_as_it_is_tested() -> None:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard.frame import strip
 from switchyard.frame.strip import OLD_S, PAGE_S, VerdictStrip
 from switchyard.operations.diagnosis import Verdict
 from tests.waiting import wait_for
@@ -36,7 +35,7 @@ class Yard:
 @pytest.fixture
 def yard(monkeypatch: pytest.MonkeyPatch) -> Yard:
     found = Yard()
-    monkeypatch.setattr(strip.overview, "overview", found.overview)
+    monkeypatch.setattr("switchyard.operations.overview.overview", found.overview)
     return found
 
 

@@ -13,7 +13,7 @@ from django.db import connection
 from django.urls import reverse
 
 from apps.mail import guard, links
-from apps.mail.errors import LinkInvalid
+from apps.mail.links import LinkInvalid
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse 17 battery"

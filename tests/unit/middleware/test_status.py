@@ -22,7 +22,7 @@ from switchyard.middleware.status import Status
 class NoAnswer:
     """Records on a server that is away."""
 
-    spread = False
+    addon = None
 
     def write(self, steps: Sequence[Step]) -> None:
         """Fail."""

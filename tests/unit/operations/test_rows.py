@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.broker.health.nodes import AwayPart
+from switchyard.broker.health.servers import AwayPart
 from switchyard.operations.findings import absent_pools
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import AWAY, Row, yard_rows

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
-from switchyard.operations.stack_pages import shown
+from switchyard.operations.worker_views import shown_stacks
 
 TASK = Stack(
     "thread",
@@ -16,7 +16,7 @@ IDLE = Stack("running thread", ["/usr/lib/python3.11/threading.py:327 wait", "sw
 
 
 def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
-    (child,) = shown([ChildStacks(7, [IDLE, TASK])])
+    (child,) = shown_stacks([ChildStacks(7, [IDLE, TASK])])
 
     assert [stack.does for stack in child.tasks] == ["runs a task"]
     assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == ["apps/webhooks/delivering.py:52 deliver"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import threading
 import time
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.outbound.addresses import check_url, read_url
-from switchyard.outbound.errors import DeadlineExceeded, ForbiddenAddress, Unreachable
-from switchyard.outbound.resolution import look_up
+from apps.outbound.addresses import check_url, read_url
+from apps.outbound.errors import DeadlineExceeded, ForbiddenAddress, Unreachable
+from apps.outbound.resolution import look_up
 
 PUBLIC = "93.184.216.34"
 
@@ -161,7 +160,7 @@ def unasked(host: str, port: int, deadline_s: float) -> list[str]:
 
 
 def allow(settings, *pairs: tuple[str, int]) -> None:
-    settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=frozenset(pairs))
+    settings.ALLOWED_PRIVATE_ADDRESSES = frozenset(pairs)
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)

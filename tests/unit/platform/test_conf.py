@@ -48,12 +48,6 @@ def test_the_dict_comes_before_the_environment() -> None:
     assert found.alert_urls == ("log:", "mailto:a@b")
 
 
-def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
-    assert read({}).retention_days == {}
-    assert read({"RETENTION_DAYS": {"mails": 90, "reports": 0}}).retention_days == {"mails": 90}
-    assert read({}, {"SWITCHYARD_RETENTION_DAYS": "a=1, b=2"}).retention_days == {"a": 1, "b": 2}
-
-
 def test_a_topology_is_named_or_given() -> None:
     yard = Yard(queues=DEFAULT_YARD.queues[:1], pools=DEFAULT_YARD.pools[:1])
 
@@ -74,14 +68,8 @@ def test_a_topology_is_named_or_given() -> None:
         ({"CONFIGURE_LOGGING": "yes"}, 'SWITCHYARD["CONFIGURE_LOGGING"]', "neither True nor False"),
         ({"METRICS_DIR": 3}, 'SWITCHYARD["METRICS_DIR"]', "not a path"),
         ({"ALERT_URLS": {"log:"}}, 'SWITCHYARD["ALERT_URLS"]', "no list of strings"),
-        ({"ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1"]}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no host:port"),
-        ({"ALLOWED_PRIVATE_ADDRESSES": 3}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no list of host:port"),
         ({"PUBLIC_URL": "yard"}, 'SWITCHYARD["PUBLIC_URL"]', "no web address"),
         ({"AUDIT_DAYS": 0}, 'SWITCHYARD["AUDIT_DAYS"]', "no number from 1 to 36,500"),
-        ({"RETENTION_DAYS": 30}, 'SWITCHYARD["RETENTION_DAYS"]', "is a int, not days by name"),
-        ({"RETENTION_DAYS": "mails"}, 'SWITCHYARD["RETENTION_DAYS"]', "'mails' is no name with its days"),
-        ({"RETENTION_DAYS": "mails=1 mails=2"}, 'SWITCHYARD["RETENTION_DAYS"]', "names mails twice"),
-        ({"RETENTION_DAYS": {"mails": -1}}, 'SWITCHYARD["RETENTION_DAYS"], mails', "no number from 0 to 36,500"),
         ({"LOG_FORMAT": "xml"}, 'SWITCHYARD["LOG_FORMAT"]', "'xml'"),
     ],
 )

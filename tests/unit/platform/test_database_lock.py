@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.database_lock import command_of, sqlite_writer
+from switchyard.operations.findings.database import command_of, sqlite_writer
 from tests.waiting import wait_for
 
 WAL = "3: POSIX  ADVISORY  WRITE {pid} fe:01:{inode} 120 120\n"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.schedules.cron_words import words_of
+from switchyard.schedules.queries import words_of
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import structlog
-from django.db import OperationalError
 
 from switchyard import log_throttle
-from switchyard.failure_notes import NO_TABLE
 
 
 def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypatch):
@@ -34,12 +32,3 @@ def test_another_kind_of_failure_is_logged_at_once():
         said.failed(OSError("down"))
 
     assert [type(line["exc_info"]) for line in lines] == [ValueError, OSError]
-
-
-def test_a_missing_table_is_logged_with_the_command_that_creates_it_once():
-    said, error = log_throttle.LogThrottle("alerts"), OperationalError("no such table: switchyard_alerts_alert")
-
-    said.failed(error)
-    said.failed(error)
-
-    assert error.__notes__ == [NO_TABLE]

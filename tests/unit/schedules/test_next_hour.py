@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from switchyard.schedules.next_hour import LEFT_PX, LINE_PX, TOP_PX, WIDTH_PX, HourPicture, draw
+from switchyard.schedules.views import LEFT_PX, LINE_PX, TOP_PX, WIDTH_PX, HourPicture, draw
 
 NOW = datetime(2026, 11, 20, 2, 54, 10, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import pytest
 
 from project.config import VARIABLES
 from switchyard.conf import KEYS
-from switchyard.workers.checks.environment import unknown_variables
+from switchyard.workers.checks.installation import unknown_variables
 
 
 def test_a_misspelt_variable_is_named_with_the_nearest_one_and_without_its_value() -> None:

@@ -1,1 +1,1 @@
-"""Findings about the servers: the only one, the masters of a cluster, sentinels; and errors of a database."""
+"""Findings about the servers: the only one, several of them, sentinels; and errors of a database."""

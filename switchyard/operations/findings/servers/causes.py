@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.operations.findings.finding import FindingGroup
+from switchyard.operations.findings.precedence import addon_words
 
 GROUP = FindingGroup("broker")
 
@@ -32,9 +33,6 @@ CAUSES = {
     "wrong_type": ("Another program uses the same database", ""),
     "unverified": ("An ACL user without INFO or CONFIG GET", ""),
     "too_old": ("An old package", ""),
-    "cluster": ("The address of a cluster's node, without +cluster in its scheme", ""),
-    "node_away": ("The node was stopped or is cut off, and has no replica that took over", ""),
-    "half_moved": ("A reshard was interrupted, or is running", ""),
     "sentinel_away": ("It is down or cut off, or the address is out of date", ""),
     "sentinel_refuses": ("Login, TLS or master's name differ on both sides", ""),
     "sentinels_split": ("A failover is going on, or some are cut off from the others", ""),
@@ -42,3 +40,9 @@ CAUSES = {
     "no_replica": ("It was never configured, is down, or the master refuses its user or password", ""),
     "replica_behind": ("It is down or has just started, its network is slow, or its disk is", ""),
 }
+
+
+def cause_of(code: str) -> tuple[str, str]:
+    """Return the most likely cause of a finding, and a command or ""."""
+    words = addon_words().get(code)
+    return CAUSES.get(code, ("", "") if words is None else (words.cause, ""))

@@ -30,7 +30,7 @@ def described(facts: ServerFacts) -> Finding:
     kept = {True: "append-only file", False: "no append-only file", None: "unknown persistence"}[facts.append_only]
     limit = f"of {size(facts.max_bytes)}" if facts.max_bytes else "without a limit"
     seen = f"{facts.name} {version}, {facts.role or 'unknown role'}, {facts.policy or 'unknown policy'}, {kept}, "
-    return GROUP.ok("server", f"{seen}{size(facts.used_bytes)} used {limit}")
+    return GROUP.ok(f"{seen}{size(facts.used_bytes)} used {limit}")
 
 
 def minor_defects(client: redis.Redis) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def latency(client: redis.Redis) -> Finding:
     median_ms, worst_ms = statistics.median(took_ms), max(took_ms)
     seen = f"{PINGS} pings took {median_ms:.2f} ms (median), {worst_ms:.2f} ms (worst)"
     if median_ms < SLOW_PING_MS:
-        return GROUP.ok("latency", seen)
+        return GROUP.ok(seen)
     cause = "The server is far away or busy; each message costs several round trips"
     return GROUP.warning("slow", seen, cause, "valkey-cli --latency, here and on the server")
 
@@ -85,7 +85,7 @@ def clock(client: redis.Redis) -> Finding:
     ahead_s = seconds + micros / 1e6 - (before + after) / 2
     seen = f"its clock is {abs(ahead_s):.2f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
     if abs(ahead_s) <= CLOCK_S:
-        return GROUP.ok("clock", f"{abs(ahead_s) * 1000:.0f} ms between its clock and this machine's")
+        return GROUP.ok(f"{abs(ahead_s) * 1000:.0f} ms between its clock and this machine's")
     cause = "One of them is not synchronised. Leases and delays use the server's clock; ages shown here are wrong"
     return GROUP.warning("clock_off", seen, cause, "timedatectl, on both machines")
 
@@ -102,7 +102,7 @@ def slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         if keys.prefix.encode() in entry["command"] and seconds - entry["start_time"] <= SLOW_FOR_S
     ]
     if not ours:
-        yield GROUP.ok("slow_log", "its slow log holds no command of ours from the last hour")
+        yield GROUP.ok("its slow log holds no command of ours from the last hour")
         return
     longest = max(ours, key=lambda entry: int(entry["duration"]))
     longest_ms = longest["duration"] / 1000
@@ -111,7 +111,7 @@ def slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         f"in its slow log within the last hour: {len(ours)} of our commands, the longest {longest_ms:.0f} ms ({name})"
     )
     if len(ours) < MANY_SLOW and longest_ms < STALLED_MS:
-        yield GROUP.ok("slow_log", seen)
+        yield GROUP.ok(seen)
         return
     cause = "The server lacked CPU time, or disk throughput for its append-only file"
-    yield GROUP.warning("slow_commands", seen, cause, "valkey-cli SLOWLOG GET 10")
+    yield GROUP.warning("slow", seen, cause, "valkey-cli SLOWLOG GET 10")

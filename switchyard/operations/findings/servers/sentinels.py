@@ -7,11 +7,17 @@ from typing import Any
 
 import redis
 
-from switchyard.broker.health.sentinels import judge_replicas, judge_sentinels, most_known, read_sentinels, told
+from switchyard.broker.health.sentinels import (
+    ADDRESS,
+    judge_replicas,
+    judge_sentinels,
+    most_known,
+    read_sentinels,
+    told,
+)
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.sentinel import sentinels_of
 from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
-from switchyard.broker.redis.tls_errors import ADDRESS
 from switchyard.conf import switchyard_settings
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.servers.causes import CAUSES, GROUP
@@ -29,7 +35,7 @@ def look_at_sentinels() -> Iterator[Finding]:
     if replication is not None:
         found += judge_replicas(replication, most_known(states))
     if seen := told(states, replication):
-        yield GROUP.ok("sentinels", seen)
+        yield GROUP.ok(seen)
     for item in found:
         step = item.remedy.replace(ADDRESS, named)
         yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)

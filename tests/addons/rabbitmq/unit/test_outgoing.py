@@ -10,7 +10,8 @@ from switchyard.addons.rabbitmq.outgoing import MANY, Outgoing
 from switchyard.addons.rabbitmq.publication import Publication
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.worker.held_marks import HeldMarks
-from tests.unit.broker.worker.test_ack_barrier import SpreadRecords, end, make
+from tests.addons.cluster.unit.test_barrier import SpreadRecords, make
+from tests.unit.broker.worker.test_ack_barrier import end
 
 
 class SlowChannel:

@@ -17,9 +17,8 @@ from switchyard.broker.queue.results import HIGH, LOW, Entry
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.ended_jobs import EndedJob, Failure
-from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.job_records import JobRecords, sweep
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
-from switchyard.broker.stores.record_sweep import sweep
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls
 
 BODY = b'{"actor":"an_actor","sent_at":1}'

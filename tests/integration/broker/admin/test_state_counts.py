@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from switchyard.broker.admin.state_counts import state_counts
+from switchyard.broker.admin.run_now import state_counts
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations

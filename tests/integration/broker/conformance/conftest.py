@@ -1,4 +1,4 @@
-"""Every test of this folder runs for each transport and kind of server; on a cluster and over TLS as a worker."""
+"""Every test of this folder runs for each transport and kind of server; over TLS as a worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import redis
 
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
-from tests.chaos.cluster import ClusterUnderTest
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.integration.broker.conformance.subjects import SUBJECTS, Subject
 from tests.sentinels import Watched
@@ -57,16 +56,6 @@ def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Sub
         valkey = connect(request.getfixturevalue(REACHED_BY[request.param]))
         subject = SUBJECTS["atomic"](valkey, "atomic")
     else:
-        if request.param == "cluster":
-            valkey = connect(worker_url(request.getfixturevalue("cluster")))
         subject = SUBJECTS[request.param](valkey, request.param)
     yield subject
     subject.close()
-
-
-def worker_url(cluster: ClusterUnderTest) -> str:
-    """Return the address of a cluster for a user that may do what a worker may, on keys of tests."""
-    _, name, *rules = acl.line("worker", acl.roles()["worker"], prefix="test-*", user="tested").split(" ")
-    for node in cluster.nodes:
-        node.ask("ACL", "SETUSER", name, "on", ">tested", *(rule for rule in rules if rule != "off"))
-    return cluster.url.replace("://", f"://{name}:tested@")

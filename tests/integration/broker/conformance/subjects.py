@@ -37,7 +37,7 @@ from switchyard.middleware.envelope import Envelope
 from switchyard.testing.broker import MemoryBroker
 from switchyard.testing.calls import MemoryCalls
 from switchyard.testing.stores import MemoryDeadLists, MemoryJobRecords
-from switchyard.testing.transport import MemoryTransport
+from switchyard.testing.yard import MemoryTransport
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -71,7 +71,6 @@ class Promises:
 ATOMIC = Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True, lists_parked=True)
 PROMISES = {
     "atomic": ATOMIC,
-    "cluster": ATOMIC,
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
     "memory": Promises(
         places=1,
@@ -106,7 +105,7 @@ class Subject(ABC):
         self.promises = PROMISES[name]
         self.dead_lists = DeadLists(calls_on(client), self.keys)
         self.quarantine = Quarantine(calls_on(client), self.keys)
-        queues, finds = [queue.name for queue in YARD.queues], name in ("atomic", "cluster")
+        queues, finds = [queue.name for queue in YARD.queues], name == "atomic"
         self.records = JobRecords(calls_on(client), self.keys, queues, finds_waiting=finds)
         self.meanwhile = Meanwhile()
         self.broker, _ = self.build()
@@ -274,5 +273,4 @@ class Memory(Subject):
         self.memory.reclaim()
 
 
-# On a cluster the same transport: its client is another one.
-SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "cluster": Atomic, "portable": Portable, "memory": Memory}
+SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "portable": Portable, "memory": Memory}

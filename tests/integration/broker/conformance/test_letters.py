@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.errors import NoSuchDeadLetter
+from switchyard.broker.errors import NotFound
 from switchyard.broker.queue.dead_letter_json import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.job_steps import LiveJob, live_step
@@ -36,7 +36,7 @@ def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subjec
     assert (again.message_id, again.queue_name, tuple(again.args)) == (made.id, "work", (7,))
     assert (again.options["attempts"], again.options["generation"]) == (0, 1)
     assert subject.transport.stats("work").dead == 0
-    with pytest.raises(NoSuchDeadLetter, match="not in work-dead"):
+    with pytest.raises(NotFound, match="not in work-dead"):
         subject.transport.requeue("work", made.id)
 
 
@@ -49,7 +49,7 @@ def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) 
         subject.transport.requeue("work", made.id)
 
     if subject.promises.requeues_what_it_read:
-        with pytest.raises(NoSuchDeadLetter):
+        with pytest.raises(NotFound):
             requeue()
     else:
         requeue()
@@ -80,7 +80,7 @@ def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) 
 
     assert subject.transport.find_dead_letter("work", made.id) is None
     assert subject.places() == 0
-    with pytest.raises(NoSuchDeadLetter, match="deadletters list"):
+    with pytest.raises(NotFound, match="deadletters list"):
         subject.transport.discard("work", made.id)
 
 

@@ -53,8 +53,8 @@ def stopped(*processes: Sentinel) -> Iterator[None]:
 def test_the_master_is_named_with_those_who_say_so(watched: Watched) -> None:
     findings = found()
 
-    assert list(findings) == ["sentinels"]
-    assert findings["sentinels"].seen == (
+    assert list(findings) == ["ok"]
+    assert findings["ok"].seen == (
         f"3 of 3 sentinels name 127.0.0.1:{watched.master_port()} as the master; 2 of 3 have to agree on another; "
         "1 replica follows it"
     )
@@ -106,7 +106,7 @@ def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch:
     gone = wait_for(lambda: found().get("no_replica"))
     replica.restart()
     replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(watched.master.port))
-    wait_for(lambda: list(found()) == ["sentinels"])
+    wait_for(lambda: list(found()) == ["ok"])
 
     assert f"127.0.0.1:{replica.port} has been silent for " in behind.seen
     assert gone.seen == (
@@ -119,7 +119,7 @@ def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Wa
     with stopped(*watched.sentinels[:2]):  # so that none replaces it
         former.kill()
         [away] = wait_for(lambda: run_checks(GROUP, look_at_servers, 20.0))
-        named = found()["sentinels"].seen
+        named = found()["ok"].seen
         former.restart()
 
     assert away.code == "away" and away.seen.startswith("the master that the sentinels name does not answer")
@@ -152,12 +152,6 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
         ("", "Connection closed by server.", "takes TLS alone", judged.SPEAK_TLS),
         ("s", "Connection closed by server.", "ends the connection", judged.READ_ITS_LOG),
         ("s?sentinel_ssl=no", "Connection closed by server.", "takes TLS alone", judged.TLS_LEFT_OUT),
-        (
-            "",
-            "[SSL: CERTIFICATE_VERIFY_FAILED] IP address mismatch, certificate is not valid for '10.0.0.7'.",
-            "TLS (the server's certificate is for another name than 10.0.0.7)",
-            "Write a host that it contains in SWITCHYARD_BROKER_URL",
-        ),
         ("", "Error 111 connecting to a:1. Connection refused.", "is away", ""),
     ],
 )

@@ -51,11 +51,11 @@ class FullAtSecondTry(RedisCalls):
     tries = 0
     fill: Callable[[], None]
 
-    def acquire(self) -> Any:
+    def acquire(self, key: str | bytes | None = None) -> Any:
         self.tries += 1
         if self.tries == 2:
             self.fill()
-        return super().acquire()
+        return super().acquire(key)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ class AwayAtSecondTry(RedisCalls):
     tries = 0
     leave: Callable[[], None]
 
-    def acquire(self) -> Any:
+    def acquire(self, key: str | bytes | None = None) -> Any:
         self.tries += 1
         if self.tries == 2:
             self.leave()
-        return super().acquire()
+        return super().acquire(key)
 
 
 def test_a_server_that_left_does_not_hide_that_an_earlier_answer_was_lost(emptied: ServerUnderTest) -> None:

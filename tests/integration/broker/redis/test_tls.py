@@ -1,4 +1,4 @@
-"""TLS with verification: the right certificates work, and each wrong one is said with what to do."""
+"""TLS with verification: the right certificates work, and each wrong one is refused in the words of TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from switchyard.broker.redis.connections import Profile, connect
 from tests.chaos.server import server_binary
 from tests.sentinels import Watched
 from tests.tls import Authority, GuardedServer
-from tests.waiting import wait_for
 
 USERS = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render())
 
@@ -68,22 +67,13 @@ def test_a_client_without_a_login_is_not_dropped_for_the_tickets_that_a_server_s
 
 
 def test_an_unknown_authority_is_said(server: GuardedServer) -> None:
-    with pytest.raises(BrokerUnavailable, match=r"authority .* is unknown here: append .ssl_ca_certs"):
+    with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         ask(server.url())
-
-
-def test_a_missing_certificate_of_the_client_is_said(server: GuardedServer, authority: Authority) -> None:
-    def said() -> bool:  # a connection may also be reset before its words are read
-        with pytest.raises(BrokerUnavailable) as refused:
-            ask(server.url(query=f"?ssl_ca_certs={authority.file}"))
-        return "wants a client's certificate: append ?ssl_certfile" in str(refused.value)
-
-    assert wait_for(said)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"address": "127.0.0.2"}, "is for another name"), ({"days": -1}, "has expired: renew it")],
+    [({"address": "127.0.0.2"}, "IP address mismatch"), ({"days": -1}, "certificate has expired")],
     ids=["name", "expired"],
 )
 def test_a_wrong_certificate_of_the_server_is_said(
@@ -108,7 +98,7 @@ def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context, *_: of_the_system.append(context))
     with Watched(tmp_path / "watched", server_binary("redis-server"), authority=authority) as watched:
         trusted = f"?ssl_ca_certs={authority.file}"
-        with pytest.raises(BrokerUnavailable, match=r"authority .* is unknown here: append .ssl_ca_certs"):
+        with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             ask(watched.url_of(watched.sentinels))
         assert of_the_system
         of_the_system.clear()

@@ -8,8 +8,8 @@ import dramatiq
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.job_records import sweep
 from switchyard.broker.stores.job_steps import LiveJob, live_step
-from switchyard.broker.stores.record_sweep import sweep
 from tests.factories.yards import small_yard
 
 BuildBroker = Callable[..., RedisBroker]

@@ -6,7 +6,7 @@ import dramatiq
 import pytest
 from django.urls import reverse
 
-from switchyard.broker.admin.state_counts import state_counts
+from switchyard.broker.admin.run_now import state_counts
 from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
 from switchyard.jobs.listing import scheduled

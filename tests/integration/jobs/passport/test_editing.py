@@ -19,8 +19,9 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
-from switchyard.jobs.passport.editing import CannotEdit, edit_job, editable_job
+from switchyard.jobs.passport.editing import edit_job, editable_job
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.running import families
 from switchyard.jobs.services import submit
@@ -105,7 +106,7 @@ def test_a_job_that_has_started_is_refused_in_words(run_worker: RunWorker) -> No
     seen = editable_job(job_id)
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) is not None and job.state == "running")
-        with pytest.raises(CannotEdit, match="a worker has it already, with the arguments that it has; cancel it"):
+        with pytest.raises(ActRefused, match="a worker has it already, with the arguments that it has; cancel it"):
             edit_job(seen, text='{"total": 9}', due_at=None, who=ME)
         answer = staff(*OPERATOR).get(address_of(job_id), follow=True).content.decode()
         probe_actors.go_on.set()
@@ -119,7 +120,7 @@ def test_what_somebody_else_changed_meanwhile_is_not_overwritten() -> None:
     first, second = editable_job(job_id), editable_job(job_id)
     edit_job(first, text='{"a": 3, "b": 2}', due_at=None, who=ME)
 
-    with pytest.raises(CannotEdit, match="it was changed meanwhile"):
+    with pytest.raises(ActRefused, match="it was changed meanwhile"):
         edit_job(second, text='{"a": 4, "b": 2}', due_at=None, who=ME)
     answer = post(staff(*OPERATOR), job_id, arguments='{"a": 4, "b": 2}', version=second.version)
 

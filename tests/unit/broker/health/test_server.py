@@ -12,7 +12,7 @@ from switchyard.broker.health.server import ServerFacts, facts_of, judge
 
 SOUND = ServerFacts(
     name="Valkey", version=(9, 1, 2), policy="noeviction", append_only=True, snapshots="", role="master",
-    cluster=False, loading=False, used_bytes=100, max_bytes=0, disk_refuses=False, hidden="",
+    loading=False, used_bytes=100, max_bytes=0, disk_refuses=False, hidden="",
 )  # fmt: skip
 
 
@@ -29,7 +29,6 @@ def test_a_sound_server_has_no_findings() -> None:
     [
         ({"policy": "volatile-lfu"}, [("evicting", "error")]),
         ({"role": "slave"}, [("replica", "error")]),
-        ({"cluster": True}, [("cluster", "error")]),
         ({"disk_refuses": True}, [("disk", "error")]),
         ({"loading": True}, [("loading", "warning")]),
         ({"name": "Valkey", "version": (7, 2, 4)}, [("too_old", "error")]),

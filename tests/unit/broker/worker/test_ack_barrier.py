@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType, SimpleNamespace
 from typing import Any, cast
-from unittest import mock
 
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
-from msgspec import structs
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.stores.ended_jobs import EndedJob
@@ -24,14 +22,9 @@ from tests.waiting import wait_for
 
 
 class Records:
-    """Keeps what is written, and does something else as often as it is told to.
+    """Keeps what is written, and does something else as often as it is told to."""
 
-    Args:
-        spread: Queues are on several servers.
-    """
-
-    def __init__(self, *, spread: bool = False) -> None:
-        self.spread = spread
+    def __init__(self) -> None:
         self.written: list[str] = []
         self.instead: list[Callable[[], None]] = []
 
@@ -42,18 +35,16 @@ class Records:
         self.written += [step.job_id for step in steps]
 
 
-MOVES = {AckBarrier._gather.__code__, AckBarrier._write_some.__code__, AckBarrier._drop.__code__}
-
-
 class InterruptAt:
     """Trace function that raises at one line between two places of a step, as the time limit of a sending task may."""
 
-    def __init__(self, line: int) -> None:
+    def __init__(self, line: int, *moves: Callable[..., Any]) -> None:
         self.left = line
+        self._moves = {move.__code__ for move in moves}
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> InterruptAt:
         """Count lines down."""
-        if event == "line" and frame.f_code in MOVES:
+        if event == "line" and frame.f_code in self._moves:
             self.left -= 1
             if self.left == 0:
                 raise TimeLimitExceeded
@@ -68,16 +59,20 @@ def end(job_id: str, queue: str = "work") -> Step:
     return ended_step(queue, EndedJob(job_id, "succeeded", attempt=1))
 
 
-@pytest.mark.parametrize("spread", [False, True])
-def test_an_interrupt_at_any_line_of_a_flush_loses_no_step(spread: bool) -> None:
+def test_an_interrupt_at_any_line_of_a_flush_loses_no_step() -> None:
+    interrupt_at_each_line(make, AckBarrier._gather, AckBarrier._write_some)
+
+
+def interrupt_at_each_line(make: Callable[[Records], AckBarrier], *moves: Callable[..., Any]) -> None:
+    """Interrupt a flush at each line of the functions that move steps, and write what is left afterwards."""
     interrupted, line = True, 0
     while interrupted:
         line += 1
-        records, tracing = Records(spread=spread), sys.gettrace()
+        records, tracing = Records(), sys.gettrace()
         steps = make(records)
         steps.add(end("a"))
         steps.add(end("b"))
-        sys.settrace(InterruptAt(line))
+        sys.settrace(InterruptAt(line, *moves))
         try:
             steps.flush()
             interrupted = False
@@ -219,125 +214,3 @@ def test_a_flush_that_fails_confirms_nothing() -> None:
 
     assert calls == ["last end", "metrics"]
     assert steps.written < steps.begun
-
-
-class SpreadRecords(Records):
-    """Records of a cluster; the nodes of some queues are away."""
-
-    def __init__(self) -> None:
-        super().__init__(spread=True)
-        self.away: set[str] = set()
-
-    def write(self, steps: Sequence[Step]) -> None:
-        """Write, where the node answers."""
-        if {step.queue for step in steps} & self.away:
-            raise BrokerUnavailable("job_write", "away")
-        super().write(steps)
-
-    def hang_once(self) -> tuple[threading.Event, threading.Event]:
-        """Have the next write wait; return what is set when it has begun, and what is to be set to end it."""
-        writes, answers = threading.Event(), threading.Event()
-
-        def hang() -> None:
-            writes.set()
-            assert answers.wait(30)
-
-        self.instead = [hang]
-        return writes, answers
-
-
-def test_a_node_that_is_away_holds_back_its_own_queues_only() -> None:
-    records = SpreadRecords()
-    steps = make(records)
-    records.away = {"gone"}
-    for job_id, queue in (("a", "gone"), ("b", "work")):
-        steps.add(end(job_id, queue))
-
-    steps.flush(queue="work")
-    steps.add(end("c", "work"))
-    steps.flush(queue="work")
-    with pytest.raises(BrokerUnavailable):
-        steps.flush(queue="gone")
-
-    assert records.written == ["b", "c"]
-    assert (steps.written_of("gone"), steps.written_of("work")) == (0, 2)
-    assert steps.pending
-
-
-def test_a_node_that_is_back_gets_what_waited_for_it() -> None:
-    records = SpreadRecords()
-    steps = make(records)
-    finished = mock.Mock(last_end=mock.Mock(return_value=7))
-    steps.finished = finished
-    records.away = {"gone"}
-    steps.add(end("a", "gone"))
-    steps.flush(queue="work")
-
-    finished.confirm_flush.assert_not_called()
-    records.away = set()
-    steps.flush()
-
-    assert records.written == ["a"]
-    assert steps.written_of("gone") == 2
-    assert not steps.pending
-    finished.confirm_flush.assert_called_once_with(7)
-
-
-def test_no_queue_waits_for_the_write_of_another() -> None:
-    records = SpreadRecords()
-    steps = make(records)
-    writes, answers = records.hang_once()
-    steps.add(end("a", "hangs"))
-    with ThreadPoolExecutor() as threads:
-        try:
-            first = threads.submit(steps.flush, queue="hangs")
-            assert writes.wait(30)
-            steps.add(end("b", "work"))
-            threads.submit(steps.flush, queue="work").result(10)
-            assert (records.written, steps.written_of("work")) == (["b"], 2)
-            whole = threads.submit(steps.flush)  # waits, and has written what it can
-            steps.add(end("c", "work"))
-            wait_for(lambda: steps.begun == 3)
-        finally:
-            answers.set()
-        first.result(30)
-        whole.result(30)
-        steps.flush()
-
-    assert sorted(records.written) == ["a", "b", "c"]
-    assert steps.written_of("hangs") == steps.written_of("work") == 4
-
-
-def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well() -> None:
-    records = SpreadRecords()
-    steps = make(records)
-    writes, answers = records.hang_once()
-    steps.add(structs.replace(end("a"), state="retrying", sequence=1))
-    with ThreadPoolExecutor() as threads:
-        try:
-            first = threads.submit(steps.flush, queue="work")
-            assert writes.wait(30)
-            steps.add(structs.replace(end("a"), sequence=2))
-            steps.flush(queue="another")  # gathers it
-        finally:
-            answers.set()
-        first.result(30)
-    assert steps.pending
-    steps.flush(queue="work")
-
-    assert records.written == ["a", "a"]
-    assert not steps.pending
-
-
-def test_an_attempt_to_write_that_fails_does_not_make_one_before_it_count_as_written() -> None:
-    records = SpreadRecords()
-    steps = make(records)
-    steps.flush()
-    steps.add(end("a", "gone"))
-    needs = steps.begun + 1
-    records.away = {"gone"}
-    for _ in range(3):
-        with pytest.raises(BrokerUnavailable):
-            steps.flush()
-
-    assert steps.written_of("gone") < needs <= steps.written_of("work")

@@ -12,8 +12,8 @@ import pytest
 from django.db.models import TextChoices
 from dramatiq.brokers.stub import StubBroker
 
+from switchyard.broker.errors import ArgumentsRefused
 from switchyard.jobs.calls.arguments import checked, from_fields, read_json
-from switchyard.jobs.calls.errors import InvalidCall
 from switchyard.jobs.calls.parameters import parameters_of, signature_text
 
 
@@ -37,7 +37,7 @@ def report(customer_id: int, month: str = "2026-10", *, kind: Literal["pdf", "cs
 
 
 def faults_of(function: Any, fields: dict[str, str], **options: Any) -> dict[str, str]:
-    with pytest.raises(InvalidCall) as caught:
+    with pytest.raises(ArgumentsRefused) as caught:
         from_fields(declared(function, **options), fields)
     return caught.value.faults
 
@@ -145,9 +145,9 @@ def test_what_is_text_in_json_needs_no_quotes(annotation: Any, text: str, value:
 
 
 def test_a_call_that_does_not_fit_the_signature_is_refused() -> None:
-    with pytest.raises(InvalidCall, match="unexpected keyword argument 'moth'"):
+    with pytest.raises(ArgumentsRefused, match="unexpected keyword argument 'moth'"):
         checked(declared(report), [7], {"moth": "2026-10"})
-    with pytest.raises(InvalidCall, match="customer_id: expects int; this is a text"):
+    with pytest.raises(ArgumentsRefused, match="customer_id: expects int; this is a text"):
         checked(declared(report), ["7"], {})
     assert checked(declared(report), [7], {"month": "x"}).args == (7,)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.history.cursors import Cursor
-from switchyard.jobs.listing.cursors import ListCursor
+from switchyard.jobs.listing.pages import ListCursor
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ DRAMATIQ_S = 3.0
     [
         ("redis://valkey:6379/0", DRAMATIQ_S),
         ("redis+sentinel://one:26379,two:26379/mymaster/0", consumer_restarts.FAILOVER_PAUSE_S),
-        ("redis+cluster://one:6379,two:6379", consumer_restarts.FAILOVER_PAUSE_S),
-        ("REDISS+CLUSTER://one:6379,two:6379", consumer_restarts.FAILOVER_PAUSE_S),
     ],
 )
 def test_the_pause_is_short_where_a_replica_takes_over(

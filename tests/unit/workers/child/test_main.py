@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 
@@ -69,17 +68,15 @@ def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
     assert read_assignment(given.to_argument()) == given
 
 
-def test_a_child_keeps_its_connections_but_no_log_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_keeps_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CONN_MAX_AGE", "CONN_HEALTH_CHECKS"):
         monkeypatch.setitem(connections.settings["default"], name, connections.settings["default"][name])
-    monkeypatch.setattr(BaseDatabaseWrapper, "queries_limit", BaseDatabaseWrapper.queries_limit)
 
     keep_in_child(slots=4)
 
     connection = connections.create_connection("default")
     assert connection.settings_dict["CONN_MAX_AGE"] > 0
     assert connection.settings_dict["CONN_HEALTH_CHECKS"] is True
-    assert connection.queries_log.maxlen == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +93,6 @@ def test_a_childs_pool_has_room_for_each_slot_and_for_async_actors(
     database = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": {"pool": declared}}
     handler = ConnectionHandler({"default": database})
     monkeypatch.setattr(database_connections, "connections", handler)
-    monkeypatch.setattr(BaseDatabaseWrapper, "queries_limit", BaseDatabaseWrapper.queries_limit)
 
     keep_in_child(slots=4)
 

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from switchyard.operations.metrics_workers import WorkerMetrics
-from switchyard.workers.metrics.exposition import ChildrenCollector
 from switchyard.workers.metrics.files import FOLDING, EndedChildren, fold, undisturbed
+from switchyard.workers.metrics.http import ChildrenCollector
 
 
 def count(folder: Path, pid: int, value: float) -> None:

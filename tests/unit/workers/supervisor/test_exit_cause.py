@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from switchyard.workers.shared.child_state import Running
-from switchyard.workers.supervisor.exit_cause import ExitCause, suspects_of
 from switchyard.workers.supervisor.leases import Leftovers, Served
+from switchyard.workers.supervisor.processes import ExitCause, suspects_of
 
 SERVED = Served(("work",), (("work", "live"),))
 OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)

@@ -10,7 +10,7 @@ import pytest
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.topology import Pool
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.supervisor.health import STUCK_S, PoolHealth
+from switchyard.workers.supervisor.report import STUCK_S, PoolHealth
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 STUCK = "messages wait, and none was taken for 31 s"
@@ -30,7 +30,7 @@ class AwayServer(Server):
     """A server that may be away."""
 
     away = False
-    spread = False
+    addon = None
 
     def _refuse(self) -> None:
         if self.away:
@@ -49,7 +49,7 @@ class Bench:
             self.row(process.index).lease(time.monotonic() + 60)
             self.row(process.index).set_working()
         self.clock = Clock()
-        monkeypatch.setattr("switchyard.workers.supervisor.health.time", self.clock)
+        monkeypatch.setattr("switchyard.workers.supervisor.report.time", self.clock)
         self.health = PoolHealth(self.children)
         self.poll()
 

@@ -8,9 +8,9 @@ import pytest
 
 from switchyard.broker.topology import Pool
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.health import PoolHealth
 from switchyard.workers.supervisor.processes import Process
 from switchyard.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
+from switchyard.workers.supervisor.report import PoolHealth
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)

@@ -1,0 +1,93 @@
+"""Allowances: how often something may be requested for one subject within a time, counted in the database.
+
+A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
+absence changes nothing. Keys are hashes: neither table nor logs hold a subject.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.models import F
+from django.utils.crypto import salted_hmac
+
+from apps.mail.models import UsedAllowance
+from switchyard.api.problems import Problem
+from switchyard.api.request_jobs import current_request, is_repeated_request
+from switchyard.broker import clock
+from switchyard.middleware.clock_comparison import compared_now
+
+PURGE_EVERY = 100
+PURGE_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Most requests for one subject within a window.
+
+    Args:
+        name: What is requested, shown to the caller, for example ``password resets for one address``.
+        limit: Requests within a window, at least 1.
+        window: From the first request; at most a day.
+    """
+
+    name: str
+    limit: int
+    window: timedelta
+
+    def use(self, subject: str) -> int:
+        """Count a request for a subject.
+
+        Returns:
+            0 when it is allowed, otherwise the seconds until the window ends, at least 1.
+        """
+        key = salted_hmac(f"switchyard allowance {self.name}", subject, algorithm="sha256").hexdigest()
+        now = compared_now()
+        used = UsedAllowance.objects.filter(key=key)
+        current = used.filter(began_at__gt=now - self.window)
+        # Single statements: of concurrent requests no more than the limit are counted.
+        if current.filter(count__lt=self.limit).update(count=F("count") + 1):
+            return 0
+        if used.filter(began_at__lte=now - self.window).update(began_at=now, count=1):
+            return 0
+        row, is_new = UsedAllowance.objects.get_or_create(key=key, defaults={"began_at": now, "count": 1})
+        if is_new:
+            if row.pk % PURGE_EVERY == 0:
+                purge()
+            return 0
+        if current.filter(count__lt=self.limit).update(count=F("count") + 1):
+            return 0  # another request made the row meanwhile
+        return max(1, math.ceil((row.began_at + self.window - now).total_seconds()))
+
+    def require(self, subject: str) -> None:
+        """Count a request for a subject; a request that is repeated with its ``Idempotency-Key`` was counted before.
+
+        Call it before anything is written: the refusal frees the key.
+
+        Raises:
+            Problem: 429 with ``Retry-After``, the allowance is used up.
+        """
+        if is_repeated_request():
+            return
+        wait_s = self.use(subject)
+        if wait_s == 0:
+            return
+        jobs = current_request()
+        if jobs is not None:
+            jobs.refused_before_work = True
+        minutes = math.ceil(self.window.total_seconds() / 60)
+        raise Problem(
+            429,
+            f"{self.name}: {self.limit} within {minutes} min are the most; send the request again in {wait_s} s",
+            headers={"Retry-After": str(wait_s)},
+            type="urn:switchyard:problem:allowance-used-up",
+        )
+
+
+def purge() -> int:
+    """Delete counts of windows that ended a day ago or more, a bounded number at once; return how many."""
+    old = UsedAllowance.objects.filter(began_at__lt=clock.utc_now() - timedelta(days=2)).order_by("began_at")
+    doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
+    return UsedAllowance.objects.filter(pk__in=doomed).delete()[0]

@@ -1,0 +1,28 @@
+"""The job that removes what is older than its retention, some seconds of it at a time."""
+
+from __future__ import annotations
+
+import dramatiq
+from periodiq import cron
+
+from apps.retention import services
+from switchyard.broker.clock import now_ms
+from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.bulk.actors import queue_of
+from switchyard.conf import declared_yard
+
+# A job of a long run makes room for others, and a deploy waits for no longer than this.
+AT_A_TIME_S = 10.0
+
+
+@dramatiq.actor(queue_name=queue_of(declared_yard()), periodic=cron("20 4 * * *"))
+def apply_retention(run: int | None = None) -> None:
+    """Remove rows and files that are older than their retention, and count what is kept. Safe to repeat.
+
+    Args:
+        run: Number of the run that this job continues; ``None`` begins one, and an earlier one ends.
+    """
+    number = now_ms() if run is None else run
+    if not services.work(number, for_s=AT_A_TIME_S):
+        with limits_lifted():  # its own queue may be the full one
+            apply_retention.send(run=number)

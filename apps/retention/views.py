@@ -1,0 +1,33 @@
+"""The page of the retention: what is kept, how much of it, since when and for how long. Only to read."""
+
+from __future__ import annotations
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from apps.retention.actors import apply_retention
+from apps.retention.queries import kept_kinds, removals_left
+
+RIGHT, SCHEDULES = "switchyard_operations.view_operations", "switchyard_schedules.view_schedulestate"
+
+
+@require_safe
+@never_cache
+def retention(request: HttpRequest) -> TemplateResponse:
+    """Show each kind with the figures of its last run."""
+    if not request.user.has_perm(RIGHT):
+        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    kept, name = kept_kinds(), apply_retention.actor_name
+    context = {
+        "title": "Retention",
+        "rows": kept,
+        "measured": any(one.measured for one in kept),
+        "left": removals_left(),
+        "schedule": reverse("switchyard-schedule", args=[name]) if request.user.has_perm(SCHEDULES) else "",
+        "actor": name,
+    }
+    return TemplateResponse(request, "switchyard_retention/retention.html", context)

@@ -1,0 +1,231 @@
+"""The access to a cluster: every call goes to the node that holds its first key, within the same time budgets.
+
+All keys of a call share a hash tag, so that they are on one node. A node that no longer holds their hash slot answers
+``MOVED``: the new place is kept and asked at once. While a slot is being moved, ``ASK`` sends one call to the new node,
+and ``TRYAGAIN`` has it wait within its budget. After a failure of a node the slots are read anew from another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import AskError, TryAgainError
+
+from switchyard.addons.cluster import ADDON
+from switchyard.addons.cluster.client import ClusterClient, node_url
+from switchyard.addons.cluster.hash_slots import (
+    FOLLOWED_AT_ONCE,
+    NOTHING_DONE,
+    Address,
+    Asking,
+    HashSlotHalfMoved,
+    HashSlots,
+    is_half_moved,
+    key_of,
+    slot_of,
+    text_of,
+)
+from switchyard.addons.cluster.pipeline import ClusterPipeline
+from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable, PlaceChanged
+from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, Again, RedisCalls, Way
+from switchyard.broker.redis.connections import lone_connection
+from switchyard.broker.redis.exchange import Word, ask
+from switchyard.broker.redis.pace import PACE
+from switchyard.broker.redis.server_errors import is_away, named, unanswered
+
+
+class SlotWay(Way):
+    """The way of one call after its first failure: to where the nodes send it."""
+
+    calls: ClusterCalls
+    _asked: Address | None = None
+    _giver: Address | None = None
+    _redirections = 0
+
+    def acquire(self) -> Any:
+        """Return a connection to the node that is to be asked next."""
+        return self.calls.acquire(self.key) if self._asked is None else self.calls.acquire_at(self._asked)
+
+    def through(self, connection: Any) -> Any:
+        """Return that by which the next try is sent on a connection."""
+        return connection if self._asked is None else Asking(connection)
+
+    def after(self, error: redis.RedisError, connection: Any, pause_s: float) -> Again | None:
+        """Learn where to go on from a failure; ``None`` where the node refused the call for good."""
+        done_nothing = isinstance(error, NOTHING_DONE)
+        if not done_nothing and not is_away(error):
+            return None
+        address = None if connection is None else (connection.host, connection.port)
+        if self._asked is None:  # of one that is being given the slot, a failure says nothing new
+            self._giver = address if is_half_moved(error) else None
+        self._asked = None
+        if isinstance(error, AskError):
+            assert address is not None  # noqa: S101  for the type checker: a node sent it
+            self._asked = self.calls.slots.redirected(error, address)
+            self._redirections += 1
+            return Again(0.0 if self._redirections <= FOLLOWED_AT_ONCE else pause_s, done_nothing, reached=True)
+        if not isinstance(error, TryAgainError):
+            self.calls.slots.doubt(address)
+            pause_s = max(pause_s, PACE.turn_s())
+        return Again(pause_s, done_nothing)
+
+    def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
+        """Return the error for a call whose time is over."""
+        return self.calls.given_up(name, error, self.key, self._giver, sent=sent)
+
+
+class ClusterCalls(RedisCalls):
+    """Calls scripts on the nodes of a cluster, from any thread or greenlet, also after a fork.
+
+    Args:
+        client: Connected by :func:`switchyard.broker.redis.connections.connect`; its slots are shared.
+        budget_s: As in :class:`switchyard.broker.redis.calls.RedisCalls`.
+        refused_s: Likewise.
+    """
+
+    client: ClusterClient
+    addon = ADDON
+    done_nothing = NOTHING_DONE
+
+    def __init__(self, client: ClusterClient, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
+        super().__init__(client, budget_s=budget_s, refused_s=refused_s)
+        self.slots: HashSlots = client.slots
+        self._idle_at: dict[Address, list[Any]] = {}
+        self._nodes: dict[Address, RedisCalls] = {}
+
+    def command(self, *words: Word, budget_s: float | None = None) -> Any:
+        """Run a plain command on the node of its key, or on any without one."""
+        return self._until(key_of(words), budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
+
+    def pipeline(
+        self, commands: Sequence[Sequence[Word]], *, raise_errors: bool = True, budget_s: float | None = None
+    ) -> list[Any]:
+        """Send plain commands that may be repeated, those of a node in one round trip, to all nodes at once.
+
+        Args:
+            raise_errors: As in :meth:`switchyard.broker.redis.calls.RedisCalls.pipeline`. Otherwise the commands of a
+            node that
+                does not answer get a ``BrokerUnavailable`` each, unless no node answers; those whose keys are on two
+                nodes a ``HashSlotHalfMoved``.
+        """
+        if not commands:
+            return []
+        pipeline = ClusterPipeline(self, commands, self.budget_s if budget_s is None else budget_s)
+        answers = pipeline.run(self.refused_s)
+        failed = [answer for answer in answers if isinstance(answer, BrokerError)]
+        silent = len(failed) == len(answers) and isinstance(failed[0], BrokerUnavailable)
+        if failed and (raise_errors or (silent and not any(isinstance(one, HashSlotHalfMoved) for one in failed))):
+            raise next((error for error in failed if isinstance(error, BrokerUnavailable)), failed[0])
+        return answers
+
+    def way(self, key: str | bytes | None) -> Way:
+        """Return the way of a call that failed."""
+        return SlotWay(self, key)
+
+    def given_up(
+        self, name: str, error: redis.RedisError, key: str | bytes | None, giver: Address | None, *, sent: bool
+    ) -> BrokerError:
+        """Return the error for a call whose time is over.
+
+        Args:
+            giver: The node that is handing the key's slot over, where one said so last.
+        """
+        outcome = "unknown" if sent else "refused"
+        made: BrokerError
+        if key is not None and giver is not None:
+            made = HashSlotHalfMoved(name, slot_of(key), text_of(giver), outcome=outcome)
+        elif isinstance(error, NOTHING_DONE):
+            cause = f"its hash slot is being moved or has no node ({type(error).__name__}: {error})"
+            made = BrokerUnavailable(name, cause, outcome=outcome)
+        else:
+            made = unanswered(name, error, self.client, sent=sent)
+        made.__cause__ = error
+        return made
+
+    def acquire(self, key: str | bytes | None = None) -> Any:
+        """Return a connection to the node that holds a key.
+
+        Raises:
+            redis.ConnectionError: no node answers.
+        """
+        return self.acquire_at(self.slots.master_of(key))
+
+    def acquire_beside(self, used: Any, keys: Sequence[str]) -> Any:
+        """Return a connection in use where it leads to the node of some keys, else another one."""
+        address = self.slots.master_of(keys[0])
+        return used if used is not None and (used.host, used.port) == address else self.acquire_at(address)
+
+    def acquire_at(self, address: Address) -> Any:
+        """Return a connection to a node; :meth:`release` it."""
+        if self._pid != os.getpid():  # forked: the parent's connections are the parent's
+            self._idle_at, self._nodes, self._pid = {}, {}, os.getpid()
+        try:
+            return self._idle_at[address].pop()
+        except (KeyError, IndexError):
+            return lone_connection(self._pool, ANSWER_S, host=address[0], port=address[1])
+
+    def release(self, connection: Any) -> None:
+        """Put a connection back. One whose answer was not read must be disconnected before."""
+        if self._pid == os.getpid():
+            self._idle_at.setdefault((connection.host, connection.port), []).append(connection)
+
+    def failed(self, operation: str, error: redis.RedisError, key: str) -> BrokerError:
+        """Return this project's error for one on an acquired connection; a slot that moved is asked elsewhere next."""
+        if isinstance(error, NOTHING_DONE):
+            self.slots.doubt(None)
+            return PlaceChanged(operation, f"its hash slot has moved ({error})")
+        made = named(operation, error)
+        if not isinstance(made, BrokerRefused):
+            self.slots.doubt(None)
+        return made
+
+    def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
+        """Return the access to each master, by address; its budgets are those of this one.
+
+        Raises:
+            BrokerUnavailable: no node answers.
+        """
+        try:
+            if silent:
+                self.slots.doubt(next((one for one in self.slots.masters() if text_of(one) == silent), None))
+            masters = self.slots.masters()
+        except redis.RedisError as error:
+            raise unanswered("CLUSTER", error, self.client, sent=False) from error
+        return {text_of(address): self._node(address) for address in masters}
+
+    def _node(self, address: Address) -> RedisCalls:
+        if address not in self._nodes:
+            client = self.client.node(address)
+            self._nodes[address] = RedisCalls(client, budget_s=self.budget_s, refused_s=self.refused_s)
+        return self._nodes[address]
+
+    def place_of(self, key: str) -> str:
+        """Return the address of the master that holds a key.
+
+        Raises:
+            BrokerUnavailable: no node answers.
+        """
+        try:
+            return text_of(self.slots.master_of(key))
+        except redis.RedisError as error:
+            raise unanswered("CLUSTER", error, self.client, sent=False) from error
+
+    def place_now(self, key: str) -> str:
+        """Return the address of the master that holds a key, as its answer tells."""
+        self.command("EXISTS", key)
+        return self.place_of(key)
+
+    def url_at(self, place: str, url: str) -> str:
+        """Return the address of a node."""
+        return node_url(url, place)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for idle in list(self._idle_at.values()):
+            while idle:
+                idle.pop().disconnect()
+        for node in self._nodes.values():
+            node.close()

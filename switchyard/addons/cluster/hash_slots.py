@@ -1,0 +1,236 @@
+"""Hash slots of a cluster: the node that holds a key, as the nodes report it.
+
+A cluster spreads keys over 16,384 hash slots by the hash of the key's tag, the part in braces, and each of its masters
+holds some of the slots. The map is read once, corrected by each ``MOVED``, and read anew from another node after a
+failure, and where all masters are asked for after a ``MOVED``.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import redis
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.redis.exchange import Word, ask
+
+Address = tuple[str, int]
+
+SLOTS: Final = 16_384
+# Of one node, which may hang while the others know better.
+CONNECT_S: Final = 0.3
+ANSWER_S: Final = 0.4
+# After a failure many threads ask at once, and one answer serves all of them.
+APART_S: Final = 0.05
+
+# Redirections that are followed at once: more of them come from nodes that do not agree yet.
+FOLLOWED_AT_ONCE: Final = 3
+# Where the key stands in commands that have it elsewhere than in the first place.
+KEY_AT: Final = {"EVAL": 3, "EVALSHA": 3, "XINFO": 2, "MEMORY": 2, "OBJECT": 2}
+# Answers of a node that did nothing.
+NOTHING_DONE: Final = (AskError, ClusterDownError, TryAgainError)
+KEYLESS: Final = frozenset({"TIME", "INFO", "CONFIG", "PING", "SCAN", "CLIENT", "SCRIPT", "ROLE", "SLOWLOG", "DBSIZE",
+                            "CLUSTER", "FLUSHDB", "FLUSHALL", "ACL", "COMMAND", "MONITOR"})  # fmt: skip
+
+
+class SlotWithoutMaster(redis.ConnectionError):
+    """No node of the cluster holds a hash slot."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__(f"hash slot {slot} is held by no node of the cluster")
+
+
+class NoSlots(redis.ConnectionError):
+    """The nodes hold no hash slots, as before they are joined."""
+
+    def __init__(self) -> None:
+        super().__init__("no node of the cluster holds hash slots; join them with redis-cli --cluster create")
+
+
+class HashSlotHalfMoved(BrokerUnavailable):
+    """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
+
+    Args:
+        operation: The operation or command.
+        slot: Number of the hash slot.
+        node: Address of the node that is handing it over.
+        outcome: As in :class:`BrokerUnavailable`, for an operation that was sent before.
+    """
+
+    def __init__(self, operation: str, slot: int, node: str, *, outcome: str = "refused") -> None:
+        self.slot, self.node = slot, node
+        cause = f"hash slot {slot} is half moved away from node {node}"
+        super().__init__(operation, cause, outcome=outcome, remedy=finish_the_move(node))
+
+
+def finish_the_move(node: str) -> str:
+    """Return the remedy for a hash slot that a node is handing over."""
+    return f"wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix {node}`"
+
+
+def key_of(words: Sequence[Any]) -> str | bytes | None:
+    """Return the first key of a command, or ``None`` for one that any node may answer."""
+    name = str(words[0])
+    if name in KEYLESS or name.split()[0] in KEYLESS:
+        return None
+    place = KEY_AT.get(name, 1)
+    key = words[place] if len(words) > place else None
+    return key if isinstance(key, str | bytes) else None
+
+
+def slot_of(key: str | bytes) -> int:
+    """Return the hash slot of a key."""
+    return int(key_slot(key.encode() if isinstance(key, str) else key))
+
+
+def is_half_moved(error: Exception) -> bool:
+    """Whether a node that is handing a hash slot over, or is being given it, does not have all keys of a call."""
+    return isinstance(error, TryAgainError) or (isinstance(error, AskError) and not isinstance(error, MovedError))
+
+
+def text_of(address: Address) -> str:
+    """Return an address as people write it."""
+    return f"{address[0]}:{address[1]}"
+
+
+class HashSlots:
+    """The masters of a cluster by hash slot, for all threads of a process; a fork goes on with a copy.
+
+    Args:
+        seeds: Nodes to ask first.
+        connection: Returns a new connection to an address, with a time for each answer.
+    """
+
+    def __init__(self, seeds: Sequence[Address], connection: Callable[[Address, float], Any]) -> None:
+        self._seeds = tuple(seeds)
+        self._connection = connection
+        self._owners: list[Address | None] = []
+        self._nodes: tuple[Address, ...] = ()
+        self._doubted: Address | None = None
+        self._read_s = 0.0
+        self._moved = False  # a slot, since the map was read
+
+    def master_of(self, key: str | bytes | None) -> Address:
+        """Return the address of the node that holds a key; of any master without one, not of the last that failed.
+
+        Raises:
+            redis.ConnectionError: no node answers, or none holds the slot.
+        """
+        owners = self._owners or self.read()
+        if key is None:
+            masters = self.masters()
+            return next((one for one in masters if one != self._doubted), masters[0])
+        slot = slot_of(key)
+        address = owners[slot]
+        if address is None:
+            raise SlotWithoutMaster(slot)
+        return address
+
+    def masters(self) -> list[Address]:
+        """Return the addresses of all nodes that hold slots.
+
+        After a ``MOVED`` the map is read anew: it told of one slot, and its former master may hold none any more.
+
+        Raises:
+            redis.ConnectionError: no node answers, or none holds slots.
+        """
+        if self._moved:
+            self.doubt(None)
+        masters = {address for address in self._owners if address is not None}
+        masters = masters or {address for address in self.read() if address is not None}
+        if not masters:
+            raise NoSlots
+        return sorted(masters)
+
+    def redirected(self, error: AskError, asked: Address) -> Address | None:
+        """Learn from a ``MOVED``; return where to ask for once after an ``ASK``."""
+        address = (error.host or asked[0], error.port)
+        if not isinstance(error, MovedError):
+            return address
+        if self._owners:
+            self._owners[error.slot_id] = address
+            self._moved = True
+        return None
+
+    def doubt(self, address: Address | None) -> None:
+        """Read the map anew after a failure of a node; keep the known one where no other node answers."""
+        self._doubted = address or self._doubted
+        if time.monotonic() - self._read_s < APART_S:
+            return
+        try:
+            self.read(avoid=address)
+        except redis.RedisError:
+            self._read_s = time.monotonic()
+
+    def read(self, *, avoid: Address | None = None) -> list[Address | None]:
+        """Read the map from the first node that answers.
+
+        Args:
+            avoid: A node that failed just now; it is asked last.
+
+        Raises:
+            redis.ConnectionError: no node answers.
+        """
+        self._read_s = time.monotonic()
+        nodes = list(self._nodes)
+        random.shuffle(nodes)  # one that is cut off from the others does not know of a failover
+        candidates = dict.fromkeys([*nodes, *self._seeds])
+        ordered = sorted(candidates, key=lambda address: address == avoid)
+        error: redis.RedisError | None = None
+        for address in ordered:
+            connection = self._connection(address, ANSWER_S)
+            connection.socket_connect_timeout = CONNECT_S
+            try:
+                connection.connect()
+                answer = ask(connection, ("CLUSTER", "SLOTS"), ANSWER_S)
+            except redis.RedisError as failed:
+                error = error or failed
+                continue
+            finally:
+                connection.disconnect()
+            return self._keep(answer, address)
+        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+            raise error
+        raise redis.ConnectionError(str(error)) from error
+
+    def _keep(self, answer: Sequence[Any], asked: Address) -> list[Address | None]:
+        owners: list[Address | None] = [None] * SLOTS
+        nodes: dict[Address, None] = {}
+        for first, last, *served_by in answer:
+            addresses = [_address(node, asked) for node in served_by]
+            owners[first : last + 1] = [addresses[0]] * (last + 1 - first)
+            nodes.update(dict.fromkeys(addresses))
+        self._owners, self._nodes, self._moved = owners, tuple(nodes), False
+        return owners
+
+
+def _address(node: Sequence[Any], asked: Address) -> Address:
+    host = str(node[0] or b"", "utf-8")  # empty: the address by which the node was asked
+    return (asked[0] if host in ("", "?") else host), int(node[1])
+
+
+class Asking:
+    """A connection that sends ``ASKING`` before each command: the node answers for a slot that it is being given."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.send_packed_command = connection.send_packed_command
+        self.disconnect = connection.disconnect
+
+    def pack_command(self, *words: Word) -> list[bytes]:
+        """Return the bytes of a command."""
+        return [b"".join([*self._connection.pack_command("ASKING"), *self._connection.pack_command(*words)])]
+
+    def pack_commands(self, commands: Sequence[Sequence[Word]]) -> list[bytes]:
+        """Return the bytes of some commands."""
+        return [part for words in commands for part in self.pack_command(*words)]
+
+    def read_response(self, **options: Any) -> Any:
+        """Return the answer to a command."""
+        self._connection.read_response(**options)
+        return self._connection.read_response(**options)

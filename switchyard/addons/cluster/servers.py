@@ -1,0 +1,150 @@
+"""The masters of a cluster: facts and findings of each, and what is away or half moved while the others go on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from switchyard.addons.cluster.half_moved import half_moved, half_moved_slots, probe, stands_still
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
+from switchyard.addons.cluster.keyspaces import Keyspaces, marks_of, marks_of_family, where_lost
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.server import ServerFinding, judge, read_facts
+from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, ServerLook, Servers
+from switchyard.broker.redis.calls import RedisCalls, Word
+
+# For a node that hangs. One that refuses connections is known as soon as the access gives up.
+LOOK_S: Final = 1.0
+# Findings of a server outside of a cluster. A master that became a replica is asked until the client knows the new one.
+ALONE_ONLY: Final = frozenset({"cluster", "replica"})
+
+
+class Masters(Servers):
+    """The masters of a cluster."""
+
+    def keyspace(self) -> Keyspaces:
+        """Return a process's memory of the keyspaces of families and parts."""
+        return Keyspaces(self)
+
+    def marks(self) -> list[tuple[str, str]]:
+        """Return the names of the markers of families and parts, and of their missed ids."""
+        return marks_of(self.keys, self.queues)
+
+    def marker_of(self, queue: str) -> str:
+        """Return the name of a family's marker."""
+        return marks_of_family(self.keys, queue)[0]
+
+    def place_of(self, key: str) -> str:
+        """Return the address of a key's node, "" while no node has the hash slot."""
+        try:
+            return self.calls.place_of(key)
+        except BrokerUnavailable:
+            return ""
+
+    def queues_by_place(self) -> dict[str, list[str]]:
+        """Return the queues that each master holds, by its address; a queue whose hash slot has none is left out.
+
+        Raises:
+            BrokerUnavailable: no node answers.
+        """
+        found: dict[str, list[str]] = {address: [] for address in self.calls.places()}
+        for queue in self.queues:
+            if address := self.place_of(self.keys.queue(queue).bodies):
+                found.setdefault(address, []).append(queue)
+        return found
+
+    def where_lost(self, lost: Iterable[str]) -> str:
+        """Return the nodes that lost markers, and what they hold, as half a sentence."""
+        return where_lost(self, lost)
+
+    def probed_keys(self) -> list[str]:
+        """Return the keys, beside those of the queues, whose slots operations need on one node."""
+        return [self.keys.pool_reports(), self.keys.alerts_due(), *(marker for marker, _ in self.marks())]
+
+    def away(self, *, also: Iterable[str] = ()) -> AwayPart:
+        """Return the part that does not answer, in one round trip to all nodes, or after ``LOOK_S``."""
+        names = self._bodies()
+        watched = [*names, *also]
+        answers = self.calls.pipeline([probe(key) for key in watched], raise_errors=False, budget_s=LOOK_S)
+        away = {key: found for key, found in zip(watched, answers, strict=True) if isinstance(found, BrokerUnavailable)}
+        if not away:
+            return NOTHING_AWAY
+        silent = [key for key, error in away.items() if not isinstance(error, HashSlotHalfMoved)]
+        slots = half_moved_slots(watched, answers, names)
+        return AwayPart(
+            tuple(sorted({self.place_of(key) for key in silent} - {""})),
+            tuple(names[key] for key in silent if key in names),
+            frozenset(key for key in away if key not in names),
+            frozenset().union(*(slot.queues for slot in slots)),
+            blocked_word="Half moved",
+            blocked_why="its hash slot is on two nodes",
+            findings=tuple(half_moved(slots)),
+        )
+
+    def _bodies(self) -> dict[str, str]:
+        return {self.keys.queue(queue).bodies: queue for queue in self.queues}
+
+    def probes(self) -> list[tuple[Word, ...]]:
+        """Return a command for each key whose slot operations need on one node."""
+        return [probe(key) for key in (*self._bodies(), *self.probed_keys())]
+
+    def judge_probes(self, answers: Sequence[Any]) -> list[ServerFinding]:
+        """Return the finding about slots that are half moved."""
+        names = self._bodies()
+        return half_moved(half_moved_slots((*names, *self.probed_keys()), answers, names))
+
+    def read(self, *, production: bool, away: AwayPart = NOTHING_AWAY) -> list[ServerLook]:
+        """Read the facts of every master; the finding about one that does not answer names its queues."""
+        nodes = self.calls.places()
+        budget_s = self.calls.budget_s / len(nodes)  # one after the other, and each may hang
+
+        def read(address: str, node: RedisCalls) -> ServerLook:
+            look = None if address in away.places else _read(address, node, production, budget_s)
+            return look or ServerLook(address, None, ())
+
+        looks = {address: read(address, node) for address, node in nodes.items()}
+        if silent := [address for address, look in looks.items() if look.facts is None]:  # or a master no longer
+            nodes = self.calls.places(silent=silent[0])
+            looks = {address: looks.get(address) or read(address, node) for address, node in nodes.items()}
+        if all(look.facts is None for look in looks.values()):
+            raise BrokerUnavailable("INFO", "no node of the cluster answers", outcome="refused")
+        if all(look.facts is not None for look in looks.values()):
+            return list(looks.values())
+        held = self.queues_by_place()
+        return [
+            look if look.facts is not None else replace(look, findings=(_node_away(held.get(look.place, ())),))
+            for look in looks.values()
+        ]
+
+    def findings(self, looks: Iterable[ServerLook]) -> list[ServerFinding]:
+        """Return the findings of all masters, worst first; those of several nodes with one code are one."""
+        found: defaultdict[str, list[tuple[str, ServerFinding]]] = defaultdict(list)
+        for look in looks:
+            for item in look.findings:
+                found[item.code].append((look.place, item))
+        joined = []
+        for items in found.values():
+            seen = "; ".join(f"node {address}: {item.seen}" for address, item in items)
+            joined.append(replace(items[0][1], seen=seen))
+        return sorted(joined, key=lambda item: item.severity)
+
+
+def _read(address: str, node: RedisCalls, production: bool, budget_s: float) -> ServerLook | None:
+    try:
+        facts = read_facts(node, budget_s=budget_s)
+    except BrokerUnavailable:
+        return None
+    found = [item for item in judge(facts, production=production) if item.code not in ALONE_ONLY]
+    return ServerLook(address, facts, tuple(found))
+
+
+def _node_away(queues: Iterable[str]) -> ServerFinding:
+    return ServerFinding(
+        "node_away",
+        "error",
+        f"it does not answer; {stands_still(list(queues))}",
+        "Start it, or let a replica of it take over; the other nodes' queues go on.",
+        partial=True,
+    )

@@ -1,0 +1,232 @@
+"""A cluster under load: slots that move and masters that die lose nothing, and leave the other nodes' queues alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq import Worker
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.wiring import build_yard
+from switchyard.workers.child.consumer_restarts import FAILOVER_PAUSE_S
+from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.waiting import wait_for
+
+# Names whose hash slots are on three different masters, in this order.
+QUEUES = ("b", "c", "a")
+RATE = 200
+ALLOWED_S = 2.0
+# A queue that was away sends no burst of what it owes.
+CAUGHT_UP_S = 0.2
+JOIN_MS = 30_000
+long = pytest.mark.long
+
+
+class Load:
+    """Messages that are sent to every queue at a steady rate, run in this process, and timed.
+
+    Args:
+        rate: Messages a second, all queues together.
+    """
+
+    def __init__(self, broker: RedisBroker, rate: int = RATE) -> None:
+        self.sent: defaultdict[str, list[str]] = defaultdict(list)
+        self.runs: defaultdict[str, list[float]] = defaultdict(list)
+        self.delays_s: defaultdict[str, list[float]] = defaultdict(list)
+        self._broker, self._pause_s = broker, len(QUEUES) / rate
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._actors = {queue: self._actor(queue) for queue in QUEUES}
+        self._threads = [threading.Thread(target=self._send, args=(queue,), daemon=True) for queue in QUEUES]
+        self._began_s = self._lasted_s = 0.0
+
+    def _actor(self, queue: str) -> Any:
+        def work(id_: str, sent_s: float) -> None:
+            with self._lock:
+                self.runs[id_].append(time.monotonic())
+                self.delays_s[queue].append(time.monotonic() - sent_s)
+
+        return dramatiq.actor(work, broker=self._broker, queue_name=queue, actor_name=f"work_{queue}")
+
+    def _send(self, queue: str) -> None:
+        due_s = time.monotonic()
+        while not self._stopping.wait(max(due_s - time.monotonic(), 0)):
+            due_s = max(due_s + self._pause_s, time.monotonic() - CAUGHT_UP_S)
+            id_ = uuid.uuid4().hex
+            message = self._actors[queue].message(id_, time.monotonic())
+            while True:  # as a producer does: the same message again, which is there once
+                try:
+                    self._broker.enqueue(message)
+                    break
+                except BrokerError:
+                    if self._stopping.wait(0.05):
+                        break
+            else:
+                return
+            self.sent[queue].append(id_)
+
+    def __enter__(self) -> Load:
+        self._began_s = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        self._lasted_s = time.monotonic() - self._began_s
+        for thread in self._threads:
+            thread.join(60)
+
+    def done(self, queue: str) -> int:
+        """Return how many messages of a queue have run."""
+        return len(self.delays_s[queue])
+
+    def per_s(self) -> str:
+        """Return the rate of each queue; one that was away has less."""
+        return ", ".join(f"{queue} {len(self.sent[queue]) / self._lasted_s:.0f}/s" for queue in QUEUES)
+
+    def lost(self, queues: Sequence[str] = QUEUES) -> list[str]:
+        """Return what was sent and did not run."""
+        return [id_ for queue in queues for id_ in self.sent[queue] if id_ not in self.runs]
+
+    def wait_for_more(self, queue: str, more: int = 20) -> None:
+        """Wait until some more messages of a queue have run."""
+        before = self.done(queue)
+        wait_for(lambda: self.done(queue) >= before + more, what=f"{more} more of {queue} run")
+
+    def longest_pause_s(self, queue: str, since_s: float) -> float:
+        """Return the longest time without a start of a queue."""
+        ids = set(self.sent[queue])
+        starts = sorted(at_s for id_, times in self.runs.items() if id_ in ids for at_s in times if at_s > since_s)
+        return max(later - at for at, later in pairwise([since_s, *starts]))
+
+
+@pytest.fixture
+def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
+    """Run a yard on a cluster, under load: ``with run(cluster) as load: …``."""
+
+    class Running:
+        def __init__(self, cluster: ClusterUnderTest) -> None:
+            queues = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms=9_000) for name in QUEUES)
+            yard = Yard(queues, (Pool("all", "threads", QUEUES, processes=1, slots=4, shared_retries=True),))
+            self.keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
+            self.certain: Sequence[str] = QUEUES
+            self.broker = build_yard(yard, connect(cluster.url), self.keys)
+            self.load = Load(self.broker)
+            lanes = [lane for queue in QUEUES for lane in (queue, f"{queue}-retry")]
+            self._worker: Any = run_worker(*lanes, broker=self.broker)
+
+        def __enter__(self) -> Load:
+            worker: Worker = self._worker.__enter__()
+            assert worker.consumers
+            self.load.__enter__()
+            return self.load
+
+        def __exit__(self, *error: Any) -> None:
+            self.load.__exit__(*error)
+            try:
+                if error[0] is None:
+                    wait_for(lambda: not self.load.lost(self.certain), what="everything ran")
+                    for queue in QUEUES:  # what a master's death left waits longer: it is not lost
+                        self.broker.join(queue, timeout=JOIN_MS)
+            finally:
+                self._worker.__exit__(*error)
+
+    return Running
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+    """A cluster of three masters."""
+    with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("way", "allowed_s"),
+    [
+        ("at once", 12.0),  # before a lease lapses
+        pytest.param("at once", ALLOWED_S, marks=long),
+        pytest.param("one by one", ALLOWED_S, marks=long),
+    ],
+)
+def test_a_slot_that_moves_under_load_loses_and_delays_nothing(
+    run: Any, cluster: ClusterUnderTest, way: str, allowed_s: float
+) -> None:
+    running = run(cluster)
+    bodies = running.keys.queue("b").bodies
+    with running as load:
+        load.wait_for_more("b")
+        for _ in range(2):  # and back
+            target = cluster.another(cluster.owner(bodies))
+            cluster.move_at_once(bodies, target) if way == "at once" else cluster.move_one_by_one(bodies, target)
+            load.wait_for_more("b")
+
+    delays_s = {queue: max(load.delays_s[queue]) for queue in QUEUES}
+    print(f"{way}: {sum(map(len, load.sent.values()))} sent, {load.per_s()}, longest delays {delays_s}")
+    assert load.lost() == []
+    assert max(delays_s.values()) <= allowed_s
+    assert [id_ for id_, times in load.runs.items() if len(times) > 1] == []
+
+
+@long
+def test_a_master_that_dies_stops_its_own_queues_only(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", FAILOVER_PAUSE_S)  # as in a pool
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
+        running = run(cluster)
+        running.certain = ("a", "b")  # a replica may lack what its master answered last
+        with running as load:
+            load.wait_for_more("c")
+            dead = cluster.owner("{c}")
+            killed_s = time.monotonic()
+            dead.kill()
+            load.wait_for_more("c")
+            load.wait_for_more("c")
+
+    pauses_s = {queue: load.longest_pause_s(queue, killed_s) for queue in QUEUES}
+    print(
+        f"{load.per_s()}; longest pauses {pauses_s}; {len(load.lost())} of {len(load.sent['c'])} lost with the master"
+    )
+    assert load.lost(("a", "b")) == []
+    assert max(pauses_s["a"], pauses_s["b"]) <= 1.0
+    assert pauses_s["c"] <= 10.0
+    assert len(load.lost()) <= RATE / len(QUEUES)  # of one second
+
+
+@long
+def test_a_planned_failover_loses_nothing_and_stops_its_own_queues_for_a_moment(run: Any, tmp_path: Path) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
+        running = run(cluster)
+        with running as load:
+            load.wait_for_more("c")
+            began_s = time.monotonic()
+            for _ in range(2):  # and back
+                former = cluster.owner("{c}")
+                replica = cluster.replica_of(former)
+                replica.ask("CLUSTER", "FAILOVER")
+                wait_for(lambda replica=replica: cluster.owner("{c}") is replica, what="the replica is the master")
+                load.wait_for_more("c")
+                wait_for(lambda former=former: b"master_link_status:up" in former.ask("INFO", "replication"))
+            load.wait_for_more("c")
+
+    pauses_s = {queue: load.longest_pause_s(queue, began_s) for queue in QUEUES}
+    twice = [id_ for id_, times in load.runs.items() if len(times) > 1]
+    sent = sum(map(len, load.sent.values()))
+    print(f"planned: {sent} sent, {load.per_s()}, longest pauses {pauses_s}, {len(twice)} ran twice")
+    assert load.lost() == []
+    assert max(pauses_s.values()) <= ALLOWED_S

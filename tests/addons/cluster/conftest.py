@@ -1,0 +1,30 @@
+"""A cluster for all tests, and the access to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
+from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.integration.doctor.conftest import configure as configure
+from tests.integration.operations.conftest import watcher as watcher
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+    """A cluster of three masters for all tests; each moves back what it moves."""
+    with ClusterUnderTest(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+    """The access to an emptied cluster."""
+    cluster.flush()
+    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+    yield calls
+    calls.close()
