@@ -41,7 +41,7 @@ class StoredFile(models.Model):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What ``save_file`` returned."""
+        """The row's columns as ``save_file`` returns them."""
         return {name: getattr(self, name) for name in ("file", "filename", "content_type", "size_bytes", "sha256")}
 
 

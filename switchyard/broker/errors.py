@@ -18,11 +18,11 @@ class SwitchyardError(Exception):
 
 
 class NotFound(SwitchyardError):
-    """What an act or a page names is not there, or no longer."""
+    """The job, letter, alert or other object that an act or a page names is not there, or no longer."""
 
 
 class ActRefused(SwitchyardError):
-    """What a person asks for cannot be done so; nothing was changed.
+    """A person's act cannot be done as asked for; nothing was changed.
 
     Args:
         subject: The object of the act, such as ``job <id>``.

@@ -93,7 +93,7 @@ def kill_in_the_middle(server: ServerUnderTest, family: QueueOperations, rng: ra
     assert purges(family) == [replace(purge, claim=purges(family)[0].claim)], "it was not killed in the middle"
 
 
-# What a kill at any call leaves is in `tests/integration/broker/admin/test_purge.py`.
+# A kill at any call is tried in `tests/integration/broker/admin/test_purge.py`.
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server: ServerUnderTest) -> None:
