@@ -22,7 +22,7 @@ FOLDER: Final = "switchyard.addons"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addon:
-    """An add-on, as it declares itself to the core. A hook is the name of an object, ``package.module:name``; "" is none.
+    """An add-on, as it declares itself. A hook is the name of an object, ``package.module:name``; "" is none.
 
     Hooks are resolved where they are used: a process that does not need one loads neither its module nor a client.
 
