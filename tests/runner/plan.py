@@ -12,9 +12,9 @@ from tests.runner.parts import GROUPS, PARTS, files_of
 
 # In which order they begin: what takes longest first, in pieces where a part is named more than once.
 ORDER = (
-    *("verdicts", "chaos", "workers"),
-    *("browser", "chaos", "workers", "hosts", "chaos", "workers", "others", "workers"),
-    *("others", "rabbitmq", "broker", "cluster", "others", "core-alone", "model", "clients", "images", "unit", "unit"),
+    *("chaos", "verdicts", "browser", "hosts", "chaos", "workers", "others", "chaos", "others", "broker", "workers"),
+    *("rabbitmq", "chaos", "others", "workers", "model", "others", "clients", "cluster", "workers", "unit", "unit"),
+    *("images", "core-alone"),
 )
 
 
