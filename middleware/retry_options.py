@@ -14,7 +14,7 @@ from dramatiq.errors import Retry
 
 from switchyard.broker.retry_policy import MOST_COUNTED
 from switchyard.broker.topology import RetryPolicy
-from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_arguments, takes_one_argument
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_arguments
 from switchyard.middleware.errors import RetryLater
 from switchyard.middleware.option_rules import OptionRule, actor_name, rule_of_both
 
@@ -205,7 +205,7 @@ def _of_bound(value: Any) -> str:
 
 
 def _of_backoff(value: Any) -> str:
-    return "" if takes_one_argument(value) else "write a function of one argument, the number of the retry"
+    return "" if takes_arguments(value, 1) else "write a function of one argument, the number of the retry"
 
 
 def _of_retry_when(value: Any) -> str:

@@ -15,11 +15,9 @@ IDS_AT_ONCE = 256
 
 
 def messages(actor: Actor[..., Any], calls: Iterable[tuple[Any, ...]], **options: Any) -> Iterator[Message[Any]]:
-    """Yield a message for each call, for :meth:`switchyard.broker.redis_broker.RedisBroker.enqueue_many`.
+    """Yield a message for each call (its positional arguments), for ``RedisBroker.enqueue_many``.
 
-    Args:
-        calls: Positional arguments.
-        options: Of each message, as for ``send_with_options``.
+    ``options`` are those of each message, as for ``send_with_options``.
     """
     queue_name, actor_name, ids = actor.queue_name, actor.actor_name, unique_ids()
     for args in calls:

@@ -1,8 +1,7 @@
-"""Wall clock of the yard: the clock of this process, or the server's where the two differ by more than a second.
+"""Wall clock of the yard: this process's clock, or the server's where the two differ by more than a second.
 
-The server's own clock decides everything about leases and due times. Times that several hosts compare and that the
-server does not write (ages, ends of claims, ticks of schedules) come from here: a process that compares its clock with
-the server's (see :mod:`switchyard.broker.redis.server_clock`) reckons with the server's time when its own is wrong.
+The server's clock decides leases and due times. Times that several hosts compare and that the server does not write
+(ages, ends of claims, ticks of schedules) come from here, see :mod:`switchyard.broker.redis.server_clock`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ class YardClock:
         self.wrong = abs(self.ahead_ms) > TOLERATED_MS
 
     def now_ns(self) -> int:
-        """Return nanoseconds since the epoch."""
         return time.monotonic_ns() + self._offset_ns if self.wrong else time.time_ns()
 
     def corrected(self, own_ms: int) -> int:

@@ -16,16 +16,16 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.consuming_broker import ConsumingBroker
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.held_moves import ConsumingBroker
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations, lane_of
 from switchyard.broker.queue.results import AT_ONCE, Fetched, Grant, Lease, fetched
+from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.worker.cancellations import POLL_CANCELLATIONS_S
-from switchyard.broker.worker.parked_calls import ParkedCalls
 from switchyard.broker.worker.wakeup import Wakeup
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
@@ -75,8 +75,8 @@ class Consumer(DramatiqConsumer):
         """Return the next message, or ``None`` when none came within the timeout.
 
         Raises:
-            BrokerError: the server is away or refused a fetch, or this owner lost its lease. Each is a
-                ``ConnectionClosed``: Dramatiq requests another consumer.
+            BrokerError: the server is away or refused a fetch, or this owner lost its lease. As a ``ConnectionClosed``
+                it makes Dramatiq request another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
@@ -156,7 +156,6 @@ class Consumer(DramatiqConsumer):
         self._wakeup.interrupt()
 
     def _work(self, timeout_s: float) -> None:
-        """Do one step, as the class describes."""
         if self._share_requested and self._reserved_credit:
             self._abandon_wakeup()
         if self._parked.find() and self._wakeup.pending:
@@ -208,7 +207,6 @@ class Consumer(DramatiqConsumer):
         self._receive(found, credit)
 
     def _adopt(self, credit: int) -> None:
-        """Lease parked messages of one call."""
         try:
             self._acks.send()
             ours = {*list(self._broker.in_flight), *(held.message_id for held in self._ready)}
@@ -251,7 +249,7 @@ class Consumer(DramatiqConsumer):
                 self._family.notify(self._lane)  # for another process, which has credit
 
     def _until_due(self, timeout_s: float) -> float:
-        """Return how long to wait, at most until the next message is due; when one is due, notify a waiting consumer.
+        """Return how long to wait, at most until the next message is due; notify a waiting consumer when one is due.
 
         Blocking reads end up to 100 ms late, and another process may have credit where this one has none.
         """

@@ -26,19 +26,14 @@ def memory_here() -> int | None:
 def read_cores(root: Path = Path("/")) -> int:
     """Return the smaller of the CPU affinity and the quota of all control groups, rounded down, at least 1.
 
-    Args:
-        root: Folder in which ``proc`` and ``sys`` are.
+    ``root`` is the folder of ``proc`` and ``sys``.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *_quotas(root)]))
 
 
 def read_memory(root: Path = Path("/")) -> int | None:
-    """Return the lowest memory limit of all control groups in bytes; ``None`` without one.
-
-    Args:
-        root: Folder in which ``proc`` and ``sys`` are.
-    """
+    """Return the lowest memory limit of all control groups in bytes; ``None`` without one."""
     limits = []
     for folder in _folders(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):

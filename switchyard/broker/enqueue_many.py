@@ -26,17 +26,13 @@ class EnqueueingBroker(Protocol):
     limits: DepthLimits
     middleware: list[Middleware]
 
-    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return queue family and lane behind a queue's name."""
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]: ...
 
-    def level(self, message: Message[Any]) -> int:
-        """Return the priority level of a message."""
+    def level(self, message: Message[Any]) -> int: ...
 
-    def emit_before(self, signal: str, *args: Any) -> None:
-        """Call the hooks of a signal."""
+    def emit_before(self, signal: str, *args: Any) -> None: ...
 
-    def emit_after(self, signal: str, *args: Any) -> None:
-        """Call the hooks of a signal."""
+    def emit_after(self, signal: str, *args: Any) -> None: ...
 
 
 def enqueue_in_batches(

@@ -22,11 +22,7 @@ class NotFound(SwitchyardError):
 
 
 class ActRefused(SwitchyardError):
-    """A person's act cannot be done as asked for; nothing was changed.
-
-    Args:
-        subject: The object of the act, such as ``job <id>``.
-    """
+    """A person's act on a subject, such as ``job <id>``, cannot be done as asked for; nothing was changed."""
 
     def __init__(self, subject: str, fact: str) -> None:
         self.fact = fact
@@ -36,8 +32,7 @@ class ActRefused(SwitchyardError):
 class ArgumentsRefused(SwitchyardError):
     """The arguments that a person writes do not fit the actor.
 
-    Args:
-        faults: Fault by the name of a parameter, or by "" for the call as a whole; never a value.
+    ``faults`` has a fault by the name of a parameter, or by "" for the call as a whole; never a value.
     """
 
     def __init__(self, text: str, faults: Mapping[str, str] | None = None) -> None:
@@ -50,7 +45,7 @@ class BrokerError(SwitchyardError, ConnectionClosed):
 
     Attributes:
         remedy: The next step where the server could not be reached, "" otherwise.
-        code: First word of the server's error: ``WRONGTYPE``, ``READONLY``, ``LOADING``; "" where it answered none.
+        code: First word of the server's error, such as ``WRONGTYPE`` or ``READONLY``; "" where it answered none.
         outcome: ``"refused"`` when the operation did not happen, ``"unknown"`` when it may have.
     """
 
@@ -65,13 +60,7 @@ class BrokerError(SwitchyardError, ConnectionClosed):
 
 
 class BrokerRefused(BrokerError):
-    """The server answered an operation with an error, for example because a key is of a wrong type.
-
-    Args:
-        operation: The operation or command.
-        cause: The server's error, starting with its code: ``WRONGTYPE``, ``NOPERM``, ``ERR``.
-        remedy: The next step; "" for the usual one.
-    """
+    """The server answered an operation with an error (``cause``), for example because a key is of a wrong type."""
 
     def __init__(self, operation: str, cause: str, *, remedy: str = "") -> None:
         self.cause = cause
@@ -80,14 +69,7 @@ class BrokerRefused(BrokerError):
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker did not answer.
-
-    Args:
-        operation: The operation or command.
-        cause: The client's message.
-        outcome: ``"unknown"`` when the operation may have happened, ``"refused"`` when it did not.
-        remedy: The next step; "" for the usual one.
-    """
+    """The broker did not answer; ``cause`` is the client's message, and ``remedy`` replaces the usual one."""
 
     def __init__(self, operation: str, cause: str, *, outcome: str = "unknown", remedy: str = "") -> None:
         self.operation, self.cause, self.outcome, self.remedy = operation, cause, outcome, remedy
@@ -134,24 +116,14 @@ def not_quarantined(queue_name: str, message_id: str) -> NotFound:
 
 
 class BrokerFull(BrokerUnavailable):
-    """The server has no memory left for new messages. Messages already there can still be processed.
-
-    Args:
-        operation: The refused operation.
-        cause: The server's error.
-    """
+    """The server has no memory left for new messages. Messages already there can still be processed."""
 
     def __init__(self, operation: str, cause: str) -> None:
         super().__init__(operation, f"out of memory: {cause}", outcome="refused")
 
 
 class BrokerUnsafe(BrokerUnavailable):
-    """The server may delete waiting messages, so enqueuing is refused. Messages already there can still be processed.
-
-    Args:
-        operation: The refused operation.
-        seen: The unsafe setting, as the watch of the server recorded it.
-    """
+    """The server may delete waiting messages, so enqueuing is refused. Those already there can still be processed."""
 
     def __init__(self, operation: str, seen: str) -> None:
         self.outcome = "refused"
@@ -162,13 +134,7 @@ class BrokerUnsafe(BrokerUnavailable):
 
 
 class QueueFull(SwitchyardError):
-    """A queue is at its ``max_depth``.
-
-    Args:
-        queue_name: The full queue.
-        depth: Messages waiting or scheduled in it.
-        limit: Its ``max_depth``.
-    """
+    """A queue has as many messages waiting or scheduled as its ``max_depth``, or more."""
 
     def __init__(self, queue_name: str, depth: int, limit: int) -> None:
         self.queue_name, self.depth, self.limit = queue_name, depth, limit
@@ -179,13 +145,7 @@ class QueueFull(SwitchyardError):
 
 
 class InvalidDeclaration(SwitchyardError, ValueError):
-    """An option of the topology has a value that cannot be used.
-
-    Args:
-        subject: The declared object, such as ``queue mail``.
-        option: Its option.
-        remedy: A value to write instead.
-    """
+    """An option of a declared object, such as ``queue mail``, has a value that cannot be used."""
 
     def __init__(self, subject: str, option: str, value: object, remedy: str) -> None:
         super().__init__(f"{subject}: {option} is {value!r:.200}; {remedy}")
@@ -210,13 +170,7 @@ class InvalidMessageId(SwitchyardError):
 
 
 class PayloadTooLarge(SwitchyardError):
-    """The body of a message is larger than allowed. Nothing was sent.
-
-    Args:
-        actor_name: Actor of the message.
-        size_bytes: Size of the body, or a lower bound of it.
-        limit_bytes: Largest allowed body.
-    """
+    """The body of a message is larger than allowed; ``size_bytes`` may be a lower bound. Nothing was sent."""
 
     def __init__(self, actor_name: str, size_bytes: int, limit_bytes: int) -> None:
         self.actor_name, self.size_bytes, self.limit_bytes = actor_name, size_bytes, limit_bytes
@@ -227,18 +181,14 @@ class PayloadTooLarge(SwitchyardError):
 
 
 class ResultNotStored(SwitchyardError):
-    """The result of a job is larger than its store takes, or no JSON. The job succeeded; its result is not stored."""
+    """The result of a job that succeeded is larger than its store takes, or no JSON. It is not stored."""
 
     def __init__(self, fact: str) -> None:
         super().__init__(f"the job succeeded, and its result {fact}")
 
 
 class ResultStoreUnavailable(SwitchyardError):
-    """A store of results did not carry out an operation; holds no address and no secret.
-
-    Args:
-        store: Name of the store: ``database``, ``s3``, ``storage``.
-    """
+    """A store of results (``database``, ``s3``, ``storage``) failed; the error holds no address and no secret."""
 
     def __init__(self, store: str, fact: str) -> None:
         self.store = store
@@ -256,9 +206,7 @@ class UnencodablePayload(SwitchyardError, ValueError):
     """A value of a message cannot be decoded to an equal one. Nothing was sent.
 
     Args:
-        actor_name: Actor of the message.
         path: Place of the value: ``args[0]['due']``.
-        fact: Fault of the value.
         remedy: Expression to send instead, with ``{}`` for the value; empty when none is known.
     """
 
@@ -273,9 +221,7 @@ class UnencodablePayload(SwitchyardError, ValueError):
 class UnreadablePayload(SwitchyardError, ValueError):
     """A body is not a strict JSON object.
 
-    Args:
-        path: Place of the fault: ``args[0]['due']``, ``byte 12``, ``character 7``; empty for the whole body.
-        fact: The fault.
+    ``path`` is the place of the fault: ``args[0]['due']``, ``byte 12``, ``character 7``; empty for the whole body.
     """
 
     def __init__(self, path: str, fact: str) -> None:

@@ -18,16 +18,12 @@ from switchyard.broker.shapes import DeadLetter
 class HeldMessage(MessageProxy):
     """A leased message.
 
-    Every attribute that a hook sets for most messages is declared here. A proxy looks an undeclared attribute up on the
-    message inside, which is slower and raises where nothing set it. There is room for 30: one more costs each message a
-    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone.
+    Every attribute that a hook sets for most messages is declared here: a proxy looks an undeclared one up on the
+    message inside, which is slower and raises where nothing set it. There is room for 30; one more costs each message a
+    dictionary. ``shut_down`` is set only on those that a shutdown interrupted.
 
     Args:
-        lease: Its id, owner and fencing token, in ``family``.
-        crashes: Times it terminated its worker.
-        cancel_requested: Its job is to stop.
-        cause: Cause of its last worker's end, see :class:`switchyard.broker.queue.results.Grant`.
-        lapses: As there.
+        crashes, cancel_requested, cause, lapses: See :class:`switchyard.broker.queue.results.Grant`.
         body: The message as it came.
 
     Attributes:
@@ -94,11 +90,7 @@ def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[st
 def requeued_copy(
     dead_letter: DeadLetter, lane: str, arguments: tuple[list[Any], dict[str, Any]] | None = None
 ) -> Message[Any]:
-    """Return the message of a dead letter with its attempts reset to 0 and its generation increased by 1.
-
-    Args:
-        arguments: In place of its own.
-    """
+    """Return the message of a dead letter, attempts reset to 0, generation one higher; perhaps with other arguments."""
     args, kwargs = arguments or (dead_letter.message["args"], dead_letter.message["kwargs"])
     message: Message[Any] = Message(**{**dead_letter.message, "args": tuple(args), "kwargs": kwargs})
     options = {"attempts": 0, "generation": int(message.options.get("generation", 0)) + 1, "enqueued_at": now_ms()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from dramatiq.message import Message
@@ -15,27 +15,25 @@ from switchyard.broker.queue.operations import Move, QueueOperations
 from switchyard.broker.queue.results import NO_ROW, HistoryRow, Lease
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import Acks
+from switchyard.broker.worker.cancellations import CancellationPoll
+from switchyard.broker.worker.prefetch import PrefetchCredit
 
 
 class MovingBroker(Protocol):
-    """The part of :class:`switchyard.broker.redis_broker.RedisBroker` that moves use."""
+    """The part of a :class:`switchyard.broker.redis_broker.RedisBroker` that moves use."""
 
     barrier: AckBarrier | None
 
-    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return queue family and lane behind a queue's name."""
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]: ...
 
-    def level(self, message: Message[Any]) -> int:
-        """Return the priority level of a message."""
+    def level(self, message: Message[Any]) -> int: ...
 
-    def emit_before(self, signal: str, *args: Any) -> None:
-        """Call the hooks of a signal."""
+    def emit_before(self, signal: str, *args: Any) -> None: ...
 
-    def emit_after(self, signal: str, *args: Any) -> None:
-        """Call the hooks of a signal."""
+    def emit_after(self, signal: str, *args: Any) -> None: ...
 
-    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
-        """Report messages whose lease was lost."""
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None: ...
 
 
 class HeldMoves:
@@ -50,12 +48,8 @@ class HeldMoves:
     def move(self, held: HeldMessage, message: Message[Any], *, move: Move, delay: int | None) -> bool:
         """Move a held message into the lane that its copy ``message`` names, in the queue family it is in.
 
-        Args:
-            message: The copy, which may have grown beyond the size that a new message may have.
-            delay: Milliseconds.
-
-        Returns:
-            ``False`` when its lease was lost.
+        The copy may have grown beyond the size that a new message may have; ``delay`` is in milliseconds. Returns
+        ``False`` when the lease was lost.
         """
         lane = self._broker.lane(message.queue_name)[1]
         self._broker.emit_before("enqueue", message, delay)
@@ -68,7 +62,6 @@ class HeldMoves:
         return moved
 
     def isolate(self, held: HeldMessage) -> None:
-        """Move a held message into the lane whose messages run alone."""
         self._note(held, held.family.isolate(held.lease))
 
     def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
@@ -85,3 +78,21 @@ class HeldMoves:
         held.moved = True
         if not moved:
             self._broker.report_stale(held.family, [held.lease])
+
+
+class ConsumingBroker(MovingBroker, Protocol):
+    """The part of a :class:`switchyard.broker.redis_broker.RedisBroker` that its consumers use."""
+
+    in_flight: dict[str, HeldMessage]
+    draining: bool
+    quiet: Callable[[], bool]
+    knows: Callable[[str], bool]
+    moves: HeldMoves
+    cancellations: CancellationPoll
+
+    @property
+    def credit(self) -> PrefetchCredit: ...
+
+    def acks_of(self, family: QueueOperations, owner: str) -> Acks: ...
+
+    def lost_lease(self, owner: str) -> None: ...

@@ -1,20 +1,22 @@
 """Operations that middleware and apps may use on any broker.
 
-Dramatiq's own ``Broker`` enqueues and acknowledges. Switchyard also moves a message that a worker holds: to its
-retry lane, to its dead list, or back to its queue for later. Every move is at-least-once: it may leave two copies
-after a crash, never none.
+Beyond Dramatiq's ``Broker``: moves of a message that a worker holds, to its retry lane, its dead list, or back to its
+queue for later. Every move is at-least-once: after a crash it may leave two copies, never none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
+from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import NO_RECORD, CancelRecord
 from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
@@ -25,6 +27,7 @@ from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.rate_windows import RateWindows
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.held_marks import HeldMarks
 
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]
@@ -54,7 +57,7 @@ class Transport(Protocol):
             parked_ms: How long it was parked before; the sum with the new delay is stored in its option ``parked_ms``.
 
         Returns:
-            Milliseconds after which it is retried at the latest, by any worker.
+            Milliseconds after which any worker may get it again.
         """
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
@@ -72,8 +75,7 @@ class Transport(Protocol):
     def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
 
-        Args:
-            arguments: Positional arguments, and those by name, in place of the message's own.
+        ``arguments``, positional ones and those by name, replace the message's own.
 
         Raises:
             NotFound: it is not in the dead list.
@@ -81,28 +83,18 @@ class Transport(Protocol):
         """
 
     def discard(self, queue: str, message_id: str) -> None:
-        """Drop a dead letter for good.
-
-        Raises:
-            NotFound: it is not in the dead list.
-        """
+        """Drop a dead letter for good; ``NotFound`` when it is not in the dead list."""
 
     def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
-        """Requeue dead letters in few calls. Repeated with its nonce, it moves none twice and answers the same.
+        """Requeue dead letters in few calls; return what became of each. Repeated with its nonce, it moves none twice.
 
         Args:
-            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays.
-
-        Returns:
-            For each id what became of it; ``full`` for those that a full queue had no room for, which stay.
+            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays, as do
+                those that a full queue has no room for (``full``).
         """
 
     def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
-        """Drop dead letters in few calls, as ``requeue_many``.
-
-        Args:
-            keep: Called with the letters, before they are dropped.
-        """
+        """Drop dead letters in few calls, as ``requeue_many``; ``keep`` gets the letters before they are dropped."""
 
     def restore(self, letter: DeadLetter) -> bool:
         """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
@@ -125,11 +117,7 @@ class Transport(Protocol):
         """
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
-        """Drop a quarantined message for good.
-
-        Raises:
-            NotFound: it is not in the quarantine.
-        """
+        """Drop a quarantined message for good; ``NotFound`` when it is not in the quarantine."""
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
         """Return a message that waits, is scheduled or is held; ``None`` where it is not, or cannot be found."""
@@ -149,15 +137,11 @@ class Transport(Protocol):
 
         Returns:
             ``due``: it starts as soon as a slot is free. ``waiting``: it waits or is held already. ``unknown``: the
-            queue has no such message, or cannot find it.
+                queue has no such message, or cannot find it.
         """
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
-        """Whether the cancellation of a held message was requested.
-
-        Raises:
-            BrokerUnavailable: this had to be read from the server, which did not answer.
-        """
+        """Whether the cancellation of a held message was requested; ``BrokerUnavailable`` when no server answers it."""
 
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue family."""
@@ -165,8 +149,7 @@ class Transport(Protocol):
     def refusal(self) -> tuple[str, str]:
         """Return why a server that answers accepts no work, as half a sentence, and the remedy; "" where it does.
 
-        Raises:
-            BrokerUnavailable: the server did not answer.
+        Raises ``BrokerUnavailable`` where it does not answer.
         """
 
 
@@ -204,3 +187,34 @@ def facilities(broker: Broker | None = None) -> Facilities:
             "build it with switchyard.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
         )
     return found
+
+
+@runtime_checkable
+class SupervisedBroker(Protocol):
+    """A broker of this library, wherever its queues live.
+
+    Attributes:
+        in_flight: Messages that this process holds, by id.
+        quiet: Returns whether nothing is to be fetched or started.
+        runs_suspects: Messages that may have ended their pool run here.
+        held_marks: Where a child marks what it holds, if the server gives that to others itself; its supervisor reads.
+        families: Queue -> its operations on the Redis server.
+        make_leases: Makes a supervisor's leases from the arguments of
+            :class:`switchyard.workers.supervisor.leases.ChildLeases`; ``None`` for that class.
+    """
+
+    in_flight: Any
+    draining: bool
+    quiet: Callable[[], bool]
+    runs_suspects: bool
+    held_marks: HeldMarks | None
+    families: dict[str, QueueOperations]
+    keys: Keys
+    make_leases: Callable[..., Any] | None
+
+    def become(self, child: str, *, slots: int | None = None) -> None: ...
+
+    def drain(self) -> None: ...
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return the operations of a lane's queue on the Redis server, and the kind of the lane."""

@@ -25,7 +25,7 @@ HIGHEST_NICE = 19
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Workers of one kind for queues of one latency class.
+    """Workers of one kind for queues of one latency class. ``InvalidDeclaration`` for an option that cannot be used.
 
     Args:
         queues: Queues and retry lanes that the pool serves.
@@ -44,9 +44,6 @@ class Pool:
         memory_limit_bytes: Highest resident memory of a child. It starts no message that may exceed the limit, and is
             replaced instead. A child that a task takes over the limit is killed, and its messages are suspects; with a
             single slot the task gets a ``MemoryError`` first. ``None`` for no limit.
-
-    Raises:
-        InvalidDeclaration: an option has a value that cannot be used.
     """
 
     name: str
@@ -93,7 +90,7 @@ class Pool:
 
     @property
     def per_core(self) -> bool:
-        """Whether the pool has a child for each processor."""
+        """Whether ``processes`` is ``"cores"``."""
         return self.processes == CORES
 
     @property
@@ -104,12 +101,7 @@ class Pool:
         return self.cores or self.children_on(cores_here(), memory_here())
 
     def children_on(self, cores: int, memory_bytes: int | None) -> int:
-        """Return what ``"cores"`` stands for, at least 1.
-
-        Args:
-            cores: Processors that the pool's process may keep busy.
-            memory_bytes: Limit of its container; ``None`` without one.
-        """
+        """Return what ``"cores"`` stands for with so many processors and a container's memory limit, at least 1."""
         if self.cpus:
             cores = min(cores, len(self.cpus))
         if self.memory_limit_bytes and memory_bytes:
@@ -141,8 +133,7 @@ class Pool:
     def most_running(self) -> int:
         """Messages that may run at once, each with a database connection.
 
-        Counts the pool's own children, the children for isolated messages, and one successor: every pool starts one
-        when a task exceeds its hard limit or does not stop.
+        Counts one successor: every pool starts one when a task exceeds its hard limit or does not stop.
         """
         return self.total_slots + SUCCESSORS * self.slots + self.most_isolated
 

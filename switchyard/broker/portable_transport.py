@@ -29,8 +29,7 @@ MOST_PARKED_MS: Final = 10_000
 class CountsLanes(Protocol):
     """A broker that reports figures of its lanes."""
 
-    def lane_stats(self, lane: str) -> LaneStats:
-        """Return the figures of a lane."""
+    def lane_stats(self, lane: str) -> LaneStats: ...
 
     def rejected(self, lane: str) -> int:
         """Return how many messages the broker itself moved to its list of rejected messages."""
@@ -55,12 +54,10 @@ class PortableTransport:
         _acknowledge_what_was_moved(broker)
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
-        """Enqueue a copy in a lane, due in ``delay_ms``."""
         self._broker.enqueue(moved_copy(held, lane, options), delay=delay_ms or None)
         held.moved = True  # type: ignore[union-attr]
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
-        """Enqueue a copy where it came from, due in ``delay_ms``."""
         self.divert(held, lane=held.queue_name, delay_ms=delay_ms, options=options)
 
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
@@ -82,7 +79,6 @@ class PortableTransport:
         return False
 
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
-        """Add a dead letter to its queue's dead list, once."""
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
 
@@ -96,35 +92,28 @@ class PortableTransport:
         return dead_letter.id
 
     def discard(self, queue: str, message_id: str) -> None:
-        """Remove a dead letter for good."""
         if not self._dead.remove(queue, message_id):
             raise no_dead_letter(queue, message_id)
 
     def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
-        """Requeue dead letters one by one."""
         return {id_: self._one(self.requeue, queue, id_, died_at) for id_, died_at in letters.items()}
 
     def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
-        """Drop dead letters one by one."""
         found = [self._dead.get(queue, id_) for id_ in letters]
         keep([letter for letter in found if letter is not None])
         return {id_: self._one(self.discard, queue, id_, died_at) for id_, died_at in letters.items()}
 
     def restore(self, letter: DeadLetter) -> bool:
-        """Add a dropped dead letter to its dead list again."""
         self._dead.add(letter)
         return True
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
-        """Return one dead letter, or ``None``."""
         return self._dead.get(queue, message_id)
 
     def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
-        """Return dead letters, newest first."""
         return self._dead.page(queue, cursor=cursor, limit=limit)
 
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
-        """Return quarantined messages, newest first."""
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
     def requeue_quarantined(self, queue: str, message_id: str) -> None:
@@ -132,7 +121,6 @@ class PortableTransport:
         raise not_quarantined(queue, message_id)
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
-        """Refuse: workers on this transport quarantine nothing."""
         raise not_quarantined(queue, message_id)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
@@ -148,11 +136,9 @@ class PortableTransport:
         return "unknown"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
-        """Read it from the job's record."""
         return self._records.cancel_requested(held.message_id)
 
     def stats(self, queue: str) -> QueueStats:
-        """Return the figures of a queue family."""
         family = self._yard.queue_of(queue)
         counting = cast(CountsLanes, self._broker)
         lanes = (family.name, family.retry_lane)

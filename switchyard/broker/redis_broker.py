@@ -48,9 +48,8 @@ class RedisBroker(Broker):
         client: Connected by :func:`switchyard.broker.redis.connections.connect`.
         limits: Queue -> messages that it may hold; others hold any number.
         barrier: Flushed before messages are acknowledged, and after some were enqueued.
-        knows: Returns whether a broker's actors accept the call of parked messages, see
-        :mod:`switchyard.broker.queue.unroutable`. stores: Access of the stores beside the queues; its connections are
-        closed with the broker's.
+        knows: Returns whether a broker's actors accept a parked call, see :mod:`switchyard.broker.queue.unroutable`.
+        stores: Access of the stores beside the queues; its connections are closed with the broker's.
     """
 
     def __init__(
@@ -92,12 +91,10 @@ class RedisBroker(Broker):
     # --- A worker's side ---
 
     def become(self, child: str, *, slots: int | None = None) -> None:
-        """Work under the name of a pool's child. Its leases are its parent's to join, renew and reclaim.
+        """Work under the name of a pool's child, before anything is consumed. A name is used once.
 
-        Call it in the child, before anything is consumed. A name is used once.
-
-        Args:
-            slots: Messages that run at once; without it half of the prefetch credit.
+        Its leases are its parent's to join, renew and reclaim. ``slots`` is the number of messages that run at once, by
+        default half of the prefetch credit.
         """
         self._child, self.slots = child, slots
         self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
@@ -117,14 +114,11 @@ class RedisBroker(Broker):
             return self._acks.setdefault(f"{family.keys.queue} {owner}", acks)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
-        """Return a consumer of a lane.
+        """Return a consumer of a lane. Raises ``QueueNotFound`` for one that was never declared.
 
         Args:
             prefetch: Messages that this process may hold, running ones included, over all lanes.
             timeout: Milliseconds after which a consumer without a message returns ``None``.
-
-        Raises:
-            QueueNotFound: the lane was never declared.
         """
         family, lane = self.lane(queue_name)
         with self._lock:
@@ -161,10 +155,7 @@ class RedisBroker(Broker):
             self.emit_after("lose_lease", owner)
 
     def close(self) -> None:
-        """Release what this process holds, unless its supervisor does so, and close the connections.
-
-        The broker may be used again afterwards.
-        """
+        """Release what this process holds, unless its supervisor does so, and close the connections. Reusable."""
         with self._lock:
             own_leases, self._own_leases = self._own_leases, SelfManagedLeases(self.client, lost=self.lost_lease)
             self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
@@ -207,11 +198,7 @@ class RedisBroker(Broker):
         self.emit_after("declare_queue", queue_name)
 
     def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return the family and the lane behind a queue's name.
-
-        Raises:
-            QueueNotFound: it was never declared.
-        """
+        """Return the family and the lane behind a queue's name; ``QueueNotFound`` when it was never declared."""
         try:
             return self._lanes[queue_name]
         except KeyError:
@@ -253,8 +240,7 @@ class RedisBroker(Broker):
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
         """Enqueue messages, 500 of a lane in one call to the server; see :meth:`enqueue`.
 
-        Raises:
-            As :meth:`enqueue`. Earlier messages may be there: enqueue all again, none is there twice.
+        After an error earlier messages may be there: enqueue all again, none is there twice.
         """
         return enqueue_in_batches(self, messages, delay and whole_delay(delay))
 
@@ -266,10 +252,7 @@ class RedisBroker(Broker):
         return level_of(priority)
 
     def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
-        """Return the held message of the same id that the caller runs.
-
-        For every other thread of this process it is a message whose id is known.
-        """
+        """Return the held message of the same id that the caller runs; for other threads such an id is merely known."""
         held = self.in_flight.get(message.message_id)
         if held is None or held.family is not family or held.moved:
             return None
@@ -281,15 +264,13 @@ class RedisBroker(Broker):
         administration.flush(self.lane(queue_name)[0])
 
     def flush_all(self) -> None:
-        """Drop every message of every declared queue."""
         for family in self.families.values():
             administration.flush(family)
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 20) -> None:
-        """Wait until a queue and its retry lane are empty; for tests. Times are milliseconds, that between reads too.
+        """Wait until a queue and its retry lane are empty; for tests. ``timeout`` and ``interval`` are in milliseconds.
 
-        Raises:
-            QueueJoinTimeout: it is not.
+        Raises ``QueueJoinTimeout`` when they are not.
         """
         if not administration.wait_until_empty(self.lane(queue_name)[0], timeout_ms=timeout, interval_ms=interval):
             raise QueueJoinTimeout(queue_name)

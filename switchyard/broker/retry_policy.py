@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, require, takes_one_argument
+from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, require, takes_arguments
 
 # Retries that a span counts: an actor may declare any number of them.
 MOST_COUNTED = 1_000
@@ -15,10 +15,10 @@ Backoff = Callable[[int], int]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Number and delays of the retries of a failed message.
+    """Number and delays of the retries of a failed message. ``InvalidDeclaration`` for an option that cannot be used.
 
     A delay is drawn with equal jitter: half of it, plus uniform up to the other half. The default lasts for hours,
-    because an outage of what an actor calls does.
+    because an outage of what an actor calls does (docs/decisions/0014-retries-outlast-an-outage.md).
 
     Args:
         max_retries: Retries after the first attempt; 0 means none. Left out with ``delays_ms``.
@@ -28,11 +28,6 @@ class RetryPolicy:
             often. Empty for ``base_ms`` and ``cap_ms``.
         backoff: Own function from the number of the retry (1 …) to its delay in ms, used as it is: neither jitter nor
             cap is added.
-
-    Raises:
-        InvalidDeclaration: an option has a value that cannot be used.
-
-    Source: docs/decisions/0014-retries-outlast-an-outage.md
     """
 
     max_retries: int = 12
@@ -48,7 +43,7 @@ class RetryPolicy:
         require(is_whole(base_ms), subject, "base_ms", base_ms, "write milliseconds, 0 or more")
         limits = f"write milliseconds, from base_ms ({base_ms}) to {LONGEST_DELAY_MS}"
         require(is_whole(cap_ms, least=base_ms, most=LONGEST_DELAY_MS), subject, "cap_ms", cap_ms, limits)
-        usable = backoff is None or takes_one_argument(backoff)
+        usable = backoff is None or takes_arguments(backoff, 1)
         require(usable, subject, "backoff", backoff, "write a function of one argument, the number of the retry")
         remedy = "write a tuple of milliseconds, one for each retry, such as (5_000, 300_000)"
         require(_are_delays(self.delays_ms), subject, "delays_ms", self.delays_ms, remedy)
@@ -72,9 +67,8 @@ class RetryPolicy:
     def span_ms(self, *, retries: int | None = None, backoff: Backoff | None = None) -> tuple[int, int]:
         """Return the least and the most time from the first failure to the last retry, without the attempts themselves.
 
-        Args:
-            retries: An actor's own number; of more than 1,000 the first 1,000 count.
-            backoff: An actor's own function. A function is called for each retry, and its answer has no jitter.
+        ``retries`` and ``backoff`` are an actor's own. At most 1,000 retries count; a function is called for each, and
+        its answer has no jitter.
         """
         least = most = 0
         for retry in range(1, min(self.retries if retries is None else retries, MOST_COUNTED) + 1):
@@ -86,9 +80,9 @@ class RetryPolicy:
 
 
 def own_delay(backoff: Backoff | None, retry: int) -> int | None:
-    """Return the delay of a project's own function; ``None`` without one, and when it fails or its answer is unusable.
+    """Return the delay of a project's own function; ``None``, for the policy's, without one and for an unusable answer.
 
-    The policy's delays count then: a retry is not lost for a function.
+    A retry is not lost for a function.
     """
     if backoff is None:
         return None

@@ -15,17 +15,14 @@ Moved = Literal["moved", "gone", "newer", "unread", "full"]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that was given up, as stored in its dead list.
+    """A message that was given up, as stored in its dead list. Times in ms since the epoch.
 
     Args:
-        id: The message's id, hence the job's.
         queue: Name of the queue it belongs to (``webhook``, never ``webhook-retry``).
         message: The message as Dramatiq encodes it: queue_name, actor_name, args, kwargs, options, …
         reason: ``exhausted``, ``permanent``, ``poison``, ``suspected_poison`` or ``time_limit``.
         exception: Class name; ``error``: its text; ``traceback``: formatted.
-        attempts: Times it was started.
-        enqueued_at, died_at: Milliseconds since the epoch.
-        duration_ms: Run time of the last attempt.
+        attempts: Times it was started; ``duration_ms``: run time of the last.
         fingerprint: Same for failures with one cause: of actor, exception and the traceback's frames.
     """
 
@@ -69,12 +66,7 @@ class LaneStats:
 
 @dataclass(frozen=True, slots=True)
 class QueuePause:
-    """Pause of a queue; times in ms since the epoch.
-
-    Args:
-        since, until: ``None`` where it is not known, or has no end.
-        by, reason: "" where it was not given.
-    """
+    """Pause of a queue; times in ms since the epoch, ``None`` where it is not known, or has no end."""
 
     since: int | None = None
     until: int | None = None
@@ -88,7 +80,6 @@ class QueueStats:
 
     Args:
         parked: Scheduled messages that wait for a worker that knows their actor.
-        pause: ``None`` while it is not paused.
         oldest_held_age_ms: Time since the oldest message that a worker holds was ready, of the live lane and the
             isolated one; ``None`` where none is held, or where it was not asked for.
         issued: Attempts that were ever handed to workers; ``None`` where they are not counted.

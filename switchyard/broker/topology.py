@@ -26,6 +26,8 @@ QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
 class Queue:
     """A queue with its objective and limits. Its retry lane and dead list come with it.
 
+    ``InvalidDeclaration`` for an option that cannot be used, and for a name that cannot be part of a key.
+
     Args:
         objective_ms: Longest time until a message starts; ``None`` for no objective.
         soft_limit_ms: Run time after which an exception is raised in a task.
@@ -39,10 +41,6 @@ class Queue:
             ``mail server``. A check warns when their retries are over within 15 minutes.
         slot_group: Hash tag of its keys instead of its name: it decides the place. Queues of one slot group
             are on one node. Changing it leaves messages under the old keys.
-
-    Raises:
-        InvalidDeclaration: an option has a value that cannot be used.
-        InvalidDeclaration: the name cannot be part of a key, or would be the key of something else.
     """
 
     name: str
@@ -97,14 +95,10 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Yard:
-    """All queues and pools of a deployment, declared in one place.
+    """All queues and pools of a deployment. ``InvalidDeclaration`` when two have one name.
 
-    Args:
-        retry_speed: Delays of policies are divided by this number, so that a demo or a test shows hours in seconds.
-            A production yard that has another than 1 is refused.
-
-    Raises:
-        InvalidDeclaration: an entry is no queue or pool, or two have one name.
+    ``retry_speed`` divides the delays of policies, so that a demo or a test shows hours in seconds; only 1 is accepted
+    in production.
     """
 
     queues: tuple[Queue, ...]
@@ -142,22 +136,14 @@ class Yard:
         return tuple(name for queue in self.queues for name in (queue.name, queue.retry_lane))
 
     def queue_of(self, lane: str) -> Queue:
-        """Return the queue of a lane; ``webhook-retry`` and ``webhook-dead`` belong to ``webhook``.
-
-        Raises:
-            UnknownQueue: no queue of the yard has that lane.
-        """
+        """Return the queue of a lane, such as ``webhook`` of ``webhook-retry``. Raises ``UnknownQueue``."""
         for queue in self.queues:
             if lane in (queue.name, queue.retry_lane, queue.alone_lane, queue.dead_list):
                 return queue
         raise UnknownQueue(lane, tuple(queue.name for queue in self.queues))
 
     def pool(self, name: str) -> Pool:
-        """Return the pool of that name.
-
-        Raises:
-            NotFound: the yard has none of that name.
-        """
+        """Return the pool of that name. Raises ``NotFound``."""
         for pool in self.pools:
             if pool.name == name:
                 return pool
@@ -186,11 +172,7 @@ def lane_of_name(name: str) -> tuple[str, Lane]:
 
 
 def check_queue_name(name: str) -> None:
-    """Refuse a name that cannot be part of a key, or whose lanes would share another key of the broker.
-
-    Raises:
-        InvalidDeclaration: the name is not allowed.
-    """
+    """Refuse, by ``InvalidDeclaration``, a name that cannot be part of a key or whose lanes would share another key."""
     keys = QueueKeys("", name).all_keys() if isinstance(name, str) and QUEUE_NAME.fullmatch(name) else []
     if not keys or len(set(keys)) < len(keys):
         remedy = (

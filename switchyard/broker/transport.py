@@ -47,11 +47,9 @@ class RedisTransport:
         self._quarantine = quarantine
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
-        """Move a held message, with changed options, into a lane of its family, due in ``delay_ms``."""
         self._move(held, "divert", lane, delay_ms, options)
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
-        """Move a held message back to where it came from, due in ``delay_ms``."""
         self._move(held, "defer", held.queue_name, delay_ms, options)
 
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
@@ -69,24 +67,19 @@ class RedisTransport:
         return delay_ms
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
-        """Remove a message that is about to run from the list."""
         self._lane(held).remove(held.message_id, call)
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
-        """Whether a worker that knows the call has read the list."""
         return self._lane(held).known_lately(call, within_ms)
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
-        """Move a held message into the lane whose messages run alone."""
         self._broker.moves.isolate(_held(held))
         return True
 
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
-        """Move a held message to its queue's dead list as ``dead_letter``."""
         self._broker.moves.dead_letter(_held(held), dead_letter)
 
     def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
-        """Move a dead letter back to its live queue with its attempts reset, and return the message's id."""
         family = self._family(queue)
         as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
         dead_letter = decode(queue, as_read) if as_read is not None else None
@@ -104,12 +97,10 @@ class RedisTransport:
         return dead_letter.id
 
     def discard(self, queue: str, message_id: str) -> None:
-        """Drop a dead letter for good."""
         if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
             raise no_dead_letter(queue, message_id)
 
     def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
-        """Move dead letters back to their live queue, in batches that one step on the server moves each."""
         family = self._family(queue)
         answers: dict[str, Moved] = {}
         for batch in dead_moves.read(family, list(letters)):
@@ -127,7 +118,6 @@ class RedisTransport:
         return answers
 
     def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
-        """Drop dead letters for good, in batches that one step on the server drops each."""
         family = self._family(queue)
         answers: dict[str, Moved] = {}
         for batch in dead_moves.read(family, list(letters)):
@@ -138,23 +128,18 @@ class RedisTransport:
         return answers
 
     def restore(self, letter: DeadLetter) -> bool:
-        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
         return administration.restore(self._family(letter.queue), letter.id, letter=encode(letter))
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
-        """Return one dead letter, or ``None``."""
         return self._dead.get(queue, message_id)
 
     def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
-        """Return dead letters, newest first."""
         return self._dead.page(queue, cursor=cursor, limit=limit)
 
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
-        """Return quarantined messages, newest first."""
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
     def requeue_quarantined(self, queue: str, message_id: str) -> None:
-        """Move a quarantined message back to the lane it was in, provided that this process understands it."""
         found = self._quarantine.find(queue, message_id)
         if found is None:
             raise not_quarantined(queue, message_id)
@@ -178,14 +163,12 @@ class RedisTransport:
         self._broker.emit_after("enqueue", message, None)
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
-        """Drop a quarantined message for good."""
         found = self._quarantine.find(queue, message_id)
         if found is None:
             raise not_quarantined(queue, message_id)
         self._unquarantine(self._family(queue), message_id, found[0], lane="live", body=b"", level=NORMAL)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
-        """Return a message that waits, is scheduled or is leased, if it can be read."""
         family = self._family(queue)
         body = family.calls.command("HGET", family.keys.bodies, message_id)
         try:
@@ -214,7 +197,6 @@ class RedisTransport:
         return _held(held).cancel_requested
 
     def stats(self, queue: str) -> QueueStats:
-        """Return the figures of a queue family."""
         keys = self._family(queue).keys
         ages_held = self._yard.queue_of(queue).done_objective_ms is not None
         return family_stats(self._broker.calls, keys, ages_held=ages_held)

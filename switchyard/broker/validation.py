@@ -13,14 +13,7 @@ LONGEST_DELAY_MS: Final = 366 * 24 * 3_600_000
 
 
 def require(usable: bool, subject: str, option: str, value: object, remedy: str) -> None:
-    """Raise for a declared value that is not usable.
-
-    Args:
-        subject: The declared object, such as ``queue mail``.
-
-    Raises:
-        InvalidDeclaration: ``usable`` is false.
-    """
+    """Raise ``InvalidDeclaration`` for a value of a declared object, such as ``queue mail``, that is not usable."""
     if not usable:
         raise InvalidDeclaration(subject, option, value, remedy)
 
@@ -31,7 +24,6 @@ def is_whole(value: Any, *, least: int = 0, most: int | None = None) -> bool:
 
 
 def is_whole_or_none(value: Any, *, least: int = 0) -> bool:
-    """Return whether a value is ``None`` or an ``int`` of at least ``least``."""
     return value is None or is_whole(value, least=least)
 
 
@@ -55,13 +47,8 @@ def whole_delay(delay_ms: Any) -> Any:
     return max(math.ceil(delay_ms), 0)
 
 
-def takes_one_argument(function: Any) -> bool:
-    """Return whether a function can be called with one positional argument. One without a signature is accepted."""
-    return takes_arguments(function, 1)
-
-
 def takes_arguments(function: Any, count: int) -> bool:
-    """Return whether a function can be called with so many positional arguments, as :func:`takes_one_argument`."""
+    """Return whether a function takes so many positional arguments. One without a signature is accepted."""
     if not callable(function):
         return False
     try:

@@ -10,9 +10,8 @@ from dramatiq.message import Message
 from switchyard.broker.admin.cancel import find_unrecorded
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import MESSAGE_ID
-from switchyard.broker.stores.job_record import changed
+from switchyard.broker.stores.job_record import changed, read_json
 from switchyard.broker.stores.job_records import ENDED, JobRecord
-from switchyard.broker.stores.record_fields import read_json
 from switchyard.history.models import JobRow
 from switchyard.history.presentation import error_of
 from switchyard.history.queries import find

@@ -24,8 +24,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import entry_of
-from switchyard.broker.stores.ended_marks import is_marked
-from switchyard.broker.stores.record_fields import progress_of
+from switchyard.broker.stores.job_record import progress_of
 from switchyard.history.queries import find
 from switchyard.jobs.queries import is_job_id
 from switchyard.middleware.arguments import require_named, require_signature, require_types, signature_of
@@ -287,7 +286,7 @@ def _was_enqueued(job_id: str) -> bool:
     The history knows jobs that a broker has lost, and those that ended on a release that left no marks.
     """
     records = facilities().records
-    if records.states([job_id]) != [None] or is_marked(records.calls, records.keys, records.queues, job_id):
+    if records.states([job_id]) != [None] or records.is_marked(job_id):
         return True
     try:
         return find(job_id) is not None

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.key_types import type_commands, wrong_types
 from switchyard.broker.health.keyspace_id import State, finding, marker_of
-from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.health.server import ServerFinding, type_commands, wrong_types
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, Servers, servers_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys.keys import Keys

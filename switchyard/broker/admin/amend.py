@@ -26,7 +26,7 @@ def amend(
 ) -> Answer:
     """Give a message that waits or is scheduled other arguments, and a scheduled one another due time, in one step.
 
-    Its options, and with them its unique key, stay as they are.
+    Its options, and with them its unique key, stay as they are. After ``BrokerUnavailable`` it may be changed.
 
     Args:
         families: Of the queues that may hold it.
@@ -37,9 +37,6 @@ def amend(
     Returns:
         ``amended``; ``started``: a worker holds it; ``waiting``: it has no due time to change any more; ``changed``: it
         has other arguments than ``expected``; ``unknown``: no queue has it, or it cannot be read.
-
-    Raises:
-        BrokerUnavailable: the server did not answer. The message may have been changed nevertheless.
     """
     for family in families:
         while (as_read := family.calls.command("HGET", family.keys.bodies, message_id)) is not None:
@@ -47,7 +44,7 @@ def amend(
                 message = codec.decode(as_read, message_id=message_id, lane=family.keys.queue)
             except codec.UnreadableMessage:
                 return "unknown"
-            if _arguments(message) != _plain(expected):
+            if (list(message.args), message.kwargs) != (list(expected[0]), dict(expected[1])):
                 return "changed"
             body = codec.encode(_amended(message, arguments, due_at_ms), grown=True)
             found = administration.amend(family, message_id, as_read=as_read, body=body, due_at_ms=due_at_ms)
@@ -60,11 +57,3 @@ def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None)
     args, kwargs = arguments
     options = message.options if due_at_ms is None else {**message.options, "due_at": due_at_ms}
     return message.copy(args=tuple(args), kwargs=kwargs, options=options)
-
-
-def _arguments(message: Message[Any]) -> Arguments:
-    return _plain((list(message.args), message.kwargs))
-
-
-def _plain(arguments: Arguments) -> Arguments:
-    return list(arguments[0]), dict(arguments[1])

@@ -17,13 +17,7 @@ Place = Literal["waiting", "scheduled", "leased"]
 
 @dataclass(frozen=True, slots=True)
 class BrowsedMessage:
-    """A message and its place.
-
-    Args:
-        message: ``None`` when its body is missing or cannot be read.
-        due_at: When it is scheduled for, ms since the epoch.
-        owner: Owner of its lease.
-    """
+    """A message and its place; ``message`` is ``None`` when its body is missing or cannot be read."""
 
     id: str
     message: Message[Any] | None
@@ -38,9 +32,6 @@ def look(
     """Return a page of a lane's messages: the next to start first, the next to be due first, the oldest lease first.
 
     A message that moves meanwhile may be listed twice or not at all.
-
-    Args:
-        cursor: Of the page before; 0 for the first.
     """
     places: list[tuple[bytes, int | None, str | None]]
     if place == "waiting":

@@ -15,16 +15,11 @@ from switchyard.broker.stores.job_steps import ended_step
 
 
 def cancel(facilities: Facilities, job_id: str) -> str:
-    """Prevent a job from starting, or request that it stops at its next step.
-
-    A job without a record, such as one sent with ``track=False``, is cancelled as well.
+    """Prevent a job from starting, or request that it stops at its next step; also one without a record.
 
     Returns:
         ``unknown`` (a job without a record may have ended), ``ended`` (too late), ``asked`` (a worker holds it) or
         ``cancelled`` (it never starts).
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
     """
     record = facilities.records.read(job_id)
     if record is None:
@@ -60,9 +55,6 @@ def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:
     """Return the message of a job that keeps no record, while it waits, is scheduled or runs; one command a queue.
 
     Its ``queue_name`` is that of its queue, also when it is in the retry lane.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
     """
     found = (facilities.transport.find_message(queue.name, job_id) for queue in facilities.yard.queues)
     return next((message for message in found if message is not None), None)

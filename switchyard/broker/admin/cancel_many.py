@@ -29,11 +29,7 @@ State = Literal["queued", "scheduled", "retrying", "running"]
 
 
 class Stop(NamedTuple):
-    """A list of a family that a walk reads.
-
-    Args:
-        level: Priority of a waiting list, 1 to 3; else 0.
-    """
+    """A list of a family that a walk reads; ``level`` is the priority of a waiting list, 1 to 3, else 0."""
 
     place: Place
     lane: Lane
@@ -150,7 +146,6 @@ def _running(family: QueueOperations, after: Sequence[Any] | None, limit: int) -
 
 
 def readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[Found]:
-    """Return the messages of ids that can be read and whose cancellation nobody has requested."""
     k = family.keys
     notes = [note + id_ for id_ in ids for note in (b"cancel:", b"asked:")]
     bodies, noted = family.calls.pipeline([("HMGET", k.bodies, *ids), ("HMGET", k.notes, *notes)])

@@ -36,13 +36,7 @@ def next_due(
 
     Each schedule is a sorted set: the first messages cost few round trips however many there are. Reads go on by due
     time and id, so that messages which start meanwhile move no other one past the reader. A message that is gone by the
-    time its body is read is left out.
-
-    Args:
-        after: Due time (ms since the epoch) and id of the message behind which the walk begins.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
+    time its body is read is left out. The walk begins behind ``after``: a due time (ms since the epoch) and an id.
     """
     schedules = [_Schedule(family, lane) for family in families for lane in lanes]
     if not schedules:

@@ -20,13 +20,7 @@ PLACES: Final = ("waiting", "scheduled", "leased")
 
 
 class SeenMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message and its place. Not tracked by the garbage collector, which ten thousand would start many times.
-
-    Args:
-        place: ``waiting``, ``scheduled`` or ``leased``.
-        due_at: When it is scheduled for, ms since the epoch.
-        lease_owner: Owner of its lease.
-    """
+    """A message and its place. Not tracked by the garbage collector, which ten thousand would start many times."""
 
     id: str
     queue: str
@@ -79,7 +73,6 @@ def fields_of(body: bytes) -> SentFields | None:
 
 
 def compared_fields_of(body: bytes) -> ComparedFields | None:
-    """Return the fields of a body that filters compare, or ``None`` when it is no message."""
     try:
         return _COMPARED.decode(body)
     except msgspec.MsgspecError:
@@ -87,28 +80,17 @@ def compared_fields_of(body: bytes) -> ComparedFields | None:
 
 
 class Looked(NamedTuple):
-    """Waiting messages that were looked through.
-
-    Args:
-        cut: Names of the queues that hold more messages than were looked through.
-    """
+    """Waiting messages that were looked through, and the names of the queues that hold more."""
 
     messages: list[SeenMessage]
     cut: list[str]
 
 
 def look_through(families: Sequence[QueueOperations], *, places: Container[str] = PLACES, most: int = MOST) -> Looked:
-    """Return the first messages of queues: the next to start, the next to be due, the oldest leases.
+    """Return the first messages of queues, ``most`` of each: the next to start, the next to be due, the oldest leases.
 
     A message that moves meanwhile may be missing, or be there twice. Where one place of a queue has fewer messages than
     its share, the others have more.
-
-    Args:
-        places: Of ``waiting``, ``scheduled`` and ``leased``.
-        most: Messages of each queue.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
     """
     looked = Looked([], [])
     if not families:
@@ -137,11 +119,7 @@ def look_through(families: Sequence[QueueOperations], *, places: Container[str] 
 
 
 def leased(families: Sequence[QueueOperations]) -> Iterator[SeenMessage]:
-    """Yield the messages that workers hold, those of one owner oldest first; three round trips.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
-    """
+    """Yield the messages that workers hold, those of one owner oldest first; three round trips."""
     if not families:
         return
     calls = families[0].calls
@@ -178,7 +156,6 @@ class _Place(NamedTuple):
     is_sorted: bool
 
     def first(self, count: int) -> tuple[str | int, ...]:
-        """Return the command that reads the ids of the first messages."""
         return (
             ("ZRANGE", self.key, 0, count - 1, "WITHSCORES") if self.is_sorted else ("LRANGE", self.key, 0, count - 1)
         )

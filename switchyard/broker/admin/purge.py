@@ -61,25 +61,16 @@ class Purge:
 
 
 class PutBack(NamedTuple):
-    """Outcome of an undo.
-
-    Args:
-        put_back: Messages that are in their lanes again.
-        left_out: Messages that are dropped: one of the same id was sent since.
-    """
+    """Outcome of an undo: messages in their lanes again, and dropped ones, of whose id another was sent since."""
 
     put_back: int
     left_out: int
 
 
 def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "", undo_ms: int = UNDO_MS) -> int:
-    """Set aside what waits and what is scheduled, in every lane; return how many messages.
+    """Set aside what waits and what is scheduled, in every lane, undoable for ``undo_ms``; return how many messages.
 
-    Leased messages and dead letters are not touched.
-
-    Args:
-        purge: New id; a call that is repeated with it changes nothing more.
-        undo_ms: Time for which it can be undone.
+    Leased messages and dead letters are not touched. A call that is repeated with its id changes nothing more.
 
     Raises:
         ValueError: the id has other characters than letters, digits, ``-`` and ``_``, or more than 64.
@@ -111,12 +102,9 @@ def purges(family: QueueOperations) -> list[Purge]:
 
 
 def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> PutBack:
-    """Put the messages of a purge back in steps, before those that were sent since.
+    """Put the messages of a purge back in steps of at most 500, before those that were sent since.
 
     A message whose id was sent again since is left out: the newer one stays as it is, whatever has become of it.
-
-    Args:
-        step: Messages in one call, at most 500.
 
     Raises:
         LookupError: there is no such purge, or its messages are being dropped.
@@ -145,9 +133,7 @@ def drop(
 ) -> Iterator[int]:
     """Drop the messages of a purge for good, when the time for undoing is over; yield the number after each step.
 
-    Args:
-        dropped: Called before each step with the lane, ids and bodies of its messages; after a kill with some again.
-        step: Messages in one call, at most 500.
+    ``dropped`` is called before each step with the lane, ids and bodies of its messages; after a kill with some again.
     """
     if _claim(family, purge, "drop") <= 0:
         return
@@ -165,17 +151,12 @@ def drop(
 
 
 def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
-    """Do what is left of a queue's purges: undo those that an operator began to undo, drop those whose time is over.
+    """Resume interrupted purges: complete undos, drop those whose time is over; return the number of messages.
 
-    Called every second by the leading scheduler; any number of processes may do it at once.
-
-    Args:
-        records: Where the jobs of dropped messages are recorded as cancelled, with the reason ``purged``; not those
-            that keep no record, were cancelled, or whose id was sent again since. As long as much of the history is
-            still to be written into the database, each step waits for a moment.
-
-    Returns:
-        Number of messages that were put back, left out or dropped.
+    Called every second by the leading scheduler; any number of processes may do it at once. In ``records`` the jobs of
+    dropped messages become cancelled, with the reason ``purged``; not those that keep no record, were cancelled, or
+    whose id was sent again since. While much of the history is still to be written into the database, each step waits a
+    moment.
     """
 
     def record(purge: str, lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
@@ -208,7 +189,6 @@ def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
 
 
 def _cancelled(family: QueueOperations, purge: str, ids: Sequence[bytes]) -> set[bytes]:
-    """Return the ids that were cancelled, which is recorded."""
     notes = family.calls.command("HMGET", family.keys.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
     return {id_ for id_, note in zip(ids, notes, strict=True) if note is not None}
 

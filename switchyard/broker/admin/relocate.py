@@ -32,12 +32,9 @@ def relocate(
 
     The waiting list is rotated once: messages that stay go to its end, in their order. Workers continue meanwhile, and
     a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before
-    it is dropped from the old one: a kill in between leaves up to ``batch`` messages in both queues, until the call is
-    repeated. A message keeps its priority, its crashes, a request to cancel it, and its unique key, unless another
-    message holds the key in the new queue.
-
-    Args:
-        batch: Messages in hand at a time, at most 500.
+    it is dropped from the old one: a kill in between leaves up to ``batch`` messages (at most 500) in both queues,
+    until the call is repeated. A message keeps its priority, its crashes, a request to cancel it, and its unique key,
+    unless another message holds the key in the new queue.
     """
     owner = f"relocate.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}/{lane}"
     source.join(owner)

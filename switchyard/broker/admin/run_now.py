@@ -24,9 +24,6 @@ def run_now(facilities: Facilities, job_id: str) -> str:
     Returns:
         ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
         holds it, or no worker knows its actor; ``ended``; ``unknown``: no job has the id, or it cannot be found.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
     """
     record = facilities.records.read(job_id)
     if record is not None and (record.ended or record.end_recorded):
@@ -74,9 +71,6 @@ def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> di
 
     A message that a worker has fetched and not started is queued. A waiting one that was cancelled counts until it is
     dropped.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
     """
     counts = dict.fromkeys(("queued", "scheduled", "retrying", "running"), 0)
     if not families:

@@ -15,12 +15,9 @@ COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
 
 def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False) -> QueueStats:
-    """Return depth, age and state of both lanes, and what is dead or unreadable.
+    """Return depth, age and state of both lanes, and what is dead or unreadable. Messages that run alone count as live.
 
-    Messages that run alone count as live.
-
-    Args:
-        ages_held: Find the age of the oldest message that a worker holds as well, for two more round trips.
+    With ``ages_held`` it finds the age of the oldest held message as well, in two more round trips.
     """
     # Not in a MULTI: a full Redis 7 refuses every one, even of reads.
     reads: list[tuple[Word, ...]] = [
@@ -82,7 +79,6 @@ def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[st
 
 
 def pause_of(text: bytes | None) -> QueuePause | None:
-    """Return the pause that the key ``paused`` holds."""
     if text is None:
         return None
     try:

@@ -81,10 +81,7 @@ class KeyspaceId:
         return [("HGETALL", self._marks[0]), ("SMEMBERS", self._marks[1])]
 
     def look(self, answers: Sequence[Any]) -> State:
-        """Compare the keyspace with the one that this process saw first, and return the result.
-
-        Without an answer it is as it was.
-        """
+        """Compare the keyspace with the one that this process saw first; without an answer it is as it was."""
         if any(isinstance(answer, Exception) for answer in answers):
             return self.state
         found = marker_of(*answers)
@@ -112,7 +109,6 @@ class KeyspaceId:
 
 
 def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
-    """Return the marker in the answers to ``HGETALL`` of the marker and ``SMEMBERS`` of the missed ones."""
     words = [str(word, "utf-8", "replace") for word in marker]
     fields = dict(zip(words[::2], words[1::2], strict=True))
     return Marker(
@@ -123,11 +119,7 @@ def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
 
 
 def finding(state: State, where: str = "") -> list[ServerFinding]:
-    """Return the findings of a state. An unmarked keyspace is reported by processes at their start.
-
-    Args:
-        where: Servers that lost it, as half a sentence.
-    """
+    """Return the findings of a state, and who lost it. Processes report an unmarked one at their start."""
     if state == "missing":
         seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
     elif state == "another":

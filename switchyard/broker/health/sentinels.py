@@ -43,7 +43,6 @@ class SentinelState:
     """One sentinel of the address.
 
     Args:
-        address: Its host and port.
         master: Host and port of the server that it names; "" without an answer.
         failure: Reason why it names none; "" when it does.
         step: What to do about that, where it was reached; "" where it was not.
@@ -102,12 +101,7 @@ def judge_sentinels(states: Sequence[SentinelState]) -> list[ServerFinding]:
 
 
 def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFinding]:
-    """Return what is wrong with the replicas of a master.
-
-    Args:
-        replication: The master's ``INFO replication``, parsed.
-        known: Replicas that the sentinels know.
-    """
+    """Return what is wrong with a master's replicas: its ``INFO replication``, and the number that sentinels know."""
     replicas = [value for name, value in sorted(replication.items()) if re.fullmatch(r"slave\d+", name)]
     if not replicas:
         which = f"none of {known} replicas that the sentinels know is" if known else "no replica is"
@@ -128,7 +122,6 @@ def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFin
 
 
 def most_known(states: Iterable[SentinelState]) -> int:
-    """Return how many replicas the sentinels know."""
     return max((state.replicas for state in states), default=0)
 
 

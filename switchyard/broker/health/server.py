@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from switchyard.addon import addons
 from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.keys.queue_keys import QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.server_errors import reason
 
@@ -17,6 +18,8 @@ Severity = Literal["error", "warning"]
 SAFE_POLICY: Final = "noeviction"
 OLDEST: Final = {"Redis": (7, 0), "Valkey": (8, 0)}
 NEARLY_FULL: Final = 0.9
+# Keys that a finding names.
+SHOWN: Final = 3
 SETTINGS: Final = ("maxmemory-policy", "appendonly", "save")
 
 
@@ -25,9 +28,7 @@ class ServerFinding:
     """A defect of the server's configuration or state.
 
     Args:
-        code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``loading``,
-            ``nearly_full``, ``disk``, ``unverified``, ``away``; see also :mod:`switchyard.broker.health.keyspace_id`,
-            :mod:`switchyard.broker.health.key_types`, :mod:`switchyard.broker.health.sentinels` and the add-ons.
+        code: Short name, such as ``evicting`` or ``nothing_kept``.
         severity: ``error`` when work is or will be lost or refused.
         seen: The fact, as half a sentence. Contains no secret, and no address but that of a node or sentinel.
         remedy: The next step, in one line.
@@ -46,16 +47,12 @@ class ServerFacts:
     """Facts that a server reports. ``None``: not reported.
 
     Args:
-        name: ``Redis`` or ``Valkey``.
-        version: As many numbers as it has.
-        policy: Its ``maxmemory-policy``.
         append_only: It keeps an append-only file.
         snapshots: When it writes snapshots, as its ``save`` setting; "" for never.
         role: ``master`` or ``slave``.
         max_bytes: Memory it may use; 0 for any.
         disk_refuses: It could not write to its disk, and refuses work for that.
         hidden: Its own words when it does not tell this user everything; "" when it does.
-        uptime_s: Seconds since its start.
         unfit: Findings of add-ons about it.
     """
 
@@ -78,14 +75,7 @@ FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
 
 
 def read_facts(calls: RedisCalls, *, budget_s: float | None = None) -> ServerFacts:
-    """Read a server's facts, in one round trip.
-
-    Args:
-        budget_s: Seconds until it counts as away; by default those of ``calls``.
-
-    Raises:
-        BrokerUnavailable: it does not answer.
-    """
+    """Read a server's facts in one round trip, within ``budget_s``; ``BrokerUnavailable`` when it does not answer."""
     return facts_of(*calls.pipeline(FACT_COMMANDS, raise_errors=False, budget_s=budget_s))
 
 
@@ -120,11 +110,7 @@ def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -
 
 
 def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
-    """Return what is wrong with a server, worst first.
-
-    Args:
-        production: A server of a development machine may do without persistence.
-    """
+    """Return what is wrong with a server, worst first. One outside of production may do without persistence."""
     found = [*_evicting(facts), *_unfit(facts), *_busy(facts)]
     if production:
         found += _forgetful(facts)
@@ -153,6 +139,32 @@ def away(error: BrokerError) -> ServerFinding:
         f"the server {fact}; eviction and persistence were not checked",
         f"{remedy[0].upper()}{remedy[1:]}.",
     )
+
+
+def type_commands(families: Iterable[QueueKeys]) -> list[tuple[str, str]]:
+    return [("TYPE", key) for keys in families for key, _ in keys.kinds()]
+
+
+def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[ServerFinding]:
+    expected = [pair for keys in families for pair in keys.kinds()]
+    wrong = [
+        key
+        for (key, kind), answer in zip(expected, answers, strict=True)
+        if isinstance(answer, bytes) and answer not in (b"none", kind.encode())
+    ]
+    if not wrong:
+        return []
+    one = len(wrong) == 1
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return [
+        ServerFinding(
+            "wrong_type",
+            "error",
+            f"something else wrote to {len(wrong)} {'key' if one else 'keys'} of the broker: "
+            f"{', '.join(wrong[:SHOWN])}{more} {'holds what it never does' if one else 'hold what they never do'}",
+            "Give Switchyard a server or a database of its own; look at these keys, then delete or rename them.",
+        )
+    ]
 
 
 def _evicting(facts: ServerFacts) -> list[ServerFinding]:

@@ -24,9 +24,8 @@ class AwayPart:
         places: Their servers do not answer.
         queues: Queues that they hold.
         keys: Further keys that were asked for and cannot be used.
-        blocked: Queues that start nothing, though their server answers.
-        blocked_word, blocked_why: State of these queues, and the fact behind it.
-        findings: About these queues.
+        blocked: Queues that start nothing, though their server answers; with their state (``blocked_word``), the fact
+            behind it (``blocked_why``), and findings about them.
     """
 
     places: tuple[str, ...] = ()
@@ -48,13 +47,7 @@ NOTHING_AWAY: Final = AwayPart()
 
 @dataclass(frozen=True, slots=True)
 class ServerLook:
-    """One server, as it was found.
-
-    Args:
-        place: "" for the only server.
-        facts: ``None`` when it did not answer.
-        findings: About this server, worst first.
-    """
+    """One server, as it was found: its place ("" for the only one), its facts (``None`` when away), and findings."""
 
     place: str
     facts: ServerFacts | None
@@ -62,17 +55,12 @@ class ServerLook:
 
 
 class Servers:
-    """The only server that holds a yard's keys.
-
-    Args:
-        queues: Names of the yard's queues.
-    """
+    """The only server that holds a yard's keys."""
 
     def __init__(self, calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> None:
         self.calls, self.keys, self.queues = calls, keys, tuple(queues)
 
     def keyspace(self) -> KeyspaceId:
-        """Return a process's memory of the keyspace."""
         return KeyspaceId(self.calls, self.keys, self.queues)
 
     def marks(self) -> list[tuple[str, str]]:
@@ -96,13 +84,9 @@ class Servers:
         return []
 
     def away(self, *, also: Iterable[str] = ()) -> AwayPart:
-        """Return the part of the yard that does not answer, while another part does.
+        """Return the part of the yard, with further keys, that does not answer, while another part does.
 
-        Args:
-            also: Keys beside those of the queues.
-
-        Raises:
-            BrokerUnavailable: no server answers.
+        Raises ``BrokerUnavailable`` when no server answers.
         """
         return NOTHING_AWAY
 
@@ -115,14 +99,9 @@ class Servers:
         return []
 
     def read(self, *, production: bool, away: AwayPart = NOTHING_AWAY) -> list[ServerLook]:
-        """Read the facts of every server, and what is wrong with it.
+        """Read the facts of every server, and what is wrong with it; those that are known to be away are not asked.
 
-        Args:
-            production: See :func:`switchyard.broker.health.server.judge`.
-            away: Servers that are known not to answer; they are not asked.
-
-        Raises:
-            BrokerUnavailable: no server answers.
+        Raises ``BrokerUnavailable`` when no server answers.
         """
         facts = read_facts(self.calls)
         return [ServerLook("", facts, tuple(judge(facts, production=production)))]
@@ -133,7 +112,6 @@ class Servers:
 
 
 def servers_of(calls: RedisCalls, keys: Keys, queues: Iterable[str] = ()) -> Servers:
-    """Return the servers behind an access."""
     kind = (calls.addon and calls.addon.load("servers")) or Servers
     servers: Servers = kind(calls, keys, queues)
     return servers

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.key_types import type_commands, wrong_types
 from switchyard.broker.health.keyspace_id import finding
-from switchyard.broker.health.server import ServerFinding, away
+from switchyard.broker.health.server import ServerFinding, away, type_commands, wrong_types
 from switchyard.broker.health.servers import ServerLook, servers_of
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
@@ -49,14 +48,7 @@ class Health:
 
 
 class Watch:
-    """Looks at one server for one process.
-
-    Args:
-        calls: Of this process's watch alone; a look takes as long as its budget.
-        queues: Names of the yard's queues.
-        production: See :func:`switchyard.broker.health.server.judge`.
-        every_s: Seconds between two looks.
-    """
+    """Looks at one server for one process, every ``every_s`` seconds, over an access that nothing else uses."""
 
     def __init__(
         self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
@@ -72,11 +64,9 @@ class Watch:
         self._refusing = False
 
     def due(self) -> bool:
-        """Say whether it is time for a look."""
         return time.monotonic() >= self._look_at_s
 
     def seconds_to_next(self) -> float:
-        """Return in how many seconds a look is due."""
         return max(self._look_at_s - time.monotonic(), 0.0)
 
     @property

@@ -26,7 +26,7 @@ def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: s
 
     Args:
         until_ms: Time at which it resumes by itself, ms since the epoch by the server's clock; 0 for none.
-        by, reason: Operator and reason, for people. A reason or a time replaces those of an earlier pause.
+        by, reason: For people. A reason or a time replaces those of an earlier pause.
 
     Raises:
         ValueError: ``until_ms`` is over.
@@ -44,10 +44,7 @@ def resume(family: QueueOperations) -> bool:
 
 
 def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-    """Keep a message from starting.
-
-    Args:
-        end: Record of its job as cancelled, written in the same step if it never starts.
+    """Keep a message from starting. ``end``, the record of its job as cancelled, is written in the same step.
 
     Returns:
         ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``unknown``: it is
@@ -105,11 +102,7 @@ def requeue(
 ) -> bool:
     """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read.
 
-    Args:
-        limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
-
-    Raises:
-        QueueFull: the lane holds as many; the letter stays.
+    ``QueueFull`` when the lane holds ``limit`` messages, waiting or scheduled (0: any number); the letter stays.
     """
     k = family.keys
     keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
@@ -145,13 +138,7 @@ def unquarantine(
 ) -> bool:
     """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
 
-    Also ``False``, with a body, when a message of its id is in the queue.
-
-    Args:
-        limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
-
-    Raises:
-        QueueFull: the lane holds as many; the message stays.
+    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` as :func:`requeue`.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
@@ -185,7 +172,6 @@ def wait_until_empty(family: QueueOperations, *, timeout_ms: int | None, interva
 
 
 def depth(family: QueueOperations, lane: Lane, level: int) -> int:
-    """Return how many messages of a priority wait in a lane."""
     return int(family.calls.command("LLEN", family.keys.waiting(lane)[level - 1]))
 
 
@@ -207,12 +193,10 @@ def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list
 
 
 def place(family: QueueOperations, taken: Sequence[MovingMessage], *, lane: Lane, level: int) -> None:
-    """Put messages taken from another queue into a lane, with their notes. One that is known there stays as it is.
+    """Put messages taken from another queue (at most 500, with bodies) into a lane, with their notes.
 
-    A message whose unique key another one holds there is put without the key: both were accepted.
-
-    Args:
-        taken: With bodies; at most 500.
+    One that is known there stays as it is. A message whose unique key another one holds there is put without the key:
+    both were accepted.
     """
     k = family.keys
     keys = [k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.dead_letters, k.unique, k.notes]
@@ -223,13 +207,9 @@ def place(family: QueueOperations, taken: Sequence[MovingMessage], *, lane: Lane
 
 
 def forget(family: QueueOperations, owner: str, taken: Sequence[MovingMessage]) -> list[MovingMessage]:
-    """Drop leased messages that were moved to another queue, without recording them as finished.
+    """Drop leased messages (at most 500) that were moved to another queue, without recording them as finished.
 
-    Args:
-        taken: At most 500.
-
-    Returns:
-        Messages whose cancellation was requested since they were taken. They stay until the other queue has been told.
+    Returns those whose cancellation was requested since they were taken. They stay until the other queue has been told.
     """
     k = family.keys
     args: list[Word] = []

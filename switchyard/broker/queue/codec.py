@@ -42,10 +42,7 @@ class UnreadableMessage(Exception):
 
 
 def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_ACTORS) -> Entry:
-    """Return a new message as an entry to enqueue.
-
-    Args:
-        actors: Actors by name, which say how arguments become JSON.
+    """Return a new message as an entry to enqueue; the actors, by name, say how arguments become JSON.
 
     Raises:
         InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
@@ -56,10 +53,9 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
 
 
 def require_message(message: Any) -> None:
-    """Refuse to enqueue what is no message, such as the result of an actor that was called.
+    """Refuse, by a ``TypeError``, to enqueue what is no message, such as the result of an actor that was called.
 
-    Raises:
-        TypeError: it is none; what Dramatiq makes of messages, such as ``MessageProxy``, is one.
+    What Dramatiq makes of messages, such as ``MessageProxy``, is one.
     """
     if hasattr(message, "message_id"):
         return
@@ -68,23 +64,15 @@ def require_message(message: Any) -> None:
 
 
 def require_id(id_: object) -> None:
-    """Refuse an id that no new message may have.
-
-    Raises:
-        InvalidMessageId: it is one.
-    """
+    """Refuse, by ``InvalidMessageId``, an id that no new message may have."""
     if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_):
         raise InvalidMessageId(id_)
 
 
 def encode(message: Message[Any], *, grown: bool = False) -> bytes:
-    """Return the body of a message.
+    """Return the body of a message; ``PayloadTooLarge`` or ``UnencodablePayload`` when it has none.
 
-    Args:
-        grown: The message was accepted before; its options may have grown beyond the limit of a new message.
-
-    Raises:
-        PayloadTooLarge, UnencodablePayload: see :func:`switchyard.broker.queue.json_body.encode`.
+    ``grown``: it was accepted before; its options may have grown beyond the limit of a new message.
     """
     fields: dict[str, Any] = {"actor": message.actor_name, "sent_at": message.message_timestamp}
     if message.args:

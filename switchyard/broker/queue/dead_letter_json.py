@@ -33,7 +33,6 @@ class _Payload(TypedDict):
 
 
 def encode(dead_letter: DeadLetter) -> str:
-    """Return a dead letter as JSON."""
     return json.dumps(asdict(dead_letter))
 
 

@@ -46,12 +46,10 @@ def requeue(
     nonce: str,
     limit: int = 0,
 ) -> dict[str, Moved]:
-    """Move dead letters back to the live lane with new bodies; a repeated call with the nonce answers the same.
+    """Move dead letters, one batch of ``read``, back to the live lane with new bodies and levels (by id).
 
-    Args:
-        letters: One batch of ``read``.
-        bodies: Body and priority level by id.
-        limit: Messages the lane may hold, waiting or scheduled; 0 for any number. The rest is answered ``full``.
+    A repeated call with the nonce answers the same. Those over ``limit``, see :func:`administration.requeue`, are
+    ``full``.
     """
     k = family.keys
     keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]

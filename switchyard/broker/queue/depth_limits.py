@@ -1,4 +1,4 @@
-"""Depth limits of queues, and what they are not for: what follows a job must not be lost for want of room."""
+"""Depth limits of queues. What follows a job (retries, callbacks, pipeline steps) is not held to them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,6 @@ def encode(fields: Mapping[str, Any], *, limit_bytes: int | None = LIMIT_BYTES) 
     """Return a message's fields as compact UTF-8 JSON. A body over 64 KiB is logged, once for each actor.
 
     Args:
-        fields: ``actor`` among them names the actor.
         limit_bytes: Longest body; ``None`` for a message that was accepted before and only grew its options.
 
     Raises:
@@ -77,11 +76,7 @@ def encode(fields: Mapping[str, Any], *, limit_bytes: int | None = LIMIT_BYTES) 
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """Return the fields in a body.
-
-    Raises:
-        UnreadablePayload: the body is not strict JSON, or not an object.
-    """
+    """Return the fields in a body; ``UnreadablePayload`` when it is not strict JSON, or not an object."""
     try:
         fields: dict[str, Any] = _DECODER.decode(body)
         if len(body) > 2 * DEEPEST:  # a shorter one has no room for so many brackets
@@ -166,30 +161,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _TooLarge(Exception):
-    """The size limit was exceeded while copying."""
-
     def __init__(self, least_bytes: int, limit_bytes: int) -> None:
         self.least_bytes, self.limit_bytes = least_bytes, limit_bytes
 
 
 class _Plain:
-    """Copies a value into JSON's own types, and tracks its path.
-
-    Args:
-        limit_bytes: Largest copy; a larger one raises ``_TooLarge``.
-    """
+    """Copies a value into JSON's own types, and tracks its path."""
 
     def __init__(self, limit_bytes: int | None) -> None:
         self._limit_bytes = limit_bytes
         self._least_bytes = 0
 
     def copy(self, value: Any, path: str, depth: int) -> Any:
-        """Return the copy.
-
-        Raises:
-            _Refused: JSON has no equal value.
-            _TooLarge: the copy exceeds the limit.
-        """
+        """Return the copy; ``_Refused`` when JSON has no equal value, ``_TooLarge`` when it exceeds the limit."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):

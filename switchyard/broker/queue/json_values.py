@@ -35,12 +35,7 @@ def expression_for(value: Any) -> str:
 
 
 def refused_part(value: Any, path: str) -> tuple[str, str, str]:
-    """Return the first part of a value that ``json.dumps`` refuses: its path, the fact, an expression for it.
-
-    Args:
-        value: Refused by ``json.dumps`` as a whole.
-        path: Name of the value: ``result``.
-    """
+    """Return the first part of a value that ``json.dumps`` refuses: its path, the fact, an expression for it."""
     holders: set[int] = set()
     while True:
         holders.add(id(value))

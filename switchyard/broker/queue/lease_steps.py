@@ -29,20 +29,12 @@ class TickExhausted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TickBudget:
-    """Time that a tick has left.
-
-    Args:
-        deadline_s: Monotonic.
-    """
+    """Time that a tick has left, until a monotonic deadline."""
 
     deadline_s: float
 
     def left(self) -> float:
-        """Return how long the next answer may take, in seconds, at most 0.5.
-
-        Raises:
-            TickExhausted: less than 10 ms are left.
-        """
+        """Return how many seconds the next answer may take, at most 0.5; ``TickExhausted`` with under 10 ms left."""
         left_s = self.deadline_s - time.monotonic()
         if left_s <= 0.01:
             raise TickExhausted
@@ -58,17 +50,13 @@ class ServedQueue:
     refused: set[Step] = field(default_factory=set)
 
     def is_due(self, step: Step) -> bool:
-        """Return whether it is time for a step."""
         return time.monotonic() >= self.due_s.get(step, 0.0)
 
     def attempt(self, step: Step, act: Callable[[], None], *, again_s: float = 0.0) -> None:
-        """Do a step. One that the server refuses is logged once and due again in a second.
+        """Do a step, due again in ``again_s``. One that the server refuses is logged once and due again in a second.
 
         Where queues live at several places so is one whose place does not answer, and with it every other step of the
         queue: the queues of the other places go on.
-
-        Args:
-            again_s: Seconds until the step is due again after it succeeded.
 
         Raises:
             BrokerUnavailable: the only server did not answer.

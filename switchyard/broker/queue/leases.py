@@ -71,8 +71,7 @@ class LeaseKeeper:
     It has no thread of its own: call :meth:`tick` whenever :meth:`seconds_to_next` is over. Not thread-safe.
 
     A server that does not answer is logged once and asked again every second; pending reclaims are kept meanwhile. A
-    step that the server refuses for one queue, for example because a key has a wrong type, is logged once and retried
-    every second. The other queues go on.
+    step that the server refuses for one queue is logged once and retried every second. The other queues go on.
 
     Args:
         queues: Queue -> its operations, on a :class:`switchyard.broker.redis.calls.RedisCalls` that nothing else uses.
@@ -102,12 +101,10 @@ class LeaseKeeper:
         self._queues.setdefault(operations.keys.queue, ServedQueue(operations))
 
     def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None, *, work: str = "") -> None:
-        """Join a child's leases during the next tick, and renew them from then on.
+        """Join the leases of a child, of a name never used before, during the next tick, and renew them from then on.
 
-        Args:
-            child: A name that was never used before.
-            lanes: Lanes that the child serves; by default all.
-            work: Its first record, see :meth:`report`. Without one, the end of its leases makes nothing a suspect.
+        ``lanes`` are those that it serves, by default all; ``work`` is its first record, see :meth:`report`. Without
+        one, the end of its leases makes nothing a suspect.
         """
         lanes = tuple(lanes) if lanes is not None else self._lanes
         self._children[child] = _Child(lanes, dict.fromkeys(lanes, work))
@@ -128,8 +125,8 @@ class LeaseKeeper:
     def leased_until_s(self, child: str) -> float:
         """Return the monotonic time until which the child's leases last for certain; 0 before it has them all.
 
-        Lanes of a queue that refuses renewals or joins are left out, so that it does not stop the other queues. When
-        all refuse, the result is 0.
+        Lanes of a queue that refuses renewals or joins are left out, so that it does not stop the others; 0 when all
+        refuse.
         """
         found = self._children.get(child)
         if found is None or found.lost:
@@ -161,7 +158,6 @@ class LeaseKeeper:
             queue.due_s.pop("sweep", None)
 
     def seconds_to_next(self) -> float:
-        """Return the seconds until something is due."""
         now_s = time.monotonic()
         if self._away_until_s is not None and self._away_until_s > now_s:
             return self._away_until_s - now_s
@@ -176,8 +172,7 @@ class LeaseKeeper:
     def tick(self) -> list[str]:
         """Join, renew, reclaim and sweep what is due, for at most a second. A server that is away raises nothing.
 
-        Returns:
-            Children that lost a lease since the last tick: others have their messages, they must not go on.
+        Returns the children that lost a lease since the last tick: others have their messages, they must not go on.
         """
         self._within_a_tick(self._work)
         lost, self._lost = list(self._lost), {}

@@ -1,10 +1,9 @@
 """Server-side operations of one queue family that producers, consumers and lease keepers use.
 
-Operators' acts are in :mod:`switchyard.broker.queue.administration`. Each operation is one Lua script
-(``switchyard/broker/lua/queue``) and atomic. Repeated after a lost answer, a script changes nothing more and answers
-the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner* (one consumer of one lane
-in one process) under a *token*, a number that only grows: an owner with an older token has lost the message and changes
-nothing.
+Each is one Lua script (``switchyard/broker/lua/queue``) and atomic. Repeated after a lost answer, a script changes
+nothing more and answers the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner*
+(one consumer of one lane in one process) under a *token*, a number that only grows: an owner with an older token has
+lost the message and changes nothing. Operators' acts are in :mod:`switchyard.broker.queue.administration`.
 """
 
 from __future__ import annotations
@@ -127,11 +126,9 @@ class QueueOperations:
         return self._fetch_keys(owner), args
 
     def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
-        """Lease up to ``count`` messages of the owner's lane (at most 500), acknowledging others in the same step.
+        """Lease up to ``count`` messages (at most 500) of the owner's lane, acknowledging others in the same step.
 
-        Args:
-            request: Number of this fetch, greater than any before of this owner's; repeated, it gets the same messages.
-            acked: At most 500.
+        ``request`` is greater than any before of this owner's; repeated with it, a fetch gets the same messages.
         """
         keys, args = self.fetch_call(owner, count, request=request, acked=acked)
         return fetched(owner, self.calls.call(script("fetch"), keys, args), acked)
@@ -263,22 +260,18 @@ class QueueOperations:
         return Reclaimed(returned, suspects)
 
     def cancel_requested(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
-        """Return the ids, of those given, whose cancellation was requested."""
         if not ids:
             return set()
         answer = self.calls.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
         return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
     def notify(self, lane: Lane) -> None:
-        """Notify one waiting consumer of a lane."""
         self.calls.call(script("notify"), [self.keys.wakeup(lane)], [])
 
     def owners(self) -> list[str]:
-        """Return the owners that have a lease."""
         return [str(owner, "utf-8") for owner in self.calls.command("ZRANGE", self.keys.leases, 0, -1)]
 
     def held(self, owner: str) -> list[Lease]:
-        """Return the leases of an owner."""
         answer = self.calls.command("HGETALL", self.keys.hold(owner))
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
@@ -290,11 +283,7 @@ class QueueOperations:
 
 
 def lane_of(owner: str) -> Lane:
-    """Return the lane that an owner consumes, read from its name.
-
-    Raises:
-        ValueError: it says none.
-    """
+    """Return the lane that an owner consumes, read from its name; ``ValueError`` when it says none."""
     for lane in ALL_LANES:
         if owner.endswith(f"/{lane}"):
             return lane

@@ -37,12 +37,9 @@ NO_ROW: Final = HistoryRow()
 
 
 class CancelRecord(NamedTuple):
-    """Record of a cancelled job, written in one step with the cancellation of its message.
+    """Record of a cancelled job, and the same as rows for the history, written in one step with its cancellation.
 
-    Args:
-        record: See :mod:`switchyard.broker.stores.ended_jobs`; empty for none.
-        rows: The same as rows for the history.
-        ended_ms, records_bytes, history_bytes: Limits of the queue family.
+    Both as in :mod:`switchyard.broker.stores.ended_jobs`, empty for none; the numbers are limits of the queue family.
     """
 
     record: bytes = b""
@@ -87,11 +84,7 @@ class Grant(NamedTuple):
 class MovingMessage:
     """A waiting message that was leased in order to move it to another family.
 
-    Args:
-        body: ``None`` for a message that is cancelled, or has no body.
-        unique_key: "" when it has none.
-        crashes: Note of its crashes, as the server wrote it; empty when it has none.
-        cancel_requested: Its job was asked to stop while an owner held it.
+    ``body`` is ``None`` for one that is cancelled or has none; ``crashes`` is the note as the server wrote it.
     """
 
     lease: Lease
@@ -138,7 +131,6 @@ class Reclaimed:
 
 
 def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fetched:
-    """Parse the answer to a fetch."""
     state, stale, next_due_ms, left = answer[:4]
     grants = [
         _granted(Lease(owner, id_, token), crashes, body)

@@ -21,11 +21,9 @@ from switchyard.broker.redis.access import calls_on
 
 
 class SelfManagedLeases:
-    """Owners of this process, one for each lane, until it stops.
+    """Owners of this process, one for each lane, until it stops, on connections of their own.
 
-    Args:
-        client: Its address is used, none of its connections.
-        lost: Called in the renewing thread with an owner that lost its lease: others have its messages.
+    ``lost`` is called in the renewing thread with an owner that lost its lease: others have its messages.
     """
 
     def __init__(self, client: redis.Redis, *, lost: Callable[[str], None]) -> None:
@@ -39,11 +37,7 @@ class SelfManagedLeases:
         self._thread = threading.Thread(target=self._renew, name="switchyard-leases", daemon=True)
 
     def owner(self, queue: QueueOperations, lane: Lane) -> str:
-        """Return the owner that consumes a lane in this process. It has its lease.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
+        """Return the owner that consumes a lane in this process. It has its lease."""
         key = (queue.keys.queue, lane)
         with self._lock:
             if key not in self._children:

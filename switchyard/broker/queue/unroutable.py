@@ -7,10 +7,13 @@ due earlier. The index may be outdated or lost: the messages become due neverthe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys.queue_keys import Lane
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import AT_ONCE, Fetched, fetched
@@ -23,14 +26,16 @@ LIST_BUDGET_S: Final = 0.5
 LONGEST_CALL: Final = 2_000
 # Calls in one answer, so that a very long index does not keep consumers from work; the next listing continues there.
 MOST_CALLS: Final = 200
+FIND_ADOPTABLE_S: Final = 2.0
+
+logger = logging.getLogger("switchyard.broker")
 
 
 class UnroutableLane:
     """The index of the parked messages of one lane.
 
     A *call* is a message's actor with the form of its arguments, see :func:`switchyard.middleware.arguments.call_of`; a
-    worker that knows a call can run all messages parked for it. Every method may raise what
-    :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+    worker that knows a call can run all messages parked for it.
     """
 
     def __init__(self, family: QueueOperations, lane: Lane) -> None:
@@ -41,13 +46,11 @@ class UnroutableLane:
         self._list_from = b"-"
 
     def add(self, message_id: str, call: str) -> None:
-        """Add a message to the index."""
         if len(call) <= LONGEST_CALL:
             self._family.calls.command("ZADD", self._key, 0, f"{call}\n{message_id}")
             self._family.calls.command("PEXPIRE", self._key, KEPT_MS)
 
     def remove(self, message_id: str, call: str) -> None:
-        """Remove a message from the index."""
         self._family.calls.command("ZREM", self._key, f"{call}\n{message_id}")
 
     def calls(self) -> list[str]:
@@ -70,7 +73,6 @@ class UnroutableLane:
         return found
 
     def ids(self, call: str, limit: int) -> list[bytes]:
-        """Return ids of messages parked for a call."""
         bounds = (f"[{call}\n", f"({call}\x0b")
         page = self._family.calls.command("ZRANGEBYLEX", self._key, *bounds, "LIMIT", 0, limit)
         return [member.rpartition(b"\n")[2] for member in page]
@@ -78,8 +80,7 @@ class UnroutableLane:
     def adopt(self, owner: str, call: str, ids: Sequence[bytes]) -> Fetched:
         """Lease those of some ids that are still parked for a call, and record that a worker knows the call.
 
-        Args:
-            ids: At most 500; none that the owner's process held when they were listed.
+        The ids are at most 500, and none that the owner's process held when they were listed.
         """
         k = self._family.keys
         keys = [k.bodies, k.due(self._lane), k.leases, k.hold(owner), k.token, k.paused, k.notes, self._key, k.known]
@@ -92,3 +93,42 @@ class UnroutableLane:
         seen = self._family.calls.command("HGET", self._family.keys.known, call)
         seconds, micros = self._family.calls.command("TIME")
         return seen is not None and int(seconds) * 1000 + int(micros) // 1000 - int(seen) < within_ms
+
+
+class ParkedCalls:
+    """Calls with parked messages in one lane that an actor of this process accepts (``knows``), listed every 2 s."""
+
+    def __init__(self, family: QueueOperations, lane: Lane, owner: str, *, knows: Callable[[str], bool]) -> None:
+        self._lane = UnroutableLane(family, lane)
+        self._owner = owner
+        self._knows = knows
+        self._find_at_s = 0.0
+        self.calls: list[str] = []
+
+    def find(self) -> bool:
+        """List the calls anew if 2 s have passed; return whether it was done and found any.
+
+        A server that is away is logged, and the list stays empty until the next time.
+        """
+        if time.monotonic() < self._find_at_s:
+            return False
+        self._find_at_s = time.monotonic() + FIND_ADOPTABLE_S
+        self.calls = []
+        try:
+            known = [call for call in self._lane.calls() if self._knows(call)]
+            for call in known:
+                self._lane.adopt(self._owner, call, ())  # reports that a worker knows it, before there is credit
+        except BrokerError as error:
+            logger.warning("%s: unroutable messages cannot be listed now: %s", self._lane.name, error)
+            return False
+        self.calls = known
+        return bool(known)
+
+    def lease(self, count: int, *, ours: Collection[str]) -> Fetched:
+        """Lease up to ``count`` messages of the first call, none of ``ours``; drop the call when there were fewer."""
+        found = self._lane.ids(self.calls[0], min(count + len(ours), AT_ONCE))
+        ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:count]
+        adopted = self._lane.adopt(self._owner, self.calls[0], ids)
+        if len(adopted.grants) < count:
+            self.calls.pop(0)
+        return adopted

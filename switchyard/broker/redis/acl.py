@@ -93,32 +93,12 @@ def roles() -> dict[str, Role]:
     # Commands that remove whole keys, on keys that hold no message.
     own = (("lock:*", "del"), ("{*}:refused", "del"))
     lists = (
-        "lrange",
-        "zrange",
-        "zcount",
-        "zrevrank",
-        "zrevrange",
-        "zrangebyscore",
-        "mget",
-        "hstrlen",
-        "hscan",
-        "xrevrange",
-    )
+        "lrange", "zrange", "zcount", "zrevrank", "zrevrange", "zrangebyscore", "mget", "hstrlen", "hscan", "xrevrange",
+    )  # fmt: skip
     works_plain = (
-        *RECORDS,
-        *lists,
-        "blpop",
-        "hset",
-        "hdel",
-        "hincrby",
-        "srem",
-        "zrem",
-        "expire",
-        "setrange",
-        "lpush",
-        "zrangebylex",
-        "lindex",
-    )
+        *RECORDS, *lists, "blpop", "hset", "hdel", "hincrby", "srem", "zrem", "expire", "setrange", "lpush",
+        "zrangebylex", "lindex",
+    )  # fmt: skip
     scheduled = (("{alerts}:*", "del"), RECORDED, ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"))
     room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
     return {
@@ -134,12 +114,7 @@ def roles() -> dict[str, Role]:
 
 
 def line(name: str, role: Role, *, prefix: str = "switchyard", user: str = "") -> str:
-    """Return a role as a line of an ACL file. The user is off, without a password.
-
-    Args:
-        prefix: Of the yard's keys.
-        user: Its name; by default the prefix and the role.
-    """
+    """Return a role as a line of an ACL file: a user (``<prefix>-<role>``) that is off and has no password."""
     allowed = " ".join(f"+{command}" for command in sorted(role.commands))
     only = "".join(f" (~{prefix}:{pattern} +{command})" for pattern, command in role.only)
     return f"user {user or f'{prefix}-{name}'} off resetchannels ~{prefix}:* -@all {allowed}{only}"

@@ -62,11 +62,7 @@ def is_loopback(host: str | None) -> bool:
 def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
     """Refuse an option that redis-py does not know, or knows for connections of another kind alone.
 
-    Args:
-        own: Options that are not redis-py's, and are checked elsewhere.
-
-    Raises:
-        UnusableAddress: an option is unknown, or its value cannot be read. No value is in the message.
+    ``own`` are options that are checked elsewhere. The ``UnusableAddress`` holds no value of the address.
     """
     parts, _ = split_hosts(url)
     secure = parts.scheme.startswith("rediss")
@@ -93,5 +89,4 @@ def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
 
 
 def _options_of(kind: type) -> set[str]:
-    """Return the names that a class of connections takes by itself."""
     return set(inspect.signature(vars(kind)["__init__"]).parameters) - {"self", "kwargs"}

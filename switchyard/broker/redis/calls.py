@@ -6,12 +6,10 @@ is not recognised is called with ``repeatable=False``: it waits out its budget, 
 only.
 
 Errors leave this module as :class:`switchyard.broker.errors.BrokerUnavailable` (no answer, or none that serves) or
-:class:`switchyard.broker.errors.BrokerRefused` (an error that the server answered), with redis-py's error as their
-cause.
+:class:`switchyard.broker.errors.BrokerRefused` (an error that the server answered), caused by redis-py's error.
 
-Five places use redis-py itself, see their docstrings: blocking reads of :mod:`switchyard.broker.worker.wakeup` (on a
-connection of this module), streams that a browser follows, probes of doctor and of the operations page, and development
-tools.
+Redis-py itself is used by blocking reads of :mod:`switchyard.broker.worker.wakeup` (on a connection of this module),
+streams that a browser follows, probes of doctor and of the operations page, and development tools.
 """
 
 from __future__ import annotations
@@ -33,10 +31,9 @@ from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 from switchyard.addon import Addon
 from switchyard.broker.errors import BrokerError, BrokerFull, BrokerUnavailable
 from switchyard.broker.redis.connections import lone_connection
+from switchyard.broker.redis.exchange import PACE, ask, connect_within, evaluate, left_s, sent_ahead
 from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
 from switchyard.broker.redis.exchange import Word as Word
-from switchyard.broker.redis.exchange import ask, connect_within, evaluate, left_s, sent_ahead
-from switchyard.broker.redis.pace import PACE
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.sentinel import Sentinels, server_url
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
@@ -64,17 +61,12 @@ class Again(NamedTuple):
 
 
 class Way:
-    """The way of one call after its first failure: to the same place, again and again.
-
-    Args:
-        key: The call's key, which decides the place.
-    """
+    """The way of one call after its first failure: to the place that its key decides, again and again."""
 
     def __init__(self, calls: RedisCalls, key: str | bytes | None) -> None:
         self.calls, self.key = calls, key
 
     def acquire(self) -> Any:
-        """Return a connection for the next try."""
         return self.calls.acquire(self.key)
 
     def through(self, connection: Any) -> Any:
@@ -100,8 +92,9 @@ class RedisCalls:
 
     Args:
         client: Connected by :func:`switchyard.broker.redis.connections.connect`; its address and TLS are used, no
-        connection. budget_s: Seconds after which a call is given up that names no budget of its own. refused_s: Seconds
-        after which a call is given up that could not be sent, for pages that do without.
+            connection.
+        budget_s: Seconds after which a call is given up that names no budget of its own.
+        refused_s: Seconds after which a call is given up that could not be sent, for pages that do without.
 
     Attributes:
         addon: It spreads keys over several places, of which some may fail while others go on; ``None`` for one server.
@@ -152,13 +145,8 @@ class RedisCalls:
     ) -> Iterator[Any]:
         """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
 
-        While a server works on one, the next one is made ready and sent, to the same server or to another.
-
-        Args:
-            budget_s: Seconds for each; by default those of the constructor.
-
-        Raises:
-            As :meth:`call`. What was sent before may have been run.
+        While a server works on one, the next one is made ready and sent, to the same server or to another. ``budget_s``
+        are the seconds for each. Raises as :meth:`call`; what was sent before may have been run.
         """
         return CallStream(self, operation, self.budget_s if budget_s is None else budget_s).run(calls)
 
@@ -171,12 +159,8 @@ class RedisCalls:
     ) -> list[Any]:
         """Send plain commands that may be repeated in one round trip, and return their answers in order.
 
-        Args:
-            raise_errors: Raise the first error that the server answers. Otherwise each takes its answer's place, as
-                ``BrokerRefused`` or ``BrokerUnavailable``.
-
-        Raises:
-            As :meth:`call`.
+        With ``raise_errors`` the first error that the server answers is raised. Otherwise each takes its answer's
+        place, as ``BrokerRefused`` or ``BrokerUnavailable``. Raises as :meth:`call`.
         """
         if not commands:
             return []
@@ -257,11 +241,7 @@ class RedisCalls:
         return Way(self, key)
 
     def acquire(self, key: str | bytes | None = None) -> Any:
-        """Return a connection for the caller alone, connected or not; :meth:`release` it.
-
-        Args:
-            key: Of what will be sent: it decides the place.
-        """
+        """Return a connection for the caller alone, to the place of a key, connected or not; :meth:`release` it."""
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._idle, self._pid = [], os.getpid()
         try:
@@ -285,13 +265,11 @@ class RedisCalls:
     def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
         """Return the access to each server that holds keys, by its place; "" for the only one.
 
-        Args:
-            silent: Place whose server did not answer just now: another one may have replaced it.
+        ``silent`` is a place whose server did not answer just now: another one may have replaced it.
         """
         return {"": self}
 
     def place_of(self, key: str) -> str:
-        """Return the place of a key, as in :meth:`places`."""
         return ""
 
     def place_now(self, key: str) -> str:
@@ -320,18 +298,13 @@ class _InFlight:
 
 
 class CallStream:
-    """A stream of calls, of which two are under way at most.
-
-    Args:
-        budget_s: Seconds for each call.
-    """
+    """A stream of calls, each with a budget in seconds, of which two are under way at most."""
 
     def __init__(self, calls: RedisCalls, operation: Script, budget_s: float) -> None:
         self._calls, self._operation, self._budget_s = calls, operation, budget_s
         self._flying: deque[_InFlight] = deque()
 
     def run(self, calls: Iterable[tuple[Sequence[str], Sequence[Word]]]) -> Iterator[Any]:
-        """Yield the answers in the order of the calls."""
         flying = self._flying
         try:
             for keys, args in calls:

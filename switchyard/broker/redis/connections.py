@@ -40,12 +40,7 @@ def options(profile: Profile) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Words for the error where nothing listens at an address.
-
-    Args:
-        fact: Instead of the client's message; "" keeps that.
-        remedy: The next step.
-    """
+    """Words for the error where nothing listens at an address; an empty ``fact`` keeps the client's message."""
 
     fact: str = ""
     remedy: str = ""
@@ -60,8 +55,7 @@ class Client(redis.Redis):
     def servers(self) -> list[tuple[str, redis.Redis]]:
         """Return a client of each server that holds keys, by its place; "" and itself for the only one.
 
-        Raises:
-            redis.ConnectionError: no server answers.
+        Raises ``redis.ConnectionError`` when no server answers.
         """
         return [("", self)]
 
@@ -70,15 +64,12 @@ T = TypeVar("T", bound=Client)
 
 
 def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> Client:
-    """Return a client. Nothing is sent before the first command.
+    """Return a client. Nothing is sent before the first command. ``UnusableAddress`` when the address lacks a part.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+sentinel://`` or ``rediss+sentinel://`` for the master
             that sentinels name; or one whose scheme an add-on takes over.
         absence: Words for an address at which nothing listens.
-
-    Raises:
-        UnusableAddress: an address with sentinels lacks a part.
     """
     scheme = url.partition("://")[0].lower()
     addon = None if scheme in OWN_SCHEMES else addon_for(scheme)
@@ -89,7 +80,6 @@ def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = 
 
 
 def client_of(url: str, kind: type[T], *, profile: Profile, absence: Absence | None) -> T:
-    """Return a client of a class, with the options of a profile."""
     if profile == "normal":
         # A refused or broken connection is tried again. A timeout is not: each try would cost as much once more.
         retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,))
@@ -102,14 +92,10 @@ def client_of(url: str, kind: type[T], *, profile: Profile, absence: Absence | N
 
 
 def lone_connection(pool: ConnectionPool, timeout_s: float, **place: Any) -> Any:
-    """Return a new connection that no pool counts, without retries; nothing is sent yet.
+    """Return a new connection that no pool counts (a pool refuses more than 100), without retries; nothing is sent yet.
 
-    A pool counts what it ever made, and refuses more than 100.
-
-    Args:
-        pool: Its options are used.
-        timeout_s: Seconds until an answer is given up.
-        place: Options instead of the pool's: ``host`` and ``port`` of another server.
+    It has the pool's options but ``place``, such as ``host`` and ``port`` of another server, and gives an answer up
+    after ``timeout_s``.
     """
     connection: Any = pool.connection_class(**{**pool.connection_kwargs, **place})
     connection.retry = Retry(NoBackoff(), 0)

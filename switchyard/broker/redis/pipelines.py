@@ -24,12 +24,12 @@ def call_together(
 ) -> list[Any]:
     """Run an operation that may be repeated once for each set of keys and arguments, and return the answers in order.
 
+    Raises as :meth:`switchyard.broker.redis.calls.RedisCalls.call`, for the first call that failed. The others were
+    run.
+
     Args:
         commands: Plain commands that travel along; their answers follow. Their errors are returned, not raised.
         partly: Return the ``BrokerUnavailable`` of a node that does not answer in place of its answers as well.
-
-    Raises:
-        As :meth:`switchyard.broker.redis.calls.RedisCalls.call`, for the first call that failed. The others were run.
     """
     by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
     answers = calls.pipeline([*by_name, *commands], raise_errors=False)

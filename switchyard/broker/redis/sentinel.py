@@ -32,11 +32,7 @@ logger = logging.getLogger("switchyard.broker")
 
 
 class Answer(NamedTuple):
-    """A sentinel's answer.
-
-    Args:
-        epoch: Number of the failover that made the server the master: a smaller one is out of date.
-    """
+    """A sentinel's answer; ``epoch`` counts failovers: a smaller one is out of date."""
 
     epoch: int
     host: str
@@ -50,13 +46,9 @@ class NoMasterNamed(redis.ConnectionError):
 class Sentinels:
     """The sentinels of one master, and the master that one of them named last.
 
-    It holds no lock and no connection: threads, greenlets and forked processes may share it.
-
-    Attributes:
-        changes: How often another master than before was named.
-
-    Args:
-        options: Of a connection of redis-py to a sentinel, without host, port and timeouts.
+    It holds no lock and no connection: threads, greenlets and forked processes may share it. ``changes`` counts how
+    often another master than before was named. ``options`` are those of a connection to a sentinel, without host, port,
+    timeouts.
     """
 
     def __init__(self, url: SentinelUrl, options: dict[str, Any]) -> None:
@@ -136,9 +128,7 @@ class Sentinels:
     def ask(self, place: tuple[str, int], questions: Sequence[str], within_s: float) -> list[Any]:
         """Return the answers of one sentinel to subcommands of ``SENTINEL`` about the master; a refusal is its error.
 
-        Raises:
-            redis.ConnectionError: it does not answer.
-            redis.TimeoutError: it does not answer within the time.
+        Raises ``redis.ConnectionError``, or ``redis.TimeoutError`` after ``within_s``, when it does not answer.
         """
         options = {**self._options, "socket_timeout": within_s, "socket_connect_timeout": within_s}
         connection: Any = self._kind(host=place[0], port=place[1], retry=Retry(NoBackoff(), 0), **options)
@@ -196,17 +186,12 @@ class MasterConnection(ServerConnection):
             raise ReadOnlyError(f"the sentinels name {self.host}:{self.port}, which is no master now")
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Return whether an answer is there.
-
-        Raises:
-            redis.ConnectionError: the master was replaced.
-        """
+        """Return whether an answer is there. ``redis.ConnectionError`` when the master was replaced."""
         if self._drop_former():
             raise redis.ConnectionError("the master was replaced")
         return bool(super().can_read(timeout))
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send a command, or several."""
         super().send_packed_command(command, check_health=check_health)
         self._unread += 1
 
@@ -238,8 +223,7 @@ class SecureMasterConnection(MasterConnection, TlsConnection):
 def pool_options(url: str) -> tuple[str, dict[str, Any]]:
     """Return an address that redis-py understands, and the options of a pool that make it follow a master.
 
-    Raises:
-        UnusableAddress: a part of the address is missing or wrong.
+    Raises ``UnusableAddress`` when a part of the address is missing or wrong.
     """
     if not is_sentinel_url(url):
         direct = {"redis": ServerConnection, "rediss": TlsConnection}.get(url.partition("://")[0])
@@ -253,8 +237,7 @@ def pool_options(url: str) -> tuple[str, dict[str, Any]]:
 def server_url(url: str) -> str:
     """Return the address of the server that an address leads to now; the address itself without sentinels.
 
-    Raises:
-        redis.ConnectionError: no sentinel names the master.
+    Raises ``redis.ConnectionError`` when no sentinel names the master.
     """
     if not is_sentinel_url(url):
         return url
@@ -263,7 +246,6 @@ def server_url(url: str) -> str:
 
 
 def sentinels_of(parts: SentinelUrl) -> Sentinels:
-    """Return the sentinels of an address."""
     options: dict[str, Any] = {
         "username": parts.sentinel_username,
         "password": parts.sentinel_password,

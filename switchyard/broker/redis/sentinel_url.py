@@ -29,13 +29,10 @@ class SentinelUrl:
     Args:
         sentinels: Host and port of each.
         master: The name by which the sentinels know the master.
-        secure: Speak TLS with the servers.
+        secure, sentinel_secure: Speak TLS with the servers, with the sentinels.
         login: User and password at the servers, quoted, with ``@``; "" for none.
         tail: Number of the database, and redis-py's options, as in an address of redis-py.
         options: Decoded options of redis-py, by name.
-        sentinel_username: User at the sentinels.
-        sentinel_password: Password at the sentinels.
-        sentinel_secure: Speak TLS with the sentinels.
     """
 
     sentinels: tuple[tuple[str, int], ...]
@@ -55,11 +52,7 @@ class SentinelUrl:
 
 
 def parse(url: str) -> SentinelUrl:
-    """Return the parts of an address.
-
-    Raises:
-        UnusableAddress: a part is missing or wrong. A password is not in the message.
-    """
+    """Return the parts of an address; ``UnusableAddress``, without a password, when one is missing or wrong."""
     parts, places = split_hosts(url)
     login, at, _ = parts.netloc.rpartition("@")
     sentinels = tuple(_place(place) for place in places)

@@ -18,9 +18,6 @@ class ServerClock:
     """Compare the clocks when asked to, at most every 10 s; a server that does not answer is asked again after 10 s.
 
     Where keys lie at several places any server answers: their clocks must agree.
-
-    Args:
-        calls: Access to the server.
     """
 
     def __init__(self, calls: RedisCalls) -> None:

@@ -33,11 +33,7 @@ class ServerConnection(Connection):
 
 
 def refuse_itself(end: Any, other_end: Any) -> None:
-    """Refuse a connection whose two ends have one address.
-
-    Raises:
-        ConnectionRefusedError: they have, as if nothing listened there: nothing does.
-    """
+    """Raise ``ConnectionRefusedError`` where a connection's two ends are one: nothing listens there."""
     if end == other_end:
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
@@ -77,7 +73,7 @@ class TlsConnection(SSLConnection, ServerConnection):
 
 
 class AsyncServerConnection(asyncio.Connection):
-    """A connection that is refused where its two ends are one. With TLS the handshake with itself fails anyway."""
+    """The same for asyncio. With TLS the handshake with itself fails anyway."""
 
     async def _connect(self) -> None:
         await super()._connect()

@@ -62,8 +62,7 @@ def named(operation: str, error: redis.RedisError) -> BrokerError:
 def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, sent: bool) -> BrokerUnavailable:
     """Return this project's error for a server that did not answer; where nothing listens, in the client's words.
 
-    Args:
-        sent: The operation was sent before, so that it may have happened.
+    An operation that was ``sent`` before may have happened.
     """
     if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
         outcome = "unknown" if sent else "refused"

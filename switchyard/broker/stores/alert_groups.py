@@ -1,7 +1,7 @@
 """Alerts grouped by fingerprint within a window, so that a thousand failures are a handful of messages.
 
 Raising is one call. The scheduler sends: the first alert of a group is due at once, further ones are due as one digest
-when the window ends.
+when the window (``window_ms``) ends.
 """
 
 from __future__ import annotations
@@ -46,16 +46,11 @@ class AlertGroup:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint that the group's alerts share."""
         return self.sample.fingerprint
 
 
 class AlertGroups:
-    """Raise, claim and settle alerts.
-
-    Args:
-        window_ms: Alerts of one fingerprint within this time after the first are one digest.
-    """
+    """Raise, claim and settle alerts."""
 
     def __init__(self, calls: RedisCalls, keys: Keys, *, window_ms: int = WINDOW_MS) -> None:
         self._calls = calls

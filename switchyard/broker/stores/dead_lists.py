@@ -19,18 +19,13 @@ class DeadLists:
         self._keys = keys
 
     def add(self, dead_letter: DeadLetter) -> bool:
-        """Add a dead letter; where its id is there already, replace its content and return ``False``.
-
-        Raises:
-            BrokerUnavailable: the server did not answer; the dead letter may be there.
-        """
+        """Add a dead letter; where its id is there already, replace its content and return ``False``."""
         return bool(self._calls.call(ADD, self._both(dead_letter.queue), [dead_letter.id, encode(dead_letter)]))
 
     def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
         """Remove a dead letter; ``False`` when it was not there.
 
-        Args:
-            as_read: Remove it only if its content is still this one: a requeued message may have died again.
+        With ``as_read`` only if its content is still this one: a requeued message may have died again.
         """
         expected = encode(as_read) if as_read else ""
         return bool(self._calls.call(REMOVE, self._both(queue), [message_id, expected], repeatable=False))
@@ -50,7 +45,6 @@ class DeadLists:
         return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:
-        """Return how many dead letters a queue has."""
         return int(self._calls.command("LLEN", self._keys.queue(queue).dead))
 
     def _both(self, queue: str) -> list[str]:

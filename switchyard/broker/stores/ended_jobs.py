@@ -27,12 +27,7 @@ PLAIN: Final = frozenset(
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Exception that ended an attempt.
-
-    Args:
-        fingerprint: See :func:`switchyard.middleware.fingerprints.fingerprint`; empty for one that was not raised by a
-        task.
-    """
+    """Exception that ended an attempt; ``fingerprint`` is empty for one that was not raised by a task."""
 
     type: str
     message: str
@@ -47,14 +42,13 @@ class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
         reason: Why the job is dead.
         attempt: Attempts started, this one included.
         generation: Times an operator requeued the job.
-        started_at: ms since the epoch; ``None`` of a job that never started.
-        finished_at: ms since the epoch.
+        started_at, finished_at: ms since the epoch; ``None`` of a job that never started.
         result: JSON text.
         logs: Log lines of the attempt, at most :data:`LOGS_LIMIT_BYTES`.
         lane: Lane that it came from: ``webhook``, ``webhook-retry``, ``webhook-alone``.
         worker: Name of the process that ran it.
-        body: The message as it came from the broker, see :mod:`switchyard.broker.queue.codec`; empty when it is
-        unknown. kept_in: Place of a result that is not in here, see :mod:`switchyard.broker.stores.result_stores`.
+        body: The message as it came from the broker, see :mod:`switchyard.broker.queue.codec`; empty when unknown.
+        kept_in: Place of a result that is not in here, see :mod:`switchyard.broker.stores.result_stores`.
     """
 
     id: str
@@ -109,7 +103,6 @@ _READ_ROWS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 def encode(job: EndedJob) -> bytes:
-    """Return an ended attempt as bytes."""
     return _PACK.encode(job)
 
 
@@ -118,10 +111,8 @@ def encode_success(
 ) -> bytes:
     """Return the ended attempt of a success without result and log lines as bytes, as :func:`encode` would.
 
-    Most attempts end so: a plain tuple in the order of the fields costs a third of the object.
-
-    Args:
-        place: Names of pool, worker and release.
+    Most attempts end so: a plain tuple in the order of the fields costs a third of the object. ``place`` names pool,
+    worker and release.
     """
     pool, worker, release = place
     started_at, lane = getattr(message, "started_ms", None), message.queue_name
@@ -130,11 +121,7 @@ def encode_success(
 
 
 def decode(packed: bytes | msgspec.Raw) -> EndedJob:
-    """Return the ended attempt in bytes.
-
-    Raises:
-        msgspec.DecodeError, UnicodeDecodeError: there is none.
-    """
+    """Return the ended attempt in bytes; ``msgspec.DecodeError`` or ``UnicodeDecodeError`` when there is none."""
     return _READ.decode(packed)
 
 

@@ -21,8 +21,7 @@ ANSWERS: Final[dict[int, Literal["unknown", "open", "complete"]]] = {-1: "unknow
 class GroupBarriers(RateLimiterBackend):
     """Barriers by the id that ``dramatiq.group`` makes for each run. Every method may be repeated.
 
-    As a rate limiter's backend it has what ``group.run`` calls: :meth:`add`. Every method may raise what
-    :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+    As a rate limiter's backend it has what ``group.run`` calls: :meth:`add`.
     """
 
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
@@ -30,13 +29,7 @@ class GroupBarriers(RateLimiterBackend):
         self._keys = keys
 
     def add(self, key: str, value: int, ttl: int) -> bool:
-        """Make the barrier of a group.
-
-        Args:
-            key: Id of the group's run.
-            value: Number of its jobs.
-            ttl: Milliseconds that the barrier is kept after the last job that succeeded.
-        """
+        """Make the barrier of a group's run with ``value`` jobs, kept ``ttl`` ms after the last one that succeeded."""
         name = self._keys.group(key)
         made, _ = self._calls.pipeline([("HSETNX", name, "size", value), ("PEXPIRE", name, ttl)])
         return bool(made)

@@ -24,13 +24,7 @@ AT_ONCE: Final = 1_500
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """An entry of a stream.
-
-    Args:
-        count: Number of rows, as the entry says.
-        rows: MessagePack array, see :func:`switchyard.broker.stores.ended_jobs.decode_rows`; empty where an entry has
-        none.
-    """
+    """An entry of a stream: number of rows, and rows for :func:`switchyard.broker.stores.ended_jobs.decode_rows`."""
 
     queue: str
     id: bytes
@@ -54,7 +48,7 @@ class HistoryBacklog:
 
 
 class HistoryStreams:
-    """Reader of the streams. A method may raise what :meth:`~switchyard.broker.redis.calls.RedisCalls.call` does."""
+    """Reader of the streams."""
 
     def __init__(self, calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> None:
         self._calls, self._keys = calls, keys

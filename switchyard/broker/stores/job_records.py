@@ -23,7 +23,6 @@ from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.pipelines import Call, call_together
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.ended_marks import MARK_TTL_MS
 from switchyard.broker.stores.job_record import JobRecord, cancelled_job
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
 from switchyard.broker.stores.known_jobs import FamilyAnswer, record_of
@@ -34,6 +33,9 @@ logger = logging.getLogger("switchyard.broker")
 HOUR_MS = 3_600_000
 LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
 FINISHED_TTL_MS: Final = HOUR_MS
+# Marks of ended jobs that were sent with an id of their own: it is not run again after the record has left. Outside of
+# the records' budget, and kept longer than an Idempotency-Key, whose claim is older than the end of its job.
+MARK_TTL_MS: Final = 25 * HOUR_MS
 MEBIBYTE: Final = 1024 * 1024
 WRITE, READ, PROGRESS, CANCEL = (
     script(name, folder="") for name in ("job_write", "job_read", "job_progress", "job_cancel")
@@ -100,18 +102,12 @@ class JobRecords:
         return self.keys.queue(queue).job_events(job_id)
 
     def write(self, steps: Sequence[Step]) -> list[str]:
-        """Record steps, those of all queues in one round trip.
-
-        Args:
-            steps: At most 500 of a queue, and one of a job.
+        """Record steps, at most 500 of a queue and one of a job, those of all queues in one round trip.
 
         Returns:
             For each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when the
             job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
             key is of a wrong type: acknowledgements of every queue wait for the others.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
         """
         if not steps:
             return []
@@ -180,16 +176,13 @@ class JobRecords:
 
     def read_many(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
         """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms."""
-        return self._find_all(job_ids, queues=queues)
+        chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
+        return [found for chunk in chunks for found in self._find(chunk, queues=queues)]
 
     def states(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[str | None]:
         """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown or unreadable."""
-        records = self._find_all(job_ids, queues=queues)
+        records = self.read_many(job_ids, queues=queues)
         return [None if found is None else found.state for found in records]
-
-    def _find_all(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
-        chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
-        return [found for chunk in chunks for found in self._find(chunk, queues=queues)]
 
     def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
         if not job_ids:
@@ -220,9 +213,6 @@ class JobRecords:
         """Keep a job's events from now on, and return the name of their stream; ``None`` for an unknown job.
 
         By default none are kept: they take more memory than the job.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
         """
         record = self.read(job_id)
         if record is None:
@@ -232,11 +222,7 @@ class JobRecords:
         return self.stream_key(job_id, record.queue)
 
     def progress(self, job_id: str, progress: dict[str, Any], *, queue: str | None = None) -> bool:
-        """Record the progress of a running job; ``True`` when its cancellation was requested.
-
-        Args:
-            queue: Its queue; by default all are asked.
-        """
+        """Record the progress of a running job of any queue, or of one; ``True`` when it is asked to stop."""
         batches: list[Call] = []
         for name in self.queues if queue is None else (queue,):
             k = self.keys.queue(name)
@@ -277,12 +263,14 @@ class JobRecords:
         for start in range(0, len(ended), ENDS_AT_ONCE):
             self.write([msgspec.structs.replace(step, rows=()) for step in ended[start : start + ENDS_AT_ONCE]])
 
-    def cancel_requested(self, job_id: str) -> bool:
-        """Whether the cancellation of a job was requested, where only its record says so.
+    def is_marked(self, job_id: str) -> bool:
+        """Return whether a job has left a mark of its end, in one round trip."""
+        return any(
+            self.calls.pipeline([("EXISTS", self.keys.queue(queue).ended_mark(job_id)) for queue in self.queues])
+        )
 
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether the cancellation of a job was requested, where only its record says so."""
         commands = [("HEXISTS", self.keys.queue(queue).notes, f"asked:{job_id}") for queue in self.queues]
         return any(self.calls.pipeline(commands))
 
@@ -294,8 +282,7 @@ SWEPT_AT_ONCE: Final = 200
 def sweep(records: JobRecords) -> int:
     """Drop live records whose message is gone, in many short calls; return their number.
 
-    Raises:
-        BrokerUnavailable: the server did not answer; the next sweep begins anew.
+    After ``BrokerUnavailable`` the next sweep begins anew.
     """
     dropped = 0
     for queue in records.queues if records.finds_waiting else ():

@@ -27,8 +27,7 @@ class LiveJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
         state: ``running`` or ``retrying``; also ``queued`` and ``scheduled`` where the broker finds no waiting message.
         reason: Why it is scheduled.
         attempt: Attempts started.
-        started_at: Start of the last attempt, ms since the epoch.
-        next_attempt_at: ms since the epoch.
+        started_at, next_attempt_at: ms since the epoch.
         error: Of the last attempt that failed.
         message: The message's body, where the broker finds no message by its id.
     """
@@ -49,12 +48,7 @@ class LiveJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class WorkerPlace(NamedTuple):
-    """Names of the place where a process runs jobs, written into their records.
-
-    Args:
-        worker: Name of the process.
-        release: Name of its code.
-    """
+    """Names of pool, process and code of a worker, written into the records of its jobs."""
 
     pool: str = ""
     worker: str = ""
@@ -68,7 +62,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
         record: The job's record, encoded.
         rows: Ended attempts for the history, encoded.
         kept_ms: How long the record of an ended job is kept, where that is longer than others; else 0.
-        marked: Leave a mark that outlives the record, see :mod:`switchyard.broker.stores.ended_marks`.
+        marked: Leave a mark that outlives the record.
     """
 
     job_id: str
@@ -82,21 +76,14 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 def sequence(*, generation: int, attempts: int, state: str) -> int:
-    """Return the place of a step in a job's life.
-
-    Args:
-        generation: Times an operator requeued it.
-        attempts: Attempts started, the one spoken of included.
-    """
+    """Return the place of a step in a job's life: times it was requeued, attempts started (its own included), state."""
     return generation * GENERATION + min(attempts, MOST_ATTEMPTS) * 8 + STEPS[state]
 
 
 def live_step(queue: str, job: LiveJob, *, order: int | None = None, rows: tuple[bytes, ...] = ()) -> Step:
-    """Return the step of a job that has not ended.
+    """Return the step of a job that has not ended; ``rows`` is the attempt that is retried, for the history.
 
-    Args:
-        order: Its sequence; by default that of its generation, attempt and state.
-        rows: The attempt that is retried, for the history.
+    ``order`` is its sequence, by default that of its generation, attempt and state.
     """
     if order is None:
         order = sequence(generation=job.generation, attempts=job.attempt, state=job.state)
@@ -112,12 +99,7 @@ def ended_step(
     kept_ms: int = 0,
     marked: bool = False,
 ) -> Step:
-    """Return the step of a job that has ended.
-
-    Args:
-        order: As in :func:`live_step`.
-        in_history: Write a row as well.
-    """
+    """Return the step of a job that has ended, as :func:`live_step`; with ``in_history`` a row is written as well."""
     if order is None:
         order = sequence(generation=job.generation, attempts=job.attempt, state=job.state)
     packed = encode(job)
@@ -125,11 +107,7 @@ def ended_step(
 
 
 def success_step(queue: str, message: Any, place: WorkerPlace, body: bytes) -> Step:
-    """Return the step of a job that succeeds now, with a row: its result and log lines are not kept.
-
-    Args:
-        body: The message as it is kept.
-    """
+    """Return the step of a job that succeeds now, with a row: its result and log lines are not kept."""
     options = message.options
     attempts, generation = int(options.get("attempts", 0)) + 1, int(options.get("generation", 0))
     packed = encode_success(message, attempts, generation, now_ms(), place, body)

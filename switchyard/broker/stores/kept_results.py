@@ -23,9 +23,7 @@ LONGEST_PAUSE_S: Final = 0.25
 class RecordResults(ResultBackend):
     """Dramatiq's result backend on the records of jobs. The middleware ``Status`` writes the results.
 
-    Args:
-        broker: Its actors say which results are kept, and for how long.
-        remedy: What to do about a job that has not ended, for a broker whose jobs do not run by themselves.
+    ``remedy`` is for jobs that have not ended on a broker that does not run them by itself.
     """
 
     def __init__(self, records: JobRecords, broker: Broker, *, remedy: str = "") -> None:

@@ -19,12 +19,14 @@ from switchyard.broker.stores.job_record import (
     known_state,
     number_or_none,
     options_of,
+    read_json,
+    read_number,
+    read_progress,
     record_with,
     shown_error,
     text_or_empty,
 )
 from switchyard.broker.stores.job_steps import DIGITS, GENERATION, LiveJob, sequence
-from switchyard.broker.stores.record_fields import read_json, read_number, read_progress
 
 _LIVE: Final = msgspec.msgpack.Decoder(LiveJob)
 
@@ -54,8 +56,7 @@ class _Candidate(NamedTuple):
 def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool) -> JobRecord | None:
     """Return a job's newest record, or ``None``.
 
-    Args:
-        finds_waiting: A live record counts only beside its message: without one the job has ended.
+    With ``finds_waiting`` a live record counts only beside its message: without one the job has ended.
     """
     waits = any(one.body for one in found)
     candidates: list[_Candidate] = []
@@ -75,7 +76,6 @@ def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool
 
 
 def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
-    """Return the record in an ended attempt."""
     return record_with(
         ended.id,
         queue,

@@ -23,10 +23,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.1
 class LimitCounts(RateLimiterBackend):
     """Backend of Dramatiq's rate limiters and barriers, on the broker's server.
 
-    Every method may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
-
-    Args:
-        place: Returns where the counters are. Called at each use, so that a limiter may be made before the broker.
+    ``place`` is called at each use, so that a limiter may be made before the broker.
     """
 
     def __init__(self, place: Callable[[], tuple[RedisCalls, Keys]]) -> None:

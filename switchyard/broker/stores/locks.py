@@ -12,11 +12,7 @@ ACQUIRE, RELEASE = (script(name, folder="") for name in ("lock_take", "lock_rele
 
 
 class Lock:
-    """A lock that expires when its holder stops renewing it.
-
-    Args:
-        lease_ms: Held this long after each :meth:`acquire`.
-    """
+    """A lock that expires ``lease_ms`` after its holder last acquired it."""
 
     def __init__(self, calls: RedisCalls, keys: Keys, name: str, *, lease_ms: int) -> None:
         self._key = keys.lock(name)

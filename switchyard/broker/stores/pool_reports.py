@@ -94,11 +94,7 @@ class PoolReport:
 
 @dataclass(frozen=True, slots=True)
 class SilentSupervisor:
-    """A supervisor that reported, did not end in order, and reports no more.
-
-    Args:
-        beat_at: Time of its last report, ms since the epoch.
-    """
+    """A supervisor that reported last at ``beat_at`` (ms since the epoch), and did not end in order."""
 
     pool: str
     host: str
@@ -107,7 +103,6 @@ class SilentSupervisor:
 
     @property
     def member(self) -> str:
-        """The supervisor's name."""
         return f"{self.pool}:{self.host}:{self.pid}"
 
 
@@ -121,8 +116,6 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class ChildStacks:
-    """Stacks of all threads of a child."""
-
     pid: int
     stacks: list[Stack]
 
@@ -137,10 +130,8 @@ class PoolReports:
     def write(self, report: PoolReport, quieted: Instruction | None = None) -> Notices:
         """Write a report, which expires after 15 s; return the last requests to its supervisor.
 
-        A request is returned again for as long as it lasts, so that it survives an answer that was lost.
-
-        Args:
-            quieted: The instruction by which the supervisor is quieted.
+        A request is returned again for as long as it lasts, so that it survives an answer that was lost. ``quieted`` is
+        the instruction by which the supervisor is quieted.
         """
         member = report.member
         note = (
@@ -175,8 +166,7 @@ class PoolReports:
     def ask_for_stacks(self, member: str, request: str) -> None:
         """Ask a supervisor for its children's stacks; it looks with its next report.
 
-        Args:
-            request: A name for the request, hard to guess: at most 64 letters, digits, ``-`` and ``_``.
+        The name of the request is hard to guess: at most 64 letters, digits, ``-`` and ``_``.
         """
         self._calls.command("SET", self._keys.stacks_asked(member), request, "PX", REPORT_TTL_MS)
 
@@ -220,9 +210,7 @@ class PoolReports:
     def read_silent(self, reports: Sequence[PoolReport], now: int) -> list[SilentSupervisor]:
         """Return the supervisors that were killed, stopped or cut off within the last hour; forget older ones.
 
-        Args:
-            reports: As :meth:`read_all` returned them.
-            now: Time, ms since the epoch.
+        Those of the reports, as :meth:`read_all` returned them, are not among them.
         """
         live = {report.member for report in reports}
         silent = [one for one in self._with_beats(now) if one.member not in live]
@@ -232,9 +220,6 @@ class PoolReports:
         """Forget the supervisors whose last report is over an hour old.
 
         For a supervisor that starts: each one adds a beat, in a yard that nobody looks at as well.
-
-        Args:
-            now: Time, ms since the epoch.
         """
         self._with_beats(now)
 

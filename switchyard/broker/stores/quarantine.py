@@ -23,11 +23,7 @@ class Quarantine:
 
     @staticmethod
     def entry(queue: str, raw: bytes, error: str, *, message_id: str | None = None) -> str:
-        """Return the JSON kept for an unreadable message: the first 4 KiB of it, its size and what was wrong.
-
-        Args:
-            message_id: The entry's id; a new one without it.
-        """
+        """Return the JSON kept for an unreadable message: the first 4 KiB of it, its size and what was wrong."""
         kept = {
             "id": message_id or uuid.uuid4().hex,
             "queue": queue,
@@ -44,7 +40,6 @@ class Quarantine:
         self._calls.pipeline([("LPUSH", keys.quarantine, entry), ("HSET", keys.quarantined_bodies, message_id, body)])
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
-        """Return unreadable messages, newest first."""
         key = self._keys.queue(queue).quarantine
         found = self._calls.command("LRANGE", key, cursor, cursor + limit - 1)
         entries = [json.loads(item) for item in found]
@@ -62,5 +57,4 @@ class Quarantine:
         return None
 
     def count(self, queue: str) -> int:
-        """Return how many unreadable messages of a queue are kept."""
         return int(self._calls.command("LLEN", self._keys.queue(queue).quarantine))

@@ -17,16 +17,8 @@ class RateWindows:
         self._calls = calls
 
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
-        """Start now or reserve the next start.
+        """Start now or reserve the next start; return the milliseconds until it, 0 for now.
 
-        Args:
-            name: The window's name, such as an actor's.
-            member: Who starts; the same member asking again keeps its slot.
-
-        Returns:
-            Milliseconds until the reserved start; 0 means start now.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
+        The same member asking again keeps its slot.
         """
         return int(self._calls.call(RESERVE, [self._keys.window(name)], [member, limit, window_ms]))

@@ -36,8 +36,7 @@ class ResultStore(Protocol):
     def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
         """Keep a result, replacing one of the same job, for so long at least.
 
-        Returns:
-            What ``get`` needs beside the job's id, or "".
+        Returns what ``get`` needs beside the job's id, or "".
         """
 
     def get(self, job_id: str, place: str) -> str | None:

@@ -3,6 +3,6 @@
 It keeps true: nothing of a message is unwritten when its acknowledgement is sent (``ack_barrier``), and an idle
 worker blocks instead of polling (``wakeup``).
 
-Files in reading order: ``prefetch``, ``wakeup``, ``work_queue``, ``acks``, ``ack_barrier``, ``parked_calls``,
-``cancellations``, ``hooks``.
+Files in reading order: ``prefetch``, ``wakeup``, ``work_queue``, ``acks``, ``ack_barrier``, ``cancellations``,
+``hooks``.
 """

@@ -42,8 +42,7 @@ WRITTEN_AT_ONCE = 200
 class MetricsFlush(Protocol):
     """Values observed in this process that are not in the metrics' files yet."""
 
-    def fold(self) -> None:
-        """Put them into the files."""
+    def fold(self) -> None: ...
 
 
 class FinishedMessages(Protocol):
@@ -123,14 +122,11 @@ class AckBarrier:
         return self.written
 
     def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
-        """Write everything that was noted before this call.
+        """Write everything that was noted before this call. After ``BrokerUnavailable`` the steps are kept.
 
         Args:
             with_starts: Also of attempts that began just now; no acknowledgement waits for those.
             queue: The only one that matters: where others may be at a place that is away, it is written alone.
-
-        Raises:
-            BrokerUnavailable: the server did not answer; the steps are kept.
         """
         last_end = self.finished.last_end() if self.finished is not None else 0
         with self._beginning:
@@ -205,7 +201,6 @@ class AckBarrier:
         return len(self._steps)
 
     def _write_some(self) -> int:
-        """Write the oldest steps, and return how many."""
         taken = list(islice(self._steps.values(), WRITTEN_AT_ONCE))
         self._records.write(taken)
         for step in taken:  # after it: a write that fails, or that a time limit interrupts, is repeated

@@ -31,9 +31,7 @@ def report_stale(leases: Iterable[Lease]) -> None:
 class Acks:
     """Finished messages of an owner that the server does not know to be finished. Outlives the owner's consumers.
 
-    Args:
-        barrier: Flushed before the server forgets a message.
-        stale: Called with leases that were lost before they were acknowledged.
+    ``barrier`` is flushed before the server forgets a message; ``stale`` gets leases that were lost before.
     """
 
     def __init__(
@@ -54,20 +52,16 @@ class Acks:
 
     @property
     def pending(self) -> bool:
-        """Whether there are any."""
         return bool(self._waiting)
 
     def add(self, lease: Lease) -> None:
-        """Note a finished message."""
         self._waiting.append((self._barrier.begun + 1 if self._barrier else 0, lease))
 
     def take_written(self) -> list[Lease]:
         """Return leases to acknowledge, for a caller that sends them with a fetch, or puts them back.
 
-        Where many wait, only those whose records the background has written: the fetch does not wait for a flush.
-
-        Raises:
-            BrokerUnavailable: the records could not be written; all are kept.
+        Where many wait, only those whose records the background has written: the fetch does not wait for a flush. After
+        ``BrokerUnavailable`` (records not written) all are kept.
         """
         if self._barrier and self._waiting and (len(self._waiting) < MANY or not self._barrier.in_background):
             self._barrier.flush(with_starts=False, queue=self._family.keys.queue)

@@ -1,4 +1,4 @@
-"""Reading, while messages are in flight, which of them somebody asked to stop."""
+"""Poll, while messages are in flight, for requests to cancel them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ POLL_CANCELLATIONS_S = 0.25
 
 
 class CancellationPoll:
-    """Marks messages in flight whose cancellation was requested: four times a second, one command for each queue.
+    """Marks and reports messages in flight whose cancellation was requested: one command a queue, 4 times a second.
 
-    The first reading is due a quarter of a second after a message went in flight where none was: one that was requested
+    The first poll is due a quarter of a second after a message went in flight where none was: one that was requested
     before is found at its start. A worker with few messages thus reads nothing while each begins.
-
-    Args:
-        report: Called once with each such message.
     """
 
     def __init__(self, report: Callable[[HeldMessage], None]) -> None:
@@ -27,11 +24,7 @@ class CancellationPoll:
         self._reading = threading.Lock()
 
     def run(self, in_flight: Mapping[str, HeldMessage]) -> None:
-        """Read, if it is due. While one thread reads, others return at once.
-
-        Raises:
-            BrokerError: the server did not answer, or refused.
-        """
+        """Read, if it is due. While one thread reads, others return at once."""
         due_s, now_s = self._due_s, time.monotonic()
         if not in_flight:
             self._due_s = None

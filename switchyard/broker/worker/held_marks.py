@@ -12,11 +12,7 @@ HELD_BYTES: Final = CELLS * CELL_BYTES
 
 
 class HeldMarks:
-    """Cells with the marks of held messages, 0 where there is none. Any thread may write.
-
-    Args:
-        cells: Of the memory, as numbers of 64 bits.
-    """
+    """Cells (64 bits) with the marks of held messages, 0 where there is none. Any thread may write."""
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
@@ -32,7 +28,6 @@ class HeldMarks:
         return cell
 
     def release(self, cell: int) -> None:
-        """Free a cell."""
         self._cells[cell] = 0
         self._free.append(cell)
 

@@ -13,19 +13,13 @@ SETTLE_S: Final = 2.0
 
 
 class Settles(Protocol):
-    """A consumer."""
-
     @property
     def settled(self) -> bool:
         """Whether nothing is left to acknowledge or to give back."""
 
 
 def join(lane: str, works: Callable[[], bool], *, timeout: int | None, interval: int) -> None:
-    """Wait until a lane has no work, polled every ``interval`` milliseconds.
-
-    Raises:
-        QueueJoinTimeout: it has some after ``timeout`` milliseconds.
-    """
+    """Wait until a lane has no work, polled every ``interval`` ms; ``QueueJoinTimeout`` after ``timeout`` ms."""
     give_up_s = None if timeout is None else time.monotonic() + timeout / 1000
     while works():
         if give_up_s is not None and time.monotonic() >= give_up_s:

@@ -44,8 +44,7 @@ class Wakeup:
     """One consumer's wait for the wake-up of its lane.
 
     It sends on a connection of :class:`switchyard.broker.redis.calls.RedisCalls` by itself, because no call of that
-    class may block. :meth:`request` and :meth:`wait` may raise ``BrokerUnavailable`` or ``BrokerRefused``; then nothing
-    is pending any more.
+    class may block. After a ``BrokerUnavailable`` or ``BrokerRefused`` nothing is pending any more.
     """
 
     def __init__(self, calls: RedisCalls, key: str) -> None:

@@ -21,9 +21,7 @@ from typing import Any
 class WorkQueue:
     """As much of ``queue.PriorityQueue`` as :class:`dramatiq.Worker` uses.
 
-    Args:
-        level: Returns the level of an item's message, a lower number goes first; needed where the server does not order
-            messages. By default the order is that of the items' ``priority``.
+    Items are ordered by their ``priority``; where the server does not order messages, by the ``level`` of each message.
     """
 
     def __init__(self, level: Callable[[Any], int] | None = None) -> None:
@@ -46,11 +44,7 @@ class WorkQueue:
                 self._waiting.popleft().release()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take the item with the lowest priority number.
-
-        Raises:
-            queue.Empty: there was none in ``timeout`` seconds.
-        """
+        """Take the item with the lowest priority number; ``queue.Empty`` when there was none in ``timeout`` seconds."""
         until_s = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._lock:
@@ -79,11 +73,6 @@ class WorkQueue:
         return found
 
     def get_nowait(self) -> Any:
-        """Take an item.
-
-        Raises:
-            queue.Empty: there is none.
-        """
         return self.get(block=False)
 
     def waiting(self) -> list[Any]:
@@ -92,14 +81,12 @@ class WorkQueue:
             return [item for _, _, item in self._heap]
 
     def task_done(self) -> None:
-        """Note that an item that was taken is worked off."""
         with self._lock:
             self.unfinished_tasks -= 1
             if self.unfinished_tasks == 0:
                 self._finished.notify_all()
 
     def join(self) -> None:
-        """Wait until every item that was put is worked off."""
         with self._lock:
             while self.unfinished_tasks:
                 self._finished.wait()

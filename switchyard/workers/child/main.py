@@ -21,8 +21,7 @@ from dramatiq.errors import ConnectionClosed
 
 from switchyard import database_connections
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.interface import facilities
-from switchyard.broker.supervised_broker import SupervisedBroker
+from switchyard.broker.interface import SupervisedBroker, facilities
 from switchyard.conf import declared_yard
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation

@@ -12,7 +12,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.supervised_broker import SupervisedBroker
+from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.topology import Yard
 from switchyard.middleware.outcomes import Outcome, decide
 from switchyard.workers.shared.child_table import ChildRow

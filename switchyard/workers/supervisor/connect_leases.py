@@ -6,12 +6,12 @@ from typing import cast
 
 from dramatiq.broker import Broker
 
+from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.queue.lease_steps import TICK_S
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.supervised_broker import SupervisedBroker
 from switchyard.broker.topology import Pool, Yard
 from switchyard.workers.supervisor.leases import ChildLeases, Served
 

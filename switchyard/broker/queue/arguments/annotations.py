@@ -73,17 +73,12 @@ def callee_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def takes_text(annotation: Any, *, only: bool = False) -> bool:
-    """Return whether the JSON of an annotation's values may be text.
-
-    Args:
-        only: Whether it always is, but for ``None``.
-    """
+    """Return whether the JSON of an annotation's values may be text, or with ``only`` always is, but for ``None``."""
     found = [_is_text(part) for part in parts_of(annotation) if not isinstance(part, msgspec.inspect.NoneType)]
     return all(found) and bool(found) if only else any(found)
 
 
 def takes_none(annotation: Any) -> bool:
-    """Return whether ``None`` is among an annotation's values."""
     return any(isinstance(part, msgspec.inspect.NoneType) for part in parts_of(annotation))
 
 
@@ -121,11 +116,7 @@ class _Foreign(Exception):
 
 
 def _is_plain(info: Any, seen: set[int]) -> bool:
-    """Return whether JSON has the very values of a type.
-
-    Raises:
-        _Foreign: a part of it has no JSON form.
-    """
+    """Return whether JSON has the very values of a type. Raises ``_Foreign`` when a part of it has no JSON form."""
     if id(info) in seen:
         return True
     seen.add(id(info))

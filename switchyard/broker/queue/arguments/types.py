@@ -50,14 +50,7 @@ class ArgumentType:
         return box.value
 
     def check(self, value: Any, path: str) -> None:
-        """Refuse a value that would not come out as it goes in.
-
-        Args:
-            path: The parameter, as a sender knows it.
-
-        Raises:
-            Misfit: with the parameter and the type of its value.
-        """
+        """Refuse, by a ``Misfit`` with parameter and type, a value that would not come out as it goes in."""
         try:
             if not self.is_typed:
                 self.read(value)
@@ -171,11 +164,7 @@ class ArgumentTypes:
         return self._converted(args, kwargs, lambda parameter, value, path: _sent(value))
 
     def received(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the values of a call, from their JSON forms or as they are.
-
-        Raises:
-            Misfit: a value cannot be converted.
-        """
+        """Return the values of a call, from their JSON forms or as they are; ``Misfit`` when one cannot be made."""
         return self._converted(args, kwargs, lambda parameter, value, path: parameter.receive(value, path))
 
     def _converted(
@@ -222,7 +211,6 @@ def in_json(message: Message[Any], actors: Actors) -> Message[Any]:
 
 
 def has_steps(options: Mapping[str, Any]) -> bool:
-    """Return whether a message's options hold other messages."""
     return "pipe_target" in options or "group_completion_callbacks" in options
 
 

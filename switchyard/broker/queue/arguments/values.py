@@ -18,11 +18,7 @@ _ABSENT: Final = object()
 
 
 def to_json(value: Any) -> Any:
-    """Return the JSON form of a value.
-
-    Raises:
-        TypeError: a value in it has none. ValueError, RecursionError: it cannot be written.
-    """
+    """Return the JSON form of a value; ``TypeError``, ``ValueError`` or ``RecursionError`` when it has none."""
     return msgspec.to_builtins(value, str_keys=True, enc_hook=_base)
 
 
@@ -34,8 +30,7 @@ def leaves(value: Any) -> Any:
 def from_json(kind: type, value: Any) -> Any:
     """Return a value of a type that msgspec does not know: a member of Django's choices, or any object.
 
-    Raises:
-        ValueError: it is no member.
+    Raises ``ValueError`` when it is no member.
     """
     return kind(value) if issubclass(kind, Enum) else value
 
@@ -135,7 +130,6 @@ def _fields_of(value: Any) -> tuple[str, ...] | None:
 
 
 def is_json(value: Any) -> bool:
-    """Return whether a value is JSON itself."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and is_json(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):

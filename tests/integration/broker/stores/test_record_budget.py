@@ -15,9 +15,8 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Entry, HistoryRow
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.ended_jobs import EndedJob, decode_rows
-from switchyard.broker.stores.ended_marks import MARK_TTL_MS, is_marked
 from switchyard.broker.stores.history_streams import HistoryStreams
-from switchyard.broker.stores.job_records import JobRecords, RecordLimits
+from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 
 MEBIBYTE = 1024 * 1024
@@ -193,8 +192,8 @@ def test_a_mark_outlives_record_and_budget(valkey: redis.Redis, keys: Keys, fami
     end(records, list(ids(5_000)))
 
     assert 0 < MARK_TTL_MS - valkey.pttl(family.ended_mark("marked")) < 60_000
-    asked = (records.calls, keys, [QUEUE, "another"])
-    assert [is_marked(*asked, id_) for id_ in ("marked", "lives", "other")] == [True, False, False]
+    both = JobRecords(records.calls, keys, [QUEUE, "another"])
+    assert [both.is_marked(id_) for id_ in ("marked", "lives", "other")] == [True, False, False]
     assert records.states(["other"]) == [None]
 
 

@@ -12,7 +12,7 @@ import pytest
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.pace import APART_S, LONGEST_S, Pace
+from switchyard.broker.redis.exchange import APART_S, LONGEST_S, Pace
 
 
 @pytest.fixture
