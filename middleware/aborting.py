@@ -58,7 +58,6 @@ class CancelAbortable(Abortable):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Forget an abort."""
         self._due_s.pop(message.message_id, None)
 
     after_skip_message = after_process_message
@@ -71,9 +70,6 @@ class CancelAbortable(Abortable):
         Args:
             mode: ``CANCEL`` leaves a job alone that runs.
             abort_timeout: Milliseconds that a running job has to end by itself, at most 2,500.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
         """
         known = facilities()
         record = known.records.read(message_id)
@@ -109,7 +105,6 @@ class CancelAbortable(Abortable):
         return bool(self.abortable)
 
     def _grace_s(self, message: MessageProxy) -> float:
-        """Return the seconds that a running job has to end by itself."""
         records, wait_s = facilities().records, STOP_BY_ITSELF_S
         try:
             asked = records.calls.command("GET", records.keys.abort(message.message_id))

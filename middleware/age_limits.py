@@ -22,14 +22,9 @@ class AgeLimits(Middleware):
     """
 
     option_rules: ClassVar = (rule_of_both("max_age", lambda value: _of_max_age(value)),)
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"max_age"}
+    actor_options = {"max_age"}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Skip a message that is too old."""
         max_age_ms = message.options.get("max_age") or broker.actors[message.actor_name].options.get("max_age")
         if not max_age_ms:
             return

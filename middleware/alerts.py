@@ -26,19 +26,14 @@ class Alerts(Middleware):
     """
 
     option_rules: ClassVar = (rule_of_both("alert", flag),)
+    actor_options = {"alert"}
 
     def __init__(self, *, groups: AlertGroups) -> None:
         self._groups = groups
 
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"alert"}
-
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Raise an alert when the message became a dead letter."""
         self._raise(broker, message)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:

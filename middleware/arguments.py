@@ -58,32 +58,20 @@ class Arguments(Middleware):
 
 
 def require_signature(actor: Actor[..., Any], places: int, names: KeysView[str]) -> None:
-    """Refuse a call that does not match the signature.
-
-    Raises:
-        ArgumentMismatch: it does not.
-    """
+    """Raise ``ArgumentMismatch`` for a call that does not match the signature."""
     if (wrong := misfit(actor.fn, places, names)) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
 
 
 def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse arguments that do not fit the annotations of their parameters.
-
-    Raises:
-        ArgumentMisfit: with the first such argument.
-    """
+    """Raise ``ArgumentMisfit`` with the first argument that does not fit the annotation of its parameter."""
     types = argument_types(actor.fn)
     if not types.fit(args, kwargs) and (wrong := types.misfit(args, kwargs)) is not None:
         raise ArgumentMisfit(actor.actor_name, wrong, actor.fn)
 
 
 def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
-    """Refuse arguments by name that are no ``dict``. The values are not shown: they may be secret.
-
-    Raises:
-        ArgumentMismatch: they have another type.
-    """
+    """Raise ``ArgumentMismatch`` for arguments by name that are no ``dict``. They may be secret: they are not shown."""
     if not isinstance(kwargs, dict):
         raise ArgumentMismatch(actor.actor_name, f"kwargs is {kind_of(kwargs)}; write a dict", actor.fn)
 
@@ -128,7 +116,7 @@ class Calls:
 
 
 def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> str | None:
-    """Return the fault of a call, or ``None`` when it fits. Values are not compared."""
+    """Return why a call does not match a function's signature, ``None`` if it does. Values are not compared."""
     try:
         signature_of(function).bind(*range(places), **dict.fromkeys(names))
     except TypeError as error:
@@ -138,13 +126,12 @@ def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> s
 
 @functools.cache
 def calls_of(function: Callable[..., Any]) -> Calls:
-    """Return the calls that fit a function; made once."""
     return Calls(function)
 
 
 @functools.cache
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a function's signature, of a class-based actor that of its ``perform``; looked up once."""
+    """Return a function's signature, of a class-based actor that of its ``perform``."""
     return inspect.signature(callee_of(function))
 
 
@@ -163,7 +150,7 @@ def missing_arguments(actor: Actor[..., Any], names: Collection[str]) -> str:
 
 
 def call_of(message: Any) -> str:
-    """Return the call of a message as JSON: its actor, the number of positional arguments, the names of the others.
+    """Return the call of a message as JSON: actor, number of positional arguments, names of the others.
 
     Whether code can run a message depends on nothing else.
     """

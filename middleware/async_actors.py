@@ -15,11 +15,7 @@ from switchyard.middleware.errors import MissingWorker
 
 
 class AsyncActors(AsyncIO):
-    """Dramatiq's event loop for a worker's async actors.
-
-    Raises:
-        MissingWorker: from the call of an async actor where no worker runs.
-    """
+    """Dramatiq's event loop for a worker's async actors. Where none runs their call raises ``MissingWorker``."""
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Check the calls of an async actor. Dramatiq has wrapped its function already, to wait for the event loop."""

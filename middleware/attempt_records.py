@@ -64,11 +64,7 @@ def result_of(
 
 
 def failure_of(message: Any, exception: BaseException | None, refusal: str = "") -> Failure | None:
-    """Return an exception as it is recorded, or ``None`` without one.
-
-    Args:
-        refusal: Why its retry was refused.
-    """
+    """Return an exception as it is recorded, perhaps with why its retry was refused; ``None`` without one."""
     if exception is None:
         return None
     text = _speakable(error_text(exception, refusal)[:ERROR_CHARACTERS])
@@ -97,7 +93,6 @@ class KeptLogs(logging.Handler):
         super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Collect a line of a running job."""
         message: Any = running_message()
         if message is None or record.name == JOBS_LOGGER:
             return
@@ -123,7 +118,6 @@ class KeptLogs(logging.Handler):
         return text.encode("utf-8", "backslashreplace")[-LOGS_LIMIT_BYTES:].decode("utf-8", "ignore")
 
     def drop(self, message: Any) -> None:
-        """Forget the lines of an attempt."""
         if getattr(message, "log_lines", None):
             message.log_lines = None
 
@@ -155,7 +149,6 @@ class RecordOptions(NamedTuple):
         result_ttl: Milliseconds that a result is kept in the broker, where that is longer than other records.
         keep_logs: Keep the log lines of every attempt, and not of the failed ones alone.
         search: Names of arguments by whose values jobs are found in the history.
-        actor: The actor itself.
     """
 
     track: bool = True
@@ -189,8 +182,7 @@ ALWAYS: Final = RecordOptions()
 class ActorRecords(dict[str, RecordOptions]):
     """Cache of the options of each actor, by name.
 
-    Attributes:
-        plain: Actors all of whose successes are recorded by their end alone: no results, no log lines, no share.
+    ``plain`` are actors all of whose successes are recorded by their end alone: no results, no log lines, no share.
     """
 
     def __init__(self) -> None:
@@ -225,7 +217,6 @@ class ActorRecords(dict[str, RecordOptions]):
 
 
 def record_rules() -> tuple[OptionRule, ...]:
-    """Return the rules of the options."""
     return (
         rule_of_both("store_results", flag),
         rule_of_both("track", flag),
@@ -248,7 +239,6 @@ def _milliseconds(value: Any) -> str:
 
 
 def _searchable(value: Any, actor: Actor[..., Any]) -> str:
-    """Return what to write instead of names of arguments."""
     remedy = f'write up to {MOST_SEARCHED} names of arguments, such as ("customer_id",)'
     if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= MOST_SEARCHED:
         return remedy

@@ -21,14 +21,8 @@ STOP_BY_ITSELF_S = 0.3
 class Cancellation(Middleware):
     """Middleware that skips messages cancelled while a worker held them; the broker drops other cancelled messages.
 
-    A running task may read ``cancel_requested`` of its message and end by itself. Otherwise an exception is raised in
-    it. The pool's supervisor kills the process of a task that does not return to Python.
-
-    Args:
-        interrupts: Interrupts of this process's tasks.
-
-    Attributes:
-        grace_s: Returns the seconds that a running task has to end by itself.
+    A running task may read ``cancel_requested`` of its message and end by itself within ``grace_s``. Otherwise an
+    exception is raised in it. The pool's supervisor kills the process of a task that does not return to Python.
     """
 
     def __init__(self, *, transport: Transport, interrupts: Interrupts) -> None:
@@ -52,9 +46,5 @@ class Cancellation(Middleware):
         self.interrupts.cancel(message.message_id, after_s=self.grace_s(message))
 
     def interrupt_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Interrupt the current greenlet if its job was cancelled; for the handler of a signal.
-
-        Raises:
-            CancelInterrupt: the job was cancelled.
-        """
+        """Raise ``CancelInterrupt`` in the current greenlet if its job was cancelled; for the handler of a signal."""
         self.interrupts.cancel_here(is_asked)

@@ -26,15 +26,12 @@ class ClockComparison(Middleware):
         self._clock = clock
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Compare before the first message."""
         self._clock.compare()
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Compare where that is due."""
         self._clock.compare()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Likewise."""
         self._clock.compare()
 
 
@@ -47,10 +44,7 @@ def compare_clocks(broker: Broker) -> None:
 
 
 def compare() -> None:
-    """Compare the clocks where that is due, for requests: they read the clock before they enqueue anything.
-
-    Asks the server at most once in ten seconds, and waits 0.3 s at most for it.
-    """
+    """Compare the clocks where that is due, for requests: they read the clock before they enqueue anything."""
     comparison = facilities().clock
     if comparison is not None:
         comparison.compare()

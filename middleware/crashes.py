@@ -27,11 +27,8 @@ MOST_LAPSES = 5
 class Poison(SwitchyardError, MiddlewareError):
     """A message that crashed its worker three times within 72 hours.
 
-    The cause of the last crash is noted below the traceback.
-
-    Args:
-        cause: Cause of the last crash; on further lines, the last log lines of the worker.
-        arguments: Fingerprint of the message's arguments.
+    ``cause`` is that of the last crash, noted below the traceback; on further lines, the last log lines of the worker.
+    ``arguments`` is their fingerprint.
     """
 
     def __init__(self, actor_name: str, crashes: int, cause: str, *, arguments: str) -> None:
@@ -48,8 +45,7 @@ class Poison(SwitchyardError, MiddlewareError):
 class SuspectedPoison(SwitchyardError, MiddlewareError):
     """A message that ran alone in its pool five times within 72 hours when all processes of the pool ended.
 
-    Args:
-        lapses: Each ``<ms since the epoch>@<host>``.
+    ``lapses`` are ``<ms since the epoch>@<host>`` each.
     """
 
     def __init__(self, actor_name: str, lapses: Sequence[str]) -> None:
@@ -91,13 +87,7 @@ class Crashes(Middleware):
         self._transport = transport
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Start a message, isolate it, or refuse it.
-
-        Raises:
-            HardLimitExceeded: the last attempt was killed with its worker.
-            Poison: it crashed for the third time.
-            SuspectedPoison: it ran alone five times when its pool ended.
-        """
+        """Start a message, isolate it, or refuse it by ``HardLimitExceeded``, ``Poison`` or ``SuspectedPoison``."""
         crashes, cause = getattr(message, "crashes", 0), getattr(message, "cause", "")
         if not crashes and not cause:
             return

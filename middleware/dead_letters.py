@@ -33,10 +33,8 @@ ERROR_CHARACTERS = 2_000
 class DeadLetters(Middleware):
     """Middleware that moves messages to the dead list: with the outcome ``dead``, or rejected by Dramatiq.
 
-    The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time.
-
-    Args:
-        on_dead: Called with each dead letter after it is stored. Exceptions are logged; the letter stays.
+    The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time. ``on_dead`` is
+    called with each dead letter after it is stored; exceptions are logged, the letter stays.
     """
 
     def __init__(
@@ -49,7 +47,6 @@ class DeadLetters(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Move a message whose outcome is ``dead`` to its dead list."""
         outcome = outcome_of(message, exception)
         if outcome.kind != "dead":
             return

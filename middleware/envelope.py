@@ -21,7 +21,6 @@ class Envelope(Middleware):
     """
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Write the stamps."""
         now = now_ms()
         if CLOCK.wrong and "enqueued_at" not in message.options:
             # Dramatiq stamps with this host's clock; ages are reckoned by hosts whose clocks are right.

@@ -16,12 +16,7 @@ from switchyard.middleware.places import place_of
 
 
 class RetryLater(SwitchyardError, Retry):
-    """Retry this job after at least the delay that another server asked for (``Retry-After``). Spends a retry.
-
-    Args:
-        delay_s: Seconds to wait at least.
-        reason: Explanation for logs and pages.
-    """
+    """Retry this job after at least the seconds that another server asked for (``Retry-After``). Spends a retry."""
 
     def __init__(self, delay_s: float, reason: str) -> None:
         super().__init__(reason, delay=max(int(delay_s * 1000), 0))
@@ -65,11 +60,7 @@ class MissingWorker(SwitchyardError, RuntimeError):
 
 
 class ArgumentMisfit(ArgumentMismatch):
-    """A value of a new message that does not fit the annotation of its parameter.
-
-    Args:
-        fact: The parameter, its annotation and the type of the value, never the value.
-    """
+    """A value of a new message that does not fit the annotation of its parameter. The value is not in the message."""
 
     def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
         self.fact = fact
@@ -90,8 +81,7 @@ class DuplicateActor(SwitchyardError, MiddlewareError):
     """Two actors of one name: a message names its actor, so only one of them could ever run.
 
     Args:
-        first: Place of the one that is declared already, ``file:line``.
-        second: Place of the other; equal to ``first`` when one file is imported under two names.
+        first, second: Place of each, ``file:line``; equal when one file is imported under two names.
         one_module: Both are of the same module: where the places are equal, a decorator's inner function is meant.
     """
 
@@ -106,11 +96,7 @@ class DuplicateActor(SwitchyardError, MiddlewareError):
 
 
 class SendingFile(SwitchyardError, MiddlewareError):
-    """A module of actors sends a message while it is imported.
-
-    Args:
-        place: Place of the call, ``file:line``.
-    """
+    """A module of actors sends a message while it is imported, at a place (``file:line``)."""
 
     def __init__(self, place: str) -> None:
         super().__init__(
@@ -124,11 +110,7 @@ class UnknownOption(SwitchyardError, MiddlewareError):
 
 
 class InvalidOption(SwitchyardError, MiddlewareError):
-    """An option of an actor or a message has a value that cannot be used.
-
-    Args:
-        place: ``file:line`` of the actor, for an actor's own option.
-    """
+    """An option of an actor (declared at ``place``) or a message has a value that cannot be used."""
 
     def __init__(self, actor_name: str, option: str, value: object, remedy: str, *, place: str = "") -> None:
         super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}" + (f" ({place})" if place else ""))

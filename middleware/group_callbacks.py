@@ -27,12 +27,8 @@ class DurableGroupCallbacks(GroupCallbacks):
     Each step may be repeated. A worker that dies before it acknowledges the last job leaves the callbacks to the next
     run of that job. They keep the ids that the group gave them: what was sent before is known to the broker.
 
-    Listed before the middleware that records the result: after-hooks run from last to first.
-
-    Args:
-        barrier: Writes the records.
-        yard: Names the queue whose record is written before a job is counted.
-        barrier_ttl: Milliseconds that a group is known after the last job that succeeded, a day by default.
+    Listed before the middleware that records the result: after-hooks run from last to first. ``barrier_ttl`` are the
+    milliseconds that a group is known after the last job that succeeded, a day by default.
     """
 
     def __init__(
@@ -46,7 +42,6 @@ class DurableGroupCallbacks(GroupCallbacks):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Count a job that succeeded; send the callbacks after the last one."""
         if exception is not None or "group_completion_callbacks" not in message.options:
             return
         group, callbacks = message.options.get("group_completion_uuid"), message.options["group_completion_callbacks"]

@@ -25,10 +25,8 @@ log = structlog.get_logger(__name__)
 class Interrupts(Protocol):
     """The running tasks of this process, each in its thread or greenlet.
 
-    Attributes:
-        cancellation: The class that a cancellation raises.
-
-    An exception arrives when the task next runs Python code: a call that stays in C is not interrupted.
+    A cancellation raises the class ``cancellation``. An exception arrives when the task next runs Python code: a call
+    that stays in C is not interrupted.
     """
 
     cancellation: type[CancelInterrupt]
@@ -49,13 +47,9 @@ class Interrupts(Protocol):
         """Raise Dramatiq's ``Shutdown`` in the tasks of these jobs."""
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Raise ``CancelInterrupt`` now, for a caller that interrupted this thread's code, such as a signal handler.
+        """Raise ``CancelInterrupt`` now if the job that runs here was asked to stop.
 
-        Args:
-            is_asked: Whether a job was asked to stop.
-
-        Raises:
-            CancelInterrupt: the job that runs here was asked to stop.
+        For a caller that interrupted this thread's code, such as a signal handler.
         """
 
 
@@ -87,13 +81,11 @@ class ThreadInterrupts:
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread that watches."""
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="switchyard-interrupts", daemon=True)
             self._watcher.start()
 
     def begin(self, job_id: str, limit_s: float) -> None:
-        """Register the task of this thread."""
         self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
 
     def end(self) -> None:
@@ -116,7 +108,6 @@ class ThreadInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise in the thread of a job after a delay."""
         with self._lock:
             for task in self._tasks.copy().values():
                 if task.job_id == job_id and not task.cancelled:
@@ -124,7 +115,6 @@ class ThreadInterrupts:
                     self._soon.set()
 
     def shut_down(self, job_ids: Collection[str]) -> None:
-        """Raise in the threads of jobs."""
         with self._lock:
             for ident, task in self._tasks.copy().items():
                 if task.job_id in job_ids:
@@ -186,7 +176,6 @@ class GreenletInterrupts:
         """Do nothing: the hub watches."""
 
     def begin(self, job_id: str, limit_s: float) -> None:
-        """Register the task of this greenlet."""
         from gevent import getcurrent
 
         task = self._tasks[threading.get_ident()] = _GreenletTask(job_id, getcurrent(), [])
@@ -194,7 +183,6 @@ class GreenletInterrupts:
             self._raise_after(limit_s, task, TimeLimitExceeded)
 
     def end(self) -> None:
-        """Unregister the task of this greenlet."""
         while True:
             try:
                 task = self._tasks.pop(threading.get_ident(), None)
@@ -205,13 +193,11 @@ class GreenletInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise in the greenlet of a job after a delay."""
         for task in list(self._tasks.values()):
             if task.job_id == job_id:
                 self._raise_after(after_s, task, self.cancellation)
 
     def shut_down(self, job_ids: Collection[str]) -> None:
-        """Raise in the greenlets of jobs, as soon as the hub runs."""
         for task in list(self._tasks.values()):
             if task.job_id in job_ids:
                 self._raise_after(0, task, Shutdown)

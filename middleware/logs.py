@@ -36,8 +36,8 @@ UNTRUE = "Received message for undefined actor"
 class Logs(Middleware):
     """Log of the end of each attempt, with job id, actor, queue, attempt, duration and exception.
 
-    Args:
-        tracebacks: Log the traceback of a job's first failure too, for development; else only that of its last.
+    With ``tracebacks``, for development, the traceback of a job's first failure is logged too; else only that of its
+    last.
     """
 
     def __init__(self, *, tracebacks: bool = False) -> None:
@@ -55,14 +55,12 @@ class Logs(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Log the end."""
         outcome = outcome_of(message, exception)
         if outcome.kind in ("dead", "retried") or self._sink.isEnabledFor(logging.INFO):
             self._log_end(message, outcome, exception)
         _unbind()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Log a message that did not start."""
         if self._sink.isEnabledFor(logging.INFO):
             outcome = outcome_of(message)
             write = log.warning if outcome.kind == "expired" else log.info
@@ -70,7 +68,6 @@ class Logs(Middleware):
         _unbind()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Log a message that this worker could not start."""
         outcome = outcome_of(message, message._exception)
         if outcome.kind == "deferred":
             log.info("deferred", reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
@@ -193,11 +190,7 @@ def _without_traceback_of_refusals(record: logging.LogRecord) -> bool:
 
 
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
-    """Send every log of this process to standard error, in one format.
-
-    Args:
-        log_format: ``json`` for machines, ``console`` for terminals.
-    """
+    """Send every log of this process to standard error: as ``json`` for machines, or ``console`` for terminals."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         _of_job,

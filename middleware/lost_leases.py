@@ -23,11 +23,7 @@ class LostLeases(Middleware):
         self._lost.add(owner)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Refuse a message of a lost owner, or one that waited for a thread for so long that it was given back.
-
-        Raises:
-            SkipMessage: its lease is lost.
-        """
+        """Skip a message of a lost owner, or one that waited for a thread for so long that it was given back."""
         if getattr(message, "given_back", False) or (self._lost and message.lease.owner in self._lost):
             message.moved = True  # type: ignore[attr-defined]
             decide(message, Outcome("deferred", "lease"))

@@ -35,8 +35,7 @@ class Metrics(Middleware):
     Listed before the middleware that decides the outcome: after-hooks run from last to first.
 
     Args:
-        registry: Where the metrics are registered; in a worker their values go to prometheus-client's
-            multiprocess files.
+        registry: In a worker the values of its metrics go to prometheus-client's multiprocess files.
         barrier: Calls :meth:`fold` before acknowledgements and within milliseconds, so that a file is changed
             once for many messages. Without it, each value is written at once.
         keep_files: Called by :meth:`fold`, every two seconds at most: starts new files where the old ones are gone.
@@ -91,7 +90,6 @@ class Metrics(Middleware):
         self._exceptions = BoundedLabels(MOST_EXCEPTIONS)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Record the start, and the time that the message waited."""
         started_ms = message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
         self._waits.append((self._labels(message), max(started_ms - ready_since(message), 0) / 1000))
@@ -100,7 +98,6 @@ class Metrics(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Record the outcome and the run time of the attempt."""
         outcome = outcome_of(message, exception)
         labels = self._labels(message)
         started_s = getattr(message, "started_s", None)
@@ -110,11 +107,9 @@ class Metrics(Middleware):
             self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Count a message that was deferred or cancelled before it started."""
         self._messages[*self._labels(message), outcome_of(message).kind].inc()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Count a message that this worker could not start."""
         self._messages[*self._labels(message), outcome_of(message, message._exception).kind].inc()
 
     def after_stale_end(self, broker: Broker, queue: str) -> None:
@@ -181,18 +176,13 @@ def observe(children: Children, observations: Mapping[tuple[str, ...], Sequence[
 
 
 class BoundedLabels:
-    """Combinations of labels that were seen, up to a number. In any further one the last label is ``other``.
-
-    Attributes:
-        seen: These combinations.
-    """
+    """Combinations of labels that were ``seen``, up to a number. In any further one the last label is ``other``."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.seen: set[tuple[str, ...]] = set()
 
     def bounded(self, *labels: str) -> tuple[str, ...]:
-        """Return the labels, or those with ``other`` in the last place."""
         if labels in self.seen:
             return labels
         if len(self.seen) >= self._most:

@@ -38,8 +38,7 @@ class OptionRule:
 
     Args:
         of_actor: Check of an actor's value; ``None`` when an actor cannot have the option.
-        of_message: Check of a message's value; ``None`` when only actors can have the option. The value
-            must be JSON.
+        of_message: Check of a message's value, which must be JSON; ``None`` when only actors can have the option.
         takes_none: ``None`` is the same as leaving the option out.
         words: The values in words, where no check says them.
     """
@@ -72,12 +71,10 @@ def any_value(value: Any, actor: Actor[..., Any]) -> str:
 
 
 def flag(value: Any) -> str:
-    """Accept ``True`` and ``False``."""
     return "" if type(value) is bool else "write True or False"
 
 
 def whole_number(value: Any) -> str:
-    """Accept integers."""
     return "" if type(value) is int else "write an integer"
 
 
@@ -94,7 +91,6 @@ def usable_eta(value: Any) -> str:
 
 
 def actor_name(value: Any) -> str:
-    """Accept an actor's name."""
     return "" if isinstance(value, str) and value else "write the name of an actor"
 
 
@@ -104,11 +100,7 @@ def is_message(value: Any) -> bool:
 
 
 def check_actor(actor: Actor[..., Any], rules: Mapping[str, OptionRule]) -> None:
-    """Refuse an actor with an option that cannot be used; remove options that are ``None``.
-
-    Raises:
-        InvalidOption: an option has a value that its rule refuses.
-    """
+    """Raise ``InvalidOption`` for an actor's option that its rule refuses; remove options that are ``None``."""
     for name, value in list(actor.options.items()):
         rule = rules.get(name)
         if rule is None or rule.of_actor is None:
@@ -120,12 +112,7 @@ def check_actor(actor: Actor[..., Any], rules: Mapping[str, OptionRule]) -> None
 
 
 def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> None:
-    """Refuse a message with an option that cannot be used.
-
-    Raises:
-        UnknownOption: only actors can have the option.
-        InvalidOption: an option has a value that its rule refuses.
-    """
+    """Raise ``UnknownOption`` for an option that only actors can have, ``InvalidOption`` for a refused value."""
     for name, value in options.items():
         rule = rules.get(name)
         if rule is None:

@@ -70,17 +70,12 @@ class Options(Middleware):
         OptionRule("priority", any_value, lambda value, queue: _of_priority(value)),
         OptionRule("delay", None, lambda value, queue: usable_delay(value)),
     )
+    actor_options = {"priority"}
 
     def __init__(self) -> None:
         self._rules: dict[str, OptionRule] = {}
 
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"priority"}
-
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Validate an actor's options."""
         self._rules = rules_of(broker)
         if unknown := actor.options.keys() - broker.actor_options:
             fact = fault_of(actor.actor_name, "actor option", unknown, broker.actor_options | FIXED)
@@ -216,7 +211,6 @@ def _is_known(name: str, broker: Broker, rules: Mapping[str, OptionRule]) -> boo
 
 
 def _of_messages(broker: Broker, rules: Mapping[str, OptionRule]) -> set[str]:
-    """Return the options that a sender may write into a message."""
     ruled = {rule.name for rule in rules.values() if rule.of_message is not None} - {"pipe_target"}
     return ruled | (broker.actor_options - rules.keys()) | {"owner", "eta"}
 
@@ -230,12 +224,7 @@ FIXED = frozenset({"queue_name", "actor_name"})
 
 
 def fault_of(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return the text of an error about unknown options of an actor or a message.
-
-    Args:
-        what: ``actor option`` or ``message option``.
-        known: Names that the actor or message may have.
-    """
+    """Return the text of an error about unknown options of an actor or a message, with the names that are known."""
     known = sorted(known)
     found = []
     for name in sorted(unknown):

@@ -39,7 +39,6 @@ class FixedSender:
         self._fields = fields
 
     def origin(self) -> dict[str, str]:
-        """Return a copy of the fields."""
         return dict(self._fields)
 
 
@@ -80,22 +79,16 @@ class Origin(Middleware):
         OptionRule("origin", None, lambda value, queue: _usable_origin(value)),
         OptionRule("parent", None, lambda value, queue: _usable_parent(value)),
     )
+    actor_options = {"tags"}
 
     def __init__(self) -> None:
         self._tags: dict[str, list[str]] = {}
 
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"tags"}
-
     def after_declare_actor(self, broker: Broker, actor: Actor[Any, Any]) -> None:
-        """Keep the tags of an actor."""
         if tags := actor.options.get("tags"):
             self._tags[actor.actor_name] = list(tags)
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Write the options into a message that is sent for the first time."""
         options = message.options
         if "enqueued_at" in options:
             return

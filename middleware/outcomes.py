@@ -22,7 +22,6 @@ class Outcome:
         reason: Reason why the message is dead (``exhausted``, ``permanent``, ``poison``, ``suspected_poison``,
             ``time_limit``) or deferred.
         delay_ms: When it runs again, for ``retried`` and ``deferred``.
-        exception: Exception that the attempt raised.
         refusal: Reason why the retry was refused. ``reason`` stays ``exhausted``: the list of reasons is closed.
         expected: The actor declared the exception as one that it raises: it is no error in the log.
     """
@@ -39,7 +38,6 @@ SUCCEEDED = Outcome("succeeded")
 
 
 def decide(message: MessageProxy, outcome: Outcome) -> Outcome:
-    """Set the outcome of a message's attempt."""
     message.outcome = outcome  # type: ignore[attr-defined]
     return outcome
 

@@ -40,15 +40,10 @@ class Parking(Middleware):
 
     Neither an attempt nor a crash is counted. Workers that know the actor and its arguments take such messages as soon
     as they have room, see :class:`switchyard.broker.interface.Transport`. After 10 minutes without such a worker a
-    message becomes a dead letter (``permanent``). The time is the sum of its scheduled delays; workers' clocks are not
-    compared.
+    message becomes a dead letter (``permanent``, by ``ArgumentMismatch`` where its actor is known). The time is the sum
+    of its scheduled delays; workers' clocks are not compared (docs/decisions/0010-parking.md).
 
     Listed before :class:`switchyard.middleware.dead_letters.DeadLetters`, which skips parked messages.
-
-    Raises:
-        ArgumentMismatch: arguments did not fit any worker for 10 minutes.
-
-    Source: docs/decisions/0010-parking.md
     """
 
     def __init__(self, *, transport: Transport) -> None:
@@ -56,7 +51,6 @@ class Parking(Middleware):
         self._logged_s: dict[str, float] = {}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Park a message whose arguments do not fit."""
         function = broker.actors[message.actor_name].fn  # Dramatiq rejects a message whose actor it does not know
         args, kwargs, calls = message.args, message.kwargs, calls_of(function)
         if (len(args), *kwargs) not in calls.seen and not calls.fit(len(args), kwargs.keys()):

@@ -23,8 +23,4 @@ class Periodic(Middleware):
         OptionRule("periodic", any_value, words='write cron("0 2 * * *") of periodiq, in UTC'),
         OptionRule("catch_up", any_value, words='write "once", "skip" or "all"'),
     )
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"periodic", "catch_up"}
+    actor_options = {"periodic", "catch_up"}

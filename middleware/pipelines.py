@@ -24,16 +24,11 @@ class DurablePipelines(Pipelines):
         rule_of_both("pipe_ignore", flag),
         OptionRule("pipe_target", None, lambda value, queue: "" if is_message(value) else "write a pipeline"),
     )
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set. Dramatiq also names ``pipe_target``, and ignores it."""
-        return {"pipe_ignore"}
+    actor_options = {"pipe_ignore"}
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Send the next step."""
         if message.options.get("pipe_target") is None:
             return
         lane = message.options["pipe_target"].get("queue_name")
@@ -54,7 +49,6 @@ class DurableCallbacks(Callbacks):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Send the callback."""
         name = "on_success" if exception is None else "on_failure"
         actor = broker.actors.get(message.actor_name)
         callback = actor and (message.options.get(name) or actor.options.get(name))

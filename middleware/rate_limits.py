@@ -31,9 +31,8 @@ class Rate:
 class RateLimits(Middleware):
     """Middleware that defers a message over its actor's rate limit to a start slot reserved for the message.
 
-    Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d).
-
-    A message cannot have a limit of its own: the starts of all messages of an actor count together.
+    Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d). A message cannot have a limit of its own: the
+    starts of all messages of an actor count together.
 
     Raises:
         MoveFailed: the broker does not answer or refuses the call; the message takes the retry path, as it must not
@@ -41,18 +40,13 @@ class RateLimits(Middleware):
     """
 
     option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec)),)
+    actor_options = {"rate_limit"}
 
     def __init__(self, *, windows: RateWindows, transport: Transport) -> None:
         self._windows = windows
         self._transport = transport
 
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"rate_limit"}
-
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Let the message start, or defer it to its slot."""
         actor = broker.actors.get(message.actor_name)
         spec = actor.options.get("rate_limit") if actor else None
         if spec is None:
@@ -79,11 +73,7 @@ def _check_rate(spec: Any) -> str:
 
 
 def rate_of(spec: str) -> Rate:
-    """Return the rate of a text such as ``"10/m"``.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """Return the rate of a text such as ``"10/m"``; ``ValueError`` when it cannot be read."""
     match = SPEC.match(spec)
     if match is None:
         raise ValueError(f"rate {spec!r} cannot be read; write for example '10/m'")

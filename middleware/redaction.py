@@ -37,11 +37,7 @@ class Redaction(Middleware):
     """
 
     option_rules: ClassVar = (OptionRule("redact", lambda names, actor: _check_names(names, actor)),)
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"redact"}
+    actor_options = {"redact"}
 
 
 def _check_names(names: Any, actor: Actor[..., Any]) -> str:
@@ -55,12 +51,7 @@ def _check_names(names: Any, actor: Actor[..., Any]) -> str:
 
 
 def redacted(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> dict[str, Any]:
-    """Return a message's payload with the actor's redacted arguments hidden.
-
-    Args:
-        actor: The message's actor; if it is unknown (``None``), every argument is hidden.
-        payload: With ``args`` and ``kwargs``, as a dead letter holds it.
-    """
+    """Return a payload (``args``, ``kwargs``) with the actor's redacted arguments hidden; of no actor, with all."""
     names, places = _hidden(actor, payload)
     return {
         **payload,
@@ -119,7 +110,6 @@ def _written(text: str) -> tuple[str, ...]:
 
 
 def _hidden(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> tuple[set[str], set[int]]:
-    """Return names and positions of the arguments that must not be shown."""
     if actor is None:
         return set(payload["kwargs"]), set(range(len(payload["args"])))
     names, kwargs = set(actor.options.get("redact", ())), payload["kwargs"]

@@ -48,15 +48,11 @@ class Retries(Middleware):
     """
 
     option_rules: ClassVar = retry_rules()
+    actor_options = {rule.name for rule in option_rules}
 
     def __init__(self, *, yard: Yard, transport: Transport) -> None:
         self._yard = yard
         self._transport = transport
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {rule.name for rule in self.option_rules}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Mark the attempt as open, so that ``before_ack`` detects a missing end; say how many retries there were."""
@@ -84,7 +80,6 @@ class Retries(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Decide the outcome, and move a retry to its lane."""
         outcome = decide(message, self._judge(broker, message, exception))
         if outcome.kind != "retried":
             # A dead message may still be lost until it is in its dead list.

@@ -27,7 +27,6 @@ RETRY_DELAYS: Final = frozenset({"max_retries", "backoff", "min_backoff", "max_b
 
 
 def retry_rules() -> tuple[OptionRule, ...]:
-    """Return the rules of the options."""
     return (
         rule_of_both("max_retries", _of_max_retries, takes_none=False),
         rule_of_both("min_backoff", _of_bound),
@@ -59,10 +58,8 @@ def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) ->
 def is_retried(message: Any, actor: Actor[..., Any], policy: RetryPolicy, exception: BaseException, retry: int) -> bool:
     """Return whether a failed message is retried: what ``retry_when`` of its actor says, else its number of retries.
 
-    A function that fails is logged, and the number decides.
-
-    Args:
-        retry: Number of the retry, from 1; the function gets the number of retries that there were.
+    ``retry`` counts from 1; the function gets the number of retries that there were. One that fails is logged, and the
+    number decides.
     """
     decides = actor.options.get("retry_when")
     if decides is not None:
@@ -94,23 +91,18 @@ def delay_of(
     bounds: tuple[int, int] | None = None,
     speed: int = 1,
 ) -> int:
-    """Return the delay before a retry, in ms.
+    """Return the delay before a retry (counted from 1), in ms.
 
     Equal jitter: half of the policy's delay, plus uniform up to the other half. Full jitter, uniform from zero, spreads
-    a little more, but draws near zero spend the retries before an outage ends. Between bounds the delay is Dramatiq's:
-    the least one doubles with each retry, with up to as much again; above the most, half of the most to all of it.
+    a little more, but draws near zero spend the retries before an outage ends (M. Brooker, "Exponential Backoff And
+    Jitter", AWS Architecture Blog, 2015). The actor's own ``backoff`` takes precedence over the policy's, and
+    ``bounds`` over both: between them the delay is Dramatiq's, the least one doubles with each retry, with up to as
+    much again; above the most, half of the most to all of it.
 
     A delay that another server asked for (``RetryLater``) is the least one. Dramatiq's ``Retry`` names the actor's own
     delay, which takes precedence. Up to the first retry's delay is added to both, so that messages that were refused
-    together do not come back together. An unusable delay or function is ignored.
-
-    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-
-    Args:
-        retry: Its number, from 1.
-        backoff: The actor's own function; it takes precedence over the policy's.
-        bounds: Least and most, see :func:`bounds_of`; they take precedence over both.
-        speed: Divisor of the policy's delays; delays that are asked for are real time.
+    together do not come back together. An unusable delay or function is ignored. ``speed`` divides delays that are not
+    asked for.
     """
     asked_ms = exception.delay if isinstance(exception, Retry) else None
     if asked_ms is None or not is_delay(asked_ms):
@@ -227,7 +219,6 @@ def _of_throws(value: Any) -> str:
 
 
 def is_exception_class(value: Any) -> bool:
-    """Return whether a value is a class of exceptions."""
     return isinstance(value, type) and issubclass(value, BaseException)
 
 

@@ -15,18 +15,14 @@ from switchyard.middleware.option_rules import boolean_of, flag, rule_of_both
 class ShutdownNotices(Middleware):
     """Middleware that interrupts tasks with ``notify_shutdown=True``, of actor or message, when their worker stops.
 
-    :class:`switchyard.middleware.retries.Retries` retries such a message at once, however many retries it has had.
+    :class:`switchyard.middleware.retries.Retries` retries such a message at once, however many retries it has had. None
+    is interrupted where the worker has time until its tasks have ended (``may_finish``).
 
     Listed after the middleware that decides the outcome.
-
-    Args:
-        interrupts: Registry of running tasks.
-
-    Attributes:
-        may_finish: Whether the worker has time until its tasks have ended, so that none is interrupted.
     """
 
     option_rules: ClassVar = (rule_of_both("notify_shutdown", flag),)
+    actor_options = {"notify_shutdown"}
 
     def __init__(self, *, interrupts: Interrupts) -> None:
         self.may_finish: Callable[[], bool] = bool
@@ -34,13 +30,7 @@ class ShutdownNotices(Middleware):
         self._asking: set[str] = set()
         self._notified: set[str] = set()
 
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"notify_shutdown"}
-
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Remember a job that asks for a notice."""
         if boolean_of(message, broker.actors.get(message.actor_name), "notify_shutdown", default=False):
             self._asking.add(message.message_id)
 
@@ -59,7 +49,6 @@ class ShutdownNotices(Middleware):
     after_skip_message = after_process_message
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Interrupt the tasks, unless they may finish."""
         if not self.may_finish():
             self.notify()
 

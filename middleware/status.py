@@ -44,6 +44,7 @@ class Status(Middleware):
     """
 
     option_rules: ClassVar = record_rules()
+    actor_options = {rule.name for rule in option_rules}
 
     def __init__(
         self,
@@ -62,11 +63,6 @@ class Status(Middleware):
         self._kept, self._logs = ActorRecords(), KeptLogs()
         if finds_waiting:
             barrier.row_of = self._row_of
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {rule.name for rule in self.option_rules}
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Take the options of an actor of a name that was declared before."""
@@ -108,7 +104,6 @@ class Status(Middleware):
         self._barrier.add(live_step(self._queue_of(message.queue_name), live, order=order))
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Start to write in the background."""
         if not self._barrier.worker_place.worker:
             worker_name = f"{socket.gethostname()}:{os.getpid()}"
             self._barrier.worker_place = self._barrier.worker_place._replace(worker=worker_name)
@@ -117,12 +112,10 @@ class Status(Middleware):
         self._barrier.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Write the remaining steps."""
         logging.getLogger().removeHandler(self._logs)
         self._barrier.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Record the start."""
         if self._kept.tracked(broker, message):
             self._barrier.begin(message, self._running)
 
@@ -134,7 +127,6 @@ class Status(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Record the end, or the retry."""
         try:
             outcome = outcome_of(message, exception)
             if outcome is SUCCEEDED and self._kept.succeeds_plainly(message):

@@ -20,29 +20,20 @@ from switchyard.middleware.option_rules import OptionRule
 class TimeLimits(Middleware):
     """Middleware that enforces the ``time_limit`` (ms) of a message, else of its actor, else its queue's soft limit.
 
-    A system check refuses actors whose limit reaches the queue's hard limit. An actor without end (``None``, infinity)
-    gets 95 % of that one, so that its task is interrupted before its process is killed.
+    A system check refuses actors whose limit reaches the queue's hard limit. An actor without end (``None``, infinity;
+    by name in ``endless``) gets 95 % of that one, so that its task is interrupted before its process is killed.
 
     Listed last, so that the limit covers the task alone and only the task is interrupted. An exception in a hook would
     end the worker's thread, and the message would be acknowledged without a retry.
-
-    Args:
-        interrupts: Registry of running tasks. It raises Dramatiq's ``TimeLimitExceeded``.
-
-    Attributes:
-        endless: Actors that were declared without end, by name, with the value that they wrote.
     """
+
+    actor_options = {"time_limit"}
 
     def __init__(self, *, yard: Yard, interrupts: Interrupts) -> None:
         self._yard = yard
         self._interrupts = interrupts
         self.endless: dict[str, float | None] = {}
         self.option_rules = (OptionRule("time_limit", _of_actor, self._of_message, takes_none=False),)
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"time_limit"}
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Set the queue's soft limit on an actor without its own, nearly its hard limit on one without end."""
@@ -67,11 +58,9 @@ class TimeLimits(Middleware):
             lane, options = step["queue_name"], step["options"]
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Start to watch time limits."""
         self._interrupts.start()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Start the time limit of the task."""
         self._interrupts.begin(message.message_id, self._limit_ms(broker, message) / 1000)
         if getattr(message, "cancel_requested", False):  # requested before there was a task to interrupt
             self._interrupts.cancel(message.message_id, after_s=0)

@@ -23,7 +23,6 @@ class TypedArguments(Middleware):
     """
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Convert the arguments."""
         actor = broker.actors.get(message.actor_name)
         if actor is None or not (types := argument_types(actor.fn)).is_typed or message.failed:
             return

@@ -32,19 +32,13 @@ class UniqueKeys(Middleware):
 
     Option of an actor: ``unique_key``, a text, or a function from the arguments to one. Option of a message: the text.
     Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker supports them.
-
-    Raises:
-        InvalidOption: a key is no text, or too long, or the actor's function failed; from ``send``.
+    ``send`` raises ``InvalidOption`` where a key is no text, or too long, or the actor's function failed.
     """
 
     option_rules: ClassVar = (
         OptionRule("unique_key", lambda key, actor: _of_actor(key, actor), lambda key, queue: _of_key(key)),
     )
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Options that actors may set."""
-        return {"unique_key"}
+    actor_options = {"unique_key"}
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write the actor's key on a message that is sent for the first time. A message's own key stays.

@@ -25,12 +25,9 @@ waiting: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontex
 
 
 def retry_until_available(act: Callable[[], T], *, job_id: str, what: str) -> T:
-    """Call a function every 2 s until the broker answers, and return its result.
+    """Call a function every 2 s until the broker answers, and return its result; ``what`` is its subject in the log.
 
     Depth limits of queues do not apply to the call: a worker that waited for room might wait for itself.
-
-    Args:
-        what: The subject of the call, for the log.
     """
     with waiting(job_id), following(job_id):
         while True:

@@ -80,9 +80,7 @@ class SwitchyardSettings:
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
-        audit_days: Days for which rows of the audit log are kept.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
-        results: Store of results.
         history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_url: Address of the Redis or Valkey server, which is the broker or stands beside it.
@@ -126,7 +124,6 @@ class SwitchyardSettings:
 
     @property
     def server_variable(self) -> str:
-        """Environment variable of ``broker_url``."""
         return "SWITCHYARD_REDIS_URL" if self.place_url else "SWITCHYARD_BROKER_URL"
 
     @property
@@ -183,7 +180,6 @@ def switchyard_settings() -> SwitchyardSettings:
 
 
 def declared_yard() -> Yard:
-    """Return the queues and pools of this project."""
     return switchyard_settings().topology
 
 
@@ -195,16 +191,13 @@ def read(
     base_dir: Path | str | None = None,
     hosts: Iterable[str] = (),
 ) -> SwitchyardSettings:
-    """Return validated settings from a dict and the environment.
+    """Return validated settings from a dict and the environment. Raises ``InvalidSetting``.
 
     Args:
         declared: A dict with keys of :data:`KEYS`; a key that is missing or ``None`` is read from the environment.
         debug: Development: defaults are on this machine. Otherwise the broker must be named and safe.
         base_dir: Folder of the project's code; ``None`` is the current folder.
         hosts: Django's ``ALLOWED_HOSTS``: the first one is the default of ``PUBLIC_URL`` in production.
-
-    Raises:
-        InvalidSetting: an unknown key, or a value that is wrong or unsafe in production.
     """
     if not isinstance(declared, Mapping):
         fact = f"is a {type(declared).__name__}, not a dict"

@@ -29,11 +29,8 @@ POOL_SIZE = 4
 def planned_connections(yard: Yard, *, pool_size: int | None = None) -> int:
     """Return the connections that all processes of a yard may open.
 
-    Each pool counts its children, those for isolated messages and a successor.
-
-    Args:
-        pool_size: Size of Django's pool, which the web does not exceed, and beside which a child has room for async
-            actors; ``None`` without one.
+    Each pool counts its children, those for isolated messages and a successor. The size of Django's pool (``None``
+    without one) is what the web does not exceed, and beside it a child has room for async actors.
     """
     extra = 0 if pool_size is None else ASYNC_CONNECTIONS
     pools = sum(pool.most_connections + pool.most_children * extra for pool in yard.pools)
@@ -50,7 +47,6 @@ def pool_size(alias: str) -> int | None:
 
 
 def is_pooled(alias: str) -> bool:
-    """Return whether Django's pool keeps a database's connections."""
     return bool(connections[alias].settings_dict.get("OPTIONS", {}).get("pool"))
 
 
@@ -89,10 +85,8 @@ class Connections(DbConnectionsMiddleware):
     """Close a thread's database connections once they are too old or broken, before and after each message.
 
     Threads without a connection are left out: checking every configured database costs more than many a task that uses
-    none.
-
-    Async actors reach the database through one thread that they share. Only that thread may close its connections, so
-    the check is submitted to it before the message runs.
+    none. Async actors reach the database through one thread that they share. Only that thread may close its
+    connections, so the check is submitted to it before the message runs.
     """
 
     def __init__(self) -> None:
@@ -101,7 +95,6 @@ class Connections(DbConnectionsMiddleware):
         connection_created.connect(self._note)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Close connections that became too old or broke since the message before."""
         self._thread.works = True
         if self._thread.connected:
             self._close_old_connections()
@@ -112,7 +105,6 @@ class Connections(DbConnectionsMiddleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Close connections that this message broke or that are too old by now."""
         if self._thread.connected:
             self._close_old_connections()
 

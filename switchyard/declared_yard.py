@@ -24,14 +24,7 @@ MOST_CORES = 1_024
 
 
 def yard_of(name: str, value: Any) -> Yard:
-    """Return the yard that a setting holds, or names by its dotted path.
-
-    Args:
-        name: The setting, for messages.
-
-    Raises:
-        InvalidSetting: there is no yard, or one of its values cannot be used.
-    """
+    """Return the yard that a setting holds, or names by its dotted path; ``InvalidSetting`` where it is wrong."""
     if isinstance(value, str):
         value = _imported(name, value)
     if not isinstance(value, Yard):
@@ -42,11 +35,7 @@ def yard_of(name: str, value: Any) -> Yard:
 
 
 def on_cores(yard: Yard, name: str, value: Any) -> Yard:
-    """Return a yard in which ``processes="cores"`` stands for a number; "" leaves that to the machine.
-
-    Raises:
-        InvalidSetting: the value is no number of cores.
-    """
+    """Return a yard in which ``processes="cores"`` stands for a number; "" leaves that to the machine."""
     if value == "":
         return yard
     cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value

@@ -20,13 +20,7 @@ def anyone_leads(calls: RedisCalls, keys: Keys, name: str = SCHEDULER) -> bool:
 
 
 class Leadership:
-    """A lease that its holder renews, and that expires when the holder dies.
-
-    Args:
-        name: Of the lease.
-        lease_s: Seconds after the last renewal until another process may acquire the lease.
-        renew_s: Seconds between renewals; less than ``lease_s``.
-    """
+    """A lease that its holder renews every ``renew_s``, and that expires ``lease_s`` after its last renewal."""
 
     def __init__(
         self,
@@ -51,8 +45,7 @@ class Leadership:
     def acquire_or_renew(self) -> bool:
         """Acquire a free lease or renew the held one when it is due; return whether it is held.
 
-        Raises:
-            BrokerError: the server did not answer; the lease may expire.
+        After a ``BrokerError`` it may expire.
         """
         if self._younger_than(self._renew_s):
             return True
@@ -64,8 +57,7 @@ class Leadership:
     def release(self) -> None:
         """Release the lease so that another process takes over at once. Does nothing if this process lost it.
 
-        Raises:
-            BrokerError: the server did not answer; the lease expires by itself.
+        After a ``BrokerError`` it expires by itself.
         """
         if self._renewed_s is not None:
             self._renewed_s = None

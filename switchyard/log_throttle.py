@@ -10,12 +10,7 @@ REPEAT_S = 60.0
 
 
 class LogThrottle:
-    """Log of one operation's failures, at most one line a minute for each kind of error.
-
-    Args:
-        operation: Name of the operation, in each line.
-        logger: Name of the logger.
-    """
+    """Log of one operation's failures, at most one line a minute for each kind of error."""
 
     def __init__(self, operation: str, logger: str = "switchyard.scheduler") -> None:
         self._operation = operation

@@ -13,11 +13,7 @@ NOT_PERMITTED = (EACCES, EPERM)
 
 
 def setting_of(library: SwitchyardSettings, declared: Any = None) -> str:
-    """Return the name of the setting that places the folder: a variable, or a key of ``SWITCHYARD``.
-
-    Args:
-        declared: Value of ``SWITCHYARD``; only of a ``dict`` it is known what it sets.
-    """
+    """Return the setting that places the folder: a variable, or a key of ``SWITCHYARD`` where that is a dict."""
     key = "STATE_DIR" if library.metrics_dir == library.state_dir / "metrics" else "METRICS_DIR"
     if isinstance(declared, Mapping) and declared.get(key) is not None:
         return f'SWITCHYARD["{key}"]'
@@ -25,11 +21,7 @@ def setting_of(library: SwitchyardSettings, declared: Any = None) -> str:
 
 
 def remedy_for(error: OSError, library: SwitchyardSettings, declared: Any = None) -> str:
-    """Return what to do where the folder cannot be created or written to.
-
-    Args:
-        declared: As for :func:`setting_of`.
-    """
+    """Return what to do where the folder cannot be created or written to."""
     name = setting_of(library, declared)
     elsewhere = f"set {name} to another folder" if "[" in name else f"export {name}=DIR for another folder"
     return f"let this user write there, or {elsewhere}" if error.errno in NOT_PERMITTED else elsewhere

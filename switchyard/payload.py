@@ -43,7 +43,6 @@ def places_of(actor: Actor[..., Any] | None) -> list[str]:
 
 
 def name_at(names: list[str], place: int) -> str:
-    """Return the name of the argument at a place."""
     return names[place] if place < len(names) else f"{NUMBERED}{place + 1}"
 
 

@@ -76,11 +76,7 @@ class TransactionWarnings(Middleware):
 
 
 class SentInTesting(UserWarning, MiddlewareError):
-    """A test sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test.
-
-    Args:
-        test: Name of the test.
-    """
+    """A test sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test."""
 
     def __init__(self, actor_name: str, test: str) -> None:
         super().__init__(
@@ -93,18 +89,13 @@ class SentInTesting(UserWarning, MiddlewareError):
 class SendsInTesting(Middleware):
     """Warn, once for each test and actor, of a message that a test sends to the real broker.
 
-    Listed in runs of tests only.
+    Listed in runs of tests only. With warnings as errors it raises ``SentInTesting``.
     """
 
     def __init__(self) -> None:
         self._test, self._reported = "", set[str]()
 
     def before_enqueue(self, broker: Broker, message: Message[object], delay: int | None) -> None:
-        """Warn if a test runs that did not ask for the real broker.
-
-        Raises:
-            SentInTesting: warnings are errors.
-        """
         if _meant or not (test := running_test()):
             return
         if test != self._test:
@@ -127,10 +118,7 @@ def real_broker_is_meant() -> Iterator[None]:
 
 
 def running_test() -> str:
-    """Return the name of the test that leads here, "" if there is none, or a fixture of pytest leads here.
-
-    A fixture may be of many tests.
-    """
+    """Return the name of the test that leads here; "" if there is none, or a fixture (of many tests) leads here."""
     if "pytest" in sys.modules and (named := os.environ.get("PYTEST_CURRENT_TEST")):
         test, _, phase = named.rpartition(" ")
         return test if phase == "(call)" else ""

@@ -30,8 +30,7 @@ PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:
 class InvalidSetting(SwitchyardError):
     """A setting or environment variable that cannot or must not be used. It stops the start with exit code 78.
 
-    Args:
-        name: The environment variable, or ``SWITCHYARD["KEY"]``.
+    ``name`` is the environment variable, or ``SWITCHYARD["KEY"]``.
     """
 
     def __init__(self, name: str, fact: str, remedy: str) -> None:
@@ -42,8 +41,7 @@ class InvalidSetting(SwitchyardError):
 def with_valid_port(name: str, url: str) -> str:
     """Return an URL whose port, if there is one, is a number.
 
-    Raises:
-        InvalidSetting: the port is no number. The URL is not in the message: what looks like a port may be a password.
+    The URL is not in the error's message: what looks like a port may be a password.
     """
     try:
         urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
@@ -61,11 +59,7 @@ def refuse_without_package(name: str, scheme: str) -> None:
 def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> None:
     """Refuse an address whose client is not installed.
 
-    Args:
-        package: Its modules, with requirement and extra of the wheel; all "" where it needs none.
-
-    Raises:
-        InvalidSetting: the package of this scheme is missing.
+    ``package`` has its modules, with requirement and extra of the wheel; all "" where it needs none.
     """
     modules, requirement, extra = package
     if not all(map(_exists, modules.split())):
@@ -77,8 +71,7 @@ def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> Non
 def refuse_without_driver(databases: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a PostgreSQL in ``DATABASES`` whose driver is not installed, before Django does so with a traceback.
 
-    Raises:
-        InvalidSetting: psycopg is missing, finds no libpq, or lacks the package of Django's pool.
+    Psycopg may be missing, find no libpq, or lack the package of Django's pool.
     """
     for alias, database in databases.items():
         if not str(database.get("ENGINE", "")).endswith((".postgresql", ".postgis")):
@@ -112,11 +105,7 @@ def _import_error(module: str) -> str:
 
 
 def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) -> str:
-    """Return a value that is one of ``choices``, or the default for an empty one.
-
-    Raises:
-        InvalidSetting: the value is another one.
-    """
+    """Return a value that is one of ``choices``, or the default for an empty one."""
     value = value or default
     if value not in choices:
         raise InvalidSetting(name, f"{value!r} is not one of {', '.join(choices)}", f"set {name}={choices[0]}")
@@ -124,11 +113,7 @@ def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) 
 
 
 def number_of(name: str, value: Any, *, least: int, most: int) -> int:
-    """Return a whole number; the environment gives it as text.
-
-    Raises:
-        InvalidSetting: it is none, or not within ``least`` and ``most``.
-    """
+    """Return a whole number; the environment gives it as text."""
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     if type(number) is not int or not least <= number <= most:
         raise InvalidSetting(
@@ -138,11 +123,7 @@ def number_of(name: str, value: Any, *, least: int, most: int) -> int:
 
 
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
-    """Return the broker's address, in development a socket in the state folder. In production it needs a password.
-
-    Raises:
-        InvalidSetting: the value is another one.
-    """
+    """Return the broker's address, in development a socket in the state folder. In production it needs a password."""
     if value == "":
         if not debug:
             raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
@@ -185,11 +166,7 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
 
 
 def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -> str:
-    """Return the root of the web's address, without a slash at the end.
-
-    Raises:
-        InvalidSetting: the value is another one.
-    """
+    """Return the root of the web's address, without a slash at the end."""
     if value == "" and debug:
         value = "http://127.0.0.1:8000"
     if value == "":

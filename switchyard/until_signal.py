@@ -18,14 +18,7 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 def run_until_signal(run: Callable[[threading.Event], None], *, name: str, logger: str, stop_within_s: float) -> None:
     """Run ``run(stop)`` in a thread; set ``stop`` at SIGTERM, SIGINT or SIGQUIT and wait for its end.
 
-    Args:
-        run: Returns soon after its event is set.
-        name: In the log.
-        logger: Name of the logger.
-        stop_within_s: Seconds until the loop is left behind.
-
-    Raises:
-        SystemExit: with 70, when ``run`` raised.
+    Leaves the loop behind after ``stop_within_s``. Exits with 70 when ``run`` raised.
     """
     log = structlog.get_logger(logger)
     # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.

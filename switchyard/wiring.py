@@ -79,9 +79,8 @@ Place = Callable[..., tuple[Broker, Transport]]
 def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     """Return this project's broker, without a connection to the server yet. Invalid settings exit the process with 78.
 
-    Args:
-        middleware: Middleware of django-dramatiq's settings; it is listed last, before the time limit only.
-            Dramatiq's own, whose work ours does, is left out.
+    ``middleware`` of django-dramatiq's settings is listed last, before the time limit only. Dramatiq's own, whose work
+    ours does, is left out.
     """
     try:
         refuse_without_driver(settings.DATABASES)
@@ -149,8 +148,7 @@ def on_redis(
 ) -> tuple[RedisBroker, RedisTransport]:
     """Return the broker of a yard whose queues live on the server of its records, with its transport.
 
-    Args:
-        options: For :class:`switchyard.broker.redis_broker.RedisBroker`.
+    ``options`` are those of :class:`switchyard.broker.redis_broker.RedisBroker`.
     """
     calls, keys = records.calls, records.keys
     options = {"limits": depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
@@ -179,7 +177,6 @@ def _facilities(
 
 
 def _equip(broker: Broker, facilities: Facilities, middleware: Sequence[Middleware]) -> None:
-    """Give a broker its facilities, its middleware and its queues."""
     attach(broker, facilities)
     for entry in middleware:
         broker.add_middleware(entry)
