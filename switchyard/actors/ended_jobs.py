@@ -1,4 +1,4 @@
-"""Ended jobs of an actor from the history: counts, durations, failures of the last hour and day."""
+"""Ended jobs of an actor from the history (counts, durations, failures), and its failures with open dead letters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from django.db.models import Count, Max
+
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.console.formatting import duration
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.queries import first_seen
 from switchyard.history.models import JobRow
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # Rows that one page reads; an actor with more a day is counted over a shorter time, which the page says.
 LOOKED_THROUGH = 10_000
+MOST_GROUPS = 20
 
 
 class EndedRow(NamedTuple):
@@ -33,12 +38,9 @@ class EndedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HistoryCount:
-    """Jobs that ended within a time.
+    """Jobs that ended within a time, which is cut where more than ``LOOKED_THROUGH`` ended.
 
-    Args:
-        span_ms: The time; shorter than asked for where more than ``LOOKED_THROUGH`` jobs ended.
-        cut: Whether it is shorter.
-        outcomes: State -> jobs, most frequent first.
+    ``outcomes`` has states with their jobs, most frequent first.
     """
 
     span_ms: int
@@ -50,7 +52,6 @@ class HistoryCount:
 
     @property
     def span(self) -> str:
-        """The time as text."""
         return duration(self.span_ms)
 
     @property
@@ -77,8 +78,7 @@ class HistoryFailure:
 class ActorHistory:
     """Figures of one actor from the history; an actor may keep a part of its jobs only (option ``history``).
 
-    Args:
-        dead_since: Release of every job that gave up, where jobs of another release ended before and none gave up.
+    ``dead_since`` is the release of every job that gave up, where jobs of another ended before and none gave up.
     """
 
     hour: HistoryCount
@@ -88,11 +88,7 @@ class ActorHistory:
 
 
 def of_actor(actor: str) -> ActorHistory:
-    """Return an actor's figures; reads at most ``LOOKED_THROUGH`` rows, by one index.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return an actor's figures; reads at most ``LOOKED_THROUGH`` rows, by one index."""
     now = now_ms()
     rows = JobRow.objects.filter(actor=actor, finished_at__gte=now - DAY_MS).order_by("-finished_at", "-pk")
     found = [EndedRow(*row) for row in rows.values_list(*EndedRow.__annotations__)[: LOOKED_THROUGH + 1]]
@@ -130,7 +126,6 @@ def _count(rows: Sequence[EndedRow], span_ms: int, now: int, cut_at: int) -> His
 
 
 def _percentiles(values: Iterable[int | None]) -> tuple[int, int] | None:
-    """Return the median and the 95th percentile."""
     known = sorted(value for value in values if value is not None)
     if not known:
         return None
@@ -158,3 +153,67 @@ def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
             )
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failures of one actor with one fingerprint.
+
+    Args:
+        letters: Open dead letters; ``None`` for a user who may not see them.
+        jobs: Jobs of the last day, retried ones too; ``None`` for a user who may not see them.
+        first_at: Of every letter of the fingerprint, also of those that are no longer open.
+        release: Of the first failure; "" where the history does not reach back to it.
+    """
+
+    fingerprint: str
+    exception: str
+    error: str
+    letters: int | None
+    jobs: int | None
+    first_at: datetime
+    last_at: datetime
+    release: str = ""
+
+
+def failures_of(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: bool) -> list[FailureGroup]:
+    """Return an actor's failures, the newest first: those from the history, unless ``None``, and with ``letters``."""
+    groups = {group.fingerprint: group for group in _open_letters(actor)} if letters else {}
+    for failure in ended or ():
+        known = groups.get(failure.fingerprint)
+        is_first = known is None or failure.first_at <= known.first_at
+        groups[failure.fingerprint] = FailureGroup(
+            fingerprint=failure.fingerprint,
+            exception=failure.exception,
+            error=failure.error,
+            letters=known.letters if known else (0 if letters else None),
+            jobs=failure.jobs,
+            first_at=min(failure.first_at, known.first_at) if known else failure.first_at,
+            last_at=max(failure.last_at, known.last_at) if known else failure.last_at,
+            release=failure.release if is_first else "",
+        )
+    return sorted(groups.values(), key=lambda group: group.last_at, reverse=True)[:MOST_GROUPS]
+
+
+def _open_letters(actor: str) -> list[FailureGroup]:
+    rows = list(
+        DeadLetter.objects.filter(is_open=1, actor=actor)
+        .order_by()
+        .values("fingerprint")
+        .annotate(letters=Count("id"), last_at=Max("died_at"), sample=Max("id"))
+        .order_by("-last_at")[:MOST_GROUPS]
+    )
+    first = first_seen([row["fingerprint"] for row in rows])
+    samples = DeadLetter.objects.only("exception", "error").in_bulk([row["sample"] for row in rows])
+    return [
+        FailureGroup(
+            fingerprint=row["fingerprint"],
+            exception=samples[row["sample"]].exception,
+            error=samples[row["sample"]].error.partition("\n")[0][:200],
+            letters=row["letters"],
+            jobs=0,
+            first_at=first[row["fingerprint"]],
+            last_at=row["last_at"],
+        )
+        for row in rows
+    ]

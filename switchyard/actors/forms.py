@@ -42,12 +42,10 @@ class SendForm(forms.Form):
 
     @property
     def argument_fields(self) -> list[tuple[ActorParameter, forms.BoundField]]:
-        """Return each parameter with its field."""
         return [(each, self[PREFIX + each.name]) for each in self.parameters]
 
     @property
     def option_fields(self) -> list[forms.BoundField]:
-        """Return the fields of the message's options."""
         return [self["delay_s"], self["tags"]]
 
     def focus_first_fault(self) -> None:
@@ -58,11 +56,6 @@ class SendForm(forms.Form):
                 return
 
     def clean_tags(self) -> list[str]:
-        """Return the tags.
-
-        Raises:
-            ValidationError: too many, or one too long.
-        """
         tags: list[str] = list(dict.fromkeys(self.cleaned_data["tags"].split()))
         if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
             raise forms.ValidationError(f"write at most {MOST_TAGS} tags of at most {LONGEST_TAG} characters")

@@ -26,22 +26,16 @@ class Percentiles:
 
     @property
     def median(self) -> str:
-        """The median as text."""
         return _at_most(self.p50_ms)
 
     @property
     def most(self) -> str:
-        """The 95th percentile as text."""
         return _at_most(self.p95_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class ActorMetrics:
-    """Attempts of one actor on this machine, since its metrics folder was emptied.
-
-    Args:
-        outcomes: Outcome -> attempts, most frequent first.
-    """
+    """Attempts of one actor on this machine, since its metrics folder was emptied; most frequent outcome first."""
 
     outcomes: tuple[tuple[str, int], ...]
     run: Percentiles | None
@@ -49,7 +43,6 @@ class ActorMetrics:
 
     @property
     def attempts(self) -> int:
-        """Attempts that ended."""
         return sum(count for _, count in self.outcomes)
 
 

@@ -25,12 +25,7 @@ from switchyard.middleware.places import place_of
 
 @dataclass(frozen=True, slots=True)
 class DeclaredOption:
-    """One option of an actor.
-
-    Args:
-        value: The value as Python writes it.
-        rule: Values that the option takes, in words; "" if its rule has none.
-    """
+    """One option of an actor: its value as Python writes it, and the values that it takes, in words ("" for none)."""
 
     name: str
     value: str
@@ -39,13 +34,9 @@ class DeclaredOption:
 
 @dataclass(frozen=True, slots=True)
 class ActorFacts:
-    """An actor with its place in the code and in the yard.
+    """An actor with its place in the code (file and line of its first decorator) and in the yard.
 
-    Args:
-        place: File and line of its first decorator.
-        options: Options that differ from the default.
-        pools: Pools that run it.
-        soft_limit_ms: Run time after which a job is interrupted.
+    ``options`` differ from the default; a job is interrupted after ``soft_limit_ms``.
     """
 
     name: str
@@ -59,7 +50,6 @@ class ActorFacts:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
         return self.docstring.partition("\n")[0]
 
 
@@ -69,11 +59,7 @@ def all_actors() -> list[ActorFacts]:
 
 
 def find_actor(name: str) -> Actor[..., Any]:
-    """Return an actor by its name.
-
-    Raises:
-        NotFound: this code has none of that name.
-    """
+    """Return an actor by its name; ``NotFound`` when this code has none."""
     actors: dict[str, Actor[..., Any]] = dramatiq.get_broker().actors
     if name not in actors:
         near = difflib.get_close_matches(name, list(actors), n=1)
@@ -83,7 +69,6 @@ def find_actor(name: str) -> Actor[..., Any]:
 
 
 def facts_of(actor: Actor[..., Any]) -> ActorFacts:
-    """Return the facts of an actor."""
     return ActorFacts(
         name=actor.actor_name,
         queue=actor.queue_name,
@@ -142,9 +127,7 @@ def send(
     """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
 
     Args:
-        call: Arguments that :mod:`arguments` has checked.
-        delay_ms: Milliseconds until the job may start.
-        tags: Tags of the job.
+        call: Arguments that :mod:`switchyard.jobs.calls.arguments` has checked.
         job_id: Id to give the job, so that a form that is sent twice enqueues one; by default a new one.
 
     Raises:

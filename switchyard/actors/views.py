@@ -20,7 +20,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.actors import ended_jobs, failures, metrics, queries
+from switchyard.actors import ended_jobs, metrics, queries
 from switchyard.actors.ended_jobs import ActorHistory
 from switchyard.actors.forms import SendForm
 from switchyard.actors.metrics import ActorMetrics
@@ -109,7 +109,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         ended = ended_jobs.of_actor(name)
         rows = history.search(Filter(actor=name), limit=RECENT).rows if may(JOBS) else []
         recent = [(row, datetime_of(row.finished_at)) for row in rows]
-        groups = failures.of_actor(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
+        groups = ended_jobs.failures_of(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
     except DatabaseError:
         ended, recent, groups = None, None, None
     facts = queries.facts_of(found)
@@ -160,7 +160,6 @@ COLUMNS: Final = (
 
 
 def heads(sort: str) -> dict[str, SortHead]:
-    """Return the headings of the list."""
     return heads_of(COLUMNS, {}, sort)
 
 

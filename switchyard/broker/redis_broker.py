@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 from dramatiq.broker import Broker
-from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.results import ResultBackend, Results
@@ -36,6 +36,7 @@ from switchyard.broker.worker.cancellations import CancellationPoll
 from switchyard.broker.worker.held_marks import HeldMarks
 from switchyard.broker.worker.hooks import Hooks
 from switchyard.broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker.waits import join
 from switchyard.broker.worker.work_queue import WorkQueue
 
 
@@ -272,5 +273,5 @@ class RedisBroker(Broker):
 
         Raises ``QueueJoinTimeout`` when they are not.
         """
-        if not administration.wait_until_empty(self.lane(queue_name)[0], timeout_ms=timeout, interval_ms=interval):
-            raise QueueJoinTimeout(queue_name)
+        family, _ = self.lane(queue_name)
+        join(queue_name, partial(family.calls.command, "HLEN", family.keys.bodies), timeout=timeout, interval=interval)

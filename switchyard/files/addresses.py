@@ -43,7 +43,6 @@ class StorageAddress:
     """A validated address. It holds no credentials: those come from the environment of each client.
 
     Args:
-        scheme: ``file``, ``s3`` or ``gs``.
         folder: Path of ``file:``; "" otherwise.
         prefix: Beginning of every key, without a slash at either end.
         options: Further options of the storage.
@@ -66,12 +65,9 @@ class StorageAddress:
 
 @dataclass(frozen=True, slots=True)
 class ResultsAddress:
-    """Validated address of the store of results.
+    """Validated address of the store of results: a bucket of ``s3`` and ``gs``, a dotted path of ``class``.
 
-    Args:
-        kind: One of :data:`RESULT_KINDS`; also the store's name in records.
-        bucket: Address of ``s3`` and ``gs``.
-        path: Dotted path of ``class``.
+    ``kind``, one of :data:`RESULT_KINDS`, is also the store's name in records.
     """
 
     kind: str = "broker"
@@ -80,13 +76,10 @@ class ResultsAddress:
 
 
 def declared_storage(name: str, value: str) -> dict[str, Any]:
-    """Return the entry of ``STORAGES`` for the address in a project's own settings.
+    """Return the entry of ``STORAGES`` for the address in a project's own settings, read from ``name``.
 
     An address that cannot be used, or whose client is not installed, exits the process with 78: in the middle of a
     project's settings nothing else would catch the error.
-
-    Args:
-        name: Setting or variable that the address was read from, for the error.
     """
     try:
         return address_of(name, value).entry
@@ -97,9 +90,6 @@ def declared_storage(name: str, value: str) -> dict[str, Any]:
 
 def address_of(name: str, value: str) -> StorageAddress:
     """Return the validated address of a storage.
-
-    Args:
-        name: Variable or setting, for the error.
 
     Raises:
         InvalidSetting: no such scheme, no bucket, credentials in the URL, an option that is unknown or unusable, or a
@@ -134,11 +124,7 @@ def address_of(name: str, value: str) -> StorageAddress:
 
 
 def results_of(name: str, value: str) -> ResultsAddress:
-    """Return the validated address of the store of results; "" is the broker.
-
-    Raises:
-        InvalidSetting: no such store, or an unusable bucket.
-    """
+    """Return the validated address of the store of results; "" is the broker."""
     kind, _, rest = value.partition(":")
     if kind == "cassandra":
         remedy = "write a class with put and get, and name it: class:mysite.results.CassandraResults"
@@ -158,7 +144,6 @@ def results_of(name: str, value: str) -> ResultsAddress:
 
 
 def _options(name: str, scheme: str, query: str) -> dict[str, Any]:
-    """Return the storage's options for those of a URL."""
     known, found = OPTIONS[scheme], {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in known:

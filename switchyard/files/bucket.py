@@ -23,11 +23,7 @@ MISSING: Final = ("404", "NoSuchKey", "NotFound")
 
 
 class BucketStorage(Storage):
-    """Errors of the client as those of a storage, content that is fetched at ``open``, and no public address.
-
-    Args:
-        shown: The address for people: scheme, bucket and prefix.
-    """
+    """Errors of the client as those of a storage, content that is fetched at ``open``, and no public address."""
 
     scheme = ""
     bucket_name: str
@@ -51,27 +47,22 @@ class BucketStorage(Storage):
         return ""
 
     def exists(self, name: str) -> bool:
-        """Return whether a file is stored."""
         with translated("find", name):
             return super().exists(name)
 
     def size(self, name: str) -> int:
-        """Return a file's bytes."""
         with translated("find", name):
             return super().size(name)
 
     def get_modified_time(self, name: str) -> datetime:
-        """Return the time of a file's upload."""
         with translated("find", name):
             return super().get_modified_time(name)
 
     def delete(self, name: str) -> None:
-        """Remove a file, if there is one."""
         with translated("remove", name):
             super().delete(name)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
-        """Return the folders and files directly below a path."""
         with translated("list", path):
             return super().listdir(path)
 

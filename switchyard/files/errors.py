@@ -17,9 +17,8 @@ class StorageError(SwitchyardError, OSError):
 class StorageUnavailable(StorageError):
     """The storage did not answer, or refused this user.
 
-    Args:
-        operation: For example ``read results/…``; holds no address and no secret.
-        cause: Name or code of the client's error.
+    ``operation``, for example ``read results/…``, holds no address and no secret; ``cause`` is the client's name or
+    code.
     """
 
     def __init__(self, operation: str, cause: str) -> None:
@@ -30,11 +29,7 @@ class StorageUnavailable(StorageError):
 
 
 class DiskFull(StorageError):
-    """A file was not written, because its disk is full. Nothing lies under its name.
-
-    Args:
-        cause: The system's words, such as ``No space left on device``.
-    """
+    """A file was not written, because its disk is full. Nothing lies under its name."""
 
     def __init__(self, name: str, cause: str) -> None:
         super().__init__(f"file {name} was not written: {cause}; free space, nothing has to be restarted")

@@ -38,7 +38,6 @@ class GoogleBucket(BucketStorage, GoogleCloudStorage):
     scheme = "gs"
 
     def get_default_settings(self) -> dict[str, Any]:
-        """Return the options that an address does not set."""
         wanted: dict[str, Any] = {"default_acl": None, "file_overwrite": False, "object_parameters": {}}
         return {
             **super().get_default_settings(),
@@ -54,7 +53,6 @@ class GoogleBucket(BucketStorage, GoogleCloudStorage):
         return Client(self.project_id or project, credentials, _http=BoundedSession(credentials))
 
     def objects_below(self, prefix: str, after: str) -> Iterator[tuple[str, int, datetime]]:
-        """Yield every object below a prefix, a thousand for each request."""
         with translated("list", prefix):
             for blob in self.bucket.list_blobs(prefix=prefix, start_offset=after or None):
                 if blob.name > after:  # Google's offset includes the name itself

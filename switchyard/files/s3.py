@@ -40,7 +40,6 @@ class S3Bucket(BucketStorage, S3Storage):
         )
 
     def get_default_settings(self) -> dict[str, Any]:
-        """Return the options that an address does not set."""
         return {
             **super().get_default_settings(),
             "custom_domain": None,
@@ -59,7 +58,6 @@ class S3Bucket(BucketStorage, S3Storage):
         return super().connection
 
     def objects_below(self, prefix: str, after: str) -> Iterator[tuple[str, int, datetime]]:
-        """Yield every object below a prefix, a thousand for each request."""
         with translated("list", prefix):
             for found in self.bucket.objects.filter(Prefix=prefix, Marker=after):
                 yield found.key, found.size, found.last_modified

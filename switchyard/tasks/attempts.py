@@ -18,8 +18,8 @@ from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
 from switchyard.broker.stores.job_record import number_or_none
+from switchyard.middleware.errors import PermanentFailure
 from switchyard.middleware.option_rules import OptionRule
-from switchyard.tasks.errors import ResultRefused
 from switchyard.tasks.registry import task_at
 
 OPTION: Final = "task"
@@ -28,13 +28,17 @@ TRACEBACKS: Final = 3
 TRACEBACK_CHARACTERS: Final = 4_000
 
 
-class FailedAttempt(NamedTuple):
-    """An attempt of a task that raised.
+class ResultRefused(PermanentFailure):
+    """A task ended and returned what cannot be kept; its cause says why. A retry would do the work again."""
 
-    Args:
-        started_ms: Since the epoch.
-        error: Path of the exception's class.
-        traceback: Its end; empty for all but the last attempts.
+    def __init__(self, path: str, fact: str) -> None:
+        super().__init__(f"task {path}: {fact}; return what JSON can hold, at most 1 MiB of it")
+
+
+class FailedAttempt(NamedTuple):
+    """An attempt of a task that raised: the path of the exception's class, and the end of the traceback.
+
+    The traceback is empty for all but the last attempts.
     """
 
     worker: str
@@ -88,12 +92,10 @@ def failed_attempts(options: Mapping[str, Any]) -> list[FailedAttempt]:
 
 
 def worker_of(broker: Broker) -> str:
-    """Return the name of the process that runs tasks here."""
     return facilities(broker).barrier.worker_place.worker
 
 
 def path_of(kind: type[BaseException]) -> str:
-    """Return the import path of an exception's class."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

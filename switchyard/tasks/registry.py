@@ -18,12 +18,10 @@ def register(task: Task[..., Any]) -> None:
 
 
 def task_at(path: str) -> Task[..., Any] | None:
-    """Return the task of an import path, or ``None``."""
     return _tasks.get(path)
 
 
 def all_tasks() -> list[Task[..., Any]]:
-    """Return every task that was declared."""
     return list(_tasks.values())
 
 

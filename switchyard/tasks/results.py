@@ -84,14 +84,11 @@ def make_result(
     error: TaskError | None = None,
     value: Any = None,
 ) -> TaskResult[..., Any]:
-    """Return a result.
+    """Return a result of a job in a state, of a message with options.
 
     Args:
         task: As it was declared; the result's own is that with the priority, queue and time of the message.
-        state: Of the job.
-        options: Of the message.
-        worker: Where the last attempt ran.
-        started_ms: Start of the last attempt.
+        worker, started_ms: Of the last attempt.
         error: Of a failure that no attempt noted, such as a crash.
         value: Return value, where the task succeeded.
     """

@@ -22,8 +22,7 @@ from switchyard.middleware.errors import Cancelled
 from switchyard.middleware.outcomes import outcome_of, text_of
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
-from switchyard.tasks.attempts import TaskAttempts, path_of, worker_of
-from switchyard.tasks.errors import ResultRefused
+from switchyard.tasks.attempts import ResultRefused, TaskAttempts, path_of, worker_of
 from switchyard.tasks.registry import task_at
 from switchyard.tasks.results import make_result
 from switchyard.tasks.task_api import (
@@ -46,11 +45,7 @@ def prepare(broker: Broker) -> None:
 
 
 def actor_of(task: Task[..., Any], broker: Broker, **options: Any) -> Actor[..., Any]:
-    """Return the actor that runs a task, declared with the broker when it is not.
-
-    Args:
-        options: Of an actor that is declared now.
-    """
+    """Return the actor that runs a task; with these options it is declared with the broker when it is not."""
     prepare(broker)
     known = broker.actors.get(task.module_path)
     if known is not None:
@@ -138,7 +133,6 @@ class FinishedTasks(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Send the signal for a task that ran."""
         self._finish(broker, message, exception, result)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:

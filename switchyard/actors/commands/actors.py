@@ -36,7 +36,6 @@ class Command(PrintingCommand):
     help = "List the actors, show one, or send one."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the actions list, show and send."""
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="every actor with its queue, options and place in the code")
@@ -55,7 +54,6 @@ class Command(PrintingCommand):
             each.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool, **options: Any) -> None:
-        """Print the list, the actor, or the id of the enqueued job."""
         if action == "list":
             actors = queries.all_actors()
             self.stdout.write(_json([dataclasses.asdict(each) for each in actors]) if as_json else _table(actors))
@@ -100,7 +98,6 @@ class Command(PrintingCommand):
 
 
 def _form_of(actor: Actor[..., Any]) -> str:
-    """Return how the arguments of an actor are written."""
     parameters = parameters_of(actor)
     named = ", ".join(f'"{each.name}": ...' for each in parameters if each.kind not in VARIADIC)
     forms = [*([f"--kwargs '{{{named}}}'"] if named else []), "--args '[...]'"]

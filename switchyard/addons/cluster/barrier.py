@@ -27,7 +27,6 @@ class QueueBarrier(AckBarrier):
         return super().in_background and not self._behind
 
     def written_of(self, queue: str) -> int:
-        """Return the number of the last flush that has written all of a queue."""
         return max(self._wrote.get(queue, 0), self._behind.get(queue, self.written))
 
     def _write(self, began_before_s: float, number: int, queue: str) -> bool:

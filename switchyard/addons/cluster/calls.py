@@ -49,7 +49,6 @@ class SlotWay(Way):
         return self.calls.acquire(self.key) if self._asked is None else self.calls.acquire_at(self._asked)
 
     def through(self, connection: Any) -> Any:
-        """Return that by which the next try is sent on a connection."""
         return connection if self._asked is None else Asking(connection)
 
     def after(self, error: redis.RedisError, connection: Any, pause_s: float) -> Again | None:
@@ -72,18 +71,11 @@ class SlotWay(Way):
         return Again(pause_s, done_nothing)
 
     def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
-        """Return the error for a call whose time is over."""
         return self.calls.given_up(name, error, self.key, self._giver, sent=sent)
 
 
 class ClusterCalls(RedisCalls):
-    """Calls scripts on the nodes of a cluster, from any thread or greenlet, also after a fork.
-
-    Args:
-        client: Connected by :func:`switchyard.broker.redis.connections.connect`; its slots are shared.
-        budget_s: As in :class:`switchyard.broker.redis.calls.RedisCalls`.
-        refused_s: Likewise.
-    """
+    """Calls scripts on the nodes of a cluster, from any thread or greenlet, also after a fork."""
 
     client: ClusterClient
     addon = ADDON
@@ -104,11 +96,8 @@ class ClusterCalls(RedisCalls):
     ) -> list[Any]:
         """Send plain commands that may be repeated, those of a node in one round trip, to all nodes at once.
 
-        Args:
-            raise_errors: As in :meth:`switchyard.broker.redis.calls.RedisCalls.pipeline`. Otherwise the commands of a
-            node that
-                does not answer get a ``BrokerUnavailable`` each, unless no node answers; those whose keys are on two
-                nodes a ``HashSlotHalfMoved``.
+        Without ``raise_errors`` the commands of a node that does not answer get a ``BrokerUnavailable`` each, unless no
+        node answers; those whose keys are on two nodes a ``HashSlotHalfMoved``.
         """
         if not commands:
             return []
@@ -121,17 +110,12 @@ class ClusterCalls(RedisCalls):
         return answers
 
     def way(self, key: str | bytes | None) -> Way:
-        """Return the way of a call that failed."""
         return SlotWay(self, key)
 
     def given_up(
         self, name: str, error: redis.RedisError, key: str | bytes | None, giver: Address | None, *, sent: bool
     ) -> BrokerError:
-        """Return the error for a call whose time is over.
-
-        Args:
-            giver: The node that is handing the key's slot over, where one said so last.
-        """
+        """Return the error for a call whose time is over; ``giver`` said last that it hands the key's slot over."""
         outcome = "unknown" if sent else "refused"
         made: BrokerError
         if key is not None and giver is not None:
@@ -145,15 +129,9 @@ class ClusterCalls(RedisCalls):
         return made
 
     def acquire(self, key: str | bytes | None = None) -> Any:
-        """Return a connection to the node that holds a key.
-
-        Raises:
-            redis.ConnectionError: no node answers.
-        """
         return self.acquire_at(self.slots.master_of(key))
 
     def acquire_beside(self, used: Any, keys: Sequence[str]) -> Any:
-        """Return a connection in use where it leads to the node of some keys, else another one."""
         address = self.slots.master_of(keys[0])
         return used if used is not None and (used.host, used.port) == address else self.acquire_at(address)
 
@@ -167,7 +145,6 @@ class ClusterCalls(RedisCalls):
             return lone_connection(self._pool, ANSWER_S, host=address[0], port=address[1])
 
     def release(self, connection: Any) -> None:
-        """Put a connection back. One whose answer was not read must be disconnected before."""
         if self._pid == os.getpid():
             self._idle_at.setdefault((connection.host, connection.port), []).append(connection)
 
@@ -182,11 +159,6 @@ class ClusterCalls(RedisCalls):
         return made
 
     def places(self, *, silent: str = "") -> dict[str, RedisCalls]:
-        """Return the access to each master, by address; its budgets are those of this one.
-
-        Raises:
-            BrokerUnavailable: no node answers.
-        """
         try:
             if silent:
                 self.slots.doubt(next((one for one in self.slots.masters() if text_of(one) == silent), None))
@@ -202,11 +174,6 @@ class ClusterCalls(RedisCalls):
         return self._nodes[address]
 
     def place_of(self, key: str) -> str:
-        """Return the address of the master that holds a key.
-
-        Raises:
-            BrokerUnavailable: no node answers.
-        """
         try:
             return text_of(self.slots.master_of(key))
         except redis.RedisError as error:
@@ -222,7 +189,6 @@ class ClusterCalls(RedisCalls):
         return node_url(url, place)
 
     def close(self) -> None:
-        """Close the idle connections."""
         for idle in list(self._idle_at.values()):
             while idle:
                 idle.pop().disconnect()

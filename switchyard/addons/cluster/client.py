@@ -39,11 +39,6 @@ def split_cluster_url(url: str) -> tuple[str, list[Address]]:
 
 
 def hosts_of(url: str) -> set[str]:
-    """Return the hosts of an address.
-
-    Raises:
-        UnusableAddress: the URL cannot be used.
-    """
     return {host for host, _ in split_cluster_url(url)[1]}
 
 
@@ -81,11 +76,6 @@ class ClusterClient(Client):
         return self.open_node(address)
 
     def servers(self) -> list[tuple[str, redis.Redis]]:
-        """Return a client of each master, by its address.
-
-        Raises:
-            redis.ConnectionError: no node answers.
-        """
         return [(text_of(address), self.node(address)) for address in self.slots.masters()]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -136,14 +126,7 @@ class NodePipeline(redis.client.Pipeline):
 
 
 def connect_cluster(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> ClusterClient:
-    """Return the client of a cluster. Nothing is sent before the first command.
-
-    Args:
-        url: ``redis+cluster://`` or ``rediss+cluster://``, with one node or more, parted by commas.
-
-    Raises:
-        UnusableAddress: the URL cannot be used.
-    """
+    """Return the client of a cluster. Nothing is sent before the first command."""
     first, seeds = split_cluster_url(url)
     client = client_of(first, ClusterClient, profile=profile, absence=absence)
     pool = client.connection_pool

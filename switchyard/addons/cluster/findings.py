@@ -57,11 +57,7 @@ def judge(info: Mapping[str, str]) -> list[ServerFinding]:
 
 
 def explain(group: FindingGroup, error: BaseException, program: str) -> Finding | None:
-    """Return the finding for an error that only a cluster has.
-
-    Args:
-        program: The server's command line client.
-    """
+    """Return the finding for an error that only a cluster has; ``program`` is the server's command line client."""
     if isinstance(error, HashSlotHalfMoved):
         step = f"{error.remedy[0].upper()}{error.remedy[1:]}"
         return group.error("half_moved", error.cause, WORDS["half_moved"].cause, step)
@@ -81,11 +77,7 @@ def options_of(url: str, step: str) -> str:
 
 
 def look(servers: Masters, clients: Sequence[tuple[str, redis.Redis]]) -> Iterator[Finding]:
-    """Check what only a cluster has.
-
-    Args:
-        clients: Of the masters that answer, by their addresses.
-    """
+    """Check what only a cluster has, with clients of the masters that answer, by their addresses."""
     yield from _unmarked(servers, {address for address, _ in clients})
     yield from _places(servers)
     yield from _replicas(clients)

@@ -55,11 +55,7 @@ class NoSlots(redis.ConnectionError):
 class HashSlotHalfMoved(BrokerUnavailable):
     """The keys of an operation are on two nodes of a cluster, as while a reshard moves them; this try did nothing.
 
-    Args:
-        operation: The operation or command.
-        slot: Number of the hash slot.
-        node: Address of the node that is handing it over.
-        outcome: As in :class:`BrokerUnavailable`, for an operation that was sent before.
+    ``node`` is handing the hash slot over. ``outcome`` is for an operation that was sent before.
     """
 
     def __init__(self, operation: str, slot: int, node: str, *, outcome: str = "refused") -> None:
@@ -101,9 +97,7 @@ def text_of(address: Address) -> str:
 class HashSlots:
     """The masters of a cluster by hash slot, for all threads of a process; a fork goes on with a copy.
 
-    Args:
-        seeds: Nodes to ask first.
-        connection: Returns a new connection to an address, with a time for each answer.
+    The ``seeds`` are asked first, over a new ``connection`` to an address, with a time for each answer.
     """
 
     def __init__(self, seeds: Sequence[Address], connection: Callable[[Address, float], Any]) -> None:
@@ -118,8 +112,7 @@ class HashSlots:
     def master_of(self, key: str | bytes | None) -> Address:
         """Return the address of the node that holds a key; of any master without one, not of the last that failed.
 
-        Raises:
-            redis.ConnectionError: no node answers, or none holds the slot.
+        Raises ``redis.ConnectionError`` where no node answers, or none holds the slot.
         """
         owners = self._owners or self.read()
         if key is None:
@@ -132,12 +125,9 @@ class HashSlots:
         return address
 
     def masters(self) -> list[Address]:
-        """Return the addresses of all nodes that hold slots.
+        """Return the addresses of all nodes that hold slots. Raises ``redis.ConnectionError`` where none does.
 
         After a ``MOVED`` the map is read anew: it told of one slot, and its former master may hold none any more.
-
-        Raises:
-            redis.ConnectionError: no node answers, or none holds slots.
         """
         if self._moved:
             self.doubt(None)
@@ -168,13 +158,9 @@ class HashSlots:
             self._read_s = time.monotonic()
 
     def read(self, *, avoid: Address | None = None) -> list[Address | None]:
-        """Read the map from the first node that answers.
+        """Read the map from the first node that answers, asking last one that failed just now.
 
-        Args:
-            avoid: A node that failed just now; it is asked last.
-
-        Raises:
-            redis.ConnectionError: no node answers.
+        Raises ``redis.ConnectionError`` where none answers.
         """
         self._read_s = time.monotonic()
         nodes = list(self._nodes)
@@ -223,14 +209,11 @@ class Asking:
         self.disconnect = connection.disconnect
 
     def pack_command(self, *words: Word) -> list[bytes]:
-        """Return the bytes of a command."""
         return [b"".join([*self._connection.pack_command("ASKING"), *self._connection.pack_command(*words)])]
 
     def pack_commands(self, commands: Sequence[Sequence[Word]]) -> list[bytes]:
-        """Return the bytes of some commands."""
         return [part for words in commands for part in self.pack_command(*words)]
 
     def read_response(self, **options: Any) -> Any:
-        """Return the answer to a command."""
         self._connection.read_response(**options)
         return self._connection.read_response(**options)

@@ -45,11 +45,7 @@ def marks_of(keys: Keys, queues: Iterable[str]) -> list[tuple[str, str]]:
 
 
 class Keyspaces(KeyspaceId):
-    """One process's memory of all keyspaces.
-
-    Attributes:
-        seen: The ids, or "" while one is missing.
-    """
+    """One process's memory of all keyspaces; ``seen`` has the ids, or "" while one is missing."""
 
     def __init__(self, servers: Servers) -> None:
         calls, keys, queues = servers.calls, servers.keys, servers.queues
@@ -64,11 +60,9 @@ class Keyspaces(KeyspaceId):
         return self._all_of([one.prepare() for one in self._ids])
 
     def is_missed(self) -> bool:
-        """Return whether a process expected another keyspace somewhere."""
         return any(self._servers.calls.pipeline([("EXISTS", missed) for _, missed in self._servers.marks()]))
 
     def accept(self) -> str:
-        """Write a new marker for each family and part."""
         return self._all_of([one.accept() for one in self._ids])
 
     def _all_of(self, ids: Sequence[str]) -> str:
@@ -76,7 +70,6 @@ class Keyspaces(KeyspaceId):
         return self.seen
 
     def commands(self) -> list[tuple[Word, ...]]:
-        """Return the commands whose answers :meth:`look` reads."""
         return [command for one in self._ids for command in one.commands()]
 
     def look(self, answers: Sequence[Any]) -> State:
@@ -92,22 +85,16 @@ class Keyspaces(KeyspaceId):
         return next((error for error in failed if not isinstance(error, BrokerUnavailable)), None)
 
     def where_lost(self) -> str:
-        """Return the nodes of the markers that were not found, as :func:`where_lost` does."""
         found = zip(self._servers.marks(), self._ids, strict=True)
         return self._servers.where_lost(marker for (marker, _), one in found if one.state in ("missing", "another"))
 
     def miss_commands(self) -> list[tuple[Word, ...]]:
-        """Return the commands that record the keyspaces that this process had seen and that are not here."""
         lost = (one for one in self._ids if one.state in ("missing", "another"))
         return [command for one in lost for command in one.miss_commands()]
 
 
 def where_lost(servers: Servers, lost: Iterable[str]) -> str:
-    """Return the nodes that lost markers, and what they hold, as half a sentence.
-
-    Args:
-        lost: Names of the markers.
-    """
+    """Return the nodes that lost markers (by name), and what they hold, as half a sentence."""
     nodes = {servers.place_of(marker) for marker in lost} - {""}
     if not nodes:
         return ""
@@ -123,14 +110,7 @@ def where_lost(servers: Servers, lost: Iterable[str]) -> str:
 
 
 def unmarked_nodes(servers: Servers, marked: Iterable[str]) -> dict[str, bool]:
-    """Return the masters without a marker, each with whether a start of a process gives it one.
-
-    Args:
-        marked: Names of the markers that are there.
-
-    Raises:
-        BrokerUnavailable: no node answers.
-    """
+    """Return the masters without any of the markers, each with whether a start of a process gives it one."""
     having = {servers.place_of(name) for name in marked}
     promised = {servers.place_of(marks_of_part(servers.keys, tag)[0]) for tag in PARTS}
     return {node: node in promised for node in servers.calls.places() if node not in having}

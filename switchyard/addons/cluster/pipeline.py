@@ -24,11 +24,7 @@ LEAST_S = 0.05
 
 
 class ClusterPipeline:
-    """One pipeline: its answers by position, and what is still to be asked.
-
-    Args:
-        budget_s: Seconds until what has no answer is given up.
-    """
+    """One pipeline: its answers by position, and what is still to be asked until its budget is spent."""
 
     def __init__(self, calls: ClusterCalls, commands: Sequence[Sequence[Word]], budget_s: float) -> None:
         self._calls, self._slots, self._commands = calls, calls.slots, commands
@@ -42,11 +38,7 @@ class ClusterPipeline:
         self._deadline = self._began_s + budget_s
 
     def run(self, refused_s: float) -> list[Any]:
-        """Return the answers; what failed has its ``BrokerError`` in place.
-
-        Args:
-            refused_s: Seconds after which commands are given up that could not be sent.
-        """
+        """Return the answers; what failed has its ``BrokerError`` in place. What cannot be sent is given up earlier."""
         left = list(range(len(self._commands)))
         pause_s, rounds = FIRST_PAUSE_S, 0
         while True:
@@ -76,7 +68,7 @@ class ClusterPipeline:
         return position in self._sent or position in self._givers or isinstance(self._errors[position], AskError)
 
     def _round(self, left: Sequence[int]) -> list[int]:
-        """Ask for what is left, and return what is left after it."""
+        """Send the unanswered commands; return those to send again."""
         groups: defaultdict[tuple[Address, bool], list[int]] = defaultdict(list)
         again: list[int] = []
         for position in left:

@@ -1,17 +1,21 @@
-"""The masters of a cluster: facts and findings of each, and what is away or half moved while the others go on."""
+"""The masters of a cluster: facts and findings of each, and what is away or half moved while the others go on.
+
+Operations need all keys of a queue on one node. A reshard leaves a hash slot half moved, on two of them, for
+milliseconds; one that is interrupted, until somebody ends it. Reads of one key follow the node's ``ASK``, and do not
+show it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from switchyard.addons.cluster.half_moved import half_moved, half_moved_slots, probe, stands_still
-from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, finish_the_move
 from switchyard.addons.cluster.keyspaces import Keyspaces, marks_of, marks_of_family, where_lost
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.server import ServerFinding, judge, read_facts
+from switchyard.broker.health.server import ServerFinding, Severity, judge, read_facts
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, ServerLook, Servers
 from switchyard.broker.redis.calls import RedisCalls, Word
 
@@ -21,19 +25,60 @@ LOOK_S: Final = 1.0
 ALONE_ONLY: Final = frozenset({"cluster", "replica"})
 
 
+@dataclass(frozen=True, slots=True)
+class HalfMovedSlot:
+    """A hash slot that is half moved away from ``node``. Its queues can be read, and start nothing."""
+
+    number: int
+    node: str
+    queues: tuple[str, ...]
+
+
+def probe(key: str) -> tuple[Word, ...]:
+    """Return a command on a key, and on another one of its hash tag: an answer needs both on one node."""
+    return ("EXISTS", key, f"{key}?") if "{" in key else ("EXISTS", key)
+
+
+def half_moved_slots(keys: Iterable[str], answers: Iterable[Any], queues: Mapping[str, str]) -> list[HalfMovedSlot]:
+    """Return the slots that are half moved, by the answers to each key's :func:`probe`, with their queues."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for key, answer in zip(keys, answers, strict=True):
+        if isinstance(answer, HashSlotHalfMoved):
+            found.setdefault((answer.slot, answer.node), []).extend([queues[key]] if key in queues else [])
+    return [HalfMovedSlot(slot, node, tuple(names)) for (slot, node), names in found.items()]
+
+
+def half_moved(slots: Sequence[HalfMovedSlot]) -> list[ServerFinding]:
+    """Return the finding about hash slots that are half moved: an error where a queue is in one of them."""
+    if not slots:
+        return []
+    seen = "; ".join(
+        f"hash slot {slot.number} is half moved away from node {slot.node}; {stands_still(slot.queues)}"
+        for slot in slots
+    )
+    step = finish_the_move(slots[0].node)
+    severity: Severity = "error" if any(slot.queues for slot in slots) else "warning"
+    return [ServerFinding("half_moved", severity, seen, f"{step[0].upper()}{step[1:]}.", partial=True)]
+
+
+def stands_still(queues: Sequence[str]) -> str:
+    """Return the clause about queues that neither start nor take a job."""
+    if not queues:
+        return "no queue is on it"
+    verbs = ("starts", "takes") if len(queues) == 1 else ("start", "take")
+    return f"{', '.join(queues)} {verbs[0]} nothing and {verbs[1]} no new jobs"
+
+
 class Masters(Servers):
     """The masters of a cluster."""
 
     def keyspace(self) -> Keyspaces:
-        """Return a process's memory of the keyspaces of families and parts."""
         return Keyspaces(self)
 
     def marks(self) -> list[tuple[str, str]]:
-        """Return the names of the markers of families and parts, and of their missed ids."""
         return marks_of(self.keys, self.queues)
 
     def marker_of(self, queue: str) -> str:
-        """Return the name of a family's marker."""
         return marks_of_family(self.keys, queue)[0]
 
     def place_of(self, key: str) -> str:
@@ -44,11 +89,7 @@ class Masters(Servers):
             return ""
 
     def queues_by_place(self) -> dict[str, list[str]]:
-        """Return the queues that each master holds, by its address; a queue whose hash slot has none is left out.
-
-        Raises:
-            BrokerUnavailable: no node answers.
-        """
+        """Return the queues that each master holds, by its address; a queue whose hash slot has none is left out."""
         found: dict[str, list[str]] = {address: [] for address in self.calls.places()}
         for queue in self.queues:
             if address := self.place_of(self.keys.queue(queue).bodies):
@@ -56,7 +97,6 @@ class Masters(Servers):
         return found
 
     def where_lost(self, lost: Iterable[str]) -> str:
-        """Return the nodes that lost markers, and what they hold, as half a sentence."""
         return where_lost(self, lost)
 
     def probed_keys(self) -> list[str]:
@@ -87,11 +127,9 @@ class Masters(Servers):
         return {self.keys.queue(queue).bodies: queue for queue in self.queues}
 
     def probes(self) -> list[tuple[Word, ...]]:
-        """Return a command for each key whose slot operations need on one node."""
         return [probe(key) for key in (*self._bodies(), *self.probed_keys())]
 
     def judge_probes(self, answers: Sequence[Any]) -> list[ServerFinding]:
-        """Return the finding about slots that are half moved."""
         names = self._bodies()
         return half_moved(half_moved_slots((*names, *self.probed_keys()), answers, names))
 

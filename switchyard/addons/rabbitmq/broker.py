@@ -115,15 +115,11 @@ class RabbitBroker(RabbitmqBroker):
         return f"{name}/{lane}#{next(self._numbers)}"
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> RabbitConsumer:
-        """Return a consumer of a lane, or of the queue of its delayed messages.
+        """Return a consumer of a lane, or of the queue of its delayed messages. ``QueueNotFound`` if undeclared.
 
         Args:
             prefetch: Messages of each level that the server delivers ahead.
             timeout: Milliseconds after which a consumer without a message returns ``None``.
-
-        Raises:
-            QueueNotFound: the lane was never declared.
-            BrokerUnavailable: the server does not answer.
         """
         family, _ = self.lane(q_name(queue_name))
         consumer = RabbitConsumer(self, family, queue_name, prefetch=prefetch, timeout_ms=timeout)
@@ -135,7 +131,6 @@ class RabbitBroker(RabbitmqBroker):
         self.draining = True
 
     def leave(self, message: RabbitMessage) -> None:
-        """Take a message out of those in flight."""
         if self.in_flight.get(message.message_id) is message:
             del self.in_flight[message.message_id]
 
@@ -145,7 +140,7 @@ class RabbitBroker(RabbitmqBroker):
         self.redeliveries.note_ends_or_log(ended)
 
     def close(self) -> None:
-        """Acknowledge what has ended, and close the connections. The broker may be used again afterwards."""
+        """Acknowledge what has ended, and close the connections. Reusable."""
         for consumer in self._consumers:
             consumer.close()
         self.in_flight, self._consumers, self.draining = {}, [], False
@@ -156,7 +151,6 @@ class RabbitBroker(RabbitmqBroker):
     # --- Signals ---
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
         if signal == "worker_boot":
             worker = args[0]
             worker.work_queue, self.slots = WorkQueue(self.level), self.slots or worker.worker_threads
@@ -167,7 +161,6 @@ class RabbitBroker(RabbitmqBroker):
             self.redeliveries.note_alone(args[0].family.keys.queue, args[0].message_id, args[0].lapses)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
         self.hooks.call_after(self, signal, args, kwargs)
         if signal == "worker_boot":
             self.mover.start()
@@ -178,7 +171,6 @@ class RabbitBroker(RabbitmqBroker):
     # --- Queues and results ---
 
     def get_results_backend(self) -> ResultBackend:
-        """Return where ``get_result`` reads; without the whole stack there may be no such place."""
         own = any(isinstance(entry, Results) for entry in self.middleware)
         return super().get_results_backend() if own or self.results is None else self.results
 
@@ -197,24 +189,18 @@ class RabbitBroker(RabbitmqBroker):
         self.emit_after("declare_delay_queue", delayed)
 
     def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return the keys of a queue's family, and the kind of the lane.
-
-        Raises:
-            QueueNotFound: it was never declared.
-        """
+        """Return the keys of a queue's family, and the kind of the lane; ``QueueNotFound`` for an undeclared one."""
         try:
             return self._lanes[queue_name]
         except KeyError:
             raise QueueNotFound(queue_name) from None
 
     def make_leases(self, *arguments: Any) -> Any:
-        """Return the leases of a pool's children, see :class:`switchyard.addons.rabbitmq.leases.RabbitLeases`."""
         from switchyard.addons.rabbitmq.leases import RabbitLeases  # of supervisors
 
         return RabbitLeases(*arguments, keys=self.keys, count=self.count)
 
     def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
-        """Return how many messages are ready in queues of the server, see :class:`QueueFigures`."""
         return self.figures.count(names)
 
     # --- Sending ---
@@ -253,7 +239,6 @@ class RabbitBroker(RabbitmqBroker):
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
-        """Enqueue messages one after the other; see :meth:`enqueue`."""
         return [self.enqueue(message, delay=delay) for message in messages]
 
     def publish(self, message: Message[Any], lane: str) -> None:
@@ -282,15 +267,10 @@ class RabbitBroker(RabbitmqBroker):
             raise QueueFull(lane, depth, limit)
 
     def flush(self, queue_name: str) -> None:
-        """Drop every message of a lane that no worker holds, what the server rejected included."""
         self.figures.empty(queue_name)
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 100) -> None:  # type: ignore[override]
-        """Wait until nothing is ready or delayed in a lane and nothing of it runs here; for tests.
-
-        Raises:
-            QueueJoinTimeout: it is not so within ``timeout`` milliseconds.
-        """
+        """Wait until nothing is ready or delayed in a lane and nothing of it runs here; for tests."""
         names = [*self.server_queues.of(queue_name), self.server_queues.delayed(queue_name)]
         counted = [(queue_name, name) for name in names]
         join(queue_name, lambda: bool(self.in_flight or sum(self.count(counted))), timeout=timeout, interval=interval)
@@ -298,9 +278,7 @@ class RabbitBroker(RabbitmqBroker):
     # --- Figures ---
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return what is ready and delayed in a lane."""
         return self.figures.of(lane)
 
     def rejected(self, lane: str) -> int:
-        """Return how many messages of a lane the server rejected."""
         return self.figures.rejected(lane)

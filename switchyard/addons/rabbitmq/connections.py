@@ -94,11 +94,7 @@ def parameters_of(url: str) -> pika.URLParameters:
 
 
 def connect(parameters: Any) -> Any:
-    """Return a connection.
-
-    Raises:
-        BrokerUnavailable: the server does not answer.
-    """
+    """Return a connection; ``BrokerUnavailable`` where the server does not answer."""
     try:
         return pika.BlockingConnection(parameters, _impl_class=RabbitConnection)
     except AWAY as error:
@@ -155,12 +151,8 @@ def disconnect(connection: Any) -> bool:
 class _Line:
     """A connection with its channel.
 
-    It is ended when a call waits for an answer for too long. A timer of each call would be a tenth of what a publish
-    costs: one looks ten times a second while a call waits.
-
-    Attributes:
-        asked_s: Monotonic time of the call that uses it; infinite while none does.
-        within_s: Longest time of the answers of that call.
+    It is ended when a call, begun at ``asked_s``, waits for an answer for longer than ``within_s``. A timer of each
+    call would be a tenth of what a publish costs: one looks ten times a second while a call waits.
     """
 
     def __init__(self, connection: Any, channel: Any) -> None:
@@ -177,12 +169,7 @@ class _Line:
 
 
 class Publishers:
-    """Channels in confirm mode, shared by the threads of a process: each has one for as long as a call takes.
-
-    Args:
-        parameters: Of :func:`parameters_of`.
-        answer_s: Longest time of the answers of a call.
-    """
+    """Channels in confirm mode, shared by the threads of a process: each has one for as long as a call takes."""
 
     def __init__(self, parameters: Any, *, answer_s: float = ANSWER_S) -> None:
         self._parameters, self.answer_s = parameters, answer_s
@@ -191,10 +178,7 @@ class Publishers:
         self._lock = threading.Lock()
 
     def publish(self, queue: str, body: bytes, properties: Any, *, declare: Callable[[Any], object]) -> None:
-        """Publish a message into a queue and wait until the server has confirmed it.
-
-        Args:
-            declare: Called with the channel when the queue does not exist.
+        """Publish a message into a queue and wait until the server has confirmed it; ``declare`` makes a missing queue.
 
         Raises:
             BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s. The message may be there, unless
@@ -224,27 +208,20 @@ class Publishers:
             time.sleep(0.05)
 
     def channel(self, *, within_s: float = 0.0) -> _Loan:
-        """Lend a channel to a block. After any error it is not used again: an answer may still be on its way.
+        """Lend a channel to a block, with a time for all answers.
 
-        After a rejection neither: in a cluster a channel may take a node that is away for the leader of a quorum
-        queue, and rejects every message for that queue.
-
-        Args:
-            within_s: Longest time of all answers together; ``answer_s`` by default.
-
-        Raises:
-            BrokerRefused: the server has a queue of that name with other arguments.
+        After an error it is not used again: an answer may still be on its way. After a rejection neither: in a cluster
+        a channel may take a node that is away for the leader of a quorum queue, and rejects every message for that
+        queue. ``BrokerRefused`` where the server has a queue with other arguments.
         """
         return _Loan(self, within_s or self.answer_s)
 
     def keep(self, line: _Line) -> None:
-        """Keep a connection for later calls."""
         line.asked_s, line.used_s = math.inf, time.monotonic()
         with self._lock:
             self._idle.append(line)
 
     def close(self) -> None:
-        """Close the connections that nothing uses."""
         with self._lock:
             idle, self._idle = self._idle, deque()
         if self._pid == os.getpid():

@@ -15,12 +15,18 @@ from dramatiq.common import current_millis, q_name
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, unavailable
-from switchyard.addons.rabbitmq.held import RabbitMessage, ends_suspicion, id_of, is_unstarted, read
-from switchyard.addons.rabbitmq.later_deliveries import LaterDeliveries
+from switchyard.addons.rabbitmq.held import (
+    RabbitMessage,
+    UnreadableDeliveries,
+    ends_suspicion,
+    id_of,
+    is_unstarted,
+    read,
+)
 from switchyard.addons.rabbitmq.outgoing import Outgoing
 from switchyard.addons.rabbitmq.publication import UNREAD, Publication
 from switchyard.addons.rabbitmq.queues import QueueConsumers
-from switchyard.addons.rabbitmq.unreadable import UnreadableDeliveries
+from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries
 from switchyard.addons.rabbitmq.waiting_messages import WaitingMessages
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -44,9 +50,7 @@ class RabbitConsumer(DramatiqConsumer):
     connection ends, the server gives all that is not acknowledged to others. Messages that no thread had started are
     dropped here then. One that runs and is delivered again to this process is acknowledged as the new delivery.
 
-    Args:
-        lane: A lane, or the queue of its delayed messages, ``work.DQ``.
-        prefetch: Messages of each level that the server delivers ahead.
+    ``lane`` may be the queue of its delayed messages, ``work.DQ``; ``prefetch`` is for each level.
     """
 
     def __init__(
@@ -175,7 +179,6 @@ class RabbitConsumer(DramatiqConsumer):
         source._wake()
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Give messages back to their queue."""
         for message in messages:
             assert isinstance(message, RabbitMessage)  # noqa: S101  see ack
             source: Any = message.source

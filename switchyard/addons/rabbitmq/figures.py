@@ -22,14 +22,9 @@ class QueueFigures:
         self._publishers, self._queues, self._delays = publishers, queues, delays
 
     def count(self, names: Iterable[tuple[str, str]], *, patience_s: float = 0.0) -> list[int]:
-        """Return how many messages are ready in queues of the server.
+        """Return how many messages are ready in queues of the server: pairs of a lane and a queue, declared if missing.
 
-        Args:
-            names: Pairs of a lane and one of its queues; a queue that does not exist is declared.
-            patience_s: Time for which a lost connection is made again.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
+        A lost connection is made again for ``patience_s``.
         """
         names, give_up_s = list(names), time.monotonic() + patience_s
         while True:

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RabbitKeys:
-    """Names of keys. Each docstring begins with the type of the key.
-
-    Args:
-        prefix: As in :class:`switchyard.broker.keys.keys.Keys`.
-    """
+    """Names of keys. Each docstring begins with the type of the key."""
 
     prefix: str
 

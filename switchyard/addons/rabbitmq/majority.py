@@ -41,13 +41,7 @@ TOGETHER_S: Final = 3.5
 
 
 class RabbitAnswer(NamedTuple):
-    """Answer of a server.
-
-    Args:
-        took_ms: Milliseconds that a connection took.
-        confirms: Whether its quorum queues confirm, see :func:`confirms`.
-        rejected: Queues with messages that the server rejected, with their counts.
-    """
+    """Answer of a server: ms that a connection took, whether quorum queues confirm, and counts of rejected messages."""
 
     took_ms: float
     confirms: bool
@@ -59,14 +53,11 @@ class RightMissing(BrokerRefused):
 
 
 def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = CONFIRMS_S) -> bool:
-    """Return whether quorum queues confirm; ``True`` for classic queues of a server that answers.
+    """Return whether quorum queues confirm, within a time; ``True`` for classic queues of a server that answers.
 
     Fetches from a queue of its own, which nothing is ever sent to. Most nodes have to agree on that, as on a publish:
     without them the fetch has no answer where the queue's leader is left, and fails where it is away. Tries again until
     the time is over, because the queue may be electing a leader.
-
-    Args:
-        within_s: Longest time for all tries on a server that takes connections.
 
     Raises:
         BrokerUnavailable: the server takes no connection, or does not answer on it.
@@ -98,12 +89,8 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> RabbitAn
     Declares the queues of ``lanes`` that exist: the server refuses those of another type. Lanes that are not reached
     within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a server that answers.
 
-    Args:
-        prefix, kind: See :class:`switchyard.addons.rabbitmq.queues.RabbitQueues`.
-
     Raises:
-        BrokerUnavailable: the server takes no connection, or does not answer on it.
-        BrokerRefused: as :func:`confirms`, or for a queue of a lane.
+        BrokerUnavailable, BrokerRefused: as :func:`confirms`, the latter also for a queue of a lane.
         RightMissing: the user may not do what pools do.
     """
     parameters = parameters_of(url)
@@ -127,12 +114,10 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> RabbitAn
 
 
 def _check_rights(connection: Any, queues: RabbitQueues) -> None:
-    """Declare a queue as pools do, and read it; it is this connection's alone, and goes with it.
+    """Declare and consume an exclusive probe queue, which the server deletes with the connection.
 
-    Both need the rights to configure and to read a queue of the yard, and to write to the default exchange.
-
-    Raises:
-        RightMissing: the user lacks one.
+    Both need the rights to configure and to read a queue of the yard, and to write to the default exchange: a user who
+    lacks one gets ``RightMissing``.
     """
     name, of_this_node = f"{queues.prefix}.RIGHTS-{uuid.uuid4()}", {"x-queue-type": "classic"}
     with suppress(*AWAY), answers_within(connection, ASKED_S):
@@ -153,13 +138,9 @@ def _declare_existing(
 ) -> dict[str, int]:
     """Declare each lane's queue that exists, which changes nothing, so that the server compares its type.
 
-    Returns queues with messages that the server rejected, with their counts.
-
-    Leaves out a lane without the queue for rejected messages: a declaration would create it. Ends when the time is
-    over, as at a queue that is electing a leader; the connection is not used again then.
-
-    Raises:
-        BrokerRefused: a queue is of another type.
+    Returns queues with messages that the server rejected, with their counts. Leaves out a lane without the queue for
+    rejected messages: a declaration would create it. Ends when the time is over, as at a queue that is electing a
+    leader; the connection is not used again then. Raises ``BrokerRefused`` for a queue of another type.
     """
     found: dict[str, int] = {}
     with suppress(*AWAY), answers_within(connection, within_s):

@@ -53,11 +53,7 @@ class LongDelays:
         self._keys = RabbitKeys(keys.prefix)
 
     def add(self, lane: str, message_id: str, body: bytes, *, delay_ms: int) -> None:
-        """Store a message of a lane, due in ``delay_ms``.
-
-        Raises:
-            BrokerUnavailable: the server did not answer; the message may be there.
-        """
+        """Store a message of a lane, due in ``delay_ms``. After ``BrokerUnavailable`` it may be there."""
         member, due_ms = uuid.uuid4().hex, self._now_ms() + delay_ms
         stored = message_id.encode() + b"\n" + body
         # The body first: what is due has one.
@@ -86,7 +82,6 @@ class LongDelays:
         return [int(count) for count in self._calls.pipeline([("ZCARD", self._keys.later(lane)) for lane in lanes])]
 
     def clear(self, lane: str) -> None:
-        """Drop all messages of a lane."""
         self._calls.pipeline([("DEL", self._keys.later(lane)), ("DEL", self._keys.later_bodies(lane))])
 
     def _bodies(self, lane: str, members: Sequence[bytes]) -> list[Later]:
@@ -111,10 +106,6 @@ class Mover:
     """A thread in each worker process; the holder of a lock moves what is due, every 0.5 s.
 
     A message is enqueued first and then removed: a crash between enqueues it twice, and loses none.
-
-    Args:
-        lanes: Returns the lanes of the yard.
-        enqueue: Enqueues a message without delay.
     """
 
     def __init__(
@@ -135,7 +126,6 @@ class Mover:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread in this process."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="switchyard-long-delays", daemon=True)
         self._thread.start()
@@ -177,7 +167,6 @@ class Mover:
         return moved
 
     def _move(self, later: Later) -> bool:
-        """Move a message into its queue, and return whether it is there."""
         try:
             message = codec.decode(later.body, message_id=later.id, lane=later.lane)
         except codec.UnreadableMessage as error:

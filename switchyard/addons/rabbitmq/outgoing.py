@@ -26,7 +26,6 @@ class Outgoing:
     """Acknowledgements, returns and rejections of a channel, and what is not acknowledged on it.
 
     Args:
-        barrier: Flushed before messages are acknowledged.
         queue: Name of the queue whose records are written; of all by default.
         window: Unacknowledged messages after which the server delivers no more. It has processed all acknowledgements
             but the last so many.
@@ -61,13 +60,12 @@ class Outgoing:
         return bool(self._acks or self._returns or self._rejected) or self._sending.locked()
 
     def receive(self, tag: int, publication: Publication) -> None:
-        """Note what a delivery is."""
         self.unacked[tag] = publication
         if self._held is not None and (cell := self._held.hold(publication.mark)) is not None:
             self._cells[tag] = cell
 
     def lose(self, ended: Sequence[Publication]) -> None:
-        """Note that the server gives all but what has ended to others: this process lives, it is not to blame."""
+        """Mark unfinished deliveries as returned by a live process, so that none becomes a lapse suspect."""
         if self._note_returns is not None:
             without = set(ended)
             self._note_returns([each.mark for each in self.unacked.values() if each.id and each not in without])
@@ -83,31 +81,24 @@ class Outgoing:
         self._acks.append(_Ack(0, tag))
 
     def give_back(self, tag: int) -> None:
-        """Note a message that goes back to its queue."""
         self._returns.append(tag)
 
     def reject(self, tag: int) -> None:
-        """Note a message for the queue of rejected ones."""
         self._rejected.append(tag)
 
     def ended(self, *, processed: bool) -> list[Publication]:
         """Return the messages that have ended and may be unacknowledged.
 
-        Args:
-            processed: The server has processed all that was sent.
+        ``processed``: the server has processed all that was sent.
         """
         sent = () if processed else self._acknowledged
         waiting = [self.unacked[ack.tag] for ack in list(self._acks) if ack.tag in self.unacked]
         return [publication for publication in (*sent, *waiting) if publication.id]
 
     def send(self, *, busy: bool = False) -> None:
-        """Send what was noted.
+        """Send what was noted. After ``BrokerUnavailable`` (records not written) acknowledgements are kept.
 
-        Args:
-            busy: There are messages to hand out: ``MANY`` acknowledgements or more wait for the background's flush.
-
-        Raises:
-            BrokerUnavailable: the records could not be written; acknowledgements are kept.
+        ``busy``: there are messages to hand out, so ``MANY`` acknowledgements or more wait for the background's flush.
         """
         with self._sending:
             if self._returns:

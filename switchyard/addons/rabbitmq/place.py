@@ -47,11 +47,7 @@ class RabbitTransport(PortableTransport):
 def on_rabbitmq(
     yard: Yard, client: redis.Redis, records: JobRecords, barrier: AckBarrier, *, url: str, **options: Any
 ) -> tuple[RabbitBroker, RabbitTransport]:
-    """Return the broker of a yard on a RabbitMQ server, with its transport; ``client`` is of the server beside it.
-
-    Args:
-        options: For :class:`switchyard.addons.rabbitmq.broker.RabbitBroker`.
-    """
+    """Return the broker of a yard on a RabbitMQ server, with its transport; ``client`` is of the server beside it."""
     calls, keys = records.calls, records.keys
     claims = UniqueClaims(calls, keys, records)
     options = {"limits": depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}

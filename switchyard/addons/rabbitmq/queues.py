@@ -25,14 +25,11 @@ PRECONDITION_FAILED: Final = 406
 
 @dataclass(frozen=True, slots=True)
 class RabbitQueues:
-    """Names and arguments of the queues of a yard.
+    """Names, which begin with ``prefix``, and arguments of the queues of a yard.
 
     Each level of a lane has a queue: quorum queues have no priorities. What is due later waits in ``.DQ``, and what the
-    server rejects, for example after too many returns, in ``.XQ``.
-
-    Args:
-        prefix: First part of every name.
-        kind: ``quorum`` replicates to the nodes of a cluster; ``classic`` keeps one copy.
+    server rejects, for example after too many returns, in ``.XQ``. A ``quorum`` queue is replicated to the nodes of a
+    cluster; ``classic`` keeps one copy.
     """
 
     prefix: str
@@ -44,11 +41,9 @@ class RabbitQueues:
             yield self.name(lane, level)
 
     def name(self, lane: str, level: int = NORMAL) -> str:
-        """Return the name of the queue of a lane's level."""
         return f"{self.prefix}.{lane}{LEVELS[level]}"
 
     def delayed(self, lane: str) -> str:
-        """Return the name of the queue of a lane's delayed messages."""
         return self.name(dq_name(lane))
 
     def rejected(self, lane: str) -> str:
@@ -61,7 +56,6 @@ class RabbitQueues:
         return f"{self.prefix}.EMPTY"
 
     def declare_empty(self, channel: Any) -> None:
-        """Declare the queue that nothing is sent to."""
         channel.queue_declare(queue=self.always_empty, durable=True, arguments={"x-queue-type": "quorum"})
 
     def declare(self, channel: Any, lane: str, name: str) -> int:
@@ -74,7 +68,6 @@ class RabbitQueues:
         return int(answer.method.message_count)
 
     def every(self, lane: str) -> list[str]:
-        """Return the names of all queues of a lane."""
         return [*self.of(lane), self.delayed(lane), self.rejected(lane)]
 
     def dead_lettering(self, rejected: str) -> dict[str, Any]:
@@ -92,10 +85,7 @@ class RabbitQueues:
 class QueueConsumers:
     """Deliveries from queues to a channel; they can be stopped, and started again.
 
-    Args:
-        receive: Called with each delivery.
-        held: Returns how many deliveries are not acknowledged.
-        prefetch: Unacknowledged messages of each queue after which the server delivers no more.
+    ``held`` returns how many deliveries are not acknowledged; ``prefetch`` is for each queue.
     """
 
     def __init__(
@@ -114,7 +104,6 @@ class QueueConsumers:
         self.active = False
 
     def start(self) -> None:
-        """Have the server deliver."""
         if not self.active:
             for tag in self._tags:
                 self._channel.basic_cancel(tag)
@@ -123,7 +112,7 @@ class QueueConsumers:
             self.active = True
 
     def stop(self) -> None:
-        """Have the server deliver no more, and receive what is on its way: what this process knows, it can note.
+        """Cancel the consumers after draining deliveries in flight, so that each can be recorded as unstarted.
 
         The server drops what is between its queue and the channel at a cancellation, and pika rejects what comes after
         its own. So this waits until nothing more comes: acknowledgements that were sent are answered with deliveries,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
+from switchyard.addons.rabbitmq.held import RabbitMessage
 from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.publication import NO_NUMBER, Publication
 from switchyard.broker.clock import now_ms
@@ -21,6 +24,10 @@ logger = logging.getLogger("switchyard.broker")
 KEPT_MS: Final = 72 * 3_600_000
 KEPT_S: Final = KEPT_MS // 1000
 NAMED: Final = 5
+# A message that was delivered before starts this much later: the supervisor of its last worker notes how that ended.
+REDELIVERED_S: Final = 0.25
+# Cause of a lapse suspect that crashed no worker, as the scripts of Redis write it.
+ALONE: Final = "alone"
 
 _LAPSE = r"\d{1,15}@[^\s,]+"
 _NOTE = re.compile(rf"(\d{{1,15}}) (-|{_LAPSE}) (\+|{_LAPSE}(?:,{_LAPSE})*)")
@@ -28,10 +35,9 @@ _NOTE = re.compile(rf"(\d{{1,15}}) (-|{_LAPSE}) (\+|{_LAPSE}(?:,{_LAPSE})*)")
 
 @dataclass(frozen=True, slots=True)
 class LapseRecord:
-    """Note of a lapse suspect.
+    """Note of a lapse suspect, last changed at ``at_ms``.
 
     Args:
-        at_ms: Time of the last change.
         alone: ``<ms>@<host>`` where it runs with nothing beside it, as far as is known; else empty.
         lapses: ``<ms>@<host>`` of each end of a pool while it ran so.
     """
@@ -43,8 +49,7 @@ class LapseRecord:
     def after(self, *, lapsed: bool, now_ms: int) -> LapseRecord:
         """Return the note of the message's next delivery.
 
-        Args:
-            lapsed: The last one ended without a word, so that its worker ended with its supervisor, or was cut off.
+        ``lapsed``: the last one ended without a word, so that its worker ended with its supervisor, or was cut off.
         """
         lapses = tuple(lapse for lapse in self.lapses if now_ms - _ms_of(lapse) <= KEPT_MS)
         if lapsed and self.alone:
@@ -54,12 +59,10 @@ class LapseRecord:
         return replace(self, at_ms=now_ms, alone="", lapses=lapses)
 
     def encode(self) -> str:
-        """Return the note as it is stored."""
         return f"{self.at_ms} {self.alone or '-'} {','.join(self.lapses) or '+'}"
 
 
 def decode(stored: bytes | None) -> LapseRecord | None:
-    """Return a stored note; ``None`` without one that can be read."""
     found = _NOTE.fullmatch(str(stored or b"", "utf-8", "replace"))
     if found is None:
         return None
@@ -72,12 +75,7 @@ def _ms_of(lapse: str) -> int:
 
 
 class Redelivery(NamedTuple):
-    """A delivery whose message has notes, perhaps.
-
-    Args:
-        queue: Of the message, without the suffix of a lane.
-        again: The server had delivered it before.
-    """
+    """A delivery whose message, of a queue, has notes, perhaps; ``again``: the server had delivered it before."""
 
     publication: Publication
     queue: str
@@ -237,3 +235,54 @@ def _parsed(answer: Sequence[bytes]) -> RedeliveryRecord:
     fields = dict(zip(answer[::2], answer[1::2], strict=True))
     ended = frozenset(name.removeprefix(b"ended:") for name in fields if name.startswith(b"ended:"))
     return RedeliveryRecord(int(fields.get(b"crashes", 0)), str(fields.get(b"cause", b""), "utf-8", "replace"), ended)
+
+
+class LaterDeliveries:
+    """Messages whose notes are read before they start: those delivered before, and those to run alone.
+
+    One thread uses it: that of the consumer.
+    """
+
+    def __init__(self, redeliveries: Redeliveries) -> None:
+        self._redeliveries = redeliveries
+        self._waiting: deque[tuple[float, RabbitMessage, bool]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, message: RabbitMessage, *, again: bool, wait: bool = True) -> None:
+        """Add a message; ``again``: the server had delivered it before; ``wait``: its notes may not be written yet."""
+        self._waiting.append((time.monotonic() + (REDELIVERED_S if wait else 0.0), message, again))
+
+    def admit(self) -> list[tuple[RabbitMessage, bool]]:
+        """Return the messages that are due, with their notes, and whether each had ended in its last delivery.
+
+        After a ``BrokerError`` (notes not read) they are due again.
+        """
+        due: list[tuple[RabbitMessage, bool]] = []
+        while self._waiting and self._waiting[0][0] <= time.monotonic():
+            _, message, again = self._waiting.popleft()
+            due.append((message, again))
+        if not due:
+            return []
+        try:
+            found = self._redeliveries.read([_delivery(message, again) for message, again in due])
+        except BrokerError:
+            for message, again in due:
+                self.add(message, again=again)
+            raise
+        admitted = []
+        for (message, _), record in zip(due, found, strict=True):
+            message.crashes, message.lapses = record.crashes, record.lapses
+            message.cause = record.cause or (ALONE if record.lapses is not None else "")
+            admitted.append((message, message.lease.token in record.ended))
+        return admitted
+
+    def take(self) -> list[RabbitMessage]:
+        taken = [message for _, message, _ in self._waiting]
+        self._waiting.clear()
+        return taken
+
+
+def _delivery(message: RabbitMessage, again: bool) -> Redelivery:
+    return Redelivery(Publication(message.message_id, message.lease.token), message.family.keys.queue, again)

@@ -19,9 +19,8 @@ OPTIONS = (*WHOLE_NUMBERS, *SECONDS, "client_properties", "locale", "ssl_options
 def read(name: str, url: str, given: Any, *, debug: bool) -> dict[str, Any]:
     """Return the options of :func:`switchyard.addons.rabbitmq.place.on_rabbitmq`, but for the address.
 
-    Raises:
-        InvalidSetting: the address has a port that is no number, an option that is unknown or no number, or a user or
-            in production a server without a password; or a setting is another value.
+    ``InvalidSetting`` for a port that is no number, an option that is unknown or no number, a user or in production a
+    server without a password, and another value of a setting.
     """
     _check(name, with_valid_port(name, url), debug=debug)
     kind_name, kind = given.text("RABBITMQ_QUEUES")

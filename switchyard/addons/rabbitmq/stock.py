@@ -28,8 +28,7 @@ class _QueueMissing(Exception):
 class StockRabbitmq:
     """Queues of stock Dramatiq on RabbitMQ. A message that is imported twice is two messages where the yard is on one.
 
-    Raises:
-        ActRefused: pika is not installed.
+    ``ActRefused`` where pika is not installed.
     """
 
     def __init__(self, url: str) -> None:

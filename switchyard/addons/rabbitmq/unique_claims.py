@@ -42,11 +42,7 @@ class UniqueClaims:
         return self.claim(lane, str(key), message.message_id)
 
     def claim(self, queue: str, unique_key: str, message_id: str) -> str:
-        """Claim a key, and return the id of the message that holds it: the given one, or that of an unfinished job.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
+        """Claim a key, and return the id of the message that holds it: the given one, or that of an unfinished job."""
         key, value, judged = self._keys.unique_claim(queue, unique_key), f"{message_id} {now_ms()}", b""
         # Only the claim that was judged is replaced: another sender may have replaced it meanwhile.
         while held := self._calls.call(CLAIM, [key], [value, LIVE_TTL_MS, judged]):

@@ -19,10 +19,8 @@ class WaitingMessages:
     """Notes of the messages of a consumer that have waited for a thread for over a second.
 
     A message that is noted has not started: its note is removed before it does, which costs those that waited for so
-    long one round trip, and no other message any.
-
-    Args:
-        delivering: Held while a message's delivery changes, or it starts.
+    long one round trip, and no other message any. ``delivering`` is held while a message's delivery changes, or it
+    starts.
     """
 
     def __init__(self, redeliveries: Redeliveries, delivering: threading.RLock) -> None:

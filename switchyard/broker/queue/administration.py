@@ -5,7 +5,6 @@ Every function may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.ca
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -159,16 +158,6 @@ def flush(family: QueueOperations) -> None:
         keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
         dropped = family.calls.call(script("flush"), keys, owners)
     family.calls.command("UNLINK", k.jobs, k.progress)  # records of messages that are gone count for nothing
-
-
-def wait_until_empty(family: QueueOperations, *, timeout_ms: int | None, interval_ms: int) -> bool:
-    """Wait until no message waits, is scheduled or is leased; ``False`` when some are after ``timeout_ms``."""
-    deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-    while family.calls.command("HLEN", family.keys.bodies):
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
-        time.sleep(interval_ms / 1000)
-    return True
 
 
 def depth(family: QueueOperations, lane: Lane, level: int) -> int:

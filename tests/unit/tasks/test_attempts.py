@@ -9,8 +9,7 @@ from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
 from switchyard.tasks import attempts
-from switchyard.tasks.attempts import OPTION, TRACEBACKS, TaskAttempts, failed_attempts
-from switchyard.tasks.errors import ResultRefused
+from switchyard.tasks.attempts import OPTION, TRACEBACKS, ResultRefused, TaskAttempts, failed_attempts
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.addons.rabbitmq.backlog import COUNT_AGAIN_S, RabbitBacklog
+from switchyard.addons.rabbitmq.leases import COUNT_AGAIN_S, RabbitBacklog
 from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
