@@ -147,7 +147,7 @@ def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_
     deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
-    monkeypatch.setattr("switchyard.broker.worker.parked_calls.FIND_ADOPTABLE_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.queue.unroutable.FIND_ADOPTABLE_S", 0.05)
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     @dramatiq.actor(broker=deploy.new, queue_name="work")
