@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from django.db.models import QuerySet
-
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.alerts.silences import in_force, titles
@@ -59,11 +57,3 @@ def title_of(fingerprint: str) -> str:
     """Return the title of the newest alert of a fingerprint, or ""."""
     found = Alert.objects.filter(fingerprint=fingerprint).first() if fingerprint else None
     return found.title if found else ""
-
-
-def listing(*, states: tuple[str, ...] = (), fingerprint: str = "") -> QuerySet[Alert]:
-    """Return alerts, newest first by their last occurrence."""
-    rows = Alert.objects.all()
-    if states:
-        rows = rows.filter(state__in=states)
-    return rows.filter(fingerprint=fingerprint) if fingerprint else rows

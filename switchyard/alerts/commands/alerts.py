@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db.models import Model
 
 from switchyard.alerts import acts, queries
 from switchyard.alerts.models import Alert, Delivery, Silence
@@ -18,45 +19,31 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
+from switchyard.console.formatting import counted
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.console.runbook import runbook_of_alert
 from switchyard.middleware.logs import printable
 
+ALERT = (
+    "state", "severity", "kind", "title", "queue", "actor", "count", "first_at", "last_at", "fingerprint", "link",
+    "acknowledged_by", "acknowledged_at", "resolved_by", "resolved_at",
+)  # fmt: skip
+DELIVERY = ("channel", "count", "state", "tries", "sent_at", "error")
+SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_by", "ended_at")
+
+
+def _fields(row: Model, names: Iterable[str]) -> dict[str, Any]:
+    """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
+    values = {name: getattr(row, name) for name in names}
+    return {name: _iso(value) if isinstance(value, datetime) else value for name, value in values.items()}
+
 
 def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
-    """Return an alert as JSON; times are ISO 8601 in UTC."""
-    body = {
-        "id": alert.pk,
-        "state": alert.state,
-        "severity": alert.severity,
-        "kind": alert.kind,
-        "title": alert.title,
-        "queue": alert.queue,
-        "actor": alert.actor,
-        "count": alert.count,
-        "first_at": _iso(alert.first_at),
-        "last_at": _iso(alert.last_at),
-        "fingerprint": alert.fingerprint,
-        "link": alert.link,
-        "acknowledged_by": alert.acknowledged_by,
-        "acknowledged_at": _iso(alert.acknowledged_at),
-        "resolved_by": alert.resolved_by,
-        "resolved_at": _iso(alert.resolved_at),
-    }
+    """Return an alert as JSON, with deliveries also its sample and its messages."""
+    body = {"id": alert.pk} | _fields(alert, ALERT)
     if deliveries is None:
         return body
-    messages = [
-        {
-            "channel": delivery.channel,
-            "count": delivery.count,
-            "state": delivery.state,
-            "tries": delivery.tries,
-            "sent_at": _iso(delivery.sent_at),
-            "error": delivery.error,
-        }
-        for delivery in deliveries
-    ]
-    return body | {"sample": alert.sample, "messages": messages}
+    return body | {"sample": alert.sample, "messages": [_fields(delivery, DELIVERY) for delivery in deliveries]}
 
 
 def alert_line(alert: Alert) -> str:
@@ -81,16 +68,7 @@ def alert_text(alert: Alert, deliveries: Sequence[Delivery]) -> str:
 
 def silence_json(silence: Silence) -> dict[str, Any]:
     """Return a silence as JSON; an empty fingerprint stands for every alert."""
-    return {
-        "id": silence.pk,
-        "fingerprint": silence.fingerprint,
-        "until": _iso(silence.until),
-        "reason": silence.reason,
-        "created_by": silence.created_by,
-        "created_at": _iso(silence.created_at),
-        "ended_by": silence.ended_by,
-        "ended_at": _iso(silence.ended_at),
-    }
+    return {"id": silence.pk} | _fields(silence, SILENCE)
 
 
 def silence_line(silence: Silence, named: str) -> str:
@@ -99,8 +77,8 @@ def silence_line(silence: Silence, named: str) -> str:
     return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 EXAMPLES = """examples:
@@ -161,7 +139,7 @@ class Command(PrintingCommand):
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
         state = options["state"]
         states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
-        rows = list(queries.listing(states=states)[: options["limit"]])
+        rows = list((Alert.objects.filter(state__in=states) if states else Alert.objects.all())[: options["limit"]])
         silences = queries.open_silences()
         if options["json"]:
             shown = [silence_json(silence) for silence, _ in silences]
@@ -192,7 +170,7 @@ class Command(PrintingCommand):
         if options["json"]:
             self._print({"done": done, "asked": len(rows)})
         else:
-            self.stdout.write(f"{past} {done} alert{'' if done == 1 else 's'}.")
+            self.stdout.write(f"{past} {counted(done, 'alert')}.")
         if done < len(rows):
             raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
 
