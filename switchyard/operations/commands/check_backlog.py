@@ -16,6 +16,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import show_examples
+from switchyard.console.formatting import counted
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.middleware.logs import printable
 from switchyard.operations.backlog import Backlog, check_backlog, families
@@ -75,15 +76,8 @@ class Command(PrintingCommand):
             samples = f" (such as {', '.join(trouble.samples)})" if trouble.samples else ""
             line = f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}"
             self.stdout.write(printable(line))
-        actors = f"{_count(backlog.looked_at, 'message')} of {_count(len(backlog.by_actor), 'actor')} looked at"
-        if backlog.troubles:
-            self.stdout.write(f"{actors}; this code cannot run all of them")
-        else:
-            self.stdout.write(f"{actors}; this code can run all of them")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+        actors = f"{counted(backlog.looked_at, 'message')} of {counted(len(backlog.by_actor), 'actor')} looked at"
+        self.stdout.write(f"{actors}; this code {'cannot' if backlog.troubles else 'can'} run all of them")
 
 
 def _as_json(backlog: Backlog) -> dict[str, Any]:

@@ -29,8 +29,7 @@ from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.failures import SERVERS, findings_of, found_by, hangs, run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers.causes import GROUP as BROKER
-from switchyard.operations.findings.servers.look import look_at_addons, look_at_servers
-from switchyard.operations.findings.servers.sentinels import look_at_sentinels
+from switchyard.operations.findings.servers.look import look_at_addons, look_at_sentinels, look_at_servers
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
 DEADLINE_S = 2.0

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -18,11 +17,11 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores.pool_reports import QUIETED, VERBS, PoolReport, Verb
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
+from switchyard.console.room_view import require
 from switchyard.operations.instructions import services
 from switchyard.operations.yard.reported_workers import WORKERS_AWAY, ReportedWorkers, reported_workers
 
 TITLES = {"quiet": "Quiet {}", "resume": "Let {} take work again", "stop": "Stop {}"}
-RIGHT = "switchyard_operations.instruct_workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,7 @@ class RefusedWorker:
 @never_cache
 def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     """Ask for a reason, and instruct the supervisors that ``member`` or ``pool`` names."""
-    if not request.user.has_perm(RIGHT):
-        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    require(request, "switchyard_operations.instruct_workers")
     if verb not in VERBS:
         raise Http404(f"no instruction is named {verb}")
     given = request.POST if request.method == "POST" else request.GET

@@ -243,7 +243,7 @@ class Command(PrintingCommand):
         # A program that reads the table or the JSON gets nothing else.
         print_sentences(state, self.stderr)
         if as_json:
-            self.stdout.write(json.dumps([queue.as_json() for queue in queries.queues_of(state)], indent=2))
+            self.stdout.write(json.dumps(queries.queues_json(state), indent=2))
             return
         print_queues(state, self.stdout)
 

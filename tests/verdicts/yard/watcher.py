@@ -34,7 +34,7 @@ def main() -> None:
             "label": verdict.label,
             "sentence": verdict.sentence,
             "then": verdict.then,
-            "action": verdict.action,
+            "action": verdict.act.label if verdict.act else "",
             "href": verdict.href,
             "on_page": verdict.sentence in page and verdict.action in page,
             "findings": [
