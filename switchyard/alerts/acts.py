@@ -20,17 +20,17 @@ from switchyard.conf import switchyard_settings
 MOST_IDS = 100
 
 
-def acknowledge(alerts: Sequence[Alert], *, who: Who, by: str, reason: str = "") -> int:
+def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Acknowledge alerts; return how many were open."""
-    return _each("alert.acknowledge", resolution.acknowledge, alerts, who=who, by=by, reason=reason)
+    return _each("alert.acknowledge", resolution.acknowledge, alerts, who, by=who.signature, reason=reason)
 
 
 def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Resolve alerts by hand; return how many were not resolved."""
-    return _each("alert.resolve", resolution.resolve, alerts, who=who, by=who.name, reason=reason)
+    return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
 
 
-def _each(name: str, change: Callable[..., bool], alerts: Sequence[Alert], *, who: Who, by: str, reason: str) -> int:
+def _each(name: str, change: Callable[..., bool], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
     with act(name, who=who, target=target, reason=reason, detail=detail) as entry:

@@ -141,10 +141,7 @@ def _require_act(request: HttpRequest, verb: str) -> None:
 def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
     """Acknowledge or resolve alerts, and say how many."""
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-    if verb == "acknowledge":
-        done = acts.acknowledge(alerts, who=who, by=who.name, reason=reason)
-    else:
-        done = acts.resolve(alerts, who=who, reason=reason)
+    done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
     already = len(alerts) - done
     tail = f"; {already} had been {PAST[verb]} before" if already else ""
     messages.success(request, f"{PAST[verb].capitalize()} {counted(done, 'alert')}{tail}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -143,7 +142,7 @@ class Command(PrintingCommand):
         silences = queries.open_silences()
         if options["json"]:
             shown = [silence_json(silence) for silence, _ in silences]
-            self._print({"alerts": [alert_json(row) for row in rows], "silences": shown})
+            self.print_json({"alerts": [alert_json(row) for row in rows], "silences": shown})
             return
         for row in rows:
             self.stdout.write(alert_line(row))
@@ -157,18 +156,18 @@ class Command(PrintingCommand):
         [row] = self._rows([options["id"]])
         deliveries = list(row.deliveries.all())
         if options["json"]:
-            self._print(alert_json(row, deliveries))
+            self.print_json(alert_json(row, deliveries))
             return
         self.stdout.write(alert_text(row, deliveries))
 
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
         if options["verb"] == "acknowledge":
-            done, past = acts.acknowledge(rows, who=who, by=f"{who.name} (shell)", reason=reason), "Acknowledged"
+            done, past = acts.acknowledge(rows, who=who, reason=reason), "Acknowledged"
         else:
             done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
         if options["json"]:
-            self._print({"done": done, "asked": len(rows)})
+            self.print_json({"done": done, "asked": len(rows)})
         else:
             self.stdout.write(f"{past} {counted(done, 'alert')}.")
         if done < len(rows):
@@ -190,7 +189,7 @@ class Command(PrintingCommand):
         except ActRefused as error:
             raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
         if options["json"]:
-            self._print(silence_json(made))
+            self.print_json(silence_json(made))
             return
         self.stdout.write(
             f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
@@ -203,7 +202,7 @@ class Command(PrintingCommand):
                 f"silence {options['id']}: none in force has this id; see manage.py switchyard alerts list"
             )
         if options["json"]:
-            self._print(silence_json(ended))
+            self.print_json(silence_json(ended))
             return
         self.stdout.write(f"Silence {ended.pk} has ended: alerts from now on are sent.")
 
@@ -215,6 +214,3 @@ class Command(PrintingCommand):
                 f"alert {', '.join(unknown)}: there is none; see manage.py switchyard alerts list --state all"
             )
         return [found[pk] for pk in dict.fromkeys(ids)]
-
-    def _print(self, value: object) -> None:
-        self.stdout.write(json.dumps(value, indent=2))

@@ -15,7 +15,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.pages import listing
 
 pytestmark = pytest.mark.django_db
 
@@ -32,7 +31,7 @@ def client(operator: User) -> Client:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.dead_letters.pages.listing.PER_PAGE", 3)
+    monkeypatch.setattr("switchyard.dead_letters.list_page.PER_PAGE", 3)
 
 
 def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "new", **columns: Any) -> DeadLetter:
