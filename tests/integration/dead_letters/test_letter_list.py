@@ -83,7 +83,7 @@ def test_each_order_lists_each_letter_once(client: Client, sort: str) -> None:
 def test_of_many_letters_the_newest_are_sorted_and_the_page_says_so(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "LOOKED_THROUGH", 4)
+    monkeypatch.setattr(list_page, "LOOKED_THROUGH", 4)
     row(0, attempts=99)
     rows = [row(n, attempts=n) for n in range(1, 6)]
 
