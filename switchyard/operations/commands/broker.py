@@ -29,7 +29,6 @@ class Command(PrintingCommand):
     help = "Check the broker's server; `accept` lets workers resume in a keyspace that was emptied."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("action", nargs="?", choices=("show", "accept"), default="show")
         parser.add_argument("--json", action="store_true", help="print JSON")

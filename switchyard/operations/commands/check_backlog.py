@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import ArgumentParser
@@ -38,7 +37,6 @@ class Command(PrintingCommand):
     help = "Compare the backlog with this code; exit 1 when this code cannot run a message. Only reads."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument(
@@ -60,7 +58,7 @@ class Command(PrintingCommand):
             chosen = [found[name] for name in options["queue"] or found]
             backlog = check_backlog(chosen, broker, declared_yard(), report=self._report)
         if options["json"]:
-            self.stdout.write(json.dumps(_as_json(backlog), indent=2))
+            self.print_json(_as_json(backlog))
         else:
             self._show(backlog)
         if backlog.troubles:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -60,7 +59,6 @@ class Command(PrintingCommand):
     requires_system_checks = []  # the verdict reports them itself
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         form = parser.add_mutually_exclusive_group()
         form.add_argument("--watch", action="store_true", help="show it again and again until Ctrl-C")
@@ -80,7 +78,7 @@ class Command(PrintingCommand):
             return
         room = read_room()
         if options["json"]:
-            self.stdout.write(json.dumps(as_json(room), indent=2))
+            self.print_json(as_json(room))
         else:
             console.print(frame(room, console.width))
         self.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict
-from json import dumps
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -48,7 +47,6 @@ class Command(PrintingCommand):
     help = "List the pools' supervisors, their children and what they run; quiet or stop them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--pool", default="", metavar="NAME", help="only this pool")
         parser.add_argument("--member", default="", metavar="NAME", help="only this supervisor: POOL:HOST:PID")
@@ -78,7 +76,7 @@ class Command(PrintingCommand):
             self._instruct(options["act"], shown, named=member or pool, **options)
             return
         if options["json"]:
-            self.stdout.write(dumps(_as_json(found, shown, running), indent=2))
+            self.print_json(_as_json(found, shown, running))
             return
         self.stdout.write(f"{found.title}.\n{found.lead.replace('`', '')}")
         for report in shown:
@@ -101,7 +99,7 @@ class Command(PrintingCommand):
         done = [report.member for report in told if report not in left]
         if json:
             facts = {"act": verb, "done": done, "refused": refused, "not_obeyed": [report.member for report in left]}
-            self.stdout.write(dumps(facts, indent=2))
+            self.print_json(facts)
         else:
             for name in done:
                 self.stdout.write(printable(f"{name}: {DONE[verb]}"))

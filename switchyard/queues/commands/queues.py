@@ -179,7 +179,7 @@ class Command(PrintingCommand):
         page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=limit)
         found = [_described(seen) for seen in page.items]
         if options["json"]:
-            self.stdout.write(json.dumps({"messages": found, "cursor": page.cursor}, indent=2))
+            self.print_json({"messages": found, "cursor": page.cursor})
             return
         for item in found:
             line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
@@ -223,7 +223,7 @@ class Command(PrintingCommand):
         # A program that reads the table or the JSON gets nothing else.
         print_sentences(state, self.stderr)
         if options["json"]:
-            self.stdout.write(json.dumps(queries.queues_json(state), indent=2))
+            self.print_json(queries.queues_json(state))
         else:
             print_queues(state, self.stdout)
 
@@ -231,7 +231,7 @@ class Command(PrintingCommand):
         queue = declared_yard().queue_of(options["queue"])
         lines = status_lines(view_of(queue))
         if options["json"]:
-            self.stdout.write(json.dumps({"queue": queue.name, "sentences": lines}, indent=2))
+            self.print_json({"queue": queue.name, "sentences": lines})
         else:
             self.stdout.write("\n".join(map(printable, lines)))
 

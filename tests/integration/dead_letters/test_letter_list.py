@@ -14,6 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from switchyard.dead_letters import list_page
 from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db
