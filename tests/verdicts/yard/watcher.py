@@ -35,8 +35,8 @@ def main() -> None:
             "sentence": verdict.sentence,
             "then": verdict.then,
             "action": verdict.act.label if verdict.act else "",
-            "href": verdict.href,
-            "on_page": verdict.sentence in page and verdict.action in page,
+            "href": verdict.act.href if verdict.act else "",
+            "on_page": verdict.sentence in page and (verdict.act.label if verdict.act else "") in page,
             "findings": [
                 {
                     "name": found.finding.name,
