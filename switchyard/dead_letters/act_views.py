@@ -95,7 +95,8 @@ def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBa
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD"])
     if action in BULK and rows.count() > AT_ONCE:
-        return _begin_bulk(action, {"fingerprint": fingerprint})
+        begin = reverse("switchyard-bulk-begin", args=[f"letter.{action}"])
+        return HttpResponseRedirect(f"{begin}?{urlencode({'fingerprint': fingerprint})}")
     return _confirm_rows(request, action, rows)
 
 
@@ -172,10 +173,6 @@ def _check(request: HttpRequest, action: str, *others: str) -> None:
 
 def _numbers(texts: Iterable[str]) -> list[int]:
     return [int(text) for text in texts if text.isdecimal() and len(text) < 19][:MOST_AT_ONCE]
-
-
-def _begin_bulk(action: str, filter: dict[str, str]) -> HttpResponseBase:
-    return HttpResponseRedirect(f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{urlencode(filter)}")
 
 
 def _row(pk: int) -> DeadLetter:

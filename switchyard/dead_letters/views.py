@@ -131,7 +131,8 @@ def page(after: str = "") -> QuarantinePage:
     """
     names = [queue.name for queue in declared_yard().queues]
     name, _, text = after.rpartition("~")
-    first, start = (names.index(name), int(text)) if name in names and _is_place(text) else (0, 0)
+    is_place = name in names and text.isascii() and text.isdecimal() and len(text) < 10
+    first, start = (names.index(name), int(text)) if is_place else (0, 0)
     found: list[Unreadable] = []
     places: list[str] = []
     for name in names[first:]:
@@ -142,10 +143,6 @@ def page(after: str = "") -> QuarantinePage:
             break
         start = 0
     return QuarantinePage(tuple(map(_shown, found[:SHOWN])), "".join(places[SHOWN:]))
-
-
-def _is_place(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _shown(item: Unreadable) -> ShownMessage:

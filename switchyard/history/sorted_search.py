@@ -92,7 +92,9 @@ def search_sorted(wanted: Filter, sort: str, *, after: str = "", limit: int) -> 
     picked, time = chosen(wanted, time)
     rows = between(JobRow.objects.filter(picked), time, wanted, None)
     if place is not None:
-        rows = _from_top(rows, time, place.top)
+        rows = rows.filter(
+            Q(**{f"{time}__lt": place.top.at}) | Q(pk__lte=place.top.row), **{f"{time}__lte": place.top.at}
+        )
     ends = rows.values_list(time, "pk")
     first, bound = ends.first(), ends[LOOKED_THROUGH - 1 : LOOKED_THROUGH].first()
     if first is None:
@@ -112,10 +114,6 @@ def _parse(after: str) -> _Place | None:
     if found is None:
         raise ValueError(f"after: {after!r:.100} is no place in a sorted list; begin with its first page")
     return _Place(Cursor.parse(found[1]), int(found[2]), int(found[3]))
-
-
-def _from_top(rows: QuerySet[JobRow], time: str, top: Cursor) -> QuerySet[JobRow]:
-    return rows.filter(Q(**{f"{time}__lt": top.at}) | Q(pk__lte=top.row), **{f"{time}__lte": top.at})
 
 
 def _sorted(rows: QuerySet[JobRow], column: str, sort: str, place: _Place | None) -> QuerySet[JobRow]:

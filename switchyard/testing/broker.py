@@ -53,7 +53,7 @@ class MemoryBroker(Broker):
         self.hooks = Hooks()
         self.limits = DepthLimits(limits or {})
         self.barrier = barrier
-        self.on_enqueue: Callable[[], None] = lambda: None
+        self.on_enqueue: Callable[[], object] = lambda: None
         self.results: ResultBackend | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()

@@ -34,7 +34,8 @@ SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_
 def _fields(row: Model, names: Iterable[str]) -> dict[str, Any]:
     """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
     values = {name: getattr(row, name) for name in names}
-    return {name: _iso(value) if isinstance(value, datetime) else value for name, value in values.items()}
+    times = {name: value for name, value in values.items() if isinstance(value, datetime)}
+    return values | {name: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for name, at in times.items()}
 
 
 def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
@@ -74,10 +75,6 @@ def silence_line(silence: Silence, named: str) -> str:
     """Return a silence in one line."""
     until = f"until {silence.until:%Y-%m-%d %H:%M} UTC"
     return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 EXAMPLES = """examples:

@@ -8,7 +8,6 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
-from types import FrameType
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError
@@ -88,7 +87,10 @@ class Command(PrintingCommand):
     def _watch(self, console: Console, interval_s: float) -> None:
         if not self.stdout.isatty() or console.is_dumb_terminal:
             raise CommandError("--watch needs a terminal that moves its cursor; leave it out for one frame")
-        before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {
+            number: signal.signal(number, lambda number, stack: sys.exit(128 + number))
+            for number in (signal.SIGTERM, signal.SIGHUP)
+        }
         self.stdout.ending = ""  # Django's ends each write with a line, which would scroll a full screen
         logging.disable()  # the screen says what a log line would say, and a line would move it
         try:
@@ -103,10 +105,6 @@ class Command(PrintingCommand):
             logging.disable(logging.NOTSET)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _leave(number: int, stack: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def read_room() -> Room:

@@ -15,7 +15,7 @@ from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, SilentSuperviso
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration
 from switchyard.operations.findings.facts import YardFacts
-from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup, Severity
 from switchyard.operations.queries import PoolState
 
 GROUP = FindingGroup("pools")
@@ -100,18 +100,13 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
         seen = f"{name} starts nothing, because {who} quieted {those}{when}{why}; {jobs}"
     else:
         seen = f"{name} takes no new work, because {who} quieted {those}{when}{why}; nothing waits there yet"
-    button = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…"
-    return GROUP.finding(
-        "error" if waiting and not pool.takes_work else "warning",
-        "quieted",
-        seen,
-        "A person quieted it, and has not let it take work again or stopped it yet",
-        f"manage.py switchyard workers resume --pool {name}",
-        name,
-        then="Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well.",
-        act=Act(button, "switchyard-operations-instruct", "resume", f"?{urlencode({'pool': name})}"),
-        factor=float(waiting),
-    )
+    severity: Severity = "error" if waiting and not pool.takes_work else "warning"
+    cause = "A person quieted it, and has not let it take work again or stopped it yet"
+    step = f"manage.py switchyard workers resume --pool {name}"
+    then = "Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well."
+    button, query = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…", urlencode({"pool": name})
+    act = Act(button, "switchyard-operations-instruct", "resume", f"?{query}")
+    return GROUP.finding(severity, "quieted", seen, cause, step, name, then=then, act=act, factor=float(waiting))
 
 
 def _then(step: str) -> str:

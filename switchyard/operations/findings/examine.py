@@ -222,15 +222,13 @@ class KeptFindings:
         for at, check in enumerate(checks()):
             # Checks that need a server without an answer wait with it, and are as they were.
             if at in due and (check.needs is None or check.needs.name not in late):
-                found = examination.without(check) or self._ask(at, check)
+                kept = self._checks.setdefault(at, KeptCheck(check, self._clock))
+                found = examination.without(check) or kept.ask()
                 if found is None:
                     late.add(check.group.name)
                 else:
                     self._kept[at] = self._clock(), found
             examination.findings += self._kept[at][1] if at in self._kept else ()
-
-    def _ask(self, at: int, check: Check) -> list[Finding] | None:
-        return self._checks.setdefault(at, KeptCheck(check, self._clock)).ask()
 
 
 def _pools_and_queues() -> Iterator[Finding]:
