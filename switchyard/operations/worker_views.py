@@ -28,26 +28,13 @@ from switchyard.conf import switchyard_settings
 from switchyard.console.broker_away import SWITCHED_OFF, not_answered
 from switchyard.console.room_view import require
 from switchyard.jobs.running import RunningJob, running_or_none
-from switchyard.operations.instructions.services import refusal
-from switchyard.operations.yard.reported_workers import WORKERS_AWAY, reported_workers
+from switchyard.operations.supervisors import WORKERS_AWAY, refusal, reported_workers
 
 # A supervisor polls for requests every 2 s, and its children have 0.5 s to answer.
 PATIENCE_S = 10.0
 REQUEST = re.compile(r"\d{1,12}-[\w-]{22}")
 
 logger = logging.getLogger("switchyard.operations")
-
-
-@dataclass(frozen=True, slots=True)
-class StackRequest:
-    """A request for stacks.
-
-    Args:
-        late: The time for an answer has passed.
-    """
-
-    name: str
-    late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +170,13 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     except BrokerError:
         answered = None
     may_see_jobs = request.user.has_perm("switchyard_jobs.view_job")
-    late = now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S
     context = {
         "title": f"Stacks of {member}",
         "member": member,
         "pool": member.partition(":")[0],
         "children": None if answered is None else shown_stacks(answered),
         "running": running_of(member, running_or_none()) if may_see_jobs else None,
-        "wanted": StackRequest(name, late),
+        "late": now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S,
     }
     return TemplateResponse(request, "switchyard_operations/stacks.html", context)
 

@@ -54,7 +54,7 @@ class Command(PrintingCommand):
 
     def _print(self, findings: list[ServerFinding], safe: bool, *, as_json: bool) -> None:
         if as_json:
-            self.stdout.write(json.dumps({"ok": safe, "findings": [asdict(found) for found in findings]}, indent=2))
+            self.print_json({"ok": safe, "findings": [asdict(found) for found in findings]})
             return
         for found in findings:
             self.stdout.write(printable(f"{found.severity}: {found.seen}; {found.remedy}"))

@@ -18,8 +18,8 @@ from switchyard.console.formatting import ago, duration, size
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.jobs.running import RunningJob, running_jobs
 from switchyard.middleware.logs import printable
-from switchyard.operations.instructions import services
-from switchyard.operations.yard.reported_workers import ReportedWorkers, reported_workers
+from switchyard.operations import supervisors
+from switchyard.operations.supervisors import ReportedWorkers, reported_workers
 
 EXAMPLES = """examples:
   manage.py switchyard workers                    every supervisor, its children and what they run
@@ -90,12 +90,12 @@ class Command(PrintingCommand):
         self, verb: Verb, chosen: list[PoolReport], *, named: str, reason: str, json: bool, **options: Any
     ) -> None:
         """Instruct supervisors, and wait until they have obeyed."""
-        refused = {report.member: why for report in chosen if (why := services.refusal(report, verb))}
+        refused = {report.member: why for report in chosen if (why := supervisors.refusal(report, verb))}
         with as_command_error("workers"):
-            told = services.instruct(
+            told = supervisors.instruct(
                 verb, [one for one in chosen if one.member not in refused], who=Who.of_command(), reason=reason
             )
-            left = services.wait_until_obeyed(verb, told, PATIENCE_S) if told else []
+            left = supervisors.wait_until_obeyed(verb, told, PATIENCE_S) if told else []
         done = [report.member for report in told if report not in left]
         if json:
             facts = {"act": verb, "done": done, "refused": refused, "not_obeyed": [report.member for report in left]}
