@@ -11,7 +11,6 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from switchyard.alerts import acts, list_page, queries
 from switchyard.alerts.errors import ChannelFailed
 from switchyard.alerts.models import Alert
-from switchyard.alerts.queries import title_of
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.alerts.silences import SPANS, end_of, in_force
 from switchyard.audit.services import Who
@@ -95,7 +94,7 @@ def silence(request: HttpRequest) -> HttpResponse:
     context = {
         "title": "Silence alerts",
         "fingerprint": fingerprint,
-        "named": title_of(fingerprint),
+        "named": queries.titles([fingerprint]).get(fingerprint, ""),
         "spans": SPANS,
         "span": given.get("span", "4h"),
         "reason": given.get("reason", ""),
