@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from switchyard.embedded.binary import find_binary
+from switchyard.embedded.server import find_binary
 
 
 def describe() -> dict[str, str]:

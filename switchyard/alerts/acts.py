@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from switchyard.alerts import resolution, services, silences
-from switchyard.alerts.channels.parse import channels
+from switchyard.alerts import resolution, silences
+from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import NotFound
 from switchyard.conf import switchyard_settings
 
-if TYPE_CHECKING:
-    from django.contrib.auth.models import User
-
 MOST_IDS = 100
 
 
-def acknowledge(alerts: Sequence[Alert], *, who: Who, by: User | str, reason: str = "") -> int:
+def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Acknowledge alerts; return how many were open."""
-    target, detail = _named(alerts)
-    with act("alert.acknowledge", who=who, target=target, reason=reason, detail=detail) as entry:
-        entry.count = 0
-        for alert in alerts:
-            entry.count += services.acknowledge(alert, by=by)
-        return entry.count
+    return _each("alert.acknowledge", resolution.acknowledge, alerts, who, by=who.signature, reason=reason)
 
 
 def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Resolve alerts by hand; return how many were not resolved."""
-    target, detail = _named(alerts)
-    with act("alert.resolve", who=who, target=target, reason=reason, detail=detail) as entry:
+    return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
+
+
+def _each(name: str, change: Callable[..., bool], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
+    ids = [alert.pk for alert in alerts]
+    target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
+    with act(name, who=who, target=target, reason=reason, detail=detail) as entry:
         entry.count = 0
-        for alert in alerts:
-            entry.count += resolution.resolve(alert.pk, by=who.name)
+        for pk in ids:
+            entry.count += change(pk, by=by)
         return entry.count
 
 
@@ -80,18 +76,12 @@ def send_test(name: str, *, who: Who) -> float:
             f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(found)}: reload the page of alerts"
         )
     now = timezone.now()
-    notice = Notice(
-        id=f"test-{uuid.uuid4()}", fingerprint="test", kind="test", severity="warning",
-        title="Test of this channel", sample=f"{who.name} sent it to see that alerts arrive here. Nothing is wrong.",
-        queue="", actor="", count=1, reported=0, first_at=now, last_at=now, link="",
+    alert = Alert(
+        fingerprint="test", kind="test", severity="warning", first_at=now, last_at=now, title="Test of this channel",
+        sample=f"{who.name} sent it to see that alerts arrive here. Nothing is wrong.",
     )  # fmt: skip
     with act("alert.test", who=who, target=name) as entry:
         began = time.monotonic()
-        found[name].send(notice)
+        found[name].send(Notice(f"test-{uuid.uuid4()}", alert, count=1))
         entry.count = 1
         return time.monotonic() - began
-
-
-def _named(alerts: Sequence[Alert]) -> tuple[str, dict[str, object]]:
-    ids = [alert.pk for alert in alerts]
-    return (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 
-from switchyard.alerts.channels.parse import parse
+from switchyard.alerts.channels import parse
 from switchyard.conf import switchyard_settings
 from switchyard.setting_values import InvalidSetting
 

@@ -71,42 +71,13 @@ def _reopen(alert: Alert) -> None:
 
 def notice_of(delivery: Delivery) -> Notice:
     """Return the message of a delivery."""
-    alert = delivery.alert
-    return Notice(
-        id=f"{alert.pk}-{delivery.reported}",
-        fingerprint=alert.fingerprint,
-        kind=alert.kind,
-        severity=alert.severity,
-        title=alert.title,
-        sample=alert.sample,
-        queue=alert.queue,
-        actor=alert.actor,
-        count=delivery.count,
-        reported=delivery.reported,
-        first_at=alert.first_at,
-        last_at=alert.last_at,
-        link=alert.link,
-    )
+    return Notice(f"{delivery.alert.pk}-{delivery.reported}", delivery.alert, delivery.count, delivery.reported)
 
 
 def notice_of_group(group: AlertGroup) -> Notice:
     """Return the message of a group that has no rows because the database does not answer."""
-    columns = _columns(group)
-    return Notice(
-        id=f"{group.fingerprint}-{group.first_at}-{group.sent_count}",
-        fingerprint=group.fingerprint,
-        kind=group.sample.kind,
-        severity=columns["severity"],
-        title=columns["title"],
-        sample=columns["sample"],
-        queue=group.sample.queue,
-        actor=group.sample.actor,
-        count=group.count,
-        reported=group.sent_count,
-        first_at=datetime_of(group.first_at),
-        last_at=datetime_of(group.last_at),
-        link=columns["link"],
-    )
+    alert = Alert(fingerprint=group.fingerprint, first_at=datetime_of(group.first_at), **_columns(group))
+    return Notice(f"{group.fingerprint}-{group.first_at}-{group.sent_count}", alert, group.count, group.sent_count)
 
 
 def _columns(group: AlertGroup) -> dict[str, Any]:
@@ -128,8 +99,7 @@ def _columns(group: AlertGroup) -> dict[str, Any]:
 def _link(group: AlertGroup) -> str:
     try:
         if group.sample.kind == "dead_letter":
-            query = urlencode({"fingerprint": group.fingerprint})
-            page = f"{reverse('switchyard-letters')}?{query}"
+            page = f"{reverse('switchyard-letters')}?{urlencode({'fingerprint': group.fingerprint})}"
         else:
             page = reverse("switchyard-operations")
     except NoReverseMatch:

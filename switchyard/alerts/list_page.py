@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from switchyard.alerts import queries
 from switchyard.alerts.bulk_acknowledge import COLUMNS, link_of_list
-from switchyard.alerts.channels.parse import channels
+from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.conf import switchyard_settings
@@ -153,8 +153,4 @@ def channel_rows() -> list[ChannelRow]:
 
 def _sent(alert: Alert) -> list[tuple[str, Delivery]]:
     """Return the newest message of each channel."""
-    newest: dict[str, Delivery] = {}
-    deliveries: Sequence[Delivery] = list(alert.deliveries.all())
-    for delivery in deliveries:
-        newest[delivery.channel] = delivery
-    return sorted(newest.items())
+    return sorted({delivery.channel: delivery for delivery in alert.deliveries.all()}.items())

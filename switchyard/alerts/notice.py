@@ -1,10 +1,11 @@
-"""Content of one alert message: plain values, text and JSON."""
+"""Content of one alert message: text and JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from switchyard.alerts.models import Alert
 from switchyard.console.runbook import runbook_of_alert
 
 
@@ -14,67 +15,60 @@ class Notice:
 
     Args:
         id: The same for every attempt to send this message, so that receivers can drop repetitions.
+        alert: Its row; one that is not stored while the database does not answer.
         count: Occurrences since the first.
         reported: Occurrences that earlier messages reported.
-        link: Absolute URL of the admin page, or "".
     """
 
     id: str
-    fingerprint: str
-    kind: str
-    severity: str
-    title: str
-    sample: str
-    queue: str
-    actor: str
+    alert: Alert
     count: int
-    reported: int
-    first_at: datetime
-    last_at: datetime
-    link: str
+    reported: int = 0
 
     @property
     def headline(self) -> str:
         """Severity, title and count in one line."""
         times = "" if self.count == 1 else f" ({self.count:,} times)"
-        return f"[{self.severity}] {self.title}{times}"
+        return f"[{self.alert.severity}] {self.alert.title}{times}"
 
     @property
     def text(self) -> str:
         """The whole message as plain text."""
-        lines = [self.title, ""]
+        alert = self.alert
+        lines = [alert.title, ""]
         if self.reported:
-            since = f"{self.first_at:%Y-%m-%d %H:%M:%S} UTC"
-            lines.append(f"{self.count - self.reported:,} more, {self.count:,} since {since}.")
+            lines.append(f"{self.count - self.reported:,} more, {self.count:,} since {_clock(alert.first_at)}.")
         elif self.count > 1:
             lines.append(f"{self.count:,} times so far.")
-        facts = (("Queue", self.queue), ("Actor", self.actor), ("First", self._clock(self.first_at)))
-        lines += [f"{name}: {value}" for name, value in (*facts, ("Last", self._clock(self.last_at))) if value]
-        lines += ["", self.sample]
-        lines += ["", f"Steps: {runbook_of_alert(self.kind)}"]
-        if self.link:
-            lines += ["", self.link]
+        times = (("First", _clock(alert.first_at)), ("Last", _clock(alert.last_at)))
+        lines += [
+            f"{name}: {value}" for name, value in (("Queue", alert.queue), ("Actor", alert.actor), *times) if value
+        ]
+        lines += ["", alert.sample, "", f"Steps: {runbook_of_alert(alert.kind)}"]
+        if alert.link:
+            lines += ["", alert.link]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
         """Return the body of a webhook. Times are ISO 8601 in UTC."""
+        alert = self.alert
         return {
             "id": self.id,
-            "type": f"switchyard.alert.{self.kind}",
-            "fingerprint": self.fingerprint,
-            "severity": self.severity,
-            "title": self.title,
-            "text": self.sample,
-            "queue": self.queue,
-            "actor": self.actor,
+            "type": f"switchyard.alert.{alert.kind}",
+            "fingerprint": alert.fingerprint,
+            "severity": alert.severity,
+            "title": alert.title,
+            "text": alert.sample,
+            "queue": alert.queue,
+            "actor": alert.actor,
             "count": self.count,
             "new": self.count - self.reported,
-            "first_at": self.first_at.isoformat(timespec="microseconds"),
-            "last_at": self.last_at.isoformat(timespec="microseconds"),
-            "link": self.link,
-            "runbook": runbook_of_alert(self.kind),
+            "first_at": alert.first_at.isoformat(timespec="microseconds"),
+            "last_at": alert.last_at.isoformat(timespec="microseconds"),
+            "link": alert.link,
+            "runbook": runbook_of_alert(alert.kind),
         }
 
-    @staticmethod
-    def _clock(moment: datetime) -> str:
-        return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from django.db.models import QuerySet
-
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.resolution import UNRESOLVED
-from switchyard.alerts.silences import in_force, titles
+from switchyard.alerts.silences import in_force
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
@@ -48,22 +46,11 @@ def headline(open_count: int) -> str:
 def open_silences() -> list[tuple[Silence, str]]:
     """Return the silences in force, each with the title of what it silences."""
     found = list(in_force())
-    named = titles(found)
-    return [
-        (silence, named.get(silence.fingerprint, silence.fingerprint) if silence.fingerprint else "Every alert")
-        for silence in found
-    ]
+    named = titles(silence.fingerprint for silence in found)
+    return [(each, named.get(each.fingerprint, each.fingerprint) or "Every alert") for each in found]
 
 
-def title_of(fingerprint: str) -> str:
-    """Return the title of the newest alert of a fingerprint, or ""."""
-    found = Alert.objects.filter(fingerprint=fingerprint).first() if fingerprint else None
-    return found.title if found else ""
-
-
-def listing(*, states: tuple[str, ...] = (), fingerprint: str = "") -> QuerySet[Alert]:
-    """Return alerts, newest first by their last occurrence."""
-    rows = Alert.objects.all()
-    if states:
-        rows = rows.filter(state__in=states)
-    return rows.filter(fingerprint=fingerprint) if fingerprint else rows
+def titles(fingerprints: Iterable[str]) -> dict[str, str]:
+    """Return the title of the newest alert of each fingerprint that has had one."""
+    rows = Alert.objects.filter(fingerprint__in=set(fingerprints)).order_by("last_at", "id")
+    return dict(rows.values_list("fingerprint", "title"))

@@ -1,4 +1,4 @@
-"""Resolution of alerts: by a person, or by the maintenance once their cause has ended."""
+"""Acknowledgement and resolution of alerts: by a person, or by the maintenance once their cause has ended."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ UNRESOLVED = (Alert.State.OPEN, Alert.State.ACKNOWLEDGED)
 # A dead letter's row may follow its alert by one reconciliation.
 SETTLED_AFTER = timedelta(seconds=90)
 FINGERPRINTS_AT_ONCE = 500
+
+
+def acknowledge(pk: int, *, by: str) -> bool:
+    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved."""
+    opened = Alert.objects.filter(pk=pk, state=Alert.State.OPEN)
+    values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": by[:150], "acknowledged_at": timezone.now()}
+    return bool(opened.update(**values))
 
 
 def resolve(pk: int, *, by: str) -> bool:

@@ -1,27 +1,19 @@
-"""Dispatch of due alerts, and acknowledging."""
+"""Dispatch of due alerts."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import structlog
-from django.db import DatabaseError, transaction
-from django.utils import timezone
+from django.db import DatabaseError
 
-from switchyard.alerts.channels import Channel
-from switchyard.alerts.channels.log import LogChannel
-from switchyard.alerts.channels.parse import channels
+from switchyard.alerts.channels import Channel, LogChannel, channels
 from switchyard.alerts.intake import notice_of_group, write_alert
-from switchyard.alerts.models import Alert
 from switchyard.alerts.sending import ChannelBatch, send_all, send_due
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.conf import switchyard_settings
-
-if TYPE_CHECKING:
-    from django.contrib.auth.models import User
 
 log = structlog.get_logger(__name__)
 
@@ -58,22 +50,6 @@ def dispatch_due() -> int:
     except DatabaseError as error:
         _log_database_error(error)
         return accepted
-
-
-def acknowledge(alert: Alert, *, by: User | str) -> bool:
-    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved.
-
-    Args:
-        by: The user; for a command, the name for the row.
-    """
-    name = by if isinstance(by, str) else by.get_username()
-    with transaction.atomic():
-        row = Alert.objects.select_for_update().get(pk=alert.pk)
-        if row.state != Alert.State.OPEN:
-            return False
-        row.state, row.acknowledged_by, row.acknowledged_at = Alert.State.ACKNOWLEDGED, name[:150], timezone.now()
-        row.save(update_fields=("state", "acknowledged_by", "acknowledged_at"))
-    return True
 
 
 def _send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:

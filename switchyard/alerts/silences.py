@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from switchyard.alerts.models import Alert, Silence
+from switchyard.alerts.models import Silence
 from switchyard.broker.errors import ActRefused
 from switchyard.database_text import storable
 from switchyard.middleware.clock_comparison import compared_now
@@ -62,10 +62,3 @@ def end(silence: int, *, by: str) -> Silence | None:
     if not in_force().filter(pk=silence).update(ended_at=compared_now(), ended_by=by[:150]):
         return None
     return Silence.objects.get(pk=silence)
-
-
-def titles(silences: list[Silence]) -> dict[str, str]:
-    """Return the title of the newest alert of each silence's fingerprint."""
-    fingerprints = [silence.fingerprint for silence in silences if silence.fingerprint]
-    rows = Alert.objects.filter(fingerprint__in=fingerprints).order_by("last_at")
-    return dict(rows.values_list("fingerprint", "title"))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from django.contrib import messages
-from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -15,31 +11,29 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from switchyard.alerts import acts, list_page, queries
 from switchyard.alerts.errors import ChannelFailed
 from switchyard.alerts.models import Alert
-from switchyard.alerts.queries import title_of
 from switchyard.alerts.resolution import UNRESOLVED
 from switchyard.alerts.silences import SPANS, end_of, in_force
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console import links
-from switchyard.console.formatting import duration
-from switchyard.console.room_view import gone
+from switchyard.console.formatting import counted, duration
+from switchyard.console.room_view import gone, require
 from switchyard.console.runbook import BY_KIND
 from switchyard.setting_values import InvalidSetting
 
 LIST, PAGE = "switchyard-alerts", "switchyard-alert"
-VERBS = ("acknowledge", "resolve")
+VIEW, ACKNOWLEDGE, SILENCE = (f"switchyard_alerts.{verb}_alert" for verb in ("view", "acknowledge", "silence"))
+PAST = {"acknowledge": "acknowledged", "resolve": "resolved"}
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def alerts(request: HttpRequest) -> HttpResponse:
     """Show the alerts of now and the silences in force; with a filter the alerts that match, to act on some of them."""
-    _check(request, "view_alert")
+    require(request, VIEW)
     if request.method == "POST":
         verb = request.POST.get("action", "")
         ids = [int(pk) for pk in request.POST.getlist("_selected_action") if pk.isdecimal() and len(pk) < 19]
-        if verb not in VERBS:
-            raise Http404(f"There is no act {verb}.")
-        _check(request, "acknowledge_alert")
+        _require_act(request, verb)
         if rows := list(Alert.objects.filter(pk__in=ids)):
             _apply(request, verb, rows)
         else:
@@ -52,7 +46,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
 @require_safe
 def alert(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one alert."""
-    _check(request, "view_alert")
+    require(request, VIEW)
     row = Alert.objects.filter(pk=pk).first()
     if row is None:
         return gone(request, "alert", pk, LIST)
@@ -74,9 +68,7 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     """Acknowledge or resolve one alert."""
-    if verb not in VERBS:
-        raise Http404(f"There is no act {verb}.")
-    _check(request, "view_alert", "acknowledge_alert")
+    _require_act(request, verb)
     row = Alert.objects.filter(pk=pk).first()
     if row is None:
         raise Http404(f"There is no alert {pk}.")
@@ -87,7 +79,7 @@ def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def silence(request: HttpRequest) -> HttpResponse:
     """Ask for how long and why, then silence one fingerprint or every alert."""
-    _check(request, "view_alert", "silence_alert")
+    require(request, VIEW, SILENCE)
     given = request.POST if request.method == "POST" else request.GET
     fingerprint, wrong = given.get("fingerprint", "")[:128].replace("\0", ""), ""
     if request.method == "POST":
@@ -102,7 +94,7 @@ def silence(request: HttpRequest) -> HttpResponse:
     context = {
         "title": "Silence alerts",
         "fingerprint": fingerprint,
-        "named": title_of(fingerprint),
+        "named": queries.titles([fingerprint]).get(fingerprint, ""),
         "spans": SPANS,
         "span": given.get("span", "4h"),
         "reason": given.get("reason", ""),
@@ -114,7 +106,7 @@ def silence(request: HttpRequest) -> HttpResponse:
 @require_POST
 def unsilence(request: HttpRequest, pk: int) -> HttpResponse:
     """End a silence before its time."""
-    _check(request, "view_alert", "silence_alert")
+    require(request, VIEW, SILENCE)
     ended = acts.unsilence(min(pk, 2**63 - 1), who=Who.of_request(request))
     if ended is None:
         messages.warning(request, "That silence is over already.")
@@ -126,7 +118,7 @@ def unsilence(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def test(request: HttpRequest) -> HttpResponse:
     """Send a test message to one channel."""
-    _check(request, "view_alert", "silence_alert")
+    require(request, VIEW, SILENCE)
     name = request.POST.get("channel", "")[:300]
     try:
         took_s = acts.send_test(name, who=Who.of_request(request))
@@ -139,25 +131,20 @@ def test(request: HttpRequest) -> HttpResponse:
     return redirect(LIST)
 
 
+def _require_act(request: HttpRequest, verb: str) -> None:
+    if verb not in PAST:
+        raise Http404(f"There is no act {verb}.")
+    require(request, VIEW, ACKNOWLEDGE)
+
+
 def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
     """Acknowledge or resolve alerts, and say how many."""
-    user, who, reason = cast(User, request.user), Who.of_request(request), request.POST.get("reason", "").strip()
-    if verb == "acknowledge":
-        done = acts.acknowledge(alerts, who=who, by=user, reason=reason)
-    else:
-        done = acts.resolve(alerts, who=who, reason=reason)
-    past = {"acknowledge": "acknowledged", "resolve": "resolved"}[verb]
+    who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
+    done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
     already = len(alerts) - done
-    tail = f"; {already} had been {past} before" if already else ""
-    messages.success(request, f"{past.capitalize()} {done} alert{'' if done == 1 else 's'}{tail}.")
+    tail = f"; {already} had been {PAST[verb]} before" if already else ""
+    messages.success(request, f"{PAST[verb].capitalize()} {counted(done, 'alert')}{tail}.")
 
 
 def _rights(request: HttpRequest) -> dict[str, bool]:
-    acts_of = ("acknowledge", "silence")
-    return {f"may_{verb}": request.user.has_perm(f"switchyard_alerts.{verb}_alert") for verb in acts_of}
-
-
-def _check(request: HttpRequest, *rights: str) -> None:
-    for right in rights:
-        if not request.user.has_perm(f"switchyard_alerts.{right}"):
-            raise PermissionDenied(f"The missing right is switchyard_alerts.{right}.")
+    return {"may_acknowledge": request.user.has_perm(ACKNOWLEDGE), "may_silence": request.user.has_perm(SILENCE)}

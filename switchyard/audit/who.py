@@ -29,6 +29,11 @@ class Who:
     via: str
     token: str = ""
 
+    @property
+    def signature(self) -> str:
+        """Name for the history of a row: that of a command's user is marked, ``ada (shell)``."""
+        return f"{self.name} (shell)"[:LONGEST_NAME] if self.via == "command" else self.name
+
     @classmethod
     def of_request(cls, request: HttpRequest) -> Who:
         """Return the owner of a request's token, or else the user who is logged in."""

@@ -63,6 +63,11 @@ class LaneStats:
     running: int
     oldest_age_ms: int | None
 
+    @property
+    def total(self) -> int:
+        """Messages of the lane, wherever they are."""
+        return self.waiting + self.scheduled + self.running
+
 
 @dataclass(frozen=True, slots=True)
 class QueuePause:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import sys
@@ -24,6 +25,10 @@ class PrintingCommand(BaseCommand):
     and drive a terminal. An argument whose bytes are no UTF-8 is refused with exit code 2: neither a database nor a
     terminal takes it.
     """
+
+    def print_json(self, value: object) -> None:
+        """Print a value as JSON."""
+        self.stdout.write(json.dumps(value, indent=2))
 
     def execute(self, *args: Any, **options: Any) -> Any:
         """Run the command."""

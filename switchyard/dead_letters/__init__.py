@@ -11,9 +11,9 @@ It keeps true:
   never.
 
 Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``actions`` (requeue,
-discard, acknowledge one letter), ``acts`` (the same with a row in the audit log), ``bulk`` and ``bulk_moves`` with
-``letter_filter`` (many at once), ``editing`` (other arguments), ``queries``, ``presentation``; then the pages:
-``views``, ``act_views`` and ``pages``.
+discard, acknowledge one letter), ``acts`` (the same for several, with a row in the audit log), ``bulk_moves`` with
+``letter_filter`` (all that match), ``editing`` (other arguments), ``queries``, ``presentation``; then the pages:
+``views`` with ``list_page``, ``act_views`` with ``confirmation``.
 
 Public: ``models.DeadLetter``, ``queries`` and ``editing``, ``projection`` for the worker's middleware and
 ``reconcile`` for the scheduler.

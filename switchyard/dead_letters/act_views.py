@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -19,14 +16,14 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
 from switchyard.bulk.services import AT_ONCE
 from switchyard.console.broker_away import not_answered
+from switchyard.console.room_view import require
 from switchyard.dead_letters import acts, editing, queries
-from switchyard.dead_letters.acts import ACTIONS
-from switchyard.dead_letters.bulk import MOST_AT_ONCE, BulkResult
+from switchyard.dead_letters.acts import MOST_AT_ONCE
 from switchyard.dead_letters.confirmation import PAST, Confirmation, of_rows
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.presentation import letters
 
-BULK = ("requeue", "discard")
+TRIAGE, BULK = ("acknowledge", "requeue", "discard"), ("requeue", "discard")
 # Of letters that are not open; needs the right to discard.
 RESTORE = "restore"
 ARGUMENTS = "switchyard_jobs.view_arguments"
@@ -48,19 +45,15 @@ def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
 @require_POST
 def restore(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Restore a discarded letter."""
-    _check(request, "discard")
-    row = _row(pk)
-    reason = request.POST.get("reason", "").strip()
-    outcome = acts.restore([row], who=Who.of_request(request), by=cast(User, request.user), reason=reason)
-    return _told(request, "Restored", outcome, _page(pk))
+    _check(request, RESTORE, RESTORE)
+    return _apply(request, RESTORE, [_row(pk)], _page(pk))
 
 
 @require_POST
 def note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Append a note to a letter's history."""
     _check(request, "acknowledge")
-    who, text = Who.of_request(request), request.POST.get("text", "")
-    result = acts.note(_row(pk), who=who, by=cast(User, request.user), text=text)
+    result = acts.note(_row(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
     (messages.success if result.done else messages.warning)(request, result.message)
     return HttpResponseRedirect(_page(pk))
 
@@ -68,15 +61,13 @@ def note(request: HttpRequest, pk: int) -> HttpResponseBase:
 def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show a letter's arguments to edit, and requeue it with the edited ones."""
     _check(request, "requeue")
-    if not request.user.has_perm(ARGUMENTS):
-        raise PermissionDenied(f"The missing right is {ARGUMENTS}.")
+    require(request, ARGUMENTS)
     row = _row(pk)
     text, wrong, status = request.POST.get("arguments", ""), "", 400
     try:
         if request.method == "POST":
-            user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
-            edited = editing.parse(row, text)
-            result = acts.edit_and_requeue(row, edited, who=Who.of_request(request), by=user, reason=reason)
+            edited, reason = editing.parse(row, text), request.POST.get("reason", "").strip()
+            result = acts.edit_and_requeue(row, edited, who=Who.of_request(request), reason=reason)
             (messages.success if result.done else messages.warning)(request, result.message)
             return HttpResponseRedirect(_page(pk))
         text = editing.editable(row)
@@ -104,7 +95,8 @@ def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBa
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD"])
     if action in BULK and rows.count() > AT_ONCE:
-        return _begin_bulk(action, {"fingerprint": fingerprint})
+        begin = reverse("switchyard-bulk-begin", args=[f"letter.{action}"])
+        return HttpResponseRedirect(f"{begin}?{urlencode({'fingerprint': fingerprint})}")
     return _confirm_rows(request, action, rows)
 
 
@@ -153,19 +145,11 @@ def _confirmed(request: HttpRequest, action: str, count: int) -> bool:
 
 
 def _apply(request: HttpRequest, action: str, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
-    user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
-    who, chosen = Who.of_request(request), list(rows)
-    if action == RESTORE:
-        outcome = acts.restore(chosen, who=who, by=user, reason=reason)
-    else:
-        outcome = acts.apply(action, chosen, who=who, by=user, reason=reason)
-    return _told(request, PAST[action], outcome, back)
-
-
-def _told(request: HttpRequest, past: str, outcome: BulkResult, back: str) -> HttpResponseBase:
-    """Say what became of letters on the page that asked; where the broker did not answer, on one of its own."""
+    """Act, and say what came of it on the page that asked; where the broker did not answer, on one of its own."""
+    reason = request.POST.get("reason", "").strip()
+    outcome = acts.apply(action, list(rows), who=Who.of_request(request), reason=reason)
     if outcome.done:
-        messages.success(request, f"{past} {letters(len(outcome.done))}.")
+        messages.success(request, f"{PAST[action]} {letters(len(outcome.done))}.")
     for sentence in outcome.skipped[:MOST_MESSAGES]:
         messages.warning(request, sentence)
     if len(outcome.skipped) > MOST_MESSAGES:
@@ -181,20 +165,14 @@ def _ask(request: HttpRequest, confirmation: Confirmation) -> HttpResponseBase:
 
 
 def _check(request: HttpRequest, action: str, *others: str) -> None:
-    if action not in (*ACTIONS, *others):
+    if action not in (*TRIAGE, *others):
         raise Http404(f"There is no action {action}.")
     needed = "discard" if action == RESTORE else action
-    for right in (f"switchyard_dead_letters.{needed}_deadletter", VIEW):
-        if not request.user.has_perm(right):
-            raise PermissionDenied(f"The missing right is {right}.")
+    require(request, f"switchyard_dead_letters.{needed}_deadletter", VIEW)
 
 
 def _numbers(texts: Iterable[str]) -> list[int]:
     return [int(text) for text in texts if text.isdecimal() and len(text) < 19][:MOST_AT_ONCE]
-
-
-def _begin_bulk(action: str, filter: dict[str, str]) -> HttpResponseBase:
-    return HttpResponseRedirect(f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{urlencode(filter)}")
 
 
 def _row(pk: int) -> DeadLetter:

@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import structlog
 from django.db import transaction
-from django.utils import timezone
 
 from switchyard.broker import clock
 from switchyard.broker.errors import BrokerError, NotFound, QueueFull
@@ -24,12 +23,8 @@ from switchyard.broker.queue.dead_letter_json import decode, encode
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.database_text import storable
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
-from switchyard.dead_letters.projection import add_history, clear_claim, project
+from switchyard.dead_letters.projection import GONE, add_history, clear_claim, locked, project, set_state
 from switchyard.dead_letters.queries import find
-
-if TYPE_CHECKING:
-    from django.contrib.auth.models import User
-
 
 log = structlog.get_logger(__name__)
 
@@ -56,14 +51,12 @@ class ActionResult:
     message: str
 
 
-def requeue(
-    letter: DeadLetter | str, *, by: User | str, reason: str = "", arguments: Arguments | None = None
-) -> ActionResult:
+def requeue(letter: DeadLetter | str, *, by: str, reason: str = "", arguments: Arguments | None = None) -> ActionResult:
     """Send a dead letter back to its queue with zero attempts.
 
     Args:
         letter: The row, or the message's id.
-        by: The user; for a command, the name for the history.
+        by: Name for the history.
         reason: Why, for the history.
         arguments: In place of the message's own; validated by ``editing.parse``.
 
@@ -74,27 +67,26 @@ def requeue(
     return _move(find(letter), "requeue", by, reason, arguments)
 
 
-def discard(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+def discard(letter: DeadLetter | str, *, by: str, reason: str = "") -> ActionResult:
     """Delete a dead letter from the broker; its row stays for 90 days. Arguments and errors as in ``requeue``."""
     return _move(find(letter), "discard", by, reason)
 
 
-def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+def acknowledge(letter: DeadLetter | str, *, by: str, reason: str = "") -> ActionResult:
     """Mark a dead letter as known without moving it. Arguments as in ``requeue``.
 
     Raises:
         NotFound: no dead letter has that id.
     """
-    with transaction.atomic():
-        row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
+    with locked(find(letter)) as row:
         if row.state != DeadLetter.State.NEW:
             return ActionResult(row, False, already_message(row))
-        _set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", name_of(by), reason)
+        set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", by, reason)
         row.save()
     return ActionResult(row, True, f"Acknowledged {row}.")
 
 
-def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult:
+def note(letter: DeadLetter | str, *, by: str, text: str) -> ActionResult:
     """Append a note to a letter's history. Arguments as in ``requeue``.
 
     Args:
@@ -103,11 +95,10 @@ def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult
     Raises:
         NotFound: no dead letter has that id.
     """
-    with transaction.atomic():
-        row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
+    with locked(find(letter)) as row:
         if not text.strip():
             return ActionResult(row, False, "The note is empty; nothing was written.")
-        add_history(row, action="note", by=name_of(by), text=text.strip()[:LONGEST_NOTE])
+        add_history(row, action="note", by=by, text=text.strip()[:LONGEST_NOTE])
         row.save(update_fields=("history",))
     return ActionResult(row, True, f"Noted on {row}.")
 
@@ -124,23 +115,21 @@ def settle_claim(row: DeadLetter) -> bool:
     letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
     if letter is not None and project(letter):
         return True
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+    with locked(row) as now:
         if not row.claim_token or now.claim_token != row.claim_token:
             return False
         if letter is None:
             _finish(now, now.claim_act, now.claim_by, f"{now.claim_note} (was interrupted)".strip())
             return True
-        add_history(
-            now, action=now.claim_act, by=now.claim_by, text="was interrupted before the letter moved; nothing changed"
-        )
+        text = "was interrupted before the letter moved; nothing changed"
+        add_history(now, action=now.claim_act, by=now.claim_by, text=text)
         clear_claim(now)
         now.save()
     return False
 
 
 def _move(
-    row: DeadLetter, action: MoveAction, by: User | str, reason: str, arguments: Arguments | None = None
+    row: DeadLetter, action: MoveAction, by: str, reason: str, arguments: Arguments | None = None
 ) -> ActionResult:
     claimed = _claim(row, action, by, reason)
     if isinstance(claimed, ActionResult):
@@ -162,63 +151,50 @@ def _move(
         if error.outcome == "refused":
             _release(claimed)
         raise
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
+    with locked(claimed) as now:
         # After a later death project() has recorded this action already.
         if now.died_at == claimed.died_at and now.state != FINAL_STATES[action]:
-            _finish(now, action, name_of(by), reason)
-    log.info(
-        "dead letter moved", act=action, by=name_of(by), message_id=row.message_id, actor=row.actor, queue=row.queue
-    )
+            _finish(now, action, by, reason)
+    log.info("dead letter moved", act=action, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
     message = f"Requeued {now} to {now.queue}." if action == "requeue" else f"Discarded {now}."
     return ActionResult(now, True, message)
 
 
-def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:
+def _claim(row: DeadLetter, action: MoveAction, by: str, reason: str) -> DeadLetter | ActionResult:
     stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
     if stale and not row.claim_token.startswith(BULK_CLAIM):
         settle_claim(row)
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+    with locked(row) as now:
         if now.claim_token:
-            return ActionResult(
-                now, False, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
-            )
+            text = f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
+            return ActionResult(now, False, text)
         if now.state not in OPEN_STATES:
             return ActionResult(now, False, already_message(now))
         now.claim_token = uuid.uuid4().hex
-        now.claim_act, now.claim_by, now.claim_note = action, name_of(by), storable(reason)[:500]
+        now.claim_act, now.claim_by, now.claim_note = action, by, storable(reason)[:500]
         now.claim_at = clock.utc_now()
         now.save()
     return now
 
 
 def _release(claimed: DeadLetter) -> None:
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
+    with locked(claimed) as now:
         if now.claim_token == claimed.claim_token:
             clear_claim(now)
             now.save()
 
 
 def _gone(claimed: DeadLetter) -> ActionResult:
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
+    with locked(claimed) as now:
         if now.died_at == claimed.died_at and now.state in OPEN_STATES:
-            _set_state(now, DeadLetter.State.MISSING, "missing", "", "the broker's dead list no longer holds it")
+            set_state(now, DeadLetter.State.MISSING, "missing", "", GONE)
             now.save()
     return ActionResult(now, False, f"{now} is no longer in {now.queue}-dead: something else has removed it.")
 
 
 def _finish(row: DeadLetter, action: str, by: str, reason: str) -> None:
-    _set_state(row, FINAL_STATES[action], action, by, reason)
+    set_state(row, FINAL_STATES[action], action, by, reason)
     row.save()
-
-
-def _set_state(row: DeadLetter, state: DeadLetter.State, action: str, by: str, reason: str) -> None:
-    row.state, row.state_at, row.state_by = state, timezone.now(), by
-    clear_claim(row)
-    add_history(row, action=action, by=by, text=reason)
 
 
 def already_message(row: DeadLetter) -> str:
@@ -228,12 +204,7 @@ def already_message(row: DeadLetter) -> str:
     return f"{row} is {label} already, since {row.state_at:%Y-%m-%d %H:%M:%S} UTC{by}."
 
 
-def name_of(by: User | str) -> str:
-    """Return the name of a user, or of a command's caller, for the history."""
-    return by[:150] if isinstance(by, str) else by.get_username()[:150]
-
-
-def restore(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+def restore(letter: DeadLetter | str, *, by: str, reason: str = "") -> ActionResult:
     """Put a discarded letter back into its dead list, from where it can be requeued.
 
     A crash between broker and row leaves the letter in the list; the reconciler opens its row then.
@@ -250,11 +221,10 @@ def restore(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> Ac
         return ActionResult(row, False, f"{row} cannot be restored: it was discarded by a release that kept no copy.")
     if not facilities().transport.restore(kept):
         return ActionResult(row, False, f"{row} cannot be restored: a message with its id is in {row.queue}.")
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+    with locked(row) as now:
         if now.state != DeadLetter.State.DISCARDED:
             return ActionResult(now, True, f"Restored {now}.")
-        now.state, now.state_at, now.state_by, now.kept = DeadLetter.State.NEW, timezone.now(), name_of(by), ""
-        add_history(now, action="restore", by=name_of(by), text=reason)
+        now.kept = ""
+        set_state(now, DeadLetter.State.NEW, "restore", by, reason)
         now.save()
     return ActionResult(now, True, f"Restored {now}.")

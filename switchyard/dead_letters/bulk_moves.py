@@ -25,7 +25,7 @@ from switchyard.dead_letters import letter_filter
 from switchyard.dead_letters.actions import keep
 from switchyard.dead_letters.confirmation import INSTEAD
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
-from switchyard.dead_letters.projection import LONGEST_HISTORY, history_entry
+from switchyard.dead_letters.projection import GONE, LONGEST_HISTORY, history_entry
 
 REASONS: dict[Moved, str] = {
     "gone": "no longer in the broker's dead list",
@@ -33,7 +33,6 @@ REASONS: dict[Moved, str] = {
     "unread": "cannot be read or sent by this release",
     "full": "its queue was full when the act was stopped",
 }
-MISSING = "the broker's dead list no longer holds it"
 LIST = "switchyard-letters"
 TEXTS = {
     "requeue": KindTexts(
@@ -139,7 +138,7 @@ class BulkMove:
             DeadLetter.objects.select_for_update().filter(pk__in=results, claim_token=_token(act)).only("history")
         )
         entry = history_entry(self._move, act.who, act.reason)
-        missing = history_entry("missing", "", MISSING)
+        missing = history_entry("missing", "", GONE)
         by_state: dict[str, list[int]] = defaultdict(list)
         changed = []
         for row in rows:

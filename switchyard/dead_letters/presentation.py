@@ -52,58 +52,33 @@ def letters(count: int, *, quarantined: bool = False) -> str:
     return f"{count:,} {'quarantined message' if quarantined else 'dead letter'}" + ("" if count == 1 else "s")
 
 
+def _plain_values(row: DeadLetter | Unreadable | LetterGroup, *names: str) -> dict[str, Any]:
+    """Return fields as JSON values. Times are ISO 8601 in UTC."""
+    values = {name: getattr(row, name) for name in names}
+    return {name: _iso(value) if isinstance(value, datetime) else value for name, value in values.items()}
+
+
 def summary(row: DeadLetter) -> dict[str, Any]:
-    """Return the list entry of a letter as a JSON value. Times are ISO 8601 in UTC."""
-    return {
-        "id": row.message_id,
-        "queue": row.queue,
-        "actor": row.actor,
-        "state": row.state,
-        "reason": row.reason,
-        "exception": row.exception,
-        "error": row.error,
-        "attempts": row.attempts,
-        "deaths": row.deaths,
-        "fingerprint": row.fingerprint,
-        "enqueued_at": _iso(row.enqueued_at),
-        "died_at": _iso(row.died_at),
-    }
+    """Return the list entry of a letter as a JSON value."""
+    what = ("queue", "actor", "state", "reason", "exception", "error", "attempts", "deaths", "fingerprint")
+    return {"id": row.message_id} | _plain_values(row, *what, "enqueued_at", "died_at")
 
 
 def detail(row: DeadLetter) -> dict[str, Any]:
     """Return all columns of a letter as a JSON value."""
-    return summary(row) | {
-        "duration_ms": row.duration_ms,
-        "traceback": row.traceback,
-        "payload": row.payload,
-        "history": row.history,
-    }
+    return summary(row) | _plain_values(row, "duration_ms", "traceback", "payload", "history")
 
 
 def unreadable_summary(item: Unreadable) -> dict[str, Any]:
     """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
-    return {
-        "id": item.id,
-        "queue": item.queue,
-        "error": item.error,
-        "size_bytes": item.size_bytes,
-        "seen_at": _iso(seen_at(item)),
-        "raw_hex": shown_bytes(item).hex(),
-    }
+    values = _plain_values(item, "id", "queue", "error", "size_bytes")
+    return values | {"seen_at": _iso(seen_at(item)), "raw_hex": shown_bytes(item).hex()}
 
 
 def group_summary(group: LetterGroup) -> dict[str, Any]:
     """Return a group of letters as a JSON value; ``new`` are those that nobody has acknowledged."""
-    return {
-        "fingerprint": group.fingerprint,
-        "actor": group.actor,
-        "queue": group.queue,
-        "exception": group.exception,
-        "letters": group.letters,
-        "new": group.new,
-        "first_at": _iso(group.first_at),
-        "last_at": _iso(group.last_at),
-    }
+    of = ("fingerprint", "actor", "queue", "exception", "letters", "new", "first_at", "last_at")
+    return _plain_values(group, *of)
 
 
 def print_groups(found: Sequence[LetterGroup], out: OutputWrapper) -> None:
@@ -171,8 +146,7 @@ def seen_at(item: Unreadable) -> datetime:
 
 
 def _console(out: OutputWrapper) -> Console:
-    terminal = out.isatty()
-    return Console(file=cast(TextIO, out), width=None if terminal else 240, highlight=False, soft_wrap=True)
+    return Console(file=cast(TextIO, out), width=None if out.isatty() else 240, highlight=False, soft_wrap=True)
 
 
 def _plain(text: str) -> Text:

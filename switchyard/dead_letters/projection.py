@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -19,6 +21,8 @@ log = structlog.get_logger(__name__)
 LONGEST_HISTORY = 50
 LONGEST_ERROR = 4_000
 LONGEST_TRACEBACK = 32_000
+# Note of a letter that something else has removed.
+GONE = "the broker's dead list no longer holds it"
 
 
 def project_or_log(letter: Letter) -> None:
@@ -69,6 +73,20 @@ def add_history(row: DeadLetter, *, action: str, by: str, text: str = "") -> Non
 def history_entry(action: str, by: str, text: str = "") -> dict[str, str]:
     """Return an entry of a row's history, of now."""
     return {"at": timezone.now().isoformat(), "act": action, "by": by, "note": storable(text)}
+
+
+@contextmanager
+def locked(row: DeadLetter) -> Iterator[DeadLetter]:
+    """Provide a row as it is now, locked until the block has ended."""
+    with transaction.atomic():
+        yield DeadLetter.objects.select_for_update().get(pk=row.pk)
+
+
+def set_state(row: DeadLetter, state: DeadLetter.State, action: str, by: str, text: str) -> None:
+    """Set a row's state, end its claim and note both in its history, without saving the row."""
+    row.state, row.state_at, row.state_by = state, timezone.now(), by
+    clear_claim(row)
+    add_history(row, action=action, by=by, text=text)
 
 
 def clear_claim(row: DeadLetter) -> None:

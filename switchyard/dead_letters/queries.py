@@ -124,23 +124,11 @@ def groups(
         .order_by("-letters", "fingerprint")[:limit]
     )
     samples = DeadLetter.objects.only("exception", "actor", "queue").in_bulk([row["sample"] for row in rows])
-    found = []
-    for row in rows:
-        sample = samples[row["sample"]]
-        found.append(
-            LetterGroup(
-                fingerprint=row["fingerprint"],
-                exception=sample.exception,
-                actor=sample.actor,
-                queue=sample.queue,
-                letters=row["letters"],
-                new=row["new"],
-                first_at=row["first_at"],
-                last_at=row["last_at"],
-                sample=row["sample"],
-            )
-        )
-    return found
+    return [
+        LetterGroup(exception=sample.exception, actor=sample.actor, queue=sample.queue, **row)
+        for row in rows
+        for sample in [samples[row["sample"]]]
+    ]
 
 
 def first_seen(fingerprints: Collection[str]) -> dict[str, datetime]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import structlog
-from django.db import DataError, transaction
+from django.db import DataError
 from django.utils import timezone
 
 from switchyard.broker import clock
@@ -17,7 +17,7 @@ from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.conf import declared_yard
 from switchyard.dead_letters.actions import CLAIM_S, settle_claim
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
-from switchyard.dead_letters.projection import add_history, clear_claim, project
+from switchyard.dead_letters.projection import GONE, locked, project, set_state
 
 log = structlog.get_logger(__name__)
 
@@ -56,13 +56,7 @@ def reconcile_all(*, pages: int = 10) -> Report:
     made = sum(_from_list(queue.name, pages) for queue in declared_yard().queues)
     report = Report(made=made, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune())
     if report != Report():
-        log.info(
-            "dead letters reconciled",
-            made=report.made,
-            missing=report.missing,
-            settled=report.settled,
-            pruned=report.pruned,
-        )
+        log.info("dead letters reconciled", **asdict(report))
     if report.missing:
         log.warning(
             "dead letters are gone from the broker: it was emptied, restored or made another; jobs that waited may be "
@@ -79,17 +73,14 @@ def _from_list(queue: str, pages: int) -> int:
     if newest.cursor is None:
         _positions.pop(f"list {queue}", None)
         return made
-    cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
+    _positions.setdefault(f"list {queue}", newest.cursor)
     for _ in range(pages):
-        page = transport.dead_letters(queue, cursor=cursor or 0, limit=PAGE)
+        page = transport.dead_letters(queue, cursor=_positions[f"list {queue}"], limit=PAGE)
         made += _project_page(page.items)
-        cursor = page.cursor
-        if cursor is None:
+        if page.cursor is None:
+            del _positions[f"list {queue}"]
             break
-    if cursor is None:
-        _positions.pop(f"list {queue}", None)
-    else:
-        _positions[f"list {queue}"] = cursor
+        _positions[f"list {queue}"] = page.cursor
     return made
 
 
@@ -121,12 +112,10 @@ def _reopen(row: DeadLetter) -> int:
         return 0
     if project(letter):
         return 1
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+    with locked(row) as now:
         if (now.state, now.state_at, now.claim_token) != (row.state, row.state_at, ""):
             return 0
-        add_history(now, action="reopened", by="", text=f"was {now.state}, but the dead list still holds it")
-        now.state, now.state_at, now.state_by = DeadLetter.State.NEW, timezone.now(), ""
+        set_state(now, DeadLetter.State.NEW, "reopened", "", f"was {now.state}, but the dead list still holds it")
         now.save()
     return 1
 
@@ -154,13 +143,10 @@ def _find_missing(pages: int) -> int:
 
 
 def _mark_missing(row: DeadLetter) -> bool:
-    with transaction.atomic():
-        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+    with locked(row) as now:
         if (now.state, now.died_at, now.claim_token) != (row.state, row.died_at, ""):
             return False
-        add_history(now, action="missing", by="", text="the broker's dead list no longer holds it")
-        now.state, now.state_at, now.state_by = DeadLetter.State.MISSING, timezone.now(), ""
-        clear_claim(now)
+        set_state(now, DeadLetter.State.MISSING, "missing", "", GONE)
         now.save()
     return True
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -19,13 +18,10 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
-from switchyard.console.room_view import gone
-from switchyard.dead_letters import letter_filter, queries
-from switchyard.dead_letters.act_views import LIST, VIEW, act_on_chosen
-from switchyard.dead_letters.acts import ACTIONS
+from switchyard.console.room_view import gone, require
+from switchyard.dead_letters import letter_filter, list_page, queries
+from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
-from switchyard.dead_letters.pages import listing
-from switchyard.dead_letters.pages.listing import LetterList
 from switchyard.dead_letters.presentation import marked, seen_at, why_given_up
 from switchyard.dead_letters.queries import hex_dump, shown_bytes
 
@@ -33,23 +29,23 @@ from switchyard.dead_letters.queries import hex_dump, shown_bytes
 @require_http_methods(["GET", "HEAD", "POST"])
 def letters(request: HttpRequest) -> HttpResponseBase:
     """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
-    _check(request)
+    require(request, VIEW)
     if request.method == "POST":
         return act_on_chosen(request)
     query = request.GET.dict()
     try:
-        listed = LetterList(query) if query else None
+        listed = list_page.LetterList(query) if query else None
     except ValueError as error:
         messages.warning(request, str(error))
         return HttpResponseRedirect(reverse(LIST))
     context = {"title": "Dead letters", "rights": _rights(request), "matching": _matching(query), "listed": listed}
-    return TemplateResponse(request, "switchyard_dead_letters/list.html", context | listing.context_of(request))
+    return TemplateResponse(request, "switchyard_dead_letters/list.html", context | list_page.context_of(request))
 
 
 @require_safe
 def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show one letter."""
-    _check(request)
+    require(request, VIEW)
     row = DeadLetter.objects.filter(pk=pk).first()
     if row is None:
         return gone(request, "dead letter", pk, LIST)
@@ -72,7 +68,7 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
 @require_safe
 def quarantined(request: HttpRequest) -> HttpResponseBase:
     """Show the messages that could not be decoded."""
-    _check(request)
+    require(request, VIEW)
     away, shown = "", QuarantinePage((), "")
     try:
         shown = page(request.GET.get("after", ""))
@@ -89,12 +85,7 @@ def _matching(query: dict[str, str]) -> dict[str, Any] | None:
 
 
 def _rights(request: HttpRequest) -> dict[str, bool]:
-    return {action: request.user.has_perm(f"switchyard_dead_letters.{action}_deadletter") for action in ACTIONS}
-
-
-def _check(request: HttpRequest) -> None:
-    if not request.user.has_perm(VIEW):
-        raise PermissionDenied(f"The missing right is {VIEW}.")
+    return {action: request.user.has_perm(f"switchyard_dead_letters.{action}_deadletter") for action in TRIAGE}
 
 
 SHOWN: Final = 20
@@ -140,7 +131,8 @@ def page(after: str = "") -> QuarantinePage:
     """
     names = [queue.name for queue in declared_yard().queues]
     name, _, text = after.rpartition("~")
-    first, start = (names.index(name), int(text)) if name in names and _is_place(text) else (0, 0)
+    is_place = name in names and text.isascii() and text.isdecimal() and len(text) < 10
+    first, start = (names.index(name), int(text)) if is_place else (0, 0)
     found: list[Unreadable] = []
     places: list[str] = []
     for name in names[first:]:
@@ -151,10 +143,6 @@ def page(after: str = "") -> QuarantinePage:
             break
         start = 0
     return QuarantinePage(tuple(map(_shown, found[:SHOWN])), "".join(places[SHOWN:]))
-
-
-def _is_place(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _shown(item: Unreadable) -> ShownMessage:

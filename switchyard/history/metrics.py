@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from switchyard.broker.health.servers import servers_of
@@ -24,26 +22,18 @@ def history_metrics() -> list[Metric]:
     away = servers_of(calls, keys, queues).away().queues
     streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
     leads = anyone_leads(calls, keys, HISTORY_WRITER)
-    up = GaugeMetricFamily("switchyard_history_writer_up", "Whether a history writer leads.", value=int(leads))
-    return [up, *_totals(streams.counts()), *_families(streams)]
-
-
-def _totals(counts: dict[str, int]) -> Iterator[Metric]:
-    yield CounterMetricFamily("switchyard_history_written", "Ended attempts written.", value=counts["written"])
-    skipped = "Ended attempts that could not be read or stored."
-    yield CounterMetricFamily("switchyard_history_skipped", skipped, value=counts["skipped"])
-
-
-def _families(streams: HistoryStreams) -> Iterator[Metric]:
-    lag = GaugeMetricFamily(
-        "switchyard_history_lag_seconds",
-        "Age of the oldest ended attempt that is not written yet; 0 when none waits.",
-        labels=("queue",),
-    )
-    dropped = CounterMetricFamily(
-        "switchyard_history_dropped", "Ended attempts lost to the budget before they were written.", labels=("queue",)
-    )
+    counts, skipped = streams.counts(), "Ended attempts that could not be read or stored."
+    text = "Age of the oldest ended attempt that is not written yet; 0 when none waits."
+    lag = GaugeMetricFamily("switchyard_history_lag_seconds", text, labels=("queue",))
+    text = "Ended attempts lost to the budget before they were written."
+    dropped = CounterMetricFamily("switchyard_history_dropped", text, labels=("queue",))
     for each in streams.backlog():
         lag.add_metric((each.queue,), (each.oldest_age_ms or 0) / 1_000)
         dropped.add_metric((each.queue,), each.dropped)
-    yield from (lag, dropped)
+    return [
+        GaugeMetricFamily("switchyard_history_writer_up", "Whether a history writer leads.", value=int(leads)),
+        CounterMetricFamily("switchyard_history_written", "Ended attempts written.", value=counts["written"]),
+        CounterMetricFamily("switchyard_history_skipped", skipped, value=counts["skipped"]),
+        lag,
+        dropped,
+    ]

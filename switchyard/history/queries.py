@@ -63,7 +63,7 @@ def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -
     ``failures``, ``error`` and ``fingerprint`` ask for failures. Jobs that are to be retried have not ended: only these
     conditions and the state ``retrying`` find them.
     """
-    place = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
+    place = time_column(wanted)
     values = searched_values(wanted)
     if values:
         return _search_by_value(wanted, values, place, after, limit)
@@ -78,6 +78,11 @@ def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -
         rows = rows.filter(Q(**{f"{place}__gt": at}) | Q(**{place: at}, pk__gte=row), **{f"{place}__gte": at})
     page = _page(matching(rows, rest), place, limit)
     return page if page.after or bound is None else HistoryPage(page.rows, Cursor(*bound))
+
+
+def time_column(wanted: Filter) -> str:
+    """Return the column by whose time a filter's jobs are chosen: that of the failure, or of the end."""
+    return "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
 
 
 def chosen(wanted: Filter, place: str) -> tuple[Q, str]:
@@ -154,25 +159,14 @@ def _search_by_value(
     wanted: Filter, values: list[tuple[str, str]], place: str, after: Cursor | None, limit: int
 ) -> HistoryPage:
     """Return a page of the jobs that have all values; the newest jobs of the first value are looked through."""
-    (name, value), *others = values
-    having = SearchValue.objects.filter(name=name, value=value)
-    if place == "finished_at":  # else a job may have failed long before it ended
-        if after is not None:
-            having = having.filter(finished_at__lte=after.at)
-        if (until := wanted.until_ms) is not None:
-            having = having.filter(finished_at__lt=until)
-    if (since := wanted.since_ms) is not None:
-        having = having.filter(finished_at__gte=since)
-    ids = list(having.order_by("-finished_at", "-job_id").values_list("job_id", "finished_at")[:LOOKED_THROUGH])
-    ids, bound = _whole_milliseconds(ids)
+    # A job may have failed long before it ended.
+    upto = after.at if after is not None and place == "finished_at" else None
+    ids, bound = _whole_milliseconds(newest_having(values[0], wanted, place, upto))
     rest = [*conditions(wanted), Q(**{f"{place}__isnull": False})]
     found: list[JobRow] = []
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
-        names = [job_id for job_id, _ in chunk]
-        for other_name, other_value in others:
-            both = SearchValue.objects.filter(job_id__in=names, name=other_name, value=other_value)
-            names = list(both.values_list("job_id", flat=True))
+        names = having_all([job_id for job_id, _ in chunk], values[1:])
         rows = between(JobRow.objects.filter(job_id__in=names), place, wanted, after)
         found += matching(rows, rest)
         # Jobs of the chunk's last millisecond may follow in the next one.
@@ -181,6 +175,26 @@ def _search_by_value(
     found.sort(key=lambda row: (getattr(row, place), row.pk), reverse=True)
     page = _cut(found, place, limit)
     return HistoryPage(page.rows, bound) if page.after is None and place == "finished_at" else page
+
+
+def newest_having(value: tuple[str, str], wanted: Filter, time: str, upto: int | None) -> list[tuple[str, int]]:
+    """Return the newest jobs of a filter's time that have a value, with their ends, at most ``LOOKED_THROUGH``."""
+    having = SearchValue.objects.filter(name=value[0], value=value[1])
+    if upto is not None:
+        having = having.filter(finished_at__lte=upto)
+    if time == "finished_at" and (until := wanted.until_ms) is not None:
+        having = having.filter(finished_at__lt=until)
+    if (since := wanted.since_ms) is not None:
+        having = having.filter(finished_at__gte=since)
+    return list(having.order_by("-finished_at", "-job_id").values_list("job_id", "finished_at")[:LOOKED_THROUGH])
+
+
+def having_all(job_ids: list[str], values: Sequence[tuple[str, str]]) -> list[str]:
+    """Return those of some jobs that have all of some values."""
+    for name, value in values:
+        both = SearchValue.objects.filter(job_id__in=job_ids, name=name, value=value)
+        job_ids = list(both.values_list("job_id", flat=True))
+    return job_ids
 
 
 def _whole_milliseconds(ids: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], Cursor | None]:

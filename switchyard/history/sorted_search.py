@@ -15,8 +15,19 @@ from django.db.models import Q, QuerySet
 
 from switchyard.history.cursors import LAST_ROW, Cursor
 from switchyard.history.filters import Filter
-from switchyard.history.models import JobRow, SearchValue
-from switchyard.history.queries import CHUNK, LOOKED_THROUGH, between, chosen, conditions, matching, searched_values
+from switchyard.history.models import JobRow
+from switchyard.history.queries import (
+    CHUNK,
+    LOOKED_THROUGH,
+    between,
+    chosen,
+    conditions,
+    having_all,
+    matching,
+    newest_having,
+    searched_values,
+    time_column,
+)
 
 # Name in an address -> column; "end" is the column that orders the list anyhow.
 COLUMNS: Final = {"run": "run_ms", "wait": "wait_ms", "end": ""}
@@ -72,7 +83,7 @@ def search_sorted(wanted: Filter, sort: str, *, after: str = "", limit: int) -> 
         ValueError: the place is none of a sorted list.
     """
     place = _parse(after)
-    time = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
+    time = time_column(wanted)
     values = searched_values(wanted)
     if values:
         return _of_value(wanted, values, time, sort, place, limit)
@@ -81,7 +92,9 @@ def search_sorted(wanted: Filter, sort: str, *, after: str = "", limit: int) -> 
     picked, time = chosen(wanted, time)
     rows = between(JobRow.objects.filter(picked), time, wanted, None)
     if place is not None:
-        rows = _from_top(rows, time, place.top)
+        rows = rows.filter(
+            Q(**{f"{time}__lt": place.top.at}) | Q(pk__lte=place.top.row), **{f"{time}__lte": place.top.at}
+        )
     ends = rows.values_list(time, "pk")
     first, bound = ends.first(), ends[LOOKED_THROUGH - 1 : LOOKED_THROUGH].first()
     if first is None:
@@ -101,10 +114,6 @@ def _parse(after: str) -> _Place | None:
     if found is None:
         raise ValueError(f"after: {after!r:.100} is no place in a sorted list; begin with its first page")
     return _Place(Cursor.parse(found[1]), int(found[2]), int(found[3]))
-
-
-def _from_top(rows: QuerySet[JobRow], time: str, top: Cursor) -> QuerySet[JobRow]:
-    return rows.filter(Q(**{f"{time}__lt": top.at}) | Q(pk__lte=top.row), **{f"{time}__lte": top.at})
 
 
 def _sorted(rows: QuerySet[JobRow], column: str, sort: str, place: _Place | None) -> QuerySet[JobRow]:
@@ -142,24 +151,13 @@ def _of_value(
     wanted: Filter, values: Sequence[tuple[str, str]], time: str, sort: str, place: _Place | None, limit: int
 ) -> SortedPage:
     """Return a page of the jobs that have all values; the newest jobs of the first value are sorted."""
-    (name, value), *others = values
-    having = SearchValue.objects.filter(name=name, value=value)
-    if place is not None:
-        having = having.filter(finished_at__lte=place.top.at)
-    if (since := wanted.since_ms) is not None:
-        having = having.filter(finished_at__gte=since)
-    if time == "finished_at" and (until := wanted.until_ms) is not None:
-        having = having.filter(finished_at__lt=until)
-    ids = list(having.order_by("-finished_at", "-job_id").values_list("job_id", "finished_at")[:LOOKED_THROUGH])
+    ids = newest_having(values[0], wanted, time, None if place is None else place.top.at)
     if not ids:
         return SortedPage([], "", None)
     column, is_down = COLUMNS[sort.lstrip("-")] or time, sort.startswith("-")
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(ids), CHUNK):
-        names = [job_id for job_id, _ in ids[start : start + CHUNK]]
-        for other_name, other_value in others:
-            both = SearchValue.objects.filter(job_id__in=names, name=other_name, value=other_value)
-            names = list(both.values_list("job_id", flat=True))
+        names = having_all([job_id for job_id, _ in ids[start : start + CHUNK]], values[1:])
         rows = between(JobRow.objects.filter(job_id__in=names), time, wanted, None).order_by()
         rows = matching(rows, [*conditions(wanted), Q(**{f"{time}__isnull": False, f"{column}__isnull": False})])
         pairs += [(int(found), int(pk)) for found, pk in rows.values_list(column, "pk")]

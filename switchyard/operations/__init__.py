@@ -12,9 +12,10 @@ It keeps true:
 
 Files in reading order: ``queries`` (queues, pools and slots as read from the broker), ``findings`` (``finding``,
 ``snapshot`` and ``facts``, then a module for each group of checks, ``precedence`` and ``examine``), ``diagnosis``
-(findings to one sentence), ``overview`` with ``rows`` and the room ``yard`` (what the page draws), ``worker_views``
-with ``instructions`` (supervisors, and orders to them), ``metrics_broker`` and ``metrics_workers`` with ``access``
-(``/metrics``), ``backlog`` (messages that this code could not run), ``views`` (metrics, liveness, readiness).
+(findings to one sentence), ``overview`` with ``rows`` and the room ``yard`` (what the page draws), ``supervisors``
+with ``worker_views`` and ``instruction_views`` (who reports, and orders to them), ``metrics_broker`` and
+``metrics_workers`` with ``access`` (``/metrics``), ``backlog`` (messages that this code could not run), ``views``
+(metrics, liveness, readiness).
 
 Public: ``findings.examine`` and ``findings.finding``, ``diagnosis``, ``overview``, ``rows`` and ``queries`` for
 doctor, frame and pages of queues; ``urls``. Below it: jobs, history, alerts and dead letters, of which it judges.

@@ -68,5 +68,4 @@ def list_queues(request: HttpRequest) -> dict[str, Any]:
         state = YARD_STATE.result(TIMEOUT_S)
     except NoAnswer as error:
         raise BrokerUnavailable("the state of the yard", str(error)) from error
-    queues = [queue.as_json() for queue in queries.queues_of(state)]
-    return {"queues": queues, "away": list(state.server.away.queues)}
+    return {"queues": queries.queues_json(state), "away": list(state.server.away.queues)}

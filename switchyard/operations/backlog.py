@@ -150,8 +150,8 @@ def _bodies(family: QueueOperations) -> Iterator[tuple[str, bytes]]:
 
 def _note_unserved(backlog: Backlog, stats: QueueStats, yard: Yard) -> None:
     for lane in (stats.live, stats.retry):
-        if (count := lane.waiting + lane.scheduled + lane.running) and not yard.pools_of(lane.name):
-            backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += count
+        if lane.total and not yard.pools_of(lane.name):
+            backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += lane.total
 
 
 def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:

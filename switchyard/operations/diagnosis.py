@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from switchyard.broker.health.server import ServerFinding
-from switchyard.broker.shapes import LaneStats
 from switchyard.console.formatting import counted, duration, times
 from switchyard.operations.findings import absent_pools, held, lateness
 from switchyard.operations.findings.facts import YardFacts
@@ -18,7 +17,6 @@ from switchyard.operations.rows import Row
 from switchyard.operations.server_state import ServerState
 
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
-LETTERS_PAGE = "switchyard-letters"
 # Findings judged from the present state: the last examination is seconds old, and may say what has ended since.
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
@@ -69,16 +67,6 @@ class Verdict:
         """Further findings, as sentences."""
         return tuple(other.sentence for other in self.others)
 
-    @property
-    def action(self) -> str:
-        """Label of the button, or ""."""
-        return self.act.label if self.act else ""
-
-    @property
-    def href(self) -> str:
-        """Address that the button leads to."""
-        return self.act.href if self.act else ""
-
 
 def diagnose(
     facts: YardFacts | None, examined: Iterable[Finding] | None, open_letters: int, away: str | ServerFinding = ""
@@ -111,19 +99,10 @@ def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
     yield from lateness.look(facts)
     yield from held.look(facts)
     if not facts.state.scheduler_up:
-        seen = "no scheduler leads: no schedule starts and no alert is sent"
-        then = (
-            "Start `manage.py switchyard runscheduler`. Missed ticks are caught up as each schedule says; alerts wait."
-        )
-        yield SCHEDULER.finding(
-            "warning",
-            "down",
-            seen,
-            "No scheduler runs",
-            "manage.py switchyard runscheduler",
-            then=then,
-            act=look_at_schedules(),
-        )
+        seen, step = "no scheduler leads: no schedule starts and no alert is sent", "manage.py switchyard runscheduler"
+        then = f"Start `{step}`. Missed ticks are caught up as each schedule says; alerts wait."
+        act = look_at_schedules()
+        yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, act=act)
     if open_letters:
         yield _untriaged(open_letters)
 
@@ -132,45 +111,28 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
     if not found:
         return Verdict("ok", "Healthy", f"{lateness.none_late()}.", figures)
     first = found[0]
-    sentence = first.sentence
-    if first.level == "ok":
-        sentence = f"{lateness.none_late()}; {first.clause}"
-    return Verdict(
-        first.level,
-        first.label,
-        sentence,
-        figures,
-        then=first.finding.then or first.finding.next,
-        act=first.finding.act,
-        findings=tuple(found),
-    )
+    sentence = f"{lateness.none_late()}; {first.clause}" if first.level == "ok" else first.sentence
+    then = first.finding.then or first.finding.next
+    return Verdict(first.level, first.label, sentence, figures, then, first.finding.act, tuple(found))
 
 
 def _broker_away(how: str) -> Finding:
-    return BROKER.finding(
-        "error",
-        "away",
-        f"no job can be sent or seen from here, because {how or 'the broker does not answer'}",
-        "It is down, or cannot be reached from here",
-        "manage.py switchyard broker",
-        then="Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
-        "try again by themselves. Check that the server runs and that SWITCHYARD_BROKER_URL names it.",
-        act=CHECK_BROKER,
+    seen = f"no job can be sent or seen from here, because {how or 'the broker does not answer'}"
+    cause, step = "It is down, or cannot be reached from here", "manage.py switchyard broker"
+    then = (
+        "Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
+        "try again by themselves. Check that the server runs and that SWITCHYARD_BROKER_URL names it."
     )
+    return BROKER.finding("error", "away", seen, cause, step, then=then, act=CHECK_BROKER)
 
 
 def _server(server: ServerState) -> Iterable[Finding]:
     if server.refusal:
-        yield BROKER.finding(
-            "error",
-            "takes_no_work",
-            f"nothing starts and new jobs are refused, because the broker accepts no work: {server.refusal}",
-            "The server refuses writes",
-            server.remedy,
-            # The rest of the page follows from this: on Redis reports and leases expire, which cannot be written.
-            then=f"{server.remedy} There is no need to restart pools or scheduler, also where they cannot report.",
-            act=CHECK_BROKER,
-        )
+        seen = f"nothing starts and new jobs are refused, because the broker accepts no work: {server.refusal}"
+        cause = "The server refuses writes"
+        # The rest of the page follows from this: on Redis reports and leases expire, which cannot be written.
+        then = f"{server.remedy} There is no need to restart pools or scheduler, also where they cannot report."
+        yield BROKER.finding("error", "takes_no_work", seen, cause, server.remedy, then=then, act=CHECK_BROKER)
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
         if found.partial:
@@ -184,32 +146,23 @@ _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting mess
 
 
 def _untriaged(open_letters: int) -> Finding:
-    count = counted(open_letters, "dead letter")
-    return LETTERS.finding(
-        "warning",
-        "untriaged",
-        f"{count} from before {'waits' if open_letters == 1 else 'wait'} to be triaged",
-        "Nothing consumes a dead list",
-        "manage.py switchyard deadletters list",
-        then="Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them.",
-        act=Act(f"Triage {count}", LETTERS_PAGE),
-    )
+    count, cause = counted(open_letters, "dead letter"), "Nothing consumes a dead list"
+    seen = f"{count} from before {'waits' if open_letters == 1 else 'wait'} to be triaged"
+    then = f"{cause}: requeue the letters when the cause is removed, or discard them."
+    step, act = "manage.py switchyard deadletters list", Act(f"Triage {count}", "switchyard-letters")
+    return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, act=act)
 
 
 def _pending() -> Finding:
-    seen = "database, disk and configuration are not checked yet"
-    return CHECKS.finding(
-        "warning", "pending", seen, "", "manage.py switchyard doctor", then="They are within seconds."
-    )
+    seen, then = "database, disk and configuration are not checked yet", "They are within seconds."
+    return CHECKS.finding("warning", "pending", seen, "", "manage.py switchyard doctor", then=then)
 
 
 def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]:
-    state = facts.state
-    slots = sum(pool.slots for pool in state.pools.values())
-    busy = sum(pool.busy for pool in state.pools.values())
-    waiting = sum(stats.live.waiting for stats in state.queues)
-    later = sum(stats.live.scheduled for stats in state.queues)
-    retrying = sum(_in_lane(stats.retry) for stats in state.queues)
+    pools, queues = facts.state.pools.values(), facts.state.queues
+    slots, busy = sum(pool.slots for pool in pools), sum(pool.busy for pool in pools)
+    waiting, later = sum(stats.live.waiting for stats in queues), sum(stats.live.scheduled for stats in queues)
+    retrying = sum(stats.retry.total for stats in queues)
     return (
         _closest(facts.rows),
         (f"{slots - busy:,} of {slots:,}", "slots idle"),
@@ -234,7 +187,3 @@ def _share(ratio: float, verb: str, name: str, age_ms: int | None) -> tuple[str,
     if ratio <= 1:
         return f"{int(ratio * 100)} %", f"of its promise {verb}, the closest: {name}, {duration(age_ms or 0)}"
     return times(ratio), f"its promise {verb}, the furthest: {name}, {duration(age_ms or 0)}"
-
-
-def _in_lane(lane: LaneStats) -> int:
-    return lane.waiting + lane.scheduled + lane.running

@@ -61,31 +61,16 @@ DATABASE = TimedCall("database", _ask_database)
 
 def dependencies() -> tuple[Dependency, ...]:
     """Check the broker and the database; takes at most 2 s each."""
-    return _broker(), _database()
+    return _checked("broker", BROKER), _checked("database", DATABASE)
 
 
-def _broker() -> Dependency:
+def _checked(name: str, call: TimedCall[str]) -> Dependency:
     try:
-        refusal = BROKER.result(TIMEOUT_S)
-    except (NoAnswer, BrokerError) as error:
-        return Dependency("broker", False, _fact(error))
-    if refusal:
-        return Dependency("broker", False, refusal)
-    return Dependency("broker", True, "answers")
-
-
-def _database() -> Dependency:
-    try:
-        missing = DATABASE.result(TIMEOUT_S)
-    except (NoAnswer, DatabaseError) as error:
-        return Dependency("database", False, _fact(error))
-    if missing:
-        return Dependency("database", False, missing)
-    return Dependency("database", True, "answers")
-
-
-def _fact(error: Exception) -> str:
-    # Error texts of the clients may contain addresses and users.
-    if isinstance(error, NoAnswer):
-        return f"no answer within {TIMEOUT_S:g} s"
-    return error.kind if isinstance(error, BrokerError) else type(error).__name__
+        wrong = call.result(TIMEOUT_S)
+    except NoAnswer:
+        wrong = f"no answer within {TIMEOUT_S:g} s"
+    except BrokerError as error:
+        wrong = error.kind
+    except DatabaseError as error:  # its text may contain addresses and users
+        wrong = type(error).__name__
+    return Dependency(name, not wrong, wrong or "answers")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -30,9 +30,7 @@ class BrokerMetrics:
             yield _broker_up(is_up=False)
             return
         yield _broker_up(is_up=not state.server.refusal)
-        yield from _lanes(state)
-        yield from _families(state)
-        yield _away(state)
+        yield from _queues(state)
         if state.server.pools_known:
             yield from _pools(state)
         if state.server.scheduler_known:
@@ -44,99 +42,68 @@ class BrokerMetrics:
 
 def _declared(yard: Yard) -> Iterator[Metric]:
     """Yield what alert rules compare with: one rule serves every queue of every yard."""
-    starts = GaugeMetricFamily(
-        "switchyard_queue_objective_seconds", "Time within which messages start, as promised.", labels=("queue",)
-    )
-    ends = GaugeMetricFamily(
-        "switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", labels=("queue",)
-    )
-    for queue in yard.queues:
-        for family, promised_ms in ((starts, queue.objective_ms), (ends, queue.done_objective_ms)):
-            if promised_ms is not None:
-                family.add_metric((queue.name,), promised_ms / 1_000)
+    starts = {queue.name: queue.objective_ms / 1_000 for queue in yard.queues if queue.objective_ms is not None}
+    yield _gauge("switchyard_queue_objective_seconds", "Time within which messages start, as promised.", starts)
+    ends = {queue.name: queue.done_objective_ms / 1_000 for queue in yard.queues if queue.done_objective_ms is not None}
+    yield _gauge("switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", ends)
     serves = GaugeMetricFamily("switchyard_pool_serves", "1 for each lane of a pool.", labels=("pool", "queue"))
     for pool in yard.pools:
         for lane in yard.served_by(pool):
             serves.add_metric((pool.name, lane), 1)
-    yield from (starts, ends, serves)
+    yield serves
 
 
 def _broker_up(*, is_up: bool) -> Metric:
     return GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers and takes work.", value=int(is_up))
 
 
-def _away(state: YardState) -> Metric:
-    text = "Whether a queue starts nothing, since its server is away or has only a part of its keys."
-    away = GaugeMetricFamily("switchyard_queue_away", text, labels=("queue",))
-    for queue in declared_yard().queues:
-        away.add_metric((queue.name,), int(queue.name in state.server.away.starts_nothing))
-    return away
+def _gauge(name: str, text: str, values: Mapping[str, float], *, label: str = "queue") -> Metric:
+    family = GaugeMetricFamily(name, text, labels=(label,))
+    for of, value in values.items():
+        family.add_metric((of,), value)
+    return family
 
 
-def _lanes(state: YardState) -> Iterator[Metric]:
-    depth = GaugeMetricFamily(
-        "switchyard_queue_depth", "Messages in a queue or retry lane, by where they are.", labels=("queue", "state")
-    )
-    oldest = GaugeMetricFamily(
-        "switchyard_queue_oldest_age_seconds",
-        "Age of the oldest waiting message; 0 when nothing waits.",
-        labels=("queue",),
-    )
-    for lane in (lane for stats in state.queues for lane in (stats.live, stats.retry)):
+def _queues(state: YardState) -> Iterator[Metric]:
+    text = "Messages in a queue or retry lane, by where they are."
+    depth = GaugeMetricFamily("switchyard_queue_depth", text, labels=("queue", "state"))
+    lanes = [lane for stats in state.queues for lane in (stats.live, stats.retry)]
+    for lane in lanes:
         for name, count in (("waiting", lane.waiting), ("scheduled", lane.scheduled), ("running", lane.running)):
             depth.add_metric((lane.name, name), count)
-        oldest.add_metric((lane.name,), (lane.oldest_age_ms or 0) / 1_000)
     yield depth
-    yield oldest
-
-
-def _families(state: YardState) -> Iterator[Metric]:
-    dead = GaugeMetricFamily("switchyard_dead_letters", "Messages in a queue's dead list.", labels=("queue",))
-    paused = GaugeMetricFamily("switchyard_queue_paused", "Whether a queue is paused.", labels=("queue",))
-    quarantined = GaugeMetricFamily(
-        "switchyard_quarantined", "Messages of a queue that nobody can read.", labels=("queue",)
-    )
-    parked = GaugeMetricFamily(
-        "switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", labels=("queue",)
-    )
-    for stats in state.queues:
-        parked.add_metric((stats.queue,), stats.parked)
-        dead.add_metric((stats.queue,), stats.dead)
-        paused.add_metric((stats.queue,), int(stats.paused))
-        quarantined.add_metric((stats.queue,), stats.quarantined)
-    yield from (dead, paused, quarantined, parked)
-    yield _unfinished(state)
-
-
-def _unfinished(state: YardState) -> Metric:
-    oldest = GaugeMetricFamily(
-        "switchyard_queue_oldest_unfinished_age_seconds",
-        "Time since the oldest message that waits or is held was ready, of queues that promise their end; 0 for none.",
-        labels=("queue",),
-    )
-    for stats in state.queues:
-        if declared_yard().queue_of(stats.queue).done_objective_ms is not None:
-            oldest.add_metric((stats.queue,), (stats.oldest_unfinished_age_ms or 0) / 1_000)
-    return oldest
+    ages = {lane.name: (lane.oldest_age_ms or 0) / 1_000 for lane in lanes}
+    text = "Age of the oldest waiting message; 0 when nothing waits."
+    yield _gauge("switchyard_queue_oldest_age_seconds", text, ages)
+    for family, text, figure in (
+        ("switchyard_dead_letters", "Messages in a queue's dead list.", "dead"),
+        ("switchyard_queue_paused", "Whether a queue is paused.", "paused"),
+        ("switchyard_quarantined", "Messages of a queue that nobody can read.", "quarantined"),
+        ("switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", "parked"),
+    ):
+        yield _gauge(family, text, {stats.queue: int(getattr(stats, figure)) for stats in state.queues})
+    unfinished_ms = {stats.queue: stats.oldest_unfinished_age_ms for stats in state.queues}
+    text = "Time since the oldest message that waits or is held was ready, of queues that promise their end"
+    promising = [queue.name for queue in declared_yard().queues if queue.done_objective_ms is not None]
+    ages = {name: (unfinished_ms[name] or 0) / 1_000 for name in promising if name in unfinished_ms}
+    yield _gauge("switchyard_queue_oldest_unfinished_age_seconds", f"{text}; 0 for none.", ages)
+    text = "Whether a queue starts nothing, since its server is away or has only a part of its keys."
+    away = {queue.name: int(queue.name in state.server.away.starts_nothing) for queue in declared_yard().queues}
+    yield _gauge("switchyard_queue_away", text, away)
 
 
 def _pools(state: YardState) -> Iterator[Metric]:
-    up = GaugeMetricFamily("switchyard_worker_up", "1 while a pool has a child that takes work.", labels=("pool",))
-    slots = GaugeMetricFamily("switchyard_worker_slots", "Messages a pool can run at once.", labels=("pool",))
-    busy = GaugeMetricFamily("switchyard_worker_slots_busy", "Messages a pool runs now.", labels=("pool",))
-    memory = GaugeMetricFamily(
-        "switchyard_worker_memory_bytes", "Resident memory of a pool's children.", labels=("pool",)
-    )
-    restarts = CounterMetricFamily(
-        "switchyard_worker_restarts",
-        "Children restarted since the pool's supervisor started, by reason.",
-        labels=("pool", "reason"),
-    )
-    for name, pool in state.pools.items():
-        up.add_metric((name,), int(pool.ready))
-        slots.add_metric((name,), pool.slots)
-        busy.add_metric((name,), pool.busy)
-        memory.add_metric((name,), pool.memory_bytes)
-        for reason, count in sorted(pool.restarts.items()):
-            restarts.add_metric((name, reason), count)
-    yield from (up, slots, busy, memory, restarts)
+    for name, text, figure in (
+        ("up", "1 while a pool has a child that takes work.", "ready"),
+        ("slots", "Messages a pool can run at once.", "slots"),
+        ("slots_busy", "Messages a pool runs now.", "busy"),
+        ("memory_bytes", "Resident memory of a pool's children.", "memory_bytes"),
+    ):
+        values = {pool: int(getattr(each, figure)) for pool, each in state.pools.items()}
+        yield _gauge(f"switchyard_worker_{name}", text, values, label="pool")
+    text = "Children restarted since the pool's supervisor started, by reason."
+    restarts = CounterMetricFamily("switchyard_worker_restarts", text, labels=("pool", "reason"))
+    for pool, each in state.pools.items():
+        for reason, count in sorted(each.restarts.items()):
+            restarts.add_metric((pool, reason), count)
+    yield restarts

@@ -6,17 +6,17 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
 
 from django.db import DatabaseError
 from django.utils import timezone
 
 from switchyard.alerts import queries as alerts
 from switchyard.alerts.models import Alert
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
-from switchyard.broker.topology import Yard
+from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import duration
 from switchyard.dead_letters import queries as dead_letters
@@ -40,6 +40,7 @@ TIMEOUT_S = 2.0
 DATABASE_TIMEOUT_S = 2.0
 # A broker that was read before is called away once it has not answered for so long; what was read a while ago is gone.
 SILENT_S, FORGOTTEN_S = 6.0, 60.0
+KEPT_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +108,9 @@ class Room:
 
 def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker, and as long for the database."""
-    facts, away = _FACTS.read()
+    facts, away = FACTS.read()
     state = facts.state if facts else None
-    old = kept_rows() if state is None else None
-    if state is not None and not away:
-        keep(state)
+    old_rows, old_at = FACTS.old_rows() if state is None else ((), None)
     rows = shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
@@ -125,8 +124,9 @@ def overview() -> Room:
     told = any(found.finding.group == "history" for found in verdict.findings)
     return Room(
         verdict=verdict,
-        rows=tuple(_drawn(row, facts) for row in rows),
-        pools=tuple(_pool_row(pool.name, state) for pool in declared_yard().pools),
+        # The slots of the actor that holds most of a late queue's slots are marked.
+        rows=tuple((row, draw(row, *most_held(row, facts))) for row in rows),
+        pools=tuple(_pool_row(pool, state) for pool in declared_yard().pools),
         pools_up=sum(pool.up for pool in pools),
         slots=sum(pool.slots for pool in pools),
         memory_bytes=sum(pool.memory_bytes for pool in pools),
@@ -138,44 +138,63 @@ def overview() -> Room:
         quarantined=None if state is None else sum(stats.quarantined for stats in state.queues),
         running=facts.running if facts else None,
         unwritten=why_missing() if state and not away and not told else "",
-        old_rows=tuple((row, draw(row)) for row in old.rows) if old else (),
-        old_at=old.at if old else None,
+        old_rows=tuple((row, draw(row)) for row in old_rows),
+        old_at=old_at,
     )
 
 
-def _drawn(row: Row, facts: YardFacts | None) -> tuple[Row, Drawing]:
-    """Return a row with its drawing; the slots of the actor that holds most of a late queue's slots are marked."""
-    holder, count = most_held(row, facts)
-    return row, draw(row, holder=holder, held=count)
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Facts with the yard that they are of, and the time at which they were read, by both clocks."""
+
+    facts: YardFacts
+    yard: Yard
+    at: datetime
+    at_s: float
 
 
 class KeptFacts:
     """The facts of this process's last reading, which stand in for one that takes long: a busy machine is no fault."""
 
     def __init__(self) -> None:
-        self._kept: YardFacts | None = None
-        self._read_s = 0.0
+        self._kept: _Reading | None = None
+
+    def forget(self) -> None:
+        """Forget the last reading."""
+        self._kept = None
+
+    def keep(self, facts: YardFacts) -> None:
+        """Keep facts that were read now."""
+        self._kept = _Reading(facts, declared_yard(), timezone.now(), time.monotonic())
+
+    def old_rows(self) -> tuple[tuple[Row, ...], datetime | None]:
+        """Return the rows of the last reading, their state unknown, and its time; none of one an hour ago."""
+        kept = self._kept
+        if kept is None or kept.yard != declared_yard() or timezone.now() - kept.at > KEPT_FOR:
+            return (), None
+        rows = yard_rows(kept.yard, kept.facts.state)
+        return tuple(replace(row, state=UNKNOWN) for row in rows), kept.at
 
     def read(self) -> tuple[YardFacts | None, str | ServerFinding]:
         """Return the facts, and why they are not of now; ``None`` where the last ones are too old, or it is certain."""
         try:
             facts = facts_of(YARD_STATE.result(TIMEOUT_S))
         except NoAnswer:
-            silent_s = time.monotonic() - self._read_s
-            if self._kept is None or silent_s > FORGOTTEN_S:
+            kept = self._kept
+            if kept is None or (silent_s := time.monotonic() - kept.at_s) > FORGOTTEN_S:
                 return None, f"the broker does not answer within {TIMEOUT_S:g} s"
             away = f"the broker has not answered for {duration(silent_s * 1_000)}"
-            return (self._kept if silent_s < SILENT_S else None), away
+            return (kept.facts if silent_s < SILENT_S else None), away
         except BrokerRefused as error:
             return None, _refusal(error)
         except BrokerError:
             absence = switchyard_settings().absence
             return None, f"the broker does not answer{f': {absence.fact}' if absence.fact else ''}"
-        self._kept, self._read_s = facts, time.monotonic()
+        self.keep(facts)
         return facts, ""
 
 
-_FACTS = KeptFacts()
+FACTS = KeptFacts()
 
 
 def _refusal(error: BrokerRefused) -> str | ServerFinding:
@@ -187,51 +206,15 @@ def _refusal(error: BrokerRefused) -> str | ServerFinding:
     return f"the broker answers with an error: {error.cause.partition(' ')[0]}"
 
 
-def _pool_row(name: str, state: YardState | None) -> PoolRow:
-    pool = declared_yard().pool(name)
-    now = state.pools[name] if state and state.server.pools_known else None
+def _pool_row(pool: Pool, state: YardState | None) -> PoolRow:
+    now = state.pools[pool.name] if state and state.server.pools_known else None
     counted = sorted(now.restarts.items()) if now else []
     return PoolRow(
         state=now,
-        name=name,
+        name=pool.name,
         kind=f"{pool.kind}, niced" if pool.nice else pool.kind,
         processes=now.slots // pool.slots if now and now.slots and pool.per_core else pool.children,
         slots=pool.slots,
-        beat_at=datetime.fromtimestamp(now.beat_at / 1_000, timezone.get_default_timezone())
-        if now and now.beat_at
-        else None,
+        beat_at=datetime_of(now.beat_at) if now and now.beat_at else None,
         restarts=", ".join(f"{count} by {reason}" for reason, count in counted) or ("0" if now else "unknown"),
     )
-
-
-KEPT_FOR: Final = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptRows:
-    """Rows whose state is unknown, with the figures that they had at a time."""
-
-    rows: tuple[Row, ...]
-    at: datetime
-
-
-_last: list[tuple[Yard, YardState, datetime]] = []
-
-
-def keep(state: YardState) -> None:
-    """Keep a state that was read now."""
-    _last[:] = [(declared_yard(), state, timezone.now())]
-
-
-def kept_rows() -> KeptRows | None:
-    """Return the rows of the last state; ``None`` where this process has read none for an hour."""
-    yard = declared_yard()
-    if not _last or _last[0][0] != yard or timezone.now() - _last[0][2] > KEPT_FOR:
-        return None
-    _, state, at = _last[0]
-    return KeptRows(tuple(replace(row, state=UNKNOWN) for row in yard_rows(yard, state)), at)
-
-
-def forget() -> None:
-    """Forget the last state."""
-    _last.clear()

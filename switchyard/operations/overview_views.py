@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -15,6 +14,7 @@ from django.views.decorators.http import require_safe
 
 from switchyard.audit.presentation import ShownEntry, newest_entries
 from switchyard.conf import switchyard_settings
+from switchyard.console.room_view import require
 from switchyard.history.models import JobRow
 from switchyard.operations import overview as page
 from switchyard.operations.database_deadline import answers_within
@@ -28,7 +28,7 @@ MOST_CHANGES = 6
 @never_cache
 def overview(request: HttpRequest) -> TemplateResponse:
     """Render the whole page, complete without JavaScript."""
-    _check(request)
+    require(request, "switchyard_operations.view_operations")
     chosen = request.GET.get("yard", "")
     plain = chosen == "table" if chosen else request.COOKIES.get(YARD_COOKIE) == "table"
     context = {"title": "Overview", **_content(request, plain=plain)}
@@ -45,7 +45,7 @@ def overview(request: HttpRequest) -> TemplateResponse:
 @never_cache
 def live(request: HttpRequest) -> TemplateResponse:
     """Render the part that changes."""
-    _check(request)
+    require(request, "switchyard_operations.view_operations")
     plain = request.COOKIES.get(YARD_COOKIE) == "table"
     return TemplateResponse(request, "switchyard_operations/live.html", _content(request, plain=plain))
 
@@ -54,13 +54,7 @@ def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
     room = page.overview()
     steps = _first_steps(room)
     is_ready = steps is not None and room.verdict.level == "ok"
-    return {
-        "room": room,
-        "plain": plain,
-        "changes": _changes(request),
-        "first_steps": steps,
-        "is_ready": is_ready,
-    }
+    return {"room": room, "plain": plain, "changes": _changes(request), "first_steps": steps, "is_ready": is_ready}
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:
@@ -85,8 +79,3 @@ def _changes(request: HttpRequest) -> list[ShownEntry] | None:
             return newest_entries(since=timezone.now() - timedelta(days=1), limit=MOST_CHANGES)
     except DatabaseError:
         return None
-
-
-def _check(request: HttpRequest) -> None:
-    if not request.user.has_perm("switchyard_operations.view_operations"):
-        raise PermissionDenied("The missing right is switchyard_operations.view_operations.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.shapes import QueuePause, QueueStats
@@ -21,64 +20,6 @@ from switchyard.operations.yard.rates import Rates, measure
 
 # A supervisor that could not report tries again after 5 s.
 GRACE_S = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """One queue with its retry lane, dead list and slots.
-
-    Args:
-        waiting, scheduled, running: Messages of the queue itself; workers hold the running ones.
-        parked: Scheduled messages, also of the retry lane, that wait for a worker that can run them.
-        retrying: Messages in the retry lane, in any state.
-        oldest_age_ms, objective_ms: ``None`` when nothing waits, or without an objective.
-        done_objective_ms, oldest_unfinished_age_ms: The same for the end; ``None`` without such an objective.
-        pause: ``None`` while the queue is not paused.
-        slots: Slots of the pools that serve the queue and are up; ``slots_busy`` of them run a message.
-        pools_up: Number of ``pools`` with a supervisor that reports.
-    """
-
-    queue: str
-    waiting: int
-    scheduled: int
-    running: int
-    retrying: int
-    dead: int
-    quarantined: int
-    oldest_age_ms: int | None
-    objective_ms: int | None
-    paused: bool
-    pools: tuple[str, ...]
-    pools_up: int
-    slots: int
-    slots_busy: int
-    parked: int
-    pause: QueuePause | None = None
-    done_objective_ms: int | None = None
-    oldest_unfinished_age_ms: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the JSON shape of the API and of ``switchyard queues --json``; ``depth`` counts waiting messages."""
-        return {
-            "queue": self.queue,
-            "depth": self.waiting,
-            "scheduled": self.scheduled,
-            "parked": self.parked,
-            "running": self.running,
-            "retrying": self.retrying,
-            "dead": self.dead,
-            "quarantined": self.quarantined,
-            "oldest_age_seconds": _seconds(self.oldest_age_ms),
-            "objective_seconds": _seconds(self.objective_ms),
-            "done_objective_seconds": _seconds(self.done_objective_ms),
-            "oldest_unfinished_age_seconds": _seconds(self.oldest_unfinished_age_ms),
-            "paused": self.paused,
-            "pause": _pause(self.pause),
-            "pools": list(self.pools),
-            "pools_up": self.pools_up,
-            "slots": self.slots,
-            "slots_busy": self.slots_busy,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,43 +116,40 @@ def _returned_s(server: ServerState) -> float | None:
     return least if least < GRACE_S else None
 
 
-def queues() -> list[QueueState]:
-    """Return the current state of every queue, in the order of the yard.
+def queues_json(state: YardState) -> list[dict[str, Any]]:
+    """Return every queue with its retry lane, dead list and slots, in the order of the yard.
 
-    Raises:
-        BrokerUnavailable: the broker did not answer.
+    The shape is that of the API, and of ``switchyard queues --json``. ``depth`` counts the waiting messages of the
+    queue itself, ``retrying`` those of its retry lane in any state, ``parked`` those of both.
     """
-    return queues_of(yard_state())
-
-
-def queues_of(state: YardState) -> list[QueueState]:
-    """Return every queue in a state, in the order of the yard."""
-    return [_queue_state(stats, state) for stats in state.queues]
-
-
-def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
-    queue = declared_yard().queue_of(stats.queue)
-    pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
-    return QueueState(
-        queue=stats.queue,
-        waiting=stats.live.waiting,
-        scheduled=stats.live.scheduled,
-        running=stats.live.running,
-        retrying=stats.retry.waiting + stats.retry.scheduled + stats.retry.running,
-        dead=stats.dead,
-        quarantined=stats.quarantined,
-        oldest_age_ms=stats.live.oldest_age_ms,
-        objective_ms=queue.objective_ms,
-        paused=stats.paused,
-        pools=tuple(pool.pool.name for pool in pools),
-        pools_up=sum(pool.up for pool in pools),
-        slots=sum(pool.slots for pool in pools),
-        slots_busy=sum(pool.busy for pool in pools),
-        parked=stats.parked,
-        pause=stats.pause,
-        done_objective_ms=queue.done_objective_ms,
-        oldest_unfinished_age_ms=stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None,
-    )
+    found = []
+    for stats in state.queues:
+        queue = declared_yard().queue_of(stats.queue)
+        pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
+        unfinished_ms = stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None
+        found.append(
+            {
+                "queue": stats.queue,
+                "depth": stats.live.waiting,
+                "scheduled": stats.live.scheduled,
+                "parked": stats.parked,
+                "running": stats.live.running,
+                "retrying": stats.retry.total,
+                "dead": stats.dead,
+                "quarantined": stats.quarantined,
+                "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
+                "objective_seconds": _seconds(queue.objective_ms),
+                "done_objective_seconds": _seconds(queue.done_objective_ms),
+                "oldest_unfinished_age_seconds": _seconds(unfinished_ms),
+                "paused": stats.paused,
+                "pause": _pause(stats.pause),
+                "pools": [pool.pool.name for pool in pools],
+                "pools_up": sum(pool.up for pool in pools),
+                "slots": sum(pool.slots for pool in pools),
+                "slots_busy": sum(pool.busy for pool in pools),
+            }
+        )
+    return found
 
 
 def pool_state(
@@ -257,7 +195,7 @@ def _pause(pause: QueuePause | None) -> dict[str, Any] | None:
 
 
 def _moment(ms: int | None) -> str | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="microseconds")
+    return None if ms is None else datetime_of(ms).isoformat(timespec="microseconds")
 
 
 def _seconds(ms: int | None) -> float | None:

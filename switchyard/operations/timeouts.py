@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Generic, TypeVar
 
 from switchyard.broker.errors import SwitchyardError
@@ -32,7 +34,7 @@ class TimedCall(Generic[T]):
         self._name = name
         self._function = function
         self._lock = threading.Lock()
-        self._pending: _Result[T] | None = None
+        self._pending: Future[T] | None = None
 
     def result(self, timeout_s: float) -> T:
         """Return the function's result, or raise its exception. Concurrent callers share one call.
@@ -42,33 +44,19 @@ class TimedCall(Generic[T]):
         """
         with self._lock:
             if self._pending is None:
-                self._pending = _Result()
-                threading.Thread(
-                    target=self._run, args=(self._pending,), name=f"call {self._name}", daemon=True
-                ).start()
+                self._pending, name = Future(), f"call {self._name}"
+                threading.Thread(target=self._run, args=(self._pending,), name=name, daemon=True).start()
             pending = self._pending
-        if not pending.ready.wait(timeout_s):
+        if not wait([pending], timeout_s).done:
             raise NoAnswer(self._name, timeout_s)
-        return pending.get()
+        return pending.result()
 
-    def _run(self, result: _Result[T]) -> None:
+    def _run(self, pending: Future[T]) -> None:
+        end: Callable[[], None]
         try:
-            result.value = self._function()
+            end = partial(pending.set_result, self._function())
         except Exception as error:  # noqa: BLE001  raised in the callers
-            result.error = error
+            end = partial(pending.set_exception, error)
         with self._lock:
             self._pending = None
-        result.ready.set()
-
-
-class _Result(Generic[T]):
-    value: T
-    error: Exception | None = None
-
-    def __init__(self) -> None:
-        self.ready = threading.Event()
-
-    def get(self) -> T:
-        if self.error is not None:
-            raise self.error
-        return self.value
+        end()

@@ -14,48 +14,29 @@ from switchyard.console.room_view import Views, room_view
 overview_views = Views("switchyard.operations.overview_views")
 views = Views("switchyard.operations.views")
 worker_views = Views("switchyard.operations.worker_views")
-instruction_views = Views("switchyard.operations.instructions.views")
+instruction_views = Views("switchyard.operations.instruction_views")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", views.metrics, name="switchyard-metrics"),
     path("healthz", views.healthz, name="switchyard-healthz"),
     path("readyz", views.readyz, name="switchyard-readyz"),
 ]
+ROOM = "admin/operations/"
+STACKS = f"{ROOM}workers/<str:member>/stacks/"
+# Named, not imported: the apps of some of these pages stand above this one.
+PAGES = ("queues", "jobs", "dead_letters", "alerts", "schedules", "actors", "audit", "bulk", "frame")
 _ROOM: list[URLPattern | URLResolver] = [
-    path("admin/operations/", room_view(overview_views.overview), name="switchyard-operations"),
-    path("admin/operations/live/", room_view(overview_views.live), name="switchyard-operations-live"),
-    path("admin/operations/workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
-    path(
-        "admin/operations/workers/live/",
-        room_view(worker_views.live),
-        name="switchyard-operations-workers-live",
-    ),
-    path(
-        "admin/operations/workers/<str:member>/stacks/",
-        room_view(worker_views.ask_for_stacks),
-        name="switchyard-operations-ask-for-stacks",
-    ),
-    path(
-        "admin/operations/workers/<str:member>/stacks/<str:name>/",
-        room_view(worker_views.stacks),
-        name="switchyard-operations-stacks",
-    ),
+    path(ROOM, room_view(overview_views.overview), name="switchyard-operations"),
+    path(f"{ROOM}live/", room_view(overview_views.live), name="switchyard-operations-live"),
+    path(f"{ROOM}workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
+    path(f"{ROOM}workers/live/", room_view(worker_views.live), name="switchyard-operations-workers-live"),
+    path(STACKS, room_view(worker_views.ask_for_stacks), name="switchyard-operations-ask-for-stacks"),
+    path(f"{STACKS}<str:name>/", room_view(worker_views.stacks), name="switchyard-operations-stacks"),
     # Beside the workers, whose names may be any word.
     path(
-        "admin/operations/instructions/<str:verb>/",
-        room_view(instruction_views.instruct),
-        name="switchyard-operations-instruct",
+        f"{ROOM}instructions/<str:verb>/", room_view(instruction_views.instruct), name="switchyard-operations-instruct"
     ),
-    # Named, not imported: the apps of some of these pages stand above this one.
-    path("", include("switchyard.queues.urls")),
-    path("", include("switchyard.jobs.urls")),
-    path("", include("switchyard.dead_letters.urls")),
-    path("", include("switchyard.alerts.urls")),
-    path("", include("switchyard.schedules.urls")),
-    path("", include("switchyard.actors.urls")),
-    path("", include("switchyard.audit.urls")),
-    path("", include("switchyard.bulk.urls")),
-    path("", include("switchyard.frame.urls")),
+    *(path("", include(f"switchyard.{page}.urls")) for page in PAGES),
 ]
 
 if installed_apps.is_installed("django.contrib.admin"):

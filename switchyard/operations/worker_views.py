@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -27,27 +26,15 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.pool_reports import VERBS, ChildStacks, Instruction, PoolReport, Stack, Verb
 from switchyard.conf import switchyard_settings
 from switchyard.console.broker_away import SWITCHED_OFF, not_answered
+from switchyard.console.room_view import require
 from switchyard.jobs.running import RunningJob, running_or_none
-from switchyard.operations.instructions.services import refusal
-from switchyard.operations.yard.reported_workers import WORKERS_AWAY, reported_workers
+from switchyard.operations.supervisors import WORKERS_AWAY, refusal, reported_workers
 
 # A supervisor polls for requests every 2 s, and its children have 0.5 s to answer.
 PATIENCE_S = 10.0
 REQUEST = re.compile(r"\d{1,12}-[\w-]{22}")
 
 logger = logging.getLogger("switchyard.operations")
-
-
-@dataclass(frozen=True, slots=True)
-class StackRequest:
-    """A request for stacks.
-
-    Args:
-        late: The time for an answer has passed.
-    """
-
-    name: str
-    late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +96,7 @@ class ShownPool:
 @never_cache
 def workers(request: HttpRequest) -> TemplateResponse:
     """List every supervisor with its children; complete without JavaScript."""
-    _check(request, "view_operations")
+    require(request, "switchyard_operations.view_operations")
     return TemplateResponse(request, "switchyard_operations/workers.html", {"title": "Workers"} | _content())
 
 
@@ -117,7 +104,7 @@ def workers(request: HttpRequest) -> TemplateResponse:
 @never_cache
 def live(request: HttpRequest) -> TemplateResponse:
     """Render the part that changes."""
-    _check(request, "view_operations")
+    require(request, "switchyard_operations.view_operations")
     return TemplateResponse(request, "switchyard_operations/workers_live.html", _content())
 
 
@@ -145,10 +132,9 @@ def _pool(name: str, shown: list[ShownSupervisor]) -> ShownPool:
 
 
 def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instruction | None) -> ShownSupervisor:
-    jobs = None if running is None else [job for job in running if job.holder.member == report.member]
     return ShownSupervisor(
         report=report,
-        running=jobs,
+        running=running_of(report.member, running),
         started=datetime_of(report.started_at),
         beat=datetime_of(report.beat_at),
         memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
@@ -160,7 +146,7 @@ def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instru
 @require_POST
 def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
     """Request the stacks of a supervisor's children, and redirect to the page that shows them."""
-    _check(request, "dump_stacks")
+    require(request, "switchyard_operations.dump_stacks")
     pools, name = facilities(dramatiq.get_broker()).pools, f"{now_ms() // 1_000}-{secrets.token_urlsafe(16)}"
     try:
         if member not in {supervisor.member for supervisor in pools.read_all()}:
@@ -176,7 +162,7 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
 @never_cache
 def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     """Show the requested stacks; the page reloads every second until they arrive."""
-    _check(request, "dump_stacks")
+    require(request, "switchyard_operations.dump_stacks")
     if not REQUEST.fullmatch(name):
         raise Http404("No such request.")
     try:
@@ -184,21 +170,15 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     except BrokerError:
         answered = None
     may_see_jobs = request.user.has_perm("switchyard_jobs.view_job")
-    late = now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S
     context = {
         "title": f"Stacks of {member}",
         "member": member,
         "pool": member.partition(":")[0],
         "children": None if answered is None else shown_stacks(answered),
         "running": running_of(member, running_or_none()) if may_see_jobs else None,
-        "wanted": StackRequest(name, late),
+        "late": now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S,
     }
     return TemplateResponse(request, "switchyard_operations/stacks.html", context)
-
-
-def _check(request: HttpRequest, right: str) -> None:
-    if not request.user.has_perm(f"switchyard_operations.{right}"):
-        raise PermissionDenied(f"The missing right is switchyard_operations.{right}.")
 
 
 # Our own machinery within the project; other files of the project are of a task, all others of packages.

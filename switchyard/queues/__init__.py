@@ -8,8 +8,8 @@ It keeps true:
 - An import enqueues here, then acknowledges there: killed in between, it is run again.
 
 Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, and its sentences),
-``slot_picture`` (what held the slots), ``queue_line`` (the line of code to change), ``stock`` with
-``stock_leftovers`` (import), ``views``, ``act_views``, ``printing``.
+``slot_picture`` (what held the slots), ``queue_line`` (the line of code to change), ``stock`` (import),
+``views``, ``act_views``, ``printing``.
 
 Public: nothing for rooms below; products and projects use the commands and pages.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,17 @@ from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.conf import declared_yard
 from switchyard.console.broker_away import SWITCHED_OFF, not_answered
 from switchyard.console.formatting import counted
+from switchyard.console.room_view import require
 from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.queues import queries, services
 from switchyard.queues.errors import ForeignBroker
 from switchyard.queues.facts import PauseFacts
-from switchyard.queues.views import check, queue_of
+from switchyard.queues.views import queue_of
 
+PAUSE, PURGE = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue"
+REFUSALS = (ActRefused, ForeignBroker, UnknownQueue, BrokerError)
 TYPED_ABOVE = 100
 NOTHING_WAITS = "Nothing waited and nothing was scheduled."
 
@@ -38,75 +41,56 @@ asks = require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason and an end, and pause a queue."""
-    check(request, "pause_queue")
-    queue = queue_of(name)
+    require(request, PAUSE)
     given, reason = request.POST.get("until", "").strip(), _reason(request)
-    refused: str | Exception = ""
-    if request.method == "POST":
-        try:
-            until = parse_until(given, now=compared_now()) if given else None
-            changed = services.pause(queue.name, who=Who.of_request(request), reason=reason, until=until)
-        except (ActRefused, ForeignBroker, BrokerError) as error:
-            refused = error
-        else:
-            text = f"{name} is paused: nothing starts, running jobs continue."
-            messages.success(request, text if changed else f"{name} was paused already; nothing is changed.")
-            return _back(name)
-    return _ask(request, "pause", name, refused, until=given, reason=reason)
+
+    def act() -> str:
+        until = parse_until(given, now=compared_now()) if given else None
+        changed = services.pause(name, who=Who.of_request(request), reason=reason, until=until)
+        text = f"{name} is paused: nothing starts, running jobs continue."
+        return text if changed else f"{name} was paused already; nothing is changed."
+
+    return _act_or_ask(request, "pause", name, act, until=given)
 
 
 @asks
 @never_cache
 def resume(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask, and resume a queue."""
-    check(request, "pause_queue")
-    queue = queue_of(name)
-    refused: str | Exception = ""
-    if request.method == "POST":
-        try:
-            changed = services.resume(queue.name, who=Who.of_request(request), reason=_reason(request))
-        except (ForeignBroker, BrokerError) as error:
-            refused = error
-        else:
-            messages.success(request, f"{name} is resumed." if changed else f"{name} was not paused.")
-            return _back(name)
-    return _ask(request, "resume", name, refused, reason=_reason(request))
+    require(request, PAUSE)
+
+    def act() -> str:
+        changed = services.resume(name, who=Who.of_request(request), reason=_reason(request))
+        return f"{name} is resumed." if changed else f"{name} was not paused."
+
+    return _act_or_ask(request, "resume", name, act)
 
 
 @asks
 @never_cache
 def purge(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
-    check(request, "purge_queue")
-    queue = queue_of(name)
-    refused: str | Exception = ""
-    if request.method == "POST":
+    require(request, PURGE)
+
+    def act() -> str:
         shown, typed = request.POST.get("shown", ""), request.POST.get("typed", "")
-        if _over(shown, TYPED_ABOVE) and re.sub(r"[\s,.]", "", typed) != shown:
-            refused = "The typed count is not the count above. Nothing was purged."
-        elif not _reason(request):
-            refused = "Write a reason. Nothing was purged."
-        else:
-            try:
-                done = services.purge(queue.name, who=Who.of_request(request), reason=_reason(request))
-            except (ForeignBroker, BrokerError) as error:
-                refused = error
-            else:
-                text = (
-                    f"{done.count:,} messages are set aside; you can undo it for a minute." if done else NOTHING_WAITS
-                )
-                messages.success(request, text)
-                return _back(name)
-    return _ask(request, "purge", name, refused, reason=_reason(request), typed_above=TYPED_ABOVE)
+        is_over = not shown.isdecimal() or int(shown[:18]) > TYPED_ABOVE
+        if is_over and re.sub(r"[\s,.]", "", typed) != shown:
+            raise _Incomplete("The typed count is not the count above. Nothing was purged.")
+        if not _reason(request):
+            raise _Incomplete("Write a reason. Nothing was purged.")
+        done = services.purge(name, who=Who.of_request(request), reason=_reason(request))
+        return f"{done.count:,} messages are set aside; you can undo it for a minute." if done else NOTHING_WAITS
+
+    return _act_or_ask(request, "purge", name, act, typed_above=TYPED_ABOVE)
 
 
 @require_POST
 def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
     """Put back what a purge set aside."""
-    check(request, "purge_queue")
-    queue = queue_of(name)
+    require(request, PURGE)
     try:
-        undone = services.undo_purge(queue.name, purge_id, who=Who.of_request(request))
+        undone = services.undo_purge(queue_of(name).name, purge_id, who=Who.of_request(request))
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-queue", args=[name]))
     except (ActRefused, ForeignBroker) as error:
@@ -121,49 +105,46 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
 @never_cache
 def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for an actor and a queue, and move the actor's waiting messages there."""
-    check(request, "pause_queue")
-    queue = queue_of(name)
+    require(request, PAUSE)
+    queue_of(name)
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("actor", "to")}
+
+    def act() -> str:
+        actor, to, reason = given["actor"], given["to"], _reason(request)
+        if not actor or not reason:
+            raise _Incomplete("Choose an actor and write a reason. Nothing was moved.")
+        steps = services.relocate_actor(actor, name, to, who=Who.of_request(request), reason=reason)
+        moved = {lane: step.moved for lane, step in steps}  # of each lane the last step, which has its sum
+        return f"{sum(moved.values()):,} messages of {actor} wait in {to} now."
+
+    others = [other.name for other in declared_yard().queues if other.name != name]
+    return _act_or_ask(request, "relocate", name, act, others=others, actors=queries.waiting_actors(name), **given)
+
+
+class _Incomplete(Exception):
+    """A form without something that the act needs; the text says what."""
+
+
+def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], str], **given: Any) -> HttpResponseBase:
+    """Do the act of a form that was sent and say what it came to; otherwise ask, and say why the act is refused."""
+    queue = queue_of(name)
     refused: str | Exception = ""
     if request.method == "POST":
         try:
-            refused, moved = _relocate(request, queue.name, **given)
-        except (ForeignBroker, ActRefused, UnknownQueue, BrokerError) as error:
-            refused = error
-        if not refused:
-            messages.success(request, f"{moved:,} messages of {given['actor']} wait in {given['to']} now.")
+            messages.success(request, act())
             return _back(name)
-    others = [other.name for other in declared_yard().queues if other.name != name]
-    actors = sorted(queries.waiting_actors(queue.name).items(), key=lambda item: (-item[1], item[0]))
-    return _ask(request, "relocate", name, refused, reason=_reason(request), others=others, actors=actors, **given)
+        except (_Incomplete, *REFUSALS) as error:
+            refused = error
+    seen = queries.view_of(queue)
+    title = f"{verb.capitalize()} {name}"
+    context = {"reason": _reason(request), **given, "title": title, "seen": seen, "off": seen.switched_off}
+    return _page(request, verb, context, refused)
 
 
-def _relocate(request: HttpRequest, source: str, *, actor: str, to: str) -> tuple[str, int]:
-    """Return why it is refused, or "", and the number of moved messages."""
-    if not actor or not _reason(request):
-        return "Choose an actor and write a reason. Nothing was moved.", 0
-    moved: dict[str, int] = {}
-    who = Who.of_request(request)
-    for lane, step in services.relocate_actor(actor, source, to, who=who, reason=_reason(request)):
-        moved[lane] = step.moved
-    return "", sum(moved.values())
-
-
-def _over(text: str, most: int) -> bool:
-    return not text.isdecimal() or int(text[:18]) > most
-
-
-def _ask(request: HttpRequest, act: str, name: str, refused: str | Exception, **given: Any) -> TemplateResponse:
-    seen = queries.view_of(queue_of(name))
-    context = {
-        **given,
-        "title": f"{act.capitalize()} {name}",
-        "seen": seen,
-        "off": seen.switched_off,
-        "refused": str(refused),
-    }
+def _page(request: HttpRequest, page: str, context: dict[str, Any], refused: str | Exception) -> TemplateResponse:
     status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
-    return TemplateResponse(request, f"switchyard_queues/{act}.html", context, status=status)
+    context = {**context, "refused": str(refused)}
+    return TemplateResponse(request, f"switchyard_queues/{page}.html", context, status=status)
 
 
 def _reason(request: HttpRequest) -> str:
@@ -185,11 +166,11 @@ class ChosenQueue:
     pause: PauseFacts | None
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@asks
 @never_cache
 def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
     """Ask for a reason, and pause or resume the queues that ``queue`` names."""
-    check(request, "pause_queue")
+    require(request, PAUSE)
     if verb not in VERBS:
         raise Http404(f"no act is named {verb}")
     given = request.POST if request.method == "POST" else request.GET
@@ -198,16 +179,13 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
     reason, until = given.get("reason", "").strip()[: services.LONGEST_REASON], given.get("until", "").strip()
     refused: str | Exception = ""
     if request.method == "POST" and queues:
-        refused = _refusal(verb, reason) or _do(request, verb, queues, reason, until)
+        if verb == "pause" and not reason:
+            refused = "Write a reason. Nothing was paused."
+        else:
+            refused = _do(request, verb, queues, reason, until)
         if not refused:
             return redirect("switchyard-queues")
-    context = {**_context(verb, queues), "refused": str(refused), "reason": reason, "until": until}
-    status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
-    return TemplateResponse(request, "switchyard_queues/chosen.html", context, status=status)
-
-
-def _refusal(verb: str, reason: str) -> str:
-    return "Write a reason. Nothing was paused." if verb == "pause" and not reason else ""
+    return _page(request, "chosen", {**_context(verb, queues), "reason": reason, "until": until}, refused)
 
 
 def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, until: str) -> str | Exception:
@@ -242,10 +220,9 @@ def _context(verb: str, names: Sequence[str]) -> dict[str, Any]:
     state = queries.yard_state()
     stats = {} if state is None else {found.queue: found for found in state.queues}
     rows = {row.name: row for row in yard_rows(declared_yard(), state) if row.kind == "queue"}
-    found = []
-    for name in names:
-        pause = stats[name].pause if name in stats else None
-        found.append(ChosenQueue(rows[name], queries.pause_facts(pause) if pause is not None else None))
+    found = [
+        ChosenQueue(rows[name], queries.pause_facts(stats[name].pause) if name in stats else None) for name in names
+    ]
     # Without the broker's answer nobody knows which of them are paused.
     hit = [each for each in found if verb == "pause" or state is None or each.pause is not None]
     return {

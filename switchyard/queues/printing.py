@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TextIO, cast
+from datetime import datetime
+from typing import Any, TextIO, cast
 
 from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration, promise
 from switchyard.middleware.logs import printable
 from switchyard.operations import queries
@@ -20,14 +21,16 @@ from switchyard.queues.facts import QueueView, all_queues_sentence
 from switchyard.queues.queries import yard_state
 from switchyard.queues.stock import Imported
 
-COUNTED = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "quarantined")
+# Heading -> figure. Workers hold more than they run: the messages that they prefetched, too.
+COUNTED = {"waiting": "depth", "scheduled": "scheduled", "parked": "parked", "at workers": "running"}
+COUNTED |= {name: name for name in ("retrying", "dead", "quarantined")}
 REFUSALS_SHOWN = 5
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
     """Print every queue."""
     console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
-    console.print(_table(queries.queues_of(state)))
+    console.print(_table(state))
 
 
 def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
@@ -52,9 +55,8 @@ def status_lines(view: QueueView) -> list[str]:
     if view.pause is not None:
         lines.append(f"{view.pause.sentence} {view.pause.end}")
     if view.stats is not None:
-        retry = view.stats.retry
-        retrying = retry.waiting + retry.scheduled + retry.running
-        lines.append(f"{view.row.held:,} held for later, {retrying:,} retrying, {view.stats.dead:,} dead.")
+        stats = view.stats
+        lines.append(f"{view.row.held:,} held for later, {stats.retry.total:,} retrying, {stats.dead:,} dead.")
     if view.node:
         lines.append(f"It is on node {view.node}.")
     state = yard_state()
@@ -65,35 +67,28 @@ def status_lines(view: QueueView) -> list[str]:
     return lines
 
 
-def _table(found: list[queries.QueueState]) -> Table:
+def _table(state: queries.YardState) -> Table:
     table = Table(box=None, header_style="bold")
-    for name in ("queue", *COUNTED, "oldest", "promise"):
-        # Workers hold more than they run: the messages that they prefetched, too.
-        heading = "at workers" if name == "running" else name
-        table.add_column(heading, justify="left" if name in ("queue", "promise") else "right")
-    table.add_column("busy/slots", justify="right")
-    for queue in found:
-        age, objective = queue.oldest_age_ms, queue.objective_ms
-        late = age is not None and objective is not None and age > objective
-        slots = f"{queue.slots_busy}/{queue.slots}" if queue.pools_up else "no pool"
-        oldest = "" if age is None else duration(age)
+    for name in ("queue", *COUNTED, "oldest", "promise", "busy/slots"):
+        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
+    for row in queries.queues_json(state):
+        queue, age_s = declared_yard().queue_of(row["queue"]), row["oldest_age_seconds"]
+        late = age_s is not None and queue.objective_ms is not None and age_s * 1_000 > queue.objective_ms
         table.add_row(
-            queue.queue + _paused(queue),
-            *(f"{getattr(queue, name):,}" for name in COUNTED),
-            Text(oldest, style="red" if late else ""),
-            promise(objective, queue.done_objective_ms),
-            slots,
+            queue.name + _paused(row),
+            *(f"{row[name]:,}" for name in COUNTED.values()),
+            Text("" if age_s is None else duration(age_s * 1_000), style="red" if late else ""),
+            promise(queue.objective_ms, queue.done_objective_ms),
+            f"{row['slots_busy']}/{row['slots']}" if row["pools_up"] else "no pool",
         )
     return table
 
 
-def _paused(queue: queries.QueueState) -> str:
-    if not queue.paused:
+def _paused(row: dict[str, Any]) -> str:
+    if not row["paused"]:
         return ""
-    until = queue.pause.until if queue.pause else None
-    if until is None:
-        return " (paused)"
-    return f" (paused until {datetime.fromtimestamp(until / 1000, UTC):%H:%M:%S} UTC)"
+    until = row["pause"] and row["pause"]["until"]
+    return f" (paused until {datetime.fromisoformat(until):%H:%M:%S} UTC)" if until else " (paused)"
 
 
 def import_lines(found: Imported) -> list[str]:

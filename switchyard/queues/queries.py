@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from django.utils import timezone
 
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import Purge, purges
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.shapes import QueuePause
 from switchyard.broker.topology import Queue
@@ -43,16 +43,14 @@ NEXT: Final = 10
 LOOKED_THROUGH: Final = 1_000
 
 
-def waiting_actors(queue: str) -> dict[str, int]:
-    """Return how many of the next waiting messages are of which actor; none while the broker is unavailable."""
-    counts: dict[str, int] = {}
+def waiting_actors(queue: str) -> list[tuple[str, int]]:
+    """Return the actors of the next waiting messages, most first; none while the broker is unavailable."""
     try:
-        for one in look(family_of(queue), "live", "waiting", limit=LOOKED_THROUGH).items:
-            if one.message is not None:
-                counts[one.message.actor_name] = counts.get(one.message.actor_name, 0) + 1
+        seen = look(family_of(queue), "live", "waiting", limit=LOOKED_THROUGH).items
     except (BrokerError, ForeignBroker):
-        return {}
-    return counts
+        return []
+    counts = Counter(one.message.actor_name for one in seen if one.message is not None)
+    return sorted(counts.items(), key=lambda found: (-found[1], found[0]))
 
 
 def view_of(queue: Queue) -> QueueView:
@@ -72,7 +70,7 @@ def view_of(queue: Queue) -> QueueView:
         queue=queue,
         row=row,
         stats=stats,
-        pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
+        pause=pause_facts(stats.pause) if stats is not None else None,
         rates=None if state is None else state.rates.get(queue.name),
         holders=holders,
         running=None if running is None else [job for job in running if job.queue == queue.name],
@@ -106,9 +104,12 @@ def yard_state() -> YardState | None:
         return None
 
 
-def pause_facts(pause: QueuePause) -> PauseFacts:
-    """Return a pause with its times."""
-    return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
+def pause_facts(pause: QueuePause | None) -> PauseFacts | None:
+    """Return a pause with its times; ``None`` for none."""
+    if pause is None:
+        return None
+    since, until = (None if ms is None else datetime_of(ms) for ms in (pause.since, pause.until))
+    return PauseFacts(since, until, pause.by, pause.reason)
 
 
 _OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...]]
@@ -125,9 +126,8 @@ def _of_broker(queue: Queue) -> _OfBroker:
 
 
 def _purge_facts(purge: Purge) -> PurgeFacts:
-    at, until = (datetime.fromtimestamp(ms / 1_000, UTC) for ms in (purge.at, purge.until))
-    undoing = purge.claim == "undo"
-    return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, purge.claim == "", undoing)
+    at, until, claim = datetime_of(purge.at), datetime_of(purge.until), purge.claim
+    return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, claim == "", claim == "undo")
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) -> tuple[SlotHolder, ...]:
@@ -182,7 +182,3 @@ def _change(
     first = holders[0]
     lately = percentiles([job.run_ms for job in ended if job.actor == first.actor and job.run_ms is not None])
     return line_of(queue, first.actor, max(first.longest.ran_ms or 0, lately.p95 if lately else 0))
-
-
-def _moment(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC)

@@ -105,9 +105,8 @@ def undo_purge(queue: str, purge_id: str, *, who: Who) -> PutBack:
         try:
             undone = undo(family, purge_id)
         except LookupError as error:
-            raise ActRefused(
-                str(error), "its messages cannot be put back; a purge can be undone for a minute"
-            ) from error
+            fact = "its messages cannot be put back; a purge can be undone for a minute"
+            raise ActRefused(str(error), fact) from error
         entry.count = undone.put_back
         if undone.left_out:
             entry.detail = {**detail, "left_out": undone.left_out}
@@ -135,8 +134,3 @@ def relocate_actor(
             for step in relocate(old, new, actor=actor, lane=lane):
                 entry.count = moved + step.moved
                 yield lane, step
-
-
-def purges_of(queue: str) -> list[Purge]:
-    """Return the purges of a queue whose messages are still set aside, oldest first."""
-    return purges(family_of(queue))

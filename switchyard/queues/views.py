@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from switchyard.broker.shapes import QueueStats
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.broker_away import SWITCHED_OFF
+from switchyard.console.room_view import require
 from switchyard.console.sort_heads import SortColumn, SortHead, heads_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.rows import Row, yard_rows
@@ -28,11 +27,11 @@ from switchyard.queues.facts import all_queues_sentence
 @never_cache
 def queues(request: HttpRequest) -> TemplateResponse:
     """List every queue."""
-    check(request, "view_operations")
+    require(request, "switchyard_operations.view_operations")
     state = queries.yard_state()
     stats = {} if state is None else {found.queue: found for found in state.queues}
     rows = [
-        (row, found and found.pause and queries.pause_facts(found.pause), *_kept(found))
+        (row, queries.pause_facts(found.pause), found.retry.total, found.dead) if found else (row, None, None, None)
         for row in (yard_rows(declared_yard(), None) if state is None else shown_rows(facts_of(state)))
         if row.kind == "queue"
         for found in [stats.get(row.name)]
@@ -50,19 +49,12 @@ def queues(request: HttpRequest) -> TemplateResponse:
     return TemplateResponse(request, "switchyard_queues/queues.html", context)
 
 
-def _kept(stats: QueueStats | None) -> tuple[int | None, int | None]:
-    """Return how many messages of a queue wait for a retry or are retried, and how many are dead letters."""
-    if stats is None:
-        return None, None
-    return stats.retry.waiting + stats.retry.scheduled + stats.retry.running, stats.dead
-
-
 @require_safe
 @never_cache
 def queue(request: HttpRequest, name: str) -> TemplateResponse:
     """Show one queue; complete without JavaScript."""
-    check(request, "view_operations")
-    waiting = sorted(queries.waiting_actors(queue_of(name).name).items(), key=lambda found: (-found[1], found[0]))
+    require(request, "switchyard_operations.view_operations")
+    waiting = queries.waiting_actors(queue_of(name).name)
     context = {"waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
     return _rendered(request, name, "switchyard_queues/queue.html", context)
 
@@ -72,16 +64,6 @@ def queue(request: HttpRequest, name: str) -> TemplateResponse:
 def live(request: HttpRequest, name: str) -> TemplateResponse:
     """Render the part that changes."""
     return _rendered(request, name, "switchyard_queues/queue_live.html", {})
-
-
-def check(request: HttpRequest, right: str) -> None:
-    """Refuse a user without a right of the operations room.
-
-    Raises:
-        PermissionDenied: the user has not the right.
-    """
-    if not request.user.has_perm(f"switchyard_operations.{right}"):
-        raise PermissionDenied(f"The missing right is switchyard_operations.{right}.")
 
 
 def queue_of(name: str) -> Queue:
@@ -97,7 +79,7 @@ def queue_of(name: str) -> Queue:
 
 
 def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> TemplateResponse:
-    check(request, "view_operations")
+    require(request, "switchyard_operations.view_operations")
     seen = queries.view_of(queue_of(name))
     return TemplateResponse(request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue})
 

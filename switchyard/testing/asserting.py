@@ -101,7 +101,8 @@ def not_enqueued(expected: Expectation, sent: Sequence[SentMessage], count: int 
     lines = [f"{expected} was expected {times}, it was enqueued {matching} times."]
     others = [one for one in sent if not expected.matches(one)]
     if others and (count is None or matching < count):
-        nearest = min(others, key=lambda one: _distance(expected, one))
+        actor = expected.actor.actor_name
+        nearest = min(others, key=lambda one: (one.message.actor_name != actor, len(expected.differences(one))))
         lines.append(f"The nearest: {described(nearest)}: {'; '.join(expected.differences(nearest))}.")
     return AssertionError("\n".join([*lines, listed(sent)]))
 
@@ -123,10 +124,6 @@ def _flattened(bound: inspect.BoundArguments) -> Call:
         else:
             call[name] = list(value) if isinstance(value, tuple) else value
     return call
-
-
-def _distance(expected: Expectation, sent: SentMessage) -> tuple[bool, int]:
-    return sent.message.actor_name != expected.actor.actor_name, len(expected.differences(sent))
 
 
 def described(sent: SentMessage) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.broker import Consumer as DramatiqConsumer
@@ -53,7 +53,7 @@ class MemoryBroker(Broker):
         self.hooks = Hooks()
         self.limits = DepthLimits(limits or {})
         self.barrier = barrier
-        self.on_enqueue: Callable[[], None] = lambda: None
+        self.on_enqueue: Callable[[], object] = lambda: None
         self.results: ResultBackend | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()
@@ -283,23 +283,10 @@ class MemoryBroker(Broker):
             return None if stored is None else self.hold(stored)
 
 
-class HoldingBroker(Protocol):
-    """The part of :class:`switchyard.testing.broker.MemoryBroker` that its consumers use."""
-
-    def wait_for_message(self, lane: str, timeout_ms: int) -> HeldMessage | None:
-        """Hold the next message of a lane."""
-
-    def enqueue(self, message: Message[Any]) -> Message[Any]:
-        """Enqueue a message."""
-
-    def finish(self, held: MessageProxy) -> None:
-        """Forget a message."""
-
-
 class MemoryConsumer(DramatiqConsumer):
     """Messages of one lane, for a worker of Dramatiq's own."""
 
-    def __init__(self, broker: HoldingBroker, lane: str, *, timeout_ms: int) -> None:
+    def __init__(self, broker: MemoryBroker, lane: str, *, timeout_ms: int) -> None:
         self._broker = broker
         self._lane = lane
         self._timeout_ms = timeout_ms

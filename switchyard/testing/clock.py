@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from switchyard.middleware.origin import FixedSender, sent_by
-from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.registry import schedules
 
 
 class Clock:
@@ -64,11 +64,7 @@ def advance_with_ticks(clock: Clock, seconds: float) -> None:
         clock.advance(max((tick - datetime.now(UTC)).total_seconds(), 0))
         for schedule in due:
             if schedule.next(now) == tick:
-                _send(schedule)
+                with sent_by(FixedSender(schedule=schedule.name)):
+                    schedule.actor.broker.enqueue(schedule.actor.message())
         now = tick
     clock.advance(max((end - datetime.now(UTC)).total_seconds(), 0))
-
-
-def _send(schedule: Schedule) -> None:
-    with sent_by(FixedSender(schedule=schedule.name)):
-        schedule.actor.broker.enqueue(schedule.actor.message())

@@ -14,8 +14,8 @@ from django.core import mail
 from django.core.files.storage import Storage, storages
 from django.db import connections, models, router
 
-# Alias -> table -> primary key -> the other columns.
-Rows = dict[tuple[str, str], dict[Any, tuple[Any, ...]]]
+# Primary key -> all columns.
+Rows = dict[Any, tuple[Any, ...]]
 # Storage and name -> digest of the content.
 Files = dict[tuple[str, str], str]
 STATIC_FILES = "staticfiles"
@@ -32,8 +32,7 @@ class Effects:
         messages: What was sent by tasks, as text.
     """
 
-    rows: Rows
-    columns: dict[tuple[str, str], tuple[str, ...]]
+    rows: dict[Table, Rows]
     files: Files
     mails: tuple[str, ...]
     messages: tuple[str, ...]
@@ -85,16 +84,14 @@ def require_known(ignored: frozenset[str], compared: list[Table]) -> None:
 
 def read(messages: tuple[str, ...], compared: list[Table]) -> Effects:
     """Read the state: tables, every storage that can be listed, and the outbox."""
-    rows: Rows = {}
-    columns: dict[tuple[str, str], tuple[str, ...]] = {}
+    rows: dict[Table, Rows] = {}
     for table in compared:
         with connections[table.alias].cursor() as cursor:
             cursor.execute(table.query)
-            rows[table.alias, table.name] = {_key_of(table, row): tuple(row) for row in cursor.fetchall()}
-        columns[table.alias, table.name] = table.columns
+            rows[table] = {_key_of(table, row): tuple(row) for row in cursor.fetchall()}
     outbox = getattr(mail, "outbox", [])
     mails = tuple(f"{sent.subject!r} to {', '.join(sent.recipients())}" for sent in outbox)
-    return Effects(rows, columns, dict(_files()), mails, messages)
+    return Effects(rows, dict(_files()), mails, messages)
 
 
 def differences(before: Effects, after: Effects, *, ignored: frozenset[str] = frozenset()) -> list[str]:
@@ -105,7 +102,7 @@ def differences(before: Effects, after: Effects, *, ignored: frozenset[str] = fr
     """
     found: list[str] = []
     for table, rows in after.rows.items():
-        found += _of_table(table[1], before.rows.get(table, {}), rows, after.columns[table], ignored)
+        found += _of_table(table, before.rows.get(table, {}), rows, ignored)
     for name, old, new in (("sent the mail", before.mails, after.mails), ("enqueued", before.messages, after.messages)):
         more = Counter(new) - Counter(old)
         found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
@@ -117,27 +114,21 @@ def differences(before: Effects, after: Effects, *, ignored: frozenset[str] = fr
     return found
 
 
-def _of_table(
-    table: str,
-    before: dict[Any, tuple[Any, ...]],
-    after: dict[Any, tuple[Any, ...]],
-    columns: tuple[str, ...],
-    ignored: frozenset[str],
-) -> Iterator[str]:
+def _of_table(table: Table, before: Rows, after: Rows, ignored: frozenset[str]) -> Iterator[str]:
     for verb, keys in (
         ("added to", [key for key in after if key not in before]),
         ("deleted from", [key for key in before if key not in after]),
     ):
         if keys:
-            yield f"{verb} {table}: {_rows(keys)}"
+            yield f"{verb} {table.name}: {_rows(keys)}"
     for key in after.keys() & before.keys():
         changed = [
             f"{name} from {old!r:.80} to {new!r:.80}"
-            for name, old, new in zip(columns, before[key], after[key], strict=True)
-            if old != new and name not in ignored and f"{table}.{name}" not in ignored
+            for name, old, new in zip(table.columns, before[key], after[key], strict=True)
+            if old != new and name not in ignored and f"{table.name}.{name}" not in ignored
         ]
         if changed:
-            yield f"changed {table} {key}: {', '.join(changed)}"
+            yield f"changed {table.name} {key}: {', '.join(changed)}"
 
 
 def _rows(keys: list[Any]) -> str:

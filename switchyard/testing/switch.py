@@ -62,7 +62,7 @@ class in_memory(TestContextDecorator):
         self.clock = Clock()
         self._commits = watched_commits(at_once=self._eager)
         self._commits.__enter__()
-        self.yard.broker.on_enqueue = self._run_at_once if self._eager else lambda: None
+        self.yard.broker.on_enqueue = self.yard.runner.run_ready if self._eager else lambda: None
         _active.append(self)
         return self.yard
 
@@ -81,9 +81,6 @@ class in_memory(TestContextDecorator):
             del self._real.actors[actor.actor_name]
             if getattr(sys.modules.get(actor.fn.__module__), actor.fn.__name__, None) is actor:
                 self._real.declare_actor(actor)
-
-    def _run_at_once(self) -> None:
-        self.yard.runner.run_ready()
 
 
 def active() -> in_memory:

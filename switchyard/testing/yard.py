@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
@@ -112,6 +112,12 @@ class MemoryTransport(PortableTransport):
         return bool(getattr(held, "cancel_requested", False))
 
 
+class Store(Protocol):
+    """What a test leaves behind."""
+
+    def clear(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryYard:
     """A broker in memory, with all that belongs to it."""
@@ -119,17 +125,12 @@ class MemoryYard:
     broker: MemoryBroker
     runner: Runner
     dead_lists: MemoryDeadLists
-    records: MemoryJobRecords
-    windows: MemoryRateWindows
-    alerts: MemoryAlertGroups
-    groups: MemoryGroupBarriers
-    calls: MemoryCalls
+    stores: tuple[Store, ...]
     yard: Yard
 
     def clear(self) -> None:
         """Forget messages, records, dead letters, rate windows, alerts, groups and counters."""
-        stores = (self.broker, self.dead_lists, self.records, self.windows, self.alerts, self.groups, self.calls)
-        for store in stores:
+        for store in self.stores:
             store.clear()
 
     def adopt(self, actors: dict[str, Actor[Any, Any]], *, known: frozenset[str]) -> None:
@@ -170,8 +171,8 @@ def build(real: Broker) -> MemoryYard:
     refuse_unknown(broker)
     for lane in yard.lanes:
         broker.declare_queue(lane)
-    stores = (dead_lists, records, windows, alerts, groups, calls)
-    return MemoryYard(broker, Runner(broker), *stores, yard)
+    stores = (broker, dead_lists, records, windows, alerts, groups, calls)
+    return MemoryYard(broker, Runner(broker), dead_lists, stores, yard)
 
 
 def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:

@@ -12,8 +12,7 @@ from types import TracebackType
 import redis
 
 from switchyard.broker.redis.connections import connect
-from switchyard.embedded.binary import bundled_binary
-from switchyard.embedded.server import EmbeddedServer
+from switchyard.embedded.server import EmbeddedServer, bundled_binary
 
 SERVER_NAMES = ("valkey-server", "redis-server")
 ANSWER_S = 4.0

@@ -17,7 +17,7 @@ from switchyard.audit.services import Who, act
 from switchyard.broker.errors import BrokerError, NotFound, SwitchyardError
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import aligned, duration
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.jobs.calls.arguments import checked, read_json
 from switchyard.jobs.calls.parameters import VARIADIC, parameters_of, signature_text
@@ -160,11 +160,7 @@ def _counted(count: dict[str, Any] | None) -> str:
 def _table(actors: list[queries.ActorFacts]) -> str:
     if not actors:
         return "no actor; write one with @dramatiq.actor in actors.py of an installed app"
-    cells = [HEADINGS, *(_cells(each) for each in actors)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
+    return aligned([HEADINGS, *(_cells(each) for each in actors)])
 
 
 def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:

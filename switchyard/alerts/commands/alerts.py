@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db.models import Model
 
 from switchyard.alerts import acts, queries
 from switchyard.alerts.models import Alert, Delivery, Silence
@@ -18,45 +18,32 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
 from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
+from switchyard.console.formatting import counted
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.console.runbook import runbook_of_alert
 from switchyard.middleware.logs import printable
 
+ALERT = (
+    "state", "severity", "kind", "title", "queue", "actor", "count", "first_at", "last_at", "fingerprint", "link",
+    "acknowledged_by", "acknowledged_at", "resolved_by", "resolved_at",
+)  # fmt: skip
+DELIVERY = ("channel", "count", "state", "tries", "sent_at", "error")
+SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_by", "ended_at")
+
+
+def _fields(row: Model, names: Iterable[str]) -> dict[str, Any]:
+    """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
+    values = {name: getattr(row, name) for name in names}
+    times = {name: value for name, value in values.items() if isinstance(value, datetime)}
+    return values | {name: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for name, at in times.items()}
+
 
 def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
-    """Return an alert as JSON; times are ISO 8601 in UTC."""
-    body = {
-        "id": alert.pk,
-        "state": alert.state,
-        "severity": alert.severity,
-        "kind": alert.kind,
-        "title": alert.title,
-        "queue": alert.queue,
-        "actor": alert.actor,
-        "count": alert.count,
-        "first_at": _iso(alert.first_at),
-        "last_at": _iso(alert.last_at),
-        "fingerprint": alert.fingerprint,
-        "link": alert.link,
-        "acknowledged_by": alert.acknowledged_by,
-        "acknowledged_at": _iso(alert.acknowledged_at),
-        "resolved_by": alert.resolved_by,
-        "resolved_at": _iso(alert.resolved_at),
-    }
+    """Return an alert as JSON, with deliveries also its sample and its messages."""
+    body = {"id": alert.pk} | _fields(alert, ALERT)
     if deliveries is None:
         return body
-    messages = [
-        {
-            "channel": delivery.channel,
-            "count": delivery.count,
-            "state": delivery.state,
-            "tries": delivery.tries,
-            "sent_at": _iso(delivery.sent_at),
-            "error": delivery.error,
-        }
-        for delivery in deliveries
-    ]
-    return body | {"sample": alert.sample, "messages": messages}
+    return body | {"sample": alert.sample, "messages": [_fields(delivery, DELIVERY) for delivery in deliveries]}
 
 
 def alert_line(alert: Alert) -> str:
@@ -81,26 +68,13 @@ def alert_text(alert: Alert, deliveries: Sequence[Delivery]) -> str:
 
 def silence_json(silence: Silence) -> dict[str, Any]:
     """Return a silence as JSON; an empty fingerprint stands for every alert."""
-    return {
-        "id": silence.pk,
-        "fingerprint": silence.fingerprint,
-        "until": _iso(silence.until),
-        "reason": silence.reason,
-        "created_by": silence.created_by,
-        "created_at": _iso(silence.created_at),
-        "ended_by": silence.ended_by,
-        "ended_at": _iso(silence.ended_at),
-    }
+    return {"id": silence.pk} | _fields(silence, SILENCE)
 
 
 def silence_line(silence: Silence, named: str) -> str:
     """Return a silence in one line."""
     until = f"until {silence.until:%Y-%m-%d %H:%M} UTC"
     return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 EXAMPLES = """examples:
@@ -161,11 +135,11 @@ class Command(PrintingCommand):
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
         state = options["state"]
         states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
-        rows = list(queries.listing(states=states)[: options["limit"]])
+        rows = list((Alert.objects.filter(state__in=states) if states else Alert.objects.all())[: options["limit"]])
         silences = queries.open_silences()
         if options["json"]:
             shown = [silence_json(silence) for silence, _ in silences]
-            self._print({"alerts": [alert_json(row) for row in rows], "silences": shown})
+            self.print_json({"alerts": [alert_json(row) for row in rows], "silences": shown})
             return
         for row in rows:
             self.stdout.write(alert_line(row))
@@ -179,20 +153,20 @@ class Command(PrintingCommand):
         [row] = self._rows([options["id"]])
         deliveries = list(row.deliveries.all())
         if options["json"]:
-            self._print(alert_json(row, deliveries))
+            self.print_json(alert_json(row, deliveries))
             return
         self.stdout.write(alert_text(row, deliveries))
 
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
         if options["verb"] == "acknowledge":
-            done, past = acts.acknowledge(rows, who=who, by=f"{who.name} (shell)", reason=reason), "Acknowledged"
+            done, past = acts.acknowledge(rows, who=who, reason=reason), "Acknowledged"
         else:
             done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
         if options["json"]:
-            self._print({"done": done, "asked": len(rows)})
+            self.print_json({"done": done, "asked": len(rows)})
         else:
-            self.stdout.write(f"{past} {done} alert{'' if done == 1 else 's'}.")
+            self.stdout.write(f"{past} {counted(done, 'alert')}.")
         if done < len(rows):
             raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
 
@@ -212,7 +186,7 @@ class Command(PrintingCommand):
         except ActRefused as error:
             raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
         if options["json"]:
-            self._print(silence_json(made))
+            self.print_json(silence_json(made))
             return
         self.stdout.write(
             f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
@@ -225,7 +199,7 @@ class Command(PrintingCommand):
                 f"silence {options['id']}: none in force has this id; see manage.py switchyard alerts list"
             )
         if options["json"]:
-            self._print(silence_json(ended))
+            self.print_json(silence_json(ended))
             return
         self.stdout.write(f"Silence {ended.pk} has ended: alerts from now on are sent.")
 
@@ -237,6 +211,3 @@ class Command(PrintingCommand):
                 f"alert {', '.join(unknown)}: there is none; see manage.py switchyard alerts list --state all"
             )
         return [found[pk] for pk in dict.fromkeys(ids)]
-
-    def _print(self, value: object) -> None:
-        self.stdout.write(json.dumps(value, indent=2))

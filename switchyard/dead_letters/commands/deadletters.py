@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +15,7 @@ from switchyard.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.dead_letters import acts, presentation, queries
-from switchyard.dead_letters.bulk import BulkResult
+from switchyard.dead_letters.acts import BulkResult
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.middleware.logs import printable
@@ -32,9 +31,6 @@ EXAMPLES = """examples:
   manage.py switchyard deadletters note 0f8fad5b-d9cb-469f-a165-70867728950e 'waits for the new rates'"""
 
 
-# State as it is written -> as it is stored.
-
-
 class Command(PrintingCommand):
     """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
 
@@ -46,12 +42,8 @@ class Command(PrintingCommand):
         listing = verbs.add_parser("list", help="open dead letters, newest first")
         listing.add_argument("--queue", choices=[queue.name for queue in declared_yard().queues], default="")
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
-        listing.add_argument(
-            "--state",
-            choices=DeadLetter.State.values,
-            default="",
-            help="letters in this state instead of the open ones",
-        )
+        text = "letters in this state instead of the open ones"
+        listing.add_argument("--state", choices=DeadLetter.State.values, default="", help=text)
         listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N letters (default: 100)")
         listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
         groups = verbs.add_parser("groups", help="open dead letters by cause, the largest group first")
@@ -99,7 +91,7 @@ class Command(PrintingCommand):
         found = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: limit + 1]
         rows = list(found)[:limit]
         if options["json"]:
-            self._print_json([presentation.summary(row) for row in rows])
+            self.print_json([presentation.summary(row) for row in rows])
             return
         presentation.print_letters(rows, self.stdout)
         if len(found) > limit:
@@ -112,7 +104,7 @@ class Command(PrintingCommand):
         self._catch_up()
         found = queries.groups(limit=limit)
         if options["json"]:
-            self._print_json([presentation.group_summary(group) for group in found])
+            self.print_json([presentation.group_summary(group) for group in found])
             return
         presentation.print_groups(found, self.stdout)
         if (left := queries.group_count() - len(found)) > 0:
@@ -121,16 +113,16 @@ class Command(PrintingCommand):
     def _quarantined(self, options: dict[str, Any]) -> None:
         items = queries.unreadable(queue=options["queue"], limit=options["limit"])
         if options["json"]:
-            self._print_json([presentation.unreadable_summary(item) for item in items])
-            return
-        presentation.print_unreadable(items, self.stdout)
+            self.print_json([presentation.unreadable_summary(item) for item in items])
+        else:
+            presentation.print_unreadable(items, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
         row = queries.find(options["id"])
         if options["json"]:
-            self._print_json(presentation.detail(row))
-            return
-        presentation.print_letter(row, self.stdout)
+            self.print_json(presentation.detail(row))
+        else:
+            presentation.print_letter(row, self.stdout)
 
     def _move(self, options: dict[str, Any]) -> None:
         reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
@@ -138,20 +130,19 @@ class Command(PrintingCommand):
             message = f"{options['verb']}: name ids, or one group with --group FP; quarantined messages have no group"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
         who, verb = Who.of_command(), options["verb"]
-        by = f"{who.name} (shell)"
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif group:
-            outcome = acts.apply_to_group(verb, group, who=who, by=by, reason=reason)
+            outcome = acts.apply_to_group(verb, group, who=who, reason=reason)
         else:
-            outcome = acts.apply(verb, ids, who=who, by=by, reason=reason)
-        past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
+            outcome = acts.apply(verb, ids, who=who, reason=reason)
+        past = {"requeue": "Requeued", "discard": "Discarded"}[verb]
         left = f"; {outcome.left} of the group are open: died meanwhile, or beyond one run" if outcome.left else ""
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
         self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
 
     def _restore(self, options: dict[str, Any]) -> None:
-        who, ids = Who.of_command(), list(dict.fromkeys(options["ids"]))
+        ids = list(dict.fromkeys(options["ids"]))
         if bool(ids) == bool(options["group"]):
             raise CommandError("give ids or --group, one of the two", returncode=WRONG_ARGUMENTS)
         if options["group"]:
@@ -159,22 +150,21 @@ class Command(PrintingCommand):
             ids = list(rows.order_by("died_at", "id").values_list("message_id", flat=True))
             if not ids:
                 raise CommandError(f"group {options['group']}: it has no discarded letter")
-        outcome = acts.restore(ids, who=who, by=f"{who.name} (shell)", reason=options["reason"])
+        outcome = acts.apply("restore", ids, who=Who.of_command(), reason=options["reason"])
         self._report(outcome, f"Restored {presentation.letters(len(outcome.done))}.", as_json=options["json"])
 
     def _note(self, options: dict[str, Any]) -> None:
-        who = Who.of_command()
-        result = acts.note(options["id"], who=who, by=f"{who.name} (shell)", text=options["text"])
+        result = acts.note(options["id"], who=Who.of_command(), text=options["text"])
         if not result.done:
             raise CommandError(result.message)
         if options["json"]:
-            self._print_json({"id": options["id"], "noted": True})
+            self.print_json({"id": options["id"], "noted": True})
         else:
             self.stdout.write(result.message)
 
     def _report(self, outcome: BulkResult, sentence: str, *, as_json: bool) -> None:
         if as_json:
-            self._print_json(asdict(outcome))
+            self.print_json(asdict(outcome))
         else:
             self.stdout.write(sentence)
         for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
@@ -188,16 +178,8 @@ class Command(PrintingCommand):
         except BrokerError as error:
             self.stderr.write(f"The list may be out of date: {error}")
 
-    def _print_json(self, value: object) -> None:
-        self.stdout.write(json.dumps(value, indent=2))
-
 
 def _limit(options: dict[str, Any]) -> int:
-    """Return how many rows to print.
-
-    Raises:
-        CommandError: fewer than one.
-    """
     limit: int = options["limit"]
     if limit < 1:
         raise CommandError(f"--limit: {limit} is below 1; ask for at least one", returncode=WRONG_ARGUMENTS)

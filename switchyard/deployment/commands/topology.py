@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from typing import Any
 
@@ -12,7 +11,7 @@ from django.core.management.base import CommandError
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.command_help import ActionParser, show_examples
-from switchyard.console.formatting import retries_text, whole_duration
+from switchyard.console.formatting import aligned, retries_text, whole_duration
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.deployment import container_memory, rendered_files, sizes
 from switchyard.deployment.sizes import RENDERED_CORES
@@ -38,20 +37,15 @@ class Command(PrintingCommand):
         actions = parser.add_subparsers(dest="action", metavar="render", parser_class=ActionParser)
         render = actions.add_parser("render", help="write the deployment files")
         render.add_argument("target", choices=rendered_files.TARGETS)
-        render.add_argument(
-            "--cores",
-            type=int,
-            default=RENDERED_CORES,
-            metavar="N",
-            help=f'what processes="cores" stands for on the machine, default {RENDERED_CORES}',
-        )
+        text = f'what processes="cores" stands for on the machine, default {RENDERED_CORES}'
+        render.add_argument("--cores", type=int, default=RENDERED_CORES, metavar="N", help=text)
         render.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
 
     def handle(self, *, action: str | None, **options: Any) -> None:
         if action == "render":
             self._render(options["target"], options["cores"], check=options["check"])
         elif options["json"]:
-            self.stdout.write(json.dumps(as_dict(declared_yard()), indent=2))
+            self.print_json(as_dict(declared_yard()))
         else:
             self.stdout.write(as_text(declared_yard()))
 
@@ -95,7 +89,7 @@ def as_text(yard: Yard) -> str:
     queues = [
         [
             queue["name"],
-            _objective(queue["objective_ms"]),
+            "no promise" if queue["objective_ms"] is None else whole_duration(queue["objective_ms"]),
             "-" if queue["done_objective_ms"] is None else whole_duration(queue["done_objective_ms"]),
             "any number" if queue["max_depth"] is None else f"{queue['max_depth']:,}",
             f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
@@ -115,7 +109,7 @@ def as_text(yard: Yard) -> str:
             str(pool["prefetch"]),
             str(pool["nice"]),
             str(pool["database_connections"]),
-            _megabytes(pool["memory_limit_bytes"]),
+            f"{pool['memory_limit_bytes'] / 1e6:,.0f} MB" if pool["memory_limit_bytes"] is not None else "no limit",
             f"{pool['memory_mib']:,}M",
             ", ".join(pool["serves"]),
         ]
@@ -207,18 +201,6 @@ def _children(pool: dict[str, Any]) -> str:
     return f"cores ({pool['processes']} here)" if pool["per_core"] else str(pool["processes"])
 
 
-def _megabytes(size_bytes: int | None) -> str:
-    return "no limit" if size_bytes is None else f"{size_bytes / 1e6:,.0f} MB"
-
-
-def _objective(ms: int | None) -> str:
-    return "no promise" if ms is None else whole_duration(ms)
-
-
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    rule = ["-" * width for width in widths]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, rule, *rows]
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    rule = ["-" * max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return aligned([head, rule, *rows])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from switchyard.console.command_help import show_examples
+from switchyard.console.formatting import counted
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.middleware.logs import printable
 from switchyard.operations.findings.examine import examine
@@ -27,7 +27,6 @@ class Command(PrintingCommand):
     requires_system_checks = []  # the command runs them itself and reports every one
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -37,7 +36,7 @@ class Command(PrintingCommand):
         findings = examine()
         took_ms = int((time.monotonic() - started) * 1000)
         if options["json"]:
-            self.stdout.write(json.dumps(as_json(findings, took_ms=took_ms), indent=2))
+            self.print_json(as_json(findings, took_ms=took_ms))
         else:
             self.stdout.write("\n".join(lines(findings, self._paint, took_ms=took_ms)))
         sys.stdout.flush()
@@ -93,14 +92,7 @@ def _verdict(findings: list[Finding], paint: Callable[[str, str], str], took_ms:
     severity = worst(findings)
     if severity == "ok":
         return paint("ok", f"healthy: no defect ({len(findings)} checks in {took_ms / 1000:.1f} s)")
-    counts = [
-        f"{count} {level}{'s' if count > 1 else ''}"
-        for level in ("error", "warning")
-        if (count := _count(findings, level))
-    ]
+    numbers = ((level, sum(found.severity == level for found in findings)) for level in ("error", "warning"))
+    counts = [counted(count, level) for level, count in numbers if count]
     first = next(found for found in findings if found.severity == severity)
     return paint(severity, f"{' and '.join(counts)}; begin with: {printable(first.seen)}")
-
-
-def _count(findings: Iterable[Finding], severity: str) -> int:
-    return sum(found.severity == severity for found in findings)

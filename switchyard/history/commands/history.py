@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from switchyard.broker.clock import datetime_of
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import aligned, duration
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.history.cursors import Cursor
 from switchyard.history.filters import TEXTS, Filter
@@ -47,7 +47,6 @@ class Command(PrintingCommand):
     help = "List jobs that ended, by any condition, or show one with its attempts."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the actions list and show."""
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="jobs that match all conditions, newest end first")
@@ -83,8 +82,7 @@ class Command(PrintingCommand):
         page = search(wanted, after=after, limit=min(max(options["limit"], 1), MOST))
         following = None if page.after is None else str(page.after)
         if as_json:
-            body = {"jobs": [job_row_body(row) for row in page.rows], "after": following}
-            self.stdout.write(json.dumps(body, indent=2))
+            self.print_json({"jobs": [job_row_body(row) for row in page.rows], "after": following})
             return
         self.stdout.write(_table(page))
         if note := why_none_found(wanted.argument, wanted.actor):
@@ -102,7 +100,7 @@ class Command(PrintingCommand):
         tried = attempts(job_id)
         body = job_row_body(row) | {"tried": [attempt_body(each) for each in tried]}
         if as_json:
-            self.stdout.write(json.dumps(body, indent=2))
+            self.print_json(body)
             return
         for name, value in body.items():
             if name != "tried" and value not in (None, "", []):
@@ -126,11 +124,7 @@ def _table(page: HistoryPage) -> str:
     if not page.rows:
         return "no job of the history matches" if page.after is None else "none of the jobs looked through matches"
     # Names and errors of a message may contain terminal escape codes.
-    cells = [HEADINGS, *(tuple(map(printable, _cells(row))) for row in page.rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
+    return aligned([HEADINGS, *(tuple(map(printable, _cells(row))) for row in page.rows)])
 
 
 def _cells(row: JobRow) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ class Command(BaseCommand):
     requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Show examples; there are no arguments."""
         show_examples(parser, EXAMPLES)
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -29,7 +29,6 @@ class Command(PrintingCommand):
     help = "Check the broker's server; `accept` lets workers resume in a keyspace that was emptied."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("action", nargs="?", choices=("show", "accept"), default="show")
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -55,7 +54,7 @@ class Command(PrintingCommand):
 
     def _print(self, findings: list[ServerFinding], safe: bool, *, as_json: bool) -> None:
         if as_json:
-            self.stdout.write(json.dumps({"ok": safe, "findings": [asdict(found) for found in findings]}, indent=2))
+            self.print_json({"ok": safe, "findings": [asdict(found) for found in findings]})
             return
         for found in findings:
             self.stdout.write(printable(f"{found.severity}: {found.seen}; {found.remedy}"))

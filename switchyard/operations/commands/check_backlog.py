@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import ArgumentParser
@@ -16,6 +15,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import show_examples
+from switchyard.console.formatting import counted
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.middleware.logs import printable
 from switchyard.operations.backlog import Backlog, check_backlog, families
@@ -37,7 +37,6 @@ class Command(PrintingCommand):
     help = "Compare the backlog with this code; exit 1 when this code cannot run a message. Only reads."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument(
@@ -59,7 +58,7 @@ class Command(PrintingCommand):
             chosen = [found[name] for name in options["queue"] or found]
             backlog = check_backlog(chosen, broker, declared_yard(), report=self._report)
         if options["json"]:
-            self.stdout.write(json.dumps(_as_json(backlog), indent=2))
+            self.print_json(_as_json(backlog))
         else:
             self._show(backlog)
         if backlog.troubles:
@@ -75,15 +74,8 @@ class Command(PrintingCommand):
             samples = f" (such as {', '.join(trouble.samples)})" if trouble.samples else ""
             line = f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}"
             self.stdout.write(printable(line))
-        actors = f"{_count(backlog.looked_at, 'message')} of {_count(len(backlog.by_actor), 'actor')} looked at"
-        if backlog.troubles:
-            self.stdout.write(f"{actors}; this code cannot run all of them")
-        else:
-            self.stdout.write(f"{actors}; this code can run all of them")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+        actors = f"{counted(backlog.looked_at, 'message')} of {counted(len(backlog.by_actor), 'actor')} looked at"
+        self.stdout.write(f"{actors}; this code {'cannot' if backlog.troubles else 'can'} run all of them")
 
 
 def _as_json(backlog: Backlog) -> dict[str, Any]:

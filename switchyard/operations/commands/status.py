@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
-from types import FrameType
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError
@@ -60,7 +58,6 @@ class Command(PrintingCommand):
     requires_system_checks = []  # the verdict reports them itself
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         form = parser.add_mutually_exclusive_group()
         form.add_argument("--watch", action="store_true", help="show it again and again until Ctrl-C")
@@ -80,7 +77,7 @@ class Command(PrintingCommand):
             return
         room = read_room()
         if options["json"]:
-            self.stdout.write(json.dumps(as_json(room), indent=2))
+            self.print_json(as_json(room))
         else:
             console.print(frame(room, console.width))
         self.stdout.flush()
@@ -90,7 +87,10 @@ class Command(PrintingCommand):
     def _watch(self, console: Console, interval_s: float) -> None:
         if not self.stdout.isatty() or console.is_dumb_terminal:
             raise CommandError("--watch needs a terminal that moves its cursor; leave it out for one frame")
-        before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {
+            number: signal.signal(number, lambda number, stack: sys.exit(128 + number))
+            for number in (signal.SIGTERM, signal.SIGHUP)
+        }
         self.stdout.ending = ""  # Django's ends each write with a line, which would scroll a full screen
         logging.disable()  # the screen says what a log line would say, and a line would move it
         try:
@@ -105,10 +105,6 @@ class Command(PrintingCommand):
             logging.disable(logging.NOTSET)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _leave(number: int, stack: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def read_room() -> Room:
@@ -159,8 +155,8 @@ def _help(verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Yield what happens and what to do, the page's button, and the command that does the same."""
     if verdict.then and verdict.then != verdict.step:
         yield "Then", verdict.then
-    if verdict.href:
-        yield "On the page", f"{verdict.action} ({verdict.href})"
+    if verdict.act and verdict.act.href:
+        yield "On the page", f"{verdict.act.label} ({verdict.act.href})"
     if verdict.step and verdict.step not in verdict.then:
         yield "Command" if verdict.step.startswith(("manage.py", "kill")) else "Next", verdict.step
     if verdict.findings:
@@ -244,7 +240,7 @@ def as_json(room: Room) -> dict[str, Any]:
             "label": verdict.label,
             "sentence": verdict.sentence,
             "then": verdict.then,
-            "button": verdict.action,
+            "button": verdict.act.label if verdict.act else "",
             "next": verdict.step,
             "steps": runbook(verdict.label) if verdict.findings else "",
         },

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict
-from json import dumps
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -19,8 +18,8 @@ from switchyard.console.formatting import ago, duration, size
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.jobs.running import RunningJob, running_jobs
 from switchyard.middleware.logs import printable
-from switchyard.operations.instructions import services
-from switchyard.operations.yard.reported_workers import ReportedWorkers, reported_workers
+from switchyard.operations import supervisors
+from switchyard.operations.supervisors import ReportedWorkers, reported_workers
 
 EXAMPLES = """examples:
   manage.py switchyard workers                    every supervisor, its children and what they run
@@ -48,7 +47,6 @@ class Command(PrintingCommand):
     help = "List the pools' supervisors, their children and what they run; quiet or stop them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--pool", default="", metavar="NAME", help="only this pool")
         parser.add_argument("--member", default="", metavar="NAME", help="only this supervisor: POOL:HOST:PID")
@@ -78,7 +76,7 @@ class Command(PrintingCommand):
             self._instruct(options["act"], shown, named=member or pool, **options)
             return
         if options["json"]:
-            self.stdout.write(dumps(_as_json(found, shown, running), indent=2))
+            self.print_json(_as_json(found, shown, running))
             return
         self.stdout.write(f"{found.title}.\n{found.lead.replace('`', '')}")
         for report in shown:
@@ -92,16 +90,16 @@ class Command(PrintingCommand):
         self, verb: Verb, chosen: list[PoolReport], *, named: str, reason: str, json: bool, **options: Any
     ) -> None:
         """Instruct supervisors, and wait until they have obeyed."""
-        refused = {report.member: why for report in chosen if (why := services.refusal(report, verb))}
+        refused = {report.member: why for report in chosen if (why := supervisors.refusal(report, verb))}
         with as_command_error("workers"):
-            told = services.instruct(
+            told = supervisors.instruct(
                 verb, [one for one in chosen if one.member not in refused], who=Who.of_command(), reason=reason
             )
-            left = services.wait_until_obeyed(verb, told, PATIENCE_S) if told else []
+            left = supervisors.wait_until_obeyed(verb, told, PATIENCE_S) if told else []
         done = [report.member for report in told if report not in left]
         if json:
             facts = {"act": verb, "done": done, "refused": refused, "not_obeyed": [report.member for report in left]}
-            self.stdout.write(dumps(facts, indent=2))
+            self.print_json(facts)
         else:
             for name in done:
                 self.stdout.write(printable(f"{name}: {DONE[verb]}"))

@@ -15,7 +15,7 @@ from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, SilentSuperviso
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration
 from switchyard.operations.findings.facts import YardFacts
-from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup, Severity
 from switchyard.operations.queries import PoolState
 
 GROUP = FindingGroup("pools")
@@ -71,22 +71,19 @@ def _down(pool: PoolState, facts: YardFacts) -> Finding:
     waiting = _waits(pool, facts)
     last = max(pool.silent, key=lambda one: one.beat_at, default=None)
     why, step = _why(name, last)
+    then, act = _then(step), LOOK_AT_WORKERS
     if not waiting:
         seen = f"no pool serves {name}: {why}; nothing waits there yet"
-        return GROUP.finding("warning", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS)
+        return GROUP.finding("warning", "down", seen, LOST, step, name, then=then, act=act)
     jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
     seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
-    return GROUP.finding(
-        "error", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS, factor=float(waiting)
-    )
+    return GROUP.finding("error", "down", seen, LOST, step, name, then=then, act=act, factor=float(waiting))
 
 
 def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
     """Return who keeps a pool's supervisors from taking work, and what waits for them."""
     name = pool.pool.name
-    served = declared_yard().served_by(pool.pool)
-    lanes = (lane for stats in facts.state.queues for lane in (stats.live, stats.retry))
-    waiting = sum(lane.waiting for lane in lanes if lane.name in served)
+    waiting = sum(lane.waiting for lane in _lanes(pool, facts))
     last = max(pool.instructions, key=lambda one: one.at, default=None)
     who, when, why = "an operator", "", ""
     if last is not None:
@@ -103,23 +100,18 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
         seen = f"{name} starts nothing, because {who} quieted {those}{when}{why}; {jobs}"
     else:
         seen = f"{name} takes no new work, because {who} quieted {those}{when}{why}; nothing waits there yet"
-    button = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…"
-    return GROUP.finding(
-        "error" if waiting and not pool.takes_work else "warning",
-        "quieted",
-        seen,
-        "A person quieted it, and has not let it take work again or stopped it yet",
-        f"manage.py switchyard workers resume --pool {name}",
-        name,
-        then="Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well.",
-        act=Act(button, "switchyard-operations-instruct", "resume", f"?{urlencode({'pool': name})}"),
-        factor=float(waiting),
-    )
+    severity: Severity = "error" if waiting and not pool.takes_work else "warning"
+    cause = "A person quieted it, and has not let it take work again or stopped it yet"
+    step = f"manage.py switchyard workers resume --pool {name}"
+    then = "Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well."
+    button, query = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…", urlencode({"pool": name})
+    act = Act(button, "switchyard-operations-instruct", "resume", f"?{query}")
+    return GROUP.finding(severity, "quieted", seen, cause, step, name, then=then, act=act, factor=float(waiting))
 
 
 def _then(step: str) -> str:
-    verb = "Run" if step.startswith(("manage.py", "kill")) else ""
-    return f"{verb} `{step}`: what waits starts at once. Nothing is lost." if verb else f"{step}. Nothing is lost."
+    is_command = step.startswith(("manage.py", "kill"))
+    return f"Run `{step}`: what waits starts at once. Nothing is lost." if is_command else f"{step}. Nothing is lost."
 
 
 def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
@@ -174,11 +166,9 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
 
 
 def _waits(pool: PoolState, facts: YardFacts) -> int:
+    return sum(lane.waiting + lane.running for lane in _lanes(pool, facts))
+
+
+def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
     served = declared_yard().served_by(pool.pool)
-    return sum(
-        _waiting(lane) for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served
-    )
-
-
-def _waiting(lane: LaneStats) -> int:
-    return lane.waiting + lane.running
+    return [lane for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served]

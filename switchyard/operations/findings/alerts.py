@@ -53,12 +53,8 @@ def look() -> Iterator[Finding]:
     waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
     if waiting:
         seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
-        yield GROUP.finding(
-            "warning",
-            "open",
-            seen,
-            "Nobody has acted on them",
-            "Acknowledge them in /admin/switchyard_alerts/alert/ or with `manage.py switchyard alerts acknowledge ID`",
-            then="Who acknowledges an alert tells the others that somebody works on it; its count goes on.",
-            act=Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts"),
-        )
+        cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"
+        step = f"Acknowledge them in /admin/switchyard_alerts/alert/ or with {command}"
+        then = "Who acknowledges an alert tells the others that somebody works on it; its count goes on."
+        act = Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts")
+        yield GROUP.finding("warning", "open", seen, cause, step, then=then, act=act)

@@ -126,15 +126,8 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
     cause = "A transaction left open in a task, a shell or another program"
     if holder is None:
         seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
-        return GROUP.finding(
-            "error",
-            "locked",
-            seen,
-            cause,
-            f"fuser -v '{name}'; end the process that should not hold it",
-            then=UNLOCK,
-            act=LOOK_AT_WORKERS,
-        )
+        step = f"fuser -v '{name}'; end the process that should not hold it"
+        return GROUP.finding("error", "locked", seen, cause, step, then=UNLOCK, act=LOOK_AT_WORKERS)
     seen = f"the database is locked, by {holder}: nothing can be written"
     step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
     return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", act=LOOK_AT_WORKERS)
@@ -195,9 +188,8 @@ def _blocked() -> Iterator[Finding]:
         seen = f"the database is locked, by {by}: {queries} for the lock, the longest for {longest_s} s"
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
-        yield GROUP.finding(
-            "error", "locked", seen, cause, step, then=f"End that transaction: `{step}`. {UNLOCK}", act=LOOK_AT_WORKERS
-        )
+        then = f"End that transaction: `{step}`. {UNLOCK}"
+        yield GROUP.finding("error", "locked", seen, cause, step, then=then, act=LOOK_AT_WORKERS)
 
 
 def _backend(pid: int) -> str:

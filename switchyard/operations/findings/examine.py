@@ -29,8 +29,7 @@ from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.failures import SERVERS, findings_of, found_by, hangs, run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers.causes import GROUP as BROKER
-from switchyard.operations.findings.servers.look import look_at_addons, look_at_servers
-from switchyard.operations.findings.servers.sentinels import look_at_sentinels
+from switchyard.operations.findings.servers.look import look_at_addons, look_at_sentinels, look_at_servers
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
 DEADLINE_S = 2.0
@@ -223,15 +222,13 @@ class KeptFindings:
         for at, check in enumerate(checks()):
             # Checks that need a server without an answer wait with it, and are as they were.
             if at in due and (check.needs is None or check.needs.name not in late):
-                found = examination.without(check) or self._ask(at, check)
+                kept = self._checks.setdefault(at, KeptCheck(check, self._clock))
+                found = examination.without(check) or kept.ask()
                 if found is None:
                     late.add(check.group.name)
                 else:
                     self._kept[at] = self._clock(), found
             examination.findings += self._kept[at][1] if at in self._kept else ()
-
-    def _ask(self, at: int, check: Check) -> list[Finding] | None:
-        return self._checks.setdefault(at, KeptCheck(check, self._clock)).ask()
 
 
 def _pools_and_queues() -> Iterator[Finding]:

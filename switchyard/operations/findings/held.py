@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.broker.shapes import LaneStats, QueuePause
+from switchyard.broker.shapes import QueuePause
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration
 from switchyard.jobs.running import answering_families
@@ -34,7 +34,7 @@ def look(facts: YardFacts) -> Iterator[Finding]:
             if is_long(row.queue, group):
                 yield _limited(row.queue, group)
     for stats in facts.state.queues:
-        if (count := _in_lane(stats.retry)) >= MANY_RETRIES:
+        if (count := stats.retry.total) >= MANY_RETRIES:
             yield _retrying(stats.queue, count)
 
 
@@ -83,11 +83,10 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
         f"{group.actor}."
     )
     count = f"{group.count:,}" if not group.more else "the"
-    act = Act(f"Show {count} held {group.actor}", JOBS, query=_query(state="scheduled", queue=queue, actor=group.actor))
-    step = f"manage.py switchyard queues show {queue} --place scheduled"
-    return GROUP.finding(
-        "warning", "limited", seen, then, step, queue, then=then, act=act, factor=float(_until_ms(group))
-    )
+    query = urlencode({"state": "scheduled", "queue": queue, "actor": group.actor})
+    act = Act(f"Show {count} held {group.actor}", JOBS, query=f"?{query}")
+    step, factor = f"manage.py switchyard queues show {queue} --place scheduled", float(_until_ms(group))
+    return GROUP.finding("warning", "limited", seen, then, step, queue, then=then, act=act, factor=factor)
 
 
 def _paused(row: Row, pause: QueuePause) -> Finding:
@@ -105,31 +104,15 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
     label = f"Resume {row.name} and start {counted(waiting, 'job')}…" if waiting else f"Resume {row.name}…"
     act = Act(label, "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
-    return GROUP.finding(
-        "warning", "paused", seen, cause, f"manage.py switchyard queues resume {row.name}", row.queue, then=then,
-        act=act, factor=float(waiting),
-    )  # fmt: skip
+    step, factor = f"manage.py switchyard queues resume {row.name}", float(waiting)
+    return GROUP.finding("warning", "paused", seen, cause, step, row.queue, then=then, act=act, factor=factor)
 
 
 def _retrying(queue: str, count: int) -> Finding:
+    seen = f"{count:,} failed jobs of {queue} wait for a retry"
     cause = "One common cause, such as a service that is down; nothing is lost until their retries are exhausted"
     step = f"manage.py switchyard queues show {queue} --lane retry --place scheduled"
-    return GROUP.finding(
-        "warning",
-        "retrying",
-        f"{count:,} failed jobs of {queue} wait for a retry",
-        cause,
-        step,
-        queue,
-        then="Remove the cause and they finish by themselves; until then nothing is lost.",
-        act=Act(f"Show {count:,} retrying jobs of {queue}", JOBS, query=_query(state="retrying", queue=queue)),
-        factor=float(count),
-    )
-
-
-def _query(**filters: str) -> str:
-    return f"?{urlencode(filters)}"
-
-
-def _in_lane(lane: LaneStats) -> int:
-    return lane.waiting + lane.scheduled + lane.running
+    then = "Remove the cause and they finish by themselves; until then nothing is lost."
+    query = urlencode({"state": "retrying", "queue": queue})
+    act = Act(f"Show {count:,} retrying jobs of {queue}", JOBS, query=f"?{query}")
+    return GROUP.finding("warning", "retrying", seen, cause, step, queue, then=then, act=act, factor=float(count))

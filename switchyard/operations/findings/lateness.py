@@ -125,18 +125,9 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         act = Act(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
         step = f"manage.py switchyard jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
         then = f"Ask {flood.owner} whether all of them are wanted; the list cancels those that are not. {then}"
-    return GROUP.finding(
-        _severity(row.ratio or 0),
-        "late",
-        seen,
-        then,
-        step,
-        row.queue,
-        then=then,
-        act=act or _holders_act(row),
-        factor=row.ratio or 0,
-        word=BLOCKED if misplaced else FLOODED if flood else "",
-    )
+    act, ratio, word = act or _holders_act(row), row.ratio or 0, BLOCKED if misplaced else FLOODED if flood else ""
+    severity = _severity(ratio)
+    return GROUP.finding(severity, "late", seen, then, step, row.queue, then=then, act=act, factor=ratio, word=word)
 
 
 def _severity(ratio: float) -> Severity:
@@ -225,17 +216,8 @@ def _ends_late(row: Row) -> Finding:
         f"promise to end, {duration(row.unfinished_age_ms or 0)} after it was ready"
     )
     then = "What its tasks call is slow, or one of them hangs: its page shows what holds the slots."
-    return GROUP.finding(
-        _severity(row.done_ratio or 0),
-        "ends_late",
-        seen,
-        then,
-        f"manage.py switchyard queues status {row.queue}",
-        row.queue,
-        then=then,
-        act=_holders_act(row),
-        factor=row.done_ratio or 0,
-    )
+    step, act, ratio = f"manage.py switchyard queues status {row.queue}", _holders_act(row), row.done_ratio or 0
+    return GROUP.finding(_severity(ratio), "ends_late", seen, then, step, row.queue, then=then, act=act, factor=ratio)
 
 
 def _holders_act(row: Row) -> Act:
@@ -254,6 +236,5 @@ def _move_act(row: Row, actor: str) -> Act | None:
     if not count:
         return None
     jobs = f"the waiting {actor}" if page.cursor is not None else f"{count:,} waiting {actor}"
-    return Act(
-        f"Move {jobs} to another queue…", "switchyard-queue-relocate", row.queue, f"?{urlencode({'actor': actor})}"
-    )
+    query = f"?{urlencode({'actor': actor})}"
+    return Act(f"Move {jobs} to another queue…", "switchyard-queue-relocate", row.queue, query)

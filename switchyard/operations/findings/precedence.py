@@ -6,7 +6,7 @@ it whatever their levels are, and has the worse level: a locked database is said
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -46,15 +46,16 @@ class Rank:
 LATE = ("queues.late", "queues.just_late", "queues.ends_late")
 UNSAFE = "The broker is not safe: {seen}."
 
+
+def _unsafe(*codes: str) -> Iterator[Rank]:
+    return (Rank(f"broker.{code}", "Unsafe", says=UNSAFE) for code in codes)
+
+
 PRECEDENCE: tuple[Rank, ...] = (
     # Nothing starts anywhere.
     Rank("broker.away", "Broker away", ends=True),
     Rank("broker.takes_no_work", "Broker refuses", ends=True),
-    Rank("broker.keyspace", "Unsafe", says=UNSAFE),
-    Rank("broker.missing", "Unsafe", says=UNSAFE),
-    Rank("broker.another", "Unsafe", says=UNSAFE),
-    Rank("broker.evicting", "Unsafe", says=UNSAFE),
-    Rank("broker.wrong_type", "Unsafe", says=UNSAFE),
+    *_unsafe("keyspace", "missing", "another", "evicting", "wrong_type"),
     # One cause for many queues.
     Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
     Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
@@ -98,7 +99,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     # The room itself sees less.
     Rank("history.down", "History", says="Of the history: {seen}."),
     Rank("history.behind", "History", says="Of the history: {seen}."),
-    Rank("broker.rewrite_failed", "Unsafe", says=UNSAFE),
+    *_unsafe("rewrite_failed"),
     Rank("broker.clock_off", "Clock", says="Of the broker, {seen}."),
     Rank("database.*", "Database", says="Of the database: {seen}."),
     Rank("disk.metrics_gap", "On time", "ok", says="of the disk: {seen}."),
@@ -111,16 +112,8 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.children", "On time", "ok", says="the pool {seen}."),
     Rank("pools.restarts", "On time", "ok", says="the pool {seen}."),
     Rank("history.*", "On time", "ok", says="of the history: {seen}."),
-    Rank("broker.nearly_full", "Unsafe", says=UNSAFE),
-    Rank("broker.disk", "Unsafe", says=UNSAFE),
-    Rank("broker.replica", "Unsafe", says=UNSAFE),
-    Rank("broker.loading", "Unsafe", says=UNSAFE),
-    Rank("broker.too_old", "Unsafe", says=UNSAFE),
-    Rank("broker.no_quorum", "Unsafe", says=UNSAFE),
-    Rank("broker.no_replica", "Unsafe", says=UNSAFE),
-    Rank("broker.sentinels_split", "Unsafe", says=UNSAFE),
-    Rank("broker.nothing_kept", "Unsafe", says=UNSAFE),
-    Rank("broker.snapshots_only", "Unsafe", says=UNSAFE),
+    *_unsafe("nearly_full", "disk", "replica", "loading", "too_old"),
+    *_unsafe("no_quorum", "no_replica", "sentinels_split", "nothing_kept", "snapshots_only"),
     Rank("broker.*", "On time", "ok", says="of the broker: {seen}."),
     Rank("dead letters.untriaged", "On time", "ok", says="{seen}."),
     Rank("dead letters.*", "On time", "ok", says="of the dead letters, {seen}."),

@@ -23,7 +23,10 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Check every queue."""
     for queue in declared_yard().queues:
         if queue.name in snapshot.queues:
-            yield from _queue(queue, snapshot.queues[queue.name])
+            state = snapshot.queues[queue.name]
+            yield from _expired(queue, state)
+            yield from _failing(queue, state)
+            yield from _set_aside(queue, state)
 
 
 def on_time(snapshot: Snapshot) -> Finding:
@@ -35,12 +38,6 @@ def on_time(snapshot: Snapshot) -> Finding:
     waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
     waits = f"{counted(waiting, 'message')} {'waits' if waiting == 1 else 'wait'}"
     return GROUP.ok(f"{counted(len(snapshot.queues), 'queue')}, {waits}, all on time")
-
-
-def _queue(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    yield from _expired(queue, state)
-    yield from _failing(queue, state)
-    yield from _set_aside(queue, state)
 
 
 def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
@@ -59,12 +56,13 @@ def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
 def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     crashed = {id_: count for id_, count in state.crashed.items() if count >= MANY_CRASHES}
     if crashed:
-        named = ", ".join(_named(id_, state) for id_ in list(crashed)[:SHOWN])
+        first = list(crashed)[:SHOWN]
+        named = ", ".join(f"{state.actors[id_]}, {id_}" if id_ in state.actors else id_ for id_ in first)
         messages = counted(len(crashed), "message")
         their = "its" if len(crashed) == 1 else "their"
         seen = f"{queue.name}: {messages} crashed {their} worker {MANY_CRASHES} times or more ({named})"
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
-        worst = next(iter(crashed))
+        worst = first[0]
         step = f"manage.py switchyard jobs show {shlex.quote(worst)}"  # ids are user input
         yield GROUP.warning("crashing", seen, cause, step, queue.name, _job_act(worst, state))
     if state.lapses:
@@ -87,10 +85,6 @@ def _job_act(id_: str, state: QueueFacts) -> Act | None:
     """Return the button that leads to a job; ``None`` for an id that no URL can have."""
     of = f" of {state.actors[id_]}" if id_ in state.actors else ""
     return Act(f"Show the job{of}", "switchyard-job", id_) if "/" not in id_ else None
-
-
-def _named(id_: str, state: QueueFacts) -> str:
-    return f"{state.actors[id_]}, {id_}" if id_ in state.actors else id_
 
 
 def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:

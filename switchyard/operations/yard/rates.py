@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from switchyard.broker.shapes import LaneStats, QueueStats
+from switchyard.broker.shapes import QueueStats
 
 WINDOW_S: Final = 60.0
 SHORTEST_S: Final = 1.0
@@ -49,15 +49,13 @@ def measure(stats: Iterable[QueueStats]) -> dict[str, Rates]:
         if one.issued is None:
             continue
         lanes = one.live, one.retry
-        snapshot = QueueSnapshot(now_s, one.issued, sum(map(_there, lanes)), sum(lane.running for lane in lanes))
+        snapshot = QueueSnapshot(
+            now_s, one.issued, sum(lane.total for lane in lanes), sum(lane.running for lane in lanes)
+        )
         rates = note(one.queue, snapshot)
         if rates is not None:
             found[one.queue] = rates
     return found
-
-
-def _there(lane: LaneStats) -> int:
-    return lane.waiting + lane.scheduled + lane.running
 
 
 def note(queue: str, now: QueueSnapshot) -> Rates | None:

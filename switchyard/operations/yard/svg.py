@@ -37,7 +37,7 @@ class Drawing:
     held: int = 0
 
 
-def draw(row: Row, *, holder: str = "", held: int = 0) -> Drawing:
+def draw(row: Row, holder: str = "", held: int = 0) -> Drawing:
     """Return the marks of a row."""
     held = min(held, row.busy)
     return Drawing(_train(row), _slots(row, held), _siding(row.retrying or 0), holder if held else "", held)

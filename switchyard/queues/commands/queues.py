@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -16,10 +13,11 @@ from django.core.management.base import CommandError
 
 from switchyard.audit.who import Who
 from switchyard.broker.admin.browse import BrowsedMessage, look
+from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, UnknownQueue
 from switchyard.broker.keys.queue_keys import LANES, Lane
-from switchyard.broker.queue.operations import QueueOperations
 from switchyard.conf import declared_yard
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
@@ -34,7 +32,6 @@ from switchyard.queues.errors import ForeignBroker
 from switchyard.queues.facts import waiting_and_scheduled
 from switchyard.queues.printing import import_lines, print_queues, print_sentences, status_lines
 from switchyard.queues.queries import view_of
-from switchyard.queues.stock_leftovers import leftover_lines
 
 EXAMPLES = """examples:
   manage.py switchyard queues                                        list every queue
@@ -66,23 +63,19 @@ class Command(PrintingCommand):
                 text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
                 turn.add_argument("--until", metavar="T", default="", help=text)
             turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
-            turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         drop = acts.add_parser("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
         drop.add_argument("queue", metavar="QUEUE")
         drop.add_argument("--yes", action="store_true", help="do it; without it the command only counts")
         drop.add_argument("--undo", action="store_true", help="put back what purges of the last minute set aside")
         drop.add_argument("--reason", default="", help="kept in the audit log")
-        drop.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         status = acts.add_parser("status", help="say what its page says: what waits, who holds its slots, what helps")
         status.add_argument("queue", metavar="QUEUE")
-        status.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
         show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
         show.add_argument("--limit", type=int, default=20, help="messages, at most 500 (default 20)")
         show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
-        show.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
         move.add_argument(
             "actor", metavar="ACTOR", help="name of the actor, as manage.py switchyard actors list prints it"
@@ -90,43 +83,35 @@ class Command(PrintingCommand):
         move.add_argument("--from", dest="source", metavar="QUEUE", required=True, help="where its messages wait")
         move.add_argument("--to", dest="target", metavar="QUEUE", required=True, help="where they go")
         move.add_argument("--reason", default="", help="kept in the audit log")
-        move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         take = acts.add_parser("import", help="move what stock Dramatiq left into queues of the same names")
         take.add_argument("url", metavar="URL", help=f"its server: {stock.known_addresses()}")
         take.add_argument("queues", metavar="QUEUE", nargs="*", help="only these queues")
         take.add_argument("--namespace", default="dramatiq", help="of its keys on Redis (default dramatiq)")
-        take.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        for turn in acts.choices.values():
+            turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        with as_command_error("queues"):
-            match options["act"]:
-                case "pause":
-                    self._pause(options)
-                case "resume":
-                    self._resume(options)
-                case "purge":
-                    self._undo_purges(options) if options["undo"] else self._purge(options)
-                case "show":
-                    self._show(options)
-                case "status":
-                    self._status(options)
-                case "relocate":
-                    self._relocate(options)
-                case "import":
-                    self._import(options)
-                case _:
-                    self._list(as_json=options["json"])
+        acts = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "purge": self._purge,
+            "show": self._show,
+            "status": self._status,
+            "relocate": self._relocate,
+            "import": self._import,
+        }
+        try:
+            with as_command_error("queues"):
+                acts.get(options["act"], self._list)(options)
+        except (UnknownQueue, ForeignBroker, ActRefused) as error:
+            raise CommandError(f"queues: {error}") from error
 
     def _pause(self, options: dict[str, Any]) -> None:
-        until = None
-        with _as_wrong_argument():
-            if options["until"]:
-                until = parse_until(options["until"], now=compared_now())
+        until = parse_until(options["until"], now=compared_now()) if options["until"] else None
+        end = {} if until is None else {"until": until.isoformat()}
         found: list[dict[str, Any]] = []
         for queue in _known(options["queues"]):
-            with _as_wrong_argument():
-                changed = services.pause(queue, who=Who.of_command(), reason=options["reason"], until=until)
-            end = {} if until is None else {"until": until.isoformat()}
+            changed = services.pause(queue, who=Who.of_command(), reason=options["reason"], until=until)
             found.append({"queue": queue, "paused": True, "changed": changed, **end})
             if not options["json"]:
                 text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
@@ -137,8 +122,7 @@ class Command(PrintingCommand):
     def _resume(self, options: dict[str, Any]) -> None:
         found: list[dict[str, Any]] = []
         for queue in _known(options["queues"]):
-            with _as_wrong_argument():
-                changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
+            changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
             found.append({"queue": queue, "paused": False, "changed": changed})
             if not options["json"]:
                 self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
@@ -150,20 +134,19 @@ class Command(PrintingCommand):
             self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
 
     def _purge(self, options: dict[str, Any]) -> None:
+        if options["undo"]:
+            self._undo_purges(options)
+            return
         queue = options["queue"]
-        family = _family(queue)
+        family = services.family_of(queue)
         if not options["yes"]:
             count = waiting_and_scheduled(family_stats(family.calls, family.keys))
             raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
         done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
-        count, until = (0, None) if done is None else (done.count, datetime.fromtimestamp(done.until / 1000, UTC))
+        count, until = (0, None) if done is None else (done.count, datetime_of(done.until))
         if options["json"]:
-            facts = {
-                "queue": queue,
-                "purged": count,
-                "purge": done and done.id,
-                "undo_until": until and until.isoformat(),
-            }
+            ends = until and until.isoformat()
+            facts = {"queue": queue, "purged": count, "purge": done and done.id, "undo_until": ends}
             self.stdout.write(json.dumps(facts))
         elif until is None:
             self.stdout.write(f"{queue}: nothing waits and nothing is scheduled")
@@ -175,11 +158,10 @@ class Command(PrintingCommand):
 
     def _undo_purges(self, options: dict[str, Any]) -> None:
         queue, put_back, left_out = options["queue"], 0, 0
-        with _as_wrong_argument():
-            found = [purge for purge in services.purges_of(queue) if purge.claim != "drop"]
-            for purge in found:
-                undone = services.undo_purge(queue, purge.id, who=Who.of_command())
-                put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
+        found = [purge for purge in purges(services.family_of(queue)) if purge.claim != "drop"]
+        for purge in found:
+            undone = services.undo_purge(queue, purge.id, who=Who.of_command())
+            put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
         if not found:
             raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
         if options["json"]:
@@ -192,12 +174,12 @@ class Command(PrintingCommand):
                 self.stdout.write(f"{queue}: {services.LEFT_OUT.format(left_out)}")
 
     def _show(self, options: dict[str, Any]) -> None:
-        family = _family(options["queue"])
+        family = services.family_of(options["queue"])
         lane, limit = cast(Lane, options["lane"]), min(max(options["limit"], 1), 500)
         page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=limit)
         found = [_described(seen) for seen in page.items]
         if options["json"]:
-            self.stdout.write(json.dumps({"messages": found, "cursor": page.cursor}, indent=2))
+            self.print_json({"messages": found, "cursor": page.cursor})
             return
         for item in found:
             line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
@@ -210,12 +192,11 @@ class Command(PrintingCommand):
     def _relocate(self, options: dict[str, Any]) -> None:
         actor, source, target, as_json = options["actor"], options["source"], options["target"], options["json"]
         moved: dict[str, int] = dict.fromkeys(LANES, 0)
-        with _as_wrong_argument():
-            steps = services.relocate_actor(actor, source, target, who=Who.of_command(), reason=options["reason"])
-            for lane, step in steps:
-                moved[lane] = step.moved
-                if not as_json:
-                    self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
+        steps = services.relocate_actor(actor, source, target, who=Who.of_command(), reason=options["reason"])
+        for lane, step in steps:
+            moved[lane] = step.moved
+            if not as_json:
+                self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
         if as_json:
             self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
         elif any(moved.values()):
@@ -228,52 +209,36 @@ class Command(PrintingCommand):
 
     def _import(self, options: dict[str, Any]) -> None:
         names = options["queues"] or [queue.name for queue in declared_yard().queues]
-        with _as_wrong_argument():
-            source = stock.stock_queues(options["url"], namespace=options["namespace"])
-            found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
-            for line in leftover_lines(source):
-                self.stderr.write(printable(line))
+        source = stock.stock_queues(options["url"], namespace=options["namespace"])
+        found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
+        for line in stock.leftover_lines(source):
+            self.stderr.write(printable(line))
         if options["json"]:
             self.stdout.write(json.dumps([asdict(queue) for queue in found]))
             return
         self.stdout.write("\n".join(printable(line) for queue in found for line in import_lines(queue)))
 
-    def _list(self, *, as_json: bool) -> None:
+    def _list(self, options: dict[str, Any]) -> None:
         state = queries.yard_state()
         # A program that reads the table or the JSON gets nothing else.
         print_sentences(state, self.stderr)
-        if as_json:
-            self.stdout.write(json.dumps([queue.as_json() for queue in queries.queues_of(state)], indent=2))
-            return
-        print_queues(state, self.stdout)
+        if options["json"]:
+            self.print_json(queries.queues_json(state))
+        else:
+            print_queues(state, self.stdout)
 
     def _status(self, options: dict[str, Any]) -> None:
-        with _as_wrong_argument():
-            queue = declared_yard().queue_of(options["queue"])
+        queue = declared_yard().queue_of(options["queue"])
         lines = status_lines(view_of(queue))
         if options["json"]:
-            self.stdout.write(json.dumps({"queue": queue.name, "sentences": lines}, indent=2))
+            self.print_json({"queue": queue.name, "sentences": lines})
         else:
             self.stdout.write("\n".join(map(printable, lines)))
 
 
-@contextmanager
-def _as_wrong_argument() -> Iterator[None]:
-    try:
-        yield
-    except (UnknownQueue, ForeignBroker, ActRefused) as error:
-        raise CommandError(f"queues: {error}") from error
-
-
 def _known(names: list[str]) -> list[str]:
     """Return each name once; a name that the topology does not have is refused before anything is done."""
-    with _as_wrong_argument():
-        return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
-
-
-def _family(queue: str) -> QueueOperations:
-    with _as_wrong_argument():
-        return services.family_of(queue)
+    return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
 
 
 def _described(seen: BrowsedMessage) -> dict[str, Any]:
@@ -285,7 +250,7 @@ def _described(seen: BrowsedMessage) -> dict[str, Any]:
     return {
         "id": seen.id,
         "actor": message.actor_name if message else None,
-        "due_at": datetime.fromtimestamp(seen.due_at / 1000, UTC).isoformat() if seen.due_at else None,
+        "due_at": datetime_of(seen.due_at).isoformat() if seen.due_at else None,
         "owner": seen.owner,
         "attempts": message.options.get("attempts", 0) if message else None,
         "size_bytes": seen.size_bytes,

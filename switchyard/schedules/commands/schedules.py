@@ -14,6 +14,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
+from switchyard.console.formatting import aligned
 from switchyard.console.printing_command import PrintingCommand
 from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
@@ -115,11 +116,7 @@ def _iso(moment: datetime.datetime) -> str:
 def _table(rows: list[queries.ScheduleRow]) -> str:
     if not rows:
         return "no actor is periodic; declare one with periodic=cron(…)"
-    cells = [HEADINGS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
+    return aligned([HEADINGS, *(_cells(row) for row in rows)])
 
 
 def _cells(row: queries.ScheduleRow) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ class Command(BaseCommand):
     requires_system_checks = []  # the application runs those of the yard, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
         parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: %(default)s)")
         show_examples(parser, EXAMPLES)

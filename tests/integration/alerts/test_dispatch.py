@@ -111,7 +111,7 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
     groups: AlertGroups, receiver: Receiver, second_receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.hang = threading.Event()
-    monkeypatch.setattr("switchyard.alerts.channels.webhook.DEADLINE_S", 0.5)
+    monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 0.5)
     groups.raise_(fact())
 
     with configured(receiver, second_receiver):

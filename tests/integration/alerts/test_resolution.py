@@ -76,7 +76,7 @@ def test_nothing_is_resolved_while_the_broker_is_away(alert: Alert) -> None:
 
 
 def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: AlertGroups) -> None:
-    services.acknowledge(alert, by="ada")
+    resolution.acknowledge(alert.pk, by="ada")
     assert resolution.resolve(alert.pk, by="ada")
     assert not resolution.resolve(alert.pk, by="bob")
 

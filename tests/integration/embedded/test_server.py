@@ -15,8 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from switchyard.embedded.binary import bundled_binary
-from switchyard.embedded.server import EmbeddedServer, EmbeddedServerFailed, free_port
+from switchyard.embedded.server import EmbeddedServer, EmbeddedServerFailed, bundled_binary, free_port
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -164,7 +163,7 @@ def test_server_on_path_serves_where_none_is_bundled(tmp_path: Path, monkeypatch
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "redis-server").symlink_to(bundled)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr("switchyard.embedded.binary.bundled_binary", lambda: None)
+    monkeypatch.setattr("switchyard.embedded.server.bundled_binary", lambda: None)
 
     with EmbeddedServer(tmp_path / "data") as server:
         assert server.running

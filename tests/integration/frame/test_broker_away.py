@@ -51,14 +51,14 @@ def letter(sweep: str) -> DeadLetter:
 @pytest.fixture
 def away(facilities: Facilities) -> Iterator[None]:
     """The broker does not answer, and this process has not read it before."""
-    overview.forget()
+    overview.FACTS.forget()
     STRIP.forget()
     with broker_without_server():
         for actor in dramatiq.get_broker().actors.values():
             if actor.actor_name == "sweep":  # it sends to the broker that declared it
                 actor.broker = dramatiq.get_broker()
         yield
-    overview.forget()
+    overview.FACTS.forget()
     STRIP.forget()
 
 

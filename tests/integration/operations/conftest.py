@@ -16,7 +16,7 @@ from tests.factories.brokers import broker_without_server
 @pytest.fixture
 def broker_away() -> Iterator[None]:
     """The broker does not answer, and this process has not read it before."""
-    overview.forget()
+    overview.FACTS.forget()
     with broker_without_server():
         yield
 

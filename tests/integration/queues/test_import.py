@@ -21,7 +21,6 @@ from switchyard.broker.interface import Facilities
 from switchyard.conf import declared_yard
 from switchyard.queues import stock as of_redis
 from switchyard.queues.printing import REFUSALS_SHOWN
-from switchyard.queues.stock_leftovers import leftover_lines
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -183,7 +182,7 @@ def test_a_key_that_a_scan_returns_twice_counts_once(
     keys = list(source.client.scan_iter())
     monkeypatch.setattr(source.client, "scan_iter", lambda **options: iter(keys + keys))
 
-    [line] = leftover_lines(stock)
+    [line] = of_redis.leftover_lines(stock)
 
     assert line.startswith("elsewhere: 1 message left there")
 

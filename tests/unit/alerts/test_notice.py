@@ -3,14 +3,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from switchyard.alerts.models import Alert
 from switchyard.alerts.notice import Notice
 
-FIRST = Notice(
-    id="1-0", fingerprint="f00d", kind="dead_letter", severity="critical", title="report gave up: KeyError",
-    sample="exhausted after 6 attempts", queue="slow", actor="report", count=1, reported=0,
+ALERT = Alert(
+    fingerprint="f00d", kind="dead_letter", severity="critical", title="report gave up: KeyError",
+    sample="exhausted after 6 attempts", queue="slow", actor="report",
     first_at=datetime(2026, 11, 20, 2, 51, tzinfo=UTC), last_at=datetime(2026, 11, 20, 2, 54, tzinfo=UTC),
     link="https://yard.example.com/admin/",
 )  # fmt: skip
+FIRST = Notice("1-0", ALERT, count=1)
 
 
 def test_first_message_tells_what_where_and_the_link() -> None:

@@ -69,7 +69,7 @@ def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
 
     assert (found.level, found.label) == ("ok", "On time")
     assert found.sentence == "Every queue is on time; 16 dead letters from before wait to be triaged."
-    assert (found.action, found.href) == (
+    assert (found.act.label, found.act.href) == (
         "Triage 16 dead letters",
         "/admin/switchyard_dead_letters/deadletter/",
     )
@@ -82,7 +82,7 @@ def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_i
     assert (found.level, found.label, found.also, found.facts) == ("bad", "Broker away", (), ())
     assert found.sentence == "No job can be sent or seen from here, because the broker does not answer within 2 s."
     assert "safe" not in found.then and "doctor" not in found.then
-    assert found.action == "Check the broker again"
+    assert found.act.label == "Check the broker again"
 
 
 def test_broker_that_is_nearly_full_is_told_last() -> None:
@@ -108,7 +108,7 @@ def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     found = verdict(state(retry=lane("mail-retry", 3, scheduled=96, running=1)))
 
     assert (found.level, found.sentence) == ("warn", "100 failed jobs of mail wait for a retry.")
-    assert found.href == "/admin/switchyard_jobs/job/?state=retrying&queue=mail"
+    assert found.act.href == "/admin/switchyard_jobs/job/?state=retrying&queue=mail"
     assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
@@ -124,7 +124,7 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
 
     assert (blocked.label, flooded.label) == ("Blocked", "Flooded")
     assert "64 jobs wait, about 96 % of them of acme, the oldest for" in flooded.sentence
-    assert (flooded.action, flooded.href) == (
+    assert (flooded.act.label, flooded.act.href) == (
         "Show the waiting jobs of acme",
         "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
     )
@@ -141,7 +141,7 @@ def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> N
     assert waits.sentence == (
         "mail starts nothing, because ada quieted its only supervisor 1 min 05 s ago (leaks); 64 jobs wait."
     )
-    assert (waits.action, waits.href) == (
+    assert (waits.act.label, waits.act.href) == (
         "Let 1 supervisor of mail take work again…", "/admin/operations/instructions/resume/?pool=mail",
     )  # fmt: skip
     assert waits.step == "manage.py switchyard workers resume --pool mail"
@@ -194,7 +194,7 @@ def test_messages_that_a_limit_holds_back_are_told_with_the_time_of_the_last() -
     assert found.sentence == (
         "50 welcome wait for their turn, the last for 5 min 00 s: its rate limit, 10/m, holds them back."
     )
-    assert found.href == "/admin/switchyard_jobs/job/?state=scheduled&queue=mail&actor=welcome"
+    assert found.act.href == "/admin/switchyard_jobs/job/?state=scheduled&queue=mail&actor=welcome"
     soon = replace(group, last=now + timedelta(seconds=30))
     assert diagnose(facts(state(lane("mail", scheduled=50)), mail=(soon,)), (), 0).label == "Healthy"
 
@@ -203,12 +203,12 @@ def test_failures_name_actor_exception_share_and_number() -> None:
     found = verdict(state(), failing(letters=9, fingerprint="f00d"))
 
     assert found.sentence == "Half of report's jobs fail with KeyError: 50 of 100 in the last 5 min, 9 gave up."
-    assert (found.action, found.href) == (
+    assert (found.act.label, found.act.href) == (
         "Triage 9 dead letters of report",
         "/admin/switchyard_dead_letters/deadletter/?fingerprint=f00d",
     )
     alone = verdict(state(), failing())
-    assert alone.href == "/admin/switchyard_jobs/job/?failures=1&actor=report&since=5m"
+    assert alone.act.href == "/admin/switchyard_jobs/job/?failures=1&actor=report&since=5m"
     one = verdict(state(), failing(failed=1, jobs=1, letters=1, fingerprint="f00d"))
     assert one.sentence == "1 job of report gave up in the last 10 min with KeyError."
 

@@ -34,9 +34,9 @@ def main() -> None:
             "label": verdict.label,
             "sentence": verdict.sentence,
             "then": verdict.then,
-            "action": verdict.action,
-            "href": verdict.href,
-            "on_page": verdict.sentence in page and verdict.action in page,
+            "action": verdict.act.label if verdict.act else "",
+            "href": verdict.act.href if verdict.act else "",
+            "on_page": verdict.sentence in page and (verdict.act.label if verdict.act else "") in page,
             "findings": [
                 {
                     "name": found.finding.name,

@@ -1,19 +1,32 @@
-"""Check of the broker's servers: mostly one."""
+"""Checks of the broker's servers, mostly one, of the sentinels of its address, and of their master's replicas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
+
+import redis
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.keyspace_id import ACCEPT
+from switchyard.broker.health.sentinels import (
+    ADDRESS,
+    judge_replicas,
+    judge_sentinels,
+    most_known,
+    read_sentinels,
+    told,
+)
 from switchyard.broker.health.servers import ServerLook, Servers, servers_of
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.sentinel import sentinels_of
+from switchyard.broker.redis.sentinel_url import is_sentinel_url, parse
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.servers import node
-from switchyard.operations.findings.servers.causes import GROUP, cause_of
+from switchyard.operations.findings.servers.causes import CAUSES, GROUP, cause_of
 from switchyard.operations.server_state import read_server_state
 
 
@@ -53,9 +66,8 @@ def look_at_addons() -> Iterator[Finding]:
 def _state(servers: Servers, looks: list[ServerLook]) -> Iterator[Finding]:
     state = read_server_state(servers.calls, servers.keys)
     if state.refusal:
-        yield GROUP.error(
-            "takes_no_work", f"it accepts no work: {state.refusal}", "The server refuses writes", state.remedy
-        )
+        seen = f"it accepts no work: {state.refusal}"
+        yield GROUP.error("takes_no_work", seen, "The server refuses writes", state.remedy)
     found = list(state.findings) + [item for item in servers.findings(looks) if item.code == "unverified"]
     for item in found:
         cause, command = cause_of(item.code)
@@ -92,3 +104,32 @@ def _markers(servers: Servers, answering: set[str]) -> Iterator[Finding]:
         seen = "the keyspace is in use and has no marker: the loss of a part of it would go unnoticed"
         cause = "Work was sent before the first worker, web or scheduler started, or an earlier release created it"
         yield GROUP.warning("unmarked", seen, cause, ACCEPT)
+
+
+def look_at_sentinels() -> Iterator[Finding]:
+    """Ask every sentinel of the address for the master, and the master for its replicas; neither has to answer."""
+    url = switchyard_settings().broker_url
+    named = switchyard_settings().server_variable
+    if not is_sentinel_url(url):
+        return
+    states = read_sentinels(sentinels_of(parse(url)))
+    replication = _replication(url)
+    found = judge_sentinels(states)
+    if replication is not None:
+        found += judge_replicas(replication, most_known(states))
+    if seen := told(states, replication):
+        yield GROUP.ok(seen)
+    for item in found:
+        step = item.remedy.replace(ADDRESS, named)
+        yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)
+
+
+def _replication(url: str) -> dict[str, Any] | None:
+    client = connect(url, profile="quick")
+    try:
+        found: Any = client.info("replication")
+        return dict(found)
+    except redis.RedisError:  # away, which the server's own check reports; or an ACL user without INFO
+        return None
+    finally:
+        client.close()

@@ -17,8 +17,7 @@ from switchyard.broker.redis.sentinel_url import parse as parse_sentinel_url
 from switchyard.operations.findings.failures import run_checks
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.servers.causes import GROUP
-from switchyard.operations.findings.servers.look import look_at_servers
-from switchyard.operations.findings.servers.sentinels import look_at_sentinels
+from switchyard.operations.findings.servers.look import look_at_sentinels, look_at_servers
 from tests.chaos.server import ServerUnderTest
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for

@@ -119,10 +119,8 @@ def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, s
 
 
 def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
-    if not request.user.has_perm("switchyard_alerts.view_alert"):
-        return ""
-    address = reverse("switchyard-alerts")
-    return f"{address}?{urlencode({'fingerprint': fingerprint})}"
+    may_view = request.user.has_perm("switchyard_alerts.view_alert")
+    return f"{reverse('switchyard-alerts')}?{urlencode({'fingerprint': fingerprint})}" if may_view else ""
 
 
 STEPS, STEP = 12, timedelta(minutes=10)

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.alerts.channels.email import EmailChannel
-from switchyard.alerts.channels.log import LogChannel
-from switchyard.alerts.channels.parse import channels, parse
-from switchyard.alerts.channels.webhook import WebhookChannel
+from switchyard.alerts.channels import EmailChannel, LogChannel, WebhookChannel, channels, parse
 from switchyard.alerts.checks import check_alert_urls
 from switchyard.setting_values import InvalidSetting
 from tests.unit.alerts.configuration import with_alert_urls

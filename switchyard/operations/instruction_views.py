@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -18,33 +16,24 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores.pool_reports import QUIETED, VERBS, PoolReport, Verb
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
-from switchyard.operations.instructions import services
-from switchyard.operations.yard.reported_workers import WORKERS_AWAY, ReportedWorkers, reported_workers
+from switchyard.console.room_view import require
+from switchyard.operations import supervisors
+from switchyard.operations.supervisors import WORKERS_AWAY, ReportedWorkers, reported_workers
 
 TITLES = {"quiet": "Quiet {}", "resume": "Let {} take work again", "stop": "Stop {}"}
-RIGHT = "switchyard_operations.instruct_workers"
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedWorker:
-    """A chosen supervisor that is not instructed, and why."""
-
-    report: PoolReport
-    why: str
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     """Ask for a reason, and instruct the supervisors that ``member`` or ``pool`` names."""
-    if not request.user.has_perm(RIGHT):
-        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    require(request, "switchyard_operations.instruct_workers")
     if verb not in VERBS:
         raise Http404(f"no instruction is named {verb}")
     given = request.POST if request.method == "POST" else request.GET
-    reason, refused, status = given.get("reason", "").strip()[: services.LONGEST_REASON], "", 200
+    reason, refused, status = given.get("reason", "").strip()[: supervisors.LONGEST_REASON], "", 200
     hit: list[PoolReport] = []
-    left: list[RefusedWorker] = []
+    left: list[tuple[PoolReport, str]] = []
     workers = None
     try:
         workers = reported_workers()
@@ -62,37 +51,38 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
 
 def _chosen(
     workers: ReportedWorkers, verb: str, members: list[str], pools: list[str]
-) -> tuple[list[PoolReport], list[RefusedWorker]]:
+) -> tuple[list[PoolReport], list[tuple[PoolReport, str]]]:
     """Return the named supervisors that report, and those of them that are left out.
 
     Args:
         members: Names, each with ``@`` and the start of the supervisor that the page showed.
     """
     shown = {name: started for name, _, started in (member.rpartition("@") for member in members)}
-    hit, left = [], []
+    hit: list[PoolReport] = []
+    left: list[tuple[PoolReport, str]] = []
     for report in workers.reports:
         if report.member not in shown and report.pool not in pools:
             continue
-        why = services.refusal(report, verb)
+        why = supervisors.refusal(report, verb)
         if shown.get(report.member, str(report.started_at)) != str(report.started_at):
             why = "another process of this name has started since; choose it again"
         if why:
-            left.append(RefusedWorker(report, why))
+            left.append((report, why))
         else:
             hit.append(report)
     return hit, left
 
 
 def _do(request: HttpRequest, verb: str, hit: list[PoolReport], reason: str) -> HttpResponseBase:
-    done = services.instruct(cast(Verb, verb), hit, who=Who.of_request(request), reason=reason)
+    done = supervisors.instruct(cast(Verb, verb), hit, who=Who.of_request(request), reason=reason)
     are = "is" if len(done) == 1 else "are"
-    text = f"{counted(len(done), 'supervisor')} {are} told to {services.TOLD[verb]}."
+    text = f"{counted(len(done), 'supervisor')} {are} told to {supervisors.TOLD[verb]}."
     messages.success(request, f"{text} Each obeys within 2 s, and its state says so.")
     return redirect("switchyard-operations-workers")
 
 
 def _context(
-    verb: str, hit: list[PoolReport], left: list[RefusedWorker], workers: ReportedWorkers | None
+    verb: str, hit: list[PoolReport], left: list[tuple[PoolReport, str]], workers: ReportedWorkers | None
 ) -> dict[str, Any]:
     chosen = {report.member for report in hit}
     everyone = () if workers is None else workers.reports

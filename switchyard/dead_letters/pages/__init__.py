@@ -1,1 +1,0 @@
-"""Content of the pages of dead letters."""
