@@ -159,7 +159,6 @@ class PoolCollector(Collector):
         self._memory = memory_bytes or {}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the worker metrics."""
         up = GaugeMetricFamily("switchyard_worker_up", "1 while the pool has a child that works.", labels=["pool"])
         slots = GaugeMetricFamily("switchyard_worker_slots", "Messages that the pool can run at once.", labels=["pool"])
         busy = GaugeMetricFamily("switchyard_worker_slots_busy", "Messages that the pool runs now.", labels=["pool"])
@@ -200,7 +199,6 @@ class ChildrenCollector(Collector):
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the merged metrics. A file that a child is creating is left for the next scrape."""
         files = [str(path) for path in sorted(self._folder.glob("*.db")) if _is_readable(path)]
         yield from MultiProcessCollector.merge(files)
 
