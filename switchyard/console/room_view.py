@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -45,6 +46,17 @@ def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespon
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
 
     return never_cache(csrf_protect(guarded))
+
+
+def require(request: HttpRequest, *rights: str) -> None:
+    """Refuse a user who lacks one of some rights, each written as app label and codename.
+
+    Raises:
+        PermissionDenied: with the name of the right.
+    """
+    for right in rights:
+        if not request.user.has_perm(right):
+            raise PermissionDenied(f"The missing right is {right}.")
 
 
 def gone(request: HttpRequest, noun: str, pk: int, page: str) -> HttpResponseRedirect:
