@@ -10,6 +10,7 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -18,7 +19,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.console.links import job_url
-from switchyard.jobs.admin_pages import check, may, render
+from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls.arguments import read_json
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
 from switchyard.jobs.passport.again import run_again
@@ -41,13 +42,13 @@ RUN_NOW_ANSWERS = {
     "unknown": (messages.ERROR, "No job has this id any longer, or this broker cannot find a delayed one."),
 }
 METHODS = ["GET", "HEAD", "POST"]
+LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then try again."
 
 
 @require_http_methods(METHODS)
 @never_cache
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
-    check(request)
     check(request, "cancel_job")
     try:
         if request.method != "POST":
@@ -56,8 +57,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
         answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
     except BrokerError:
         return without_broker(request)
-    level, text = CANCEL_ANSWERS[answer]
-    messages.add_message(request, level, text)
+    messages.add_message(request, *CANCEL_ANSWERS[answer])
     return redirect("switchyard-job", job_id)
 
 
@@ -65,7 +65,6 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 @never_cache
 def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
-    check(request)
     check(request, "run_job")
     try:
         who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
@@ -73,12 +72,9 @@ def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     except BrokerError:
         return without_broker(request)
     except DatabaseError:
-        messages.error(
-            request, "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
-        )
+        messages.error(request, LOST.format("changed"))
         return redirect("switchyard-job", job_id)
-    level, text = RUN_NOW_ANSWERS[answer]
-    messages.add_message(request, level, text)
+    messages.add_message(request, *RUN_NOW_ANSWERS[answer])
     return redirect("switchyard-job", job_id)
 
 
@@ -89,7 +85,8 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     if job is not None and job.ended:
         messages.add_message(request, *CANCEL_ANSWERS["ended"])
         return redirect("switchyard-job", job_id)
-    return render(request, "switchyard_jobs/cancel.html", {"title": "Cancel job", "job": job, "job_id": job_id})
+    context = {"title": "Cancel job", "job": job, "job_id": job_id}
+    return TemplateResponse(request, "switchyard_jobs/cancel.html", context)
 
 
 @require_http_methods(METHODS)
@@ -97,7 +94,6 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 @never_cache
 def again(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
-    check(request)
     check(request, "run_job")
     try:
         job = passport_of(job_id)
@@ -116,8 +112,7 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
     except BrokerError as error:
         return _ask_again(request, job, text, wrong=str(error), status=503)
     except DatabaseError:
-        fact = "The audit log cannot be written, so nothing was enqueued; check /readyz, then try again."
-        return _ask_again(request, job, text, wrong=fact, status=503)
+        return _ask_again(request, job, text, wrong=LOST.format("enqueued"), status=503)
     except (SwitchyardError, MiddlewareError, ValueError) as error:
         return _ask_again(request, job, text, wrong=str(error), status=422)
     messages.success(request, f"{job.actor} is enqueued again as job {sent}.")
@@ -133,7 +128,7 @@ def _ask_again(request: HttpRequest, job: Passport, text: str, *, wrong: str = "
         "reason": request.POST.get("reason", ""),
         "new_id": request.POST.get("job_id") or str(uuid.uuid4()),
     }
-    return render(request, "switchyard_jobs/again.html", context, status)
+    return TemplateResponse(request, "switchyard_jobs/again.html", context, status=status)
 
 
 def _object_of(text: str) -> dict[str, Any]:
@@ -148,19 +143,19 @@ def _object_of(text: str) -> dict[str, Any]:
     return found
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_http_methods(METHODS)
 @sensitive_post_parameters()
 @never_cache
 def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     """Show a job's arguments and due time to edit; change them when the form is posted."""
-    check(request)
     check(request, "run_job")
     if not is_message_id(job_id):
         return without_job(request, job_id)
     try:
         job = editable_job(job_id)
     except ActRefused as error:
-        return _refused(request, job_id, error)
+        messages.warning(request, f"{error.fact[0].upper()}{error.fact[1:]}.")
+        return redirect("switchyard-job", job_id)
     except BrokerError:
         return without_broker(request)
     if job.due_at is None:
@@ -182,16 +177,10 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     except (ArgumentsRefused, ValueError) as error:
         return _ask(request, job, given, wrong=str(error), status=422)
     except DatabaseError:
-        fact = "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
-        return _ask(request, job, given, wrong=fact, status=503)
+        return _ask(request, job, given, wrong=LOST.format("changed"), status=503)
     except BrokerError as error:
         return _ask(request, job, given, wrong=str(error), status=503)
     messages.success(request, f"Changed {words_of(changes)}. The job has not started yet.")
-    return redirect("switchyard-job", job_id)
-
-
-def _refused(request: HttpRequest, job_id: str, error: ActRefused) -> HttpResponse:
-    messages.warning(request, f"{error.fact[0].upper()}{error.fact[1:]}.")
     return redirect("switchyard-job", job_id)
 
 
@@ -204,7 +193,7 @@ def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str =
         "wrong": wrong,
         "reason": request.POST.get("reason", ""),
     }
-    return render(request, "switchyard_jobs/edit.html", context, status)
+    return TemplateResponse(request, "switchyard_jobs/edit.html", context, status=status)
 
 
 def _shown_time(job: EditableJob) -> str:
