@@ -17,13 +17,12 @@ from django.urls import NoReverseMatch, reverse
 
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
-from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
-from switchyard.frame.finding import OPERATIONS, User
+from switchyard.console.links import job_url, jobs_url
+from switchyard.frame.finding import OPERATIONS, User, actors, queues, schedules
 from switchyard.frame.navigation import room_pages
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.history.search_values import TAG, searched_names
 from switchyard.jobs.queries import is_job_id, written_id
-from switchyard.schedules.registry import schedules
 
 LEAST: Final = 2
 MOST: Final = 8
@@ -78,14 +77,13 @@ def _values(user: User, asked: str) -> list[Suggestion]:
 def _known(user: User, asked: str) -> Iterator[Suggestion]:
     yield from _pages(user)
     if _may(user, OPERATIONS):
-        yard = declared_yard()
-        yield from (Suggestion("queue", queue.name, queue_url(queue.name)) for queue in yard.queues)
-        names = sorted(dramatiq.get_broker().actors)
-        yield from (Suggestion("actor", name, actor_url(name)) for name in names)
+        yield from (Suggestion("queue", one.name, one.address) for one in queues())
+        yield from (Suggestion("actor", one.name, one.address) for one in actors())
         workers = _reversed("switchyard-operations-workers")
-        yield from (Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}") for pool in yard.pools)
+        for pool in declared_yard().pools:
+            yield Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}")
     if _may(user, "switchyard_schedules.view_schedulestate"):
-        yield from (Suggestion("schedule", one.name, schedule_url(one.name)) for one in schedules())
+        yield from (Suggestion("schedule", one.name, one.address) for one in schedules())
     if _may(user, "switchyard_jobs.view_job"):
         yield from (Suggestion("jobs by state", state, jobs_url(state=state)) for state in STEPS)
         if _may(user, "switchyard_jobs.view_arguments"):

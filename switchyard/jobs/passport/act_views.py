@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.contrib import messages
@@ -53,12 +54,9 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     try:
         if request.method != "POST":
             return _ask_cancel(request, job_id)
-        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+        return _do(request, job_id, request_cancel, CANCEL_ANSWERS)
     except BrokerError:
         return without_broker(request)
-    messages.add_message(request, *CANCEL_ANSWERS[answer])
-    return redirect("switchyard-job", job_id)
 
 
 @require_POST
@@ -67,15 +65,27 @@ def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
     check(request, "run_job")
     try:
-        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        answer = start_now(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+        return _do(request, job_id, start_now, RUN_NOW_ANSWERS)
     except BrokerError:
         return without_broker(request)
+
+
+def _do(
+    request: HttpRequest, job_id: str, act: Callable[..., str], answers: Mapping[str, tuple[int, str]]
+) -> HttpResponse:
+    answer = "unknown"
+    try:
+        if is_message_id(job_id):
+            answer = act(job_id, who=Who.of_request(request), reason=_reason(request))
     except DatabaseError:
         messages.error(request, LOST.format("changed"))
-        return redirect("switchyard-job", job_id)
-    messages.add_message(request, *RUN_NOW_ANSWERS[answer])
+    else:
+        messages.add_message(request, *answers[answer])
     return redirect("switchyard-job", job_id)
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip()
 
 
 def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -103,12 +113,11 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_job(request, job_id)
     if request.method != "POST":
         return _ask_again(request, job, json.dumps(job.arguments or {}, indent=2, ensure_ascii=False, default=str))
-    text, reason = request.POST.get("arguments", ""), request.POST.get("reason", "").strip()
-    new_id = request.POST.get("job_id", "")
+    text, new_id = request.POST.get("arguments", ""), request.POST.get("job_id", "")
     try:
         edited = _object_of(text) if may(request, "view_arguments") else None
-        who = Who.of_request(request)
-        sent = run_again(job, edited=edited, who=who, reason=reason, job_id=new_id if is_job_id(new_id) else "")
+        who, new_id = Who.of_request(request), new_id if is_job_id(new_id) else ""
+        sent = run_again(job, edited=edited, who=who, reason=_reason(request), job_id=new_id)
     except BrokerError as error:
         return _ask_again(request, job, text, wrong=str(error), status=503)
     except DatabaseError:
@@ -170,8 +179,7 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
         due = request.POST.get("due", "").strip()
         due_at = due_time(due) if job.due is not None and due and due != _shown_time(job) else None
         text = given if sees and given.replace("\r\n", "\n").strip() != job.text else None
-        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        changes = edit_job(job, text=text, due_at=due_at, who=who, reason=reason)
+        changes = edit_job(job, text=text, due_at=due_at, who=Who.of_request(request), reason=_reason(request))
     except ActRefused as error:
         return _ask(request, job, wrong=error.fact, status=409)
     except (ArgumentsRefused, ValueError) as error:

@@ -35,12 +35,7 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     if request.GET.get("format") == "json":
         shown = as_json(job, arguments=may(request, "view_arguments"))
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
-    context = {
-        "title": job.actor,
-        "subtitle": job.id,
-        "has_events": can_stream(request),
-        **_context_of(request, job),
-    }
+    context = {"title": job.actor, "subtitle": job.id, "has_events": can_stream(request), **_context_of(request, job)}
     return TemplateResponse(request, "switchyard_jobs/passport.html", context)
 
 

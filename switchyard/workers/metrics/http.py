@@ -7,6 +7,7 @@ import logging
 import selectors
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -171,7 +172,10 @@ class PoolCollector(Collector):
         restarts = CounterMetricFamily(
             "switchyard_worker_restarts", "Children that ended and were started again.", labels=["pool", "reason"]
         )
-        for pool, reports in sorted(self._by_pool().items()):
+        by_pool: defaultdict[str, list[PoolReport]] = defaultdict(list)
+        for report in self._reports:
+            by_pool[report.pool].append(report)
+        for pool, reports in sorted(by_pool.items()):
             children = [child for report in reports for child in report.children]
             up.add_metric([pool], float(any(child["ready"] for child in children)))
             slots.add_metric([pool], sum(report.slots for report in reports))
@@ -184,12 +188,6 @@ class PoolCollector(Collector):
             for reason in sorted(reasons):
                 restarts.add_metric([pool, reason], sum(report.restarts.get(reason, 0) for report in reports))
         yield from (up, slots, busy, memory, limit, restarts)
-
-    def _by_pool(self) -> dict[str, list[PoolReport]]:
-        found: dict[str, list[PoolReport]] = {}
-        for report in self._reports:
-            found.setdefault(report.pool, []).append(report)
-        return found
 
 
 class ChildrenCollector(Collector):

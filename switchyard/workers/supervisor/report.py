@@ -134,7 +134,7 @@ class PoolHealth:
 
     def __init__(self, children: ChildManager) -> None:
         self._children = children
-        self._taken, self._taken_s = -1, time.monotonic()
+        self.reset()
 
     def reset(self) -> None:
         """Restart the time limit for progress, because the children start again."""
