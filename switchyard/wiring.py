@@ -37,7 +37,7 @@ from switchyard.broker.worker.ack_barrier import AckBarrier, barrier_over
 from switchyard.conf import switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.database_connections import Connections
-from switchyard.jobs.result_stores.chosen import result_stores
+from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.age_limits import AgeLimits
 from switchyard.middleware.alerts import Alerts

@@ -9,6 +9,7 @@ class RetentionConfig(AppConfig):
     label = "switchyard_retention"
     verbose_name = "Retention"
     default_auto_field = "django.db.models.BigAutoField"
+    room_pages = (("Retention", "switchyard-retention", "archive", "", "switchyard_operations.view_operations"),)
 
     def ready(self) -> None:
         """Register result files and the check of the setting."""

@@ -72,7 +72,6 @@ class TokenAdmin(CheckedQuery):
 
     @admin.display(description="scopes")
     def shown_scopes(self, token: Token) -> str:
-        """Return the scopes in one line."""
         return ", ".join(token.scopes)
 
     @admin.display(description="state")
@@ -94,7 +93,6 @@ class TokenAdmin(CheckedQuery):
         return type(form.__name__, (form,), {"giver": request.user})
 
     def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
-        """Return the read-only fields."""
         return () if obj is None else self.kept
 
     def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
@@ -115,13 +113,11 @@ class TokenAdmin(CheckedQuery):
             entry.count = 1
 
     def delete_model(self, request: HttpRequest, obj: Token) -> None:
-        """Delete a token."""
         with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}) as entry:
             super().delete_model(request, obj)
             entry.count = 1
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
-        """Delete the selected tokens."""
         for token in queryset:
             self.delete_model(request, token)
 

@@ -51,7 +51,6 @@ class ApiDocument(OpenAPISchema):
     """django-ninja's OpenAPI document with every refusal, the scopes, and the header that makes a POST repeatable."""
 
     def operation_details(self, operation: Operation) -> dict[str, Any]:
-        """Return one operation."""
         details: dict[str, Any] = super().operation_details(operation)
         responses = {int(status): response for status, response in details["responses"].items()}
         refusals = _statuses(operation, details) | {status for status in responses if status >= 400}

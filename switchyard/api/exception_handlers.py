@@ -29,6 +29,16 @@ from switchyard.files.errors import DiskFull, StorageError, is_full
 from switchyard.middleware.errors import ArgumentMisfit
 
 RETRY_AFTER_S = 5
+# Errors of what a request needs, the narrower ones first.
+AWAY: tuple[tuple[type[Exception], str], ...] = (
+    (BrokerFull, "broker has no room for more work"),
+    (BrokerUnsafe, "broker is given no work until it is safe again"),
+    (HistoryUnavailable, "database does not answer"),
+    (ResultStoreUnavailable, "store of results does not answer"),
+    (BrokerError, "broker does not answer"),
+    (DiskFull, "disk of the files is full"),
+    (StorageError, "storage does not answer"),
+)
 logger = logging.getLogger(__name__)
 
 
@@ -48,14 +58,14 @@ def answer(request: HttpRequest, error: Any) -> HttpResponse:
 
 def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
     if "Authorization" not in request.headers:
-        detail, challenge = "no token; send Authorization: Bearer sy_…", 'Bearer realm="switchyard"'
+        detail, wrong = "no token; send Authorization: Bearer sy_…", ""
     elif not plain_token(request):
         detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
-        challenge = 'Bearer realm="switchyard", error="invalid_token"'
+        wrong = ', error="invalid_token"'
     else:
         detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
-        challenge = 'Bearer realm="switchyard", error="invalid_token"'
-    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+        wrong = ', error="invalid_token"'
+    return Problem(401, detail, headers={"WWW-Authenticate": f'Bearer realm="switchyard"{wrong}'})
 
 
 def _http_error(request: HttpRequest, error: HttpError) -> Problem:
@@ -71,21 +81,9 @@ def _validation(request: HttpRequest, error: ValidationError) -> Problem:
 
 def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
-    if isinstance(error, BrokerFull):
-        what = "broker has no room for more work"
-    elif isinstance(error, BrokerUnsafe):
-        what = "broker is given no work until it is safe again"
-    elif isinstance(error, ResultStoreUnavailable):
-        what = "store of results does not answer"
-    elif isinstance(error, DiskFull):
-        what = "disk of the files is full"
-    elif isinstance(error, StorageError):
-        what = "storage does not answer"
-    elif isinstance(error, OperationalError) and is_full(error):
+    what = next((text for kind, text in AWAY if isinstance(error, kind)), "database does not answer")
+    if isinstance(error, OperationalError) and is_full(error):
         what = "disk of the database is full"
-    else:
-        is_broker = isinstance(error, BrokerError) and not isinstance(error, HistoryUnavailable)
-        what = f"{'broker' if is_broker else 'database'} does not answer"
     return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
 
 
@@ -114,14 +112,10 @@ def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | No
     return Problem(status, f"{what}: {known}; {advice}", headers=headers, outcome=jobs.outcome, job_ids=job_ids)
 
 
-def _unencodable(request: HttpRequest, error: UnencodablePayload) -> Problem:
+def _unencodable(request: HttpRequest, error: UnencodablePayload | ArgumentMisfit) -> Problem:
     logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
-    return invalid([FieldError("", f"holds a value that cannot be enqueued: it {error.fact}")])
-
-
-def _misfit(request: HttpRequest, error: ArgumentMisfit) -> Problem:
-    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
-    return invalid([FieldError("", f"holds a value that cannot be enqueued: {error.fact}")])
+    fact = error.fact if isinstance(error, ArgumentMisfit) else f"it {error.fact}"
+    return invalid([FieldError("", f"holds a value that cannot be enqueued: {fact}")])
 
 
 REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
@@ -134,8 +128,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
         PayloadTooLarge,
         lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
     ),
-    (UnencodablePayload, _unencodable),
-    (ArgumentMisfit, _misfit),
+    ((UnencodablePayload, ArgumentMisfit), _unencodable),
     ((BrokerError, OperationalError, StorageError, ResultStoreUnavailable), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -28,21 +28,16 @@ DETAILS = {
 def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Turn every refusal below the API's root into a problem document, and forbid caching of all responses."""
     if iscoroutinefunction(get_response):
-        return _async(get_response)
 
-    def middleware(request: HttpRequest) -> HttpResponseBase:
+        async def of_async(request: HttpRequest) -> HttpResponseBase:
+            return finish(request, await get_response(request))
+
+        return of_async
+
+    def of_sync(request: HttpRequest) -> HttpResponseBase:
         return finish(request, get_response(request))
 
-    return middleware
-
-
-def _async(
-    get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
-) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
-    async def middleware(request: HttpRequest) -> HttpResponseBase:
-        return finish(request, await get_response(request))
-
-    return middleware
+    return of_sync
 
 
 def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -110,13 +110,11 @@ class StrictParser(Parser):
     """django-ninja's parser with the checks of this module."""
 
     def parse_body(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the JSON body."""
         return cast("dict[str, Any]", decode_request(request))
 
     def parse_querydict(
         self, data: MultiValueDict[str, Any], list_fields: list[str], request: HttpRequest
     ) -> dict[str, Any]:
-        """Return the parameters of a query or a form."""
         values = super().parse_querydict(data, list_fields, request)
         refuse_bad_text(values)
         return values

@@ -78,11 +78,9 @@ class Problem(Exception):
         return body
 
     def encoded(self) -> bytes:
-        """Return the encoded body."""
         return json.dumps(self.document(), ensure_ascii=False).encode()
 
     def response(self) -> HttpResponse:
-        """Return the HTTP response."""
         return HttpResponse(self.encoded(), status=self.status, content_type=CONTENT_TYPE, headers=self.headers)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from django.http import HttpRequest
 from django.urls import reverse
 
+from switchyard.broker.clock import datetime_of
 from switchyard.conf import switchyard_settings
 
 
@@ -35,8 +34,4 @@ def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
 
 def iso_time(ms: int | None) -> str | None:
     """Return milliseconds since the epoch in the API's format: ISO 8601 in UTC with microseconds."""
-    if ms is None:
-        return None
-    seconds, rest_ms = divmod(ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ms * 1000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if ms is None else datetime_of(ms).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -51,6 +51,16 @@ ACTS: dict[str, str] = {
 }
 
 
+# Columns that the JSON of a row has as they are.
+IN_JSON = ("act", "target", "who", "via", "token", "reason", "count", "outcome", "error", "detail")
+# Thing -> address of the page of one by its name or id.
+PAGES = {
+    "queue": links.queue_url,
+    "worker": links.worker_url,
+    "job": links.job_url,
+    "schedule": links.schedule_url,
+    "letter": links.job_url,
+}
 # Names of bulk acts in the log.
 BULK = re.compile(r"bulk act (\d{1,18})")
 
@@ -76,16 +86,7 @@ def as_json(entry: AuditEntry) -> dict[str, Any]:
         "id": entry.pk,
         "at": _iso(entry.at),
         "ended_at": _iso(entry.ended_at),
-        "act": entry.act,
-        "target": entry.target,
-        "who": entry.who,
-        "via": entry.via,
-        "token": entry.token,
-        "reason": entry.reason,
-        "count": entry.count,
-        "outcome": entry.outcome,
-        "error": entry.error,
-        "detail": entry.detail,
+        **{name: getattr(entry, name) for name in IN_JSON},
     }
 
 
@@ -101,23 +102,11 @@ def target_url(entry: AuditEntry) -> str:
         return ""
     if bulk := BULK.fullmatch(target):
         return links.bulk_act_url(int(bulk[1]))
-    match thing:
-        case "queue":
-            return links.queue_url(target)
-        case "worker":
-            return links.worker_url(target)
-        case "job":
-            return links.job_url(target)
-        case "schedule":
-            return links.schedule_url(target)
-        case "letter" if target == entry.detail.get("group"):
-            return links.letters_url(fingerprint=target, state="all")
-        case "letter":
-            return links.job_url(target)
-        case "alert" if target.isdecimal():
-            return links.alert_url(int(target))
-        case _:
-            return ""
+    if thing == "letter" and target == entry.detail.get("group"):
+        return links.letters_url(fingerprint=target, state="all")
+    if thing == "alert":
+        return links.alert_url(int(target)) if target.isdecimal() else ""
+    return PAGES[thing](target) if thing in PAGES else ""
 
 
 def _iso(moment: datetime | None) -> str | None:

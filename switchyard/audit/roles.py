@@ -17,7 +17,6 @@ VIEW_RIGHTS = (
     "switchyard_schedules.view_schedulestate",
     "switchyard_bulk.view_bulkact",
     "switchyard_audit.view_auditentry",
-    "switchyard_bulk.view_bulkact",
 )
 OPERATOR_RIGHTS = (
     *VIEW_RIGHTS,
@@ -36,7 +35,6 @@ OPERATOR_RIGHTS = (
     "switchyard_alerts.silence_alert",
     "switchyard_schedules.run_schedule",
     "switchyard_schedules.pause_schedule",
-    "switchyard_bulk.stop_bulkact",
 )
 ROLES = {READ_ONLY: VIEW_RIGHTS, OPERATOR: OPERATOR_RIGHTS}
 

@@ -22,12 +22,11 @@ from switchyard.audit.presentation import ACTS
 from switchyard.audit.who import Who
 from switchyard.conf import switchyard_settings
 from switchyard.database_text import storable
+from switchyard.old_rows import delete_old
 
 __all__ = ["Who", "act"]
 
 log = structlog.get_logger(__name__)
-
-DELETE_AT_ONCE, MOST_BATCHES = 1_000, 100
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def act(
     is killed leaves it as ``begun``.
 
     Args:
-        name: One of ``names.ACTS``.
+        name: One of ``presentation.ACTS``.
         reason: Why, in the person's words; cut after 500 characters.
         detail: More of it as JSON: ids, filter, values before and after. Arguments of jobs only where the page hides
             them.
@@ -52,12 +51,7 @@ def act(
         ValueError: the name is not known.
         django.db.DatabaseError: the row could not be written, and the act has not begun.
     """
-    if name not in ACTS:
-        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/presentation.py")
-    entry = AuditEntry(
-        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
-        who=who.name, via=who.via, token=who.token,
-    )  # fmt: skip
+    entry = _begun(name, who, target, reason, detail)
     try:
         with transaction.atomic():  # a failed write leaves the caller's transaction usable
             entry.save(force_insert=True)
@@ -81,12 +75,7 @@ def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: di
         ValueError: the name is not known.
         django.db.DatabaseError: the row could not be written.
     """
-    if name not in ACTS:
-        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/presentation.py")
-    entry = AuditEntry(
-        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
-        who=who.name, via=who.via, token=who.token,
-    )  # fmt: skip
+    entry = _begun(name, who, target, reason, detail)
     entry.save(force_insert=True)
     return entry.pk
 
@@ -105,16 +94,18 @@ def complete(number: int, *, count: int, error: str = "", detail: dict[str, Any]
 
 
 def delete_old_rows() -> int:
-    """Delete rows older than the setting ``audit_days``, 1,000 a statement and at most 100,000; return the count."""
+    """Delete rows older than the setting ``audit_days``, as many as ``delete_old`` does; return the count."""
     before = timezone.now() - timedelta(days=switchyard_settings().audit_days)
-    old = AuditEntry.objects.filter(at__lt=before).order_by("at")
-    deleted = 0
-    for _ in range(MOST_BATCHES):
-        keys = list(old.values_list("pk", flat=True)[:DELETE_AT_ONCE])
-        deleted += AuditEntry.objects.filter(pk__in=keys).delete()[0]
-        if len(keys) < DELETE_AT_ONCE:
-            break
-    return deleted
+    return delete_old(AuditEntry.objects.filter(at__lt=before).order_by("at"))
+
+
+def _begun(name: str, who: Who, target: str, reason: str, detail: dict[str, Any] | None) -> AuditEntry:
+    if name not in ACTS:
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/presentation.py")
+    return AuditEntry(
+        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
+        who=who.name, via=who.via, token=who.token,
+    )  # fmt: skip
 
 
 def _complete(entry: AuditEntry, outcome: AuditEntry.Outcome) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -15,6 +14,7 @@ from django.views.decorators.http import require_safe
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.presentation import ACTS, act_label, target_url
 from switchyard.audit.queries import AuditFilter, AuditPage, page
+from switchyard.console.room_view import require
 from switchyard.middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"
@@ -27,8 +27,7 @@ WITH_ARGUMENTS = ("changed", "filter")
 @never_cache
 def audit_log(request: HttpRequest) -> TemplateResponse:
     """Show one page of the log, newest first."""
-    if not request.user.has_perm(RIGHT):
-        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    require(request, RIGHT)
     address, asked, wrong, found = reverse("switchyard-audit"), AuditFilter(), "", AuditPage([], None)
     try:
         asked = AuditFilter.from_query(request.GET.dict())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from switchyard.broker.errors import NotFound, SwitchyardError
 from switchyard.bulk.models import BulkAct
+from switchyard.console.formatting import counted
 
 
 class NoRoom(SwitchyardError):
@@ -60,11 +62,18 @@ class KindTexts:
 
     def counted(self, count: int) -> str:
         """Return ``1 dead letter`` or ``5,000 dead letters``."""
-        return f"{count:,} {self.one if count == 1 else self.many}"
+        return counted(count, self.one, self.many)
+
+
+def most_common(names: Iterable[str], count: int = 3) -> str:
+    """Return the most frequent names with their numbers, for the page that asks; ``–`` for none."""
+    found = Counter(names).most_common(count + 1)
+    shown = ", ".join(f"{name} ({number:,})" for name, number in found[:count])
+    return shown + (" and others" if len(found) > count else "") or "–"
 
 
 class Kind(Protocol):
-    """One kind of bulk act. All methods may be called again after a crash."""
+    """One kind of bulk act, the base of an app's own. All methods may be called again after a crash."""
 
     act: str  # name in the audit log
     right: str  # that the act needs, app label and codename
@@ -99,7 +108,11 @@ class Kind(Protocol):
         """
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
-        """Record the results in the database. Runs once, in the transaction that commits counts and cursor."""
+        """Record the results in the database, by default nothing.
+
+        Runs once, in the transaction that commits counts and cursor.
+        """
+        return
 
 
 _kinds: dict[str, Kind] = {}

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from switchyard.broker.errors import NotFound
 from switchyard.bulk.kinds import KindTexts, kind_of
-from switchyard.bulk.models import BulkAct
+from switchyard.bulk.models import UNFINISHED, BulkAct
 
 PAGE = 50
 # A rate of less time says more about the clock than about the act.
@@ -95,7 +95,7 @@ def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
 
 def going_on() -> int:
     """Return how many acts wait or run."""
-    return BulkAct.objects.filter(state__in=(BulkAct.State.WAITING, BulkAct.State.RUNNING)).count()
+    return BulkAct.objects.filter(state__in=UNFINISHED).count()
 
 
 def summary(progress: Progress) -> dict[str, Any]:
@@ -103,19 +103,11 @@ def summary(progress: Progress) -> dict[str, Any]:
     act = progress.act
     return {
         "number": act.pk,
-        "kind": act.kind,
-        "filter": act.filter,
-        "state": act.state,
-        "total": act.total,
-        "done": act.done,
-        "skipped": act.skipped,
-        "skips": act.skips,
+        **{name: getattr(act, name) for name in ("kind", "filter", "state", "total", "done", "skipped", "skips")},
         "rate_per_s": None if progress.rate is None else round(progress.rate, 1),
         "took_s": None if progress.took_s is None else round(progress.took_s, 3),
         "left_s": None if progress.left_s is None else round(progress.left_s, 1),
-        "who": act.who,
-        "reason": act.reason,
-        "error": act.error,
+        **{name: getattr(act, name) for name in ("who", "reason", "error")},
         "created_at": act.created_at.isoformat(),
         "ended_at": None if act.ended_at is None else act.ended_at.isoformat(),
     }

@@ -15,6 +15,7 @@ from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.database_text import storable
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.old_rows import delete_old
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,6 @@ AT_ONCE = 100
 LOST_S = 120
 RESUMED_AT_ONCE = 20
 KEEP_DAYS = 90
-DELETE_AT_ONCE, MOST_BATCHES = 1_000, 100
 
 
 def start(
@@ -123,17 +123,10 @@ def resume_lost() -> int:
 
 
 def delete_old_rows() -> int:
-    """Delete acts that ended over 90 days ago, 1,000 a statement and at most 100,000; return the count.
+    """Delete acts that ended over 90 days ago, as many as ``delete_old`` does; return the count.
 
     What they did stays in the audit log.
     """
-    old = BulkAct.objects.exclude(state__in=UNFINISHED).filter(
-        touched_at__lt=timezone.now() - timedelta(days=KEEP_DAYS)
-    )
-    deleted = 0
-    for _ in range(MOST_BATCHES):
-        keys = list(old.order_by("touched_at").values_list("pk", flat=True)[:DELETE_AT_ONCE])
-        deleted += BulkAct.objects.filter(pk__in=keys).delete()[0]
-        if len(keys) < DELETE_AT_ONCE:
-            break
-    return deleted
+    before = timezone.now() - timedelta(days=KEEP_DAYS)
+    ended = BulkAct.objects.exclude(state__in=UNFINISHED)
+    return delete_old(ended.filter(touched_at__lt=before).order_by("touched_at"))

@@ -6,7 +6,6 @@ import uuid
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -21,6 +20,7 @@ from switchyard.bulk import queries, services
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import admin_url
+from switchyard.console.room_view import require
 from switchyard.middleware.clock_comparison import compared_now
 
 VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
@@ -31,7 +31,7 @@ TYPED_ABOVE = 100
 @never_cache
 def acts(request: HttpRequest) -> TemplateResponse:
     """List the acts, newest first."""
-    _check(request, VIEW)
+    require(request, VIEW)
     text = request.GET.get("before", "")
     before = int(text[:18]) if text.isascii() and text.isdecimal() else None
     rows = queries.newest(before=before, limit=queries.PAGE + 1)
@@ -45,7 +45,7 @@ def acts(request: HttpRequest) -> TemplateResponse:
 @never_cache
 def act(request: HttpRequest, number: int) -> TemplateResponse:
     """Show one act; complete without JavaScript."""
-    _check(request, VIEW)
+    require(request, VIEW)
     seen = _seen(number)
     context = {"title": f"Bulk act {number}", "seen": seen, "may_stop": request.user.has_perm(STOP)}
     return _rendered(request, "act", context)
@@ -55,7 +55,7 @@ def act(request: HttpRequest, number: int) -> TemplateResponse:
 @never_cache
 def live(request: HttpRequest, number: int) -> TemplateResponse:
     """Render the part of an act's page that changes."""
-    _check(request, VIEW)
+    require(request, VIEW)
     context = {"seen": _seen(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
     return TemplateResponse(request, "switchyard_bulk/act_live.html", context)
 
@@ -63,7 +63,7 @@ def live(request: HttpRequest, number: int) -> TemplateResponse:
 @require_POST
 def stop(request: HttpRequest, number: int) -> HttpResponseBase:
     """Stop an act after the step that it is in."""
-    _check(request, STOP)
+    require(request, STOP)
     _seen(number)
     if services.stop(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip()):
         messages.success(request, "It stops after the step that it is in; what is done stays done.")
@@ -80,9 +80,9 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
         chosen = kind_of(kind)
     except NotFound as error:
         raise Http404(str(error)) from error
-    _check(request, chosen.right)
+    require(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is
-        _check(request, "switchyard_jobs.view_arguments")
+        require(request, "switchyard_jobs.view_arguments")
     form_id = request.POST.get("form_id", "")[:36].replace("\0", "")
     if (started := _started(form_id)) is not None:
         return _shown(request, started)
@@ -165,11 +165,6 @@ def _seen(number: int) -> queries.Progress:
     if seen is None:
         raise Http404(f"There is no bulk act {number}.")
     return seen
-
-
-def _check(request: HttpRequest, right: str) -> None:
-    if not request.user.has_perm(right):
-        raise PermissionDenied(f"The missing right is {right}.")
 
 
 def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> TemplateResponse:

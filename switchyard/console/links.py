@@ -25,8 +25,7 @@ def job_url(job_id: str) -> str:
 
 def jobs_url(**filters: str) -> str:
     """Return the address of the list of jobs, with filters by their names in the URL: ``jobs_url(state="dead")``."""
-    address = page_url("switchyard-jobs")
-    return f"{address}?{urlencode(filters)}" if address and filters else address
+    return _filtered(page_url("switchyard-jobs"), filters)
 
 
 def queue_url(name: str) -> str:
@@ -46,8 +45,7 @@ def letter_url(pk: int) -> str:
 
 def letters_url(**filters: str) -> str:
     """Return the address of the list of dead letters, with filters by their names in the URL."""
-    address = page_url("switchyard-letters")
-    return f"{address}?{urlencode(filters)}" if address and filters else address
+    return _filtered(page_url("switchyard-letters"), filters)
 
 
 def bulk_act_url(number: int) -> str:
@@ -92,6 +90,10 @@ def steps_url(heading: str) -> str:
 def page_url(name: str, *args: Any) -> str:
     """Return the address of a page by the name of its URL; "" where the project has none."""
     return _found(name, args, get_urlconf() or settings.ROOT_URLCONF, get_script_prefix())
+
+
+def _filtered(address: str, filters: dict[str, str]) -> str:
+    return f"{address}?{urlencode(filters)}" if address and filters else address
 
 
 @lru_cache(maxsize=1_000)

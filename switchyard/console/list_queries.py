@@ -42,7 +42,6 @@ class CheckedQuery(ModelAdmin):
         return any(re.fullmatch(re.escape(name) + _LOOKUP, lookup) for name in self._compared(request))
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
-        """Return the list's class."""
         return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
 
     def _compared(self, request: HttpRequest | None) -> Iterator[str]:

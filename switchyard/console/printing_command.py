@@ -31,7 +31,6 @@ class PrintingCommand(BaseCommand):
         self.stdout.write(json.dumps(value, indent=2))
 
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Run the command."""
         try:
             return super().execute(*args, **options)
         except SystemCheckError:  # of Django, in colours
@@ -40,8 +39,11 @@ class PrintingCommand(BaseCommand):
             error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
             raise
 
+    def answer(self, text: str, value: Any, *, as_json: bool, indent: int | None = None) -> None:
+        """Print a text, or in its place a value as JSON."""
+        self.stdout.write(json.dumps(value, indent=indent) if as_json else text)
+
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run the command of a command line."""
         if unusable := next((text for text in argv[1:] if _is_no_text(text)), ""):
             sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is no UTF-8 text; write it in UTF-8\n")
             sys.exit(WRONG_ARGUMENTS)

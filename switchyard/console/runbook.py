@@ -15,14 +15,11 @@ BY_KIND: Final = {"dead_letter": "Dead letters", "broker": "Unsafe"}
 
 def runbook(heading: str) -> str:
     """Return the address of the steps for a verdict's label, or another heading of the page, with the web's host."""
-    address = steps_url(heading)
-    return f"{switchyard_settings().public_url}{address}" if address else _in_the_documentation(heading)
+    if address := steps_url(heading):
+        return f"{switchyard_settings().public_url}{address}"
+    return f"{PAGE}#{heading.lower().replace(' ', '-')}" if heading else PAGE
 
 
 def runbook_of_alert(kind: str) -> str:
     """Return the address of the steps for an alert of a kind; of the whole page for an unknown one."""
     return runbook(BY_KIND.get(kind, ""))
-
-
-def _in_the_documentation(heading: str) -> str:
-    return f"{PAGE}#{heading.lower().replace(' ', '-')}" if heading else PAGE

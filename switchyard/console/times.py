@@ -1,17 +1,28 @@
-"""Ends of a pause as operators write them."""
+"""Ends of a pause as operators write them, and times of records as pages show them."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused
 
 LONGEST: Final = timedelta(days=365)
 _SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
 _OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def as_time(field: str) -> Any:
+    """Return a property: a field in ms since the epoch as a time in UTC, ``None`` where the field is ``None``."""
+
+    def time(instance: object) -> datetime | None:
+        at = getattr(instance, field)
+        return None if at is None else datetime_of(at)
+
+    return property(time)
 
 
 def unusable_end(text: str, why: str) -> ActRefused:

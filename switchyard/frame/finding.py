@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dramatiq
 import structlog
@@ -141,27 +141,32 @@ def alerts(asked: str) -> Iterator[Hit]:
 MOST_WORKERS = 20
 
 
-def queues(asked: str) -> Iterator[Hit]:
-    """Find queues by a part of their name."""
+def queues() -> Iterator[Hit]:
+    """Yield the queues of the yard."""
     for queue in declared_yard().queues:
-        if asked.lower() in queue.name.lower():
-            pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
-            note = f"pools: {pools}" if pools else ""
-            yield Hit(queue.name, queue_url(queue.name), note, asked == queue.name)
+        pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
+        yield Hit(queue.name, queue_url(queue.name), f"pools: {pools}" if pools else "")
 
 
-def actors(asked: str) -> Iterator[Hit]:
-    """Find actors by a part of their name."""
+def actors() -> Iterator[Hit]:
+    """Yield the actors of this code."""
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
-        if asked.lower() in name.lower():
-            yield Hit(name, actor_url(name), f"queue {actor.queue_name}", asked == name)
+        yield Hit(name, actor_url(name), f"queue {actor.queue_name}")
 
 
-def schedules(asked: str) -> Iterator[Hit]:
-    """Find schedules by a part of their name."""
+def schedules() -> Iterator[Hit]:
+    """Yield the schedules of this code."""
     for schedule in declared_schedules():
-        if asked.lower() in schedule.name.lower():
-            yield Hit(schedule.name, schedule_url(schedule.name), schedule.text, asked == schedule.name)
+        yield Hit(schedule.name, schedule_url(schedule.name), schedule.text)
+
+
+def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[Hit]]:
+    """Return the search among declared things by a part of their name."""
+
+    def search(asked: str) -> Iterator[Hit]:
+        return (replace(hit, is_exact=asked == hit.name) for hit in declared() if asked.lower() in hit.name.lower())
+
+    return search
 
 
 def workers(asked: str) -> Iterator[Hit]:
@@ -211,9 +216,9 @@ class SearchedKind:
 OPERATIONS = "switchyard_operations.view_operations"
 KINDS = (
     SearchedKind("Jobs", "switchyard_jobs.view_job", jobs),
-    SearchedKind("Queues", OPERATIONS, queues),
-    SearchedKind("Actors", OPERATIONS, actors),
-    SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", schedules),
+    SearchedKind("Queues", OPERATIONS, _by_name(queues)),
+    SearchedKind("Actors", OPERATIONS, _by_name(actors)),
+    SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", _by_name(schedules)),
     SearchedKind("Workers", OPERATIONS, workers),
     SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
     SearchedKind("Alerts", "switchyard_alerts.view_alert", alerts),

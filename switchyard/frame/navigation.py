@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from django.apps import apps
 from django.contrib import admin
 from django.db import DatabaseError
 from django.http import HttpRequest
@@ -46,9 +48,16 @@ class MenuGroup:
     entries: tuple[MenuEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RoomPage:
-    """A page of the room as the menu declares it: its right, and paths below which it is the current one."""
+class RoomPage(NamedTuple):
+    """A page of the room as the menu declares it.
+
+    An app of the project adds pages to the menu by ``room_pages`` of its ``AppConfig``, a tuple of tuples like this.
+
+    Args:
+        name: Name of its URL.
+        icon: Name of a shape in ``icon.html``.
+        key: Letter that opens it after ``g``; "" for none.
+    """
 
     title: str
     name: str
@@ -68,8 +77,14 @@ ROOM = (
     RoomPage("Alerts", "switchyard-alerts", "alerts", "l", "switchyard_alerts.view_alert"),
     RoomPage("Bulk acts", "switchyard-bulk-acts", "bulk", "", "switchyard_bulk.view_bulkact"),
     RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),
-    RoomPage("Retention", "switchyard-retention", "retention", "", "switchyard_operations.view_operations"),
 )
+
+
+def room_pages() -> Iterator[RoomPage]:
+    """Yield the pages of the room, then those that apps of the project add."""
+    yield from ROOM
+    for config in apps.get_app_configs():
+        yield from (RoomPage(*page) for page in getattr(config, "room_pages", ()))
 
 
 def menu(request: HttpRequest) -> tuple[MenuGroup, ...]:
@@ -87,7 +102,7 @@ def current(groups: Iterable[MenuGroup]) -> MenuEntry | None:
 
 
 def _room_entries(request: HttpRequest) -> Iterable[MenuEntry]:
-    for page in ROOM:
+    for page in room_pages():
         if not request.user.has_perm(page.right):
             continue
         try:

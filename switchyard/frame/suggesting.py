@@ -6,7 +6,6 @@ The search itself finds more: what lies in the broker, and whatever has the text
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
 
@@ -18,13 +17,12 @@ from django.urls import NoReverseMatch, reverse
 
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
-from switchyard.console.links import actor_url, job_url, jobs_url, queue_url, schedule_url
-from switchyard.frame.finding import OPERATIONS, User
-from switchyard.frame.navigation import ROOM
+from switchyard.console.links import job_url, jobs_url
+from switchyard.frame.finding import OPERATIONS, User, actors, queues, schedules
+from switchyard.frame.navigation import room_pages
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.history.search_values import TAG, searched_names
 from switchyard.jobs.queries import is_job_id, written_id
-from switchyard.schedules.registry import schedules
 
 LEAST: Final = 2
 MOST: Final = 8
@@ -34,12 +32,11 @@ ARGUMENT: Final = "argument"
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """A page that a text may mean.
 
     Args:
-        kind: What it is, in one word: ``queue``, ``actor``, ``page``.
+        kind: What it is, in one word: ``queue``, ``actor``, ``page``; ``owner``, ``tag`` or ``argument`` of jobs.
     """
 
     kind: str
@@ -69,7 +66,7 @@ def _values(user: User, asked: str) -> list[Suggestion]:
     if _may(user, "switchyard_jobs.view_arguments"):
         kinds.append(arguments)
     try:
-        each = [[Suggestion(*one) for one in islice(kind(asked), MOST_VALUES)] for kind in kinds]
+        each = [list(islice(kind(asked), MOST_VALUES)) for kind in kinds]
     except DatabaseError as error:
         log.warning("suggestions lack what jobs have: the database does not answer", error=type(error).__name__)
         return []
@@ -80,14 +77,13 @@ def _values(user: User, asked: str) -> list[Suggestion]:
 def _known(user: User, asked: str) -> Iterator[Suggestion]:
     yield from _pages(user)
     if _may(user, OPERATIONS):
-        yard = declared_yard()
-        yield from (Suggestion("queue", queue.name, queue_url(queue.name)) for queue in yard.queues)
-        names = sorted(dramatiq.get_broker().actors)
-        yield from (Suggestion("actor", name, actor_url(name)) for name in names)
+        yield from (Suggestion("queue", one.name, one.address) for one in queues())
+        yield from (Suggestion("actor", one.name, one.address) for one in actors())
         workers = _reversed("switchyard-operations-workers")
-        yield from (Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}") for pool in yard.pools)
+        for pool in declared_yard().pools:
+            yield Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}")
     if _may(user, "switchyard_schedules.view_schedulestate"):
-        yield from (Suggestion("schedule", one.name, schedule_url(one.name)) for one in schedules())
+        yield from (Suggestion("schedule", one.name, one.address) for one in schedules())
     if _may(user, "switchyard_jobs.view_job"):
         yield from (Suggestion("jobs by state", state, jobs_url(state=state)) for state in STEPS)
         if _may(user, "switchyard_jobs.view_arguments"):
@@ -95,7 +91,7 @@ def _known(user: User, asked: str) -> Iterator[Suggestion]:
 
 
 def _pages(user: User) -> Iterable[Suggestion]:
-    pages = (page for page in ROOM if _may(user, page.right))
+    pages = (page for page in room_pages() if _may(user, page.right))
     return (Suggestion("page", page.title, _reversed(page.name)) for page in pages)
 
 
@@ -123,27 +119,19 @@ MOST_NAMES = 12
 DIGEST: Final = "sha256:"
 
 
-class FoundValue(NamedTuple):
-    """A value that jobs have, and the list of them."""
-
-    kind: str
-    name: str
-    address: str
-
-
-def owners(text: str) -> Iterator[FoundValue]:
+def owners(text: str) -> Iterator[Suggestion]:
     """Yield owners of jobs that have ended."""
     rows = JobRow.objects.filter(owner__isnull=False)
-    yield from (FoundValue("owner", name, jobs_url(owner=name)) for name in _beginning_with(rows, "owner", text))
+    yield from (Suggestion("owner", name, jobs_url(owner=name)) for name in _beginning_with(rows, "owner", text))
 
 
-def tags(text: str) -> Iterator[FoundValue]:
+def tags(text: str) -> Iterator[Suggestion]:
     """Yield tags of jobs that have ended."""
     rows = SearchValue.objects.filter(name=TAG)
-    yield from (FoundValue("tag", name, jobs_url(tag=name)) for name in _beginning_with(rows, "value", text))
+    yield from (Suggestion("tag", name, jobs_url(tag=name)) for name in _beginning_with(rows, "value", text))
 
 
-def arguments(text: str) -> Iterator[FoundValue]:
+def arguments(text: str) -> Iterator[Suggestion]:
     """Yield arguments that jobs which have ended are found by: ``name=value`` or the beginning of any value."""
     wanted, equals, value = (part.strip() for part in text.partition("="))
     names = sorted({name for actor in dramatiq.get_broker().actors for name in searched_names(actor)})
@@ -151,7 +139,7 @@ def arguments(text: str) -> Iterator[FoundValue]:
         rows = SearchValue.objects.filter(name=name)
         for found in _beginning_with(rows, "value", value if equals else text):
             if not found.startswith(DIGEST):
-                yield FoundValue("argument", f"{name}={found}", jobs_url(argument=f"{name}={found}"))
+                yield Suggestion(ARGUMENT, f"{name}={found}", jobs_url(argument=f"{name}={found}"))
 
 
 def _beginning_with(rows: QuerySet[Any], column: str, text: str) -> Iterator[str]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -14,7 +10,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from switchyard.frame.finding import found
+from switchyard.console.room_view import require
+from switchyard.frame.finding import OPERATIONS, found
 from switchyard.frame.strip import STRIP
 from switchyard.frame.suggesting import suggestions
 from switchyard.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
@@ -31,7 +28,7 @@ def find(request: HttpRequest) -> HttpResponse:
     answer = found(request.user, asked) if asked else None
     if answer is not None and answer.exact:
         return redirect(answer.exact)
-    return _page(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
+    return TemplateResponse(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
 
 
 @require_safe
@@ -39,28 +36,27 @@ def find(request: HttpRequest) -> HttpResponse:
 def suggest(request: HttpRequest) -> JsonResponse:
     """Return what the text of a search may mean; asks the indexes of the history, never the broker."""
     found = suggestions(request.user, _asked(request))
-    return JsonResponse({"suggestions": [asdict(one) for one in found]})
+    return JsonResponse({"suggestions": [one._asdict() for one in found]})
 
 
 @require_safe
 def steps(request: HttpRequest) -> HttpResponse:
     """Say where the steps from an alert to its cause are."""
-    return _page(request, "switchyard_frame/steps.html", {"title": "Steps"})
+    return TemplateResponse(request, "switchyard_frame/steps.html", {"title": "Steps"})
 
 
 @require_safe
 @never_cache
 def strip(request: HttpRequest) -> HttpResponse:
     """Render the strip alone, for pages that are open."""
-    if not request.user.has_perm("switchyard_operations.view_operations"):
-        raise PermissionDenied("The missing right is switchyard_operations.view_operations.")
+    require(request, OPERATIONS)
     return TemplateResponse(request, "switchyard_frame/strip.html", {"strip": STRIP.verdict()})
 
 
 @require_safe
 def keys(request: HttpRequest) -> HttpResponse:
     """List the keys; the same list opens over every page."""
-    return _page(request, "switchyard_frame/keys.html", {"title": "Keys"})
+    return TemplateResponse(request, "switchyard_frame/keys.html", {"title": "Keys"})
 
 
 @require_POST
@@ -92,7 +88,3 @@ def _next(request: HttpRequest) -> str:
     wanted = request.POST.get("next", "")
     safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
     return wanted if safe else reverse("switchyard-operations")
-
-
-def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    return TemplateResponse(request, template, context)

@@ -15,8 +15,8 @@ from switchyard.broker.stores.job_records import STEPS
 LONGEST_TEXT: Final = 255
 TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release")
 TIMES: Final = ("since", "until")
-_AGO: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _FLAGS: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
@@ -113,8 +113,8 @@ def time_ms(name: str, text: str) -> int | None:
     """
     if not text:
         return None
-    if ago := _AGO.fullmatch(text):
-        return max(now_ms() - int(ago[1]) * _UNITS_MS[ago[2]], 0)
+    if ago := SPAN.fullmatch(text):
+        return max(now_ms() - int(ago[1]) * UNITS_MS[ago[2]], 0)
     try:
         at = datetime.fromisoformat(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,12 +1,10 @@
-"""Shared parts of the pages of jobs: rights, a page, the text while the broker is away."""
+"""Shared parts of the pages of jobs: rights, and the texts while the broker is away or a job is gone."""
 
 from __future__ import annotations
 
-from typing import Any
+from django.http import HttpRequest
 
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from switchyard.console.room_view import require
 
 AWAY = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 GONE = "No job has this id, or its record and its history have expired."
@@ -17,16 +15,10 @@ def may(request: HttpRequest, right: str) -> bool:
     return bool(request.user.has_perm(f"switchyard_jobs.{right}"))
 
 
-def check(request: HttpRequest, right: str = "view_job") -> None:
-    """Refuse a user without a right of jobs.
+def check(request: HttpRequest, *rights: str) -> None:
+    """Refuse a user who may not view jobs, or lacks one of further rights of jobs.
 
     Raises:
-        PermissionDenied: the user has not the right.
+        PermissionDenied: with the name of the right.
     """
-    if not may(request, right):
-        raise PermissionDenied(f"The missing right is switchyard_jobs.{right}.")
-
-
-def render(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
-    """Return a whole page."""
-    return TemplateResponse(request, template, context, status=status)
+    require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)))

@@ -16,7 +16,8 @@ from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
 from switchyard.console.room_view import room_view
 from switchyard.jobs import live
-from switchyard.jobs.admin_pages import AWAY, check
+from switchyard.jobs.admin_pages import AWAY, GONE, check
+from switchyard.jobs.queries import find_known
 
 NO_STREAMS = "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
 
@@ -58,3 +59,11 @@ def events_view(answer: Callable[..., Awaitable[HttpResponseBase]]) -> Callable[
             return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)
 
     return events
+
+
+async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:
+    """Follow a job as server-sent events, up to its end."""
+    job = await sync_to_async(find_known)(job_id)
+    if job is None:
+        return HttpResponse(GONE, status=404, content_type="text/plain")
+    return await live.answer(request, job, caller=caller)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.files.base import File
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils.http import content_disposition_header
 from ninja import Router, Status
 
 from switchyard.api.auth import cancel_scope, read_scope, token_of
@@ -22,19 +19,17 @@ from switchyard.broker.stores.job_records import JobRecord
 from switchyard.history.filters import Filter
 from switchyard.history.sorted_search import SORTS, sort_of
 from switchyard.jobs import live
-from switchyard.jobs.downloads import LINK_HEADERS
-from switchyard.jobs.listing.jobs_page import LIMIT
+from switchyard.jobs.downloads import open_download
+from switchyard.jobs.listing.lines import LIMIT
 from switchyard.jobs.listing.pages import find_jobs
-from switchyard.jobs.live import Stream, free_database
+from switchyard.jobs.live import free_database
 from switchyard.jobs.presentation import job_body, result_file
 from switchyard.jobs.queries import visible_job, visible_untracked
-from switchyard.jobs.results import open_result, result_link
 from switchyard.jobs.schemas import JobBody, JobList
 from switchyard.jobs.services import request_cancel
 
 router = Router(tags=["Jobs"])
 
-CHUNK_BYTES = 64 * 1024
 MOST_LISTED = 200
 UNKNOWN = "no job has this id, or it has ended: its record has expired, or it was sent with track=False and has none"
 EVENT: dict[str, Any] = {
@@ -189,13 +184,7 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
 async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """Follow a job live as server-sent events, up to its end."""
     job = await sync_to_async(_visible)(request, job_id)
-    after = request.headers.get("Last-Event-ID", "")
-    if not await live.has_news(job, after):
-        return HttpResponse(status=204)
-    await free_database()
-    prefix = str(request.auth.prefix)  # type: ignore[attr-defined]
-    place = live.StreamPlace(prefix)
-    return live.response(job, after=after, place=place)
+    return await live.answer(request, job, caller=str(request.auth.prefix))  # type: ignore[attr-defined]
 
 
 @router.get(
@@ -206,28 +195,14 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
     job = await sync_to_async(_visible)(request, job_id)
     if not job.ended:
         raise Problem(409, f"the job is {job.state}; its result is here once it has succeeded")
-    described = result_file(job)
-    if described is not None and (link := await sync_to_async(_link_to)(described)):
-        return HttpResponseRedirect(link, headers=LINK_HEADERS)
-    file = None if described is None else await sync_to_async(open_result)(described["file"])
-    if described is None or file is None:
+    described, answer = result_file(job), None
+    if described is not None:
+        name, filename, content_type = (described[key] for key in ("file", "filename", "content_type"))
+        answer = await sync_to_async(open_download)(name, filename=filename, content_type=content_type)
+    if answer is None:
         raise not_found("the job left no file, or it was removed")
     await free_database()
-    return StreamingHttpResponse(
-        Stream(_chunks(file), source=file),
-        content_type=described["content_type"],
-        headers={
-            "Content-Length": str(file.size),
-            "Content-Disposition": content_disposition_header(True, described["filename"]) or "attachment",
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-            "X-Content-Type-Options": "nosniff",
-        },
-    )
-
-
-def _link_to(described: dict[str, Any]) -> str:
-    content_type = described["content_type"]
-    return result_link(described["file"], filename=described["filename"], content_type=content_type)
+    return answer
 
 
 def _visible(request: HttpRequest, job_id: str) -> JobRecord:
@@ -255,9 +230,3 @@ def _limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_LISTED):
         raise ValueError(f"limit: {text!r:.50} is no number from 1 to {MOST_LISTED}")
     return int(text)
-
-
-async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:
-    read = sync_to_async(file.read, thread_sensitive=False)
-    while chunk := await read(CHUNK_BYTES):
-        yield chunk

@@ -10,7 +10,6 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the bulk acts on jobs."""
         from switchyard.bulk.kinds import register
         from switchyard.jobs.bulk.again import BulkRunAgain
         from switchyard.jobs.bulk.cancel import BulkCancel

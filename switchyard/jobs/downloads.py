@@ -34,13 +34,20 @@ def download(name: str, *, filename: str, content_type: str) -> HttpResponseBase
         The file, a redirect to the storage, or 503 while the storage does not answer.
     """
     try:
-        link = result_link(name, filename=filename, content_type=content_type)
-        file = None if link else open_result(name)
+        return open_download(name, filename=filename, content_type=content_type)
     except StorageUnavailable as error:
         return unavailable(error)
-    if link:
+
+
+def open_download(name: str, *, filename: str, content_type: str) -> HttpResponseBase | None:
+    """Return the same as ``download``, but for an unavailable storage.
+
+    Raises:
+        StorageUnavailable: the storage did not answer.
+    """
+    if link := result_link(name, filename=filename, content_type=content_type):
         return HttpResponseRedirect(link, headers=LINK_HEADERS)
-    if file is None:
+    if (file := open_result(name)) is None:
         return None
     return StreamingHttpResponse(
         _Chunks(file),

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from asgiref.sync import sync_to_async
 from django.db import connections
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 
 from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
@@ -86,10 +87,24 @@ async def has_news(job: JobRecord, after: str) -> bool:
     return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
 
 
-def response(job: JobRecord, *, after: str, place: StreamPlace) -> StreamingHttpResponse:
-    """Return the response that follows a job and releases its place when it is closed. Call it in the event loop."""
+async def answer(request: HttpRequest, job: JobRecord, *, caller: str) -> HttpResponseBase:
+    """Return the response that follows a job after the request's ``Last-Event-ID``; 204 where nothing follows.
+
+    Raises:
+        Problem: see ``StreamPlace``.
+        BrokerUnavailable: the broker did not answer.
+    """
+    after = request.headers.get("Last-Event-ID", "")
+    if not await has_news(job, after):
+        return HttpResponse(status=204)
+    await free_database()
+    return response(follow(job, after=after, heartbeat_s=HEARTBEAT_S), place=StreamPlace(caller))
+
+
+def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingHttpResponse:
+    """Return the response of server-sent events, which releases its place when it is closed."""
     return StreamingHttpResponse(
-        Stream(follow(job, after=after, heartbeat_s=HEARTBEAT_S), source=place),
+        Stream(events, source=place),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

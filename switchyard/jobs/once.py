@@ -12,11 +12,10 @@ from django.utils import timezone
 from dramatiq.middleware import CurrentMessage
 
 from switchyard.jobs.models import DoneOnce
+from switchyard.old_rows import delete_old
 
 KEY_CHARACTERS = 200
 KEPT = timedelta(days=7)
-DELETE_AT_ONCE = 1_000
-MOST_BATCHES = 100
 # One statement that never fails the transaction; it waits for an uncommitted transaction with the same key.
 INSERT = """
     INSERT INTO switchyard_jobs_doneonce ("key", "job_id", "token", "created_at") VALUES (%s, %s, %s, CURRENT_TIMESTAMP)
@@ -63,15 +62,9 @@ def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
 
 
 def delete_old_keys(using: str = "default") -> int:
-    """Delete keys older than a week, 1,000 per statement and at most 100,000; return the count."""
-    old = DoneOnce.objects.using(using).filter(created_at__lt=timezone.now() - KEPT).order_by("created_at")
-    deleted = 0
-    for _ in range(MOST_BATCHES):
-        keys = list(old.values_list("pk", flat=True)[:DELETE_AT_ONCE])
-        deleted += DoneOnce.objects.using(using).filter(pk__in=keys).delete()[0]
-        if len(keys) < DELETE_AT_ONCE:
-            break
-    return deleted
+    """Delete keys older than a week, as many as ``delete_old`` does; return the count."""
+    old = DoneOnce.objects.using(using).filter(created_at__lt=timezone.now() - KEPT)
+    return delete_old(old.order_by("created_at"))
 
 
 def _log_first(key: str, using: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -34,6 +34,11 @@ class RequestSender:
         user = self._user()
         return {"request": self.id, "user": user} if user else {"request": self.id}
 
+    def named(self, response: HttpResponseBase) -> HttpResponseBase:
+        """Return a response with the id of the request in its header."""
+        response.headers.setdefault(HEADER, self.id)
+        return response
+
     def _user(self) -> str:
         token: Any = getattr(self._request, "auth", None)
         if getattr(token, "prefix", None) is not None:
@@ -54,26 +59,17 @@ def request_origin(get_response: Callable[[HttpRequest], Any]) -> Callable[[Http
     The id is the one that a proxy passed on in that header, or a new one.
     """
     if iscoroutinefunction(get_response):
-        return _async(get_response)
 
-    def middleware(request: HttpRequest) -> HttpResponseBase:
+        async def of_async(request: HttpRequest) -> HttpResponseBase:
+            sender = RequestSender(request)
+            with sent_by(sender):
+                return sender.named(await get_response(request))
+
+        return of_async
+
+    def of_sync(request: HttpRequest) -> HttpResponseBase:
         sender = RequestSender(request)
         with sent_by(sender):
-            response: HttpResponseBase = get_response(request)
-        response.headers.setdefault(HEADER, sender.id)
-        return response
+            return sender.named(get_response(request))
 
-    return middleware
-
-
-def _async(
-    get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
-) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
-    async def middleware(request: HttpRequest) -> HttpResponseBase:
-        sender = RequestSender(request)
-        with sent_by(sender):
-            response = await get_response(request)
-        response.headers.setdefault(HEADER, sender.id)
-        return response
-
-    return middleware
+    return of_sync

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import dramatiq
 import msgspec
 
-from switchyard.broker.admin.look_through import SeenMessage, SentFields, fields_of, leased
-from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.admin.look_through import ComparedFields, SeenMessage, SentFields, fields_of, leased
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, UnknownQueue
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
@@ -20,6 +19,7 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.conf import declared_yard
+from switchyard.console.times import as_time
 from switchyard.jobs.shown_arguments import excerpt, shown_arguments
 
 # As LeaseTable names a child: pool, host, process id, eight letters, number of the child, number of its start.
@@ -66,10 +66,7 @@ class RunningJob:
     arguments: str
     cancel_requested: bool
 
-    @property
-    def since_at(self) -> datetime | None:
-        """``since`` as a time in UTC."""
-        return None if self.since is None else datetime_of(self.since)
+    since_at = as_time("since")
 
     @property
     def ran_ms(self) -> int | None:
@@ -149,6 +146,19 @@ def answering_families() -> list[QueueOperations]:
     return [family for family in found if family.keys.queue not in away]
 
 
+def asked_families(queue: str) -> tuple[list[QueueOperations], tuple[str, ...]]:
+    """Return the family of a queue; for "" those that answer, and the names of the others.
+
+    Raises:
+        BrokerUnavailable: no server answers.
+    """
+    if queue:
+        return families([queue]), ()
+    asked = answering_families()
+    names = {family.keys.queue for family in asked}
+    return asked, tuple(family.keys.queue for family in families() if family.keys.queue not in names)
+
+
 def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, JobRecord]:
     """Return the records of jobs that have one.
 
@@ -184,15 +194,15 @@ def limit_of(actor_name: str, queue: str, options: dict[str, Any]) -> int | None
         return None
 
 
-def excerpt_of(fields: SentFields) -> str:
-    """Return the arguments of a message on one line."""
+def arguments_of(fields: SentFields | ComparedFields) -> dict[str, Any] | None:
+    """Return the arguments of a message without redacted values; ``None`` when they cannot be read."""
     try:
         args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
     except msgspec.MsgspecError:
-        return ""
+        return None
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        return ""
-    return excerpt(shown_arguments(fields.actor, args, kwargs))
+        return None
+    return shown_arguments(fields.actor, args, kwargs)
 
 
 def _running(seen: SeenMessage, fields: SentFields, holder: Holder, record: JobRecord | None) -> RunningJob:
@@ -207,6 +217,6 @@ def _running(seen: SeenMessage, fields: SentFields, holder: Holder, record: JobR
         limit_ms=limit_of(fields.actor, seen.queue, fields.options),
         holder=holder,
         progress=record.progress if record is not None else None,
-        arguments=excerpt_of(fields),
+        arguments=excerpt(arguments_of(fields)),
         cancel_requested=record is not None and record.cancel_requested,
     )

@@ -30,9 +30,10 @@ def stored_arguments(text: str) -> dict[str, Any] | None:
 
 def excerpt(arguments: Mapping[str, Any] | None, longest: int = LONGEST_EXCERPT) -> str:
     """Return arguments on one line: ``customer_id="acme", pages=3``; cut after ``longest`` characters."""
-    text = ", ".join(f"{name}={_written(value)}" for name, value in (arguments or {}).items())
+    text = ", ".join(f"{name}={written(value)}" for name, value in (arguments or {}).items())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """Return a value as JSON; a hidden one as its mark."""
     return HIDDEN if value == HIDDEN else json.dumps(value, ensure_ascii=False, default=str)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from django.urls import path
 
 from switchyard.console.room_view import Views, room_view
-from switchyard.jobs.admin_streams import events_view
+from switchyard.jobs.admin_streams import events_view, job_events
 from switchyard.jobs.listing.stream import list_events
-from switchyard.jobs.passport.stream import job_events
 
 chosen = Views("switchyard.jobs.listing.chosen")
 listing = Views("switchyard.jobs.listing.views")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error
@@ -21,29 +21,26 @@ def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Ch
 
 def errors_of(schedule: Schedule) -> list[CheckMessage]:
     """Return the errors of one schedule."""
-    found: list[CheckMessage] = []
     subject = f"actor {schedule.name} ({place_of(schedule.actor.fn)})"
+    return [Error(fact, hint, subject, "switchyard.E050") for fact, hint in _faults(schedule)]
+
+
+def _faults(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    """Yield facts with remedies."""
     if not isinstance(schedule.spec, CronSpec):
-        fact = f"periodic is a {type(schedule.spec).__name__}"
-        hint = "use periodic=cron('0 2 * * *') with periodiq's cron"
-        return [Error(fact, obj=subject, hint=hint, id="switchyard.E050")]
+        yield f"periodic is a {type(schedule.spec).__name__}", "use periodic=cron('0 2 * * *') with periodiq's cron"
+        return
     if not schedule.text.startswith("@") and len(schedule.text.split()) != 5:
         fact = f"the schedule {schedule.text!r} has {len(schedule.text.split())} fields, of which five are read"
-        hint = "write minute, hour, day, month and weekday, in UTC"
-        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E050"))
+        yield fact, "write minute, hour, day, month and weekday, in UTC"
     if schedule.next(timezone.now()) is None:
-        fact = f"the schedule {schedule.text!r} is never due"
         hint = "minutes are 0 to 59, hours 0 to 23, days 1 to 31, months 1 to 12, weekdays 0 to 7"
-        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E050"))
-    needed = _required(schedule)
-    if needed:
+        yield f"the schedule {schedule.text!r} is never due", hint
+    if needed := _required(schedule):
         fact = f"it is periodic and needs {', '.join(needed)}, but a tick passes no arguments"
-        hint = "give each parameter a default, or let a periodic actor without parameters send it"
-        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E050"))
+        yield fact, "give each parameter a default, or let a periodic actor without parameters send it"
     if schedule.catch_up not in CATCH_UP:
-        fact = f"catch_up is {schedule.catch_up!r}"
-        found.append(Error(fact, obj=subject, hint=f"use one of {', '.join(CATCH_UP)}", id="switchyard.E050"))
-    return found
+        yield f"catch_up is {schedule.catch_up!r}", f"use one of {', '.join(CATCH_UP)}"
 
 
 def _required(schedule: Schedule) -> list[str]:

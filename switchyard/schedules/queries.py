@@ -16,6 +16,7 @@ from switchyard.schedules.registry import Schedule, schedules
 from switchyard.schedules.strips import LATE_MS
 
 SHOWN_TICKS = 14
+PAUSE = ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +68,25 @@ def overview(now: datetime.datetime) -> list[ScheduleRow]:
 
 def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
     """Return a schedule's row."""
+    known = state or ScheduleState()
     row = ScheduleRow(
         name=schedule.name,
         spec=schedule.text,
         queue=schedule.actor.queue_name,
         catch_up=schedule.catch_up,
-        last_tick=state.last_tick if state else None,
-        last_job_id=(state.last_job_id or None) if state else None,
-        lateness_ms=state.lateness_ms if state else None,
+        last_tick=known.last_tick,
+        last_job_id=known.last_job_id or None,
+        lateness_ms=known.lateness_ms,
         next_tick=schedule.next(now),
     )
-    if state is None or not state.is_paused(now):
+    if not known.is_paused(now):
         return row
-    until = state.paused_until
-    return replace(
-        row,
-        next_tick=None if until is None else schedule.next(until - datetime.timedelta(microseconds=1)),
-        paused_at=state.paused_at,
-        paused_until=until,
-        paused_by=state.paused_by,
-        paused_reason=state.paused_reason,
-        missed=state.missed,
-    )
+    until = known.paused_until
+    pause = {
+        name: getattr(known, name) for name in ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
+    }
+    sent = None if until is None else schedule.next(until - datetime.timedelta(microseconds=1))
+    return replace(row, next_tick=sent, **pause)
 
 
 def scheduler_leads() -> bool | None:

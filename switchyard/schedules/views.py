@@ -9,7 +9,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
@@ -25,6 +24,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.console.broker_away import not_answered
 from switchyard.console.links import job_url
+from switchyard.console.room_view import require
 from switchyard.console.times import parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.schedules import pauses, queries, services, strips
@@ -68,7 +68,7 @@ class PauseForm(forms.Form):
 @never_cache
 def all_schedules(request: HttpRequest) -> HttpResponse:
     """List every schedule."""
-    _require(request, VIEW)
+    require(request, VIEW)
     recent, now = queries.recent_ticks(), timezone.now()
     found = queries.overview(now)
     ticks = {row.name: recent.get(row.name, []) for row in found}
@@ -87,14 +87,14 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
 @never_cache
 def schedule(request: HttpRequest, name: str) -> HttpResponse:
     """Show one schedule with its last ticks."""
-    _require(request, VIEW)
+    require(request, VIEW)
     return _page(request, _find(name), PauseForm())
 
 
 @require_POST
 def run(request: HttpRequest, name: str) -> HttpResponse:
     """Enqueue the schedule's actor now, and link the job."""
-    _require(request, VIEW, RUN)
+    require(request, VIEW, RUN)
     _find(name)
     try:
         job_id = services.run_now(name, who=Who.of_request(request))
@@ -111,7 +111,7 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
 @require_POST
 def pause(request: HttpRequest, name: str) -> HttpResponse:
     """Pause the schedule; show the form again with its errors, as 422."""
-    _require(request, VIEW, PAUSE)
+    require(request, VIEW, PAUSE)
     found, form = _find(name), PauseForm(request.POST)
     if not form.is_valid():
         return _page(request, found, form, status=422)
@@ -128,7 +128,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
 @require_POST
 def resume(request: HttpRequest, name: str) -> HttpResponse:
     """Resume the schedule, and say how many ticks it missed."""
-    _require(request, VIEW, PAUSE)
+    require(request, VIEW, PAUSE)
     _find(name)
     try:
         missed = pauses.resume(name, who=Who.of_request(request))
@@ -170,12 +170,6 @@ def _back(name: str) -> HttpResponseRedirect:
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
     rights = {"may_run": request.user.has_perm(RUN), "may_pause": request.user.has_perm(PAUSE)}
     return TemplateResponse(request, f"switchyard_schedules/{template}", rights | context, status=status)
-
-
-def _require(request: HttpRequest, *rights: str) -> None:
-    for right in rights:
-        if not request.user.has_perm(right):
-            raise PermissionDenied(f"The missing right is {right}.")
 
 
 WIDTH_PX, LEFT_PX, LINE_PX, TOP_PX = 1_000, 200, 30, 8

@@ -103,17 +103,12 @@ def mark_keyspace() -> list[CheckMessage]:
         return []
     finally:
         watch.close()
-    if marked:
-        return []
-    return [
-        Warning(
-            "the keyspace is in use and has no marker, so nobody can tell whether a part of it is gone",
-            hint=f"If work was sent before the first worker, web or scheduler started, nothing is wrong: run "
-            f"`{ACCEPT}` once. Else see docs/how-to/mend-the-broker.md first.",
-            obj="broker",
-            id="switchyard.W006",
-        )
-    ]
+    fact = "the keyspace is in use and has no marker, so nobody can tell whether a part of it is gone"
+    hint = (
+        f"If work was sent before the first worker, web or scheduler started, nothing is wrong: run `{ACCEPT}` once. "
+        "Else see docs/how-to/mend-the-broker.md first."
+    )
+    return [] if marked else [Warning(fact, hint, "broker", "switchyard.W006")]
 
 
 def _line(message: CheckMessage) -> str:

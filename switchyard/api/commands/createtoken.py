@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -48,7 +47,4 @@ class Command(PrintingCommand):
                 entry.count, entry.target = 1, token.prefix
         except ValidationError as error:
             raise CommandError("; ".join(error.messages), returncode=WRONG_ARGUMENTS) from error
-        if as_json:
-            self.stdout.write(json.dumps({"token": plain, "prefix": token.prefix, "scopes": token.scopes}))
-        else:
-            self.stdout.write(plain)
+        self.answer(plain, {"token": plain, "prefix": token.prefix, "scopes": token.scopes}, as_json=as_json)

@@ -61,7 +61,7 @@ class Command(PrintingCommand):
             raise CommandError(
                 f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"
             ) from error
-        self.stdout.write(json.dumps(_row(token), indent=2) if as_json else f"token {token.prefix}: revoked")
+        self.answer(f"token {token.prefix}: revoked", _row(token), as_json=as_json, indent=2)
 
 
 def _table(tokens: list[Token]) -> Table:

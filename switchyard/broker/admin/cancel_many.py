@@ -45,11 +45,12 @@ STOPS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A message on the walk, with its state as in job records."""
+    """A message on the walk, with its state as in job records, and as the broker holds it."""
 
     id: str
     message: Message[Any]
     state: State
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[
             message = codec.decode(body, message_id=name, lane=k.lane_name(stop.lane))
         except codec.UnreadableMessage:
             continue
-        found[name] = Found(name, message, _state(stop, message))
+        found[name] = Found(name, message, _state(stop, message), body)
     return list(found.values())
 
 

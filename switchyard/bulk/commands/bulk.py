@@ -82,10 +82,9 @@ class Command(PrintingCommand):
     def _stop(self, options: dict[str, Any]) -> None:
         number = options["number"]
         stopped = services.stop(number, who=Who.of_command(), reason=options["reason"])
-        if options["json"]:
-            self.stdout.write(json.dumps({"number": number, "stopping": stopped}))
-        elif stopped:
-            self.stdout.write(f"bulk act {number}: stops after the step that it is in; what is done stays done")
+        if stopped or options["json"]:
+            text = f"bulk act {number}: stops after the step that it is in; what is done stays done"
+            self.answer(text, {"number": number, "stopping": stopped}, as_json=options["json"])
         if not stopped:
             raise CommandError(f"bulk act {number}: it has ended, or is stopping already; nothing to stop")
 

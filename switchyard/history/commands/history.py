@@ -41,6 +41,28 @@ EXAMPLES = """examples:
   manage.py switchyard history show 0f8fad5b-d9cb-469f-a165-70867728950e"""
 
 
+# Names of the options that ``add_conditions`` adds.
+CONDITIONS: Final = ("state", *TEXTS, "argument", "since", "until", "failures")
+
+
+def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
+    """Add the options of a list of jobs: its conditions, and the place and the length of a page.
+
+    Args:
+        states: Help of ``--state``.
+        most: Jobs of a page at most.
+    """
+    listing.add_argument("--state", action="append", help=states)
+    for name in TEXTS:
+        listing.add_argument(f"--{name}", help=HELP[name])
+    listing.add_argument("--argument", metavar="NAME=VALUE", help="exact value of a searchable argument")
+    listing.add_argument("--since", help="30m, 1h or 7d ago, or an ISO time (UTC)")
+    listing.add_argument("--until", help="as --since; the time itself is left out")
+    listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
+    listing.add_argument("--after", default="", help="where the page before ended")
+    listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {most}")
+
+
 class Command(PrintingCommand):
     """List jobs of the history, or show one."""
 
@@ -50,15 +72,7 @@ class Command(PrintingCommand):
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="jobs that match all conditions, newest end first")
-        listing.add_argument("--state", action="append", help="state, repeatable: succeeded, dead, cancelled, expired")
-        for name in TEXTS:
-            listing.add_argument(f"--{name}", help=HELP[name])
-        listing.add_argument("--argument", metavar="NAME=VALUE", help="exact value of a searchable argument")
-        listing.add_argument("--since", help="30m, 1h or 7d ago, or an ISO time (UTC)")
-        listing.add_argument("--until", help="as --since; the time itself is left out")
-        listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
-        listing.add_argument("--after", default="", help="where the page before ended")
-        listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {MOST}")
+        add_conditions(listing, states="state, repeatable: succeeded, dead, cancelled, expired", most=MOST)
         listing.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
         show = actions.add_parser("show", help="one job with its attempts")
         show.add_argument("id", metavar="ID")
@@ -73,9 +87,8 @@ class Command(PrintingCommand):
                 self._list(options, as_json)
 
     def _list(self, options: dict[str, Any], as_json: bool) -> None:
-        names = ("state", *TEXTS, "argument", "since", "until", "failures")
         try:
-            wanted = Filter.from_query({name: options[name] for name in names})
+            wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             after = Cursor.parse(options["after"]) if options["after"] else None
         except ValueError as error:
             raise CommandError(str(error)) from error

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.stores.job_records import ENDED
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import jobs_url
 from switchyard.history.cursors import Cursor
 from switchyard.history.filters import Filter
 from switchyard.history.queries import search
+from switchyard.jobs.bulk.live_filter import began_ms
 from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
 
@@ -31,7 +30,7 @@ NOT_KEPT: Final = "its arguments are not kept whole, or its actor is unknown"
 REFUSED: Final = "its arguments or tags do not fit this release"
 
 
-class BulkRunAgain:
+class BulkRunAgain(Kind):
     """Enqueue ended jobs again, newest first, each as a new job of the same owner and tags."""
 
     act, right = "job.run_again", "switchyard_jobs.run_job"
@@ -52,13 +51,10 @@ class BulkRunAgain:
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the actors of the newest ones."""
-        rows = search(_wanted(act), limit=COUNTED).rows
-        actors = Counter(row.actor for row in rows).most_common(4)
-        shown = ", ".join(f"{actor} ({jobs:,})" for actor, jobs in actors) or "–"
+        shown = most_common((row.actor for row in search(_wanted(act), limit=COUNTED).rows), 4)
         return [("Actors", shown), ("Counted", f"the newest {COUNTED:,} at most; all that match are hit")]
 
     def address(self, filter: dict[str, Any]) -> str:
-        """Return the list of these jobs."""
         return jobs_url(**filter)
 
     def count(self, act: BulkAct) -> int:
@@ -75,9 +71,6 @@ class BulkRunAgain:
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Enqueue the jobs; one whose second run is known is not enqueued again."""
         return [_run(act, item[0]) for item in items]
-
-    def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
-        """Do nothing: the new jobs are the result."""
 
 
 def _run(act: BulkAct, job_id: str) -> str:
@@ -99,7 +92,6 @@ def _run(act: BulkAct, job_id: str) -> str:
 def _wanted(act: BulkAct) -> Filter:
     """Return the filter, without what ended after the act began."""
     wanted = Filter.from_query(act.filter)
-    began = int((act.created_at - EPOCH).total_seconds() * 1000)
-    if wanted.until_ms is not None and wanted.until_ms <= began:
+    if wanted.until_ms is not None and wanted.until_ms <= began_ms(act):
         return wanted
     return replace(wanted, until=act.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))

@@ -18,7 +18,8 @@ from switchyard.conf import declared_yard
 from switchyard.console.command_errors import DATABASE_REMEDY, as_command_error
 from switchyard.console.command_help import ActionParser, show_examples
 from switchyard.console.printing_command import PrintingCommand
-from switchyard.history.filters import TEXTS, Filter
+from switchyard.history.commands.history import CONDITIONS, add_conditions
+from switchyard.history.filters import Filter
 from switchyard.history.search_values import why_none_found
 from switchyard.history.sorted_search import SORTS
 from switchyard.history.writer_state import why_missing
@@ -56,16 +57,6 @@ EXAMPLES = """examples:
 MOST_LISTED = 1_000
 # As narrow terminals show an id.
 BEGINNING = re.compile(r"[0-9a-f]{8}")
-HELP = {
-    "actor": "name of an actor",
-    "queue": "name of a queue",
-    "owner": "owner of the job",
-    "parent": "id of the job that sent it",
-    "tag": "one of the job's tags",
-    "error": "class of the last failure's exception, or a part of its text",
-    "fingerprint": "fingerprint of the last failure",
-    "release": "release of the worker that ran it last",
-}
 
 
 class Command(PrintingCommand):
@@ -75,16 +66,9 @@ class Command(PrintingCommand):
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="jobs that match all conditions, newest first; scheduled by due time")
-        listing.add_argument("--state", action="append", help="state, repeatable or with commas: queued, running, dead")
-        for name in TEXTS:
-            listing.add_argument(f"--{name}", help=HELP[name])
-        listing.add_argument("--argument", metavar="NAME=VALUE", help="exact value of an argument")
-        listing.add_argument("--since", help="30m, 1h or 7d ago, or an ISO time (UTC)")
-        listing.add_argument("--until", help="as --since; the time itself is left out")
-        listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
+        states = "state, repeatable or with commas: queued, running, dead"
+        add_conditions(listing, states=states, most=MOST_LISTED)
         listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
-        listing.add_argument("--after", default="", help="where the page before ended")
-        listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {MOST_LISTED}")
         show = actions.add_parser("show", help="print what is known of a job, and what happened to it")
         cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
         cancel.add_argument(
@@ -92,16 +76,13 @@ class Command(PrintingCommand):
             help="instead of an id: cancel all that match, as a bulk act; repeatable, names as in the list",
         )  # fmt: skip
         again = actions.add_parser("run-again", help="enqueue a job again as a new one")
-        again.add_argument(
-            "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
-            help="another value for an argument, as JSON; repeatable",
-        )  # fmt: skip
         now = actions.add_parser("run-now", help="start a scheduled job, or one that waits for its retry, at once")
         edit = actions.add_parser("edit", help="change arguments or due time of a job that has not started")
-        edit.add_argument(
-            "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
-            help="another value for an argument, as JSON; repeatable",
-        )  # fmt: skip
+        for action in (edit, again):
+            action.add_argument(
+                "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
+                help="another value for an argument, as JSON; repeatable",
+            )  # fmt: skip
         edit.add_argument("--due", default="", metavar="TIME", help="another due time: 30m, 2h or 1d from now, or ISO")
         for action in (show, now, edit, again):
             action.add_argument("id", metavar="ID")
@@ -119,9 +100,8 @@ class Command(PrintingCommand):
             act(options, as_json)
 
     def _list(self, options: dict[str, Any], as_json: bool) -> None:
-        names = ("state", *TEXTS, "argument", "since", "until", "failures")
         try:
-            wanted = Filter.from_query({name: options[name] for name in names})
+            wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             limit = min(max(options["limit"], 1), MOST_LISTED)
             page = find_jobs(wanted, after=options["after"], limit=limit, arguments=True, sort=options["sort"])
         except ValueError as error:
@@ -173,26 +153,18 @@ class Command(PrintingCommand):
             raise _unknown(job_id)
         if answer == "ended":
             raise CommandError(f"job {job_id}: it has ended already; there is nothing to cancel")
-        if as_json:
-            self.stdout.write(json.dumps({"id": job_id, "answer": answer}))
-        else:
-            self.stdout.write(f"job {job_id}: {ANSWERS[answer]}")
+        self.answer(f"job {job_id}: {ANSWERS[answer]}", {"id": job_id, "answer": answer}, as_json=as_json)
 
     def _cancel_matching(self, conditions: list[str], who: Who, reason: str, as_json: bool) -> None:
         try:
             row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
         except ValueError as error:
             raise CommandError(f"jobs cancel: {error}") from error
-        if as_json:
-            self.stdout.write(json.dumps({"bulk_act": row.pk, "filter": row.filter, "total": row.total}))
-        elif row.total:
-            self.stdout.write(
-                f"bulk act {row.pk} cancels about {row.total:,} jobs: manage.py switchyard bulk show {row.pk}"
-            )
-        else:
-            self.stdout.write(
-                f"no job matches so far; bulk act {row.pk} looks through all: manage.py switchyard bulk show {row.pk}"
-            )
+        text = f"no job matches so far; bulk act {row.pk} looks through all"
+        if row.total:
+            text = f"bulk act {row.pk} cancels about {row.total:,} jobs"
+        body = {"bulk_act": row.pk, "filter": row.filter, "total": row.total}
+        self.answer(f"{text}: manage.py switchyard bulk show {row.pk}", body, as_json=as_json)
 
     def _run_now(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]
@@ -202,9 +174,7 @@ class Command(PrintingCommand):
             raise _unknown(job_id)
         if answer != "due":
             raise CommandError(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}")
-        self.stdout.write(
-            json.dumps({"id": job_id, "answer": answer}) if as_json else f"job {job_id}: {RUN_NOW_ANSWERS[answer]}"
-        )
+        self.answer(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}", {"id": job_id, "answer": answer}, as_json=as_json)
 
     def _edit(self, options: dict[str, Any], as_json: bool) -> None:
         job_id, text = options["id"], None
@@ -223,8 +193,7 @@ class Command(PrintingCommand):
             raise CommandError(f"job {job_id}: {error}") from error
         except (ArgumentsRefused, ActRefused) as error:
             raise CommandError(str(error)) from error
-        body = {"id": job_id, "changes": done}
-        self.stdout.write(json.dumps(body) if as_json else f"job {job_id}: changed {words_of(done)}")
+        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=as_json)
 
     def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]
@@ -239,10 +208,7 @@ class Command(PrintingCommand):
             raise CommandError(f"job {job_id}: {error}") from error
         except SwitchyardError as error:
             raise CommandError(str(error)) from error
-        if as_json:
-            self.stdout.write(json.dumps({"id": sent, "of": job_id}))
-        else:
-            self.stdout.write(f"job {sent}: enqueued, {job.actor} again")
+        self.answer(f"job {sent}: enqueued, {job.actor} again", {"id": sent, "of": job_id}, as_json=as_json)
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

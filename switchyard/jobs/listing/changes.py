@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from django.db import DatabaseError
@@ -14,8 +14,7 @@ from django.db import DatabaseError
 from switchyard.broker.errors import BrokerError
 from switchyard.history.filters import Filter
 from switchyard.history.models import JobRow
-from switchyard.jobs.listing.jobs_page import LIMIT, JobsPage
-from switchyard.jobs.listing.lines import JobLine, line_of_record, line_of_row
+from switchyard.jobs.listing.lines import LIMIT, JobLine, JobsPage, line_of_record, line_of_row
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.running import records_of
 
@@ -74,18 +73,14 @@ class _Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
-_lock = threading.Lock()
+@lru_cache(maxsize=MOST_KEPT)
+def _kept(wanted: Filter, arguments: bool) -> _Kept:
+    return _Kept()
 
 
 def fresh_page(wanted: Filter, *, arguments: bool) -> JobsPage:
     """Return the first page of a list, read once for all who ask for it within 2 s, or 20 times what it took."""
-    key = (wanted, arguments)
-    with _lock:
-        kept = _kept.setdefault(key, _Kept())
-        _kept.move_to_end(key)
-        while len(_kept) > MOST_KEPT:
-            _kept.popitem(last=False)
+    kept = _kept(wanted, arguments)
     with kept.lock:
         began = time.monotonic()
         if kept.page is None or began >= kept.until_s:

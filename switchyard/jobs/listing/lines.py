@@ -1,19 +1,22 @@
-"""One job in a list, whether it comes from the broker or from the history."""
+"""One job in a list, whether it comes from the broker or from the history, and a page of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
 from typing import Any
 
 from switchyard.api.responses import iso_time
-from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.job_records import JobRecord
+from switchyard.console.times import as_time
 from switchyard.history.models import JobRow
 from switchyard.jobs.shown_arguments import excerpt, shown_arguments, stored_arguments
 
 LONGEST_ERROR = 120
+LIMIT = 50
+NULL_IF_EMPTY = ("reason", "error", "fingerprint", "worker", "release", "parent")
+TIMES = ("enqueued_at", "due_at", "started_at", "finished_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,8 @@ class JobLine:
     progress: Mapping[str, Any] | None = None
     arguments: Mapping[str, Any] | None = None
 
-    @property
-    def shown_at(self) -> datetime:
-        """``at`` as a time in UTC."""
-        return datetime_of(self.at)
-
-    @property
-    def due(self) -> datetime | None:
-        """``due_at`` as a time in UTC."""
-        return None if self.due_at is None else datetime_of(self.due_at)
+    shown_at = as_time("at")
+    due = as_time("due_at")
 
     @property
     def excerpt(self) -> str:
@@ -74,29 +70,36 @@ class JobLine:
 
     def as_json(self) -> dict[str, Any]:
         """Return the form of the API and of ``manage.py switchyard jobs list --json``."""
-        return {
-            "id": self.id,
-            "state": self.state,
-            "actor": self.actor,
-            "queue": self.queue,
-            "owner": self.owner,
-            "tags": list(self.tags),
-            "attempts": self.attempts,
-            "reason": self.reason or None,
-            "error": self.error or None,
-            "fingerprint": self.fingerprint or None,
-            "enqueued_at": iso_time(self.enqueued_at),
-            "due_at": iso_time(self.due_at),
-            "started_at": iso_time(self.started_at),
-            "finished_at": iso_time(self.finished_at),
-            "wait_ms": self.wait_ms,
-            "run_ms": self.ran_ms,
-            "worker": self.worker or None,
-            "release": self.release or None,
-            "parent": self.parent or None,
-            "progress": self.progress,
-            "arguments": self.arguments,
-        }
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("at", "is_live")}
+        found |= {name: found[name] or None for name in NULL_IF_EMPTY}
+        found |= {name: iso_time(found[name]) for name in TIMES}
+        return found | {"tags": list(self.tags), "run_ms": self.ran_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPage:
+    """A page of the list.
+
+    Args:
+        after: Cursor of the next page; "" at the end of the list.
+        cut: Queues that hold more messages than were looked through.
+        away: Queues that are away or start nothing: what has not ended there is missing.
+        broker_away: What has not ended is missing, because the broker did not answer.
+        history_away: What has ended is missing, because the database did not answer.
+        broker_error: The broker's error, with its remedy; "" without one.
+        by_due_time: The next to be due is first.
+        sorted_from: Time (ms since the epoch) of the oldest job that a sorted list compared, where more would match.
+    """
+
+    lines: tuple[JobLine, ...]
+    after: str
+    cut: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+    broker_away: bool = False
+    history_away: bool = False
+    broker_error: str = ""
+    by_due_time: bool = False
+    sorted_from: int | None = None
 
 
 def line_of_record(record: JobRecord, *, arguments: bool) -> JobLine:

@@ -16,8 +16,7 @@ from switchyard.history.filters import Filter
 from switchyard.history.models import JobRow
 from switchyard.history.queries import search
 from switchyard.history.sorted_search import search_sorted
-from switchyard.jobs.listing.jobs_page import LIMIT, JobsPage
-from switchyard.jobs.listing.lines import line_of_row
+from switchyard.jobs.listing.lines import LIMIT, JobsPage, line_of_row
 from switchyard.jobs.listing.scheduled import is_by_due_time, scheduled_jobs
 from switchyard.jobs.listing.unfinished import (
     Unfinished,

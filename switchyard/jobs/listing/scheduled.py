@@ -8,9 +8,9 @@ from typing import Final
 from switchyard.broker.admin.due_order import AT_ONCE, next_due
 from switchyard.broker.errors import BrokerError
 from switchyard.history.filters import Filter
-from switchyard.jobs.listing.jobs_page import JobsPage
+from switchyard.jobs.listing.lines import JobsPage
 from switchyard.jobs.listing.unfinished import Comparison, Unfinished, lines_of
-from switchyard.jobs.running import answering_families, families
+from switchyard.jobs.running import asked_families
 
 # Messages that one page looks through where a filter compares them.
 LOOKED_THROUGH: Final = 10_000
@@ -39,15 +39,13 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int, arguments: bo
     looked, last = 0, start
     count = AT_ONCE if comparison else limit + 1
     try:
-        asked = families([wanted.queue]) if wanted.queue else answering_families()
-        names = [family.keys.queue for family in asked]
-        away = () if wanted.queue else tuple(each.keys.queue for each in families() if each.keys.queue not in names)
+        asked, away = asked_families(wanted.queue)
         walk = next_due(asked, after=start, count=count)
         while len(found) <= limit and looked < LOOKED_THROUGH and (seen := next(walk, None)) is not None:
             looked += count
             for message in seen:
                 last = (message.due_at or 0, message.id)
-                if (at := comparison.time_of(message)) is not None:
+                if (at := comparison.time_of(message.body)) is not None:
                     found.append(Unfinished(at, message.id, "scheduled", message))
         is_over = looked < LOOKED_THROUGH and len(found) <= limit
         chosen = found[:limit]

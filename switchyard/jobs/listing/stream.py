@@ -11,14 +11,14 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys.queue_keys import ALL_LANES
 from switchyard.jobs import live
-from switchyard.jobs.live import Stream, free_database
+from switchyard.jobs.live import free_database
 from switchyard.jobs.running import families
 
 EVERY_S: Final = 2.0
@@ -49,11 +49,7 @@ def read_counters() -> tuple[Any, ...]:
 async def list_events(request: HttpRequest, *, caller: str) -> HttpResponseBase:
     """Signal changes as server-sent events ``change`` without content, at most one every 2 s."""
     await free_database()
-    return StreamingHttpResponse(
-        Stream(follow(heartbeat_s=live.HEARTBEAT_S), source=live.StreamPlace(caller)),
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return live.response(follow(heartbeat_s=live.HEARTBEAT_S), place=live.StreamPlace(caller))
 
 
 async def follow(*, heartbeat_s: float) -> AsyncGenerator[bytes]:
@@ -111,8 +107,4 @@ _readers: WeakKeyDictionary[asyncio.AbstractEventLoop, _CounterReader] = WeakKey
 
 
 def _reader() -> _CounterReader:
-    loop = asyncio.get_running_loop()
-    reader = _readers.get(loop)
-    if reader is None:
-        reader = _readers[loop] = _CounterReader()
-    return reader
+    return _readers.setdefault(asyncio.get_running_loop(), _CounterReader())

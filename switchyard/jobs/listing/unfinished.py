@@ -24,8 +24,7 @@ from switchyard.broker.stores.job_records import JobRecord
 from switchyard.history.filters import Filter
 from switchyard.history.search_values import search_text
 from switchyard.jobs.listing.lines import LONGEST_ERROR, JobLine
-from switchyard.jobs.running import answering_families, families, holder_of, records_of
-from switchyard.jobs.shown_arguments import shown_arguments
+from switchyard.jobs.running import arguments_of, asked_families, holder_of, records_of
 from switchyard.middleware.redaction import HIDDEN
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
@@ -77,9 +76,9 @@ class Comparison:
     def __bool__(self) -> bool:
         return not self._is_any
 
-    def time_of(self, seen: SeenMessage) -> int | None:
+    def time_of(self, body: bytes) -> int | None:
         """Return when a message that matches was enqueued; ``None`` for one that does not, or is no message."""
-        fields = compared_fields_of(seen.body)
+        fields = compared_fields_of(body)
         if fields is None:
             return None
         at = fields.options.enqueued_at or fields.sent_at
@@ -117,9 +116,8 @@ def unfinished_jobs(
     """
     states = UNFINISHED & set(wanted.states) if wanted.states else UNFINISHED
     places = frozenset().union(*(_PLACES[state] for state in states))
-    asked = families([wanted.queue]) if wanted.queue else answering_families()
+    asked, away = asked_families(wanted.queue)
     names = [family.keys.queue for family in asked]
-    away = () if wanted.queue else tuple(each.keys.queue for each in families() if each.keys.queue not in names)
     looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
@@ -127,7 +125,7 @@ def unfinished_jobs(
     found: list[tuple[int, str, int]] = []
     also: set[str] = set()
     for place, seen in enumerate(looked.messages):
-        if (at := comparison.time_of(seen)) is None or not (any_state or _state(seen, known) in states):
+        if (at := comparison.time_of(seen.body)) is None or not (any_state or _state(seen, known) in states):
             continue
         if seen.id in among:
             also.add(seen.id)
@@ -152,17 +150,6 @@ def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list
     records = records_of([job.id for job in jobs], queues=sorted({job.seen.queue for job in jobs}))
     lines = [_line(job, records.get(job.id), arguments=arguments) for job in jobs]
     return [line for line in lines if not wanted.states or line.state in wanted.states]
-
-
-def arguments_of(fields: SentFields | ComparedFields) -> dict[str, Any] | None:
-    """Return the arguments of a message without redacted values; ``None`` when they cannot be read."""
-    try:
-        args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
-    except msgspec.MsgspecError:
-        return None
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
-        return None
-    return shown_arguments(fields.actor, args, kwargs)
 
 
 def _state(seen: SeenMessage, known: Mapping[str, str | None]) -> str:

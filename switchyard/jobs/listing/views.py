@@ -23,17 +23,17 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
 from switchyard.console.links import job_url
-from switchyard.console.sort_heads import SortColumn, SortHead, heads_of
+from switchyard.console.sort_heads import SortColumn, heads_of
 from switchyard.history.filters import Filter
 from switchyard.history.search_values import why_none_found
 from switchyard.history.sorted_search import sort_of
 from switchyard.history.writer_state import why_missing
-from switchyard.jobs.admin_pages import AWAY, check, may, render
+from switchyard.jobs.admin_pages import AWAY, check, may
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.bulk.run_now import STATES as DUE_LATER
 from switchyard.jobs.listing.changes import changes_of
 from switchyard.jobs.listing.chosen_acts import ACTS
-from switchyard.jobs.listing.jobs_page import LIMIT, JobsPage
+from switchyard.jobs.listing.lines import LIMIT, JobsPage
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.listing.scheduled import is_by_due_time
 from switchyard.jobs.listing.unfinished import UNFINISHED, wanted_of_history, wants_unfinished
@@ -144,7 +144,8 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "sort": sort,
         "sorted": SORTED.get(sort, ""),
         "sorted_from": None if page.sorted_from is None else datetime_of(page.sorted_from),
-        "heads": sort_heads(wanted, sort),
+        # None where no job that has ended can match.
+        "heads": {} if wanted_of_history(wanted) is None else heads_of(SORT_COLUMNS, query, sort),
         "wrong": wrong,
         "form": context_of(wanted, _counts()),
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
@@ -162,7 +163,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "bulk_links": _bulk_links(request, wanted),
         "older": f"?{urlencode(ordered | {'after': page.after})}",
     }
-    return render(request, "switchyard_jobs/list.html", context, status)
+    return TemplateResponse(request, "switchyard_jobs/list.html", context, status=status)
 
 
 def _counts() -> dict[str, int] | None:
@@ -185,7 +186,7 @@ def _wanted(request: HttpRequest) -> Filter:
         ValueError: it is unusable.
         PermissionDenied: it asks for an argument, and the user may not view arguments.
     """
-    wanted = filter_of(request)
+    wanted = Filter.from_query(request.GET, ignore=PAGE_NAMES)
     if wanted.argument is not None:
         check(request, "view_arguments")
     return wanted
@@ -255,15 +256,6 @@ SORTED: Final = {
 PAGE_NAMES: Final = ("after", "limit", "sort", "q", "id", "shown", "shown_at")
 
 
-def filter_of(request: HttpRequest) -> Filter:
-    """Return the filter in a request's address.
-
-    Raises:
-        ValueError: a name or a value is unusable.
-    """
-    return Filter.from_query(request.GET, ignore=PAGE_NAMES)
-
-
 def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Return what the form shows for a filter.
 
@@ -289,11 +281,6 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
             query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "until")
         ),
     }
-
-
-def sort_heads(wanted: Filter, sort: str) -> dict[str, SortHead]:
-    """Return the headings by which a list is sorted; none where no job that has ended can match."""
-    return {} if wanted_of_history(wanted) is None else heads_of(SORT_COLUMNS, wanted.to_query(), sort)
 
 
 def searched(text: str) -> Filter:

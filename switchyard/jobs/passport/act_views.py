@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -18,7 +20,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.console.links import job_url
-from switchyard.jobs.admin_pages import check, may, render
+from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls.arguments import read_json
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
 from switchyard.jobs.passport.again import run_again
@@ -41,45 +43,49 @@ RUN_NOW_ANSWERS = {
     "unknown": (messages.ERROR, "No job has this id any longer, or this broker cannot find a delayed one."),
 }
 METHODS = ["GET", "HEAD", "POST"]
+LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then try again."
 
 
 @require_http_methods(METHODS)
 @never_cache
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
-    check(request)
     check(request, "cancel_job")
     try:
         if request.method != "POST":
             return _ask_cancel(request, job_id)
-        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+        return _do(request, job_id, request_cancel, CANCEL_ANSWERS)
     except BrokerError:
         return without_broker(request)
-    level, text = CANCEL_ANSWERS[answer]
-    messages.add_message(request, level, text)
-    return redirect("switchyard-job", job_id)
 
 
 @require_POST
 @never_cache
 def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
-    check(request)
     check(request, "run_job")
     try:
-        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        answer = start_now(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+        return _do(request, job_id, start_now, RUN_NOW_ANSWERS)
     except BrokerError:
         return without_broker(request)
+
+
+def _do(
+    request: HttpRequest, job_id: str, act: Callable[..., str], answers: Mapping[str, tuple[int, str]]
+) -> HttpResponse:
+    answer = "unknown"
+    try:
+        if is_message_id(job_id):
+            answer = act(job_id, who=Who.of_request(request), reason=_reason(request))
     except DatabaseError:
-        messages.error(
-            request, "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
-        )
-        return redirect("switchyard-job", job_id)
-    level, text = RUN_NOW_ANSWERS[answer]
-    messages.add_message(request, level, text)
+        messages.error(request, LOST.format("changed"))
+    else:
+        messages.add_message(request, *answers[answer])
     return redirect("switchyard-job", job_id)
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip()
 
 
 def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -89,7 +95,8 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     if job is not None and job.ended:
         messages.add_message(request, *CANCEL_ANSWERS["ended"])
         return redirect("switchyard-job", job_id)
-    return render(request, "switchyard_jobs/cancel.html", {"title": "Cancel job", "job": job, "job_id": job_id})
+    context = {"title": "Cancel job", "job": job, "job_id": job_id}
+    return TemplateResponse(request, "switchyard_jobs/cancel.html", context)
 
 
 @require_http_methods(METHODS)
@@ -97,7 +104,6 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 @never_cache
 def again(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
-    check(request)
     check(request, "run_job")
     try:
         job = passport_of(job_id)
@@ -107,17 +113,15 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_job(request, job_id)
     if request.method != "POST":
         return _ask_again(request, job, json.dumps(job.arguments or {}, indent=2, ensure_ascii=False, default=str))
-    text, reason = request.POST.get("arguments", ""), request.POST.get("reason", "").strip()
-    new_id = request.POST.get("job_id", "")
+    text, new_id = request.POST.get("arguments", ""), request.POST.get("job_id", "")
     try:
         edited = _object_of(text) if may(request, "view_arguments") else None
-        who = Who.of_request(request)
-        sent = run_again(job, edited=edited, who=who, reason=reason, job_id=new_id if is_job_id(new_id) else "")
+        who, new_id = Who.of_request(request), new_id if is_job_id(new_id) else ""
+        sent = run_again(job, edited=edited, who=who, reason=_reason(request), job_id=new_id)
     except BrokerError as error:
         return _ask_again(request, job, text, wrong=str(error), status=503)
     except DatabaseError:
-        fact = "The audit log cannot be written, so nothing was enqueued; check /readyz, then try again."
-        return _ask_again(request, job, text, wrong=fact, status=503)
+        return _ask_again(request, job, text, wrong=LOST.format("enqueued"), status=503)
     except (SwitchyardError, MiddlewareError, ValueError) as error:
         return _ask_again(request, job, text, wrong=str(error), status=422)
     messages.success(request, f"{job.actor} is enqueued again as job {sent}.")
@@ -133,7 +137,7 @@ def _ask_again(request: HttpRequest, job: Passport, text: str, *, wrong: str = "
         "reason": request.POST.get("reason", ""),
         "new_id": request.POST.get("job_id") or str(uuid.uuid4()),
     }
-    return render(request, "switchyard_jobs/again.html", context, status)
+    return TemplateResponse(request, "switchyard_jobs/again.html", context, status=status)
 
 
 def _object_of(text: str) -> dict[str, Any]:
@@ -148,19 +152,19 @@ def _object_of(text: str) -> dict[str, Any]:
     return found
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_http_methods(METHODS)
 @sensitive_post_parameters()
 @never_cache
 def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     """Show a job's arguments and due time to edit; change them when the form is posted."""
-    check(request)
     check(request, "run_job")
     if not is_message_id(job_id):
         return without_job(request, job_id)
     try:
         job = editable_job(job_id)
     except ActRefused as error:
-        return _refused(request, job_id, error)
+        messages.warning(request, f"{error.fact[0].upper()}{error.fact[1:]}.")
+        return redirect("switchyard-job", job_id)
     except BrokerError:
         return without_broker(request)
     if job.due_at is None:
@@ -175,23 +179,16 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
         due = request.POST.get("due", "").strip()
         due_at = due_time(due) if job.due is not None and due and due != _shown_time(job) else None
         text = given if sees and given.replace("\r\n", "\n").strip() != job.text else None
-        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        changes = edit_job(job, text=text, due_at=due_at, who=who, reason=reason)
+        changes = edit_job(job, text=text, due_at=due_at, who=Who.of_request(request), reason=_reason(request))
     except ActRefused as error:
         return _ask(request, job, wrong=error.fact, status=409)
     except (ArgumentsRefused, ValueError) as error:
         return _ask(request, job, given, wrong=str(error), status=422)
     except DatabaseError:
-        fact = "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
-        return _ask(request, job, given, wrong=fact, status=503)
+        return _ask(request, job, given, wrong=LOST.format("changed"), status=503)
     except BrokerError as error:
         return _ask(request, job, given, wrong=str(error), status=503)
     messages.success(request, f"Changed {words_of(changes)}. The job has not started yet.")
-    return redirect("switchyard-job", job_id)
-
-
-def _refused(request: HttpRequest, job_id: str, error: ActRefused) -> HttpResponse:
-    messages.warning(request, f"{error.fact[0].upper()}{error.fact[1:]}.")
     return redirect("switchyard-job", job_id)
 
 
@@ -204,7 +201,7 @@ def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str =
         "wrong": wrong,
         "reason": request.POST.get("reason", ""),
     }
-    return render(request, "switchyard_jobs/edit.html", context, status)
+    return TemplateResponse(request, "switchyard_jobs/edit.html", context, status=status)
 
 
 def _shown_time(job: EditableJob) -> str:

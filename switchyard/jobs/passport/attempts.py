@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
-from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.job_records import JobRecord
+from switchyard.console.times import as_time
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.jobs.running import holder_of
 
@@ -40,15 +40,8 @@ class Attempt:
             return None
         return max((now_ms() if self.finished_at is None else self.finished_at) - self.started_at, 0)
 
-    @property
-    def started(self) -> datetime | None:
-        """``started_at`` as a time in UTC."""
-        return None if self.started_at is None else datetime_of(self.started_at)
-
-    @property
-    def finished(self) -> datetime | None:
-        """``finished_at`` as a time in UTC."""
-        return None if self.finished_at is None else datetime_of(self.finished_at)
+    started = as_time("started_at")
+    finished = as_time("finished_at")
 
 
 def attempts_of(record: JobRecord | None, row: JobRow | None, stored: list[AttemptRow]) -> list[Attempt]:
@@ -69,45 +62,34 @@ def attempts_of(record: JobRecord | None, row: JobRow | None, stored: list[Attem
         )
         for each in stored
     }
-    for last in (_last_of_row(row), _last_of_record(record)):
-        if last is not None and last.number > 0:
-            found.setdefault((last.generation, last.number), last)
+    if row is not None:
+        _add_last(found, row, row.error_type, row.error_message, row.fingerprint or "")
+    if record is not None:
+        error = record.error or {"type": "", "message": ""}
+        _add_last(found, record, error["type"], error["message"])
     return [found[place] for place in sorted(found)]
 
 
-def _last_of_row(row: JobRow | None) -> Attempt | None:
-    if row is None or row.started_at is None:
-        return None
-    failed = row.state in ("dead", "retrying")
-    return Attempt(
-        number=row.attempts,
-        generation=row.generation,
-        state=row.state,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        error_type=row.error_type if failed else "",
-        error_message=row.error_message if failed else "",
-        fingerprint=(row.fingerprint or "") if failed else "",
-        worker=worker_of(row.worker),
-        release=row.release,
+def _add_last(
+    found: dict[tuple[int, int], Attempt], known: JobRecord | JobRow, error_type: str, text: str, fingerprint: str = ""
+) -> None:
+    """Add the last attempt of a job, unless it has not started or is there."""
+    if known.started_at is None or known.state in ("scheduled", "queued") or known.attempts <= 0:
+        return
+    failed = known.state in ("dead", "retrying")
+    last = Attempt(
+        number=known.attempts,
+        generation=known.generation,
+        state=known.state,
+        started_at=known.started_at,
+        finished_at=known.finished_at,
+        error_type=error_type if failed else "",
+        error_message=text if failed else "",
+        fingerprint=fingerprint if failed else "",
+        worker=worker_of(known.worker),
+        release=known.release,
     )
-
-
-def _last_of_record(record: JobRecord | None) -> Attempt | None:
-    if record is None or record.started_at is None or record.state in ("scheduled", "queued"):
-        return None
-    error = record.error if record.state in ("dead", "retrying") else None
-    return Attempt(
-        number=record.attempts,
-        generation=record.generation,
-        state=record.state,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        error_type=error["type"] if error else "",
-        error_message=error["message"] if error else "",
-        worker=worker_of(record.worker),
-        release=record.release,
-    )
+    found.setdefault((last.generation, last.number), last)
 
 
 def worker_of(name: str) -> str:

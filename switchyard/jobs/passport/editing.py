@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import dramatiq
@@ -21,8 +19,9 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.broker.validation import LONGEST_DELAY_MS
 from switchyard.console.formatting import whole_duration
+from switchyard.console.times import as_time
 from switchyard.dead_letters.editing import parse_text, shown_text
-from switchyard.history.filters import time_ms
+from switchyard.history.filters import SPAN, UNITS_MS, time_ms
 from switchyard.jobs.calls.arguments import checked
 from switchyard.jobs.running import families
 
@@ -33,8 +32,6 @@ FACTS: Final = {
     "changed": "it was changed meanwhile; nothing was changed, look at it again",
     "unknown": "it has ended, or no job has this id any longer; to repeat it, run it again",
 }
-_FROM_NOW: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +52,7 @@ class EditableJob:
     due_at: int | None
     version: str
 
-    @property
-    def due(self) -> datetime | None:
-        """``due_at`` as a time in UTC."""
-        return None if self.due_at is None else datetime_of(self.due_at)
+    due = as_time("due_at")
 
 
 def editable_job(job_id: str) -> EditableJob:
@@ -129,8 +123,8 @@ def due_time(text: str) -> int:
         ValueError: the text is none, or is over, or is further than a delay may be.
     """
     now = now_ms()
-    if ahead := _FROM_NOW.fullmatch(text):
-        at: int | None = now + int(ahead[1]) * _UNITS_MS[ahead[2]]
+    if ahead := SPAN.fullmatch(text):
+        at: int | None = now + int(ahead[1]) * UNITS_MS[ahead[2]]
     else:
         at = time_ms("due", text)
     if at is None or at <= now:

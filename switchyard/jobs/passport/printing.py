@@ -17,10 +17,8 @@ from switchyard.audit.presentation import as_json as audit_json
 from switchyard.broker.admin.look_through import MOST
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.console.formatting import duration
-from switchyard.jobs.listing.jobs_page import JobsPage
-from switchyard.jobs.listing.lines import JobLine
-from switchyard.jobs.passport.json_form import as_json
-from switchyard.jobs.passport.reading import Passport
+from switchyard.jobs.listing.lines import JobLine, JobsPage
+from switchyard.jobs.passport.reading import Passport, as_json
 from switchyard.jobs.passport.timeline import TimelineEvent, timeline_of
 from switchyard.jobs.presentation import job_body
 from switchyard.middleware.arguments import misfit, signature_of
@@ -72,24 +70,18 @@ def _print_timeline(job: Passport, acts: Sequence[AuditEntry], out: OutputWrappe
 
 
 def _facts(job: Passport) -> Iterator[tuple[str, str]]:
-    if job.owner:
-        yield "owner", job.owner
-    if job.arguments is None:
-        yield "arguments", "too long to be kept"
-    elif job.arguments:
-        yield "arguments", json.dumps(dict(job.arguments), ensure_ascii=False, default=str)
-    if job.tags:
-        yield "tags", ", ".join(job.tags)
-    if job.parent:
-        yield "parent", job.parent
-    if job.worker:
-        yield "worker", job.worker
-    if job.release:
-        yield "release", job.release
-    if job.limit_ms:
-        yield "time limit", duration(job.limit_ms)
-    if job.letter is not None:
-        yield "dead letter", f"{job.letter.state}: manage.py switchyard deadletters show {job.id}"
+    arguments = json.dumps(dict(job.arguments or {}), ensure_ascii=False, default=str)
+    facts = {
+        "owner": job.owner,
+        "arguments": "too long to be kept" if job.arguments is None else job.arguments and arguments,
+        "tags": ", ".join(job.tags),
+        "parent": job.parent,
+        "worker": job.worker,
+        "release": job.release,
+        "time limit": duration(job.limit_ms) if job.limit_ms else "",
+        "dead letter": job.letter and f"{job.letter.state}: manage.py switchyard deadletters show {job.id}",
+    }
+    yield from ((name, str(value)) for name, value in facts.items() if value)
 
 
 def _words(job: Passport, event: TimelineEvent) -> str:

@@ -6,15 +6,15 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import structlog
 from django.db import DatabaseError
 
-from switchyard.broker.clock import datetime_of
+from switchyard.api.responses import iso_time
 from switchyard.broker.errors import BrokerError, ResultStoreUnavailable
 from switchyard.broker.stores.job_records import ENDED, JobRecord
+from switchyard.console.times import as_time
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history import queries as history
 from switchyard.history.models import AttemptRow, JobRow
@@ -97,15 +97,8 @@ class Passport:
         """The attempts with log lines."""
         return [attempt for attempt in self.attempts if attempt.logs]
 
-    @property
-    def enqueued(self) -> datetime | None:
-        """``enqueued_at`` as a time in UTC."""
-        return None if self.enqueued_at is None else datetime_of(self.enqueued_at)
-
-    @property
-    def due(self) -> datetime | None:
-        """``due_at`` as a time in UTC."""
-        return None if self.due_at is None else datetime_of(self.due_at)
+    enqueued = as_time("enqueued_at")
+    due = as_time("due_at")
 
 
 def passport_of(job_id: str) -> Passport | None:
@@ -123,40 +116,11 @@ def passport_of(job_id: str) -> Passport | None:
     except BrokerError as error:
         away = error
     row, attempts, children, letter, history_away = _stored(job_id)
-    if record is None and row is None:
+    known = record if record is not None else row
+    if known is None:
         if away is not None:
             raise away
         return None
-    return _passport(job_id, record, row, attempts, children, letter, history_away=history_away)
-
-
-def _stored(job_id: str) -> tuple[JobRow | None, list[AttemptRow], list[JobRow], DeadLetter | None, bool]:
-    try:
-        return (
-            history.find(job_id),
-            history.attempts(job_id),
-            history.children(job_id),
-            DeadLetter.objects.filter(message_id=job_id).first(),
-            False,
-        )
-    except DatabaseError as error:
-        log.warning("a job's page lacks the history: the database does not answer", error=str(error))
-        return None, [], [], None, True
-
-
-def _passport(
-    job_id: str,
-    record: JobRecord | None,
-    row: JobRow | None,
-    attempts: list[AttemptRow],
-    children: list[JobRow],
-    letter: DeadLetter | None,
-    *,
-    history_away: bool,
-) -> Passport:
-    known = record if record is not None else row
-    assert known is not None  # noqa: S101  for the type checker; the caller has looked
-    options = {"time_limit": None}
     return Passport(
         id=job_id,
         actor=known.actor,
@@ -168,8 +132,8 @@ def _passport(
         enqueued_at=known.enqueued_at or (row.enqueued_at if row is not None else None),
         due_at=(record.next_attempt_at or record.due_at) if record is not None else None,
         started_at=known.started_at,
-        finished_at=record.finished_at if record is not None else row.finished_at if row is not None else None,
-        limit_ms=limit_of(known.actor, known.queue, options),
+        finished_at=known.finished_at,
+        limit_ms=limit_of(known.actor, known.queue, {}),
         cancel_requested=record is not None and record.cancel_requested,
         record=record,
         row=row,
@@ -186,6 +150,20 @@ def _passport(
         letter=letter,
         history_away=history_away,
     )
+
+
+def _stored(job_id: str) -> tuple[JobRow | None, list[AttemptRow], list[JobRow], DeadLetter | None, bool]:
+    try:
+        return (
+            history.find(job_id),
+            history.attempts(job_id),
+            history.children(job_id),
+            DeadLetter.objects.filter(message_id=job_id).first(),
+            False,
+        )
+    except DatabaseError as error:
+        log.warning("a job's page lacks the history: the database does not answer", error=str(error))
+        return None, [], [], None, True
 
 
 def _arguments(record: JobRecord | None, row: JobRow | None, letter: DeadLetter | None) -> Mapping[str, Any] | None:
@@ -225,3 +203,47 @@ def _origin(record: JobRecord | None, row: JobRow | None) -> dict[str, str]:
     if not found and row is not None:
         found = {"request": row.request_id, "user": row.user, "schedule": row.schedule}
     return {str(name): str(value) for name, value in found.items() if value}
+
+
+def as_json(job: Passport, *, arguments: bool) -> dict[str, Any]:
+    """Return what the page shows; times are ISO 8601 in UTC.
+
+    Args:
+        arguments: Whether the user may view arguments; hidden ones are ``None``, as are those too long to be kept.
+    """
+    return {
+        "id": job.id,
+        "actor": job.actor,
+        "queue": job.queue,
+        "state": job.state,
+        "reason": job.reason or None,
+        "owner": job.owner or None,
+        "tags": list(job.tags),
+        "parent": job.parent or None,
+        "origin": dict(job.origin),
+        "release": job.release or None,
+        "worker": job.worker or None,
+        "time_limit_ms": job.limit_ms,
+        "enqueued_at": iso_time(job.enqueued_at),
+        "due_at": iso_time(job.due_at),
+        "started_at": iso_time(job.started_at),
+        "finished_at": iso_time(job.finished_at),
+        "arguments": job.arguments if arguments else None,
+        "attempts": [_attempt(each) for each in job.attempts],
+        "dead_letter": job.letter.state if job.letter is not None else None,
+    }
+
+
+def _attempt(each: Attempt) -> dict[str, Any]:
+    return {
+        "number": each.number,
+        "requeues_before": each.generation,
+        "state": each.state,
+        "started_at": iso_time(each.started_at),
+        "finished_at": iso_time(each.finished_at),
+        "run_ms": each.run_ms,
+        "error": f"{each.error_type}: {each.error_message}" if each.error_type else None,
+        "fingerprint": each.fingerprint or None,
+        "worker": each.worker or None,
+        "release": each.release or None,
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
@@ -10,47 +9,14 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.console.links import actor_url, job_url, letter_url, queue_url
 from switchyard.console.list_queries import CheckedQuery
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.history import queries as history
-from switchyard.jobs.queries import find_job
+from switchyard.jobs.passport.reading import Passport, passport_of
 
 NOTHING = "–"
 COLUMNS = ("shown_job", "shown_actor", "shown_letter")
-
-
-@dataclass(frozen=True, slots=True)
-class FoundJob:
-    """State of a job as broker, history and dead letters know it."""
-
-    state: str = ""
-    actor: str = ""
-    queue: str = ""
-    detail: str = ""
-    letter: int | None = None
-
-
-def find_of(job_id: str) -> FoundJob:
-    """Return what is known of a job; ``detail`` says so where nothing is."""
-    letter = DeadLetter.objects.filter(message_id=job_id).values_list("pk", flat=True).first() if job_id else None
-    if not job_id:
-        return FoundJob()
-    detail = "neither the broker nor the history knows it any more"
-    try:
-        record = find_job(job_id)
-    except BrokerError:
-        record, detail = None, "the broker does not answer"
-    if record is not None:
-        next_at = None if record.ended else record.next_attempt_at
-        detail = (record.reason or "").replace("_", " ") if next_at is None else f"next attempt {_clock(next_at)}"
-        return FoundJob(record.state, record.actor, record.queue, detail, letter)
-    row = history.find(job_id)
-    if row is None:
-        return FoundJob(detail=detail, letter=letter)
-    return FoundJob(row.state, row.actor, row.queue, row.reason.replace("_", " "), letter)
 
 
 def actor_link(name: str) -> str:
@@ -72,36 +38,47 @@ class JobLinks(CheckedQuery):
     @admin.display(description="Job")
     def shown_job(self, row: Any) -> str:
         """Link the job of the row, with its state and its queue."""
-        job = self._job(row)
-        parts = [_link(job_url(row.job_id), row.job_id) if row.job_id else NOTHING, job.state]
-        if job.queue:
-            parts.append(format_html("on {}", _link(queue_url(job.queue), job.queue)))
-        if job.detail:
-            parts.append(job.detail)
+        job, why_none = self._job(row)
+        parts = [_link(job_url(row.job_id), row.job_id) if row.job_id else NOTHING, why_none]
+        if job is not None:
+            parts += [job.state, format_html("on {}", _link(queue_url(job.queue), job.queue)), _detail(job)]
         return format_html_join(" ", "{}", ((part,) for part in parts if part))
 
     @admin.display(description="Actor")
     def shown_actor(self, row: Any) -> str:
         """Link the actor of the job."""
-        return actor_link(self._job(row).actor)
+        job, _ = self._job(row)
+        return actor_link("" if job is None else job.actor)
 
     @admin.display(description="Dead letter")
     def shown_letter(self, row: Any) -> str:
         """Link the dead letter of the job."""
-        letter = self._job(row).letter
+        letters = DeadLetter.objects.filter(message_id=row.job_id) if row.job_id else DeadLetter.objects.none()
+        letter = letters.values_list("pk", flat=True).first()
         return NOTHING if letter is None else _link(letter_url(letter), f"Letter {letter}")
 
-    def _job(self, row: Any) -> FoundJob:
-        # Three columns ask for it: once for each row.
-        found: FoundJob | None = vars(row).get("found_job")
-        if found is None:
-            found = row.found_job = find_of(row.job_id)
+    def _job(self, row: Any) -> tuple[Passport | None, str]:
+        """Return what is known of the job, or why nothing is. Two columns ask for it: once for each row."""
+        if "found_job" not in vars(row):
+            row.found_job = _found(row.job_id)
+        found: tuple[Passport | None, str] = row.found_job
         return found
 
 
-def _clock(at_ms: int) -> str:
-    at = datetime_of(at_ms)
-    return f"{at.day} {at:%b %Y %H:%M:%S} UTC"
+def _found(job_id: str) -> tuple[Passport | None, str]:
+    if not job_id:
+        return None, ""
+    try:
+        job = passport_of(job_id)
+    except BrokerError:
+        return None, "the broker does not answer"
+    return job, "" if job is not None else "neither the broker nor the history knows it any more"
+
+
+def _detail(job: Passport) -> str:
+    if job.state == "retrying" and job.due is not None:
+        return f"next attempt {job.due.day} {job.due:%b %Y %H:%M:%S} UTC"
+    return job.reason.replace("_", " ")
 
 
 def _link(address: str, name: str) -> SafeString:

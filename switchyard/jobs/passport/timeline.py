@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.presentation import act_label
-from switchyard.broker.clock import datetime_of
 from switchyard.console.formatting import duration
+from switchyard.console.times import as_time
 from switchyard.jobs.passport.attempts import Attempt
 from switchyard.jobs.passport.reading import Passport
 
@@ -53,10 +52,7 @@ class TimelineEvent:
     starts: bool = False
     day: str = ""
 
-    @property
-    def moment(self) -> datetime:
-        """``at`` as a time in UTC."""
-        return datetime_of(self.at)
+    moment = as_time("at")
 
     @property
     def clock(self) -> str:

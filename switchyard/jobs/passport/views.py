@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
@@ -14,12 +13,11 @@ from switchyard.broker.admin.run_now import HELD
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.jobs.admin_pages import AWAY, GONE, check, may, render
+from switchyard.jobs.admin_pages import AWAY, GONE, check, may
 from switchyard.jobs.admin_streams import can_stream
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.passport.json_form import as_json
 from switchyard.jobs.passport.picture import picture_of
-from switchyard.jobs.passport.reading import TONES, Passport, passport_of
+from switchyard.jobs.passport.reading import TONES, Passport, as_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.running import running_jobs
 
@@ -37,13 +35,8 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     if request.GET.get("format") == "json":
         shown = as_json(job, arguments=may(request, "view_arguments"))
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
-    context = {
-        "title": job.actor,
-        "subtitle": job.id,
-        "has_events": can_stream(request),
-        **_context_of(request, job),
-    }
-    return render(request, "switchyard_jobs/passport.html", context)
+    context = {"title": job.actor, "subtitle": job.id, "has_events": can_stream(request), **_context_of(request, job)}
+    return TemplateResponse(request, "switchyard_jobs/passport.html", context)
 
 
 @require_safe
@@ -87,13 +80,8 @@ def _can_edit(request: HttpRequest, job: Passport) -> bool:
     return has_not_started and has_right and facilities().transport.finds_waiting
 
 
-@dataclass(frozen=True, slots=True)
-class ChildJob:
-    """A job that another one sent.
-
-    Args:
-        ran_ms: Time for which it ran, or runs.
-    """
+class ChildJob(NamedTuple):
+    """A job that another one sent; ``ran_ms`` is the time for which it ran, or runs."""
 
     id: str
     actor: str
@@ -101,21 +89,12 @@ class ChildJob:
     ran_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class JobFamily:
-    """Children of a job; those that wait for their first start are not among them: no index of the broker finds them.
+def children_of(job: Passport) -> dict[str, Any]:
+    """Return the children of a job, and whether those that run are missing, because the broker did not answer.
 
-    Args:
-        shown: Those that run, the longest first; then those that ended or are retried, the newest first.
-        broker_away: Those that run are missing, because the broker did not answer.
+    Those that run come first, the longest one before the others; then those that ended or are retried, the newest
+    first. Those that wait for their first start are not among them: no index of the broker finds them.
     """
-
-    shown: tuple[ChildJob, ...]
-    broker_away: bool
-
-
-def children_of(job: Passport) -> JobFamily:
-    """Return the children of a job; at most four round trips to the broker, and the rows that the passport has."""
     away = False
     try:
         running = [ChildJob(each.id, each.actor, "running", each.ran_ms) for each in running_jobs(parent=job.id)]
@@ -123,4 +102,4 @@ def children_of(job: Passport) -> JobFamily:
         running, away = [], True
     ids = {each.id for each in running}
     stored = [ChildJob(row.job_id, row.actor, row.state, row.run_ms) for row in job.children if row.job_id not in ids]
-    return JobFamily((*running, *stored), away)
+    return {"shown": (*running, *stored), "broker_away": away}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.clock import datetime_of
 from switchyard.console.formatting import ago
-from switchyard.jobs.shown_arguments import excerpt, shown_arguments
-from switchyard.middleware.redaction import HIDDEN
+from switchyard.jobs.shown_arguments import excerpt, shown_arguments, written
 
 register = template.Library()
 
@@ -32,7 +30,7 @@ def words(name: str) -> str:
 @register.filter
 def as_json(value: Any) -> str:
     """Return an argument as JSON; a hidden one as its mark."""
-    return HIDDEN if value == HIDDEN else json.dumps(value, ensure_ascii=False, default=str)
+    return written(value)
 
 
 @register.filter

@@ -39,7 +39,6 @@ class Command(PrintingCommand):
     help = "List the schedules; show, run, pause or resume one."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the actions list, show, run, pause and resume."""
         show_examples(parser, EXAMPLES)
         forms = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
@@ -56,7 +55,6 @@ class Command(PrintingCommand):
             each.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, action: str, **options: Any) -> None:
-        """Do the action, and print what came of it."""
         actions = {"run": self._run, "pause": self._pause, "resume": self._resume, "show": self._show}
         as_json = options["json"]
         with as_command_error("schedules"):

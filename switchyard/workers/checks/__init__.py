@@ -7,7 +7,7 @@ the broker's server as well. Workers, web and scheduler run them before they sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dramatiq
@@ -18,16 +18,7 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.workers.checks import (
-    actor_options,
-    actors,
-    bounced,
-    database,
-    installation,
-    mail,
-    pools,
-    queues,
-)
+from switchyard.workers.checks import actor_options, actors, bounced, database, installation, mail, pools, queues
 from switchyard.workers.checks.broker_server import unsafe_server
 
 TAG = "switchyard"
@@ -37,54 +28,35 @@ Databases = Sequence[str] | None
 
 
 def register_all() -> None:
-    """Register the checks with Django."""
-    register(library_is_installed, TAG)
-    register(environment_is_known, TAG)
-    register(addresses_are_included, Tags.urls)
-    register(yard_is_sound, TAG)
-    register(actors_are_sound, TAG)
-    register(mail_has_a_time_limit, TAG)
-    register(bouncer_is_allowed_for, TAG)
+    """Register the checks with Django. Workers, which have no addresses, do not run those of the addresses."""
+    of_code = (
+        *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
+        *(installation.routed_models, installation.unknown_variables, yard_is_sound, actors_are_sound),
+        *(mail.endless_mail, bounced.forbidden_options),
+    )
+    for find in of_code:
+        register(_check(find), TAG)
+    for find in (installation.addresses, installation.misnamed_middleware):
+        register(_check(find), Tags.urls)
     register(server_keeps_work, TAG, Tags.database)
     register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
 
 
-def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that every app of the library is installed, and that broker, middleware and tables are the library's."""
-    return [
-        *installation.missing_apps(),
-        *installation.foreign_broker(),
-        *installation.replaced_middleware(),
-        *installation.routed_models(),
-    ]
+def _check(find: Callable[[], list[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
+    return lambda app_configs, **options: find()
 
 
-def environment_is_known(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check the names of environment variables that begin with ``SWITCHYARD_``."""
-    return installation.unknown_variables()
-
-
-def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check the library's addresses and the API's middleware; workers, which have no addresses, do not run this."""
-    return [*installation.addresses(), *installation.misnamed_middleware()]
-
-
-def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+def yard_is_sound() -> list[CheckMessage]:
     """Check ``declared_yard()``."""
     own = switchyard_settings()
     of_addons = [message for addon in own.addons for message in addon.call("check", [], own)]
     return check_yard(declared_yard()) + of_addons + actor_options.hurried_retries(declared_yard(), debug=own.debug)
 
 
-def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+def actors_are_sound() -> list[CheckMessage]:
     """Check the actors that the installed apps declared."""
     return check_actors(declared_yard(), dramatiq.get_broker())
-
-
-def mail_has_a_time_limit(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that sending a mail ends."""
-    return mail.endless_mail()
 
 
 def server_keeps_work(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
@@ -92,11 +64,6 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
     if not databases:
         return []
     return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
-
-
-def bouncer_is_allowed_for(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check the options of a database behind PgBouncer in transaction mode."""
-    return bounced.forbidden_options()
 
 
 def database_has_room(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
@@ -115,37 +82,19 @@ def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, *
 
 def check_yard(yard: Yard) -> list[CheckMessage]:
     """Return the contradictions between a yard's queues and pools. Their own fields are validated when declared."""
-    return [
-        *queues.names_of_lanes(yard),
-        *queues.unserved_lanes(yard),
-        *queues.consumed_dead_lists(yard),
-        *pools.undeclared_lanes(yard),
-        *pools.pools_that_watch_everything(yard),
-        *pools.mixed_latency_classes(yard),
-        *pools.more_slots_than_connections(yard),
-        *pools.limits_below_an_idle_child(yard),
-        *pools.greenlets_without_gevent(yard),
-        *actor_options.short_policies(yard),
-    ]
+    checks = (
+        *(queues.names_of_lanes, queues.unserved_lanes, queues.consumed_dead_lists, pools.undeclared_lanes),
+        *(pools.pools_that_watch_everything, pools.mixed_latency_classes, pools.more_slots_than_connections),
+        *(pools.limits_below_an_idle_child, pools.greenlets_without_gevent, actor_options.short_policies),
+    )
+    return [message for check in checks for message in check(yard)]
 
 
 def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
     """Return the mistakes in the actors declared with a broker."""
-    return [
-        *actors.undeclared_queues(yard, broker.actors.values()),
-        *actors.missing_time_limits(yard, broker),
-        *actors.limits_over_the_hard_limit(yard, broker),
-        *actors.consumed_dead_lists(yard, broker),
-        *actors.unknown_callbacks(broker),
-        *actors.limits_in_seconds(yard, broker),
-        *actor_options.options_in_seconds(broker),
-        *actors.methods(broker),
-        *actors.hidden_actors(broker),
-        *actors.lambdas(broker),
-        *actors.generators(broker),
-        *actor_options.options_without_effect(broker),
-        *actors.endless_actors(yard, broker),
-        *actor_options.annotations_without_effect(broker),
-        *actors.coroutines_among_greenlets(yard, broker),
-        *actor_options.short_actors(yard, broker.actors.values()),
-    ]
+    declared = {queue.name: queue for queue in yard.queues}
+    found = [*actors.declared_dead_lists(yard, broker), *actors.queue_limits_in_seconds(yard)]
+    for check in (*actors.CHECKS, *actor_options.CHECKS):
+        for actor in broker.actors.values():
+            found += check(actors.DeclaredActor(actor, declared.get(actor.queue_name), yard, broker))
+    return found

@@ -1,11 +1,15 @@
-"""Mistakes in declared actors: their queues and their time limits."""
+"""Mistakes in declared actors: their queues, their time limits, and what they are made of.
+
+Each check looks at one actor; ``CHECKS`` lists them.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -20,273 +24,180 @@ from switchyard.middleware.places import place_of
 from switchyard.middleware.time_limits import TimeLimits
 from switchyard.workers.checks.queues import TOPOLOGY
 
-AnyActor = Actor[Any, Any]
-
 # Threads are interrupted within a quarter of a second, so nobody needs a shorter limit.
 LEAST_LIMIT_MS = 1_000
 # Name that Python gives every function without one.
 LAMBDA = "<lambda>"
 
 
-def undeclared_queues(yard: Yard, actors: Iterable[AnyActor]) -> list[CheckMessage]:
+@dataclass(frozen=True, slots=True)
+class DeclaredActor:
+    """An actor with what it is compared with.
+
+    Args:
+        queue: ``None`` where the yard does not declare it.
+    """
+
+    actor: Actor[Any, Any]
+    queue: Queue | None
+    yard: Yard
+    broker: Broker
+
+    @property
+    def time_limit_ms(self) -> float | None:
+        """Its time limit, else its queue's; ``None`` for one that is no duration."""
+        limit = self.actor.options.get("time_limit", self.queue and self.queue.soft_limit_ms)
+        return limit if is_duration(limit) else None
+
+    def error(self, id: str, fact: str, hint: str) -> CheckMessage:
+        """Return an error with the place of the actor."""
+        return Error(fact, hint, self._subject, id)
+
+    def warning(self, id: str, fact: str, hint: str) -> CheckMessage:
+        """Return a warning with the place of the actor."""
+        return Warning(fact, hint, self._subject, id)
+
+    @property
+    def _subject(self) -> str:
+        return f"actor {self.actor.actor_name} ({place_of(self.actor.fn)})"
+
+
+def undeclared_queue(each: DeclaredActor) -> Iterator[CheckMessage]:
     """E001: an actor on a queue that the yard does not declare, or straight on a retry lane."""
-    names = [queue.name for queue in yard.queues]
-    dead = {queue.dead_list for queue in yard.queues}
-    found: list[CheckMessage] = []
-    for actor in actors:
-        if actor.queue_name in names or actor.queue_name in dead:
-            continue
-        hint = f"Use one of {', '.join(names)}, or declare the queue in {TOPOLOGY}."
-        if actor.queue_name in yard.lanes:
-            hint = f"Use queue_name={yard.queue_of(actor.queue_name).name!r}; only retries go to the retry lane."
-        found.append(
-            Error(
-                f"runs on queue {actor.queue_name!r}, which the yard does not declare",
-                hint=hint,
-                obj=subject_of(actor),
-                id="switchyard.E001",
-            )
-        )
-    return found
+    name, yard = each.actor.queue_name, each.yard
+    if each.queue is not None or name in {queue.dead_list for queue in yard.queues}:
+        return
+    hint = f"Use one of {', '.join(queue.name for queue in yard.queues)}, or declare the queue in {TOPOLOGY}."
+    if name in yard.lanes:
+        hint = f"Use queue_name={yard.queue_of(name).name!r}; only retries go to the retry lane."
+    yield each.error("switchyard.E001", f"runs on queue {name!r}, which the yard does not declare", hint)
 
 
-def missing_time_limits(yard: Yard, broker: Broker) -> list[CheckMessage]:
+def missing_time_limit(each: DeclaredActor) -> Iterator[CheckMessage]:
     """E002: an actor that may run for ever."""
-    enforced = "time_limit" in broker.actor_options
-    found: list[CheckMessage] = []
-    for actor, queue in _placed(yard, broker):
-        limit = _time_limit_ms(actor, queue)
-        if not enforced:
-            fact = "no middleware of the broker enforces time limits"
-            hint = "Add TimeLimits to the middleware in switchyard/wiring.py."
-        elif limit is None:
-            fact = f"its time_limit is {actor.options.get('time_limit')!r}, so it may run for ever"
-            hint = (
-                f"Remove time_limit to inherit the {queue.soft_limit_ms} ms of queue {queue.name}, "
-                "or set milliseconds above 0."
-            )
-        else:
-            continue
-        found.append(Error(fact, hint=hint, obj=subject_of(actor), id="switchyard.E002"))
-    return found
+    if each.queue is None:
+        return
+    if "time_limit" not in each.broker.actor_options:
+        fact = "no middleware of the broker enforces time limits"
+        yield each.error("switchyard.E002", fact, "Add TimeLimits to the middleware in switchyard/wiring.py.")
+    elif each.time_limit_ms is None:
+        fact = f"its time_limit is {each.actor.options.get('time_limit')!r}, so it may run for ever"
+        own = f"the {each.queue.soft_limit_ms} ms of queue {each.queue.name}"
+        yield each.error("switchyard.E002", fact, f"Remove time_limit to inherit {own}, or set milliseconds above 0.")
 
 
-def limits_over_the_hard_limit(yard: Yard, broker: Broker) -> list[CheckMessage]:
+def limit_over_the_hard_limit(each: DeclaredActor) -> Iterator[CheckMessage]:
     """E003: an actor whose time limit is not below its queue's hard limit, so that its child is killed first."""
-    found: list[CheckMessage] = []
-    for actor, queue in _placed(yard, broker):
-        limit = _time_limit_ms(actor, queue)
-        if limit is not None and limit >= queue.hard_limit_ms:
-            found.append(
-                Error(
-                    f"its time_limit is {limit:.15g} ms, "
-                    f"the hard limit of queue {queue.name} is {queue.hard_limit_ms} ms",
-                    hint=f"Lower time_limit below {queue.hard_limit_ms}, split the work, "
-                    f"or raise hard_limit_ms in {TOPOLOGY}.",
-                    obj=subject_of(actor),
-                    id="switchyard.E003",
-                )
-            )
-    return found
+    if each.queue is None or (limit := each.time_limit_ms) is None or limit < (hard := each.queue.hard_limit_ms):
+        return
+    fact = f"its time_limit is {limit:.15g} ms, the hard limit of queue {each.queue.name} is {hard} ms"
+    hint = f"Lower time_limit below {hard}, split the work, or raise hard_limit_ms in {TOPOLOGY}."
+    yield each.error("switchyard.E003", fact, hint)
 
 
-def consumed_dead_lists(yard: Yard, broker: Broker) -> list[CheckMessage]:
-    """E011: a dead list that an actor runs on or that was declared with the broker, so that workers consume it."""
-    dead = {queue.dead_list: queue.name for queue in yard.queues}
-    found: list[CheckMessage] = [
-        Error(
-            f"runs on {actor.queue_name!r}, the dead list of queue {dead[actor.queue_name]}",
-            hint=f"Use queue_name={dead[actor.queue_name]!r}; messages come to the dead list by themselves.",
-            obj=subject_of(actor),
-            id="switchyard.E011",
-        )
-        for actor in broker.actors.values()
-        if actor.queue_name in dead
-    ]
-    used = {actor.queue_name for actor in broker.actors.values()}
-    found += [
-        Error(
-            f"is declared with the broker, but is the dead list of queue {dead[name]}; every worker would consume it",
-            hint=f"Remove the call of declare_queue({name!r}).",
-            obj=f"queue {name}",
-            id="switchyard.E011",
-        )
-        for name in sorted(broker.get_declared_queues())
-        if name in dead and name not in used
-    ]
-    return found
+def consumed_dead_list(each: DeclaredActor) -> Iterator[CheckMessage]:
+    """E011: an actor that runs on a dead list."""
+    for queue in each.yard.queues:
+        if queue.dead_list == each.actor.queue_name:
+            fact = f"runs on {queue.dead_list!r}, the dead list of queue {queue.name}"
+            hint = f"Use queue_name={queue.name!r}; messages come to the dead list by themselves."
+            yield each.error("switchyard.E011", fact, hint)
 
 
-def unknown_callbacks(broker: Broker) -> list[CheckMessage]:
+def unknown_callbacks(each: DeclaredActor) -> Iterator[CheckMessage]:
     """E022: an actor whose ``on_success``, ``on_failure`` or ``on_retry_exhausted`` names no actor."""
-    found: list[CheckMessage] = []
-    for actor in broker.actors.values():
-        for option in ("on_success", "on_failure", "on_retry_exhausted"):
-            name = actor.options.get(option)
-            if name is None or name in broker.actors:
-                continue
-            near = difflib.get_close_matches(name, broker.actors, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else "Declare it in an actors.py, or leave the option out."
-            fact = f"{option} is {name!r}: no actor is called so"
-            found.append(Error(fact, hint=hint, obj=subject_of(actor), id="switchyard.E022"))
-    return found
+    known = each.broker.actors
+    for option in ("on_success", "on_failure", "on_retry_exhausted"):
+        name = each.actor.options.get(option)
+        if name is None or name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "Declare it in an actors.py, or leave the option out."
+        yield each.error("switchyard.E022", f"{option} is {name!r}: no actor is called so", hint)
 
 
-def limits_in_seconds(yard: Yard, broker: Broker) -> list[CheckMessage]:
-    """W020: a time limit, of an actor or of a queue, that was most likely meant in seconds."""
-    found: list[CheckMessage] = [
-        Warning(
-            f"its soft_limit_ms is {queue.soft_limit_ms} ms, after which every attempt fails",
-            hint=f"For {queue.soft_limit_ms} s write soft_limit_ms={queue.soft_limit_ms * 1_000:_} in {TOPOLOGY}.",
-            obj=f"queue {queue.name}",
-            id="switchyard.W020",
-        )
-        for queue in yard.queues
-        if queue.soft_limit_ms < LEAST_LIMIT_MS
-    ]
-    inherited = {queue.name: queue.soft_limit_ms for queue in yard.queues}
-    found += [
-        Warning(
-            f"its time_limit is {limit:g} ms, after which every attempt fails",
-            hint=f"Time limits are milliseconds: for {limit:g} s write time_limit={int(limit * 1_000):_}.",
-            obj=subject_of(actor),
-            id="switchyard.W020",
-        )
-        for actor in broker.actors.values()
-        if (limit := _milliseconds(actor.options.get("time_limit"))) is not None
-        and limit < LEAST_LIMIT_MS
-        and limit != inherited.get(actor.queue_name)
-    ]
-    return found
+def limit_in_seconds(each: DeclaredActor) -> Iterator[CheckMessage]:
+    """W020: an actor's own time limit that was most likely meant in seconds."""
+    limit = each.time_limit_ms if "time_limit" in each.actor.options else None
+    if limit is None or limit >= LEAST_LIMIT_MS or (each.queue is not None and limit == each.queue.soft_limit_ms):
+        return
+    fact = f"its time_limit is {limit:g} ms, after which every attempt fails"
+    hint = f"Time limits are milliseconds: for {limit:g} s write time_limit={int(limit * 1_000):_}."
+    yield each.warning("switchyard.W020", fact, hint)
 
 
-def methods(broker: Broker) -> list[CheckMessage]:
-    """W022: an actor that is a method, so that each send would need an instance, or a class."""
-    found: list[CheckMessage] = [
-        Warning(
-            "is a class: a job makes an instance of it, and calls none of its methods",
-            hint="Declare a function, or a class of dramatiq.GenericActor with perform.",
-            obj=subject_of(actor),
-            id="switchyard.W022",
-        )
-        for actor in broker.actors.values()
-        if inspect.isclass(actor.fn)
-    ]
-    return found + [
-        Warning(
-            f"is a method: its first parameter is {first!r}, which no message can carry",
-            hint="Declare a function outside of the class, and send it the primary key of the object.",
-            obj=subject_of(actor),
-            id="switchyard.W022",
-        )
-        for actor in broker.actors.values()
-        if (first := next(iter(signature_of(actor.fn).parameters), "")) in ("self", "cls")
-    ]
+def no_plain_function(each: DeclaredActor) -> Iterator[CheckMessage]:
+    """W022: an actor that is a class, a method, a lambda or a generator, or that another decorator hides."""
+    actor, id_ = each.actor, "switchyard.W022"
+    if inspect.isclass(actor.fn):
+        fact = "is a class: a job makes an instance of it, and calls none of its methods"
+        yield each.warning(id_, fact, "Declare a function, or a class of dramatiq.GenericActor with perform.")
+    if (first := next(iter(signature_of(actor.fn).parameters), "")) in ("self", "cls"):
+        fact = f"is a method: its first parameter is {first!r}, which no message can carry"
+        hint = "Declare a function outside of the class, and send it the primary key of the object."
+        yield each.warning(id_, fact, hint)
+    if name := _name_of_wrapper(actor):
+        fact = f"another decorator is above @dramatiq.actor: {name} is a plain function, so {name}.send(...) fails"
+        yield each.warning(id_, fact, "Put @dramatiq.actor(...) above the other decorators.")
+    if actor.actor_name == LAMBDA:
+        fact = "is a lambda without a name: a second one is refused, and its messages say nothing of what they do"
+        yield each.warning(id_, fact, "Declare a function with def, or write actor_name=...")
+    if inspect.isgeneratorfunction(actor.fn) or inspect.isasyncgenfunction(actor.fn):
+        fact = "is a generator: it has a yield, so its jobs succeed and none of its code runs"
+        yield each.warning(id_, fact, "Leave yield out; return a list, or send a job for each part.")
 
 
-def hidden_actors(broker: Broker) -> list[CheckMessage]:
-    """W022: an actor whose name holds a function that another decorator made of it, and that has no ``send``."""
-    return [
-        Warning(
-            f"another decorator is above @dramatiq.actor: {name} is a plain function, so {name}.send(...) fails",
-            hint="Put @dramatiq.actor(...) above the other decorators.",
-            obj=subject_of(actor),
-            id="switchyard.W022",
-        )
-        for actor in broker.actors.values()
-        if (name := _name_of_wrapper(actor))
-    ]
-
-
-def lambdas(broker: Broker) -> list[CheckMessage]:
-    """W022: an actor that is a lambda and has no name of its own."""
-    return [
-        Warning(
-            "is a lambda without a name: a second one is refused, and its messages say nothing of what they do",
-            hint="Declare a function with def, or write actor_name=...",
-            obj=subject_of(actor),
-            id="switchyard.W022",
-        )
-        for actor in broker.actors.values()
-        if actor.actor_name == LAMBDA
-    ]
-
-
-def generators(broker: Broker) -> list[CheckMessage]:
-    """W022: an actor that is a generator function: calling it runs none of its code."""
-    return [
-        Warning(
-            "is a generator: it has a yield, so its jobs succeed and none of its code runs",
-            hint="Leave yield out; return a list, or send a job for each part.",
-            obj=subject_of(actor),
-            id="switchyard.W022",
-        )
-        for actor in broker.actors.values()
-        if inspect.isgeneratorfunction(actor.fn) or inspect.isasyncgenfunction(actor.fn)
-    ]
-
-
-def endless_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
+def endless(each: DeclaredActor) -> Iterator[CheckMessage]:
     """W023: an actor that declares no time limit, and is interrupted before its queue's hard limit all the same."""
-    endless = {
-        name: limit
-        for entry in broker.middleware
-        if isinstance(entry, TimeLimits)
-        for name, limit in entry.endless.items()
-    }
-    return [
-        Warning(
-            f"its time_limit is {endless[actor.actor_name]!r}; it ends after {_time_limit_ms(actor, queue):,} ms, "
-            f"because the hard limit of queue {queue.name} is {queue.hard_limit_ms:,} ms",
-            hint=f"Write the milliseconds that it may take, or raise hard_limit_ms in {TOPOLOGY}.",
-            obj=subject_of(actor),
-            id="switchyard.W023",
-        )
-        for actor, queue in _placed(yard, broker)
-        if actor.actor_name in endless
-    ]
+    name, queue = each.actor.actor_name, each.queue
+    for entry in each.broker.middleware:
+        if queue is not None and isinstance(entry, TimeLimits) and name in entry.endless:
+            fact = (
+                f"its time_limit is {entry.endless[name]!r}; it ends after {each.time_limit_ms:,} ms, "
+                f"because the hard limit of queue {queue.name} is {queue.hard_limit_ms:,} ms"
+            )
+            hint = f"Write the milliseconds that it may take, or raise hard_limit_ms in {TOPOLOGY}."
+            yield each.warning("switchyard.W023", fact, hint)
 
 
-def coroutines_among_greenlets(yard: Yard, broker: Broker) -> list[CheckMessage]:
+def coroutine_among_greenlets(each: DeclaredActor) -> Iterator[CheckMessage]:
     """E033: an async actor whose messages a pool of greenlets may run: its event loop needs threads."""
-    return [
-        Error(
-            f"is async, and pool {pools[0].name} of kind gevent runs {lane}; its event loop needs threads",
-            hint=f"Move it to a queue of another pool, write it without async, or change the pool in {TOPOLOGY}.",
-            obj=subject_of(actor),
-            id="switchyard.E033",
-        )
-        for actor, queue in _placed(yard, broker)
-        if inspect.iscoroutinefunction(inspect.unwrap(actor.fn))
-        for lane in (queue.name, queue.retry_lane)
-        if (pools := [pool for pool in yard.pools_of(lane) if pool.kind == "gevent"])
-    ]
+    if each.queue is None or not inspect.iscoroutinefunction(inspect.unwrap(each.actor.fn)):
+        return
+    for lane in (each.queue.name, each.queue.retry_lane):
+        if pools := [pool for pool in each.yard.pools_of(lane) if pool.kind == "gevent"]:
+            fact = f"is async, and pool {pools[0].name} of kind gevent runs {lane}; its event loop needs threads"
+            hint = f"Move it to a queue of another pool, write it without async, or change the pool in {TOPOLOGY}."
+            yield each.error("switchyard.E033", fact, hint)
 
 
-def subject_of(actor: AnyActor) -> str:
-    """Return an actor's name with the place where it is declared."""
-    return f"actor {actor.actor_name} ({place_of(actor.fn)})"
+CHECKS = (
+    *(undeclared_queue, missing_time_limit, limit_over_the_hard_limit, consumed_dead_list, unknown_callbacks),
+    *(limit_in_seconds, no_plain_function, endless, coroutine_among_greenlets),
+)
 
 
-def _name_of_wrapper(actor: AnyActor) -> str:
+def declared_dead_lists(yard: Yard, broker: Broker) -> Iterator[CheckMessage]:
+    """E011: a dead list that was declared with the broker, so that workers consume it."""
+    dead = {queue.dead_list: queue.name for queue in yard.queues}
+    used = {actor.queue_name for actor in broker.actors.values()}
+    for name in sorted((broker.get_declared_queues() & dead.keys()) - used):
+        fact = f"is declared with the broker, but is the dead list of queue {dead[name]}; every worker would consume it"
+        yield Error(fact, f"Remove the call of declare_queue({name!r}).", f"queue {name}", "switchyard.E011")
+
+
+def queue_limits_in_seconds(yard: Yard) -> Iterator[CheckMessage]:
+    """W020: the time limit of a queue that was most likely meant in seconds."""
+    for queue in yard.queues:
+        if (limit := queue.soft_limit_ms) < LEAST_LIMIT_MS:
+            fact = f"its soft_limit_ms is {limit} ms, after which every attempt fails"
+            hint = f"For {limit} s write soft_limit_ms={limit * 1_000:_} in {TOPOLOGY}."
+            yield Warning(fact, hint, f"queue {queue.name}", "switchyard.W020")
+
+
+def _name_of_wrapper(actor: Actor[Any, Any]) -> str:
     """Return the name that holds a function made of the actor where it was declared, else ""."""
     name = getattr(actor.fn, "__name__", "")
     held = getattr(sys.modules.get(actor.fn.__module__), name, None)
     wraps = isinstance(held, FunctionType) and inspect.unwrap(held, stop=lambda function: function is actor) is actor
     return name if wraps else ""
-
-
-def _placed(yard: Yard, broker: Broker) -> list[tuple[AnyActor, Queue]]:
-    """Return the actors whose queue is declared, each with it."""
-    queues = {queue.name: queue for queue in yard.queues}
-    return [(actor, queues[actor.queue_name]) for actor in broker.actors.values() if actor.queue_name in queues]
-
-
-def _time_limit_ms(actor: AnyActor, queue: Queue) -> float | None:
-    """Return the time limit of an actor in milliseconds; ``None`` without one."""
-    return _milliseconds(actor.options.get("time_limit", queue.soft_limit_ms))
-
-
-def _milliseconds(limit: Any) -> float | None:
-    """Return an option's value if it is a duration."""
-    return limit if is_duration(limit) else None

@@ -29,21 +29,13 @@ def is_bounced(alias: str) -> bool:
     return connection.vendor == "postgresql" and bool(connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
 
 
-def bounced_databases() -> list[str]:
-    """Return the aliases of the bounced databases."""
-    return [alias for alias in settings.DATABASES if is_bounced(alias)]
-
-
 def forbidden_options() -> list[CheckMessage]:
     """E023: an option of a bounced database that fails behind a bouncer, or keeps connections from it."""
-    return [
-        Error(
-            f"OPTIONS has {key!r}, and the database is behind a bouncer: {FORBIDDEN[key]}",
-            hint=INSTEAD.get(key, f"Leave {key} out of OPTIONS, or of DATABASE_URL."),
-            obj=f"database {alias}",
-            id="switchyard.E023",
-        )
-        for alias in bounced_databases()
-        for key, value in connections[alias].settings_dict.get("OPTIONS", {}).items()
-        if key in FORBIDDEN and value not in (None, False)
-    ]
+    found: list[CheckMessage] = []
+    for alias in filter(is_bounced, settings.DATABASES):
+        for key, value in connections[alias].settings_dict.get("OPTIONS", {}).items():
+            if key in FORBIDDEN and value not in (None, False):
+                fact = f"OPTIONS has {key!r}, and the database is behind a bouncer: {FORBIDDEN[key]}"
+                hint = INSTEAD.get(key, f"Leave {key} out of OPTIONS, or of DATABASE_URL.")
+                found.append(Error(fact, hint, f"database {alias}", "switchyard.E023"))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -31,21 +31,15 @@ def unmigrated(alias: str) -> list[CheckMessage]:
     """
     connection = connections[alias]
     lacks_file = connection.vendor == "sqlite" and not _file_exists(connection)
-    applied = () if lacks_file else _asked(_read_migrations, connection)
+    applied = () if lacks_file else _asked(lambda own: MigrationRecorder(own).applied_migrations().keys(), connection)
     if applied is None:
         return []
     missing = sorted(set(_own_migrations()) - set(applied))
     if not missing:
         return []
-    first = ".".join(missing[0])
-    return [
-        Warning(
-            f"lacks {counted(len(missing), 'migration')}, {first} first, and what needs their tables fails",
-            hint="Run manage.py migrate.",
-            obj=f"database {alias}",
-            id="switchyard.W037",
-        )
-    ]
+    number, first = counted(len(missing), "migration"), ".".join(missing[0])
+    fact = f"lacks {number}, {first} first, and what needs their tables fails"
+    return [Warning(fact, "Run manage.py migrate.", f"database {alias}", "switchyard.W037")]
 
 
 def _own_migrations() -> Iterator[tuple[str, str]]:
@@ -62,15 +56,12 @@ def undeclared_bouncer(alias: str) -> list[CheckMessage]:
     connection = connections[alias]
     if connection.vendor != "postgresql" or is_bounced(alias) or not _asked(bouncer_answers, connection):
         return []
-    return [
-        Error(
-            "is reached through a bouncer such as PgBouncer, and its settings are those of a server: cursors and "
-            "session settings would belong to connections that other clients get next",
-            hint="Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself.",
-            obj=f"database {alias}",
-            id="switchyard.E023",
-        )
-    ]
+    fact = (
+        "is reached through a bouncer such as PgBouncer, and its settings are those of a server: cursors and "
+        "session settings would belong to connections that other clients get next"
+    )
+    hint = "Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself."
+    return [Error(fact, hint, f"database {alias}", "switchyard.E023")]
 
 
 def too_few_connections(alias: str) -> list[CheckMessage]:
@@ -82,15 +73,12 @@ def too_few_connections(alias: str) -> list[CheckMessage]:
     planned = planned_connections(declared_yard(), pool_size=pool_size(alias))
     if allowed is None or planned <= allowed:
         return []
-    return [
-        Warning(
-            f"allows {allowed} connections, and all processes may open {planned}",
-            hint=f"Set max_connections to {planned + RESERVED_CONNECTIONS} or more and restart the server, reduce the "
-            "slots of pools, or put PgBouncer before it.",
-            obj=f"database {alias}",
-            id="switchyard.W010",
-        )
-    ]
+    hint = (
+        f"Set max_connections to {planned + RESERVED_CONNECTIONS} or more and restart the server, reduce the "
+        "slots of pools, or put PgBouncer before it."
+    )
+    fact = f"allows {allowed} connections, and all processes may open {planned}"
+    return [Warning(fact, hint, f"database {alias}", "switchyard.W010")]
 
 
 def connections_allowed(connection: BaseDatabaseWrapper) -> int:
@@ -131,10 +119,6 @@ def _ask(question: Callable[[BaseDatabaseWrapper], T], alias: str) -> T | None:
     finally:
         if not was_open:
             connection.close()  # no process that is forked later inherits it
-
-
-def _read_migrations(connection: BaseDatabaseWrapper) -> Collection[tuple[str, str]]:
-    return MigrationRecorder(connection).applied_migrations()
 
 
 def _file_exists(connection: BaseDatabaseWrapper) -> bool:

@@ -112,16 +112,9 @@ def addresses() -> list[CheckMessage]:
 def misnamed_middleware() -> list[CheckMessage]:
     """Return E030 for middleware of the library that names its module, with which the web does not start."""
     right = {path.rpartition(".")[0]: path for path in (PROBLEM_DOCUMENTS, *OPTIONAL_MIDDLEWARE)}
-    return [
-        Error(
-            f"names the module {entry}, not the middleware in it",
-            hint=f'Write "{right[entry]}".',
-            obj="MIDDLEWARE",
-            id="switchyard.E030",
-        )
-        for entry in settings.MIDDLEWARE
-        if entry in right
-    ]
+    fact = "names the module {}, not the middleware in it"
+    wrong = [entry for entry in settings.MIDDLEWARE if entry in right]
+    return [Error(fact.format(entry), f'Write "{right[entry]}".', "MIDDLEWARE", "switchyard.E030") for entry in wrong]
 
 
 def _has(name: str) -> bool:

@@ -21,14 +21,9 @@ def endless_mail() -> list[CheckMessage]:
     timeout = getattr(settings, "EMAIL_TIMEOUT", None)
     if timeout or not _sends_by_smtp():
         return []
-    return [
-        Error(
-            f"EMAIL_TIMEOUT is {timeout!r}, so a mail server that hangs holds its slot for ever",
-            hint="Set EMAIL_TIMEOUT to seconds, for example 8, in the settings.",
-            obj="settings",
-            id="switchyard.E006",
-        )
-    ]
+    fact = f"EMAIL_TIMEOUT is {timeout!r}, so a mail server that hangs holds its slot for ever"
+    hint = "Set EMAIL_TIMEOUT to seconds, for example 8, in the settings."
+    return [Error(fact, hint, "settings", "switchyard.E006")]
 
 
 def _sends_by_smtp() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from django.core.checks import CheckMessage, Error, Warning
@@ -16,15 +17,12 @@ IDLE_CHILD_BYTES = 120_000_000
 """Resident memory of an idle child with all products: 112 to 121 MB were measured."""
 
 
-def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
+def undeclared_lanes(yard: Yard) -> Iterator[CheckMessage]:
     """E001: a pool that serves a lane which no queue of the yard has."""
     known = {name for queue in yard.queues for name in (queue.name, queue.retry_lane, queue.dead_list)}
     alone = {queue.alone_lane: queue.name for queue in yard.queues}
-    found: list[CheckMessage] = []
     for pool in yard.pools:
-        for lane in pool.queues:
-            if lane in known:
-                continue
+        for lane in (lane for lane in pool.queues if lane not in known):
             fact = f"serves {lane!r}, which no queue declares"
             hint = f"Declare the queue in {TOPOLOGY}, or remove it from the pool."
             if lane in alone:
@@ -32,38 +30,31 @@ def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
                 hint = f"Remove it from the pool in {TOPOLOGY}: who serves {alone[lane]!r} serves it as well."
             elif near := difflib.get_close_matches(lane, yard.lanes, n=1):
                 hint = f"Did you mean {near[0]!r}? {hint}"
-            found.append(Error(fact, hint=hint, obj=f"pool {pool.name}", id="switchyard.E001"))
-    return found
+            yield Error(fact, hint, f"pool {pool.name}", "switchyard.E001")
 
 
-def pools_that_watch_everything(yard: Yard) -> list[CheckMessage]:
+def pools_that_watch_everything(yard: Yard) -> Iterator[CheckMessage]:
     """E008: a pool that serves every queue, or no lane at all, which Dramatiq treats as every queue."""
-    found: list[CheckMessage] = []
     live = {queue.name for queue in yard.queues}
+    hint = f"Name only queues of one latency class in {TOPOLOGY}, or remove the pool."
     for pool in yard.pools:
         served = set(yard.served_by(pool))
         if not served:
             fact = "serves no lane; Dramatiq takes an empty list for every queue there is"
+            yield Error(fact, hint, f"pool {pool.name}", "switchyard.E008")
         elif len(live) > 1 and live <= served:
             fact = f"serves all {len(live)} queues, so one slow kind of work holds up all the others"
-        else:
-            continue
-        found.append(
-            Error(
-                fact,
-                hint=f"Name only queues of one latency class in {TOPOLOGY}, or remove the pool.",
-                obj=f"pool {pool.name}",
-                id="switchyard.E008",
-            )
-        )
-    return found
+            yield Error(fact, hint, f"pool {pool.name}", "switchyard.E008")
 
 
-def mixed_latency_classes(yard: Yard) -> list[CheckMessage]:
+def mixed_latency_classes(yard: Yard) -> Iterator[CheckMessage]:
     """E009: a pool in which urgent work waits behind slow work, or live work behind retries."""
-    found: list[CheckMessage] = []
     objectives = {queue.name: queue.objective_ms for queue in yard.queues}
     retry_lanes = {queue.retry_lane for queue in yard.queues}
+    hint = (
+        f"Give each latency class a pool of its own in {TOPOLOGY}; "
+        "retry lanes go to the pool with shared_retries=True or to one of their own."
+    )
     for pool in yard.pools:
         served = yard.served_by(pool)
         live = [name for name in served if name in objectives]
@@ -72,64 +63,40 @@ def mixed_latency_classes(yard: Yard) -> list[CheckMessage]:
         if live and retries:
             fact = f"serves the queue {live[0]} together with the retry lane {retries[0]}; a retry storm would delay it"
         if fact:
-            found.append(
-                Error(
-                    fact,
-                    hint=f"Give each latency class a pool of its own in {TOPOLOGY}; "
-                    "retry lanes go to the pool with shared_retries=True or to one of their own.",
-                    obj=f"pool {pool.name}",
-                    id="switchyard.E009",
-                )
-            )
-    return found
+            yield Error(fact, hint, f"pool {pool.name}", "switchyard.E009")
 
 
-def more_slots_than_connections(yard: Yard) -> list[CheckMessage]:
+def more_slots_than_connections(yard: Yard) -> Iterator[CheckMessage]:
     """E010: a pool that may run more messages at once than it may open database connections."""
-    return [
-        Error(
-            f"{pool.children} × {pool.slots} slots, and {pool.most_running - pool.total_slots} for what runs alone or "
-            f"replaces a child, need {pool.most_running} database connections; "
-            f"database_connections is {pool.database_connections}",
-            hint=f"In {TOPOLOGY}, lower processes or slots, or raise database_connections "
-            "if the database has room for them.",
-            obj=f"pool {pool.name}",
-            id="switchyard.E010",
-        )
-        for pool in yard.pools
-        if pool.most_running > pool.most_connections
-    ]
+    hint = f"In {TOPOLOGY}, lower processes or slots, or raise database_connections if the database has room for them."
+    for pool in yard.pools:
+        if pool.most_running > pool.most_connections:
+            fact = (
+                f"{pool.children} × {pool.slots} slots, and {pool.most_running - pool.total_slots} for what runs alone "
+                f"or replaces a child, need {pool.most_running} database connections; "
+                f"database_connections is {pool.database_connections}"
+            )
+            yield Error(fact, hint, f"pool {pool.name}", "switchyard.E010")
 
 
-def limits_below_an_idle_child(yard: Yard) -> list[CheckMessage]:
+def limits_below_an_idle_child(yard: Yard) -> Iterator[CheckMessage]:
     """W009: a memory limit that a child has nearly reached before its first message."""
-    return [
-        Warning(
-            f"memory_limit_bytes is {_size(pool.memory_limit_bytes)}, and an idle child takes about "
-            f"{IDLE_CHILD_BYTES / 1e6:,.0f} MB: it would be replaced after each message",
-            hint=f"Raise it in {TOPOLOGY} by what a message takes, for example to {2 * IDLE_CHILD_BYTES:_}.",
-            obj=f"pool {pool.name}",
-            id="switchyard.W009",
-        )
-        for pool in yard.pools
-        if pool.memory_limit_bytes is not None and pool.memory_limit_bytes <= IDLE_CHILD_BYTES
-    ]
+    hint = f"Raise it in {TOPOLOGY} by what a message takes, for example to {2 * IDLE_CHILD_BYTES:_}."
+    for pool in yard.pools:
+        if pool.memory_limit_bytes is not None and pool.memory_limit_bytes <= IDLE_CHILD_BYTES:
+            fact = (
+                f"memory_limit_bytes is {_size(pool.memory_limit_bytes)}, and an idle child takes about "
+                f"{IDLE_CHILD_BYTES / 1e6:,.0f} MB: it would be replaced after each message"
+            )
+            yield Warning(fact, hint, f"pool {pool.name}", "switchyard.W009")
 
 
-def greenlets_without_gevent(yard: Yard) -> list[CheckMessage]:
+def greenlets_without_gevent(yard: Yard) -> Iterator[CheckMessage]:
     """E033: a pool of greenlets where gevent is not installed."""
-    if find_spec("gevent") is not None:
-        return []
-    return [
-        Error(
-            "is of kind gevent, and gevent is not installed",
-            hint=f"Install it (`pip install gevent`), or give the pool another kind in {TOPOLOGY}.",
-            obj=f"pool {pool.name}",
-            id="switchyard.E033",
-        )
-        for pool in yard.pools
-        if pool.kind == "gevent"
-    ]
+    hint = f"Install it (`pip install gevent`), or give the pool another kind in {TOPOLOGY}."
+    for pool in yard.pools:
+        if pool.kind == "gevent" and find_spec("gevent") is None:
+            yield Error("is of kind gevent, and gevent is not installed", hint, f"pool {pool.name}", "switchyard.E033")
 
 
 def _size(count: int) -> str:

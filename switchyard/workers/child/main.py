@@ -86,7 +86,8 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     worker = make_worker(assignment, broker)
     slots.release = partial(release_all, worker)
     shutdown_notices(broker).may_finish = lambda: row.retired
-    guard = guard_memory(assignment.pool.memory_limit_bytes, row, slots.release, broker)
+    limit_bytes = assignment.pool.memory_limit_bytes
+    guard = None if limit_bytes is None else install(broker, MemoryGuard(row, limit_bytes, release=slots.release))
     copy_log(row)
     row.beat()
     # The supervisor kills a child over its limit. Before its first message no message is to be suspected of that.
@@ -121,13 +122,6 @@ def watch_stuck_messages(broker: SupervisedBroker, worker: dramatiq.Worker, row:
     )
 
 
-def guard_memory(
-    limit_bytes: int | None, row: ChildRow, release: Callable[[MessageProxy], None], broker: Broker
-) -> MemoryGuard | None:
-    """Install the guard of a child's memory limit, and return it; ``None`` without a limit."""
-    return None if limit_bytes is None else install(broker, MemoryGuard(row, limit_bytes, release=release))
-
-
 def copy_log(row: ChildRow) -> None:
     """Copy this process's log into its row, where its supervisor finds it after a crash.
 
@@ -146,7 +140,6 @@ class LogCopy:
         self.flush = stream.flush
 
     def write(self, text: str) -> int:
-        """Write text to the stream and to the row."""
         self._row.log(text)
         return self._stream.write(text)
 
@@ -248,13 +241,11 @@ def shutdown_notices(broker: Broker) -> ShutdownNotices:
 
 
 def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
-    """Release the messages that wait for a thread, and then the given one, which goes before them."""
+    """Release the messages that wait for a thread, and then the given one, to the heads of their lanes.
+
+    Where the server does not answer they stay leased.
+    """
     release_unstarted(worker)
-    release_one(worker, message)
-
-
-def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
-    """Release a message to the head of its lane, or leave it leased where the server does not answer."""
     with contextlib.suppress(ConnectionClosed):
         worker.consumers[message.queue_name].requeue_messages([message])
     message.moved = True  # type: ignore[attr-defined]

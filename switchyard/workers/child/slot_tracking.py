@@ -108,19 +108,15 @@ class SlotTracking(Middleware):
         if message.slot is not None:
             self._row.stop_clock(message.slot)
 
-    def before_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Stop the hard limit of a message that becomes a dead letter."""
-        self.before_send_acks(broker, message)
-
     def after_ack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
         """Record a message as finished, unless it was moved. Its acknowledgement may not have arrived yet."""
         if (slot := message.slot) is not None:
             message.slot = None
             self._row.end(slot, worked_off=not message.moved)
 
-    def after_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Free the slot of a message that became a dead letter."""
-        self.after_ack(broker, message)
+    # The same for a message that becomes a dead letter.
+    before_nack = before_send_acks  # type: ignore[assignment]
+    after_nack = after_ack  # type: ignore[assignment]
 
     def _leased_again(self, broker: Broker) -> bool:
         """Wait until the leases are certainly valid; return ``False`` when the child drains before."""

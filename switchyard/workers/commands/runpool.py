@@ -29,7 +29,6 @@ class Command(BaseCommand):
     requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("pool", metavar="NAME", help="a pool of the topology")
         parser.add_argument("--metrics-port", type=int, default=0, help="default: a free one, which is reported")
@@ -38,7 +37,6 @@ class Command(BaseCommand):
         parser.add_argument("--grace", type=seconds, default=GRACE_S, help=help_of_grace)
 
     def handle(self, **options: Any) -> None:
-        """Run the pool."""
         try:
             pool = declared_yard().pool(options["pool"])
         except NotFound as error:

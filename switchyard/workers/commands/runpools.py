@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
@@ -16,7 +14,7 @@ from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
-from switchyard.workers.group import autoreload
+from switchyard.workers.group import autoreload, replacement
 from switchyard.workers.group.pool_group import Companion, PoolGroup
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from switchyard.workers.shared.fork import run_or_crash
@@ -38,20 +36,18 @@ class Command(BaseCommand):
     requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, self.examples)
         parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of the topology; default all")
         parser.add_argument("--reload", action="store_true", help="replace the pools when a Python file changes")
         parser.add_argument(
             "--grace",
             type=seconds,
-            help=f"seconds for running tasks to end, default {GRACE_S:g}, {autoreload.GRACE_S:g} with --reload",
+            help=f"seconds for running tasks to end, default {GRACE_S:g}, {replacement.GRACE_S:g} with --reload",
         )
         parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
-        parser.add_argument("--reload-fd", type=int, metavar="FD", help="socket on which --reload orders what starts")
+        parser.add_argument("--replaces", metavar="PIDS", help="parents whose pools --reload replaces by these")
 
     def handle(self, **options: Any) -> None:
-        """Run the pools."""
         try:
             # A pool that is named twice runs once.
             pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
@@ -60,7 +56,7 @@ class Command(BaseCommand):
         companion = self.make_companion(options)
         pools = pools or list(declared_yard().pools)
         if options["grace"] is None:
-            options["grace"] = autoreload.GRACE_S if options["reload"] else GRACE_S
+            options["grace"] = replacement.GRACE_S if options["reload"] else GRACE_S
         if options["reload"]:
             sys.exit(autoreload.keep_reloaded(self.command_line(options)))
         log_to_standard_error()
@@ -68,10 +64,12 @@ class Command(BaseCommand):
         refuse_if_unwritable(pools)
         refuse_if_not_pinnable(pools)
         warn_if_too_small(pools, memory_here())
-        if (reload_fd := options["reload_fd"]) is not None:
-            os.set_inheritable(reload_fd, False)
-        history = None if options["no_history"] else _history_writer()
-        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, reload_fd=reload_fd)
+        older = options["replaces"]
+        replaces = None if older is None else [int(pid) for pid in older.split(",") if pid]
+        # A project may be without the history's app.
+        found = None if options["no_history"] else apps.app_configs.get("switchyard_history")
+        history = None if found is None else found.run_writer  # type: ignore[attr-defined]
+        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, replaces=replaces)
         sys.exit(run_or_crash(parent.run))
 
     def make_companion(self, options: dict[str, Any]) -> Companion | None:
@@ -82,9 +80,3 @@ class Command(BaseCommand):
         """Return the command line of the same run without ``--reload``."""
         history = ["--no-history"] if options["no_history"] else []
         return ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}", *history]
-
-
-def _history_writer() -> Callable[[], int] | None:
-    """Return what runs the history writer; ``None`` in a project without the history's app."""
-    found = apps.app_configs.get("switchyard_history")
-    return None if found is None else found.run_writer  # type: ignore[attr-defined]

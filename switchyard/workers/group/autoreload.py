@@ -9,31 +9,27 @@ from __future__ import annotations
 import logging
 import math
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from django.apps import apps
 from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
 from switchyard.conf import switchyard_settings
 from switchyard.middleware.places import place
-from switchyard.workers.group.replacement import ReloadChannel
+from switchyard.workers.group.replacement import has_title
 from switchyard.workers.shared.fork import die_with_parent, import_path, name_process
 
 POLL_S = 0.5
 # New code that is not loaded by then is given up: loading the project takes seconds.
 READY_S = 60.0
-# A pool that is not ready by then delays the others no longer: a pool of a loaded project starts in about a second.
-SLOW_S = 10.0
-# A task that does not end delays nobody: the new pool works already.
-GRACE_S = 5.0
+# Title that a parent has once it is loaded.
+PARENT = "pools"
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -69,26 +65,6 @@ def own_folders() -> set[Path]:
     return folders | {path for path in own_apps if not any(path.is_relative_to(folder) for folder in folders)}
 
 
-@dataclass(eq=False)
-class Run:
-    """One process of pools.
-
-    Args:
-        channel: Its orders and answers.
-        loaded: Whether it can start pools.
-    """
-
-    process: subprocess.Popen[bytes]
-    channel: ReloadChannel
-    started_s: float
-    loaded: bool = False
-
-    def drain(self) -> None:
-        """Request the pools to drain. A second request ends them at once."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-
-
 def keep_reloaded(arguments: Sequence[str]) -> int:
     """Run ``manage.py`` with arguments, anew after each change, until SIGTERM or Ctrl-C; return its exit code.
 
@@ -103,6 +79,7 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
     pools.start()
     pending: set[Path] = set()  # changed since the pools started; while one does not compile, none is loaded
     while not received:
+        time.sleep(POLL_S)
         pools.watch()
         changed = changes.poll()
         pending.update(changed)
@@ -115,129 +92,59 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
 
 
 class Pools:
-    """The pools of one command line: those that work, and newer ones that replace them one by one."""
+    """The parents of pools of one command line: the newest replaces the pools of the others one by one.
+
+    A parent ends with the last of its pools. SIGHUP has one start no more, or ends it while it loads.
+    """
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = arguments
-        self._runs: list[Run] = []  # oldest first; several run pools while the last one replaces them
-        self._starting: Run | None = None  # the last one, until each of its pools was ready
-        self._draining: list[Run] = []
-        self._replaced: list[str] = []  # pools that drain now, and the runs that have not drained them
-        self._awaited: list[Run] = []
-        self._next_s = math.inf  # when the next pool starts in any case
+        self._parents: list[subprocess.Popen[bytes]] = []  # oldest first
+        self._load_until_s = math.inf
 
     def start(self) -> None:
-        """Start new pools, instead of others that are still starting."""
-        for run in list(self._runs):
-            if run.loaded:
-                run.channel.send("cancel")
-            else:
-                self._drain(run)
-        self._starting = _start(self._arguments)
-        if not self._runs:
-            self._starting.channel.send("all")
-        self._runs.append(self._starting)
-        self._awaited, self._next_s = [], math.inf
-
-    def watch(self) -> None:
-        """Replace each pool whose successor is ready; log pools that ended. Takes up to half a second."""
-        select.select([run.channel for run in self._runs], [], [], POLL_S)
-        for run in [run for run in self._draining if run.process.poll() is not None]:
-            self._draining.remove(run)
-        for run in list(self._runs):
-            for answer, *names in run.channel.take():
-                self._note(run, answer, names)
-            if run in self._runs and (code := run.process.poll()) is not None:
-                self._lose(run, code)
-        if (new := self._starting) is None:
-            return
-        if time.monotonic() >= self._next_s:
-            self._start_next(new, *([] if self._awaited else ["late"]))
-        elif not new.loaded and time.monotonic() - new.started_s > READY_S:
-            self._give_up(new, f"were not ready within {READY_S:g} s")
-            self._drain(new)
-
-    def end(self, received: list[int]) -> int:
-        """Drain all pools; return the exit code of the newest. A further signal is passed on, and ends them at once."""
-        runs = [*self._draining, *self._runs]
-        for run in self._runs:
-            run.drain()
-        passed_on = min(len(received), 1)
-        while any(run.process.poll() is None for run in runs):
-            time.sleep(POLL_S / 10)
-            for _ in received[passed_on:]:
-                for run in runs:
-                    run.drain()
-            passed_on = max(passed_on, len(received))
-        newest = [run for run in self._runs if run.loaded] or self._runs
-        return newest[-1].process.returncode if newest else 0
-
-    def _note(self, run: Run, answer: str, names: list[str]) -> None:
-        older = self._runs[: self._runs.index(run)]
-        new = self._starting
-        if answer == "ready":
-            run.loaded = True
-            replaced = older if names else []
-            for old in replaced:
-                old.channel.send("replaced", *names)
-            if run is new and older:
-                self._replaced, self._awaited = names, replaced
-                self._next_s = time.monotonic() + GRACE_S
-                if not replaced:
-                    self._start_next(new)
-        elif answer == "ended" and names == self._replaced and run in self._awaited:
-            self._awaited.remove(run)
-            if new is not None and not self._awaited:
-                self._start_next(new)
-        elif answer == "complete":
-            for old in older:
-                self._drain(old)
-            if run is new:
-                self._starting = None
-                if older:
-                    logger.info("reload: all pools are replaced")
-
-    def _start_next(self, new: Run, *words: str) -> None:
-        new.channel.send("start", *words)
-        self._awaited, self._next_s = [], time.monotonic() + SLOW_S
-
-    def _lose(self, run: Run, code: int) -> None:
-        self._runs.remove(run)
-        run.channel.close()
-        if run is self._starting:
-            self._give_up(run, f"ended with {code}")
-            return
-        then = "" if self._starting else "; they start again when a file changes"
-        logger.error("reload: the pools ended with %d%s", code, then)
-        if self._starting is not None:
-            self._starting.channel.send("all")  # the queues of those that ended have no other pools
-            self._next_s = math.inf
-
-    def _give_up(self, new: Run, fact: str) -> None:
-        left = "the old pools that are left" if new.loaded else "the old pools"
-        remains = f"{left} keep running the old code" if any(run is not new for run in self._runs) else "no pool runs"
-        logger.error("reload: the new pools %s; %s; they start again when a file changes", fact, remains)
-        self._starting = None
-
-    def _drain(self, run: Run) -> None:
-        run.drain()
-        run.channel.close()
-        self._runs.remove(run)
-        self._draining.append(run)
-
-
-def _start(arguments: Sequence[str]) -> Run:
-    # In a separate session: Ctrl-C reaches only this process, which then signals the pools once.
-    own, passed = socket.socketpair()
-    with passed:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "django", *arguments, f"--reload-fd={passed.fileno()}"],
+        """Start a parent of new pools, instead of one whose pools are still starting."""
+        if self._parents:
+            self._parents[-1].send_signal(signal.SIGHUP)
+        older = ",".join(str(parent.pid) for parent in self._parents)
+        # In a separate session: Ctrl-C reaches only this process, which then signals the pools once.
+        parent = subprocess.Popen(
+            [sys.executable, "-m", "django", *self._arguments, f"--replaces={older}"],
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
             env={**os.environ, "PYTHONPATH": import_path()},
-            pass_fds=(passed.fileno(),),
         )
-    return Run(process, ReloadChannel(own), time.monotonic())
+        self._parents.append(parent)
+        self._load_until_s = time.monotonic() + READY_S
+
+    def watch(self) -> None:
+        """Log that the newest pools ended, or do not load."""
+        newest = self._parents[-1] if self._parents else None
+        self._parents = [parent for parent in self._parents if parent.poll() is None]
+        if newest is not None and newest.returncode is not None:
+            self._give_up(f"ended with {newest.returncode}")
+        elif newest is not None and time.monotonic() > self._load_until_s:
+            self._load_until_s = math.inf
+            if not has_title(psutil.Process(newest.pid), PARENT):
+                newest.send_signal(signal.SIGHUP)
+                self._parents.remove(newest)
+                self._give_up(f"were not ready within {READY_S:g} s")
+
+    def end(self, received: list[int]) -> int:
+        """Drain all pools; return the exit code of the newest. A further signal is passed on, and ends them at once."""
+        parents, passed_on = self._parents, 0
+        while any(parent.poll() is None for parent in parents):
+            if len(received) > passed_on:
+                passed_on += 1
+                for parent in parents:
+                    parent.send_signal(signal.SIGTERM)
+            time.sleep(POLL_S / 10)
+        # One that a signal killed was not loaded yet.
+        return next((parent.returncode for parent in reversed(parents) if parent.returncode >= 0), 0)
+
+    def _give_up(self, fact: str) -> None:
+        remains = "the old pools keep running the old code" if self._parents else "no pool runs"
+        logger.error("reload: the newest pools %s; %s; they start again when a file changes", fact, remains)
 
 
 def _compile(files: Iterable[Path]) -> bool:

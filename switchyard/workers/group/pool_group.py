@@ -8,7 +8,6 @@ import math
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Protocol
 
 from switchyard.broker.topology import Pool
 from switchyard.workers.child.spawn import execute
-from switchyard.workers.group.replacement import ReloadChannel, Replacement
+from switchyard.workers.group.replacement import Replacement
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import EX_CRASHED, describe_exit, fork, name_process, prepare_to_fork
 from switchyard.workers.shared.patching import is_patched
@@ -58,7 +57,7 @@ class PoolGroup:
         companion: A process to run beside the supervisors.
         history: Runs the history writer until a signal stops it; in a process that is restarted like a supervisor.
         own_row: Row in which a parent of this one reads whether all pools are ready.
-        reload_fd: Socket on which a reloader orders the start and the end of each pool; without it, all start at once.
+        replaces: Process ids of parents whose pools these replace one by one; ``None`` where no reloader runs.
     """
 
     def __init__(
@@ -69,10 +68,10 @@ class PoolGroup:
         companion: Companion | None = None,
         history: Callable[[], int] | None = None,
         own_row: ChildRow | None = None,
-        reload_fd: int | None = None,
+        replaces: Sequence[int] | None = None,
     ) -> None:
         self._parts = _parts(pools)
-        if reload_fd is not None:  # gevent pools load anew, which takes seconds: the others are replaced before
+        if replaces is not None:  # gevent pools load anew, which takes seconds: the others are replaced before
             self._parts = tuple(sorted(self._parts, key=lambda part: part[0].kind == "gevent"))
         self._companion = companion
         self._history = history
@@ -89,9 +88,12 @@ class PoolGroup:
             if own_row is None
             else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
         )
-        self._channel = None if reload_fd is None else ReloadChannel(socket.socket(fileno=reload_fd))
-        spare = 0 if self._channel is None else count
+        spare = 0 if replaces is None else count
         self._process_set = ProcessSet(self._selector, count - spare, spare=spare, start=self._start, ended=self._ended)
+        titles = [*map(_title, self._parts), ""]
+        self._replacement = (
+            None if replaces is None else Replacement(self._process_set, self._table.rows, titles[:count], replaces)
+        )
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
@@ -100,13 +102,12 @@ class PoolGroup:
         if self._companion is not None:
             self._companion.start(self._close_inherited)
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
-        replacement = self._begin_replacement()
         while True:
             self._handle_signals(self._signals.take())
             self._process_set.work()
-            if replacement is not None:
-                replacement.work()
-            if self._process_set.stopping and not self._process_set.running:
+            if self._replacement is not None and not self._process_set.stopping:
+                self._replacement.work()
+            if self._is_over():
                 break
             self._check_ready()
             for key, _ in self._selector.select(self._sleep_s()):
@@ -117,16 +118,10 @@ class PoolGroup:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
 
-    def _begin_replacement(self) -> Replacement | None:
-        if (channel := self._channel) is None:
-            return None
-        # Until the reloader ends, which ends this process too.
-        self._selector.register(
-            channel, selectors.EVENT_READ, lambda: channel.closed and self._selector.unregister(channel)
-        )
-        names = [[pool.name for pool in part] for part in self._parts]
-        history: list[list[str]] = [] if self._history is None else [[]]
-        return Replacement(channel, self._process_set, self._table.rows, names + history)
+    def _is_over(self) -> bool:
+        if self._process_set.stopping:
+            return not self._process_set.running
+        return self._replacement is not None and self._replacement.over
 
     def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:
@@ -136,6 +131,9 @@ class PoolGroup:
                 for process in self._process_set.running:
                     send(process, signum)
                 continue
+            if signum == signal.SIGHUP and self._replacement is not None:
+                self._replacement.cancel()
+                continue
             if signum == signal.SIGQUIT or (self._process_set.stopping and self._own_row is None):
                 # SIGQUIT, not a second SIGTERM: a process manager that signals every process must not cut the drain
                 # short.
@@ -143,6 +141,8 @@ class PoolGroup:
             elif not self._process_set.stopping:
                 if self._companion is not None:
                     self._companion.pools_drain()
+                if self._own_row is not None:
+                    self._own_row.retire()
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
                 self._process_set.stop(signal.SIGTERM)
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
@@ -166,13 +166,14 @@ class PoolGroup:
                 execute("switchyard.workers.group.gevent_group", arguments)
             return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
-        return fork(
-            run, title=f"pool {part[0].name}" if len(part) == 1 else GREENLETS, close_inherited=[self._close_inherited]
-        )
+        return fork(run, title=_title(part), close_inherited=[self._close_inherited])
 
     def _ended(self, index: int, pid: int, status: int) -> bool:
         _, description = describe_exit(status)
-        if self._process_set.stopping or not self._process_set.processes[index - 1].wanted:
+        process = self._process_set.processes[index - 1]
+        if self._replacement is not None and self._table.rows[index - 1].retired:
+            process.wanted = False  # a newer parent has drained it
+        if self._process_set.stopping or not process.wanted:
             self._unclean = self._unclean or status != 0
         elif self._is_history(index):
             logger.error("the history writer (pid %d) %s; it is started again", pid, description)
@@ -191,8 +192,6 @@ class PoolGroup:
         self._selector.close()
         self._process_set.close_inherited()
         self._signals.close()
-        if self._channel is not None:
-            self._channel.close()
 
     def _check_ready(self) -> None:
         if not self._ready and all(row.read().ready for row in self._table.rows):
@@ -210,6 +209,10 @@ class PoolGroup:
         if self._kill_at_s is not None:
             waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
         return min(waits, default=None)
+
+
+def _title(part: Sequence[Pool]) -> str:
+    return f"pool {part[0].name}" if len(part) == 1 else GREENLETS
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:

@@ -1,125 +1,112 @@
-"""Replacement of pools one by one: orders of the reloader to a parent of pools, and the parent's answers.
-
-Each is a list of words. Orders: ``start`` the next pool (``start late``: the one before is not ready yet), start
-``all``, ``cancel`` those that were never ready, end those that newer ones ``replaced``, with their names. Answers:
-``ready`` with names, or without any once pools can start; ``ended`` with the names of an order; ``complete`` once every
-pool was ready.
-"""
+"""Replacement of the pools of older parents, one by one, by those of a parent that runs newer code."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import socket
-from collections import deque
-from collections.abc import Sequence
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+import psutil
 
 from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.fork import process_title
 from switchyard.workers.supervisor.processes import Process, ProcessSet
+
+# A pool that is not ready by then delays the others no longer: a pool of a loaded project starts in about a second.
+SLOW_S = 10.0
+# A task that does not end delays nobody: the new pool works already.
+GRACE_S = 5.0
 
 logger = logging.getLogger("switchyard.workers")
 
 
-class ReloadChannel:
-    """One end of a connected pair of sockets, on which lists of words come and go without waiting."""
-
-    def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)
-        self._end = end
-        self._rest = b""
-        self.closed = False  # by the other side
-
-    def fileno(self) -> int:
-        """Return the descriptor, for a selector."""
-        return self._end.fileno()
-
-    def send(self, *words: str) -> None:
-        """Send a list. A process that ended gets none: its end is noticed elsewhere."""
-        with contextlib.suppress(OSError):
-            self._end.sendall(json.dumps(words).encode() + b"\n")
-
-    def take(self) -> list[list[str]]:
-        """Return the lists that came since the last call, oldest first."""
-        try:
-            received = self._end.recv(65_536)
-        except BlockingIOError:
-            return []
-        except ConnectionError:
-            received = b""
-        self.closed = not received
-        *lines, self._rest = (self._rest + received).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def close(self) -> None:
-        """Close this end."""
-        self._end.close()
-
-
 class Replacement:
-    """Starts and ends the processes of a set by order of a reloader.
+    """Starts the processes of a parent in turn, and ends the same ones of older parents once each is ready.
+
+    The next process starts when the older ones have drained, or at once where no older parent runs. An older parent
+    does not restart what was drained, and ends with its last process.
 
     Args:
-        pools: Names of the pools of each position; none for a process that replaces no pool.
+        titles: Of the processes, by position; older parents give the same ones. "" for one that ends with its parent.
+        older: Process ids of those parents.
     """
 
     def __init__(
-        self, channel: ReloadChannel, process_set: ProcessSet, rows: Sequence[ChildRow], pools: Sequence[Sequence[str]]
+        self, process_set: ProcessSet, rows: Sequence[ChildRow], titles: Sequence[str], older: Sequence[int]
     ) -> None:
-        self._channel = channel
-        self._process_set = process_set
-        self._positions = list(zip(process_set.processes, rows, pools, strict=True))
-        self._to_start = deque(self._positions)
-        self._last: Sequence[str] = ()
+        self._process_set, self._older = process_set, list(_processes(older))
+        self._positions = list(zip(process_set.processes, rows, titles, strict=True))
+        self._to_start = list(self._positions)
         self._were_ready: set[int] = set()
-        self._complete = False
-        self._replaced: set[str] = set()
-        self._to_answer: list[list[str]] = []
-        channel.send("ready")
+        self._starting: Process | None = None
+        self._ending: list[psutil.Process] = []
+        self._until_s = 0.0  # when the next one starts in any case
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs any longer, nor is to be started."""
+        return not self._to_start and not any(process.wanted or process.pid for process, _, _ in self._positions)
 
     def work(self) -> None:
-        """Obey the orders that came, and answer those that are done."""
-        for order, *words in self._channel.take():
-            if order == "start":
-                self._start_next(late="late" in words)
-            elif order == "all":
-                while self._to_start:
-                    self._start_next()
-            elif order == "cancel":
-                self._to_start.clear()
-                self._end([process for process, _, _ in self._positions if process.index not in self._were_ready])
-            elif order == "replaced":
-                self._to_answer.append(words)
-                self._replaced.update(words)
-                # Pools of one parent end together, once each of them is replaced.
-                self._end([process for process, _, pools in self._positions if pools and self._replaced >= set(pools)])
-        self._answer()
-
-    def _start_next(self, *, late: bool = False) -> None:
-        if late and self._last:
-            logger.error(
-                "reload: pool %s is not ready; until it is, its old one keeps running the old code",
-                ", ".join(self._last),
-            )
-            self._last = ()
-        if self._to_start:
-            process, _, self._last = self._to_start.popleft()
+        """End what is replaced, and start the next process when it is due."""
+        for process, row, title in self._positions:
+            if process.index not in self._were_ready and row.read().ready:
+                self._note_ready(process, title)
+        while self._to_start and self._is_next_due():
+            process, _, _ = self._to_start.pop(0)
             self._process_set.fill(process)
+            self._starting, self._until_s = process, time.monotonic() + SLOW_S
 
-    def _end(self, processes: list[Process]) -> None:
-        for process in processes:
-            if process.wanted:
+    def cancel(self) -> None:
+        """Start no more processes, and end those that were never ready: newer ones replace all."""
+        self._to_start.clear()
+        for process, _, _ in self._positions:
+            if process.wanted and process.index not in self._were_ready:
                 self._process_set.end(process)
 
-    def _answer(self) -> None:
-        for process, row, pools in self._positions:
-            if process.index not in self._were_ready and row.read().ready:
-                self._were_ready.add(process.index)
-                self._channel.send("ready", *pools)
-        if not self._complete and len(self._were_ready) == len(self._positions):
-            self._complete = True
-            self._channel.send("complete")
-        ending = {name for process, _, pools in self._positions if process.pid and not process.wanted for name in pools}
-        for words in [words for words in self._to_answer if ending.isdisjoint(words)]:
-            self._to_answer.remove(words)
-            self._channel.send("ended", *words)
+    def _note_ready(self, process: Process, title: str) -> None:
+        self._were_ready.add(process.index)
+        replaced = [child for parent in self._older for child in _children(parent) if has_title(child, title)]
+        _terminate(replaced)
+        if process is self._starting:
+            self._starting, self._ending, self._until_s = None, replaced, time.monotonic() + GRACE_S
+        if len(self._were_ready) == len(self._positions) and self._older:
+            _terminate(self._older)
+            logger.info("reload: all pools are replaced")
+
+    def _is_next_due(self) -> bool:
+        if not any(parent.is_running() for parent in self._older):
+            return True
+        if time.monotonic() < self._until_s:
+            return self._starting is None and not any(process.is_running() for process in self._ending)
+        if self._starting is not None:
+            title = next(title for process, _, title in self._positions if process is self._starting)
+            logger.error("reload: %s is not ready; until it is, its old one keeps running the old code", title)
+        return True
+
+
+def has_title(process: psutil.Process, title: str) -> bool:
+    """Return whether a process of ours has a title, as ``name_process`` gives it."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()).strip() == process_title(title)
+    return False
+
+
+def _processes(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            yield psutil.Process(pid)
+
+
+def _children(parent: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return parent.children()
+    return []
+
+
+def _terminate(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGTERM)

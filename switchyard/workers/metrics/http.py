@@ -7,6 +7,7 @@ import logging
 import selectors
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -159,7 +160,6 @@ class PoolCollector(Collector):
         self._memory = memory_bytes or {}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the worker metrics."""
         up = GaugeMetricFamily("switchyard_worker_up", "1 while the pool has a child that works.", labels=["pool"])
         slots = GaugeMetricFamily("switchyard_worker_slots", "Messages that the pool can run at once.", labels=["pool"])
         busy = GaugeMetricFamily("switchyard_worker_slots_busy", "Messages that the pool runs now.", labels=["pool"])
@@ -172,7 +172,10 @@ class PoolCollector(Collector):
         restarts = CounterMetricFamily(
             "switchyard_worker_restarts", "Children that ended and were started again.", labels=["pool", "reason"]
         )
-        for pool, reports in sorted(self._by_pool().items()):
+        by_pool: defaultdict[str, list[PoolReport]] = defaultdict(list)
+        for report in self._reports:
+            by_pool[report.pool].append(report)
+        for pool, reports in sorted(by_pool.items()):
             children = [child for report in reports for child in report.children]
             up.add_metric([pool], float(any(child["ready"] for child in children)))
             slots.add_metric([pool], sum(report.slots for report in reports))
@@ -186,12 +189,6 @@ class PoolCollector(Collector):
                 restarts.add_metric([pool, reason], sum(report.restarts.get(reason, 0) for report in reports))
         yield from (up, slots, busy, memory, limit, restarts)
 
-    def _by_pool(self) -> dict[str, list[PoolReport]]:
-        found: dict[str, list[PoolReport]] = {}
-        for report in self._reports:
-            found.setdefault(report.pool, []).append(report)
-        return found
-
 
 class ChildrenCollector(Collector):
     """Counts and times of one pool's children, ended ones included, from their multiprocess files."""
@@ -200,7 +197,6 @@ class ChildrenCollector(Collector):
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the merged metrics. A file that a child is creating is left for the next scrape."""
         files = [str(path) for path in sorted(self._folder.glob("*.db")) if _is_readable(path)]
         yield from MultiProcessCollector.merge(files)
 

@@ -85,7 +85,6 @@ class FolderWatch:
         )
 
     def close(self) -> None:
-        """Release the lock."""
         os.close(self._lock)
 
     def _restore(self) -> None:

@@ -73,7 +73,12 @@ def prepare_to_fork() -> None:
 
 def name_process(title: str) -> None:
     """Set what ``ps`` shows, ``switchyard: <title>``."""
-    setproctitle(f"switchyard: {title}")
+    setproctitle(process_title(title))
+
+
+def process_title(title: str) -> str:
+    """Return what ``ps`` shows of a process that was given a title."""
+    return f"switchyard: {title}"
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

@@ -9,15 +9,21 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
+
+from dramatiq.broker import Broker
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
 from switchyard.broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Lease, Reclaimed
+from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.topology import Pool
+from switchyard.broker.supervised_broker import SupervisedBroker
+from switchyard.broker.topology import Pool, Yard
 from switchyard.workers.shared.child_state import Finished, Running
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.supervisor.backlog import BacklogPoll
@@ -295,6 +301,31 @@ class ChildLeases:
             logger.warning("%d suspects are isolated later: %s", len(self._suspects), error)
             self._suspects.append(self._suspects.pop(0))  # the server may refuse only this message
         self._isolated_waiting += count - len(self._suspects)
+
+
+def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLeases:
+    """Return the leases of a pool's children, over connections of their own.
+
+    Args:
+        broker: The yard's; its keys are used.
+        url: Address of its server.
+
+    Raises:
+        TypeError: the broker is not this library's.
+    """
+    if not isinstance(broker, SupervisedBroker):
+        raise TypeError(f"pools run on no {type(broker).__name__}; use manage.py rundramatiq")
+    lanes = [(name, *broker.lane(name)) for name in yard.served_by(pool)]
+    served = Served(tuple(name for name, _, _ in lanes), tuple((family.keys.queue, lane) for _, family, lane in lanes))
+    names = dict.fromkeys(queue for queue, _ in served.keys)
+    isolated = Served(
+        tuple(yard.queue_of(queue).alone_lane for queue in names), tuple((queue, "alone") for queue in names)
+    )
+    calls = calls_on(connect(url, profile="quick"), budget_s=TICK_S)
+    queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
+    records = JobRecords(calls, broker.keys, broker.families)
+    make = broker.make_leases or ChildLeases
+    return cast(ChildLeases, make(pool, served, isolated, queues, calls, records))
 
 
 def _text(id_: bytes) -> str:

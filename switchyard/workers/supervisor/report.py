@@ -1,4 +1,4 @@
-"""Reports of a pool's state, written to the broker every 2 s."""
+"""Reports of a pool's state, written to the broker every 2 s, and the instructions that operators left there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from switchyard.broker.clock import CLOCK, now_ms
@@ -134,7 +134,7 @@ class PoolHealth:
 
     def __init__(self, children: ChildManager) -> None:
         self._children = children
-        self._taken, self._taken_s = -1, time.monotonic()
+        self.reset()
 
     def reset(self) -> None:
         """Restart the time limit for progress, because the children start again."""
@@ -160,3 +160,43 @@ class PoolHealth:
             self._taken, self._taken_s = taken, now_s
         idle_s = now_s - self._taken_s
         return f"messages wait, and none was taken for {idle_s:.0f} s" if idle_s > STUCK_S else ""
+
+
+class Instructions:
+    """Obedience of one supervisor: each instruction once, and none that was meant for a process before it.
+
+    Args:
+        started_at: When the supervisor started, as it reports it, ms since the epoch.
+        stop: Drains the pool.
+    """
+
+    def __init__(self, children: ChildManager, *, started_at: int, stop: Callable[[], None]) -> None:
+        self.quieted: Instruction | None = None
+        self._children = children
+        self._started_at = started_at
+        self._stop = stop
+        self._obeyed = ""
+
+    def obey(self, instruction: Instruction) -> bool:
+        """Do what an operator asks; return whether that was new. The last instruction counts."""
+        meant = instruction.started_at == self._started_at
+        if not meant or instruction.id == self._obeyed or self._children.stopping:
+            return False
+        self._obeyed = instruction.id
+        match instruction.verb:
+            case "quiet":
+                self.quieted = instruction
+                self._children.set_quieted(True)
+                effect = "quieted: its children fetch and start nothing, what runs ends"
+            case "resume":
+                self.quieted = None
+                self._children.set_quieted(False)
+                effect = "takes work again"
+            case "stop":
+                effect = "told to stop"
+                self._stop()
+            case other:  # of a newer release
+                effect = f"does not know the instruction {other!r}; nothing is changed"
+        name, by, reason = self._children.pool.name, instruction.by or "an operator", instruction.reason
+        logger.warning("pool %s: %s, by %s%s", name, effect, by, f" ({reason})" if reason else "")
+        return True

@@ -25,13 +25,12 @@ from switchyard.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_to_
 from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
 from switchyard.workers.supervisor.cancellation import CancellationWatch
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.connect_leases import connect_leases
-from switchyard.workers.supervisor.instructions import Instructions
+from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from switchyard.workers.supervisor.recycling import Recycling
-from switchyard.workers.supervisor.report import PoolHealth, Reporter
+from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter
 from switchyard.workers.supervisor.stack_requests import StackRequests
 
 GRACE_S = 25.0
@@ -164,6 +163,8 @@ class Supervisor:
             if at_once:
                 self._kill("told to stop at once")
             elif not self._children.stopping:
+                if self._own_row is not None:
+                    self._own_row.retire()  # a parent that is replaced by a newer one starts it no more
                 self._drain()
 
     def _drain(self) -> None:

@@ -105,5 +105,5 @@ def test_a_text_costs_few_queries_and_without_a_database_names_are_offered(
     assert addresses(admin_client, "billing")[0] == queue_url("billing")
 
 
-def _broken(text: str) -> Iterator[suggesting.FoundValue]:
+def _broken(text: str) -> Iterator[suggesting.Suggestion]:
     raise OperationalError("the database is locked")

@@ -91,8 +91,8 @@ def test_hurried_retries_are_refused_in_production_alone(settings: Settings) -> 
     hurried = replace(settings.SWITCHYARD, topology=declared_yard().hurried(1_500))
 
     settings.SWITCHYARD = replace(hurried, debug=False)
-    refused = yard_is_sound(None)
+    refused = yard_is_sound()
     settings.SWITCHYARD = replace(hurried, debug=True)
 
     assert [(message.id, message.obj) for message in refused] == [("switchyard.E034", "yard")]
-    assert yard_is_sound(None) == []
+    assert yard_is_sound() == []

@@ -12,8 +12,8 @@ from django.urls import reverse
 
 from project.asgi import application
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.jobs import live
-from switchyard.jobs.passport import stream, views
+from switchyard.jobs import admin_streams, live
+from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.web import serving
@@ -157,6 +157,6 @@ def test_a_part_of_a_job_that_is_not_found_says_so(
 
     found = [status(UNKNOWN)]
     monkeypatch.setattr(views, "passport_of", away)
-    monkeypatch.setattr(stream, "find_known", away)
+    monkeypatch.setattr(admin_streams, "find_known", away)
 
     assert [*found, status(job_id)] == [404, 503]

@@ -9,8 +9,8 @@ import pytest
 from switchyard.broker.stores.pool_reports import Instruction
 from switchyard.broker.topology import Pool
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.instructions import Instructions
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
+from switchyard.workers.supervisor.report import Instructions
 from tests.unit.workers.supervisor.fakes import Server, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)

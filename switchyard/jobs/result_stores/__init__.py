@@ -1,1 +1,0 @@
-"""Stores of results beside the jobs' records."""
