@@ -8,7 +8,6 @@ class RetentionConfig(AppConfig):
     name = "apps.retention"
     label = "switchyard_retention"
     verbose_name = "Retention"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register result files and the check of the setting."""

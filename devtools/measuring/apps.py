@@ -9,7 +9,6 @@ class MeasuringConfig(AppConfig):
     """App that adds the stopwatch to every measured process."""
 
     name = "devtools.measuring"
-    label = "measuring"
 
     def ready(self) -> None:
         """Add the stopwatch as the innermost middleware, and declare the samples when they are measured.
