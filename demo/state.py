@@ -99,7 +99,6 @@ class StateLock:
         write_private(self._folder.owner, {"pid": process.pid, "started_at": process.create_time(), "url": url})
 
     def release(self) -> None:
-        """Release the lock."""
         if self._handle is not None:
             self._folder.owner.unlink(missing_ok=True)
             os.close(self._handle)

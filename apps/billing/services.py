@@ -57,7 +57,7 @@ def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None
     Raises:
         ValueError: the month does not exist.
     """
-    total = shop.count_invoices(month)
+    total = shop.month_invoices(month).count()
     reconciliation, _ = Reconciliation.objects.update_or_create(
         month=month, defaults={"started_at": timezone.now(), "finished_at": None}
     )

@@ -10,7 +10,6 @@ class RetentionConfig(AppConfig):
     verbose_name = "Retention"
 
     def ready(self) -> None:
-        """Register result files and the check of the setting."""
         from apps.retention.checks import check_retention_days
         from apps.retention.kinds import RetentionKind, register
         from switchyard.jobs.results import FOLDER

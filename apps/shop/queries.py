@@ -48,38 +48,22 @@ def months_with_invoices(customer: Customer | None = None) -> list[str]:
     return [months.month_of(day) for day in invoices.dates("issued_on", "month", order="DESC")]
 
 
-def count_customers() -> int:
-    """Return how many customers there are."""
-    return Customer.objects.count()
+def stream(rows: QuerySet[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
+    """Yield every row by primary key, in chunks, so that memory and queries stay small."""
+    last = 0
+    while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:chunk_rows]):
+        yield from chunk
+        last = chunk[-1].pk
 
 
-def count_invoices(month: str | None = None) -> int:
-    """Return how many invoices there are, in one month or in all.
+def month_invoices(month: str) -> QuerySet[Invoice]:
+    """Return the invoices that were issued in a month.
 
     Raises:
         ValueError: the month does not exist.
     """
-    return _invoices(month).count()
-
-
-def count_payments() -> int:
-    """Return how many payments there are."""
-    return Payment.objects.count()
-
-
-def stream_customers(chunk_rows: int = CHUNK_ROWS) -> Iterator[Customer]:
-    """Yield every customer by primary key, in chunks, so that memory and queries stay small."""
-    return _stream(Customer.objects.all(), chunk_rows)
-
-
-def stream_invoices(chunk_rows: int = CHUNK_ROWS) -> Iterator[Invoice]:
-    """Yield every invoice by primary key, its ``customer`` loaded."""
-    return _stream(Invoice.objects.select_related("customer"), chunk_rows)
-
-
-def stream_payments(chunk_rows: int = CHUNK_ROWS) -> Iterator[Payment]:
-    """Yield every payment by primary key, its ``customer`` and, where there is one, its ``invoice`` loaded."""
-    return _stream(Payment.objects.select_related("customer", "invoice"), chunk_rows)
+    first, after = months.bounds(month)
+    return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
 
 
 def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
@@ -90,7 +74,7 @@ def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
     Raises:
         ValueError: the month does not exist.
     """
-    return list(_invoices(month).filter(pk__gt=after_id).order_by("pk").select_for_update()[:limit])
+    return list(month_invoices(month).filter(pk__gt=after_id).order_by("pk").select_for_update()[:limit])
 
 
 def payments_for(invoices: Sequence[Invoice]) -> list[Payment]:
@@ -106,17 +90,3 @@ def unlinked_payments(customer_ids: Sequence[int]) -> list[Payment]:
 def invoice_numbered(number: str) -> Invoice | None:
     """Return the invoice of that number, or ``None``."""
     return Invoice.objects.filter(number=number).first()
-
-
-def _invoices(month: str | None) -> QuerySet[Invoice]:
-    if month is None:
-        return Invoice.objects.all()
-    first, after = months.bounds(month)
-    return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
-
-
-def _stream(rows: QuerySet[Row], chunk_rows: int) -> Iterator[Row]:
-    last = 0
-    while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:chunk_rows]):
-        yield from chunk
-        last = chunk[-1].pk

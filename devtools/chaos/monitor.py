@@ -53,7 +53,6 @@ class EnqueueMonitor:
             self.process(self._connection.read_response(disable_decoding=True))
 
     def process(self, line: bytes) -> None:
-        """Process one command line of ``MONITOR``."""
         origin, _, rest = line.partition(b"] ")
         if origin.endswith(b" lua"):
             if rest.startswith(b'"HSET" ') and b':bodies" ' in rest:
@@ -66,7 +65,6 @@ class EnqueueMonitor:
             self.attempted.update(argv[FIRST_ID :: 3 if argv[3] == "1" else 2])
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.disconnect()
 
 

@@ -36,11 +36,9 @@ class OutcomeLog(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Log the outcome of an attempt."""
         self._append("completed" if exception is None else "failed", message)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Log that the message did not run."""
         self._append("skipped", message)
 
     def _append(self, outcome: str, message: MessageProxy) -> None:

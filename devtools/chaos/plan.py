@@ -23,7 +23,6 @@ class Plan:
     seed: int
 
     def draws(self) -> random.Random:
-        """Return the generator that draws faults, targets and intervals."""
         return random.Random(self.seed)  # noqa: S311  no secret
 
 

@@ -26,7 +26,6 @@ class Command(runpools.Command):
     examples = runpools.Command.examples + CHAOS_EXAMPLE
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         super().add_arguments(parser)
         parser.add_argument("--chaos", metavar="RATE", help="inject faults at this rate, such as 6/m")
         parser.add_argument(

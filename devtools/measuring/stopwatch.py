@@ -30,7 +30,6 @@ class Stopwatch(Middleware):
         self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Store the start time."""
         message.lap_start_s = time.monotonic()  # type: ignore[attr-defined]
 
     def after_process_message(
@@ -41,7 +40,6 @@ class Stopwatch(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Log start, end and success."""
         start_s = getattr(message, "lap_start_s", None)
         if start_s is not None:
             os.write(self._file, f"{start_s:.6f} {time.monotonic():.6f} {int(exception is None)}\n".encode())

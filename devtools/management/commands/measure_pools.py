@@ -30,7 +30,6 @@ class Command(BaseCommand):
     help = "Run an actor in threads, processes and greenlets, on a temporary broker, and report which pool suits it."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         samples = ", ".join(SAMPLES)
         parser.add_argument("actor", nargs="?", help=f"an actor of the project, or a sample ({samples}); default these")
@@ -41,7 +40,6 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON at the end")
 
     def handle(self, **options: Any) -> None:
-        """Measure and print."""
         if options["tasks"] < 1:
             raise CommandError(f"--tasks is {options['tasks']}; measure at least one", returncode=2)
         results: dict[str, Any] = {}

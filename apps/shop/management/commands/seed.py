@@ -26,7 +26,6 @@ class Command(BaseCommand):
     help = "Fill an empty shop with sample customers, invoices and payments of the last twelve months."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--customers", type=_count, default=300, metavar="N", help="how many (default: 300)")
         parser.add_argument(
@@ -37,7 +36,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Fill the shop and print its row counts."""
         until = options["until"] or timezone.now().date()
         with as_command_error("shop"):
             made = sample.create(customers=options["customers"], seed=options["seed"], until=until)
