@@ -9,14 +9,18 @@ from typing import Any
 
 from django.utils import timezone
 
-from devtools.room import actors, jobs, stories
+from devtools.room import actors, jobs
 from devtools.room.yard import until
 from switchyard.alerts.models import Alert
 from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.services import submit
+from switchyard.queues import services as queues
 
+SLOTS = 8
+WAITING = 60
 _numbers = itertools.count(1)
 _running: list[str] = []
 
@@ -81,7 +85,17 @@ def job_state(job_id: str) -> str:
     return "" if record is None else str(record.state)
 
 
+def make_default_late() -> None:
+    """Fill every slot of the queue ``default`` with jobs of one actor, and have others wait behind them."""
+    queues.resume(jobs.PAUSED, who=jobs.OPERATOR, reason="the picture host is there again")
+    actors.hold_file().touch()
+    for number in range(SLOTS):
+        submit(actors.import_prices, owner="user:1", kwargs={"supplier": f"supplier-{number}", "at": now_ms()})
+    for number in range(WAITING):
+        submit(actors.thank, owner="user:2", kwargs={"customer": f"customer-{number}"})
+
+
 MAKERS: dict[str, Callable[..., Any]] = {
     made.__name__: made
-    for made in (running, scheduled, letters, alert, alert_state, acts, job_state, stories.make_default_late)
+    for made in (running, scheduled, letters, alert, alert_state, acts, job_state, make_default_late)
 }

@@ -9,9 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from devtools.measuring.choice import choose
 from devtools.measuring.contenders import Contender, read_contender, usual_contenders
-from devtools.measuring.run import Figures, NotMeasured, measure
+from devtools.measuring.run import Figures, NotMeasured, choose, measure
 from devtools.measuring.slow_server import slow_server
 from devtools.measuring.work import SAMPLES, Work, read_work
 from switchyard.console.command_help import show_examples
