@@ -19,7 +19,7 @@ from typing import Any
 
 import urllib3
 
-from demo.errors import DemoError
+from demo.state import DemoError
 from demo.yard import DemoYard
 
 TIMEOUT_S = 10.0

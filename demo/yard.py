@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http.client
 import os
 import shutil
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,14 +28,22 @@ from demo.addresses import (
     settings_for,
     without_settings,
 )
-from demo.errors import Stopped
 from demo.runner import Part, Runner, ServerPart, StopRequest, failure
-from demo.servers import serve_sidecars, serve_web
-from demo.state import Identity, StateFolder, StateLock, load_identity, read_private, write_private, write_private_text
+from demo.state import (
+    Identity,
+    StateFolder,
+    StateLock,
+    Stopped,
+    load_identity,
+    read_private,
+    write_private,
+    write_private_text,
+)
 from project.config import BASE_DIR
 from switchyard.embedded.server import EmbeddedServer
 
 ANSWER_TIMEOUT_S = 1.0
+GRACE_S = 3  # event streams stay open for as long as their readers like; without a limit they would block the stop
 USERNAME = "admin"
 SCOPES = ("submit", "read", "operate")
 # Ctrl-C in development must not wait for a task that is stuck. The history writer is a part of its own.
@@ -194,6 +204,29 @@ def run(*command: str) -> None:
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", "switchyard", *command])
+
+
+def serve_web(listener: socket.socket) -> None:
+    """Serve the site until SIGTERM; requests in flight have ``GRACE_S`` seconds to complete."""
+    from switchyard.serving.server import serve
+
+    # No proxy stands in front of the demo's web, so forwarded headers are not trusted.
+    serve("project.asgi:application", sockets=[listener], proxy_headers=False, timeout_graceful_shutdown=GRACE_S)
+
+
+def serve_sidecars(smtp: socket.socket, http: socket.socket, state: StateFolder) -> None:
+    """Serve mail sink and webhook receiver until SIGTERM, the receiver in its own thread."""
+    from apps.mail import sink
+    from apps.webhooks.receiver import Receiver
+
+    receiver = Receiver(listener=http, secrets_file=state.webhook_secrets, log_file=state.deliveries)
+    thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, name="webhook receiver")
+    thread.start()
+    try:
+        asyncio.run(sink.serve(sink.Mailbox(state.mailbox), sock=smtp))
+    finally:
+        receiver.stop()
+        thread.join()
 
 
 def answers(port: int, path: str) -> Callable[[], str]:

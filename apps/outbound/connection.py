@@ -147,7 +147,6 @@ class MeteredSocket:
         return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self._meter))
 
     def sendall(self, data: Any) -> None:
-        """Send everything."""
         self._sock.sendall(data)
 
     def settimeout(self, seconds: float | None) -> None:
@@ -155,11 +154,9 @@ class MeteredSocket:
         self._sock.settimeout(seconds)
 
     def shutdown(self, how: int) -> None:
-        """Shut the connection down."""
         self._sock.shutdown(how)
 
     def close(self) -> None:
-        """Close the connection once its readers are closed."""
         self._sock.close()
 
 
