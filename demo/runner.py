@@ -105,7 +105,6 @@ class Part:
         return self._code
 
     def terminate(self) -> None:
-        """Request a graceful end."""
         if self.pid is not None:
             os.kill(self._pid, signal.SIGTERM)
 
@@ -161,15 +160,13 @@ class ServerPart(Part):
         return None if self._server.running else 1
 
     def terminate(self) -> None:
-        """Stop the server, which first syncs its append-only file."""
-        self._server.stop(self.stop_timeout_s)
+        self._server.stop(self.stop_timeout_s)  # it first syncs its append-only file
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self._server.start()
 
     def kill(self) -> None:
-        """Kill the server."""
         self._server.kill()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import http.client
 import os
 import shutil
 import socket
@@ -13,8 +11,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 from importlib import import_module
 from typing import Any
+
+import urllib3
 
 from demo.addresses import (
     HOST,
@@ -41,6 +42,7 @@ from demo.state import (
 )
 from project.config import BASE_DIR
 from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.fork import prepare_to_fork
 
 ANSWER_TIMEOUT_S = 1.0
 GRACE_S = 3  # event streams stay open for as long as their readers like; without a limit they would block the stop
@@ -233,15 +235,13 @@ def answers(port: int, path: str) -> Callable[[], str]:
     """Return a readiness check: a GET on loopback must answer 200."""
 
     def missing() -> str:
-        connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+        # Closed, so that parts which are forked later share no connection.
+        url, closing = f"http://{HOST}:{port}{path}", {"Connection": "close"}
         try:
-            connection.request("GET", path)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+            status = urllib3.request("GET", url, headers=closing, timeout=ANSWER_TIMEOUT_S, retries=False).status
+        except urllib3.exceptions.HTTPError as error:
             return f"no answer from {path} ({type(error).__name__})"
-        finally:
-            connection.close()
-        return "" if status == http.HTTPStatus.OK else f"{path} answers {status}"
+        return "" if status == HTTPStatus.OK else f"{path} answers {status}"
 
     return missing
 
@@ -345,5 +345,4 @@ def preload() -> None:
     for name in ("project.asgi", "switchyard.serving.server", "uvloop"):
         import_module(name)
     connections.close_all()
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy every page it shares
+    prepare_to_fork()

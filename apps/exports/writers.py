@@ -22,7 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.exports.datasets import Cell, Column, Table
+from apps.exports.datasets import Cell, Table
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -101,7 +101,8 @@ class _Sheets:
     def __init__(self, book: Any, table: Table, sheet_rows: int) -> None:
         self.book, self.table, self.sheet_rows = book, table, sheet_rows
         self.head = book.add_format({"bold": True, "font_color": "#FFFFFF", "bg_color": "#1D5FA6", "valign": "vcenter"})
-        self.formats = [book.add_format(_format_of(column)) for column in table.columns]
+        formats = (_NUMBER_FORMATS.get(column.kind) for column in table.columns)
+        self.formats = [book.add_format({"num_format": known, "align": "right"} if known else {}) for known in formats]
         self.count = 0
         self._begin()
 
@@ -122,11 +123,6 @@ class _Sheets:
             self.sheet.set_column(position, position, column.width)
             self.sheet.write_string(0, position, safe_text(column.title), self.head)
         self.row = 1
-
-
-def _format_of(column: Column) -> dict[str, str]:
-    known = _NUMBER_FORMATS.get(column.kind)
-    return {"num_format": known, "align": "right"} if known else {}
 
 
 def _write_cell(sheet: Worksheet, row: int, position: int, cell: Cell, column_format: Format) -> None:
@@ -172,9 +168,5 @@ def _quoted(part: str) -> str:
 
 
 def _first_visible(text: str) -> str:
-    return next((character for character in text if not _is_invisible(character)), "")
-
-
-def _is_invisible(character: str) -> bool:
-    # Separators (Z*), control and format characters (C*): blanks, byte order mark, zero-width space.
-    return character not in TRIGGERS and unicodedata.category(character)[0] in "ZC"
+    # Separators (Z*), control and format characters (C*) are not: blanks, byte order mark, zero-width space.
+    return next((each for each in text if each in TRIGGERS or unicodedata.category(each)[0] not in "ZC"), "")

@@ -112,7 +112,7 @@ def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Reso
         DeadlineExceeded: its host did not resolve within ``deadline_s``.
     """
     place = read_url(url)
-    allowed = _is_allowed(place)
+    allowed = (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
     if place.port not in PORTS and not allowed:
         raise ForbiddenAddress(place.host, f"port {place.port} is not allowed", "use port 80, 443 or 8443")
     if place.literal is not None:
@@ -183,10 +183,6 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
         return host, IPv4Address(host)
     except ValueError:
         raise _malformed("has a numeric host that is no plain IPv4 address") from None
-
-
-def _is_allowed(place: Place) -> bool:
-    return (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
 
 
 def _malformed(fact: str) -> ForbiddenAddress:

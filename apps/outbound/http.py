@@ -26,11 +26,7 @@ from apps.outbound.connection import (
     connect_tcp,
     open_connection,
 )
-from apps.outbound.errors import DeadlineExceeded as DeadlineExceeded
-from apps.outbound.errors import ForbiddenAddress as ForbiddenAddress
-from apps.outbound.errors import OutboundError as OutboundError
-from apps.outbound.errors import TooLarge as TooLarge
-from apps.outbound.errors import Unreachable as Unreachable
+from apps.outbound.errors import TooLarge, Unreachable
 
 USER_AGENT = "Switchyard/1"
 MAX_HEADER_BYTES = 64 * 1024

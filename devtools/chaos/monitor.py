@@ -16,7 +16,6 @@ WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 ENQUEUE = script("enqueue")
 # Arguments of the enqueue script before the first message id.
 FIRST_ID = 4
-SELF = b'" lua] '
 
 
 class EnqueueMonitor:

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
 from apps.shop import sample
+from apps.shop.models import Customer, Invoice, Payment
 from switchyard.console.command_errors import as_command_error
 from switchyard.console.command_help import show_examples
 
@@ -38,11 +39,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         until = options["until"] or timezone.now().date()
         with as_command_error("shop"):
-            made = sample.create(customers=options["customers"], seed=options["seed"], until=until)
-        verb = "made" if made.created else "already there, nothing changed"
-        self.stdout.write(
-            f"shop: {made.customers} customers, {made.invoices} invoices, {made.payments} payments {verb}"
-        )
+            created = sample.create(customers=options["customers"], seed=options["seed"], until=until)
+            customers, invoices, payments = (model.objects.count() for model in (Customer, Invoice, Payment))
+        verb = "made" if created else "already there, nothing changed"
+        self.stdout.write(f"shop: {customers} customers, {invoices} invoices, {payments} payments {verb}")
 
 
 def _count(text: str) -> int:
