@@ -1,4 +1,7 @@
-"""Reads of the shop for its admin and the other products. Months are written ``YYYY-MM``."""
+"""Reads of the shop for its admin and the other products.
+
+Months are written ``YYYY-MM``; one that does not exist raises ``ValueError``.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +24,13 @@ def customer_or_none(customer_id: int) -> Customer | None:
 
 
 def invoices_of(customer: Customer, month: str) -> list[Invoice]:
-    """Return the invoices a customer was sent in a month, oldest first, their ``lines`` loaded.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
-    first, after = months.bounds(month)
-    found = customer.invoices.filter(issued_on__gte=first, issued_on__lt=after)
+    """Return the invoices a customer was sent in a month, oldest first, their ``lines`` loaded."""
+    found = month_invoices(month).filter(customer=customer)
     return list(found.order_by("issued_on", "id").prefetch_related("lines"))
 
 
 def payments_of(customer: Customer, month: str) -> list[Payment]:
-    """Return the payments a customer made in a month, oldest first, their ``invoice`` loaded where there is one.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
+    """Return the payments a customer made in a month, oldest first, their ``invoice`` loaded where there is one."""
     first, after = (months.midnight(day) for day in months.bounds(month))
     found = customer.payments.filter(received_at__gte=first, received_at__lt=after)
     return list(found.order_by("received_at", "id").select_related("invoice"))
@@ -57,11 +51,7 @@ def stream(rows: QuerySet[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
 
 
 def month_invoices(month: str) -> QuerySet[Invoice]:
-    """Return the invoices that were issued in a month.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
+    """Return the invoices that were issued in a month."""
     first, after = months.bounds(month)
     return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
 
@@ -70,9 +60,6 @@ def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
     """Return a month's next ``limit`` invoices by primary key, locked when inside a transaction.
 
     SQLite has no row locks; there a writer's transaction is alone anyway.
-
-    Raises:
-        ValueError: the month does not exist.
     """
     return list(month_invoices(month).filter(pk__gt=after_id).order_by("pk").select_for_update()[:limit])
 
