@@ -13,11 +13,10 @@ from rich.console import Console
 
 from demo.addresses import RETRY_SPEED
 from demo.check import check
-from demo.errors import DemoError, Stopped
 from demo.job_lines import JobLines
 from demo.runner import StopRequest, end_leftovers
 from demo.sample import SampleRun
-from demo.state import StateFolder
+from demo.state import DemoError, StateFolder, Stopped
 from demo.work import SENT
 from demo.yard import USERNAME, DemoYard
 from project.config import BASE_DIR

@@ -11,8 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from demo.errors import PortTaken
-from demo.state import Identity, StateFolder
+from demo.state import DemoError, Identity, StateFolder
 
 HOST = "127.0.0.1"
 BACKLOG = 512
@@ -24,6 +23,10 @@ RETRY_SPEED = 1_500
 REMOVED_PREFIXES = ("SWITCHYARD_", "DJANGO_")
 REMOVED_NAMES = ("DATABASE_URL", "PROMETHEUS_MULTIPROC_DIR")
 ALERT_MAILBOX = "operations@switchyard.example"
+
+
+class PortTaken(DemoError):
+    """The chosen port cannot be bound."""
 
 
 def listen(port: int) -> socket.socket:
@@ -40,7 +43,8 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise PortTaken(port, str(error.strerror).lower()) from error
+            cause = str(error.strerror).lower()
+            raise PortTaken(f"port {port}: {cause}; choose another with --port, or give none") from error
         raise
     return listener
 

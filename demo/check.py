@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from demo.errors import DemoError, Stopped
 from demo.runner import StopRequest, end_leftovers, memory_bytes
 from demo.sample import SampleRun, Seen
-from demo.state import StateFolder
+from demo.state import DemoError, StateFolder, Stopped
 from demo.work import SENT, WORK
 from demo.yard import DemoYard
 

@@ -12,15 +12,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import psutil
 from setproctitle import setproctitle
 
-from demo.errors import PartFailed, Stopped
+from demo.state import DemoError, Stopped
 from switchyard.broker.errors import SwitchyardError
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.shared.fork import die_with_parent
+from switchyard.workers.shared import fork
 
 LOG_LIMIT_BYTES = 10_000_000
 LAST_LINES = 12
@@ -106,7 +105,6 @@ class Part:
         return self._code
 
     def terminate(self) -> None:
-        """Request a graceful end."""
         if self.pid is not None:
             os.kill(self._pid, signal.SIGTERM)
 
@@ -126,7 +124,7 @@ class Part:
             for signum in SIGNALS:
                 signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
             os.setsid()
-            if (end_with_demo := die_with_parent(signal.SIGTERM, parent_pid=parent_pid)) is not None:
+            if (end_with_demo := fork.die_with_parent(signal.SIGTERM, parent_pid=parent_pid)) is not None:
                 end_with_demo()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for stream in (1, 2):
@@ -162,15 +160,13 @@ class ServerPart(Part):
         return None if self._server.running else 1
 
     def terminate(self) -> None:
-        """Stop the server, which first syncs its append-only file."""
-        self._server.stop(self.stop_timeout_s)
+        self._server.stop(self.stop_timeout_s)  # it first syncs its append-only file
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self._server.start()
 
     def kill(self) -> None:
-        """Kill the server."""
         self._server.kill()
 
 
@@ -194,7 +190,7 @@ class Runner:
         """Start parts and wait until each is ready. Those started last are stopped first.
 
         Raises:
-            PartFailed: a part ended, or was not ready in time; the others run until :meth:`stop`.
+            DemoError: a part ended, or was not ready in time; the others run until :meth:`stop`.
             Stopped: a stop was requested meanwhile.
         """
         for part in parts:
@@ -221,7 +217,7 @@ class Runner:
             elif time.monotonic() >= part.restart_at:
                 try:
                     self._start(part)
-                except PartFailed as error:
+                except DemoError as error:
                     self._plan_restart(part, f"did not start ({error})")
         return changed
 
@@ -271,13 +267,15 @@ def describe_exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def failure(part: Part, fact: str) -> PartFailed:
+def failure(part: Part, fact: str) -> DemoError:
     """Return the error of a part, with the last lines of this start in its log."""
     lines: list[str] = []
     with contextlib.suppress(OSError), part.log_path.open("rb") as log:
         log.seek(max(part.log_start_bytes, part.log_path.stat().st_size - 20_000))
         lines = log.read().decode(errors="replace").rstrip().splitlines()
-    return PartFailed(part.name, fact, part.log_path, "\n".join(lines[-LAST_LINES:]))
+    said = "".join(f"\n    {line}" for line in lines[-LAST_LINES:])
+    end = f" and ends with:{said}" if said else " and is empty"
+    return DemoError(f"{part.name}: {fact}; its log is {part.log_path}{end}")
 
 
 def end_leftovers() -> list[str]:
@@ -293,13 +291,6 @@ def end_leftovers() -> list[str]:
 
 
 def memory_bytes() -> int:
-    """Return the sum of the proportional set sizes of the demo and its descendants: a shared page counts once.
-
-    Where the system does not report them (not Linux), resident sizes are added.
-    """
-    root, total = psutil.Process(), 0
-    for process in [root, *root.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error, OSError):
-            size: Any = process.memory_full_info()
-            total += getattr(size, "pss", size.rss)
-    return total
+    """Return the proportional memory of the demo and its descendants."""
+    root = psutil.Process()
+    return fork.memory_bytes(process.pid for process in [root, *root.children(recursive=True)])

@@ -19,7 +19,7 @@ from typing import Any
 
 import urllib3
 
-from demo.errors import DemoError
+from demo.state import DemoError
 from demo.yard import DemoYard
 
 TIMEOUT_S = 10.0
@@ -155,7 +155,6 @@ class Order:
         return body
 
     def follow(self, title: str, job_id: str) -> None:
-        """Follow a job."""
         self.jobs.append(Job(title, job_id))
 
     def ended_as(self, state: str, reason: str = "") -> bool:
@@ -203,7 +202,6 @@ class SampleRun:
         threading.Thread(target=self._send_and_follow, args=(rows,), name="sample work", daemon=True).start()
 
     def next_key(self) -> str:
-        """Return an idempotency key."""
         return f"demo-{self.key}-{next(self._numbers)}"
 
     def jobs(self) -> list[Job]:

@@ -14,9 +14,17 @@ from typing import Any
 
 import psutil
 
-from demo.errors import StateUnusable, Stopped
+from switchyard.broker.errors import SwitchyardError
 
 LEFTOVERS_TIMEOUT_S = 30.0
+
+
+class DemoError(SwitchyardError):
+    """Error that stops the demo with exit code 1 and this message."""
+
+
+class Stopped(DemoError):
+    """A stop was requested before the demo was ready."""
 
 
 class StateFolder:
@@ -46,7 +54,7 @@ class StateFolder:
         An existing root keeps its mode; only the demo's own files and folders in it are closed to other users.
 
         Raises:
-            StateUnusable: a folder cannot be created or written to.
+            DemoError: a folder cannot be created or written to.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -58,7 +66,8 @@ class StateFolder:
             self.lock.touch(mode=0o600)
         except OSError as error:
             cause = str(error.strerror).lower()
-            raise StateUnusable(self.root, f"{cause}; choose one that you may write to with --state DIR") from error
+            fact = f"state folder {self.root}: {cause}; choose one that you may write to with --state DIR"
+            raise DemoError(fact) from error
 
 
 class StateLock:
@@ -72,7 +81,7 @@ class StateLock:
         """Acquire the lock. Waits for the processes of a killed demo to end, but not for a running demo.
 
         Raises:
-            StateUnusable: another demo runs on the folder, or processes of a killed one outlasted ``timeout_s``.
+            DemoError: another demo runs on the folder, or processes of a killed one outlasted ``timeout_s``.
             Stopped: ``is_stopping`` turned true while waiting.
         """
         self._handle = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -84,10 +93,9 @@ class StateLock:
                 self._handle = None
                 if is_stopping():
                     raise Stopped("stopped while another demo's processes were ending")
-                raise StateUnusable(
-                    self._folder.root,
-                    f"in use by {living or 'processes of a demo that was killed'}; "
-                    "open that one, stop it, or start a second beside it: bin/demo --state DIR",
+                raise DemoError(
+                    f"state folder {self._folder.root}: in use by {living or 'processes of a demo that was killed'}; "
+                    "open that one, stop it, or start a second beside it: bin/demo --state DIR"
                 )
             time.sleep(0.05)
         os.set_inheritable(self._handle, True)  # for pools that run a command, see `--reload`
@@ -99,7 +107,6 @@ class StateLock:
         write_private(self._folder.owner, {"pid": process.pid, "started_at": process.create_time(), "url": url})
 
     def release(self) -> None:
-        """Release the lock."""
         if self._handle is not None:
             self._folder.owner.unlink(missing_ok=True)
             os.close(self._handle)

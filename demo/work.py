@@ -63,13 +63,11 @@ def send_mails(order: Order, template: str, title: str, count: int) -> None:
 
 
 def resets(order: Order) -> Seen:
-    """Expect one mail for each password reset."""
     mails = order.mails()
     return order.seen(order.ended_as("succeeded") and len(order.jobs) == mails == RESETS, f"{mails} mails")
 
 
 def welcomes(order: Order) -> Seen:
-    """Expect ten welcome mails sent, and the rest held by the rate limit."""
     sent = sum(job.state == "succeeded" for job in order.jobs)
     held = sum((job.state, job.reason) == ("scheduled", "rate_limit") for job in order.jobs)
     as_expected = (sent, held, order.mails()) == (PER_MINUTE, len(PEOPLE) - PER_MINUTE, PER_MINUTE)
@@ -91,7 +89,6 @@ def send_newsletter(order: Order, delay_ms: int, to: str, *, cancel: bool = Fals
 
 
 def scheduled(order: Order) -> Seen:
-    """Expect the delayed job done, not before its time."""
     if not order.ended_as("succeeded"):
         return order.seen(as_expected=False)
     waited_s = order.jobs[0].seconds("enqueued_at", "started_at") or 0.0
@@ -99,25 +96,21 @@ def scheduled(order: Order) -> Seen:
 
 
 def cancelled(order: Order) -> Seen:
-    """Expect the cancelled job to have sent no mail."""
     return order.seen(order.ended_as("cancelled") and order.mails() == 0)
 
 
 def send_statements(order: Order) -> None:
-    """Request monthly statements, which the slow pool renders as PDF."""
     for customer_id, month in order.run.facts["statements"]:
         body = {"customer_id": customer_id, "month": month}
         order.submit(f"Statement of customer {customer_id} for {month}", "/api/v1/reports", json=body)
 
 
 def send_picture_address(order: Order) -> None:
-    """Request a thumbnail of a picture to fetch."""
     body = {"url": f"{order.run.receiver}/image.jpg", "width": 160, "height": 100}
     order.submit("Thumbnail of a fetched picture", THUMBNAILS, json=body)
 
 
 def send_picture(order: Order) -> None:
-    """Request a thumbnail of an uploaded picture."""
     from PIL import Image
 
     picture = io.BytesIO()
@@ -127,18 +120,15 @@ def send_picture(order: Order) -> None:
 
 
 def send_private_url(order: Order) -> None:
-    """Request a thumbnail from a private address, which is refused."""
     body = {"url": PRIVATE_URL, "width": 10, "height": 10}
     order.statuses.append(order.run.client.send("POST", THUMBNAILS, json=body).status)
 
 
 def private_url(order: Order) -> Seen:
-    """Expect 422 for a URL on a private address."""
     return order.seen(order.statuses == [http.HTTPStatus.UNPROCESSABLE_ENTITY], said(order))
 
 
 def send_export(order: Order, dataset: str, kind: str) -> None:
-    """Request an export."""
     order.submit(f"Export of all {dataset} as {kind}", EXPORTS, json={"dataset": dataset, "format": kind})
 
 
@@ -149,7 +139,6 @@ def files(order: Order, *starts: bytes) -> Seen:
 
 
 def export_csv(order: Order) -> Seen:
-    """Expect a heading and a line for each invoice."""
     lines = [len(order.run.file_of(job).splitlines()) for job in order.jobs]
     return order.seen(
         order.ended_as("succeeded") and min(lines) > order.run.count("shop.Invoice"), f"{sum(lines)} lines"
@@ -157,13 +146,11 @@ def export_csv(order: Order) -> Seen:
 
 
 def send_reconciliation(order: Order) -> None:
-    """Request the reconciliation of the newest full month."""
     month = order.run.facts["month"]
     order.submit(f"Reconciliation of {month}", "/api/v1/reconciliations", json={"month": month})
 
 
 def reconciliation(order: Order) -> Seen:
-    """Expect the three counts of a reconciled month."""
     if not order.ended_as("succeeded"):
         return order.seen(as_expected=False)
     result = order.jobs[0].body["result"] or {}
@@ -217,7 +204,6 @@ def send_events(order: Order, path: str, event: str, count: int) -> None:
 
 
 def healthy(order: Order) -> Seen:
-    """Expect each delivery once, at its first attempt, with a valid signature."""
     arrived = order.run.arrived("/healthy")
     signed = {entry["id"] for entry in arrived if entry["status"] == 200 and entry["signature_ok"]}
     as_expected = order.ended_as("succeeded") and len(signed) == len(arrived) == len(order.jobs)
@@ -225,7 +211,6 @@ def healthy(order: Order) -> Seen:
 
 
 def flaky(order: Order) -> Seen:
-    """Expect deliveries that failed at first and succeeded on a retry."""
     attempts = " and ".join(str(job.attempts) for job in order.jobs)
     failed = sum(entry["status"] == 500 for entry in order.run.arrived("/flaky"))
     retried = all(job.attempts > 1 for job in order.jobs) and failed >= len(order.jobs)
@@ -233,7 +218,6 @@ def flaky(order: Order) -> Seen:
 
 
 def broken(order: Order) -> Seen:
-    """Expect one dead letter after six attempts, and one alert."""
     letters = sum(order.run.count("switchyard_dead_letters.DeadLetter", message_id=job.job_id) for job in order.jobs)
     arrived, alerts = len(order.run.arrived("/broken")), _alerts(order, "DeliveryFailed")
     as_expected = order.ended_as("dead", "exhausted") and len(order.jobs) == letters == alerts == 1
@@ -241,7 +225,6 @@ def broken(order: Order) -> Seen:
 
 
 def gone(order: Order) -> Seen:
-    """Expect the endpoint that answered 410 disabled after one request, and one alert."""
     arrived, alerts = len(order.run.arrived("/gone")), _alerts(order, "PermanentFailure")
     disabled = order.run.count("webhooks.Endpoint", url=f"{order.run.receiver}/gone", active=False)
     as_expected = order.ended_as("dead", "permanent") and arrived == alerts == disabled == 1
@@ -253,7 +236,6 @@ def _alerts(order: Order, failure: str) -> int:
 
 
 def metrics(order: Order) -> Seen:
-    """Expect every metric of ``METRICS`` on the page."""
     samples = {line.split("{")[0].split(" ")[0] for line in order.run.page("/metrics").decode().splitlines()}
     missing = [name for name in METRICS if name not in samples]
     return order.seen(not missing, f"missing {', '.join(missing)}" if missing else f"all {len(METRICS)} of them")

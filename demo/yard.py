@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-import http.client
+import asyncio
 import os
 import shutil
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 from importlib import import_module
 from typing import Any
+
+import urllib3
 
 from demo.addresses import (
     HOST,
@@ -26,14 +29,23 @@ from demo.addresses import (
     settings_for,
     without_settings,
 )
-from demo.errors import Stopped
 from demo.runner import Part, Runner, ServerPart, StopRequest, failure
-from demo.servers import serve_sidecars, serve_web
-from demo.state import Identity, StateFolder, StateLock, load_identity, read_private, write_private, write_private_text
+from demo.state import (
+    Identity,
+    StateFolder,
+    StateLock,
+    Stopped,
+    load_identity,
+    read_private,
+    write_private,
+    write_private_text,
+)
 from project.config import BASE_DIR
 from switchyard.embedded.server import EmbeddedServer
+from switchyard.workers.shared.fork import prepare_to_fork
 
 ANSWER_TIMEOUT_S = 1.0
+GRACE_S = 3  # event streams stay open for as long as their readers like; without a limit they would block the stop
 USERNAME = "admin"
 SCOPES = ("submit", "read", "operate")
 # Ctrl-C in development must not wait for a task that is stuck. The history writer is a part of its own.
@@ -196,19 +208,40 @@ def run(*command: str) -> None:
     execute_from_command_line(["manage.py", "switchyard", *command])
 
 
+def serve_web(listener: socket.socket) -> None:
+    """Serve the site until SIGTERM; requests in flight have ``GRACE_S`` seconds to complete."""
+    from switchyard.serving.server import serve
+
+    # No proxy stands in front of the demo's web, so forwarded headers are not trusted.
+    serve("project.asgi:application", sockets=[listener], proxy_headers=False, timeout_graceful_shutdown=GRACE_S)
+
+
+def serve_sidecars(smtp: socket.socket, http: socket.socket, state: StateFolder) -> None:
+    """Serve mail sink and webhook receiver until SIGTERM, the receiver in its own thread."""
+    from apps.mail import sink
+    from apps.webhooks.receiver import Receiver
+
+    receiver = Receiver(listener=http, secrets_file=state.webhook_secrets, log_file=state.deliveries)
+    thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, name="webhook receiver")
+    thread.start()
+    try:
+        asyncio.run(sink.serve(sink.Mailbox(state.mailbox), sock=smtp))
+    finally:
+        receiver.stop()
+        thread.join()
+
+
 def answers(port: int, path: str) -> Callable[[], str]:
     """Return a readiness check: a GET on loopback must answer 200."""
 
     def missing() -> str:
-        connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+        # Closed, so that parts which are forked later share no connection.
+        url, closing = f"http://{HOST}:{port}{path}", {"Connection": "close"}
         try:
-            connection.request("GET", path)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+            status = urllib3.request("GET", url, headers=closing, timeout=ANSWER_TIMEOUT_S, retries=False).status
+        except urllib3.exceptions.HTTPError as error:
             return f"no answer from {path} ({type(error).__name__})"
-        finally:
-            connection.close()
-        return "" if status == http.HTTPStatus.OK else f"{path} answers {status}"
+        return "" if status == HTTPStatus.OK else f"{path} answers {status}"
 
     return missing
 
@@ -312,5 +345,4 @@ def preload() -> None:
     for name in ("project.asgi", "switchyard.serving.server", "uvloop"):
         import_module(name)
     connections.close_all()
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy every page it shares
+    prepare_to_fork()

@@ -7,7 +7,6 @@ class DevtoolsConfig(AppConfig):
     """Management commands for development: ``measure_pools``, and ``runpools`` with ``--chaos``."""
 
     name = "devtools"
-    label = "devtools"
 
     def ready(self) -> None:
         """Put this app's ``runpools``, which knows ``--chaos``, in place of the library's."""

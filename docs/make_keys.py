@@ -1,17 +1,13 @@
 """Write the tables of ``docs/reference/keys.md`` from the docstrings of ``switchyard/broker/keys``.
 
-python -m docs.make_keys [--check]
-
-With ``--check`` nothing is written; exits 1 when the page differs. Each docstring starts with the type of its key;
-its first sentence is in the table.
+``python -m docs.make_keys``; a test compares. Each docstring starts with the type of its key; its first sentence is in
+the table.
 """
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,24 +26,11 @@ READ = {
     "String": "GET {key}",
 }
 TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re.DOTALL)
-# Values that the key methods are called with, by parameter name. Capitals mark the variable parts of a key.
+# Values that the key methods are called with, by parameter name; others are the name in capitals, which mark the
+# variable parts of a key.
 PLACEHOLDERS: dict[str, Any] = {
-    "lane": "live",
-    "owner": "OWNER",
-    "tag": "TAG",
-    "job_id": "ID",
-    "bucket": 1,
-    "name": "NAME",
-    "fingerprint": "FINGERPRINT",
-    "member": "MEMBER",
-    "request": "REQUEST",
-    "actor": "ACTOR",
-    "at": "TICK",
-    "queue": QUEUE,
-    "purge": "PURGE",
-    "group_id": "GROUP",
-    "key": "KEY",
-}
+    "lane": "live", "queue": QUEUE, "bucket": 1, "job_id": "ID", "at": "TICK", "group_id": "GROUP",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +60,8 @@ def rows(keys: object) -> Iterator[Row]:
         if typed is None:
             continue
         asked = list(inspect.signature(function).parameters)[1:]
-        found = getattr(keys, name) if isinstance(member, property) else member(keys, *map(PLACEHOLDERS.get, asked))
+        given = [PLACEHOLDERS.get(parameter, parameter.upper()) for parameter in asked]
+        found = getattr(keys, name) if isinstance(member, property) else member(keys, *given)
         names = (found,) if isinstance(found, str) else tuple(found)
         yield Row(names, typed[1], " ".join(typed[2].split()).replace("``", "`"))
 
@@ -113,18 +97,5 @@ def written(page: str) -> str:
     return page
 
 
-def main() -> int:
-    """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    page = PAGE.read_text(encoding="utf-8")
-    made = written(page)
-    if check:
-        return int(made != page)
-    PAGE.write_text(made, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

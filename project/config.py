@@ -78,6 +78,7 @@ def load(environ: Mapping[str, str]) -> Config:
     declared = {"TOPOLOGY": TOPOLOGY, "CONFIGURE_LOGGING": True, "VARIABLES": VARIABLES}
     bounced = _flag(environ, "DATABASE_BOUNCED", default=False)
     library = conf.read(declared, environ, debug=debug, base_dir=BASE_DIR, hosts=hosts)
+    storage_url = environ.get("SWITCHYARD_STORAGE_URL") or (library.state_dir / "media").as_uri()
     return Config(
         debug=debug,
         secret_key=secret_key,
@@ -85,13 +86,13 @@ def load(environ: Mapping[str, str]) -> Config:
         database_url=_database_url("DATABASE_URL", environ.get("DATABASE_URL"), library.state_dir),
         database_bounced=bounced,
         database_direct_url=_direct_url(environ, library.state_dir, bounced=bounced),
-        storage=_storage(environ, library.state_dir),
+        storage=address_of("SWITCHYARD_STORAGE_URL", storage_url),
         smtp_url=_smtp_url(environ),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
         allowed_private_addresses=_addresses(environ, "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES"),
         retention_days=_days(environ, "SWITCHYARD_RETENTION_DAYS"),
         ssl_redirect=_flag(environ, "DJANGO_SSL_REDIRECT", default=False),
-        hsts_s=_seconds(environ, "DJANGO_HSTS_S"),
+        hsts_s=number_of("DJANGO_HSTS_S", environ.get("DJANGO_HSTS_S") or "0", least=0, most=9_999_999_999),
         library=library,
     )
 
@@ -144,13 +145,6 @@ def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     return default if value == "" else value == "1"
 
 
-def _seconds(environ: Mapping[str, str], name: str) -> int:
-    value = environ.get(name) or "0"
-    if not (value.isascii() and value.isdigit()) or len(value) > 10:
-        raise InvalidSetting(name, f"{value!r} is no number of seconds", f"set {name}=31536000 for a year, 0 for none")
-    return int(value)
-
-
 def _secret(environ: Mapping[str, str], name: str, *, debug: bool) -> str:
     value = environ.get(name, "")
     if value == "" and debug:
@@ -165,18 +159,10 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
     hosts = tuple(host for host in environ.get("DJANGO_ALLOWED_HOSTS", "").replace(",", " ").split() if host)
     if debug:
         return hosts or DEVELOPMENT_HOSTS
-    if not hosts:
-        raise InvalidSetting("DJANGO_ALLOWED_HOSTS", "is not set", "name the hosts, for example yard.example.com")
-    if "*" in hosts:
-        raise InvalidSetting(
-            "DJANGO_ALLOWED_HOSTS", "'*' allows every host", "name the hosts, for example yard.example.com"
-        )
+    if not hosts or "*" in hosts:
+        fact = "'*' allows every host" if hosts else "is not set"
+        raise InvalidSetting("DJANGO_ALLOWED_HOSTS", fact, "name the hosts, for example yard.example.com")
     return hosts
-
-
-def _storage(environ: Mapping[str, str], state_dir: Path) -> StorageAddress:
-    value = environ.get("SWITCHYARD_STORAGE_URL") or (state_dir / "media").as_uri()
-    return address_of("SWITCHYARD_STORAGE_URL", value)
 
 
 def _addresses(environ: Mapping[str, str], name: str) -> frozenset[tuple[str, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import dramatiq
 from django.utils import timezone
 from periodiq import cron
@@ -17,7 +15,7 @@ from switchyard.middleware.errors import PermanentFailure
 @dramatiq.actor(queue_name="billing", store_results=True, permanent=(ValueError,), search=("month",))
 def reconcile_month(month: str) -> dict[str, int]:
     """Reconcile a month's invoices with their payments. Safe to repeat: a second run changes nothing."""
-    return dataclasses.asdict(services.reconcile(month, report_progress, since=current_job_sent_at()))
+    return services.reconcile(month, report_progress, since=current_job_sent_at())
 
 
 @dramatiq.actor(queue_name="billing", store_results=True, periodic=cron("15 2 * * *"))
@@ -25,7 +23,7 @@ def reconcile_current_month() -> dict[str, dict[str, int]]:
     """Reconcile the current month and the last, whose payments still arrive. Safe to repeat, like the above."""
     running = timezone.now().date().replace(day=1)
     return {
-        month: dataclasses.asdict(services.reconcile(month, report_progress, since=current_job_sent_at()))
+        month: services.reconcile(month, report_progress, since=current_job_sent_at())
         for month in (months.month_of(months.later(running, -1)), months.month_of(running))
     }
 

@@ -53,7 +53,6 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
     actions = ["reconcile_again"]
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may start a reconciliation, the same permission."""
         return self.has_run_permission(request)
 
     def get_fields(self, request: HttpRequest, obj: Reconciliation | None = None) -> Any:
@@ -62,26 +61,21 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
 
     @admin.display(description="actor")
     def made_by(self, reconciliation: Reconciliation) -> str:
-        """Link the actor that reconciles a month."""
         return actor_link(reconcile_month.actor_name)
 
     def has_run_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may start a reconciliation."""
         return request.user.has_perm("billing.add_reconciliation")
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
-        """Save the month and enqueue its reconciliation."""
         super().save_model(request, obj, form, change)
         self._enqueue(request, [obj.month])
 
     @admin.action(description="Reconcile this month", permissions=["run"])
     def reconcile_again(self, request: HttpRequest, queryset: QuerySet[Reconciliation]) -> None:
-        """Enqueue a reconciliation of each chosen month."""
         self._enqueue(request, list(queryset.values_list("month", flat=True)))
 
     @admin.display(description="Invoices")
     def invoices(self, reconciliation: Reconciliation) -> str:
-        """Link to the month's entries."""
         address = reverse("admin:billing_reconciliationentry_changelist")
         return format_html('<a href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk)
 
@@ -115,7 +109,6 @@ class PaymentEventAdmin(ReadOnly, JobLinks):
     actions = ["apply_again"]
 
     def has_run_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may apply events."""
         return request.user.has_perm("billing.change_paymentevent")
 
     @admin.action(description="Apply again what was not applied", permissions=["run"])

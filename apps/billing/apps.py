@@ -5,9 +5,6 @@ from django.db.models import Q
 
 class BillingConfig(AppConfig):
     name = "apps.billing"
-    label = "billing"
-    verbose_name = "Billing"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         from apps.billing.checks import check_payment_secret

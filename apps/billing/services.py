@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -24,19 +23,6 @@ Progress = Callable[[int, int, str], None]
 _NAMESPACE = uuid.UUID("d0a0c0a5-5b0e-4b43-8d52-2f3a6bd0b7c1")
 
 
-@dataclass(frozen=True, slots=True)
-class Reconciled:
-    """Counts of a month after a run.
-
-    Args:
-        corrected: Invoices whose status this job changed; 0 when nothing arrived since the last.
-    """
-
-    matched: int
-    unmatched: int
-    corrected: int
-
-
 class EventDiffers(Exception):
     """An event has the id of a different event."""
 
@@ -44,7 +30,7 @@ class EventDiffers(Exception):
         super().__init__(f"webhook-id {external_id}: another event came with it before; send a new event with a new id")
 
 
-def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None = None) -> Reconciled:
+def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None = None) -> dict[str, int]:
     """Reconcile a month's invoices with the payments, batch by batch; a second run changes nothing.
 
     Each batch is one transaction: a run that is stopped keeps its batches, and the next run does the rest.
@@ -54,10 +40,13 @@ def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None
         progress: Called between batches with invoices done, their total, and a note. An exception stops the run.
         since: Count what was corrected from then on, by earlier runs of the same job as well; by default by this run.
 
+    Returns:
+        Numbers of invoices: ``matched``, ``unmatched``, and ``corrected``, whose status this job changed.
+
     Raises:
         ValueError: the month does not exist.
     """
-    total = shop.count_invoices(month)
+    total = shop.month_invoices(month).count()
     reconciliation, _ = Reconciliation.objects.update_or_create(
         month=month, defaults={"started_at": timezone.now(), "finished_at": None}
     )
@@ -126,7 +115,7 @@ def apply_event(event_id: int) -> EventState | None:
 
 
 @transaction.atomic
-def _finish(reconciliation: Reconciliation, corrected: int, since: datetime.datetime | None) -> Reconciled:
+def _finish(reconciliation: Reconciliation, corrected: int, since: datetime.datetime | None) -> dict[str, int]:
     first, after = months.bounds(reconciliation.month)
     # Entries of invoices that have moved to another month since.
     reconciliation.entries.exclude(invoice__issued_on__gte=first, invoice__issued_on__lt=after).delete()
@@ -142,4 +131,4 @@ def _finish(reconciliation: Reconciliation, corrected: int, since: datetime.date
     reconciliation.save(update_fields=["matched", "unmatched", "corrected", "finished_at"])
     if since is not None:
         corrected = reconciliation.entries.filter(corrected_at__gte=since).count()
-    return Reconciled(reconciliation.matched, reconciliation.unmatched, corrected)
+    return {"matched": counts["matched"], "unmatched": counts["unmatched"], "corrected": corrected}

@@ -29,7 +29,6 @@ class ExportAdmin(StoredFileAdmin, JobLinks):
     )  # fmt: skip
 
     def has_run_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may export."""
         return request.user.has_perm("exports.run_export")
 
     @admin.action(description="Export again", permissions=["run"])

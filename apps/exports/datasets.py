@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+from django.db.models import QuerySet
+
 from apps.exports.models import Dataset
-from apps.shop import queries as shop
+from apps.shop.models import Customer, Invoice, Payment
 
 Kind = Literal["text", "integer", "money", "date", "moment"]
 Cell = str | int | Decimal | datetime.date | datetime.datetime | None
@@ -27,12 +29,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A dataset: columns, row count, and the rows, read from the database in chunks."""
+    """A dataset: columns, and the rows with what the columns read of their relations."""
 
     name: str
     columns: tuple[Column, ...]
-    count: Callable[[], int]
-    rows: Callable[[], Iterator[Any]]
+    rows: QuerySet[Any]
 
 
 TABLES: dict[str, Table] = {
@@ -50,8 +51,7 @@ TABLES: dict[str, Table] = {
             Column("Company", "text", 30, lambda row: row.customer.company),
             Column("E-mail", "text", 36, lambda row: row.customer.email),
         ),
-        shop.count_invoices,
-        shop.stream_invoices,
+        Invoice.objects.select_related("customer"),
     ),
     Dataset.PAYMENTS: Table(
         "Payments",
@@ -66,8 +66,7 @@ TABLES: dict[str, Table] = {
             Column("Customer id", "integer", 11, lambda row: row.customer_id),
             Column("Customer", "text", 26, lambda row: row.customer.name),
         ),
-        shop.count_payments,
-        shop.stream_payments,
+        Payment.objects.select_related("customer", "invoice"),
     ),
     Dataset.CUSTOMERS: Table(
         "Customers",
@@ -79,7 +78,6 @@ TABLES: dict[str, Table] = {
             Column("Country", "text", 8, lambda row: row.country),
             Column("Customer since (UTC)", "moment", 20, lambda row: row.created_at),
         ),
-        shop.count_customers,
-        shop.stream_customers,
+        Customer.objects.all(),
     ),
 }

@@ -15,6 +15,7 @@ from django.utils import timezone
 from apps.exports.datasets import TABLES, Table
 from apps.exports.models import Export, Format
 from apps.exports.writers import CONTENT_TYPES, open_writer
+from apps.shop.queries import stream
 from switchyard.jobs.results import save_path
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import PermanentFailure
@@ -69,11 +70,11 @@ def _remove_left_behind() -> None:
 
 
 def _write(path: Path, table: Table, file_format: str) -> int:
-    total = table.count()
+    total = table.rows.count()
     row_count = 0
     report_progress(0, total, f"0 of {total:,} rows")
     with open_writer(file_format, path, table) as write:
-        for row in table.rows():
+        for row in stream(table.rows):
             write([column.value(row) for column in table.columns])
             row_count += 1
             if row_count % PROGRESS_ROWS == 0:

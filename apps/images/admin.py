@@ -30,17 +30,10 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
     list_per_page = 50
 
     def has_remake_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may enqueue thumbnails again."""
         return request.user.has_perm("images.remake_thumbnail")
-
-    @admin.display(description="At most")
-    def box(self, thumbnail: Thumbnail) -> str:
-        """Return the requested size."""
-        return f"{thumbnail.width} × {thumbnail.height}"
 
     @admin.display(description="Is")
     def size(self, thumbnail: Thumbnail) -> str:
-        """Return the size and type of the thumbnail."""
         made = thumbnail.result
         if not made:
             return "–"
@@ -63,12 +56,7 @@ class ThumbnailInline(ReadOnly, admin.StackedInline):
     model = Thumbnail
     extra = 0
     show_change_link = True
-    fields = readonly_fields = ("size", "state", "refusal", "finished_at")
-
-    @admin.display(description="At most")
-    def size(self, thumbnail: Thumbnail) -> str:
-        """Return the requested size."""
-        return f"{thumbnail.width} × {thumbnail.height}"
+    fields = readonly_fields = ("box", "state", "refusal", "finished_at")
 
 
 @admin.register(Picture)
@@ -80,12 +68,7 @@ class PictureAdmin(ReadOnly, CheckedQuery):
     search_fields = ("source_url", "sent_name", "=owner_key")
     search_help_text = "URL, file name or owner"
     fields = readonly_fields = (
-        "source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
+        "shown_source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
     )  # fmt: skip
     inlines = (ThumbnailInline,)
     list_per_page = 50
-
-    @admin.display(description="Source")
-    def source(self, picture: Picture) -> str:
-        """Return the origin of the picture."""
-        return picture.shown_source

@@ -27,20 +27,8 @@ SCAN = b"\xff\xda"
 
 # Exceptions of Pillow's readers on broken or hostile content.
 BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-    ZeroDivisionError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, RuntimeError),
+    *(ZeroDivisionError, MemoryError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
 

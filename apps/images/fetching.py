@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from apps.images.errors import FetchFailed, PictureRefused
 from apps.images.models import Picture
 from apps.outbound.addresses import read_url
-from apps.outbound.http import ForbiddenAddress, OutboundError, Response, TooLarge, send
+from apps.outbound.errors import ForbiddenAddress, OutboundError, TooLarge
+from apps.outbound.http import Response, send
 
 MAX_BYTES = 20 * 1024 * 1024
 DEADLINE_S = 20.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from django.contrib import admin
 from django.db import models
 from django.utils import timezone
 
@@ -35,6 +36,7 @@ class Picture(models.Model):
         return self.shown_source
 
     @property
+    @admin.display(description="Source")
     def shown_source(self) -> str:
         """Displayed origin: the file name, or the URL without its query, which may hold a secret."""
         base, mark, _ = self.source_url.partition("?")
@@ -67,4 +69,10 @@ class Thumbnail(models.Model):
         permissions = [("remake_thumbnail", "Can have a thumbnail made again")]
 
     def __str__(self) -> str:
-        return f"{self.width} × {self.height} of {self.picture}"
+        return f"{self.box} of {self.picture}"
+
+    @property
+    @admin.display(description="At most")
+    def box(self) -> str:
+        """Requested size."""
+        return f"{self.width} × {self.height}"

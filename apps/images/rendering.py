@@ -94,13 +94,8 @@ def _open(content: bytes, facts: Facts) -> tuple[Image.Image, int]:
     return picture.convert("RGB"), orientation
 
 
-def _least_alpha(picture: Image.Image) -> float:
-    least, _ = picture.getchannel("A").getextrema()
-    return float(least)  # type: ignore[arg-type]  # a channel has one pair
-
-
 def _encode(picture: Image.Image) -> Rendered:
-    see_through = picture.mode == "RGBA" and _least_alpha(picture) < 255
+    see_through = picture.mode == "RGBA" and picture.getchannel("A").getextrema() != (255, 255)
     clean = picture if see_through or picture.mode == "RGB" else picture.convert("RGB")
     clean.info = {}
     content = io.BytesIO()

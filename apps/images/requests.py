@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -20,30 +19,21 @@ from switchyard.jobs.services import enqueue_on_commit, request_cancel
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@transaction.atomic
 def request_by_url(owner_key: str, url: str, width: int, height: int) -> str:
     """Enqueue a thumbnail of the picture at a URL and return the job's id. The caller has validated the URL."""
-    request_id = row_id_of_request("picture")
-    if (known := _requested_before(request_id)) is not None:
-        return known
-    picture = Picture.objects.create(owner_key=owner_key, request_id=request_id, source_url=url)
-    return _request(picture, width, height)
+    return _request(owner_key, width, height, source_url=url)
 
 
-@transaction.atomic
 def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, height: int) -> str:
     """Store an uploaded picture under a generated name, enqueue its thumbnail and return the job's id."""
-    request_id = row_id_of_request("picture")
-    if (known := _requested_before(request_id)) is not None:
-        return known
-    picture = Picture.objects.create(
-        owner_key=owner_key,
-        request_id=request_id,
+    return _request(
+        owner_key,
+        width,
+        height,
         file=File(file, name="picture"),  # Django skips a file without a name
         sent_name=_UNPRINTABLE.sub("", file.name or "")[-255:],
         sent_type=_UNPRINTABLE.sub("", file.content_type or "")[:100],
     )
-    return _request(picture, width, height)
 
 
 @transaction.atomic
@@ -62,15 +52,14 @@ def make_again(thumbnail_ids: Iterable[int]) -> list[str]:
     return jobs
 
 
-def _requested_before(request_id: uuid.UUID | None) -> str | None:
-    """Return the job of a repeated request whose rows are there, and enqueue it unless that happened."""
-    if request_id is None or not is_repeated_request():
-        return None
-    thumbnail = Thumbnail.objects.select_related("picture").filter(picture__request_id=request_id).first()
-    return None if thumbnail is None else _enqueue(thumbnail, job_id=thumbnail.job_id)
-
-
-def _request(picture: Picture, width: int, height: int) -> str:
+@transaction.atomic
+def _request(owner_key: str, width: int, height: int, **columns: Any) -> str:
+    request_id = row_id_of_request("picture")
+    if request_id is not None and is_repeated_request():
+        known = Thumbnail.objects.select_related("picture").filter(picture__request_id=request_id).first()
+        if known is not None:
+            return _enqueue(known, job_id=known.job_id)  # unless that happened
+    picture = Picture.objects.create(owner_key=owner_key, request_id=request_id, **columns)
     thumbnail = Thumbnail.objects.create(picture=picture, width=width, height=height)
     thumbnail.job_id = _enqueue(thumbnail)
     thumbnail.save(update_fields=["job_id"])

@@ -14,8 +14,8 @@ from django.urls import path
 
 from apps.mail import mailbox
 from apps.mail.actors import ACTORS
+from apps.mail.allowances import PER_ADDRESS, mailbox_of
 from apps.mail.models import Mailbox, SentMail, Template
-from apps.mail.reset_limits import PER_ADDRESS, mailbox_of
 from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
@@ -35,7 +35,6 @@ class SentMailAdmin(ReadOnly, JobLinks):
     list_per_page = 50
 
     def has_send_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may send mails from here."""
         return request.user.has_perm("mail.send_mail")
 
     @admin.action(description="Send the same mail again", permissions=["send"])
@@ -71,7 +70,6 @@ class MailboxAdmin(ReadOnly, CheckedQuery):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """List the newest mails."""
         self._check(request)
         search = request.GET.get("q", "")[:200]
         context = {"title": "Mailbox", "mails": mailbox.newest(search), "search": search, "folder": mailbox.folder()}

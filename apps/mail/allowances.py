@@ -2,11 +2,16 @@
 
 A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
 absence changes nothing. Keys are hashes: neither table nor logs hold a subject.
+
+Password resets are limited by mailbox, so that nobody floods one, and by API token. A caller over a limit gets 429
+instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -86,8 +91,42 @@ class Allowance:
         )
 
 
+PER_ADDRESS = Allowance("password resets for one address", limit=10, window=timedelta(minutes=15))
+PER_TOKEN = Allowance("password resets of one token", limit=10_000, window=timedelta(hours=1))
+# Providers that ignore dots before the @, under both of their names.
+DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
+
+
 def purge() -> int:
     """Delete counts of windows that ended a day ago or more, a bounded number at once; return how many."""
     old = UsedAllowance.objects.filter(began_at__lt=clock.utc_now() - timedelta(days=2)).order_by("began_at")
     doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
     return UsedAllowance.objects.filter(pk__in=doomed).delete()[0]
+
+
+def mailbox_of(address: str) -> str:
+    """Return one text for all spellings of an address that usually reach the same mailbox.
+
+    Spellings differ in case, Unicode form, the form of an international domain, a ``+tag``, quotes, and dots at
+    Gmail. A provider may treat tags as mailboxes of their own: those then share one allowance.
+    """
+    local, _, domain = unicodedata.normalize("NFKC", address).strip().rpartition("@")
+    domain = _ascii_domain(domain.casefold().rstrip("."))
+    local = _unquoted(local).casefold()
+    local = local.partition("+")[0] or local
+    if domain in DOTLESS:
+        domain, local = DOTLESS[domain], local.replace(".", "")
+    return f"{local}@{domain}"
+
+
+def _unquoted(local: str) -> str:
+    if len(local) < 2 or local[0] != '"' or local[-1] != '"':
+        return local
+    return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL)
+
+
+def _ascii_domain(domain: str) -> str:
+    try:
+        return domain.encode("idna").decode("ascii")
+    except UnicodeError:
+        return domain

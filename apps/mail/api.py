@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from apps.mail.actors import ACTORS
+from apps.mail.allowances import PER_ADDRESS, PER_TOKEN, mailbox_of
 from apps.mail.models import Template
-from apps.mail.reset_limits import PER_ADDRESS, PER_TOKEN, mailbox_of
 from switchyard.api.auth import submit_scope
 from switchyard.api.responses import accepted
 from switchyard.api.schemas import Accepted, StrictSchema

@@ -5,9 +5,6 @@ from django.db.models import Q
 
 class MailConfig(AppConfig):
     name = "apps.mail"
-    label = "mail"
-    verbose_name = "Mail"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         from apps.mail.checks import check_reset_retries

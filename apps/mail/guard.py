@@ -15,7 +15,6 @@ import datetime
 
 from django.conf import settings
 from django.db.models import F
-from django.utils import timezone
 
 from apps.mail.models import MailState, SentMail
 from switchyard.broker import clock
@@ -33,11 +32,11 @@ def claim(key: str, to: str) -> SentMail | None:
     """Claim a mail for this run.
 
     Returns:
-        The claimed row, or ``None`` when it was sent or another run holds the claim, see :func:`find`.
+        The claimed row, or ``None`` when it was sent or another run holds the claim.
     """
     now = clock.utc_now()
     job_id, _, template = key.partition(":")
-    message_id = f"<{job_id}@{_domain()}>"
+    message_id = f"<{job_id}@{sender_domain()}>"
     mail, _ = SentMail.objects.get_or_create(
         key=key, defaults={"job_id": job_id, "template": template, "to": to, "message_id": message_id}
     )
@@ -50,30 +49,12 @@ def claim(key: str, to: str) -> SentMail | None:
     return mail
 
 
-def find(key: str) -> SentMail:
-    """Return a claimed mail."""
-    return SentMail.objects.get(key=key)
-
-
-def mark_sent(mail: SentMail) -> None:
-    """Mark the mail as accepted by the server; no later run sends it again."""
-    _finish(mail, state=MailState.SENT, sent_at=timezone.now())
-
-
-def mark_refused(mail: SentMail, reply: str) -> None:
-    """Mark the mail as permanently refused, with the server's codes."""
-    _finish(mail, state=MailState.REFUSED, reply=reply)
-
-
-def release(mail: SentMail, reply: str) -> None:
-    """Release the claim after a failure, so that the next attempt need not wait for it to expire."""
-    _finish(mail, reply=reply)
-
-
-def _finish(mail: SentMail, **changes: object) -> None:
-    SentMail.objects.filter(pk=mail.pk).update(claimed_until=None, **changes)
+def release(mail: SentMail, **outcome: object) -> None:
+    """Release the claim and write the outcome; after a failure the next attempt need not wait for it to expire."""
+    SentMail.objects.filter(pk=mail.pk).update(claimed_until=None, **outcome)
     mail.refresh_from_db()
 
 
-def _domain() -> str:
+def sender_domain() -> str:
+    """Return the domain that mails are sent from."""
     return settings.DEFAULT_FROM_EMAIL.rpartition("@")[2].strip(" >")

@@ -93,12 +93,9 @@ def account_of(address: str) -> User | None:
     ``\u0131`` with ``i``, and so a foreign domain with the account's.
     """
     found = list(User.objects.filter(email__iexact=address, is_active=True)[:2])
-    return found[0] if len(found) == 1 and _is_same(found[0].email, address) else None
-
-
-def _is_same(email: str, address: str) -> bool:
-    """Compare two addresses; only ASCII letters may differ in case."""
-    return email.encode().lower() == address.encode().lower()
+    # Of bytes, only ASCII letters are compared without their case.
+    is_same = len(found) == 1 and found[0].email.encode().lower() == address.encode().lower()
+    return found[0] if is_same else None
 
 
 def _account_state(address: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
 
 from apps.mail import links
+from apps.mail.guard import sender_domain
 from apps.mail.models import SentMail, Template
 from apps.shop.models import Customer
 from switchyard.conf import switchyard_settings
@@ -48,7 +48,8 @@ def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternative
         context["valid_minutes"] = int(links.VALID_FOR.total_seconds() // 60)
     headers = {"Message-ID": mail.message_id, "Auto-Submitted": "auto-generated"}
     if template == Template.NEWSLETTER:
-        headers |= {"Precedence": "bulk", "List-Unsubscribe": f"<mailto:{_unsubscribe()}>"}
+        address = f"unsubscribe@{sender_domain()}?subject=unsubscribe"
+        headers |= {"Precedence": "bulk", "List-Unsubscribe": f"<mailto:{address}>"}
     message = EmailMultiAlternatives(
         subject=" ".join(context["subject"].split()),
         body=render_to_string(f"mail/{template}.txt", context),
@@ -57,8 +58,3 @@ def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternative
     )
     message.attach_alternative(render_to_string(f"mail/{template}.html", context), "text/html")
     return message
-
-
-def _unsubscribe() -> str:
-    domain = settings.DEFAULT_FROM_EMAIL.rpartition("@")[2].strip(" >")
-    return f"unsubscribe@{domain}?subject=unsubscribe"

@@ -7,6 +7,7 @@ import uuid
 import structlog
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.utils import timezone
 
 from apps.mail import guard, messages, smtp
 from apps.mail.messages import Issue
@@ -51,22 +52,22 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
     key = guard.key_of(job_id or str(uuid.uuid4()), template)
     mail = guard.claim(key, to)
     if mail is None:
-        return _nothing_to_do(guard.find(key))
+        return _nothing_to_do(SentMail.objects.get(key=key))
     try:
         smtp.send(messages.compose(mail, issue))
     except MailRefused as refused:
-        guard.mark_refused(mail, refused.reply)
+        guard.release(mail, state=MailState.REFUSED, reply=refused.reply)
         raise PermanentFailure(str(refused)) from None
     except MailNotSent as failure:
-        guard.release(mail, failure.reply)
+        guard.release(mail, reply=failure.reply)
         if failure.asked_to_wait:
             raise RetryLater(ASKED_TO_WAIT_S, str(failure)) from None
         raise
     except BaseException as interruption:
         # Time limit or shutdown: release the claim, so that the next run need not wait for it to expire.
-        guard.release(mail, type(interruption).__name__)
+        guard.release(mail, reply=type(interruption).__name__)
         raise
-    guard.mark_sent(mail)
+    guard.release(mail, state=MailState.SENT, sent_at=timezone.now())
     return True
 
 

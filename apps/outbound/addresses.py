@@ -7,21 +7,26 @@ name whose answer changes between check and use (DNS rebinding) reaches an inter
 from __future__ import annotations
 
 import re
+import socket
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, urlsplit
 
 from django.conf import settings
 
-from apps.outbound.errors import ForbiddenAddress
+from apps.outbound.errors import DeadlineExceeded, ForbiddenAddress, Unreachable
 from apps.outbound.networks import denial
-from apps.outbound.resolution import Resolve, look_up
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PORTS = (80, 443, 8443)
 MAX_URL_CHARACTERS = 2048
 MAX_HOST_CHARACTERS = 253
 RESOLVE_DEADLINE_S = 3.0
+
+Resolve = Callable[[str, int, float], Sequence[str]]
+"""Function from host, port and deadline in seconds to the host's addresses, best first."""
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -61,6 +66,37 @@ class Checked:
     addresses: tuple[str, ...]
 
 
+def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
+    """Return every address that the system's resolver returns for a host.
+
+    The resolver has no deadline of its own, so it runs in another thread and is abandoned when it takes too long;
+    its own timeouts end it. Works in threads and, patched, in greenlets.
+
+    Raises:
+        Unreachable: the name does not resolve.
+        DeadlineExceeded: no answer within ``deadline_s``.
+    """
+    found: list[str] = []
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+            found.extend(str(answer[4][0]) for answer in answers)
+        except (OSError, UnicodeError) as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    if not done.wait(max(deadline_s, 0.0)):
+        raise DeadlineExceeded(host, deadline_s, "its name was looked up")
+    if failures or not found:
+        raise Unreachable(host, "its name does not resolve")
+    return tuple(dict.fromkeys(found))
+
+
 def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
     """Parse a URL, resolve its host once and check every address.
 
@@ -76,7 +112,7 @@ def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Reso
         DeadlineExceeded: its host did not resolve within ``deadline_s``.
     """
     place = read_url(url)
-    allowed = _is_allowed(place)
+    allowed = (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
     if place.port not in PORTS and not allowed:
         raise ForbiddenAddress(place.host, f"port {place.port} is not allowed", "use port 80, 443 or 8443")
     if place.literal is not None:
@@ -147,10 +183,6 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
         return host, IPv4Address(host)
     except ValueError:
         raise _malformed("has a numeric host that is no plain IPv4 address") from None
-
-
-def _is_allowed(place: Place) -> bool:
-    return (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
 
 
 def _malformed(fact: str) -> ForbiddenAddress:

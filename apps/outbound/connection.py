@@ -147,7 +147,6 @@ class MeteredSocket:
         return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self._meter))
 
     def sendall(self, data: Any) -> None:
-        """Send everything."""
         self._sock.sendall(data)
 
     def settimeout(self, seconds: float | None) -> None:
@@ -155,11 +154,9 @@ class MeteredSocket:
         self._sock.settimeout(seconds)
 
     def shutdown(self, how: int) -> None:
-        """Shut the connection down."""
         self._sock.shutdown(how)
 
     def close(self) -> None:
-        """Close the connection once its readers are closed."""
         self._sock.close()
 
 
@@ -174,7 +171,7 @@ class _FinalAnswer(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
 
-class _PinnedHTTP(HTTPConnection):
+class _Pinned(HTTPConnection):
     response_class = _FinalAnswer
     pinned: socket.socket
 
@@ -182,12 +179,8 @@ class _PinnedHTTP(HTTPConnection):
         return self.pinned
 
 
-class _PinnedHTTPS(HTTPSConnection):
-    response_class = _FinalAnswer
-    pinned: socket.socket
-
-    def _new_conn(self) -> socket.socket:
-        return self.pinned
+class _PinnedTLS(_Pinned, HTTPSConnection):
+    pass
 
 
 def connect_tcp(address: str, port: int, timeout_s: float) -> socket.socket:
@@ -210,21 +203,17 @@ def connect_tcp(address: str, port: int, timeout_s: float) -> socket.socket:
     return sock
 
 
-def open_connection(
-    place: Place, sock: socket.socket, timeout_s: float, tls: ssl.SSLContext
-) -> HTTPConnection | HTTPSConnection:
+def open_connection(place: Place, sock: socket.socket, timeout_s: float, tls: ssl.SSLContext) -> HTTPConnection:
     """Return an HTTP connection over a connected socket; for ``https`` after the handshake, the certificate checked.
 
     Raises:
         OSError: the handshake failed, or the certificate is not one for ``place.host``.
     """
     if place.scheme == "http":
-        plain = _PinnedHTTP(place.host, place.port, timeout=timeout_s)
-        plain.pinned = sock
-        plain.connect()
-        return plain
-    # OpenSSL compares the certificate with server_hostname: the context has check_hostname.
-    secure = _PinnedHTTPS(place.host, place.port, timeout=timeout_s, ssl_context=tls, server_hostname=place.host)
-    secure.pinned = sock
-    secure.connect()
-    return secure
+        connection = _Pinned(place.host, place.port, timeout=timeout_s)
+    else:
+        # OpenSSL compares the certificate with server_hostname: the context has check_hostname.
+        connection = _PinnedTLS(place.host, place.port, timeout=timeout_s, ssl_context=tls, server_hostname=place.host)
+    connection.pinned = sock
+    connection.connect()
+    return connection

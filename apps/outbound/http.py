@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, check_url
+from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up
 from apps.outbound.connection import (
     Connect,
     Deadline,
@@ -26,12 +26,7 @@ from apps.outbound.connection import (
     connect_tcp,
     open_connection,
 )
-from apps.outbound.errors import DeadlineExceeded as DeadlineExceeded
-from apps.outbound.errors import ForbiddenAddress as ForbiddenAddress
-from apps.outbound.errors import OutboundError as OutboundError
-from apps.outbound.errors import TooLarge as TooLarge
-from apps.outbound.errors import Unreachable as Unreachable
-from apps.outbound.resolution import Resolve, look_up
+from apps.outbound.errors import TooLarge, Unreachable
 
 USER_AGENT = "Switchyard/1"
 MAX_HEADER_BYTES = 64 * 1024

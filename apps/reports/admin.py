@@ -32,11 +32,9 @@ class ReportAdmin(StoredFileAdmin):
 
     @admin.display(description="actor")
     def made_by(self, report: Report) -> str:
-        """Link the actor that writes statements."""
         return actor_link(generate_report.actor_name)
 
     def has_generate_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may make statements."""
         return request.user.has_perm("reports.generate_report")
 
     @admin.action(description="Regenerate report", permissions=["generate"])

@@ -22,8 +22,9 @@ def bars(rows: Sequence[tuple[str, Decimal, Decimal]], currency: str) -> str:
         rows: ``(month, invoiced, paid)``, oldest first; the last month is the statement's own.
         currency: Named on the axis.
     """
-    step = _step(max([float(amount) for _, *pair in rows for amount in pair] or [0.0]))
-    top = max(-(-max([float(amount) for _, *pair in rows for amount in pair] or [0.0]) // step), 1) * step
+    highest = max((float(amount) for _, *pair in rows for amount in pair), default=0.0)
+    step = _step(highest)
+    top = max(-(-highest // step), 1) * step
     slot = (WIDTH - LEFT - RIGHT) / max(len(rows), 1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '

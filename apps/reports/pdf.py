@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,8 @@ def render(content: dict[str, Any]) -> bytes:
 
 def checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of a statement's content and design."""
-    return hashlib.sha256(_design() + _encode(content)).hexdigest()
+    return hashlib.sha256(hashlib.sha256(TEMPLATE.read_bytes()).digest() + _encode(content)).hexdigest()
 
 
 def _encode(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-@cache
-def _design() -> bytes:
-    return hashlib.sha256(TEMPLATE.read_bytes()).digest()

@@ -1,4 +1,4 @@
-"""Reads of statements beside the month's own rows: balances and open invoices."""
+"""Reads of the shop for statements, beside the month's own rows: balances and open invoices."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from decimal import Decimal
 from django.db.models import DecimalField, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, TruncMonth
 
-from apps.reports.models import Report
 from apps.shop import months
 from apps.shop.models import Customer, Invoice, InvoiceStatus, Payment
 
 ZERO = Decimal("0.00")
 CHART_MONTHS = 12
 Totals = dict[str, Decimal]
-
-
-def report_of(customer_id: int, month: str) -> Report | None:
-    """Return the stored statement of a customer's month, or ``None``."""
-    return Report.objects.filter(customer=customer_id, month=month).first()
 
 
 def balances_before(customer: Customer, day: datetime.date) -> Totals:

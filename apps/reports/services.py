@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from apps.reports import pdf, queries, statement
+from apps.reports import pdf, statement
 from apps.reports.models import Report
 from apps.shop import months
 from apps.shop import queries as shop
@@ -46,7 +46,7 @@ def generate(customer_id: int, month: str, *, since: datetime | None = None) -> 
     content = statement.build(customer, month)
     report_progress(1, STEPS, "Comparing with the last statement")
     checksum = pdf.checksum(content)
-    known = queries.report_of(customer_id, month)
+    known = Report.objects.filter(customer=customer, month=month).first()
     if known is not None and known.checksum == checksum and known.is_stored:
         report_progress(STEPS, STEPS, "Nothing has changed")
         return _result(known, unchanged=since is None or known.generated_at < since)

@@ -8,11 +8,9 @@ class RetentionConfig(AppConfig):
     name = "apps.retention"
     label = "switchyard_retention"
     verbose_name = "Retention"
-    default_auto_field = "django.db.models.BigAutoField"
     room_pages = (("Retention", "switchyard-retention", "archive", "", "switchyard_operations.view_operations"),)
 
     def ready(self) -> None:
-        """Register result files and the check of the setting."""
         from apps.retention.checks import check_retention_days
         from apps.retention.kinds import RetentionKind, register
         from switchyard.jobs.results import FOLDER

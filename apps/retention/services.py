@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.core.files.storage import storages
 from django.db import transaction
-from django.db.models import Count, F, Min, Model
+from django.db.models import Count, F, Min
 from django.utils import timezone
 
 from apps.retention import removal
@@ -119,7 +119,8 @@ def _with(walked: dict[str, Any], files: Sequence[FileEntry]) -> dict[str, Any]:
 def _finish(kind: RetentionKind, run: int) -> None:
     """Write the figures of a kind."""
     if kind.model is not None:
-        values = _of_rows(kind, kind.model)
+        found = kind.model._default_manager.aggregate(count=Count("pk"), oldest_at=Min(kind.age))
+        values = {**found, "size_bytes": None if kind.size is None else kind.size()}
     else:
         walked = KindState.objects.get(name=kind.name).walked
         oldest = walked.get("oldest")
@@ -129,8 +130,3 @@ def _finish(kind: RetentionKind, run: int) -> None:
             "oldest_at": datetime.fromisoformat(oldest) if oldest else None,
         }
     removal.note(kind, run=run, done=True, error="", ended_at=timezone.now(), **values)
-
-
-def _of_rows(kind: RetentionKind, model: type[Model]) -> dict[str, Any]:
-    found = model._default_manager.aggregate(count=Count("pk"), oldest_at=Min(kind.age))
-    return {**found, "size_bytes": None if kind.size is None else kind.size()}

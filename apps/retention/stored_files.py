@@ -52,22 +52,18 @@ class StoredFileAdmin(ReadOnly, CheckedQuery):
     list_per_page = 50
 
     def get_urls(self) -> list[Any]:
-        """Add the URL of the download."""
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name=self._download), *super().get_urls()]
 
     @admin.display(description="size", ordering="size_bytes")
     def shown_size(self, row: StoredFile) -> str:
-        """Return the file's size as text."""
         return filesizeformat(row.size_bytes)
 
     @admin.display(description="file")
     def download_link(self, row: StoredFile) -> str:
-        """Return a link to the file."""
         return format_html('<a href="{}">Download</a>', reverse(f"admin:{self._download}", args=[row.pk]))
 
     def download_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        """Serve the file."""
         row = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, row):
             raise PermissionDenied(f"The missing right is {self.opts.app_label}.view_{self.opts.model_name}.")

@@ -30,7 +30,6 @@ class CustomerAdmin(CheckedQuery):
 
     @admin.display(description="Invoices", ordering="_invoice_count")
     def invoice_count(self, customer: Any) -> int:
-        """Return the customer's number of invoices."""
         return int(customer._invoice_count)
 
 
@@ -86,5 +85,4 @@ class PaymentAdmin(CheckedQuery):
 
     @admin.display(description="Amount", ordering="amount")
     def shown_amount(self, payment: Payment) -> str:
-        """Return the amount with its currency."""
         return f"{payment.amount:,} {payment.currency}"

@@ -1,4 +1,7 @@
-"""Reads of the shop for its admin and the other products. Months are written ``YYYY-MM``."""
+"""Reads of the shop for its admin and the other products.
+
+Months are written ``YYYY-MM``; one that does not exist raises ``ValueError``.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +24,13 @@ def customer_or_none(customer_id: int) -> Customer | None:
 
 
 def invoices_of(customer: Customer, month: str) -> list[Invoice]:
-    """Return the invoices a customer was sent in a month, oldest first, their ``lines`` loaded.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
-    first, after = months.bounds(month)
-    found = customer.invoices.filter(issued_on__gte=first, issued_on__lt=after)
+    """Return the invoices a customer was sent in a month, oldest first, their ``lines`` loaded."""
+    found = month_invoices(month).filter(customer=customer)
     return list(found.order_by("issued_on", "id").prefetch_related("lines"))
 
 
 def payments_of(customer: Customer, month: str) -> list[Payment]:
-    """Return the payments a customer made in a month, oldest first, their ``invoice`` loaded where there is one.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
+    """Return the payments a customer made in a month, oldest first, their ``invoice`` loaded where there is one."""
     first, after = (months.midnight(day) for day in months.bounds(month))
     found = customer.payments.filter(received_at__gte=first, received_at__lt=after)
     return list(found.order_by("received_at", "id").select_related("invoice"))
@@ -48,49 +42,26 @@ def months_with_invoices(customer: Customer | None = None) -> list[str]:
     return [months.month_of(day) for day in invoices.dates("issued_on", "month", order="DESC")]
 
 
-def count_customers() -> int:
-    """Return how many customers there are."""
-    return Customer.objects.count()
+def stream(rows: QuerySet[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
+    """Yield every row by primary key, in chunks, so that memory and queries stay small."""
+    last = 0
+    while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:chunk_rows]):
+        yield from chunk
+        last = chunk[-1].pk
 
 
-def count_invoices(month: str | None = None) -> int:
-    """Return how many invoices there are, in one month or in all.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
-    return _invoices(month).count()
-
-
-def count_payments() -> int:
-    """Return how many payments there are."""
-    return Payment.objects.count()
-
-
-def stream_customers(chunk_rows: int = CHUNK_ROWS) -> Iterator[Customer]:
-    """Yield every customer by primary key, in chunks, so that memory and queries stay small."""
-    return _stream(Customer.objects.all(), chunk_rows)
-
-
-def stream_invoices(chunk_rows: int = CHUNK_ROWS) -> Iterator[Invoice]:
-    """Yield every invoice by primary key, its ``customer`` loaded."""
-    return _stream(Invoice.objects.select_related("customer"), chunk_rows)
-
-
-def stream_payments(chunk_rows: int = CHUNK_ROWS) -> Iterator[Payment]:
-    """Yield every payment by primary key, its ``customer`` and, where there is one, its ``invoice`` loaded."""
-    return _stream(Payment.objects.select_related("customer", "invoice"), chunk_rows)
+def month_invoices(month: str) -> QuerySet[Invoice]:
+    """Return the invoices that were issued in a month."""
+    first, after = months.bounds(month)
+    return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
 
 
 def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
     """Return a month's next ``limit`` invoices by primary key, locked when inside a transaction.
 
     SQLite has no row locks; there a writer's transaction is alone anyway.
-
-    Raises:
-        ValueError: the month does not exist.
     """
-    return list(_invoices(month).filter(pk__gt=after_id).order_by("pk").select_for_update()[:limit])
+    return list(month_invoices(month).filter(pk__gt=after_id).order_by("pk").select_for_update()[:limit])
 
 
 def payments_for(invoices: Sequence[Invoice]) -> list[Payment]:
@@ -106,17 +77,3 @@ def unlinked_payments(customer_ids: Sequence[int]) -> list[Payment]:
 def invoice_numbered(number: str) -> Invoice | None:
     """Return the invoice of that number, or ``None``."""
     return Invoice.objects.filter(number=number).first()
-
-
-def _invoices(month: str | None) -> QuerySet[Invoice]:
-    if month is None:
-        return Invoice.objects.all()
-    first, after = months.bounds(month)
-    return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
-
-
-def _stream(rows: QuerySet[Row], chunk_rows: int) -> Iterator[Row]:
-    last = 0
-    while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:chunk_rows]):
-        yield from chunk
-        last = chunk[-1].pk

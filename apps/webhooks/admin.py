@@ -53,22 +53,14 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
     list_per_page = 50
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may enable, disable and rotate."""
         return request.user.has_perm("webhooks.operate_endpoint")
-
-    @admin.display(description="URL", ordering="url")
-    def shown_url(self, endpoint: Endpoint) -> str:
-        """Return the URL without its query."""
-        return endpoint.shown_url
 
     @admin.display(description="Events")
     def shown_events(self, endpoint: Endpoint) -> str:
-        """Return the types of events it subscribes to."""
         return ", ".join(endpoint.events)
 
     @admin.display(description="Secret")
     def shown_secret(self, endpoint: Endpoint) -> str:
-        """Return the last characters of the secret."""
         shown = f"whsec_…{endpoint.secret[-4:]}"
         if len(endpoint.active_secrets) > 1:
             shown += f", and the one before until {endpoint.previous_secret_until:%Y-%m-%d %H:%M} UTC"
@@ -76,13 +68,11 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
 
     @admin.action(description="Enable", permissions=["operate"])
     def enable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
-        """Enable the chosen endpoints."""
         count = sum(services.enable(pk) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} enabled. What was skipped meanwhile can be redelivered.")
 
     @admin.action(description="Disable", permissions=["operate"])
     def disable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
-        """Disable the chosen endpoints."""
         reason = f"disabled by {request.user.get_username()}"
         count = sum(services.disable(pk, reason) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} disabled. Deliveries on their way to them are skipped.")
@@ -122,7 +112,6 @@ class EventAdmin(ReadOnly, CheckedQuery):
 
     @admin.display(description="Payload")
     def shown_payload(self, event: Event) -> str:
-        """Return the payload, indented."""
         text = json.dumps(json.loads(event.payload), indent=2, ensure_ascii=False)
         return format_html("<pre>{}</pre>", text)
 
@@ -148,17 +137,14 @@ class DeliveryAdmin(ReadOnly, JobLinks):
     list_per_page = 50
 
     def has_redeliver_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may redeliver."""
         return request.user.has_perm("webhooks.redeliver_delivery")
 
     @admin.display(description="Event", ordering="event__type")
     def event_type(self, delivery: Delivery) -> str:
-        """Return the type of the event."""
         return delivery.event.type
 
     @admin.display(description="Endpoint", ordering="endpoint__url")
     def shown_endpoint(self, delivery: Delivery) -> str:
-        """Return the URL without its query."""
         return delivery.endpoint.shown_url
 
     @admin.action(description="Redeliver", permissions=["redeliver"])

@@ -12,7 +12,8 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from apps.outbound.addresses import read_url
-from apps.outbound.http import ForbiddenAddress, OutboundError, Response, send
+from apps.outbound.errors import ForbiddenAddress, OutboundError
+from apps.outbound.http import Response, send
 from apps.webhooks import services, signing
 from apps.webhooks.models import Delivery, DeliveryState
 from apps.webhooks.services import AttemptOutcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from django.contrib import admin
 from django.db import models
 from django.utils import timezone
 
@@ -37,6 +38,7 @@ class Endpoint(models.Model):
         return f"endpoint {self.shown_url}"
 
     @property
+    @admin.display(description="URL", ordering="url")
     def shown_url(self) -> str:
         """Displayed URL, without its query, which may hold a secret."""
         base, mark, _ = self.url.partition("?")

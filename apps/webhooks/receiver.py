@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +29,7 @@ FLAKY_FAILURES = 2
 MAX_BODY_BYTES = 1024 * 1024
 KEPT_COUNT = 10_000
 PICTURE_SIZE = (1200, 800)
+PICTURES = {"/image.png": ("PNG", "image/png"), "/image.jpg": ("JPEG", "image/jpeg")}
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/_-]+={0,2}")
 
 
@@ -116,8 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         webhook_id = headers.get("webhook-id", "")
         signature_ok = self.server.is_signed(body, headers)
-        behaviour = BEHAVIOURS.get(self.path.partition("?")[0], _unknown)
-        status = behaviour(self.server, webhook_id, signature_ok)
+        status = self._status_for(webhook_id, signature_ok)
         self.server.note(
             {
                 "id": webhook_id,
@@ -143,6 +142,21 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: ``/log`` lists the requests."""
 
+    def _status_for(self, webhook_id: str, signature_ok: bool | None) -> int:
+        match self.path.partition("?")[0]:
+            case "/healthy":
+                return 401 if signature_ok is False else 200
+            case "/flaky":
+                return 500 if self.server.count(webhook_id) <= FLAKY_FAILURES else 200
+            case "/broken":
+                return 500
+            case "/gone":
+                return 410
+            case "/slow":
+                self.server.stopping.wait(SLOW_S)
+                return 200
+        return 404
+
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         try:
             self.send_response(status)
@@ -153,33 +167,6 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             # The sender closed the connection before the answer, as with /slow.
             self.close_connection = True
-
-
-def _healthy(receiver: Receiver, webhook_id: str, signature_ok: bool | None) -> int:
-    return 401 if signature_ok is False else 200
-
-
-def _flaky(receiver: Receiver, webhook_id: str, signature_ok: bool | None) -> int:
-    return 500 if receiver.count(webhook_id) <= FLAKY_FAILURES else 200
-
-
-def _slow(receiver: Receiver, webhook_id: str, signature_ok: bool | None) -> int:
-    receiver.stopping.wait(SLOW_S)
-    return 200
-
-
-def _unknown(receiver: Receiver, webhook_id: str, signature_ok: bool | None) -> int:
-    return 404
-
-
-BEHAVIOURS: dict[str, Callable[[Receiver, str, bool | None], int]] = {
-    "/healthy": _healthy,
-    "/flaky": _flaky,
-    "/broken": lambda receiver, webhook_id, signature_ok: 500,
-    "/gone": lambda receiver, webhook_id, signature_ok: 410,
-    "/slow": _slow,
-}
-PICTURES = {"/image.png": ("PNG", "image/png"), "/image.jpg": ("JPEG", "image/jpeg")}
 
 
 @functools.cache

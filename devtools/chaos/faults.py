@@ -12,7 +12,7 @@ from typing import cast
 import psutil
 import redis
 
-from devtools.chaos.outcomes import client_name
+from devtools.attempts import client_name
 from switchyard.broker.queue.operations import QueueOperations, lane_of
 
 # Process titles of supervisors and children, to tell them from processes that tasks have started.

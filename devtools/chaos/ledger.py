@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from devtools.attempts import Attempt
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_records import JobRecords
 
@@ -54,7 +55,7 @@ def make_ledger(
     attempted: Iterable[str],
     accepted: Mapping[str, str],
     before: frozenset[str],
-    outcomes: Mapping[str, Counter[str]],
+    attempts: Iterable[Attempt],
     queues: Sequence[QueueOperations],
     records: JobRecords,
 ) -> Ledger:
@@ -63,20 +64,21 @@ def make_ledger(
     Args:
         accepted: Id -> key of the hash that got its body.
         before: Ids that were enqueued before the run; they are not counted.
-        outcomes: As :func:`devtools.chaos.outcomes.read_outcomes` returns them.
+        attempts: Those that the children have logged.
         queues: Operations of the yard's queues.
         records: Job records, for messages that left the queue without completing.
 
     Raises:
         BrokerUnavailable: the server did not answer.
     """
-    completed = outcomes["completed"]
+    outcomes = Counter((attempt.outcome, attempt.message_id) for attempt in attempts)
+    completed = {id_: count for (outcome, id_), count in outcomes.items() if outcome == "completed"}
     counted = [id_ for id_ in accepted if id_ not in before]
     by_key = {queue.keys.bodies: queue for queue in queues}
     places: dict[str, list[str]] = {place: [] for place in ("waiting", "dead", "cancelled", "lost")}
     for id_ in counted:
         if id_ not in completed:
-            places[_place(id_, by_key[accepted[id_]], outcomes, records)].append(id_)
+            places[_place(id_, by_key[accepted[id_]], records, skipped=("skipped", id_) in outcomes)].append(id_)
     return Ledger(
         attempted=tuple(attempted),
         accepted=tuple(counted),
@@ -89,7 +91,7 @@ def make_ledger(
     )
 
 
-def _place(id_: str, queue: QueueOperations, outcomes: Mapping[str, Counter[str]], records: JobRecords) -> str:
+def _place(id_: str, queue: QueueOperations, records: JobRecords, *, skipped: bool) -> str:
     keys = queue.keys
     if queue.calls.command("HEXISTS", keys.bodies, id_):
         return "waiting"
@@ -101,4 +103,4 @@ def _place(id_: str, queue: QueueOperations, outcomes: Mapping[str, Counter[str]
     record = records.read(id_)
     if record is not None:
         return ENDED_OTHERWISE.get(record.state, "lost")
-    return "cancelled" if outcomes["skipped"][id_] else "lost"  # its job is not tracked
+    return "cancelled" if skipped else "lost"  # its job is not tracked

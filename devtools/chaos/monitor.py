@@ -16,7 +16,6 @@ WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 ENQUEUE = script("enqueue")
 # Arguments of the enqueue script before the first message id.
 FIRST_ID = 4
-SELF = b'" lua] '
 
 
 class EnqueueMonitor:
@@ -53,7 +52,6 @@ class EnqueueMonitor:
             self.process(self._connection.read_response(disable_decoding=True))
 
     def process(self, line: bytes) -> None:
-        """Process one command line of ``MONITOR``."""
         origin, _, rest = line.partition(b"] ")
         if origin.endswith(b" lua"):
             if rest.startswith(b'"HSET" ') and b':bodies" ' in rest:
@@ -66,7 +64,6 @@ class EnqueueMonitor:
             self.attempted.update(argv[FIRST_ID :: 3 if argv[3] == "1" else 2])
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.disconnect()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import random
+import re
 import select
 import signal
 import sys
@@ -14,11 +16,10 @@ from pathlib import Path
 
 import redis
 
+from devtools.attempts import VARIABLE, AttemptLog, read_attempts
 from devtools.chaos.faults import FaultInjector
 from devtools.chaos.ledger import make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
-from devtools.chaos.outcomes import OUTCOMES_VARIABLE, OutcomeLog, read_outcomes
-from devtools.chaos.plan import Plan
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.access import calls_on
@@ -33,18 +34,34 @@ from switchyard.workers.shared.signal_pipe import SignalPipe
 logger = logging.getLogger("switchyard.chaos")
 
 READ_EVERY_S = 0.2
+RATE = re.compile(r"(\d+)/([smh])")
+SECONDS = {"s": 1, "m": 60, "h": 3_600}
+
+
+def read_rate(text: str) -> float:
+    """Return faults per second from ``6/m``, ``2/s`` or ``10/h``.
+
+    Raises:
+        ValueError: the text has another form, or its count is below 1.
+    """
+    found = RATE.fullmatch(text)
+    if found is None or int(found[1]) < 1:
+        raise ValueError(f"{text!r} is no rate; write the number of faults per unit, for example 6/m, 2/s or 10/h")
+    return int(found[1]) / SECONDS[found[2]]
 
 
 class Chaos:
     """Companion of the pools' common parent: starts the chaos process and stops it with the pools.
 
     Args:
+        per_s: Faults per second, on average, at random times.
+        seed: Equal seeds draw the same faults at the same intervals.
         url: Broker that the pools work on.
-        outcomes: Log that the children write; removed at the end.
+        log: Log of attempts that the children write; removed at the end.
     """
 
-    def __init__(self, plan: Plan, yard: Yard, url: str, outcomes: Path) -> None:
-        self._plan, self._yard, self._url, self._outcomes = plan, yard, url, outcomes
+    def __init__(self, per_s: float, seed: int, yard: Yard, url: str, log: Path) -> None:
+        self._per_s, self._seed, self._yard, self._url, self._log = per_s, seed, yard, url, log
         self._pid = 0
 
     def start(self, close_inherited: Callable[[], None]) -> None:
@@ -53,13 +70,13 @@ class Chaos:
         Args:
             close_inherited: Called in the new process; closes descriptors that belong to the parent alone.
         """
-        self._outcomes.parent.mkdir(parents=True, exist_ok=True)
-        self._outcomes.unlink(missing_ok=True)
-        os.environ[OUTCOMES_VARIABLE] = str(self._outcomes)
-        os.environ[MIDDLEWARE_VARIABLE] = f"{OutcomeLog.__module__}.{OutcomeLog.__qualname__}"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        os.environ[VARIABLE] = str(self._log)
+        os.environ[MIDDLEWARE_VARIABLE] = f"{AttemptLog.__module__}.{AttemptLog.__qualname__}"
         parent_pid = os.getpid()
         self._pid = fork(
-            lambda: run(self._plan, self._yard, self._url, self._outcomes, parent_pid),
+            lambda: run(self._per_s, self._seed, self._yard, self._url, self._log, parent_pid),
             title="chaos",
             close_inherited=[close_inherited],
         )
@@ -73,14 +90,14 @@ class Chaos:
         self._signal(signal.SIGQUIT)
         if self._pid:
             os.waitpid(self._pid, 0)
-        self._outcomes.unlink(missing_ok=True)
+        self._log.unlink(missing_ok=True)
 
     def _signal(self, signum: int) -> None:
         if self._pid:  # not reaped yet, so the pid cannot belong to another process
             os.kill(self._pid, signum)
 
 
-def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> int:
+def run(per_s: float, seed: int, yard: Yard, url: str, log: Path, parent_pid: int) -> int:
     """Inject faults below the parent until SIGTERM, collect enqueued messages until SIGQUIT, and print the ledger."""
     signals = SignalPipe(noted=(signal.SIGTERM, signal.SIGQUIT), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
     client = connect(url, profile="quick")
@@ -95,13 +112,13 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
     except (redis.RedisError, BrokerError) as error:
         logger.error("no chaos: the server does not permit MONITOR, so there would be no ledger: %s", error)
         return EX_CRASHED
-    draws = plan.draws()
+    draws = random.Random(seed)  # noqa: S311  no secret
     injector = FaultInjector(parent_pid, queues, client, draws)
     faults = list(injector.faults)
     injected: Counter[str] = Counter()
     has_gap = is_draining = False
-    next_fault_s = time.monotonic() + draws.expovariate(plan.per_s)
-    logger.warning("chaos: %.2g faults a second, --chaos-seed %d", plan.per_s, plan.seed)
+    next_fault_s = time.monotonic() + draws.expovariate(per_s)
+    logger.warning("chaos: %.2g faults a second, --chaos-seed %d", per_s, seed)
     if foreign_pools:
         logger.warning("chaos: %s", _warning_of(foreign_pools))
     while True:
@@ -117,14 +134,14 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
             break
         is_draining = is_draining or signal.SIGTERM in received
         if not is_draining and time.monotonic() >= next_fault_s:
-            next_fault_s = time.monotonic() + draws.expovariate(plan.per_s)
+            next_fault_s = time.monotonic() + draws.expovariate(per_s)
             _inject(injector, draws.choice(faults), injected)
     monitor.read()
     ledger = make_ledger(
         attempted=monitor.attempted,
         accepted=monitor.accepted,
         before=before,
-        outcomes=read_outcomes(outcomes),
+        attempts=read_attempts(log),
         queues=queues,
         records=JobRecords(calls, keys, [queue.keys.queue for queue in queues]),
     )

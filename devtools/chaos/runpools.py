@@ -10,8 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from devtools.chaos.plan import Plan, read_rate
-from devtools.chaos.process import Chaos
+from devtools.chaos.process import Chaos, read_rate
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.workers.commands import runpools
@@ -26,7 +25,6 @@ class Command(runpools.Command):
     examples = runpools.Command.examples + CHAOS_EXAMPLE
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         super().add_arguments(parser)
         parser.add_argument("--chaos", metavar="RATE", help="inject faults at this rate, such as 6/m")
         parser.add_argument(
@@ -39,13 +37,13 @@ class Command(runpools.Command):
             return None
         if not settings.DEBUG:
             refuse("--chaos kills workers and cuts their connections; it is for development, where DJANGO_DEBUG is 1")
-        seed = options["chaos_seed"]
+        seed = secrets.randbelow(1_000_000) if options["chaos_seed"] is None else options["chaos_seed"]
         try:
-            plan = Plan(read_rate(options["chaos"]), secrets.randbelow(1_000_000) if seed is None else seed)
+            per_s = read_rate(options["chaos"])
         except ValueError as error:
             raise CommandError(f"--chaos: {error}", returncode=2) from error
-        outcomes = Path(switchyard_settings().state_dir) / "chaos" / f"outcomes-{os.getpid()}"
-        return Chaos(plan, declared_yard(), switchyard_settings().broker_url, outcomes)
+        log = Path(switchyard_settings().state_dir) / "chaos" / f"attempts-{os.getpid()}"
+        return Chaos(per_s, seed, declared_yard(), switchyard_settings().broker_url, log)
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""

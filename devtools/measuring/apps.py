@@ -6,23 +6,22 @@ from devtools.measuring.contenders import SAMPLES_QUEUE
 
 
 class MeasuringConfig(AppConfig):
-    """App that adds the stopwatch to every measured process."""
+    """App that adds the log of attempts to every measured process."""
 
     name = "devtools.measuring"
-    label = "measuring"
 
     def ready(self) -> None:
-        """Add the stopwatch as the innermost middleware, and declare the samples when they are measured.
+        """Add the log of attempts as the innermost middleware, and declare the samples when they are measured.
 
         Failures are not projected into the database: their broker is thrown away after the measurement.
         """
         import dramatiq
 
-        from devtools.measuring.stopwatch import Stopwatch
+        from devtools.attempts import AttemptLog
         from switchyard.middleware.dead_letters import DeadLetters
 
         broker = dramatiq.get_broker()
-        broker.add_middleware(Stopwatch())
+        broker.add_middleware(AttemptLog())
         for entry in broker.middleware:
             if isinstance(entry, DeadLetters):
                 entry.on_dead = ()

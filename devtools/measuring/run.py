@@ -1,4 +1,4 @@
-"""One measurement: a real pool drains a backlog on its own server."""
+"""One measurement: a real pool drains a backlog on its own server; and the choice among measured pools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +17,8 @@ import psutil
 from django.conf import settings
 from dramatiq import Message
 
+from devtools.attempts import VARIABLE, Attempt, read_attempts
 from devtools.measuring.contenders import POOL, Contender
-from devtools.measuring.stopwatch import VARIABLE, Lap, read_laps
 from devtools.measuring.work import Work
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.connections import connect
@@ -29,6 +29,8 @@ from switchyard.workers.shared.fork import die_with_parent, memory_bytes
 
 START_S = 60.0
 SHOWN_LOG_CHARACTERS = 2_000
+# Share of the best rate that counts as equally fast: repeated runs differ by as much.
+AS_FAST = 0.9
 
 
 class NotMeasured(Exception):
@@ -91,13 +93,25 @@ def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -
         times = folder / "times"
         warm = contender.processes * contender.slots
         _enqueue(broker, work, warm)
-        until(lambda: len(read_laps(times)) >= warm, timeout_s, "not warm")
+        until(lambda: len(read_attempts(times)) >= warm, timeout_s, "not warm")
         members = [psutil.Process(pool.pid), *psutil.Process(pool.pid).children(recursive=True)]
         cpu_s, start_s = _cpu_s(members), time.monotonic()
         _enqueue(broker, work, tasks)
-        until(lambda: len(read_laps(times)) >= warm + tasks, timeout_s, f"{tasks} tasks not done")
+        until(lambda: len(read_attempts(times)) >= warm + tasks, timeout_s, f"{tasks} tasks not done")
         cpu_s, took_s = _cpu_s(members) - cpu_s, time.monotonic() - start_s
-        return _figures(contender, read_laps(times)[warm:], members, cpu_s / took_s)
+        return _figures(contender, read_attempts(times)[warm:], members, cpu_s / took_s)
+
+
+def choose(figures: Sequence[Figures]) -> Figures | None:
+    """Return the pool with the least memory among those within a tenth of the best rate.
+
+    Pools in which tasks failed are left out, because an early failure looks fast; ``None`` when tasks failed in all.
+    """
+    sound = [one for one in figures if not one.failed]
+    if not sound:
+        return None
+    best = max(one.tasks_per_s for one in sound)
+    return min((one for one in sound if one.tasks_per_s >= AS_FAST * best), key=lambda one: one.memory_mb)
 
 
 def _environment(url: str, folder: Path, contender: Contender, work: Work) -> dict[str, str]:
@@ -131,17 +145,17 @@ def _enqueue(broker: RedisBroker, work: Work, count: int) -> None:
         )
 
 
-def _figures(contender: Contender, laps: list[Lap], members: list[psutil.Process], cores: float) -> Figures:
-    took_s = max(lap.end_s for lap in laps) - min(lap.start_s for lap in laps)
-    times_ms = sorted((lap.end_s - lap.start_s) * 1_000 for lap in laps)
+def _figures(contender: Contender, attempts: list[Attempt], members: list[psutil.Process], cores: float) -> Figures:
+    took_s = max(one.end_s for one in attempts) - min(one.start_s for one in attempts)
+    times_ms = sorted((one.end_s - one.start_s) * 1_000 for one in attempts)
     return Figures(
         pool=str(contender),
-        tasks_per_s=round(len(laps) / max(took_s, 1e-6), 1),
+        tasks_per_s=round(len(attempts) / max(took_s, 1e-6), 1),
         p50_ms=round(times_ms[len(times_ms) // 2], 1),
         p95_ms=round(times_ms[int(len(times_ms) * 0.95)], 1),
         memory_mb=round(memory_bytes(member.pid for member in members) / 1e6),
         cpu_percent=round(cores * 100),
-        failed=sum(not lap.ok for lap in laps),
+        failed=sum(one.outcome != "completed" for one in attempts),
     )
 
 

@@ -63,12 +63,17 @@ def send_ending() -> dict[str, str]:
 def wait_for(states: dict[str, str]) -> None:
     """Wait until each job has the state it is named for."""
     for state, job_id in states.items():
-        until(partial(_has_state, job_id, state), f"{job_id} to be {state}")
+        until(partial(_is, job_id, state), f"{job_id} to be {state}")
 
 
-def _has_state(job_id: str, state: str) -> bool:
+def _is(job_id: str, state: str) -> bool:
+    return job_state(job_id) == state
+
+
+def job_state(job_id: str) -> str:
+    """Return a job's state, or ""."""
     record = facilities().records.read(job_id)
-    return record is not None and record.state == state
+    return "" if record is None else str(record.state)
 
 
 def wait_for_history(job_ids: list[str]) -> None:

@@ -9,21 +9,24 @@ from typing import Any
 
 from django.utils import timezone
 
-from devtools.room import actors, jobs, stories
+from devtools.room import actors, jobs
 from devtools.room.yard import until
 from switchyard.alerts.models import Alert
 from switchyard.audit.models import AuditEntry
-from switchyard.broker.interface import facilities
+from switchyard.broker.clock import now_ms
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.services import submit
+from switchyard.queues import services as queues
 
+SLOTS = 8
+WAITING = 60
 _numbers = itertools.count(1)
 _running: list[str] = []
 
 
 def running() -> str:
     """Return the id of a job that runs: the one made before, while it does. The pool has few slots."""
-    if not _running or job_state(_running[-1]) != "running":
+    if not _running or jobs.job_state(_running[-1]) != "running":
         _running.extend(jobs.send_running(1))
         jobs.wait_for({"running": _running[-1]})
     return _running[-1]
@@ -75,13 +78,17 @@ def acts(name: str) -> list[list[Any]]:
     return [list(row) for row in rows]
 
 
-def job_state(job_id: str) -> str:
-    """Return a job's state, or ""."""
-    record = facilities().records.read(job_id)
-    return "" if record is None else str(record.state)
+def make_default_late() -> None:
+    """Fill every slot of the queue ``default`` with jobs of one actor, and have others wait behind them."""
+    queues.resume(jobs.PAUSED, who=jobs.OPERATOR, reason="the picture host is there again")
+    actors.hold_file().touch()
+    for number in range(SLOTS):
+        submit(actors.import_prices, owner="user:1", kwargs={"supplier": f"supplier-{number}", "at": now_ms()})
+    for number in range(WAITING):
+        submit(actors.thank, owner="user:2", kwargs={"customer": f"customer-{number}"})
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
     made.__name__: made
-    for made in (running, scheduled, letters, alert, alert_state, acts, job_state, stories.make_default_late)
+    for made in (running, scheduled, letters, alert, alert_state, acts, jobs.job_state, make_default_late)
 }

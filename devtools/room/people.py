@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
-from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import Group, User
+from django.test import Client
 
 from switchyard.audit.roles import OPERATOR, READ_ONLY
 
@@ -23,14 +20,7 @@ def make() -> dict[str, str]:
         user.save()
         if role:
             user.groups.add(Group.objects.get(name=role))
-        sessions[name] = _session(user)
+        client = Client()
+        client.force_login(user, BACKEND)
+        sessions[name] = str(client.session.session_key)
     return sessions
-
-
-def _session(user: User) -> str:
-    session = import_module(settings.SESSION_ENGINE).SessionStore()
-    session[SESSION_KEY] = str(user.pk)
-    session[BACKEND_SESSION_KEY] = BACKEND
-    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
-    session.create()
-    return str(session.session_key)

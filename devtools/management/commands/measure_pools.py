@@ -9,9 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from devtools.measuring.choice import choose
 from devtools.measuring.contenders import Contender, read_contender, usual_contenders
-from devtools.measuring.run import Figures, NotMeasured, measure
+from devtools.measuring.run import Figures, NotMeasured, choose, measure
 from devtools.measuring.slow_server import slow_server
 from devtools.measuring.work import SAMPLES, Work, read_work
 from switchyard.console.command_help import show_examples
@@ -30,7 +29,6 @@ class Command(BaseCommand):
     help = "Run an actor in threads, processes and greenlets, on a temporary broker, and report which pool suits it."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         samples = ", ".join(SAMPLES)
         parser.add_argument("actor", nargs="?", help=f"an actor of the project, or a sample ({samples}); default these")
@@ -41,7 +39,6 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON at the end")
 
     def handle(self, **options: Any) -> None:
-        """Measure and print."""
         if options["tasks"] < 1:
             raise CommandError(f"--tasks is {options['tasks']}; measure at least one", returncode=2)
         results: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.supervised_broker import SupervisedBroker
+from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.topology import Pool, Yard
 from switchyard.workers.shared.child_state import Finished, Running
 from switchyard.workers.shared.child_table import ChildRow

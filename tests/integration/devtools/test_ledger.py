@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
+from devtools.attempts import Attempt, read_attempts
 from devtools.chaos.ledger import Ledger, make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
-from devtools.chaos.outcomes import read_outcomes
-from devtools.chaos.plan import Plan, read_rate
+from devtools.chaos.process import read_rate
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
@@ -57,14 +56,12 @@ def ledger_of(
     monitor: EnqueueMonitor, family: QueueOperations, outcomes: str = "", before: frozenset[str] = frozenset()
 ) -> Ledger:
     """Return the ledger of what the monitor has seen and the children have logged."""
-    counted: dict[str, Counter[str]] = {phase: Counter() for phase in ("completed", "failed", "skipped")}
-    for phase, _, id_ in (line.partition(" ") for line in outcomes.splitlines()):
-        counted[phase][id_] += 1
+    attempts = [Attempt(phase, 0, 0, id_) for phase, _, id_ in (line.partition(" ") for line in outcomes.splitlines())]
     return make_ledger(
         attempted=monitor.attempted,
         accepted=monitor.accepted,
         before=before,
-        outcomes=counted,
+        attempts=attempts,
         queues=[family],
         records=JobRecords(family.calls, Keys(), [family.keys.queue]),
     )
@@ -132,17 +129,12 @@ def test_completed_twice_is_duplicated_and_completed_out_of_nothing_is_unexpecte
     assert (found.duplicated, found.unexpected) == (("twice", "twice"), ("stray",))
 
 
-def test_outcomes_are_read_from_the_log_of_the_children(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("completed a\nfailed b\ncompleted a\nskipped c\n")
+def test_attempts_are_read_from_the_log_of_the_children(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("completed 1.5 2 a\nfailed 2 3 an id\n")
 
-    outcomes = read_outcomes(tmp_path / "log")
-
-    assert outcomes == {"completed": Counter(a=2), "failed": Counter(b=1), "skipped": Counter(c=1)}
-    assert read_outcomes(tmp_path / "none")["completed"] == Counter()
+    assert read_attempts(tmp_path / "log") == [Attempt("completed", 1.5, 2, "a"), Attempt("failed", 2, 3, "an id")]
+    assert read_attempts(tmp_path / "none") == []
 
 
-def test_the_same_seed_draws_the_same() -> None:
-    draws = [[Plan(1, seed).draws().random() for _ in range(3)] for seed in (7, 7, 8)]
-
-    assert draws[0] == draws[1] != draws[2]
+def test_a_rate_is_read_in_faults_per_second() -> None:
     assert (read_rate("6/m"), read_rate("2/s"), read_rate("9/h")) == (0.1, 2, 0.0025)

@@ -7,7 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
 from apps.mail import guard
-from apps.mail.models import SentMail
+from apps.mail.models import MailState, SentMail
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "admin:mail_sentmail_changelist"
@@ -15,7 +15,7 @@ LIST = "admin:mail_sentmail_changelist"
 
 def make_mail(to, template="password_reset", job="j1"):
     mail = guard.claim(guard.key_of(f"{job}-{to}", template), to)
-    guard.mark_sent(mail)
+    guard.release(mail, state=MailState.SENT)
     return mail
 
 

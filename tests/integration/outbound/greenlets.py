@@ -13,7 +13,8 @@ import gevent  # noqa: E402
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 
-from apps.outbound.http import OutboundError, send  # noqa: E402
+from apps.outbound.errors import OutboundError  # noqa: E402
+from apps.outbound.http import send  # noqa: E402
 from tests.waiting import wait_for  # noqa: E402
 
 begun: list[str] = []

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from apps.outbound.http import DeadlineExceeded, OutboundError, TooLarge, Unreachable, send
+from apps.outbound.errors import DeadlineExceeded, OutboundError, TooLarge, Unreachable
+from apps.outbound.http import send
 from tests.integration.outbound.listener import Listener, answering, dripping, flooding, listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\n"

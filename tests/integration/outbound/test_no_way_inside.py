@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from apps.outbound.http import ForbiddenAddress, Unreachable, send
+from apps.outbound.errors import ForbiddenAddress, Unreachable
+from apps.outbound.http import send
 from tests.integration.outbound.listener import answering, listening
 
 PUBLIC = "93.184.216.34"

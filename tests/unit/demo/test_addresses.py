@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo import addresses
-from demo.addresses import Addresses, as_exports, settings_for, without_settings
-from demo.errors import PortTaken
+from demo.addresses import Addresses, PortTaken, as_exports, settings_for, without_settings
 from demo.state import StateFolder, load_identity, write_private_text
 from project.config import BASE_DIR
 from project.config import load as load_config

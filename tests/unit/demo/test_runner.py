@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from demo.errors import PartFailed, Stopped
 from demo.runner import Part, Runner, StopRequest
+from demo.state import DemoError, Stopped
 from project.config import BASE_DIR
 from tests.processes import is_alive
 from tests.waiting import wait_for
@@ -46,7 +46,7 @@ def test_start_returns_when_every_part_is_ready(tmp_path: Path) -> None:
 def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path: Path) -> None:
     runner = runner_of()
 
-    with pytest.raises(PartFailed, match=r"(?s)^web: ended with exit code 3 at start; .*web\.log.*boom") as failure:
+    with pytest.raises(DemoError, match=r"(?s)^web: ended with exit code 3 at start; .*web\.log.*boom") as failure:
         runner.start(part_of(tmp_path, "web", "echo boom; exit 3", missing=lambda: "no answer"))
 
     assert str(tmp_path / "web.log") in str(failure.value)
@@ -56,7 +56,7 @@ def test_failure_shows_nothing_of_an_earlier_start(tmp_path: Path) -> None:
     (tmp_path / "web.log").write_text("old story\n")
     runner = runner_of()
 
-    with pytest.raises(PartFailed) as failure:
+    with pytest.raises(DemoError) as failure:
         runner.start(part_of(tmp_path, "web", "echo boom; exit 3", missing=lambda: "no answer"))
 
     assert "old story" not in str(failure.value)
@@ -66,7 +66,7 @@ def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path: Pa
     part = part_of(tmp_path, "pools", "sleep 60", missing=lambda: "slow is not up", ready_timeout_s=0.1)
     runner = runner_of()
 
-    with pytest.raises(PartFailed, match=r"pools: was not ready within 0.1 s \(slow is not up\)"):
+    with pytest.raises(DemoError, match=r"pools: was not ready within 0.1 s \(slow is not up\)"):
         runner.start(part)
 
     runner.stop()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.errors import StateUnusable, Stopped
-from demo.state import StateFolder, StateLock, load_identity, read_private, write_private
+from demo.state import DemoError, StateFolder, StateLock, Stopped, load_identity, read_private, write_private
 from project.config import BASE_DIR
 
 
@@ -32,7 +31,7 @@ def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_bes
     first.acquire(is_stopping=never)
     first.announce("http://127.0.0.1:8000/")
 
-    with pytest.raises(StateUnusable) as refusal:
+    with pytest.raises(DemoError) as refusal:
         StateLock(state).acquire(is_stopping=never)
 
     said = str(refusal.value)
@@ -64,7 +63,7 @@ def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> Non
     )
     subprocess.run([sys.executable, "-c", program, str(state.root)], cwd=BASE_DIR, check=False)
     lock = StateLock(state)
-    with pytest.raises(StateUnusable, match="processes of a demo that was killed"):
+    with pytest.raises(DemoError, match="processes of a demo that was killed"):
         lock.acquire(is_stopping=never, timeout_s=0.05)
 
     lock.acquire(is_stopping=never)

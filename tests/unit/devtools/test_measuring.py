@@ -11,11 +11,10 @@ import pytest
 from django.conf import settings
 from dramatiq.brokers.stub import StubBroker
 
+from devtools.attempts import VARIABLE, AttemptLog
 from devtools.measuring.apps import MeasuringConfig
-from devtools.measuring.choice import choose
 from devtools.measuring.contenders import Contender, read_contender, usual_contenders, yard_with
-from devtools.measuring.run import Figures
-from devtools.measuring.stopwatch import VARIABLE, Stopwatch
+from devtools.measuring.run import Figures, choose
 from devtools.measuring.work import Work, read_work
 from switchyard.broker.interface import Transport
 from switchyard.middleware.dead_letters import DeadLetters
@@ -95,4 +94,4 @@ def test_what_fails_in_a_measurement_is_nobodys_dead_letter(monkeypatch: pytest.
     MeasuringConfig.ready(cast(MeasuringConfig, None))
 
     assert letters.on_dead == ()
-    assert any(isinstance(entry, Stopwatch) for entry in broker.middleware)
+    assert any(isinstance(entry, AttemptLog) for entry in broker.middleware)

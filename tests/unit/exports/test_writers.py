@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.exports.cells import TRIGGERS
 from apps.exports.datasets import Column, Table
-from apps.exports.writers import open_writer
+from apps.exports.writers import TRIGGERS, open_writer
+from apps.shop.models import Customer
 
 MOMENT = datetime.datetime(2026, 10, 31, 23, 59, 58, 123456, tzinfo=datetime.UTC)
 TABLE = Table(
@@ -25,8 +25,7 @@ TABLE = Table(
         Column("Day", "date", 12, lambda row: row[3]),
         Column("At", "moment", 20, lambda row: row[4]),
     ),
-    lambda: 0,
-    lambda: iter(()),
+    Customer.objects.none(),
 )
 ROW = ("Ada", Decimal("-1234.50"), 7, datetime.date(2026, 10, 31), MOMENT)
 # Characters that XML and databases can hold: no NUL, no surrogates, no non-characters.

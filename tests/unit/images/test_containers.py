@@ -9,9 +9,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from apps.images.claims import check_content_type, check_name
 from apps.images.containers import read_facts, sniff
 from apps.images.errors import PictureRefused
+from apps.images.making import check_content_type, check_name
 from apps.images.rendering import render
 from switchyard.middleware.errors import PermanentFailure
 from tests.factories.pictures import (

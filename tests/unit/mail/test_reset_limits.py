@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.mail.reset_limits import mailbox_of
+from apps.mail.allowances import mailbox_of
 
 
 @pytest.mark.parametrize(

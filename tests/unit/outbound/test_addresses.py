@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from apps.outbound.addresses import check_url, read_url
+from apps.outbound.addresses import check_url, look_up, read_url
 from apps.outbound.errors import DeadlineExceeded, ForbiddenAddress, Unreachable
-from apps.outbound.resolution import look_up
 
 PUBLIC = "93.184.216.34"
 

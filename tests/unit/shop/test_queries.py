@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apps.shop import queries
+from apps.shop.models import Customer, Invoice, Payment
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db
@@ -63,16 +64,17 @@ def test_streams_yield_every_row_once_in_chunks(django_assert_num_queries):
     payments = [make_payment(invoices[0]), make_payment(customer=customer)]
 
     with django_assert_num_queries(4):
-        streamed = [(invoice.pk, invoice.customer.name) for invoice in queries.stream_invoices(chunk_rows=2)]
+        rows = queries.stream(Invoice.objects.select_related("customer"), chunk_rows=2)
+        streamed = [(invoice.pk, invoice.customer.name) for invoice in rows]
 
     assert streamed == [(invoice.pk, customer.name) for invoice in invoices]
-    assert list(queries.stream_payments(chunk_rows=1)) == payments
-    assert list(queries.stream_customers()) == [customer]
+    assert list(queries.stream(Payment.objects.all(), chunk_rows=1)) == payments
+    assert list(queries.stream(Customer.objects.all())) == [customer]
 
 
 def test_rows_added_behind_a_stream_do_not_move_it():
     first, second = make_customer(), make_customer()
-    stream = queries.stream_customers(chunk_rows=1)
+    stream = queries.stream(Customer.objects.all(), chunk_rows=1)
 
     seen = [next(stream)]
     first.delete()

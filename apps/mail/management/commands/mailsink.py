@@ -22,7 +22,6 @@ class Command(BaseCommand):
         sink.add_arguments(parser, folder=mailbox.folder())
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Serve until SIGTERM or SIGINT."""
         if settings.DEBUG is False:
             self.stderr.write("mailsink: meant for development; whoever may reach the port can send mail into it")
         try:
