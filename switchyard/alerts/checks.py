@@ -7,7 +7,6 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 
-from switchyard.alerts.channels.parse import parse
 from switchyard.conf import switchyard_settings
 from switchyard.setting_values import InvalidSetting
 
@@ -15,7 +14,10 @@ from switchyard.setting_values import InvalidSetting
 def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse alert URLs that no channel can use."""
     found: list[CheckMessage] = []
-    for position, url in enumerate(switchyard_settings().alert_urls, start=1):
+    urls = switchyard_settings().alert_urls
+    if urls:  # the channels import urllib3 and smtplib, which a project without alert addresses need not load
+        from switchyard.alerts.channels.parse import parse
+    for position, url in enumerate(urls, start=1):
         try:
             parse(url, position)
         except InvalidSetting as error:

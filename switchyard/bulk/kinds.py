@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from switchyard.broker.errors import NotFound, SwitchyardError
@@ -102,11 +103,15 @@ class Kind(Protocol):
         """Record the results in the database. Runs once, in the transaction that commits counts and cursor."""
 
 
-_kinds: dict[str, Kind] = {}
+_kinds: dict[str, Kind | str] = {}
 
 
-def register(name: str, kind: Kind) -> None:
-    """Register a kind under the name that ``services.start`` is called with."""
+def register(name: str, kind: Kind | str) -> None:
+    """Register a kind under the name that ``services.start`` is called with.
+
+    Args:
+        kind: The kind; or where it is, ``package.module:name``: only processes that do the act load its module then.
+    """
     _kinds[name] = kind
 
 
@@ -118,4 +123,7 @@ def kind_of(name: str) -> Kind:
     """
     if name not in _kinds:
         raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
-    return _kinds[name]
+    kind = _kinds[name]
+    if isinstance(kind, str):
+        kind = _kinds[name] = resolve_name(kind)
+    return kind

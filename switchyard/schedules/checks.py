@@ -8,10 +8,9 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 from django.utils import timezone
-from periodiq import CronSpec
 
 from switchyard.middleware.places import place_of
-from switchyard.schedules.registry import CATCH_UP, Schedule, schedules
+from switchyard.schedules.registry import CATCH_UP, Schedule, is_cron, schedules
 
 
 def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -23,7 +22,7 @@ def errors_of(schedule: Schedule) -> list[CheckMessage]:
     """Return the errors of one schedule."""
     found: list[CheckMessage] = []
     subject = f"actor {schedule.name} ({place_of(schedule.actor.fn)})"
-    if not isinstance(schedule.spec, CronSpec):
+    if not is_cron(schedule.spec):
         fact = f"periodic is a {type(schedule.spec).__name__}"
         hint = "use periodic=cron('0 2 * * *') with periodiq's cron"
         return [Error(fact, obj=subject, hint=hint, id="switchyard.E050")]

@@ -13,7 +13,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.stores.job_records import ENDED
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import jobs_url
 from switchyard.history.cursors import Cursor
@@ -78,6 +78,9 @@ class BulkRunAgain:
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
         """Do nothing: the new jobs are the result."""
+
+
+RUN_AGAIN: Final[Kind] = BulkRunAgain()
 
 
 def _run(act: BulkAct, job_id: str) -> str:

@@ -15,7 +15,7 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_record import cancelled_job
 from switchyard.broker.stores.job_steps import ended_step
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.conf import declared_yard
 from switchyard.console.links import jobs_url
@@ -115,6 +115,9 @@ class BulkCancel:
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
         """Do nothing: the job records hold the result."""
+
+
+CANCEL: Final[Kind] = BulkCancel()
 
 
 class _Matcher(Matcher):

@@ -14,7 +14,7 @@ from switchyard.broker.clock import EPOCH
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.conf import declared_yard
 from switchyard.console.links import jobs_url
@@ -83,6 +83,9 @@ class BulkRunNow:
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
         """Do nothing: the jobs that start are the result."""
+
+
+RUN_NOW: Final[Kind] = BulkRunNow()
 
 
 def _hits(act: BulkAct, found: Found) -> bool:
