@@ -14,10 +14,9 @@ from switchyard.setting_values import InvalidSetting
 def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse alert URLs that no channel can use."""
     found: list[CheckMessage] = []
-    urls = switchyard_settings().alert_urls
-    if urls:  # the channels import urllib3 and smtplib, which a project without alert addresses need not load
-        from switchyard.alerts.channels.parse import parse
-    for position, url in enumerate(urls, start=1):
+    for position, url in enumerate(switchyard_settings().alert_urls, start=1):
+        from switchyard.alerts.channels.parse import parse  # loads urllib3: only where there are addresses
+
         try:
             parse(url, position)
         except InvalidSetting as error:

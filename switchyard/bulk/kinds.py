@@ -107,10 +107,9 @@ _kinds: dict[str, Kind | str] = {}
 
 
 def register(name: str, kind: Kind | str) -> None:
-    """Register a kind under the name that ``services.start`` is called with.
+    """Register a kind, or where it is, ``package.module:name``, under the name that ``services.start`` is called with.
 
-    Args:
-        kind: The kind; or where it is, ``package.module:name``: only processes that do the act load its module then.
+    Of a kind that is registered by its place, only processes that need it load the module.
     """
     _kinds[name] = kind
 
@@ -124,6 +123,4 @@ def kind_of(name: str) -> Kind:
     if name not in _kinds:
         raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
     kind = _kinds[name]
-    if isinstance(kind, str):
-        kind = _kinds[name] = resolve_name(kind)
-    return kind
+    return resolve_name(kind) if isinstance(kind, str) else kind
