@@ -15,7 +15,6 @@ class AlertsConfig(AppConfig):
 
         A level that the project has set itself stays.
         """
-        from switchyard.alerts.bulk_acknowledge import BulkAcknowledge
         from switchyard.alerts.checks import check_alert_urls
         from switchyard.bulk import kinds
 
@@ -23,4 +22,4 @@ class AlertsConfig(AppConfig):
         logger = logging.getLogger("urllib3.connection")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.ERROR)
-        kinds.register("alert.acknowledge", BulkAcknowledge())
+        kinds.register("alert.acknowledge", "switchyard.alerts.bulk_acknowledge:ACKNOWLEDGE")

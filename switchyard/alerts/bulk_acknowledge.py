@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.db.models import Count, QuerySet
@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.alerts.models import Alert
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
 
 COLUMNS = ("kind", "severity", "queue", "actor", "fingerprint")
@@ -84,6 +84,9 @@ class BulkAcknowledge:
         ids = [item[0] for item, answer in zip(items, answers, strict=True) if not answer]
         values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": act.who, "acknowledged_at": timezone.now()}
         Alert.objects.filter(pk__in=ids, state=Alert.State.OPEN).update(**values)
+
+
+ACKNOWLEDGE: Final[Kind] = BulkAcknowledge()
 
 
 def _alerts(act: BulkAct) -> QuerySet[Alert]:

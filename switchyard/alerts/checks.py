@@ -7,7 +7,6 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 
-from switchyard.alerts.channels import parse
 from switchyard.conf import switchyard_settings
 from switchyard.setting_values import InvalidSetting
 
@@ -16,6 +15,8 @@ def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
     """Refuse alert URLs that no channel can use."""
     found: list[CheckMessage] = []
     for position, url in enumerate(switchyard_settings().alert_urls, start=1):
+        from switchyard.alerts.channels import parse  # loads urllib3: only where there are addresses
+
         try:
             parse(url, position)
         except InvalidSetting as error:

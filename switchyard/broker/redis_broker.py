@@ -231,7 +231,7 @@ class RedisBroker(Broker):
         self.emit_before("enqueue", message, delay)
         entry, limit = entry_of(message, self.actors), self.limits.of(message.queue_name)
         level = self.level(message)
-        [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+        id_ = family.enqueue_one(entry, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
         if id_ != entry.id:
             return message.copy(message_id=id_)
         self.emit_after("enqueue", message, delay)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from switchyard.broker.errors import NotFound, SwitchyardError
@@ -115,11 +116,14 @@ class Kind(Protocol):
         return
 
 
-_kinds: dict[str, Kind] = {}
+_kinds: dict[str, Kind | str] = {}
 
 
-def register(name: str, kind: Kind) -> None:
-    """Register a kind under the name that ``services.start`` is called with."""
+def register(name: str, kind: Kind | str) -> None:
+    """Register a kind, or where it is, ``package.module:name``, under the name that ``services.start`` is called with.
+
+    Of a kind that is registered by its place, only processes that need it load the module.
+    """
     _kinds[name] = kind
 
 
@@ -131,4 +135,5 @@ def kind_of(name: str) -> Kind:
     """
     if name not in _kinds:
         raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
-    return _kinds[name]
+    kind = _kinds[name]
+    return resolve_name(kind) if isinstance(kind, str) else kind

@@ -12,8 +12,6 @@ class DeadLettersConfig(AppConfig):
     def ready(self) -> None:
         """Register the bulk acts on dead letters."""
         from switchyard.bulk.kinds import register
-        from switchyard.dead_letters.bulk_moves import BulkMove
-        from switchyard.dead_letters.models import DeadLetter
 
-        register("letter.requeue", BulkMove("requeue", DeadLetter.State.REQUEUED))
-        register("letter.discard", BulkMove("discard", DeadLetter.State.DISCARDED))
+        register("letter.requeue", "switchyard.dead_letters.bulk_moves:REQUEUE")
+        register("letter.discard", "switchyard.dead_letters.bulk_moves:DISCARD")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from django.db.models import Count, Max, Min, Q, QuerySet
@@ -18,7 +18,7 @@ from django.utils import timezone
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Moved
-from switchyard.bulk.kinds import Item, KindTexts, NoRoom, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between
 from switchyard.dead_letters import letter_filter
@@ -153,6 +153,10 @@ class BulkMove:
             DeadLetter.objects.filter(pk__in=ids).update(state=state, state_at=now, state_by=by)
         free = {"claim_token": "", "claim_act": "", "claim_by": "", "claim_note": "", "claim_at": None}
         DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(**free)
+
+
+REQUEUE: Final[Kind] = BulkMove("requeue", DeadLetter.State.REQUEUED)
+DISCARD: Final[Kind] = BulkMove("discard", DeadLetter.State.DISCARDED)
 
 
 def _letters(act: BulkAct) -> QuerySet[DeadLetter]:

@@ -11,10 +11,7 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         from switchyard.bulk.kinds import register
-        from switchyard.jobs.bulk.again import BulkRunAgain
-        from switchyard.jobs.bulk.cancel import BulkCancel
-        from switchyard.jobs.bulk.run_now import BulkRunNow
 
-        register("job.cancel", BulkCancel())
-        register("job.run_now", BulkRunNow())
-        register("job.run_again", BulkRunAgain())
+        register("job.cancel", "switchyard.jobs.bulk.cancel:CANCEL")
+        register("job.run_now", "switchyard.jobs.bulk.run_now:RUN_NOW")
+        register("job.run_again", "switchyard.jobs.bulk.again:RUN_AGAIN")

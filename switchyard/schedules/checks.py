@@ -8,10 +8,9 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 from django.utils import timezone
-from periodiq import CronSpec
 
 from switchyard.middleware.places import place_of
-from switchyard.schedules.registry import CATCH_UP, Schedule, schedules
+from switchyard.schedules.registry import CATCH_UP, Schedule, is_cron, schedules
 
 
 def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -27,7 +26,7 @@ def errors_of(schedule: Schedule) -> list[CheckMessage]:
 
 def _faults(schedule: Schedule) -> Iterator[tuple[str, str]]:
     """Yield facts with remedies."""
-    if not isinstance(schedule.spec, CronSpec):
+    if not is_cron(schedule.spec):
         yield f"periodic is a {type(schedule.spec).__name__}", "use periodic=cron('0 2 * * *') with periodiq's cron"
         return
     if not schedule.text.startswith("@") and len(schedule.text.split()) != 5:

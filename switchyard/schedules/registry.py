@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import itertools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dramatiq
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
-from periodiq import CronSpec
 
 from switchyard.schedules import ticks
+
+if TYPE_CHECKING:
+    from periodiq import CronSpec
 
 CatchUp = Literal["once", "skip", "all"]
 CATCH_UP: tuple[CatchUp, ...] = ("once", "skip", "all")
@@ -63,8 +65,16 @@ def schedules(broker: Broker | None = None) -> list[Schedule]:
     return sorted(found, key=lambda schedule: schedule.name)
 
 
+def is_cron(spec: object) -> bool:
+    """Return whether the option ``periodic`` of an actor is what periodiq's ``cron`` makes."""
+    # Here, so that only projects with periodic actors load periodiq: it imports pendulum, pdb and Dramatiq's command.
+    from periodiq import CronSpec
+
+    return isinstance(spec, CronSpec)
+
+
 def _schedule(actor: Actor[Any, Any]) -> Schedule:
     spec = actor.options["periodic"]
     # The system check refuses other types and names them.
-    normalised = ticks.normalised(spec) if isinstance(spec, CronSpec) else spec
+    normalised = ticks.normalised(spec) if is_cron(spec) else spec
     return Schedule(actor, normalised, str(spec), actor.options.get("catch_up", "once"))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from periodiq import CronSpec
+if TYPE_CHECKING:
+    from periodiq import CronSpec
 
 # A 29 February is at most eight years away.
 HORIZON_DAYS = 8 * 366

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from switchyard.broker.keys.queue_keys import ALL_LANES, LANES, Lane, QueueKeys
@@ -89,24 +89,34 @@ class QueueOperations:
         def batches() -> Iterator[tuple[list[str], list[Word]]]:
             while chunk := list(islice(waiting, AT_ONCE)):
                 chunks.append(chunk)
-                keyed = any(entry.unique_key for entry in chunk)
-                args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
-                for entry in chunk:
-                    args += entry if keyed else entry[:2]
-                yield keys, args
+                yield keys, _enqueue_args(chunk, delay_ms, level, limit)
 
         standing: list[str] = []
         try:
             for answer in self.calls.stream(script("enqueue"), batches(), budget_s=budget_s):
-                chunk = chunks.popleft()
-                if len(answer) == 2 and isinstance(answer[1], int):
-                    raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
-                standing += [str(found, "ascii") for found in answer] if answer else [entry.id for entry in chunk]
+                standing += self._standing(chunks.popleft(), answer, lane, limit)
         except BrokerRefused as error:
-            if error.cause.startswith(UNSAFE):
-                raise BrokerUnsafe("enqueue", error.cause.removeprefix(UNSAFE)) from error
+            _refuse_unsafe(error)
             raise
         return standing
+
+    def enqueue_one(
+        self, entry: Entry, *, lane: Lane = "live", delay_ms: int = 0, level: int = NORMAL, limit: int = 0
+    ) -> str:
+        """Put one message into a lane as :meth:`enqueue` does, without a stream's cost; return the id that stands."""
+        args = _enqueue_args((entry,), delay_ms, level, limit)
+        try:
+            answer = self.calls.call(script("enqueue"), self._enqueue_keys[lane], args, budget_s=BUDGET_S)
+        except BrokerRefused as error:
+            _refuse_unsafe(error)
+            raise
+        return self._standing((entry,), answer, lane, limit)[0]
+
+    def _standing(self, entries: Sequence[Entry], answer: list[Any], lane: Lane, limit: int) -> list[str]:
+        """Return for each message that was put into a lane the id that stands for it."""
+        if len(answer) == 2 and isinstance(answer[1], int):
+            raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
+        return [str(found, "ascii") for found in answer] if answer else [entry.id for entry in entries]
 
     def join(self, owner: str, *, lease_ms: int = LEASE_MS, work: str = "", budget_s: float = BUDGET_S) -> None:
         """Create the lease of a new owner, whose name must be unique for ever and end with ``/live`` or ``/retry``."""
@@ -288,3 +298,16 @@ def lane_of(owner: str) -> Lane:
         if owner.endswith(f"/{lane}"):
             return lane
     raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")
+
+
+def _enqueue_args(entries: Sequence[Entry], delay_ms: int, level: int, limit: int) -> list[Word]:
+    keyed = any(entry.unique_key for entry in entries)
+    args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
+    for entry in entries:
+        args += entry if keyed else entry[:2]
+    return args
+
+
+def _refuse_unsafe(error: BrokerRefused) -> None:
+    if error.cause.startswith(UNSAFE):
+        raise BrokerUnsafe("enqueue", error.cause.removeprefix(UNSAFE)) from error

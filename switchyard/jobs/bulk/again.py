@@ -73,6 +73,9 @@ class BulkRunAgain(Kind):
         return [_run(act, item[0]) for item in items]
 
 
+RUN_AGAIN: Final[Kind] = BulkRunAgain()
+
+
 def _run(act: BulkAct, job_id: str) -> str:
     job = passport_of(job_id)
     if job is None:

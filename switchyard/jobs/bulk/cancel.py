@@ -10,7 +10,7 @@ from switchyard.broker.admin.cancel_many import STOPS, Found, cancel_many, count
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import cancelled_job
 from switchyard.broker.stores.job_steps import ended_step
-from switchyard.bulk.kinds import Item, KindTexts, Taken, most_common
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
 from switchyard.bulk.models import BulkAct
 from switchyard.jobs.bulk.live_filter import COUNTED_PAGES, PAGE, LiveKind, Matcher, families_of, live_filter
 from switchyard.jobs.running import families
@@ -94,6 +94,9 @@ class BulkCancel(LiveKind):
             answers |= cancel_many(family, rows, nonce=act.nonce, history_bytes=records.history_share)
             records.write_cancelled([end for end in ends if answers[end.job_id] == "cancelled"])
         return [REASONS.get(answers[job_id], "") for job_id, _ in items]
+
+
+CANCEL: Final[Kind] = BulkCancel()
 
 
 def _too_many(act: BulkAct) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from switchyard.broker.admin.cancel_many import Found
 from switchyard.broker.admin.run_now import SCHEDULES, look_later
 from switchyard.broker.interface import facilities
-from switchyard.bulk.kinds import Item, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.jobs.bulk.live_filter import LiveKind, Matcher, families_of, live_filter
 from switchyard.jobs.running import families
@@ -61,3 +61,6 @@ class BulkRunNow(LiveKind):
         """Make the jobs due."""
         transport = facilities().transport
         return [REASONS.get(transport.due_now(queue, job_id), "") for job_id, queue in items]
+
+
+RUN_NOW: Final[Kind] = BulkRunNow()

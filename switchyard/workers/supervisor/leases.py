@@ -14,6 +14,7 @@ from typing import cast
 from dramatiq.broker import Broker
 
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
 from switchyard.broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
 from switchyard.broker.queue.operations import QueueOperations
@@ -22,7 +23,6 @@ from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.topology import Pool, Yard
 from switchyard.workers.shared.child_state import Finished, Running
 from switchyard.workers.shared.child_table import ChildRow
