@@ -16,7 +16,8 @@ from dramatiq_abort.middleware import AbortMode
 from switchyard.broker.admin.cancel import cancel, find_unrecorded
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.job_record import fields_of, options_of
+from switchyard.broker.stores.ended_jobs import fields_of
+from switchyard.broker.stores.job_record import options_of
 from switchyard.middleware.cancellation import STOP_BY_ITSELF_S, Cancellation
 from switchyard.middleware.errors import CancelInterrupt
 

@@ -20,10 +20,9 @@ from switchyard.broker.stores.ended_jobs import LOGS_LIMIT_BYTES, Failure
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES, ResultStores
 from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole
 from switchyard.middleware.arguments import missing_arguments
-from switchyard.middleware.fingerprints import fingerprint
 from switchyard.middleware.logs import JOBS_LOGGER, printable, running_message
 from switchyard.middleware.option_rules import OptionRule, flag, rule_of_both
-from switchyard.middleware.outcomes import error_text
+from switchyard.middleware.outcomes import error_text, fingerprint
 from switchyard.middleware.redaction import without_arguments, without_secrets
 
 log = structlog.get_logger(__name__)

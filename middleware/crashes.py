@@ -13,8 +13,7 @@ from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLi
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.interface import Transport
-from switchyard.middleware.fingerprints import fingerprint_of
-from switchyard.middleware.outcomes import Outcome, decide
+from switchyard.middleware.outcomes import Outcome, decide, fingerprint_of
 from switchyard.middleware.redaction import redacted, without_arguments
 from switchyard.middleware.wait_for_broker import retry_until_available
 

@@ -20,8 +20,7 @@ from switchyard.broker.queue.dead_letter_json import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import Yard
 from switchyard.middleware.errors import MoveFailed
-from switchyard.middleware.fingerprints import fingerprint
-from switchyard.middleware.outcomes import Outcome, attempt, error_text, outcome_of
+from switchyard.middleware.outcomes import Outcome, attempt, error_text, fingerprint, outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)

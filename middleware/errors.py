@@ -60,7 +60,7 @@ class MissingWorker(SwitchyardError, RuntimeError):
 
 
 class ArgumentMisfit(ArgumentMismatch):
-    """A value of a new message that does not fit the annotation of its parameter. The value is not in the message."""
+    """A value of a new message that does not fit the annotation of its parameter; the error's text never holds it."""
 
     def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
         self.fact = fact

@@ -6,7 +6,11 @@ Dramatiq calls after-hooks from the last middleware to the first, and drops what
 
 from __future__ import annotations
 
+import hashlib
+import json
+import traceback
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from dramatiq.broker import MessageProxy
@@ -35,6 +39,8 @@ class Outcome:
 
 
 SUCCEEDED = Outcome("succeeded")
+# Innermost frames in the fingerprint of a failure.
+FRAMES = 5
 
 
 def decide(message: MessageProxy, outcome: Outcome) -> Outcome:
@@ -66,3 +72,19 @@ def error_text(exception: BaseException, refusal: str = "") -> str:
 def attempt(message: Any) -> int:
     """Return the number of the attempt that runs, from 1."""
     return int(message.options.get("attempts", 0)) + 1
+
+
+def fingerprint(actor: str, exception: BaseException) -> str:
+    """Return 16 hex digits of actor, exception class and innermost frames: equal for failures with one cause.
+
+    File and function of a frame count, whatever ids and line numbers there are.
+    """
+    frames = traceback.extract_tb(exception.__traceback__)[-FRAMES:]
+    parts = [actor, type(exception).__qualname__]
+    parts += [f"{PurePath(frame.filename).name}:{frame.name}" for frame in frames]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def fingerprint_of(arguments: dict[str, Any]) -> str:
+    """Return 16 hex digits of arguments (JSON values); equal ones have the same."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True, default=repr).encode()).hexdigest()[:16]

@@ -136,24 +136,18 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         known = tuple(dict.fromkeys((*BROKER_SCHEMES, *more)))
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
-    if sentinel_url.is_sentinel_url(value):
-        try:
-            hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
-        except UnusableAddress as error:
-            raise InvalidSetting(name, error.fact, error.remedy) from None
-    elif hosts_of := addon and addon.load("hosts"):
-        try:
-            hosts = hosts_of(value)
-        except UnusableAddress as error:
-            raise InvalidSetting(name, error.fact, error.remedy) from None
-    else:
-        hosts = {parts.hostname} if parts.hostname else set()
-        with_valid_port(name, value)
-        database = unquote(parts.path).replace("/", "")
-        if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
-            remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
-            raise InvalidSetting(name, "has a database that is no number", remedy)
     try:
+        if sentinel_url.is_sentinel_url(value):
+            hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
+        elif hosts_of := addon and addon.load("hosts"):
+            hosts = hosts_of(value)
+        else:
+            hosts = {parts.hostname} if parts.hostname else set()
+            with_valid_port(name, value)
+            database = unquote(parts.path).replace("/", "")
+            if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
+                remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
+                raise InvalidSetting(name, "has a database that is no number", remedy)
         check_options(value, own=sentinel_url.OWN if sentinel_url.is_sentinel_url(value) else ())
     except UnusableAddress as error:
         raise InvalidSetting(name, error.fact, error.remedy) from None

@@ -17,7 +17,6 @@ from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
@@ -138,8 +137,22 @@ def build_yard(
     broker, transport = (place or on_redis)(yard, client, records, barrier, **options)
     records.finds_waiting = transport.finds_waiting
     broker.results = RecordResults(records, broker)  # type: ignore[attr-defined]
-    facilities = _facilities(yard, transport, records, barrier, calls, keys)
-    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
+    facilities = Facilities(
+        yard=yard,
+        transport=transport,
+        records=records,
+        barrier=barrier,
+        windows=RateWindows(calls, keys),
+        alerts=AlertGroups(calls, keys),
+        pools=PoolReports(calls, keys),
+        groups=GroupBarriers(calls, keys),
+    )
+    attach(broker, facilities)
+    for entry in in_order(facilities, on_dead, extra or [], development=development):
+        broker.add_middleware(entry)
+    refuse_unknown(broker)
+    for lane in yard.lanes:
+        broker.declare_queue(lane)
     return broker
 
 
@@ -159,30 +172,6 @@ def on_redis(
 def depths(yard: Yard) -> dict[str, int]:
     """Return how many messages each queue with a limit may hold."""
     return {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-
-
-def _facilities(
-    yard: Yard, transport: Transport, records: JobRecords, barrier: AckBarrier, calls: RedisCalls, keys: Keys
-) -> Facilities:
-    return Facilities(
-        yard=yard,
-        transport=transport,
-        records=records,
-        barrier=barrier,
-        windows=RateWindows(calls, keys),
-        alerts=AlertGroups(calls, keys),
-        pools=PoolReports(calls, keys),
-        groups=GroupBarriers(calls, keys),
-    )
-
-
-def _equip(broker: Broker, facilities: Facilities, middleware: Sequence[Middleware]) -> None:
-    attach(broker, facilities)
-    for entry in middleware:
-        broker.add_middleware(entry)
-    refuse_unknown(broker)
-    for lane in facilities.yard.lanes:
-        broker.declare_queue(lane)
 
 
 def in_order(

@@ -156,7 +156,7 @@ class RedisBroker(Broker):
             self.emit_after("lose_lease", owner)
 
     def close(self) -> None:
-        """Release what this process holds, unless its supervisor does so, and close the connections. Reusable."""
+        """Release what this process holds, unless its supervisor does so; close the connections until the next use."""
         with self._lock:
             own_leases, self._own_leases = self._own_leases, SelfManagedLeases(self.client, lost=self.lost_lease)
             self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from dramatiq.message import Message
@@ -10,7 +11,7 @@ from dramatiq.message import Message
 from switchyard.broker.admin.cancel import find_unrecorded
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import MESSAGE_ID
-from switchyard.broker.stores.job_record import changed, read_json
+from switchyard.broker.stores.job_record import read_json
 from switchyard.broker.stores.job_records import ENDED, JobRecord
 from switchyard.history.models import JobRow
 from switchyard.history.presentation import error_of
@@ -53,7 +54,7 @@ def with_result(record: JobRecord | None) -> JobRecord | None:
     """
     if record is None or not record.kept_in:
         return record
-    return changed(record, result=read_json(facilities().records.results.load(record.id, record.kept_in)))
+    return replace(record, result=read_json(facilities().records.results.load(record.id, record.kept_in)))
 
 
 def find_known(job_id: str) -> JobRecord | None:

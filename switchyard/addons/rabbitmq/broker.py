@@ -140,7 +140,7 @@ class RabbitBroker(RabbitmqBroker):
         self.redeliveries.note_ends_or_log(ended)
 
     def close(self) -> None:
-        """Acknowledge what has ended, and close the connections. Reusable."""
+        """Acknowledge what has ended, and close the connections until the next use."""
         for consumer in self._consumers:
             consumer.close()
         self.in_flight, self._consumers, self.draining = {}, [], False

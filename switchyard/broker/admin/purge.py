@@ -21,8 +21,8 @@ from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.ended_jobs import EndedJob, kept_body
-from switchyard.broker.stores.job_record import fields_of, is_untracked
+from switchyard.broker.stores.ended_jobs import EndedJob, fields_of, kept_body
+from switchyard.broker.stores.job_record import is_untracked
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
 

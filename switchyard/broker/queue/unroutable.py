@@ -1,4 +1,4 @@
-"""Index of parked messages: messages whose actor or arguments no worker that fetched them knew.
+"""Index of parked messages: messages whose actor or arguments no worker that fetched them knew, and their adoption.
 
 A parked message is a scheduled one, and due later for any worker. Until then its lane's index lists its call: workers
 that cannot run it do not fetch it again, and a worker that knows the call leases it at once, before messages that are

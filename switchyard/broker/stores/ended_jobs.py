@@ -73,10 +73,15 @@ class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
         Fields may be missing or of any type: foreign clients write messages as well. Empty when the body is no message.
         """
-        try:
-            return json_body.decode(self.body)
-        except UnreadablePayload:
-            return {}
+        return fields_of(self.body)
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """Return the fields of a body; none of what is no message."""
+    try:
+        return json_body.decode(body) if body else {}
+    except UnreadablePayload:
+        return {}
 
 
 def kept_body(body: bytes) -> bytes:

@@ -10,8 +10,6 @@ from numbers import Real
 from typing import Any, Final
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import UnreadablePayload
-from switchyard.broker.queue import json_body
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.stores.ended_jobs import EndedJob, Failure, kept_body
 from switchyard.broker.stores.job_steps import ENDED, STEPS
@@ -113,12 +111,6 @@ def record_with(job_id: str, queue: str, message: dict[str, Any], **known: Any) 
     )
 
 
-def changed(record: JobRecord, **changes: Any) -> JobRecord:
-    """Return a record with other values in some fields."""
-    values = {name: getattr(record, name) for name in JobRecord.__dataclass_fields__}
-    return JobRecord(**(values | changes))
-
-
 def cancelled_job(record: JobRecord) -> EndedJob:
     """Return the end of a job that is cancelled now."""
     return EndedJob(
@@ -134,14 +126,6 @@ def cancelled_job(record: JobRecord) -> EndedJob:
         release=record.release,
         body=kept_body(record.body),
     )
-
-
-def fields_of(body: bytes) -> dict[str, Any]:
-    """Return the fields of a body; none of what is no message."""
-    try:
-        return json_body.decode(body) if body else {}
-    except UnreadablePayload:
-        return {}
 
 
 def options_of(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from dramatiq.results.backend import DEFAULT_TIMEOUT
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, ResultNotKept
-from switchyard.broker.stores.job_record import JobRecord, fields_of, options_of
+from switchyard.broker.stores.ended_jobs import fields_of
+from switchyard.broker.stores.job_record import JobRecord, options_of
 from switchyard.broker.stores.job_records import JobRecords
 
 FIRST_PAUSE_S: Final = 0.005

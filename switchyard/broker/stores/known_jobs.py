@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -10,11 +11,9 @@ import msgspec
 from switchyard.broker.queue.dead_letter_json import decode as decode_letter
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import ended_jobs
-from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.ended_jobs import EndedJob, fields_of
 from switchyard.broker.stores.job_record import (
     JobRecord,
-    changed,
-    fields_of,
     is_untracked,
     known_state,
     number_or_none,
@@ -67,12 +66,12 @@ def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool
     best = max(candidates, key=lambda candidate: candidate[:2]).record
     progress = next((one.progress for one in found if one.progress), b"")
     if progress and (shown := read_progress(str(progress, "utf-8", "replace"))) is not None:
-        best = changed(best, progress=shown)
+        best = replace(best, progress=shown)
     if best.ended:
         return best
     if any(one.stop == b"cancelled" for one in found):
-        return changed(best, state="cancelled", next_attempt_at=None, cancel_requested=True)
-    return changed(best, cancel_requested=best.cancel_requested or any(one.stop == b"asked" for one in found))
+        return replace(best, state="cancelled", next_attempt_at=None, cancel_requested=True)
+    return replace(best, cancel_requested=best.cancel_requested or any(one.stop == b"asked" for one in found))
 
 
 def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:

@@ -17,8 +17,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 
 from switchyard.middleware.crashes import Crashes, HardLimitExceeded, Poison, SuspectedPoison
-from switchyard.middleware.fingerprints import fingerprint_of
-from switchyard.middleware.outcomes import outcome_of
+from switchyard.middleware.outcomes import fingerprint_of, outcome_of
 from switchyard.middleware.redaction import HIDDEN, Redaction, without_arguments
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switchyard.middleware.fingerprints import fingerprint
+from switchyard.middleware.outcomes import fingerprint
 
 
 def _fail(number: int) -> None:
