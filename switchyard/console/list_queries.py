@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -62,29 +63,27 @@ class CheckedQuery(ModelAdmin):
 
 
 class _CheckedList(ChangeList):
-    """List that builds its query and counts its rows inside the check."""
+    """List that builds its query, and counts and reads its rows, inside the check."""
 
     def get_queryset(self, request: HttpRequest, *args: Any, **options: Any) -> QuerySet[Any]:
-        """Build the query; the date hierarchy fails for the last year that dates have.
-
-        Raises:
-            IncorrectLookupParameters: a value of the address cannot be converted; Django redirects to ``?e=1``.
-        """
-        try:
+        # The date hierarchy fails for the last year that dates have.
+        with _usable(request):
             return super().get_queryset(request, *args, **options)
-        except _UNUSABLE as error:
-            raise _blamed(request, error) from error
 
     def get_results(self, request: HttpRequest) -> None:
-        """Count and read the rows.
-
-        Raises:
-            IncorrectLookupParameters: a value of the address cannot be converted; Django redirects to ``?e=1``.
-        """
-        try:
+        with _usable(request):
             super().get_results(request)
-        except _UNUSABLE as error:
-            raise _blamed(request, error) from error
+
+
+@contextmanager
+def _usable(request: HttpRequest) -> Iterator[None]:
+    """Have Django redirect to ``?e=1`` where a value of the address cannot be converted; it may ask for nothing."""
+    try:
+        yield
+    except _UNUSABLE as error:
+        if request.GET.keys() - {ERROR_FLAG}:
+            raise IncorrectLookupParameters(error) from error
+        raise
 
 
 def check_foreign_lists(site: AdminSite) -> None:
@@ -93,11 +92,6 @@ def check_foreign_lists(site: AdminSite) -> None:
         if site.is_registered(model) and not isinstance(page := site.get_model_admin(model), CheckedQuery):
             site.unregister(model)
             site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, type(page)), {}))
-
-
-def _blamed(request: HttpRequest, error: Exception) -> Exception:
-    """Return Django's error for a wrong address, or the error itself when the address asks for nothing."""
-    return IncorrectLookupParameters(error) if request.GET.keys() - {ERROR_FLAG} else error
 
 
 def _has_field(model: type[Model], name: str) -> bool:

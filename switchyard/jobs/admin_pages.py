@@ -1,13 +1,26 @@
-"""Shared parts of the pages of jobs: rights, and the texts while the broker is away or a job is gone."""
+"""Shared parts of the pages of jobs: rights, texts while the broker is away or a job is gone, and streams of events."""
 
 from __future__ import annotations
 
-from django.http import HttpRequest
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from switchyard.console.room_view import require
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_GET
+
+from switchyard.api.problems import Problem
+from switchyard.broker.errors import BrokerError
+from switchyard.console.room_view import require, room_view
+from switchyard.jobs import live
+from switchyard.jobs.queries import find_known
 
 AWAY = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 GONE = "No job has this id, or its record and its history have expired."
+NO_STREAMS = "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
 
 
 def may(request: HttpRequest, right: str) -> bool:
@@ -22,3 +35,50 @@ def check(request: HttpRequest, *rights: str) -> None:
         PermissionDenied: with the name of the right.
     """
     require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)))
+
+
+def can_stream(request: HttpRequest) -> bool:
+    """Return whether a stream may answer a request: under WSGI it would block a thread of the server until its end."""
+    return isinstance(request, ASGIRequest)
+
+
+def events_view(answer: Callable[..., Awaitable[HttpResponseBase]]) -> Callable[..., Any]:
+    """Return a view that streams events to users who may view jobs; 429 and 503 beyond the limits of open streams.
+
+    Args:
+        answer: Called with the request, the name of the ``caller`` whose place the stream takes, and the parts of the
+            address.
+    """
+
+    # Django refuses asynchronous views within ATOMIC_REQUESTS.
+    @require_GET
+    @transaction.non_atomic_requests
+    async def events(request: HttpRequest, **parts: str) -> HttpResponseBase:
+        admitted: list[str] = []
+
+        def admit(request: HttpRequest) -> HttpResponse:
+            check(request)
+            admitted.append(f"user:{request.user.pk}")
+            return HttpResponse()
+
+        refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
+        if not admitted:
+            return refusal
+        if not can_stream(request):
+            return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
+        try:
+            return await answer(request, caller=admitted[0], **parts)
+        except Problem as problem:
+            return problem.response()
+        except (BrokerError, DatabaseError):
+            return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)
+
+    return events
+
+
+async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:
+    """Follow a job as server-sent events, up to its end."""
+    job = await sync_to_async(find_known)(job_id)
+    if job is None:
+        return HttpResponse(GONE, status=404, content_type="text/plain")
+    return await live.answer(request, job, caller=caller)

@@ -66,30 +66,31 @@ EVENTS_DOC: dict[str, Any] = {
         429: {"description": "The token has as many streams as it may."},
     },
 }
+TEXT = {"type": "string"}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "sort": TEXT | {"enum": list(SORTS)},
+    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT},
+}
 LIST_DOC: dict[str, Any] = {
     "parameters": [
-        {"in": "query", "name": name, "required": False, "description": text, "schema": schema}
-        for name, text, schema in (
-            ("state", "States, separated by commas.", {"type": "string"}),
-            ("actor", "Name of an actor.", {"type": "string"}),
-            ("queue", "Name of a queue.", {"type": "string"}),
-            ("owner", "Owner, for operators; other tokens list the jobs of their owner.", {"type": "string"}),
-            ("parent", "Id of the job that sent it.", {"type": "string"}),
-            ("tag", "One of the job's tags.", {"type": "string"}),
-            ("argument", "`name=value`; needs the right to view arguments.", {"type": "string"}),
-            ("error", "Class of the last failure's exception, or a part of its text.", {"type": "string"}),
-            ("fingerprint", "Fingerprint of the last failure.", {"type": "string"}),
-            ("release", "Release of the worker that ran it last.", {"type": "string"}),
-            ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time.", {"type": "string"}),
-            ("until", "As `since`; the time itself is left out.", {"type": "string"}),
-            ("failures", "1: jobs with a failed attempt, also those that were retried.", {"type": "string"}),
-            (
-                "sort",
-                "Order of jobs that ended: `-run` is the longest run first.",
-                {"type": "string", "enum": list(SORTS)},
-            ),
-            ("after", "Cursor of the page before.", {"type": "string"}),
-            ("limit", "Jobs of a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        {"in": "query", "name": name, "required": False, "description": text, "schema": SCHEMAS.get(name, TEXT)}
+        for name, text in (
+            ("state", "States, separated by commas."),
+            ("actor", "Name of an actor."),
+            ("queue", "Name of a queue."),
+            ("owner", "Owner, for operators; other tokens list the jobs of their owner."),
+            ("parent", "Id of the job that sent it."),
+            ("tag", "One of the job's tags."),
+            ("argument", "`name=value`; needs the right to view arguments."),
+            ("error", "Class of the last failure's exception, or a part of its text."),
+            ("fingerprint", "Fingerprint of the last failure."),
+            ("release", "Release of the worker that ran it last."),
+            ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time."),
+            ("until", "As `since`; the time itself is left out."),
+            ("failures", "1: jobs with a failed attempt, also those that were retried."),
+            ("sort", "Order of jobs that ended: `-run` is the longest run first."),
+            ("after", "Cursor of the page before."),
+            ("limit", "Jobs of a page."),
         )
     ],
     "responses": {422: {"description": "A name or a value of the query is unusable."}},

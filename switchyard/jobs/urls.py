@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from switchyard.console.room_view import Views, room_view
-from switchyard.jobs.admin_streams import events_view, job_events
+from switchyard.jobs.admin_pages import events_view, job_events
 from switchyard.jobs.listing.stream import list_events
 
 chosen = Views("switchyard.jobs.listing.chosen")

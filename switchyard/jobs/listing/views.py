@@ -28,8 +28,7 @@ from switchyard.history.filters import Filter
 from switchyard.history.search_values import why_none_found
 from switchyard.history.sorted_search import sort_of
 from switchyard.history.writer_state import why_missing
-from switchyard.jobs.admin_pages import AWAY, check, may
-from switchyard.jobs.admin_streams import can_stream
+from switchyard.jobs.admin_pages import AWAY, can_stream, check, may
 from switchyard.jobs.bulk.run_now import STATES as DUE_LATER
 from switchyard.jobs.listing.changes import changes_of
 from switchyard.jobs.listing.chosen_acts import ACTS

@@ -84,12 +84,8 @@ def _runs(job: Passport, ended: int) -> Iterator[tuple[int, int, str, str]]:
         end = ended if each.finished_at is None else each.finished_at
         kind = "live" if each.finished_at is None else "bad" if each.state in FAILED else "ok"
         sign = {"live": "▶", "bad": "✕", "ok": "✓"}[kind]
-        yield (
-            each.started_at,
-            max(end, each.started_at),
-            kind,
-            f"{sign} attempt {each.number}, {duration(end - each.started_at)}",
-        )
+        text = f"{sign} attempt {each.number}, {duration(end - each.started_at)}"
+        yield each.started_at, max(end, each.started_at), kind, text
 
 
 def _waits(job: Passport, began: int, ended: int) -> Iterator[tuple[int, int]]:

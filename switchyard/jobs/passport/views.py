@@ -13,8 +13,7 @@ from switchyard.broker.admin.run_now import HELD
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.jobs.admin_pages import AWAY, GONE, check, may
-from switchyard.jobs.admin_streams import can_stream
+from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
 from switchyard.jobs.listing.views import without_broker, without_job
 from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import TONES, Passport, as_json, passport_of

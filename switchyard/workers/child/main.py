@@ -14,20 +14,21 @@ from functools import partial
 from queue import Empty
 from typing import Any, TextIO
 
-import dramatiq
+import dramatiq.worker
 from django.utils.module_loading import import_string
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
 from switchyard import database_connections
+from switchyard.addon import addon_for
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import SupervisedBroker, facilities
-from switchyard.conf import declared_yard
+from switchyard.broker.redis.sentinel_url import is_sentinel_url
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation
 from switchyard.middleware.shutdown_notices import ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
-from switchyard.workers.child.consumer_restarts import restart_soon
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
@@ -44,6 +45,8 @@ ISOLATED_IDLE_S = 10.0
 # How soon an idle thread notices that it should stop.
 POLL_STOP_MS = 500
 POLL_LEASES_S = 0.02
+# A call rides out 2 s and a failover takes longer: Dramatiq's pause of 3 s would outlast the new master's start.
+FAILOVER_PAUSE_S = 1.0
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -193,6 +196,15 @@ def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
     worker = dramatiq.Worker(broker, queues=set(assignment.lanes), worker_threads=slots, worker_timeout=POLL_STOP_MS)
     worker.queue_prefetch = 1 if assignment.isolated else assignment.pool.prefetch or 2 * slots
     return worker
+
+
+def restart_soon() -> None:
+    """Shorten the pause where a replica takes over from a master that is down; elsewhere Dramatiq's remains."""
+    url = switchyard_settings().broker_url
+    addon = addon_for(url.partition("://")[0])
+    if is_sentinel_url(url) or (addon is not None and addon.fails_over):
+        pause_s = min(dramatiq.worker.CONSUMER_RESTART_DELAY_SECS, FAILOVER_PAUSE_S)
+        dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = pause_s
 
 
 def all_work(worker: dramatiq.Worker) -> bool:

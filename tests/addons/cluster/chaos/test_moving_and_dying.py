@@ -21,7 +21,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
-from switchyard.workers.child.consumer_restarts import FAILOVER_PAUSE_S
+from switchyard.workers.child.main import FAILOVER_PAUSE_S
 from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.waiting import wait_for
 

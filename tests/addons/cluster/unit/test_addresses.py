@@ -13,7 +13,7 @@ from switchyard.conf import switchyard_settings
 from switchyard.operations.findings import failures
 from switchyard.operations.findings.finding import Finding
 from switchyard.setting_values import InvalidSetting
-from switchyard.workers.child import consumer_restarts
+from switchyard.workers.child import main
 from tests.unit.operations.findings.test_copyable import ADMIN, CHANGE, COMMAND
 from tests.unit.operations.findings.test_copyable import installed as installed
 from tests.unit.project.test_config import GOOD, load
@@ -49,12 +49,12 @@ def test_options_that_the_client_knows_are_taken() -> None:
 @pytest.mark.parametrize("url", ["redis+cluster://one:6379,two:6379", "REDISS+CLUSTER://one:6379,two:6379"])
 def test_consumers_start_again_soon(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(switchyard_settings(), broker_url=url)
-    monkeypatch.setattr(consumer_restarts, "switchyard_settings", lambda: settings)
+    monkeypatch.setattr(main, "switchyard_settings", lambda: settings)
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 3.0)
 
-    consumer_restarts.restart_soon()
+    main.restart_soon()
 
-    assert dramatiq.worker.CONSUMER_RESTART_DELAY_SECS == consumer_restarts.FAILOVER_PAUSE_S
+    assert dramatiq.worker.CONSUMER_RESTART_DELAY_SECS == main.FAILOVER_PAUSE_S
 
 
 def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused() -> None:
