@@ -23,10 +23,10 @@ def main() -> None:
     django.setup()
     from django.core.management import call_command
 
-    from devtools.room import acts, jobs, people, products
+    from devtools.room import acts, jobs, products
 
     call_command("migrate", verbosity=0)
-    sessions = people.make()
+    sessions = _people()
     if EMPTY in sys.argv[1:]:
         _say("prepared")
         _say(f"facts {json.dumps({'sessions': sessions, 'jobs': {}, 'rows': {}})}")
@@ -44,6 +44,26 @@ def main() -> None:
     facts = {"sessions": sessions, "jobs": sent | ended | {"running": running[0]}, "rows": _rows()}
     _say(f"facts {json.dumps(facts)}")
     _answer()
+
+
+def _people() -> dict[str, str]:
+    """Create a superuser, an operator and a user who only reads; return name -> session key."""
+    from django.contrib.auth.models import Group, User
+    from django.test import Client
+
+    from switchyard.audit.roles import OPERATOR, READ_ONLY
+
+    sessions = {}
+    for name, role in {"ada.byron": "", "a.lind": OPERATOR, "r.holm": READ_ONLY}.items():
+        user = User(username=name, email=f"{name}@example.com", is_staff=True, is_superuser=not role)
+        user.set_unusable_password()
+        user.save()
+        if role:
+            user.groups.add(Group.objects.get(name=role))
+        client = Client()
+        client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+        sessions[name] = str(client.session.session_key)
+    return sessions
 
 
 def _rows() -> dict[str, Any]:

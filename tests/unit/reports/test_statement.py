@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.reports import pdf, statement
+from apps.reports import services, statement
 from apps.shop.models import InvoiceStatus
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
@@ -111,5 +111,5 @@ def test_the_same_content_has_the_same_checksum_and_bytes_and_other_content_has_
     make_payment(customer=ada)
     other = statement.build(ada, MONTH)
 
-    assert pdf.checksum(first) == pdf.checksum(again) != pdf.checksum(other)
-    assert pdf.render(first) == pdf.render(again) != pdf.render(other)
+    assert services.checksum_of(first) == services.checksum_of(again) != services.checksum_of(other)
+    assert services.typeset(first) == services.typeset(again) != services.typeset(other)
