@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from dramatiq.middleware import Shutdown, TimeLimitExceeded
-from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_exception
+from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded, raise_thread_exception
+from dramatiq.threading import is_gevent_active
 
 from switchyard.middleware.errors import CancelInterrupt
 

@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import sys
-import unittest
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,10 +121,12 @@ def running_test() -> str:
     if "pytest" in sys.modules and (named := os.environ.get("PYTEST_CURRENT_TEST")):
         test, _, phase = named.rpartition(" ")
         return test if phase == "(call)" else ""
+    from unittest import TestCase  # 5 ms of each start that only a run of tests needs
+
     frame = inspect.currentframe()
     while frame is not None:
         case: Any = frame.f_locals.get("self")
-        if issubclass(type(case), unittest.TestCase):  # isinstance would make what a lazy object stands for
+        if issubclass(type(case), TestCase):  # isinstance would make what a lazy object stands for
             return str(case.id())
         frame = frame.f_back
     return ""

@@ -144,6 +144,23 @@ def test_project_with_packages_of_the_same_names_works(full: Environment, broker
     assert "/admin/operations/ 200 the host's own False" in rendered
 
 
+CHECK = """
+import sys
+from django.core.management import execute_from_command_line
+
+execute_from_command_line(["manage.py", "check"])
+print("loaded:", *sorted({"pdb", "pendulum", "periodiq", "unittest", "urllib3", "yaml"} & sys.modules.keys()))
+"""
+
+
+def test_check_loads_no_package_that_is_not_used(least: Environment, broker_url: str, tmp_path: Path) -> None:
+    host = write_host(tmp_path)
+
+    ran = least.run("-c", CHECK, cwd=host, SWITCHYARD_BROKER_URL=broker_url, DJANGO_SETTINGS_MODULE="host_settings")
+
+    assert ran.splitlines()[-1].strip() == "loaded:"
+
+
 def test_project_without_ninja_works(least: Environment, broker_url: str, tmp_path: Path) -> None:
     host = write_host(tmp_path)
     variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}

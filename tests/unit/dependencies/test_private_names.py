@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
@@ -188,32 +187,6 @@ def _atomics_of_tests() -> None:
     assert "atomic_blocks" in inspect.getsource(Atomic)
     appended = inspect.getsource(BaseDatabaseWrapper.on_commit)
     assert "self.run_on_commit.append((set(self.savepoint_ids), func, robust))" in appended
-
-
-@canary("`raise_thread_exception`, `is_gevent_active`")
-def _thread_exception() -> None:
-    from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_exception
-
-    assert not is_gevent_active()
-    seen: list[type[BaseException]] = []
-    started, end = threading.Event(), threading.Event()
-
-    def run() -> None:
-        try:
-            started.set()
-            while not end.wait(0.001):
-                pass
-        except Interrupt as error:
-            seen.append(type(error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait(30)
-    assert thread.ident is not None
-    raise_thread_exception(thread.ident, Interrupt)
-    thread.join(30)
-    end.set()
-    assert seen == [Interrupt]
 
 
 @canary("`dramatiq.worker.CONSUMER_RESTART_DELAY_SECS`")
