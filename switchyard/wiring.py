@@ -63,6 +63,7 @@ from switchyard.middleware.rate_limits import RateLimits
 from switchyard.middleware.redaction import Redaction
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.shutdown_notices import ShutdownNotices
+from switchyard.middleware.slot_hygiene import SlotHygiene
 from switchyard.middleware.status import Status
 from switchyard.middleware.time_limits import TimeLimits
 from switchyard.middleware.typed_arguments import TypedArguments
@@ -241,6 +242,7 @@ def in_order(
         *extra,
         *([DeclaredOptions()] if extra else []),
         TypedArguments(),
+        SlotHygiene(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 
