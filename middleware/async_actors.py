@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
-from inspect import iscoroutinefunction
+import threading
+from collections.abc import Coroutine
+from inspect import isasyncgen, isawaitable, iscoroutine, iscoroutinefunction, isgenerator
 from typing import Any
 
 from dramatiq.actor import Actor
-from dramatiq.asyncio import get_event_loop_thread
-from dramatiq.broker import Broker
-from dramatiq.middleware import AsyncIO
+from dramatiq.asyncio import EventLoopThread, get_event_loop_thread, set_event_loop_thread
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import AsyncIO, CurrentMessage
+from dramatiq.threading import Interrupt
 
-from switchyard.middleware.errors import MissingWorker
+from switchyard.middleware import wait_for_broker
+from switchyard.middleware.errors import MissingWorker, UnusableResult
+
+START_S, STOP_S = 60.0, 1.0
+# Interval at which a thread looks whether an exception was raised in it, as in Dramatiq.
+INTERVAL_S = 0.1
+# A coroutine that is seen twice in a row, so far apart, does not let its loop go on.
+OCCUPIED_S = 1.0
 
 
 class AsyncActors(AsyncIO):
-    """Dramatiq's event loop for a worker's async actors. Where none runs their call raises ``MissingWorker``."""
+    """Middleware with an event loop, in a thread of its own, for a worker's async actors.
+
+    Where none runs their call raises ``MissingWorker``.
+    """
+
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Start the loop."""
+        loop = EventLoop(self.logger, INTERVAL_S)
+        loop.daemon = True
+        loop.start(timeout=START_S)
+        set_event_loop_thread(loop)
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Stop the loop, and leave behind what does not let it stop: the process ends."""
+        loop = get_event_loop_thread()
+        set_event_loop_thread(None)
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                loop.loop.call_soon_threadsafe(loop.loop.stop)
+            loop.join(STOP_S)
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Check the calls of an async actor. Dramatiq has wrapped its function already, to wait for the event loop."""
@@ -30,3 +61,101 @@ class AsyncActors(AsyncIO):
             return run(*args, **kwargs)
 
         actor.fn = run_in_worker
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Refuse a result that nothing has run: only a function that is ``async`` itself runs on the loop.
+
+        Raises:
+            UnusableResult: it is awaitable, or a generator.
+        """
+        if result is None or not (isawaitable(result) or isgenerator(result) or isasyncgen(result)):
+            return
+        if iscoroutine(result):
+            result.close()
+        raise UnusableResult(
+            f"actor {message.actor_name}: it returned {type(result).__name__}, which nothing has run; "
+            "write `async def`, below decorators that are async too, or run it in the actor and return what it gives"
+        )
+
+
+class EventLoop(EventLoopThread):
+    """Event loop that outlives what its coroutines raise, and leaves none of them before it has ended."""
+
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # type: ignore[override]
+        """Run a coroutine on the loop and return its result, for a thread that may be interrupted.
+
+        An interrupt cancels the coroutine and is raised when that has ended. Until then the thread's slot is busy and
+        its hard limit runs, unless another coroutine keeps this one from being cancelled.
+
+        Raises:
+            RuntimeError: the loop does not run.
+            BaseException: of the coroutine. ``asyncio`` would end the loop for all others by a ``SystemExit``.
+        """
+        if not self.is_alive():
+            coroutine.close()
+            raise RuntimeError("the event loop of this worker has ended")
+        run = _Run(self.loop, coroutine)
+        interrupt: Interrupt | None = None
+        while True:
+            try:
+                while interrupt is None and not run.ended.wait(self.interrupt_check_ival):
+                    pass
+                run.wait_for_cancellation()
+                break
+            except Interrupt as error:
+                interrupt = error
+                self.loop.call_soon_threadsafe(run.cancel)
+        if interrupt is not None:
+            raise interrupt
+        if run.error is not None:
+            raise run.error
+        return run.result
+
+
+class _Run:
+    """A coroutine on a loop; it is put there at once.
+
+    Attributes:
+        ended: Set when the coroutine has ended, and with it all that it cleans up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.ended = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        loop.call_soon_threadsafe(self._begin, coroutine)
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, in the loop's thread."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def wait_for_cancellation(self) -> None:
+        """Wait until a cancelled coroutine has ended; return at once for one that has.
+
+        While another one occupies the loop, the hard limit of this one's job is suspended: the other is to blame.
+        """
+        message = CurrentMessage.get_current_message()
+        before = None
+        with contextlib.ExitStack() as suspended:
+            while not self.ended.wait(OCCUPIED_S):
+                occupant = asyncio.current_task(self._loop)
+                if occupant not in (None, self._task) and occupant is before and message is not None:
+                    suspended.enter_context(wait_for_broker.waiting(message.message_id))
+                    message = None
+                before = occupant
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._task = self._loop.create_task(self._contain(coroutine))
+
+    async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self.result = await coroutine
+        except BaseException as error:  # noqa: BLE001  raised in the thread that waits
+            self.error = error
+        finally:
+            self.ended.set()

@@ -10,7 +10,7 @@ from dramatiq.errors import ActorNotFound, Retry
 from dramatiq.middleware import MiddlewareError
 from dramatiq.threading import Interrupt
 
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import SpoiledAttempt, SwitchyardError
 from switchyard.broker.queue.arguments.annotations import callee_of
 from switchyard.middleware.places import place_of
 
@@ -24,6 +24,20 @@ class RetryLater(SwitchyardError, Retry):
 
 class PermanentFailure(SwitchyardError):
     """This job will never succeed: it goes to the dead list without retries."""
+
+
+class OpenTransaction(SpoiledAttempt):
+    """An actor returned with a transaction open. It was rolled back: what the actor wrote in it is not there."""
+
+    def __init__(self, actor_name: str, databases: str) -> None:
+        super().__init__(
+            f"actor {actor_name}: it returned with a transaction open on {databases}, which was rolled back; "
+            "write `with transaction.atomic():` around what belongs together, and no BEGIN"
+        )
+
+
+class UnusableResult(SpoiledAttempt, PermanentFailure):
+    """What an actor returned cannot be taken: nothing ran it, or what follows the job does not take it."""
 
 
 class Cancelled(SwitchyardError):

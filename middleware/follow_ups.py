@@ -9,6 +9,7 @@ from typing import Any, Final
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
+from switchyard.broker.queue.codec import as_sent
 from switchyard.middleware.outcomes import attempt
 
 DEEPEST_TRACEBACK: Final = 30
@@ -30,6 +31,12 @@ def follow_up_of(
     if known is not None:
         return known.message(*args).copy(message_id=id_)
     return Message(broker.actors[message.actor_name].queue_name, target, args, {}, {}, message_id=id_)
+
+
+def fields_of(message: MessageProxy) -> dict[str, Any]:
+    """Return the fields of a message as Dramatiq passes them to what follows it, with its arguments as it came."""
+    sent = as_sent(message)
+    return {**message.asdict(), "args": sent.args, "kwargs": sent.kwargs}
 
 
 def traceback_of(exception: BaseException | None) -> str:

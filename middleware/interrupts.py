@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import structlog
@@ -18,6 +21,12 @@ from switchyard.middleware.errors import CancelInterrupt
 
 # Interval at which time limits of threads are checked; greenlets have timers.
 INTERVAL_S = 0.25
+# Functions that take something or give it back. An exception that arrives in one, before the ``try`` that guards what
+# was taken or before the last step of giving it back, would leave it taken for ever.
+TAKERS = frozenset({"__enter__", "__exit__", "acquire", "release", "_acquire_restore", "_release_save"})
+# Where these functions are short, an exception waits until the thread has left them; elsewhere for a second at most.
+SHORT_IN = frozenset({"threading", "logging", "queue", "contextlib", "django.db.transaction"})
+SOON_S, PATIENCE_S = 0.01, 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -60,13 +69,31 @@ def make_interrupts() -> Interrupts:
 
 class _ThreadTask:
     # Class attributes: few tasks set them, and an instance is created for each message.
-    cancel_at_s = math.inf
-    cancelled = False
+    asked: Mapping[type[Interrupt], float] = MappingProxyType({})  # when each is to be raised, or infinity
     raised = False  # an exception may be on its way
 
     def __init__(self, job_id: str, limit_at_s: float) -> None:
         self.job_id = job_id
         self.limit_at_s = limit_at_s
+
+    def ask(self, exception: type[Interrupt], at_s: float) -> None:
+        """Have an exception raised, once."""
+        self.asked = {exception: at_s, **self.asked}
+
+    def due(self, now_s: float) -> tuple[type[Interrupt], float] | None:
+        """Return the exception that is due, and since when; or ``None``."""
+        planned: dict[type[Interrupt], float] = {**self.asked, TimeLimitExceeded: self.limit_at_s}
+        for exception, at_s in planned.items():
+            if at_s <= now_s:
+                return exception, at_s
+        return None
+
+    def forget(self, exception: type[Interrupt]) -> None:
+        """Have an exception not raised again."""
+        if exception is TimeLimitExceeded:
+            self.limit_at_s = math.inf
+        else:
+            self.asked = {**self.asked, exception: math.inf}
 
 
 class ThreadInterrupts:
@@ -78,12 +105,15 @@ class ThreadInterrupts:
         self._tasks: dict[int, _ThreadTask] = {}
         self._lock = threading.RLock()
         self._soon = threading.Event()
+        self._raised: SimpleQueue[tuple[str, type[Interrupt]]] = SimpleQueue()
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="switchyard-interrupts", daemon=True)
             self._watcher.start()
+            # A task may hold the log's lock for as long as it likes.
+            threading.Thread(target=self._log, name="switchyard-interrupts-log", daemon=True).start()
 
     def begin(self, job_id: str, limit_s: float) -> None:
         self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
@@ -108,17 +138,17 @@ class ThreadInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        with self._lock:
-            for task in self._tasks.copy().values():
-                if task.job_id == job_id and not task.cancelled:
-                    task.cancelled, task.cancel_at_s = True, time.monotonic() + after_s
-                    self._soon.set()
+        self._ask([job_id], self.cancellation, time.monotonic() + after_s)
 
     def shut_down(self, job_ids: Collection[str]) -> None:
+        self._ask(job_ids, Shutdown, time.monotonic())
+
+    def _ask(self, job_ids: Collection[str], exception: type[Interrupt], at_s: float) -> None:
         with self._lock:
-            for ident, task in self._tasks.copy().items():
+            for task in self._tasks.copy().values():
                 if task.job_id in job_ids:
-                    self._raise_in(ident, task, Shutdown)
+                    task.ask(exception, at_s)
+        self._soon.set()
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
         """Do nothing: no handler interrupts a thread that works."""
@@ -129,13 +159,14 @@ class ThreadInterrupts:
         next_s = now_s + INTERVAL_S
         with self._lock:
             for ident, task in self._tasks.copy().items():
-                if task.cancel_at_s <= now_s:
-                    task.cancel_at_s = math.inf
-                    self._raise_in(ident, task, self.cancellation)
-                elif task.limit_at_s <= now_s:
-                    task.limit_at_s = math.inf
-                    self._raise_in(ident, task, TimeLimitExceeded)
-                next_s = min(next_s, task.cancel_at_s)
+                if due := task.due(now_s):
+                    exception, since_s = due
+                    if _is_in_taker(ident, now_s - since_s):
+                        next_s = min(next_s, now_s + SOON_S)
+                        continue
+                    task.forget(exception)
+                    self._raise_in(ident, task, exception)
+                next_s = min(next_s, *task.asked.values()) if task.asked else next_s
         return max(next_s - now_s, 0.0)
 
     def _raise_in(self, ident: int, task: _ThreadTask, exception: type[Interrupt]) -> None:
@@ -146,7 +177,7 @@ class ThreadInterrupts:
         try:
             if found is task:
                 task.raised = True
-                _log_interrupt(task.job_id, exception)
+                self._raised.put((task.job_id, exception))
                 raise_thread_exception(ident, exception)
         finally:
             self._tasks.setdefault(ident, found)  # its end waits for the lock until then
@@ -155,6 +186,21 @@ class ThreadInterrupts:
         while True:
             self._soon.wait(self.raise_due())
             self._soon.clear()
+
+    def _log(self) -> None:
+        while True:
+            _log_interrupt(*self._raised.get())
+
+
+def _is_in_taker(ident: int, waited_s: float) -> bool:
+    """Return whether a thread takes something or gives it back just now.
+
+    CPython raises an exception that another thread set where the thread goes on: in its innermost frame.
+    """
+    frame = sys._current_frames().get(ident)
+    if frame is None or frame.f_code.co_name not in TAKERS:
+        return False
+    return waited_s < PATIENCE_S or frame.f_globals.get("__name__") in SHORT_IN
 
 
 @dataclass(slots=True, eq=False)

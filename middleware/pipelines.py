@@ -6,13 +6,16 @@ although the job before it is acknowledged as soon as the broker is available ag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import Callbacks, Pipelines
+from dramatiq.middleware import Callbacks, MiddlewareError, Pipelines
 
-from switchyard.middleware.follow_ups import follow_up_of
+from switchyard.broker.errors import PayloadTooLarge, UnencodablePayload
+from switchyard.middleware.errors import UnusableResult
+from switchyard.middleware.follow_ups import fields_of, follow_up_of
 from switchyard.middleware.option_rules import OptionRule, actor_name, flag, is_message, rule_of_both
 from switchyard.middleware.wait_for_broker import retry_until_available
 
@@ -35,7 +38,7 @@ class DurablePipelines(Pipelines):
         if exception is None and lane not in broker.queues:  # a queue of newer code, whose workers consume it
             broker.declare_queue(lane)
         send = partial(super().after_process_message, broker, message, result=result, exception=exception)
-        retry_until_available(send, job_id=message.message_id, what="next step of a pipeline")
+        _send(send, message, "next step of a pipeline")
 
 
 class DurableCallbacks(Callbacks):
@@ -56,5 +59,13 @@ class DurableCallbacks(Callbacks):
             return
         outcome = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
         # Created once: a second send after a lost answer enqueues the same message id.
-        follows = follow_up_of(broker, message, callback, name, (message.asdict(), outcome))
-        retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")
+        follows = follow_up_of(broker, message, callback, name, (fields_of(message), outcome))
+        _send(partial(broker.enqueue, follows), message, "callback")
+
+
+def _send(send: Callable[[], object], message: MessageProxy, what: str) -> None:
+    """Send what follows a job, which is part of it: without it the job has not succeeded."""
+    try:
+        retry_until_available(send, job_id=message.message_id, what=what)
+    except (PayloadTooLarge, UnencodablePayload, MiddlewareError) as error:
+        raise UnusableResult(f"actor {message.actor_name}: its {what} was refused: {error}") from error

@@ -14,7 +14,7 @@ from switchyard.broker.interface import Transport
 from switchyard.broker.topology import Yard
 from switchyard.middleware.crashes import Poison, SuspectedPoison
 from switchyard.middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
-from switchyard.middleware.follow_ups import follow_up_of, traceback_of
+from switchyard.middleware.follow_ups import fields_of, follow_up_of, traceback_of
 from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
 from switchyard.middleware.retry_options import (
     bounds_of,
@@ -129,7 +129,7 @@ class Retries(Middleware):
             return
         most = max_retries_of(message, actor, self._yard.queue_of(message.queue_name).retry)
         retries = attempt(message) - 1
-        data = message.asdict()
+        data = fields_of(message)
         data["options"] = {**data["options"], "retries": retries + 1, "traceback": traceback_of(outcome.exception)}
         info = {"retries": retries, "max_retries": None if most == math.inf else int(most)}
         follows = follow_up_of(broker, message, target, "on_retry_exhausted", (data, info))

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 PAUSE_S = 2.0
 
-# Entered with a job's id while its call is retried. A worker replaces it, so that time limits do not count that time.
+# Entered with a job's id while it waits for no fault of its own. A worker replaces it: no hard limit counts that time.
 waiting: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext
 
 

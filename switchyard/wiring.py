@@ -68,6 +68,7 @@ from switchyard.middleware.typed_arguments import TypedArguments
 from switchyard.middleware.unique_keys import UniqueKeys
 from switchyard.send_warnings import warnings_of_sends
 from switchyard.setting_values import refuse_without_driver
+from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.metrics.restoring import keep_files, name_files
 
 STORES_REFUSED_S = 0.3
@@ -227,6 +228,7 @@ def in_order(
         *extra,
         *([DeclaredOptions()] if extra else []),
         TypedArguments(),
+        SlotHygiene(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 

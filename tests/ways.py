@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import logging
@@ -75,6 +76,25 @@ def crash(seconds: float) -> None:
     ctypes.string_at(0)
 
 
+def vanish(seconds: float) -> None:
+    """Sleep, then end the process as one that has drained ends."""
+    sleep(seconds)
+    os._exit(0)
+
+
+def vanish_early(seconds: float) -> None:
+    """Sleep, then end the process as one ends whose tasks outlasted its grace."""
+    sleep(seconds)
+    os._exit(3)
+
+
+def end_itself(seconds: float) -> None:
+    """Sleep, have the process drain, and outlast its grace."""
+    sleep(seconds)
+    os.kill(os.getpid(), signal.SIGTERM)
+    refuse(60)
+
+
 def fell(seconds: float) -> None:
     """Sleep, then kill the whole process group: supervisor and all children, as the kernel kills a container."""
     sleep(seconds)
@@ -101,9 +121,31 @@ def gobble_slowly(seconds: float) -> None:
     sleep(5)
 
 
+async def await_sleep(seconds: float) -> None:
+    """Sleep on the event loop."""
+    await asyncio.sleep(seconds)
+
+
+async def await_spin(seconds: float) -> None:
+    """Compute on the event loop, without giving way to any other coroutine."""
+    spin(seconds)
+
+
+async def await_refuse(seconds: float) -> None:
+    """Go on however often it is cancelled."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(0.01)
+
+
 KEPT: list[bytes] = []
 CANARY = "c4n4ry"  # a secret that nobody may be shown
 WAYS = {
     way.__name__: way
-    for way in (sleep, spin, defy, refuse, fail, hold, hang, seize, crash, fell, leak, gobble, gobble_slowly)
-}
+    for way in (
+        sleep, spin, defy, refuse, fail, hold, hang, seize, crash,
+        vanish, vanish_early, end_itself, fell, leak, gobble, gobble_slowly,
+    )
+}  # fmt: skip
+ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

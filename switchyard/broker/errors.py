@@ -99,6 +99,12 @@ class UnknownQueue(SwitchyardError):
         )
 
 
+class SpoiledAttempt(SwitchyardError):
+    """An attempt fails although its actor returned. Raised by the after-hook that finds out; it is retried or not as
+    any other failure.
+    """
+
+
 def no_dead_letter(queue_name: str, message_id: str) -> NotFound:
     """Return the error that a dead letter is not, or no longer, in its dead list."""
     return NotFound(

@@ -8,7 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.queue.arguments.types import in_message
+from switchyard.broker.queue.codec import as_sent
 from switchyard.broker.queue.dead_letter_json import LOCAL_OPTIONS
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.queue.results import Lease
@@ -74,7 +74,7 @@ class HeldMessage(MessageProxy):
 
 def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:
     """Return a copy for a lane, with changed options, without the options that describe only its old place."""
-    sent = in_message(message)
+    sent = as_sent(message)
     kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return Message(
         queue_name=lane,

@@ -20,7 +20,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.chaos.ledger import Entry, Ledger
 from tests.waiting import wait_for
-from tests.ways import WAYS
+from tests.ways import ASYNC_WAYS, WAYS
 
 QUEUE = "work"
 JOBS_THAT_FAIL_ONCE = "7"  # those whose name ends so: every tenth job goes through the retry lane
@@ -46,7 +46,7 @@ def let_pass(seconds: float) -> None:
 
 
 def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any, Any]:
-    """Return an actor that notes its start, takes as long as it is told, and notes its end.
+    """Return an actor that notes its start, takes as long as it is told, and notes its end; declare an async one.
 
     Jobs of :data:`JOBS_THAT_FAIL_ONCE` fail in between, the first time.
     """
@@ -54,6 +54,12 @@ def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any
     @dramatiq.actor(broker=broker, queue_name=queue, actor_name=actor_of(queue))
     def chaos_job(job: str, ms: int = 0, how: str = "sleep") -> None:
         run(ledger, job, ms, how)
+
+    @dramatiq.actor(broker=broker, queue_name=queue, actor_name=f"{actor_of(queue)}_async")
+    async def async_job(job: str, ms: int, how: str) -> None:
+        ledger.note("started", job)
+        await ASYNC_WAYS[how](ms / 1000)
+        ledger.note("completed", job)
 
     return chaos_job
 
@@ -93,8 +99,9 @@ def enqueue(
     **options: Any,
 ) -> bool:
     """Enqueue a job once, note what came of it, and return whether it was accepted."""
+    actor = f"{actor_of(queue)}_async" if how in ASYNC_WAYS else actor_of(queue)
     message: Message[Any] = Message(
-        queue_name=queue, actor_name=actor_of(queue), args=(job, ms, how), kwargs={}, options=options, message_id=job
+        queue_name=queue, actor_name=actor, args=(job, ms, how), kwargs={}, options=options, message_id=job
     )
     ledger.note("attempted", job)
     try:

@@ -10,7 +10,7 @@ import pytest
 from switchyard.broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import JOBS_THAT_FAIL_ONCE, enqueue, let_pass, wait_until_drained
+from tests.chaos.load import JOBS_THAT_FAIL_ONCE, QUEUE, enqueue, let_pass, wait_until_drained
 from tests.chaos.pools import started
 from tests.chaos.server import ServerUnderTest
 from tests.chaos.yard.yards import BRIEF
@@ -73,6 +73,33 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
     records = facilities(broker).records
     for job in neighbours:
         assert len(ledger.of("started", job)) == 2, "the retry did not kill it again"
+        assert records.read(job).attempts == 1, "no attempt was spent"  # type: ignore[union-attr]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", ["await_spin", pytest.param("await_refuse", marks=long)])
+def test_a_coroutine_past_its_hard_limit_is_killed_with_its_child_and_those_that_it_held_up_are_not_to_blame(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, how: str
+) -> None:
+    pools = pools_on("limited threads", valkey_url)
+    pools.start("runpools")
+    broker, records = pools.broker, facilities(pools.broker).records
+    for job, ms, queue in (("neighbour", 20_000, QUEUE), ("held-up", 1_000, BRIEF)):
+        enqueue(broker, ledger, job, ms, "await_sleep", queue=queue)
+        started(ledger, job)
+
+    enqueue(broker, ledger, "guilty", 60_000, how, queue=BRIEF)
+    for run in (1, 2):
+        wait_for_end(started(ledger, "guilty", run).pid, 60)
+    wait_for(lambda: facilities(broker).transport.stats(BRIEF).dead == 1)
+    wait_until_drained(broker)
+
+    [letter] = facilities(broker).transport.dead_letters(BRIEF).items
+    ledger.note("buried", letter.id)
+    found = ledger.account()
+    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("guilty",), (), (), ())
+    assert (letter.id, letter.reason, letter.exception) == ("guilty", "time_limit", "HardLimitExceeded")
+    for job in ("neighbour", "held-up"):
         assert records.read(job).attempts == 1, "no attempt was spent"  # type: ignore[union-attr]
 
 

@@ -70,6 +70,40 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
     assert longest_gap_s <= gap_s
 
 
+# Exit codes say nothing about an end: a task can end its process with any, or have it drained by a signal to itself.
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("yard", "how"),
+    [
+        ("threads", "vanish"),
+        ("greenlets", "vanish"),
+        ("threads", "end_itself"),
+        pytest.param("threads", "vanish_early", marks=long),
+        *(pytest.param("processes", how, marks=long) for how in ("vanish", "vanish_early", "end_itself")),
+        *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself")),
+    ],
+)
+def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, how: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    pools.start("runpool", "work", "--grace", "1")
+    broker, transport = pools.broker, facilities(pools.broker).transport
+    enqueue(broker, ledger, "pill", 100, how)
+    for number in range(20):
+        enqueue(broker, ledger, f"beside-{number}.", 20)
+
+    wait_for(lambda: transport.stats(QUEUE).dead == 1, 120, what="the pill is a dead letter")
+    wait_until_drained(broker)
+
+    [letter] = transport.dead_letters(QUEUE).items
+    ledger.note("buried", letter.id)
+    assert (letter.id, letter.reason) == ("pill", "poison")
+    assert len(ledger.of("started", "pill")) == 3
+    found = ledger.account()
+    assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
+
+
 def rate_and_gap(broker: Broker, ledger: Ledger, name: str, good: int, pill_after: int = -1) -> tuple[float, float]:
     """Have so many good jobs of 20 ms done, a poison message among them.
 

@@ -127,7 +127,7 @@ def test_a_situation_is_named_with_the_button_that_helps(
             except AssertionError as error:  # the others of the group are judged all the same
                 wrong.append(f"{situation.title}: {error}")
 
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     yard.settle()
 
 

@@ -297,10 +297,17 @@ def stopped(pid: int) -> Iterator[None]:
     """Stop a process for the time of the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_for(lambda: _stands_still(pid), what=f"every thread of {pid} stopped")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def _stands_still(pid: int) -> bool:
+    """Return whether every thread of a process is stopped: on a busy machine one may go on for a moment."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from dramatiq.actor import Actor
+from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.errors import InvalidMessageId, UnreadablePayload
 from switchyard.broker.queue import json_body
-from switchyard.broker.queue.arguments.types import in_json
+from switchyard.broker.queue.arguments.types import in_json, in_message
 from switchyard.broker.queue.json_values import kind_of
 from switchyard.broker.queue.results import Entry
 
@@ -140,6 +142,14 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
         message_timestamp=sent_at,
     )
     return message
+
+
+def as_sent(message: Message[Any] | MessageProxy) -> Message[Any]:
+    """Return a held message with the arguments that it came with, whatever its actor has done to them since."""
+    if body := getattr(message, "body", b""):
+        with contextlib.suppress(UnreadableMessage):  # of another library's broker
+            return decode(body, message_id=message.message_id, lane=message.queue_name)
+    return in_message(message)
 
 
 def usable_id(raw: bytes) -> str | None:

@@ -13,7 +13,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import ActorNotFound
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.queue.arguments.types import in_message
+from switchyard.broker.queue.codec import as_sent
 from switchyard.broker.shapes import DeadLetter
 
 logger = logging.getLogger("switchyard.broker")
@@ -51,7 +51,7 @@ def decode(queue: str, data: bytes) -> DeadLetter | None:
 
 def payload_of(message: Any) -> dict[str, Any]:
     """Return the fields of a message that its dead letter keeps."""
-    sent = in_message(message)
+    sent = as_sent(message)
     options = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return {
         "queue_name": message.queue_name,

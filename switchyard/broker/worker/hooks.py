@@ -8,6 +8,8 @@ from typing import Any, Final
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from switchyard.broker.errors import SpoiledAttempt
+
 Hook = Callable[..., None]
 
 # Hooks of a message that has started: its first hook has compared the whole list.
@@ -54,7 +56,11 @@ class Hooks:
                 broker.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
 
     def call_after(self, broker: Broker, signal: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions.
+
+        Raises:
+            SpoiledAttempt: from a hook of an actor that has returned: its attempt has failed all the same.
+        """
         count = 0 if kwargs else len(args)
         first = args[0] if args else None
         ended = len(args) == 1 and len(kwargs) == 1 and "result" in kwargs  # the actor returned
@@ -67,6 +73,10 @@ class Hooks:
                     hook(broker, first)
                 else:
                     hook(broker, *args, **kwargs)
+            except SpoiledAttempt:
+                if ended:
+                    raise  # Dramatiq's worker takes it for an exception of the actor, and calls the hooks anew
+                broker.logger.error("Failure in after_%s of %r.", signal, middleware, exc_info=True)
             except Exception:
                 broker.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
 

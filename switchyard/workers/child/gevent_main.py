@@ -37,7 +37,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # greenlets that outlasted the grace must not delay the exit
+    from switchyard.workers.shared.fork import leave, run_or_crash
+
+    leave(run_or_crash(lambda: main(sys.argv[1:])))

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import dramatiq.worker
 from django.utils.module_loading import import_string
+from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
@@ -60,6 +61,13 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         row: Row of this child, in which the supervisor writes the state of the leases.
         parent_pid: The supervisor; this process ends when it is gone.
     """
+    code = work(assignment, row, parent_pid)
+    row.set_drained()
+    return code
+
+
+def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
+    """Work and drain, as :func:`serve` describes."""
     dump_on_signal(stacks_file(assignment.pool.name, os.getpid()))
     # Ctrl-C reaches every process of a terminal; the supervisor handles it.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
@@ -209,7 +217,8 @@ def restart_soon() -> None:
 
 def all_work(worker: dramatiq.Worker) -> bool:
     """Return whether every thread of a worker is alive. A thread that ended by an exception would waste its slot."""
-    ended = [thread.name for thread in (*worker.workers, *worker.consumers.values()) if not thread.is_alive()]
+    threads = [*worker.workers, *worker.consumers.values(), *filter(None, [get_event_loop_thread()])]
+    ended = [thread.name for thread in threads if not thread.is_alive()]
     if ended:
         logger.error("%s ended by an exception; this child drains, to be started again", ", ".join(ended))
     return not ended

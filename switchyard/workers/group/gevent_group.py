@@ -10,7 +10,6 @@ monkey.patch_all(os=False, signal=False)
 config.resolver = "block"  # without threads, because this process forks
 
 import json  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 
 from switchyard.conf import declared_yard  # noqa: E402
@@ -38,7 +37,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    from switchyard.workers.shared.fork import leave, run_or_crash
+
+    leave(run_or_crash(lambda: main(sys.argv[1:])))

@@ -24,7 +24,7 @@ from switchyard.workers.shared.child_state import ChildState, Finished, Running
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
-READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET = range(12)
+READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED = range(13)
 
 # Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
 ID_BYTES = 200
@@ -142,6 +142,15 @@ class ChildRow:
     def quiet(self) -> bool:
         """Whether the child fetches and starts nothing."""
         return bool(self._cells[QUIET])
+
+    def set_drained(self) -> None:
+        """Note that the child has drained: nothing but its exit follows."""
+        self._cells[DRAINED] = 1
+
+    @property
+    def drained(self) -> bool:
+        """Whether the child has drained. One that a task ended has not, whatever its exit code."""
+        return bool(self._cells[DRAINED])
 
     def log(self, text: str) -> None:
         """Keep the last 4 KiB of the child's log. Not thread-safe."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -60,9 +62,22 @@ def run_or_crash(run: Callable[[], int]) -> int:
         return run()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else EX_CRASHED
-    except Exception:
+    except BaseException:  # KeyboardInterrupt too: in a forked child it would return into a copy of the parent's code
         logger.exception("process crashed")
         return EX_CRASHED
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, without ``atexit`` handlers and without waiting for threads.
+
+    Whatever standard output and error are by now: closed, replaced by a task, or a pipe that nobody reads.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            # A flush into a full pipe would wait for a reader that may never come.
+            if select.select([], [stream], [], 0)[1]:
+                stream.flush()
+    os._exit(code)
 
 
 def prepare_to_fork() -> None:
@@ -146,10 +161,7 @@ def _be_child(
         name_process(title)
         code = run_or_crash(run)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Not sys.exit: the parent's atexit handlers must not run in the child.
-        os._exit(code)
+        leave(code)
 
 
 def import_path() -> str:

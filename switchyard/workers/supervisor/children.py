@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import signal
 from collections.abc import Callable, Iterable
@@ -19,7 +18,6 @@ from switchyard.workers.shared.stack_files import crash_location, stacks_file
 from switchyard.workers.supervisor.cancellation import CancellationWatch
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 from switchyard.workers.supervisor.processes import (
-    CLEAN_EXITS,
     REPLACED,
     ExitCause,
     Process,
@@ -229,13 +227,15 @@ class ChildManager:
     def _ended(self, index: int, pid: int, status: int) -> bool:
         """Record why a child ended and which messages it left; return whether the child had worked."""
         row, process = self.rows[index], self.process_set.processes[index - 1]
-        state, logged = row.read(), row.logged()
+        state, logged, drained = row.read(), row.logged(), row.drained
+        to_drain = process.told or row.quiet or row.full
         leftovers = self._without_cancelled(index, self.leases.leftovers(index, row))
         exit_cause = self.exit_causes.pop(index, None)
         row.clear()
         self._child_ended(pid)
         reason, description = describe_exit(status)
-        clean = os.WIFEXITED(status) and os.WEXITSTATUS(status) in CLEAN_EXITS
+        # A task can end its process with any code, or have it drained by a signal: what it left running is suspect.
+        clean = drained and (to_drain or not leftovers.running)
         if location := crash_location(stacks_file(self.pool.name, pid)):
             description += f" in {location}"
         suspects, cause = suspects_of(leftovers, exit_cause, clean=clean, description=description)

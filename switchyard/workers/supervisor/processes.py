@@ -52,6 +52,7 @@ class Process:
         index: From 1.
         wanted: Whether a process is started here. Without it, one that runs is not replaced when it ends.
         pid: 0 while none runs.
+        told: Whether the process was told to end.
         peak_bytes: Largest resident memory of the process before.
     """
 
@@ -61,6 +62,7 @@ class Process:
     pidfd: int = -1
     started_s: float = 0.0
     start_at_s: float = 0.0
+    told: bool = False
     peak_bytes: int = 0
     delay: RestartDelay = field(default_factory=RestartDelay)
 
@@ -146,7 +148,7 @@ class ProcessSet:
             process.start_at_s = time.monotonic() + wait_s
             logger.error("a process could not be started: %s; retried in %.1f s", error.strerror, wait_s)
             return
-        process.started_s = time.monotonic()
+        process.started_s, process.told = time.monotonic(), False
         if HAS_PIDFD:
             self._watch(process)
 
@@ -174,6 +176,7 @@ class ProcessSet:
 def send(process: Process, signum: int) -> None:
     """Signal a process, if it runs. It is not reaped yet, so that its pid cannot belong to another."""
     if process.pid:
+        process.told |= signum == signal.SIGTERM
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signum)
 
@@ -182,8 +185,6 @@ def _do_nothing() -> None:
     """Do nothing: the descriptor only wakes the loop, and every iteration reaps."""
 
 
-# Exit codes of a child that drained; with the second one some tasks had not ended.
-CLEAN_EXITS = (0, 3)
 STUCK_MESSAGE = "stuck_message"
 # Reasons for a replacement that is counted under its reason although the child drained.
 REPLACED = ("recycled", STUCK_MESSAGE)
@@ -214,7 +215,7 @@ def suspects_of(
     """Return the messages that crashed a child, or may have, and the cause to store with them.
 
     Args:
-        clean: Whether it exited with one of :data:`CLEAN_EXITS`.
+        clean: Whether it drained, and was to.
         description: How the child ended, as text for logs.
     """
     if exit_cause is not None and exit_cause.over:  # also after a clean exit: the grace may end before they do

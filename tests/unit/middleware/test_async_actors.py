@@ -13,6 +13,8 @@ from dramatiq.brokers.stub import StubBroker
 
 from switchyard.middleware.async_actors import AsyncActors
 from switchyard.middleware.errors import MissingWorker
+from switchyard.workers.child.main import all_work
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -49,6 +51,42 @@ def test_a_worker_runs_it(broker: StubBroker) -> None:
     worker.start()
     try:
         assert double(4) == 8
+    finally:
+        worker.stop()
+
+
+# asyncio ends a loop by the first two: it would be gone for every other coroutine of the process.
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_whatever_a_coroutine_raises_is_its_own_failure(broker: StubBroker, raised: type[BaseException]) -> None:
+    double = _double(broker)
+
+    @dramatiq.actor(broker=broker)
+    async def fails() -> None:
+        raise raised("no such customer")
+
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        with pytest.raises(raised, match="no such customer"):
+            fails()
+        assert double(4) == 8
+    finally:
+        worker.stop()
+
+
+def test_a_loop_that_a_coroutine_stops_is_noticed(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker)
+    async def stops() -> None:
+        asyncio.get_running_loop().stop()
+
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        assert all_work(worker)
+        stops()
+        wait_for(lambda: not all_work(worker))
+        with pytest.raises(RuntimeError, match="the event loop of this worker has ended"):
+            _double(broker)(4)
     finally:
         worker.stop()
 

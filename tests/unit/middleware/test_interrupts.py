@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import subprocess
 import sys
@@ -126,6 +127,94 @@ def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interru
         while True:
             time.sleep(0.001)
     limits.after_process_message(broker, message)
+
+
+class Silent(logging.Handler):
+    """Handler that takes its lock and writes nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write nothing."""
+
+
+# In an interpreter of its own: callbacks of a garbage collection, which test tools add, swallow what is raised in them.
+AMID_LOCKS = """
+import logging, queue, sys, threading
+from dramatiq.middleware import TimeLimitExceeded
+from switchyard.middleware.interrupts import ThreadInterrupts
+
+class Silent(logging.Handler):
+    def emit(self, record): pass
+
+shared, logger = queue.Queue(), logging.getLogger("amid")
+logger.addHandler(Silent())
+logger.propagate = False
+logging.getLogger().addHandler(Silent())
+
+def use_a_queue():
+    while True:
+        shared.put(1)
+        shared.get()
+
+def log_much():
+    while True:
+        logger.warning("line")
+
+def task(number):
+    try:
+        interrupts.begin(str(number), 0.02)
+        globals()[sys.argv[1]]()
+    except TimeLimitExceeded:
+        interrupts.end()
+
+interrupts = ThreadInterrupts()
+interrupts.start()
+for _ in range(int(sys.argv[2])):
+    threads = [threading.Thread(target=task, args=(number,), daemon=True) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        if thread.is_alive():
+            sys.exit("it waits for a lock that a thread has kept")
+"""
+
+
+@pytest.mark.parametrize(("work", "rounds"), [("use_a_queue", "6"), ("log_much", "10")])
+def test_time_limits_leave_no_lock_taken(work: str, rounds: str) -> None:
+    run = subprocess.run([sys.executable, "-c", AMID_LOCKS, work, rounds], capture_output=True, text=True, timeout=240)
+
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_task_that_waits_in_a_lock_is_interrupted_all_the_same(interrupts: ThreadInterrupts) -> None:
+    raised: list[type[BaseException]] = []
+
+    def waits() -> None:
+        interrupts.begin("waits", 0.01)
+        try:
+            while True:
+                threading.Event().wait(0.001)
+        except TimeLimitExceeded as limit:
+            raised.append(type(limit))
+        interrupts.end()
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    thread.join(30)
+
+    assert raised == [TimeLimitExceeded]
+
+
+def test_tasks_are_interrupted_although_one_keeps_the_lock_of_the_log(interrupts: ThreadInterrupts) -> None:
+    root, handler = logging.getLogger(), Silent()
+    root.addHandler(handler)
+    assert handler.lock is not None
+    try:
+        with handler.lock:
+            first, second = Task(interrupts, "first", 0.01), Task(interrupts, "second", 0.5)
+            assert (first.join(), second.join()) == ([TimeLimitExceeded], [TimeLimitExceeded])
+    finally:
+        root.removeHandler(handler)
 
 
 def arriving_after_the_end(

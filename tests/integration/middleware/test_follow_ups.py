@@ -1,0 +1,131 @@
+"""What follows a job is part of it: refused steps and callbacks, results that nothing ran, retried arguments."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.broker import Broker
+
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+UNSENDABLE = [
+    (datetime.date(2026, 1, 1), r"args\[\d\] is a date"),
+    ({"of": {1, 2}}, r"args\[\d\]\['of'\] is a set"),
+    ("x" * 1_500_000, "bytes or more of at most"),
+]
+
+
+@pytest.fixture
+def broker(yard_broker: Callable[..., RedisBroker]) -> RedisBroker:
+    return yard_broker(small_yard(max_retries=2))
+
+
+def only_letter(broker: Broker) -> DeadLetter:
+    """Return the one dead letter."""
+    transport = facilities(broker).transport
+    wait_for(lambda: transport.stats("work").dead == 1)
+    [letter] = transport.dead_letters("work").items
+    return letter
+
+
+@pytest.mark.parametrize(("value", "fault"), UNSENDABLE)
+@pytest.mark.parametrize("follows", ["step", "callback"])
+def test_a_result_that_what_follows_cannot_take_makes_the_job_a_dead_letter(
+    broker: RedisBroker, run_worker: Any, value: Any, fault: str, follows: str
+) -> None:
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def second(*args: Any) -> None: ...
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> Any:
+        return value
+
+    with run_worker("work", broker=broker):
+        if follows == "step":
+            dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
+        else:
+            first.send_with_options(on_success="second")
+        letter = only_letter(broker)
+
+    assert (letter.actor, letter.reason, letter.exception) == ("first", "permanent", "UnusableResult")
+    assert re.search(fault, letter.error)
+
+
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function with one that is not async."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+async def coroutine() -> None:
+    """Do nothing."""
+
+
+def awaitable() -> Any:
+    """Return what nobody awaits."""
+    return coroutine()
+
+
+def generator() -> Any:
+    """Yield what nobody takes."""
+    yield 1
+
+
+async def asynchronous_generator() -> Any:
+    """Yield what nobody takes."""
+    yield 1
+
+
+@pytest.mark.parametrize("function", [awaitable, generator, wrapped(coroutine), wrapped(asynchronous_generator)])
+def test_a_result_that_nothing_ran_is_a_failure_that_says_what_to_write(
+    broker: RedisBroker, run_worker: Any, function: Callable[..., Any]
+) -> None:
+    actor = dramatiq.actor(function, broker=broker, queue_name="work", actor_name="lazy")
+
+    with run_worker("work", broker=broker):
+        actor.send()
+        letter = only_letter(broker)
+
+    assert (letter.reason, letter.exception, letter.attempts) == ("permanent", "UnusableResult", 1)
+    assert "which nothing has run; write `async def`" in letter.error
+
+
+def test_every_attempt_gets_the_arguments_that_were_sent(broker: RedisBroker, run_worker: Any) -> None:
+    seen: list[tuple[list[int], dict[str, int]]] = []
+    told: list[dict[str, Any]] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def tell(message: dict[str, Any], error: Any) -> None:
+        told.append(message)
+
+    @dramatiq.actor(broker=broker, queue_name="work", on_failure="tell")
+    def mutates(items: list[int], names: dict[str, int]) -> None:
+        seen.append((list(items), dict(names)))
+        items.append(2)
+        names["b"] = 2
+        raise ValueError("as it was told to")
+
+    with run_worker("work", "work-retry", broker=broker):
+        mutates.send([1], {"a": 1})
+        letter = only_letter(broker)
+        facilities(broker).transport.requeue("work", letter.id)
+        wait_for(lambda: len(seen) == 6)
+        wait_for(lambda: len(told) == 6)
+
+    assert seen == [([1], {"a": 1})] * 6
+    assert (letter.message["args"], letter.message["kwargs"]) == ([[1], {"a": 1}], {})
+    assert [list(message["args"]) for message in told] == [[[1], {"a": 1}]] * 6
