@@ -1,0 +1,52 @@
+"""The end of a child: nothing between its work and its exit may raise, whatever its output is by then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FORKS = """
+import os, sys
+from switchyard.workers.shared.fork import fork
+
+def work():
+    {spoil}
+    return 5
+
+_, status = os.waitpid(fork(work, title="test"), 0)
+os.write(2, f"ended with {{os.waitstatus_to_exitcode(status)}}, by one process".encode())
+"""
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "sys.stdout.close(); sys.stderr.close()",
+        "os.close(1); print('into nothing')",
+        "read, write = os.pipe(); os.close(read); os.dup2(write, 1); print('nobody reads')",
+        "read, write = os.pipe(); os.set_blocking(write, False); os.write(write, bytes(1 << 20)); "
+        "os.set_blocking(write, True); os.dup2(write, 1); print('full')",
+        "sys.stdout = None",
+        "sys.stdout = object()",
+    ],
+)
+def test_a_child_ends_with_its_code_whatever_its_output_is(spoil: str) -> None:
+    script = FORKS.format(spoil=spoil)
+    environment = {"DJANGO_SETTINGS_MODULE": "project.settings", "PATH": "/usr/bin:/bin"}
+
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60)
+
+    assert run.stderr.endswith("ended with 5, by one process"), run.stderr
+
+
+@pytest.mark.parametrize(("raised", "code"), [("KeyboardInterrupt", 70), ("SystemExit(4)", 4), ("ValueError", 70)])
+def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised: str, code: int) -> None:
+    script = FORKS.format(spoil=f"raise {raised}")
+    environment = {"DJANGO_SETTINGS_MODULE": "project.settings", "PATH": "/usr/bin:/bin"}
+
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60)
+
+    assert run.stderr.count("by one process") == 1
+    assert run.stderr.endswith(f"ended with {code}, by one process"), run.stderr
