@@ -7,8 +7,8 @@ It keeps true:
   it cancelled or too old, did it crash its worker, is its rate spent.
 - The outcome of an attempt is decided once (``outcomes``); every other middleware reads it.
 - A follow-up, such as a retry, a callback or a dead letter, is put before its message is acknowledged.
-- Only a ``MiddlewareError`` raised in a before-hook stops a message. After-hooks never raise, because Dramatiq would log
-  and drop it, but for a ``SpoiledAttempt``: the attempt has failed although its actor returned.
+- Only a ``MiddlewareError`` raised in a before-hook stops a message. After-hooks never raise: Dramatiq would log and
+  drop it. A ``SpoiledAttempt`` alone may, which says that the attempt has failed although its actor returned.
 - Nothing here knows Django.
 
 Hooks run in the order of ``in_order`` in :mod:`switchyard.wiring`. A class reads its options from message, actor and

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import time
 
@@ -95,6 +96,14 @@ def end_itself(seconds: float) -> None:
     refuse(60)
 
 
+def exhaust(seconds: float) -> None:
+    """Sleep, then open files until none more can be opened, and keep them."""
+    sleep(seconds)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    while True:
+        OPEN.append(os.open(os.devnull, os.O_RDONLY))
+
+
 def fell(seconds: float) -> None:
     """Sleep, then kill the whole process group: supervisor and all children, as the kernel kills a container."""
     sleep(seconds)
@@ -140,12 +149,13 @@ async def await_refuse(seconds: float) -> None:
 
 
 KEPT: list[bytes] = []
+OPEN: list[int] = []
 CANARY = "c4n4ry"  # a secret that nobody may be shown
 WAYS = {
     way.__name__: way
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, seize, crash,
-        vanish, vanish_early, end_itself, fell, leak, gobble, gobble_slowly,
+        vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

@@ -78,9 +78,10 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
         ("threads", "vanish"),
         ("greenlets", "vanish"),
         ("threads", "end_itself"),
+        ("threads", "exhaust"),
         pytest.param("threads", "vanish_early", marks=long),
-        *(pytest.param("processes", how, marks=long) for how in ("vanish", "vanish_early", "end_itself")),
-        *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself")),
+        *(pytest.param("processes", how, marks=long) for how in ("vanish", "vanish_early", "end_itself", "exhaust")),
+        *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself", "exhaust")),
     ],
 )
 def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(

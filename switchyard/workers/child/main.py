@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -116,9 +117,21 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
+        if not row.ill and lacks_descriptors():
+            logger.error("this process has no file descriptor left; it is replaced")
+            row.set_ill()
         if row.quiet:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, assignment.grace_s)
+
+
+def lacks_descriptors() -> bool:
+    """Return whether this process cannot open anything: to it, every server looks as if it were away."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def watch_stuck_messages(broker: SupervisedBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:

@@ -24,7 +24,7 @@ from switchyard.workers.shared.child_state import ChildState, Finished, Running
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
-READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED = range(13)
+READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED, ILL = range(14)
 
 # Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
 ID_BYTES = 200
@@ -142,6 +142,15 @@ class ChildRow:
     def quiet(self) -> bool:
         """Whether the child fetches and starts nothing."""
         return bool(self._cells[QUIET])
+
+    def set_ill(self) -> None:
+        """Mark the child as one whose process has no file descriptor left."""
+        self._cells[ILL] = 1
+
+    @property
+    def ill(self) -> bool:
+        """Whether the child must be replaced because its process has no file descriptor left."""
+        return bool(self._cells[ILL])
 
     def set_drained(self) -> None:
         """Note that the child has drained: nothing but its exit follows."""

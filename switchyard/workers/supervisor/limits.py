@@ -12,7 +12,7 @@ from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.signal_pipe import INTERRUPT
 from switchyard.workers.supervisor.cancellation import POLL_EVERY_S, CancellationWatch
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.processes import STUCK_MESSAGE, ExitCause, Process, send
+from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
 KILL_AFTER_LIMIT_S = 5.0
@@ -134,9 +134,10 @@ class Heartbeats:
 
 
 def replace_stuck(children: ChildManager) -> None:
-    """Terminate children whose rows are marked as stuck, see :mod:`switchyard.workers.child.slot_tracking`.
+    """Terminate children whose rows are marked as stuck, see :mod:`switchyard.workers.child.slot_tracking`, or as ill.
 
-    Their running tasks have the grace period. Messages that are left are returned without counting a crash.
+    Their running tasks have the grace period. Messages that a stuck child leaves are returned without counting a crash;
+    one that an ill child leaves may have made it ill.
     """
     if children.stopping or children.paused:
         return
@@ -147,4 +148,7 @@ def replace_stuck(children: ChildManager) -> None:
                 children.pool.name, process.index,
             )  # fmt: skip
             children.exit_causes[process.index] = ExitCause(STUCK_MESSAGE)
+            children.replace(process)
+        elif children.rows[process.index].ill and process.index not in children.exit_causes:
+            children.exit_causes[process.index] = ExitCause(NO_DESCRIPTORS, crash="it left no file descriptor")
             children.replace(process)

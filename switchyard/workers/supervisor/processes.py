@@ -185,9 +185,9 @@ def _do_nothing() -> None:
     """Do nothing: the descriptor only wakes the loop, and every iteration reaps."""
 
 
-STUCK_MESSAGE = "stuck_message"
+STUCK_MESSAGE, NO_DESCRIPTORS = "stuck_message", "no_descriptors"
 # Reasons for a replacement that is counted under its reason although the child drained.
-REPLACED = ("recycled", STUCK_MESSAGE)
+REPLACED = ("recycled", STUCK_MESSAGE, NO_DESCRIPTORS)
 # Limits of the log excerpt that is kept with the messages of a crashed child.
 MOST_LINES, LONGEST_LINE = 10, 400
 
@@ -222,6 +222,8 @@ def suspects_of(
         over = {(ran.lane, ran.id, ran.token) for ran in exit_cause.over}
         suspects = tuple(ran for ran in leftovers.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
         return suspects, f"limit of {suspects[0].limit_ns / 1e9:g} s" if suspects else ""
+    if exit_cause is not None and exit_cause.why == NO_DESCRIPTORS:
+        return tuple(leftovers.running), exit_cause.crash  # their limits stand while they wait for a server in vain
     running = tuple(ran for ran in leftovers.running if ran.limit_ns)
     if exit_cause is not None and exit_cause.crash:
         return running, exit_cause.crash
