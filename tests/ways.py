@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import signal
+import subprocess
 import time
 
 
@@ -56,6 +57,11 @@ def hold(seconds: float) -> None:
 def hang(seconds: float) -> None:
     """Wait in C for what never comes, whatever signal does, without the interpreter's lock."""
     lock_twice(ctypes.CDLL(None))
+
+
+def delegate(seconds: float) -> None:
+    """Wait in C for another process, which does the sleeping."""
+    subprocess.run(["sleep", str(seconds)], check=True)
 
 
 def seize(seconds: float) -> None:
@@ -154,7 +160,7 @@ CANARY = "c4n4ry"  # a secret that nobody may be shown
 WAYS = {
     way.__name__: way
     for way in (
-        sleep, spin, defy, refuse, fail, hold, hang, seize, crash,
+        sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
     )
 }  # fmt: skip

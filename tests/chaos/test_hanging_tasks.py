@@ -77,6 +77,20 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
 
 
 @pytest.mark.timeout(240)
+def test_what_a_task_started_ends_with_it_at_its_hard_limit(pools_on: PoolsOn, valkey_url: str, ledger: Ledger) -> None:
+    pools = pools_on("limited threads", valkey_url)
+    pool = pools.start("runpools")
+
+    enqueue(pools.broker, ledger, "guilty", 600_000, "delegate", queue=BRIEF)
+    sleeper = wait_for(lambda: pool.children().get("sleep 600.0"))
+    assert sleeper is not None
+    wait_for_end(started(ledger, "guilty").pid, 60)
+
+    wait_for_end(sleeper, 60)
+    wait_for(lambda: facilities(pools.broker).transport.stats(BRIEF).dead == 1)
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", ["await_spin", pytest.param("await_refuse", marks=long)])
 def test_a_coroutine_past_its_hard_limit_is_killed_with_its_child_and_those_that_it_held_up_are_not_to_blame(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, how: str

@@ -124,6 +124,14 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return the processes that a process has started, and those that these have; none when it is gone."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
 def peak_bytes(used: resource.struct_rusage) -> int:
     """Return the largest resident size of a process."""
     return int(used.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import psutil
+
 from switchyard.middleware.redaction import without_secrets
 from switchyard.workers.shared.child_state import Running
-from switchyard.workers.shared.fork import peak_bytes
+from switchyard.workers.shared.fork import descendants, peak_bytes
 from switchyard.workers.supervisor.leases import Leftovers
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
@@ -175,10 +177,16 @@ class ProcessSet:
 
 def send(process: Process, signum: int) -> None:
     """Signal a process, if it runs. It is not reaped yet, so that its pid cannot belong to another."""
-    if process.pid:
-        process.told |= signum == signal.SIGTERM
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signum)
+    if not process.pid:
+        return
+    process.told |= signum == signal.SIGTERM
+    # What a task has started ends with it: it would go on beside its own retry.
+    started = descendants(process.pid) if signum == signal.SIGKILL else []
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signum)
+    for each in started:
+        with contextlib.suppress(psutil.Error):
+            each.kill()
 
 
 def _do_nothing() -> None:
