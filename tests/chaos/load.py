@@ -46,7 +46,9 @@ def let_pass(seconds: float) -> None:
 
 
 def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any, Any]:
-    """Return an actor that notes its start, takes as long as it is told, and notes its end; declare an async one.
+    """Return an actor that notes its start, takes as long as it is told, and notes its end.
+
+    Where no pool is of greenlets, an async one is declared as well.
 
     Jobs of :data:`JOBS_THAT_FAIL_ONCE` fail in between, the first time.
     """
@@ -54,6 +56,9 @@ def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any
     @dramatiq.actor(broker=broker, queue_name=queue, actor_name=actor_of(queue))
     def chaos_job(job: str, ms: int = 0, how: str = "sleep") -> None:
         run(ledger, job, ms, how)
+
+    if any(pool.kind == "gevent" for pool in facilities(broker).yard.pools):
+        return chaos_job
 
     @dramatiq.actor(broker=broker, queue_name=queue, actor_name=f"{actor_of(queue)}_async")
     async def async_job(job: str, ms: int, how: str) -> None:

@@ -124,7 +124,8 @@ def kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def leave_open() -> None: ...
 
-    monkeypatch.setattr("switchyard.jobs.api.free_database", leave_open)
+    for place in ("api", "live"):
+        monkeypatch.setattr(f"switchyard.jobs.{place}.free_database", leave_open)
 
 
 def make_sample() -> Sample:

@@ -62,7 +62,8 @@ def test_no_page_and_no_act_breaks_on_rabbitmq(
 ) -> None:
     async def leave_open() -> None: ...  # streams close the database's connection, which is this test's
 
-    monkeypatch.setattr("switchyard.jobs.api.free_database", leave_open)
+    for place in ("api", "live"):
+        monkeypatch.setattr(f"switchyard.jobs.{place}.free_database", leave_open)
     dead_lists = DeadLists(on_rabbitmq.calls, on_rabbitmq.keys)
     monkeypatch.setattr("tests.integration.project.test_urls.keep", dead_lists.add)
     sample, broken, asked = vars(make_sample()), dict[str, int](), 0
