@@ -13,6 +13,7 @@ from switchyard.audit.services import Who, act
 from switchyard.broker import clock
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_records import JobRecords
 from switchyard.jobs.services import submit
 from switchyard.middleware.origin import FixedSender, sent_by
 from switchyard.schedules import strips
@@ -21,6 +22,8 @@ from switchyard.schedules.registry import Schedule, schedules
 
 log = structlog.get_logger("switchyard.scheduler")
 TICK_KEPT_S = 7 * 24 * 3600
+# Clocks of two schedulers may differ by so much.
+CLOCKS_DIFFER = datetime.timedelta(minutes=1)
 CLAIMED, SENT = b"claimed", b"sent"
 _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
 
@@ -58,12 +61,19 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
 
 
 def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
-    """Return a schedule's stored state. A new schedule, or one whose expression changed, starts with ``minute``."""
+    """Return a schedule's stored state. A new schedule, or one whose expression changed, starts with ``minute``.
+
+    So does one whose progress lies in the future, because a clock was ahead: it would be silent for as long.
+    """
     before = minute - datetime.timedelta(minutes=1)
     state, created = ScheduleState.objects.get_or_create(
         actor=schedule.name, defaults={"spec": schedule.text, "since": before}
     )
-    if not created and state.spec != schedule.text:
+    is_ahead = state.since > minute + CLOCKS_DIFFER
+    if is_ahead:
+        log.warning("progress lies in the future, ticks go on from now", schedule=schedule.name, since=str(state.since))
+        _forget(schedule, state.last_tick)
+    if not created and (is_ahead or state.spec != schedule.text):
         state.spec, state.since = schedule.text, before
         state.save(update_fields=["spec", "since"])
     return state
@@ -90,9 +100,20 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     return job_id if sent_now else None
 
 
+def _forget(schedule: Schedule, tick: datetime.datetime | None) -> None:
+    """Have a tick that was sent before its time sent again when it is due."""
+    if tick is not None:
+        records = facilities(schedule.actor.broker).records
+        records.calls.command("DEL", _key(records, schedule, tick))
+
+
+def _key(records: JobRecords, schedule: Schedule, tick: datetime.datetime) -> str:
+    return records.keys.tick(schedule.name, tick.strftime("%Y-%m-%dT%H:%MZ"))
+
+
 def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool:
     records = facilities(schedule.actor.broker).records
-    key = records.keys.tick(schedule.name, tick.strftime("%Y-%m-%dT%H:%MZ"))
+    key = _key(records, schedule, tick)
     sent = False
     if records.calls.command("SET", key, CLAIMED, "NX", "EX", TICK_KEPT_S) is None:
         if records.calls.command("GET", key) == SENT:

@@ -96,6 +96,29 @@ def test_a_tick_is_kept_in_mind_for_seven_days(yard, clock):
     assert 7 * 24 * 3600 - 60 < left_s <= 7 * 24 * 3600
 
 
+def test_a_clock_that_was_ahead_silences_no_schedule_and_skips_no_later_tick(yard, clock):
+    yard.declare()
+    yard.declare("daily", "0 3 * * *")
+    clock.forward(days=1)
+    clock.now = clock.now.replace(hour=3, minute=0)
+    yard.scheduler().step()
+    assert yard.sent() == 2  # both before their time
+
+    clock.forward(days=-1, minutes=-10)
+    yard.lapse()
+    for _ in range(5):
+        yard.scheduler().step()
+        yard.lapse()
+        clock.forward(minutes=1)
+    assert yard.sent() == 2 + 5
+
+    clock.forward(days=1, minutes=5)
+    yard.scheduler().step()
+    assert ScheduleState.objects.get(actor="daily").last_tick == clock()
+    key = yard.facilities.records.keys.tick("daily", clock().strftime("%Y-%m-%dT%H:%MZ"))
+    assert yard.facilities.records.calls.client.get(key) == services.SENT
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_job_of_a_tick_runs_and_is_remembered(yard, clock, run_worker):
     ran = []
