@@ -38,7 +38,7 @@ class ScheduleState(models.Model):
 
 
 class ScheduleTick(models.Model):
-    """One of the last ticks of a schedule, or a run that a person asked for. ``history.KEPT`` are kept of each."""
+    """One of the last ticks of a schedule, or a run that a person asked for. ``strips.KEPT`` are kept of each."""
 
     class Outcome(models.TextChoices):
         SENT = "sent", "Sent"

@@ -186,25 +186,6 @@ def test_time_limits_leave_no_lock_taken(work: str, rounds: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_a_task_that_waits_in_a_lock_is_interrupted_all_the_same(interrupts: ThreadInterrupts) -> None:
-    raised: list[type[BaseException]] = []
-
-    def waits() -> None:
-        interrupts.begin("waits", 0.01)
-        try:
-            while True:
-                threading.Event().wait(0.001)
-        except TimeLimitExceeded as limit:
-            raised.append(type(limit))
-        interrupts.end()
-
-    thread = threading.Thread(target=waits)
-    thread.start()
-    thread.join(30)
-
-    assert raised == [TimeLimitExceeded]
-
-
 def test_tasks_are_interrupted_although_one_keeps_the_lock_of_the_log(interrupts: ThreadInterrupts) -> None:
     root, handler = logging.getLogger(), Silent()
     root.addHandler(handler)

@@ -8,6 +8,7 @@ import pytest
 
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.jobs.listing.lines import line_of_record
+from switchyard.jobs.schemas import JobItem
 
 
 def record(**known: Any) -> JobRecord:
@@ -24,6 +25,10 @@ def test_an_unfinished_job_is_placed_by_the_time_it_was_enqueued() -> None:
 
     assert (line.at, line.is_live, line.run_ms, line.tags) == (1_000, True, None, ("monthly",))
     assert line.arguments is None
+
+
+def test_the_api_declares_every_field_of_a_line() -> None:
+    assert set(JobItem.model_fields) == set(line_of_record(record(), arguments=False).as_json())
 
 
 def test_an_ended_job_is_placed_by_its_end_and_says_why_it_failed() -> None:
