@@ -102,7 +102,8 @@ class EventLoop(EventLoopThread):
             try:
                 while interrupt is None and not run.ended.wait(self.interrupt_check_ival):
                     pass
-                run.wait_for_cancellation()
+                if interrupt is not None:
+                    run.wait_for_cancellation()
                 break
             except Interrupt as error:
                 interrupt = error
@@ -135,7 +136,7 @@ class _Run:
             self._task.cancel()
 
     def wait_for_cancellation(self) -> None:
-        """Wait until a cancelled coroutine has ended; return at once for one that has.
+        """Wait until a cancelled coroutine has ended.
 
         While another one occupies the loop, the hard limit of this one's job is suspended: the other is to blame.
         """

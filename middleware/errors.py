@@ -37,7 +37,7 @@ class OpenTransaction(SpoiledAttempt):
 
 
 class UnusableResult(SpoiledAttempt, PermanentFailure):
-    """What an actor returned cannot be taken: nothing ran it, or what follows the job does not take it."""
+    """The result of an actor cannot be taken: nothing ran it, or a step or callback does not take it."""
 
 
 class Cancelled(SwitchyardError):

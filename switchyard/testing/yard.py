@@ -113,7 +113,7 @@ class MemoryTransport(PortableTransport):
 
 
 class Store(Protocol):
-    """What a test leaves behind."""
+    """Leftovers of a test."""
 
     def clear(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What the bulk acts on jobs that have not ended have in common: their filter, and the walk over what matches it."""
+"""Shared parts of bulk acts on jobs that have not ended: their filter, and the walk over the jobs that match it."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def send(process: Process, signum: int) -> None:
     if not process.pid:
         return
     process.told |= signum == signal.SIGTERM
-    # What a task has started ends with it: it would go on beside its own retry.
+    # Processes that a task has started end with it: they would go on beside its retry.
     started = descendants(process.pid) if signum == signal.SIGKILL else []
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signum)

@@ -1,4 +1,4 @@
-"""What follows a job is part of it: refused steps and callbacks, results that nothing ran, retried arguments."""
+"""Steps and callbacks are part of a job: refused ones, results that nothing ran, and retried arguments."""
 
 from __future__ import annotations
 

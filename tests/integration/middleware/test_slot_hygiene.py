@@ -1,4 +1,4 @@
-"""What an attempt leaves behind in its thread: transactions, language, time zone; no later job meets it."""
+"""State that an attempt leaves in its thread (transactions, language, time zone) reaches no later job."""
 
 from __future__ import annotations
 
