@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import dramatiq
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import CurrentMessage
 from dramatiq_abort import Abort, Abortable, Event, EventBackend
@@ -18,13 +17,14 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.ended_jobs import fields_of
 from switchyard.broker.stores.job_record import options_of
+from switchyard.loggers import get_logger
 from switchyard.middleware.cancellation import STOP_BY_ITSELF_S, Cancellation
 from switchyard.middleware.errors import CancelInterrupt
 
 # The process of a task that goes on is terminated 3 s after the request.
 LONGEST_WAIT_MS: Final = 2_500
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class AbortInterrupt(CancelInterrupt, Abort):

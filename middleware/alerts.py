@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.loggers import get_logger
 from switchyard.middleware.option_rules import boolean_of, flag, rule_of_both
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Alerts(Middleware):

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import structlog
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 
@@ -19,13 +18,14 @@ from switchyard.broker.queue.json_values import refused_part
 from switchyard.broker.stores.ended_jobs import LOGS_LIMIT_BYTES, Failure
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES, ResultStores
 from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole
+from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import missing_arguments
 from switchyard.middleware.logs import JOBS_LOGGER, printable, running_message
 from switchyard.middleware.option_rules import OptionRule, flag, rule_of_both
 from switchyard.middleware.outcomes import error_text, fingerprint
 from switchyard.middleware.redaction import without_arguments, without_secrets
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ERROR_CHARACTERS = 500
 

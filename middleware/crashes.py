@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLimitExceeded
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.interface import Transport
+from switchyard.loggers import get_logger
 from switchyard.middleware.outcomes import Outcome, decide, fingerprint_of
 from switchyard.middleware.redaction import redacted, without_arguments
 from switchyard.middleware.wait_for_broker import retry_until_available
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MOST_CRASHES = 3
 MOST_LAPSES = 5

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware
@@ -19,11 +18,12 @@ from switchyard.broker.interface import Transport
 from switchyard.broker.queue.dead_letter_json import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import Yard
+from switchyard.loggers import get_logger
 from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.outcomes import Outcome, attempt, error_text, fingerprint, outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import GroupCallbacks
@@ -13,9 +12,10 @@ from dramatiq.middleware import GroupCallbacks
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.loggers import get_logger
 from switchyard.middleware.wait_for_broker import retry_until_available
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class DurableGroupCallbacks(GroupCallbacks):

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, ClassVar
 
-import structlog
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
@@ -14,6 +13,7 @@ from dramatiq.middleware import Middleware
 
 from switchyard.broker.queue.depth_limits import follows_a_job
 from switchyard.broker.validation import whole_delay
+from switchyard.loggers import get_logger
 from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.option_rules import (
     OptionRule,
@@ -28,7 +28,7 @@ from switchyard.middleware.option_rules import (
 )
 from switchyard.middleware.places import place_of
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # Written into a message between queues. A sender must not set one: it would falsify the message's history.
 WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms"})

@@ -9,18 +9,18 @@ import time
 from functools import partial
 from typing import Any, Final
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker.interface import Transport
+from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import call_of, calls_of, misfit
 from switchyard.middleware.errors import ArgumentMismatch, UnknownActor
 from switchyard.middleware.outcomes import Outcome, decide
 from switchyard.middleware.wait_for_broker import retry_until_available
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # A roll-out takes minutes. After that, a message for code that no worker has is a dead letter for a person to see.
 GIVE_UP_MS: Final = 600_000

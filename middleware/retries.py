@@ -6,12 +6,12 @@ import math
 from functools import partial
 from typing import Any, ClassVar
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 from switchyard.broker.interface import Transport
 from switchyard.broker.topology import Yard
+from switchyard.loggers import get_logger
 from switchyard.middleware.crashes import Poison, SuspectedPoison
 from switchyard.middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
 from switchyard.middleware.follow_ups import fields_of, follow_up_of, traceback_of
@@ -26,7 +26,7 @@ from switchyard.middleware.retry_options import (
 )
 from switchyard.middleware.wait_for_broker import retry_until_available
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 REFUSAL_CHARACTERS = 200
 

@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator
 from typing import Any, Final
 
-import structlog
 from dramatiq.actor import Actor
 from dramatiq.common import compute_backoff
 from dramatiq.errors import Retry
@@ -15,10 +14,11 @@ from dramatiq.errors import Retry
 from switchyard.broker.retry_policy import MOST_COUNTED
 from switchyard.broker.topology import RetryPolicy
 from switchyard.broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_arguments
+from switchyard.loggers import get_logger
 from switchyard.middleware.errors import RetryLater
 from switchyard.middleware.option_rules import OptionRule, actor_name, rule_of_both
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # Longest delay between bounds of an actor or a message, as in Dramatiq.
 LONGEST_BOUND_MS: Final = 7 * 24 * 3_600_000

@@ -7,7 +7,6 @@ from contextlib import suppress
 from inspect import Parameter
 from typing import Any, ClassVar
 
-import structlog
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
@@ -15,12 +14,13 @@ from dramatiq.middleware import Middleware
 
 from switchyard.broker.queue.arguments.types import argument_types
 from switchyard.broker.queue.depth_limits import follows_a_job
+from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.option_rules import OptionRule
 from switchyard.middleware.places import place_of
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LONGEST = 200
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)

@@ -8,15 +8,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-import structlog
-
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.loggers import get_logger
 from switchyard.middleware.origin import following
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PAUSE_S = 2.0
 

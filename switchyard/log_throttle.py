@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import structlog
+from switchyard.loggers import get_logger
 
 REPEAT_S = 60.0
 
@@ -14,7 +14,7 @@ class LogThrottle:
 
     def __init__(self, operation: str, logger: str = "switchyard.scheduler") -> None:
         self._operation = operation
-        self._log = structlog.get_logger(logger)
+        self._log = get_logger(logger)
         self._failing: str | None = None
         self._logged_s = 0.0
 

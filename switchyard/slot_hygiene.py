@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import structlog
 from django.db.backends.signals import connection_created
 from django.utils import timezone, translation
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
+from switchyard.loggers import get_logger
 from switchyard.middleware.errors import OpenTransaction
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class SlotHygiene(Middleware):

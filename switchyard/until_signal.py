@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-import structlog
+from switchyard.loggers import get_logger
 
 EX_SOFTWARE: Final = 70
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -20,7 +20,7 @@ def run_until_signal(run: Callable[[threading.Event], None], *, name: str, logge
 
     Leaves the loop behind after ``stop_within_s``. Exits with 70 when ``run`` raised.
     """
-    log = structlog.get_logger(logger)
+    log = get_logger(logger)
     # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     stop = threading.Event()

@@ -14,7 +14,6 @@ from smtplib import SMTPException
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-import structlog
 import urllib3
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage, get_connection
@@ -22,12 +21,13 @@ from django.core.validators import validate_email
 
 from switchyard.alerts.errors import ChannelFailed
 from switchyard.alerts.notice import Notice
+from switchyard.loggers import get_logger
 from switchyard.setting_values import InvalidSetting
 
 DEADLINE_S = 5.0
 LONGEST_SUBJECT = 200
 
-log = structlog.get_logger("switchyard.alerts")
+log = get_logger("switchyard.alerts")
 
 
 class Channel(Protocol):

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import structlog
 from django.db.models import F, QuerySet
 
 from switchyard.alerts.channels import Channel
@@ -19,8 +18,9 @@ from switchyard.alerts.models import Delivery
 from switchyard.alerts.notice import Notice
 from switchyard.alerts.silences import in_force
 from switchyard.broker import clock
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MOST_TRIES = 5
 BACKOFF_S = (5, 15, 45, 90)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-import structlog
 from django.db import DatabaseError
 
 from switchyard.alerts.channels import Channel, LogChannel, channels
@@ -14,8 +13,9 @@ from switchyard.alerts.sending import ChannelBatch, send_all, send_due
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.conf import switchyard_settings
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 GROUPS_AT_ONCE = 20
 LOG_EVERY_S = 60.0

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
@@ -22,11 +21,12 @@ from switchyard.audit.presentation import ACTS
 from switchyard.audit.who import Who
 from switchyard.conf import switchyard_settings
 from switchyard.database_text import storable
+from switchyard.loggers import get_logger
 from switchyard.old_rows import delete_old
 
 __all__ = ["Who", "act"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @contextmanager

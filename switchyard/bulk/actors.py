@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
-import structlog
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
@@ -23,6 +22,7 @@ from switchyard.bulk.kinds import Item, Kind, NoRoom, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.conf import declared_yard
 from switchyard.database_text import storable
+from switchyard.loggers import get_logger
 from switchyard.middleware.clock_comparison import compared_now
 
 # A job of a long act makes room for others, and a deploy waits for no longer than this.
@@ -75,7 +75,7 @@ def _step(number: int, run: int) -> BulkAct | None:
     return act
 
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MOST = 500
 # Reason of items whose step failed; some of them may have been reached.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from django.db import transaction
 from django.utils import timezone
 
@@ -14,10 +13,11 @@ from switchyard.broker.errors import NotFound
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.database_text import storable
+from switchyard.loggers import get_logger
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.old_rows import delete_old
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # Above this number a page or a command makes a bulk act of what it would otherwise do at once.
 AT_ONCE = 100

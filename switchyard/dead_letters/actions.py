@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-import structlog
 from django.db import transaction
 
 from switchyard.broker import clock
@@ -25,8 +24,9 @@ from switchyard.database_text import storable
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, add_history, clear_claim, locked, project, set_state
 from switchyard.dead_letters.queries import find
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CLAIM_S = 60
 LONGEST_NOTE = 500

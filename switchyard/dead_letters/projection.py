@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
@@ -14,9 +13,10 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.database_text import storable
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.loggers import get_logger
 from switchyard.payload import readable
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LONGEST_HISTORY = 50
 LONGEST_ERROR = 4_000

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-import structlog
 from django.db import DataError
 from django.utils import timezone
 
@@ -18,8 +17,9 @@ from switchyard.conf import declared_yard
 from switchyard.dead_letters.actions import CLAIM_S, settle_claim
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, locked, project, set_state
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PAGE = 200
 KEEP_DAYS = 90

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import dramatiq
-import structlog
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.db import DatabaseError
 from django.db.models import Count, Max, Q
@@ -33,6 +32,7 @@ from switchyard.history.search_values import search_text, searched_names
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import is_job_id, is_message_id, written_id
+from switchyard.loggers import get_logger
 from switchyard.schedules.registry import schedules as declared_schedules
 
 
@@ -187,7 +187,7 @@ def workers(asked: str) -> Iterator[Hit]:
 
 
 User = AbstractBaseUser | AnonymousUser | PermissionsMixin
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.db import InterfaceError, OperationalError, connection
 from django.db.backends.signals import connection_created
@@ -15,6 +14,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 from switchyard.files.errors import is_full
+from switchyard.loggers import get_logger
 from switchyard.operations.database_deadline import each_statement_within, limit_connection
 
 # A page is read again soon; an act may run statements that take their time.
@@ -23,7 +23,7 @@ RETRY_AFTER_S = 10
 # Errors of a server that ends, refuses connections or has no room for one: https://www.postgresql.org/docs/current/errcodes-appendix.html
 AWAY = ("08", "57P", "53")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class SilentDatabase:

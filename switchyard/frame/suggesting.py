@@ -10,7 +10,6 @@ from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
 
 import dramatiq
-import structlog
 from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.urls import NoReverseMatch, reverse
@@ -23,13 +22,14 @@ from switchyard.frame.navigation import room_pages
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.history.search_values import TAG, searched_names
 from switchyard.jobs.queries import is_job_id, written_id
+from switchyard.loggers import get_logger
 
 LEAST: Final = 2
 MOST: Final = 8
 # Places that names of the code leave to values of jobs.
 MOST_VALUES: Final = 4
 ARGUMENT: Final = "argument"
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Suggestion(NamedTuple):

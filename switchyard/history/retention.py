@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
 from django.db import connection, transaction
 
 from switchyard.broker.clock import now_ms
 from switchyard.conf import switchyard_settings
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.loggers import get_logger
 
 # A batch holds SQLite's only write lock for some tens of milliseconds.
 BATCH: Final = 200
@@ -24,7 +24,7 @@ ROWS_SQLITE: Final = 2_000_000
 ROWS: Final = 20_000_000
 DAY_MS: Final = 86_400_000
 
-log = structlog.get_logger("switchyard.history")
+log = get_logger("switchyard.history")
 
 
 def most_rows() -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-import structlog
 from django.db import (
     DatabaseError,
     DataError,
@@ -30,9 +29,10 @@ from switchyard.history.columns import Rows, rows_of
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.leadership import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership
 from switchyard.log_throttle import LogThrottle
+from switchyard.loggers import get_logger
 
 LOGGER: Final = "switchyard.history"
-log = structlog.get_logger(LOGGER)
+log = get_logger(LOGGER)
 
 # Entries that are read of each family at once, each with the rows of one acknowledged batch.
 READ_LIMIT: Final = 100

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import structlog
 from django.db import connections, transaction
 from django.utils import timezone
 from dramatiq.middleware import CurrentMessage
 
 from switchyard.jobs.models import DoneOnce
+from switchyard.loggers import get_logger
 from switchyard.old_rows import delete_old
 
 KEY_CHARACTERS = 200
@@ -22,7 +22,7 @@ INSERT = """
     ON CONFLICT ("key") DO NOTHING
 """
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @contextmanager

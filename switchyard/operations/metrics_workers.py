@@ -6,14 +6,14 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
 from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from switchyard.loggers import get_logger
 from switchyard.workers.metrics.files import undisturbed
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 UNREADABLE = (OSError, ValueError, struct.error, RuntimeError)
 

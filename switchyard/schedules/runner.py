@@ -6,7 +6,6 @@ import datetime
 import threading
 from collections.abc import Callable, Sequence
 
-import structlog
 from django.db import close_old_connections
 from dramatiq.broker import Broker
 
@@ -14,12 +13,13 @@ from switchyard.broker import clock
 from switchyard.broker.interface import facilities
 from switchyard.leadership import LEASE_S, RENEW_S, Leadership
 from switchyard.log_throttle import LogThrottle
+from switchyard.loggers import get_logger
 from switchyard.schedules import maintenance, pauses, services, ticks
 from switchyard.schedules.registry import Schedule, schedules
 
 POLL_S = 1.0
 STOP_WITHIN_S = 2.0
-log = structlog.get_logger("switchyard.scheduler")
+log = get_logger("switchyard.scheduler")
 
 
 class Scheduler:

@@ -6,7 +6,6 @@ import datetime
 import difflib
 import uuid
 
-import structlog
 from django.db import DatabaseError
 
 from switchyard.audit.services import Who, act
@@ -15,12 +14,13 @@ from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.jobs.services import submit
+from switchyard.loggers import get_logger
 from switchyard.middleware.origin import FixedSender, sent_by
 from switchyard.schedules import strips
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.registry import Schedule, schedules
 
-log = structlog.get_logger("switchyard.scheduler")
+log = get_logger("switchyard.scheduler")
 TICK_KEPT_S = 7 * 24 * 3600
 # Clocks of two schedulers may differ by so much.
 CLOCKS_DIFFER = datetime.timedelta(minutes=1)

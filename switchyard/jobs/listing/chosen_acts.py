@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import structlog
 from django.db import DatabaseError
 from dramatiq.middleware import MiddlewareError
 
@@ -20,8 +19,9 @@ from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.running import records_of
 from switchyard.jobs.services import request_cancel, start_now
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 Answers = Mapping[str, tuple[str, str]]
 # Names the second run of a job by the form, so that a form that is sent twice enqueues it once.
 RUNS: Final = uuid.UUID("a5d0a5f4-3d0e-4f39-9f5c-0d5a2b1b7f5e")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
-import structlog
 from django.db import DatabaseError
 
 from switchyard.broker.errors import BrokerError
@@ -26,8 +25,9 @@ from switchyard.jobs.listing.unfinished import (
     wanted_of_history,
     wants_unfinished,
 )
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def find_jobs(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
 from django.db import DatabaseError
 
 from switchyard.api.responses import iso_time
@@ -23,8 +22,9 @@ from switchyard.jobs.presentation import public_result
 from switchyard.jobs.queries import find_job, record_of_row, with_result
 from switchyard.jobs.running import limit_of
 from switchyard.jobs.shown_arguments import shown_arguments, stored_arguments
+from switchyard.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 # Classes in room.css.
 TONES = {
     "scheduled": "sy-calm",
