@@ -11,17 +11,18 @@ import sys
 import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any, TextIO
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
-from structlog.contextvars import clear_contextvars
+from dramatiq.worker import Worker
 
+from switchyard.loggers import get_logger
 from switchyard.middleware.outcomes import Outcome, attempt, outcome_of, text_of
 
 JOBS_LOGGER = "switchyard.jobs"
-log = structlog.get_logger(JOBS_LOGGER)
+log = get_logger(JOBS_LOGGER)
 
 _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
@@ -44,6 +45,10 @@ class Logs(Middleware):
         self._tracebacks = tracebacks
         # Asked whether a level is enabled: structlog formats a line before it drops it.
         self._sink = logging.getLogger(JOBS_LOGGER)
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Load structlog, before several threads log their first line."""
+        import_module("structlog")
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Bind the job's names to every line that the actor logs."""
@@ -97,15 +102,14 @@ def running_message() -> MessageProxy | None:
     return _running.get()
 
 
-# One variable for each name that code of this process has ever bound. Going through a context costs more than a hook.
-_EVER_BOUND = getattr(structlog.contextvars, "_CONTEXT_VARS", True)
-
-
 def _unbind() -> None:
     """Unbind the job's names, and what its actor bound."""
     _running.set(None)
-    if _EVER_BOUND:
-        clear_contextvars()
+    bound = sys.modules.get("structlog.contextvars")  # not loaded as long as nothing was logged
+    # One variable for each name that code of this process has ever bound. Going through a context costs more than a
+    # hook.
+    if bound is not None and getattr(bound, "_CONTEXT_VARS", True):
+        bound.clear_contextvars()
 
 
 def _of_job(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -137,6 +141,8 @@ def _on_the_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> M
 
 def _plain(output: TextIO, exception: Any) -> None:
     """Write a traceback without local variables, arguments among them, and without control characters."""
+    import structlog
+
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exception)
     output.write(printable_lines(_shortened(text.getvalue())))
@@ -168,6 +174,8 @@ def printable_lines(text: str) -> str:
 
 def use_standard_logging() -> None:
     """Pass what is logged through structlog on to the standard library's loggers, whose handlers are the host's."""
+    import structlog
+
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _of_job, _as_one_line],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -191,6 +199,8 @@ def _without_traceback_of_refusals(record: logging.LogRecord) -> bool:
 
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error: as ``json`` for machines, or ``console`` for terminals."""
+    import structlog
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         _of_job,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import redis
-import structlog
 from django.conf import settings
 from django.db import close_old_connections
 from dramatiq.broker import Broker
@@ -37,6 +36,7 @@ from switchyard.conf import switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.database_connections import Connections
 from switchyard.jobs.result_stores import result_stores
+from switchyard.loggers import configure_structlog
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.age_limits import AgeLimits
 from switchyard.middleware.alerts import Alerts
@@ -89,8 +89,8 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         refuse(str(error))
     if own.configure_logging:
         logs.configure(own.log_format)
-    elif not structlog.is_configured():
-        logs.use_standard_logging()
+    else:
+        configure_structlog(logs.use_standard_logging)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
     options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}

@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -82,6 +83,7 @@ def leave(code: int) -> NoReturn:
 
 def prepare_to_fork() -> None:
     """Keep loaded objects shared with the children: a later collection would touch, and so copy, every page of them."""
+    import_module("structlog")  # all children log
     gc.collect()
     gc.freeze()
 

@@ -36,6 +36,16 @@ except ZeroDivisionError:
     log.exception("failed")
 """
 
+LATER = """
+import sys
+from switchyard.loggers import configure_structlog
+from switchyard.middleware import logs
+configure_structlog(logs.use_standard_logging)
+assert "structlog" not in sys.modules
+from structlog.stdlib import BoundLogger, get_logger
+assert isinstance(get_logger("host").bind(), BoundLogger)
+"""
+
 
 def run(code: str, *arguments: str) -> str:
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(BASE_DIR)}
@@ -56,6 +66,10 @@ def test_logs_go_through_the_hosts_handlers() -> None:
     assert lines[0] == "host: INFO switchyard.jobs succeeded queue=default note=two\\nlines 100%"
     assert lines[1] == "host: ERROR switchyard.jobs failed"
     assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_structlog_is_configured_before_code_that_imports_it_later_goes_on() -> None:
+    run(LATER)
 
 
 @pytest.mark.parametrize("handled", [True, False])
