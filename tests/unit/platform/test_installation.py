@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
-from django.urls import include, path
+from django.urls import include, path, re_path
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import GroupCallbacks, Retries, TimeLimit
 from dramatiq.middleware.prometheus import Prometheus
@@ -44,6 +44,10 @@ class Hidden:
 
 class WithoutApi:
     urlpatterns = [room, backend]
+
+
+class BelowExpression:
+    urlpatterns = [re_path("^yard/", include("switchyard.operations.urls")), backend]
 
 
 def test_apps_are_all_that_a_project_adds() -> None:
@@ -145,7 +149,8 @@ def test_a_router_that_moves_our_tables_is_named_with_some_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("urls", "ids"), [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E030"]), (WithoutApi, [])]
+    ("urls", "ids"),
+    [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E030"]), (WithoutApi, []), (BelowExpression, [])],
 )
 def test_missing_or_hidden_addresses_are_named(urls: type, ids: list[str]) -> None:
     with override_settings(ROOT_URLCONF=urls):
