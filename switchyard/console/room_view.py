@@ -28,10 +28,9 @@ class Views:
     def __init__(self, module: str) -> None:
         self._module = module
 
-    def __getattr__(self, name: str) -> Callable[..., HttpResponseBase]:
-        def view(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
-            found: HttpResponseBase = getattr(import_module(self._module), name)(request, *args, **parts)
-            return found
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def view(request: HttpRequest, *args: Any, **parts: Any) -> Any:
+            return getattr(import_module(self._module), name)(request, *args, **parts)
 
         return view
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_GET
 
 from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
@@ -42,38 +40,33 @@ def can_stream(request: HttpRequest) -> bool:
     return isinstance(request, ASGIRequest)
 
 
-def events_view(answer: Callable[..., Awaitable[HttpResponseBase]]) -> Callable[..., Any]:
-    """Return a view that streams events to users who may view jobs; 429 and 503 beyond the limits of open streams.
+async def stream(
+    request: HttpRequest, answer: Callable[..., Awaitable[HttpResponseBase]], **parts: str
+) -> HttpResponseBase:
+    """Stream events to a user who may view jobs; 429 and 503 beyond the limits of open streams.
 
     Args:
         answer: Called with the request, the name of the ``caller`` whose place the stream takes, and the parts of the
             address.
     """
+    admitted: list[str] = []
 
-    # Django refuses asynchronous views within ATOMIC_REQUESTS.
-    @require_GET
-    @transaction.non_atomic_requests
-    async def events(request: HttpRequest, **parts: str) -> HttpResponseBase:
-        admitted: list[str] = []
+    def admit(request: HttpRequest) -> HttpResponse:
+        check(request)
+        admitted.append(f"user:{request.user.pk}")
+        return HttpResponse()
 
-        def admit(request: HttpRequest) -> HttpResponse:
-            check(request)
-            admitted.append(f"user:{request.user.pk}")
-            return HttpResponse()
-
-        refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
-        if not admitted:
-            return refusal
-        if not can_stream(request):
-            return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
-        try:
-            return await answer(request, caller=admitted[0], **parts)
-        except Problem as problem:
-            return problem.response()
-        except (BrokerError, DatabaseError):
-            return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)
-
-    return events
+    refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
+    if not admitted:
+        return refusal
+    if not can_stream(request):
+        return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
+    try:
+        return await answer(request, caller=admitted[0], **parts)
+    except Problem as problem:
+        return problem.response()
+    except (BrokerError, DatabaseError):
+        return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)
 
 
 async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:

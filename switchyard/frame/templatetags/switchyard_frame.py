@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.utils import timezone
 
-from switchyard.frame.navigation import MenuEntry, MenuGroup, current, menu
 from switchyard.frame.strip import PAGE_S, STRIP, KeptVerdict
 from switchyard.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
+
+if TYPE_CHECKING:
+    from switchyard.frame.navigation import MenuEntry, MenuGroup
 
 register = template.Library()
 
@@ -48,6 +50,8 @@ class Frame:
 @register.simple_tag(takes_context=True)
 def room_frame(context: Mapping[str, Any]) -> Frame:
     """Return the frame of the page; without a menu for somebody who is not logged in, and in a pop-up window."""
+    from switchyard.frame.navigation import current, menu  # checks load the tags of all apps, and show no page
+
     request = context.get("request")
     if request is None:
         return Frame((), None, "", True, "", timezone.now())
