@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import msgspec
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware
@@ -50,7 +50,7 @@ class DeadLetters(Middleware):
         if outcome.kind != "dead":
             return
         try:
-            self._dead_letter(message, replace(outcome, exception=outcome.exception or exception))
+            self._dead_letter(message, msgspec.structs.replace(outcome, exception=outcome.exception or exception))
         except Exception:
             log.exception("not dead-lettered, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()

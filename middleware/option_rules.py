@@ -7,9 +7,9 @@ them. A message's option overrides its actor's, and the actor's overrides its qu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from dramatiq.actor import Actor
 
 from switchyard.broker.queue.codec import LARGEST
@@ -32,8 +32,7 @@ MESSAGE_FIELDS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OptionRule:
+class OptionRule(msgspec.Struct, frozen=True):
     """The values of one option.
 
     Args:

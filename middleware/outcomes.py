@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
+import msgspec
 from dramatiq.broker import MessageProxy
 
 Kind = Literal["succeeded", "retried", "dead", "cancelled", "expired", "deferred"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The outcome of an attempt.
 
     Args:

@@ -9,7 +9,6 @@ works, and an address of such a scheme is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -17,11 +16,12 @@ from importlib.util import find_spec
 from pkgutil import iter_modules, resolve_name
 from typing import Any, Final
 
+import msgspec
+
 FOLDER: Final = "switchyard.addons"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addon:
+class Addon(msgspec.Struct, frozen=True, kw_only=True):
     """An add-on, as it declares itself. A hook is the name of an object, ``package.module:name``; "" is none.
 
     Hooks are resolved where they are used: a process that does not need one loads neither its module nor a client.
@@ -58,7 +58,7 @@ class Addon:
     title: str
     schemes: tuple[str, ...]
     package: tuple[str, str, str] = ("", "", "")
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = msgspec.field(default_factory=dict)
     keeps_queues: bool = False
     tells_ages: bool = True
     read: str = ""

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from django.conf import settings
 
 from switchyard.addon import Addon, addon_for, addons
@@ -254,8 +255,7 @@ def shortened(path: Path) -> str:
         return str(path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(msgspec.Struct, frozen=True):
     """Values of the dict and of the environment, each with the name that an error message calls it by."""
 
     declared: Mapping[str, Any]

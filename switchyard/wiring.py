@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import redis
 from django.conf import settings
 from django.db import close_old_connections
@@ -128,7 +128,7 @@ def build_yard(
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
         options: For ``place``.
     """
-    keys = replace(keys, slot_groups=yard.keys.slot_groups)
+    keys = msgspec.structs.replace(keys, slot_groups=yard.keys.slot_groups)
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)

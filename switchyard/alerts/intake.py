@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 from django.db import transaction
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
@@ -59,7 +59,7 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
                 delivery.count = group.count
                 delivery.save(update_fields=("count",))
             reported = min(reported, delivery.count)
-    return replace(group, count=reported)
+    return msgspec.structs.replace(group, count=reported)
 
 
 def _reopen(alert: Alert) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from switchyard.audit.models import AuditEntry
 from switchyard.console import links
@@ -65,8 +66,7 @@ PAGES = {
 BULK = re.compile(r"bulk act (\d{1,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class ShownEntry:
+class ShownEntry(msgspec.Struct, frozen=True):
     """A row of the audit log with its act in words and the address of its target, or ""."""
 
     entry: AuditEntry

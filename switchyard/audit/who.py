@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from django.contrib.auth.base_user import AbstractBaseUser
 
 if TYPE_CHECKING:
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 LONGEST_NAME = 150
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(msgspec.Struct, frozen=True):
     """A person, and the way on which the act came.
 
     Args:

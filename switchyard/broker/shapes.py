@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 # Result of a move of a dead letter among many: "moved", also by an earlier call; "gone": there is none; "newer": the
@@ -41,8 +43,7 @@ class DeadLetter:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True):
     """Bytes from a queue that are no message, the first 4 KiB of them, kept for inspection."""
 
     id: str
@@ -108,8 +109,7 @@ class QueueStats:
         return max(ages, default=None)
 
 
-@dataclass(frozen=True)
-class Page(Generic[T]):
+class Page(msgspec.Struct, Generic[T], frozen=True):
     """One page of a listing. ``cursor`` leads to the next page; ``None`` on the last."""
 
     items: Sequence[T]

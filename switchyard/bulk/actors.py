@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
+import msgspec
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
@@ -82,8 +82,7 @@ MOST = 500
 FAILED = "their step failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """A step whose items are in hand."""
 
     act: BulkAct

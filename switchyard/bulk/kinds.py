@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, Protocol
+
+import msgspec
 
 from switchyard.broker.errors import NotFound, SwitchyardError
 from switchyard.bulk.models import BulkAct
@@ -23,8 +24,7 @@ class NoRoom(SwitchyardError):
 Item = list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """Items of one step, JSON values each.
 
     Args:
@@ -37,11 +37,10 @@ class Taken:
     items: Sequence[Item]
     cursor: dict[str, Any]
     more: bool
-    skips: dict[str, int] = field(default_factory=dict)
+    skips: dict[str, int] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class KindTexts:
+class KindTexts(msgspec.Struct, frozen=True):
     """Texts of a kind on the pages.
 
     Args:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from switchyard.console.broker_away import SWITCHED_OFF
 
@@ -22,8 +23,7 @@ FRESH_S = 2.0
 OLD_S = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class KeptVerdict:
+class KeptVerdict(msgspec.Struct, frozen=True):
     """A verdict with the time at which the yard was read.
 
     Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import dramatiq
+import msgspec
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 
@@ -23,8 +23,7 @@ MOST_AT_ONCE = 100
 GRACE = datetime.timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(msgspec.Struct, frozen=True):
     """Schedule of one periodic actor.
 
     Args:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from switchyard.broker.keys.queue_keys import QueueKeys
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(msgspec.Struct, frozen=True):
     """Key names below one prefix.
 
     Keys that one operation changes together share a hash tag, so that they live at one place.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 Lane = Literal["live", "retry", "alone"]
 # Lanes that pools serve; the isolated lane beside them holds messages that may take their worker down.
@@ -11,8 +12,7 @@ LANES: Final[tuple[Lane, Lane]] = ("live", "retry")
 ALL_LANES: Final[tuple[Lane, Lane, Lane]] = (*LANES, "alone")
 
 
-@dataclass(frozen=True, slots=True)
-class QueueKeys:
+class QueueKeys(msgspec.Struct, frozen=True):
     """Key names of a family. ``docs/reference/keys.md`` is made from the docstrings.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from switchyard.broker.queue.dead_letter_json import decode
 from switchyard.broker.queue.operations import QueueOperations
@@ -17,8 +18,7 @@ MOST_BYTES: Final = 500_000
 ANSWERS: Final[dict[int, Moved]] = {1: "moved", 0: "gone", -2: "full"}
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLetter:
+class StoredLetter(msgspec.Struct, frozen=True):
     """A dead letter with its bytes in the broker; ``None`` where there is none that can be read."""
 
     id: str

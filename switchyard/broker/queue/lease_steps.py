@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import msgspec
+
 from switchyard.broker.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue.operations import QueueOperations
 
@@ -27,8 +29,7 @@ class TickExhausted(Exception):
     """The time of a tick is used up; the rest of its work is left to the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class TickBudget:
+class TickBudget(msgspec.Struct, frozen=True):
     """Time that a tick has left, until a monotonic deadline."""
 
     deadline_s: float

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys.queue_keys import Lane
 from switchyard.broker.queue.lease_steps import TICK_S, ServedQueue, TickBudget, TickExhausted
@@ -32,8 +34,7 @@ LaneKey = tuple[str, Lane]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneLeftovers:
+class LaneLeftovers(msgspec.Struct, frozen=True):
     """Messages of a dead child that need special handling in one lane.
 
     Args:
@@ -58,8 +59,7 @@ class _Child:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Reclaim:
+class _Reclaim(msgspec.Struct, frozen=True):
     child: str
     key: LaneKey
     leftovers: LaneLeftovers

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import msgspec
+
 from switchyard.broker.redis.calls import Word
 
 HIGH, NORMAL, LOW = 1, 2, 3
@@ -94,8 +96,7 @@ class MovingMessage:
     cancel_requested: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """Answer to a fetch.
 
     Args:
@@ -112,8 +113,7 @@ class Fetched:
     left: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(msgspec.Struct, frozen=True):
     """A message that ran while its worker ended. ``lease`` and ``body`` are set when the heir got it."""
 
     id: str
@@ -122,8 +122,7 @@ class Suspect:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reclaimed:
+class Reclaimed(msgspec.Struct, frozen=True):
     """Result of reclaiming a dead owner's messages: count of those at the head of their lane again, and suspects."""
 
     returned: int

@@ -6,9 +6,9 @@ was popped; so nothing here uses its defaults.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import msgspec
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import ConnectionPool
@@ -38,8 +38,7 @@ def options(profile: Profile) -> dict[str, Any]:
     return {"socket_timeout": None, "socket_connect_timeout": 2.0, **common}
 
 
-@dataclass(frozen=True, slots=True)
-class Absence:
+class Absence(msgspec.Struct, frozen=True):
     """Words for the error where nothing listens at an address; an empty ``fact`` keeps the client's message."""
 
     fact: str = ""

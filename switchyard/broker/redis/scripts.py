@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
+
+import msgspec
 
 LUA = Path(__file__).parent.parent / "lua"
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(msgspec.Struct, frozen=True):
     """A Lua operation: its name, text and SHA-1."""
 
     name: str

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import msgspec
+
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
@@ -33,8 +35,7 @@ class AlertFact:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class AlertGroup:
+class AlertGroup(msgspec.Struct, frozen=True):
     """A claimed group: its first alert, the count of alerts, and how many of them were sent before."""
 
     sample: AlertFact

@@ -11,7 +11,6 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -51,8 +50,7 @@ ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
 __all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordLimits:
+class RecordLimits(msgspec.Struct, frozen=True):
     """Limits of what the broker keeps of ended jobs, over all queues together.
 
     Args:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 
@@ -92,8 +94,7 @@ class PoolReport:
         return f"{self.pool}:{self.host}:{self.pid}"
 
 
-@dataclass(frozen=True, slots=True)
-class SilentSupervisor:
+class SilentSupervisor(msgspec.Struct, frozen=True):
     """A supervisor that reported last at ``beat_at`` (ms since the epoch), and did not end in order."""
 
     pool: str

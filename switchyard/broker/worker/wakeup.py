@@ -11,9 +11,9 @@ import contextlib
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import redis
 from redis.exceptions import NoScriptError
 
@@ -26,8 +26,7 @@ LONGEST_BLOCK_S: Final = 2
 SILENT_S: Final = LONGEST_BLOCK_S + 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class WakeupAnswer:
+class WakeupAnswer(msgspec.Struct, frozen=True):
     """Answer to a wait.
 
     Args:

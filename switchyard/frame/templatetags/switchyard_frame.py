@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from django import template
 from django.utils import timezone
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 register = template.Library()
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """Parts around the content of a page.
 
     Args:

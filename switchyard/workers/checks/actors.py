@@ -9,10 +9,10 @@ import difflib
 import inspect
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+import msgspec
 from django.core.checks import CheckMessage, Error, Warning
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
@@ -30,8 +30,7 @@ LEAST_LIMIT_MS = 1_000
 LAMBDA = "<lambda>"
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredActor:
+class DeclaredActor(msgspec.Struct, frozen=True):
     """An actor with what it is compared with.
 
     Args:

@@ -149,7 +149,8 @@ import sys
 from django.core.management import execute_from_command_line
 
 execute_from_command_line(["manage.py", "check"])
-print("loaded:", *sorted({"pdb", "pendulum", "periodiq", "unittest", "urllib3", "yaml"} & sys.modules.keys()))
+USELESS = {"pdb", "pendulum", "periodiq", "rich", "structlog", "unittest", "urllib3", "yaml", "switchyard.jobs.live"}
+print("loaded:", *sorted(USELESS & sys.modules.keys()))
 """
 
 

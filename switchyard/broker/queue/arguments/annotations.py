@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any, Final
@@ -35,8 +34,7 @@ _TEXT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
+class Annotation(msgspec.Struct, frozen=True):
     """Annotation of one parameter.
 
     Args:
