@@ -173,9 +173,11 @@ def printable_lines(text: str) -> str:
 
 
 def use_standard_logging() -> None:
-    """Pass what is logged through structlog on to the standard library's loggers, whose handlers are the host's."""
+    """Pass what is logged through structlog on to the standard library's loggers, unless the host configures it."""
     import structlog
 
+    if structlog.is_configured():
+        return
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _of_job, _as_one_line],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -15,6 +15,7 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys.keys import Keys
+from switchyard.broker.late_imports import once_imported
 from switchyard.broker.redis.access import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
@@ -36,7 +37,6 @@ from switchyard.conf import switchyard_settings
 from switchyard.console.refusal import refuse
 from switchyard.database_connections import Connections
 from switchyard.jobs.result_stores import result_stores
-from switchyard.loggers import configure_structlog
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.age_limits import AgeLimits
 from switchyard.middleware.alerts import Alerts
@@ -90,7 +90,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     if own.configure_logging:
         logs.configure(own.log_format)
     else:
-        configure_structlog(logs.use_standard_logging)
+        once_imported("structlog", logs.use_standard_logging)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
     options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}

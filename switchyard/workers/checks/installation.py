@@ -24,8 +24,6 @@ from switchyard.middleware.foreign_middleware import is_replaced
 LABEL = "switchyard_"
 METRICS, ROOM, API = "switchyard-metrics", "switchyard-operations", "switchyard_api:openapi-json"
 PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
-# A converter, or a group of a regular expression.
-VARYING = re.compile(r"<|\((?!\?:)")
 # The others, which a project may leave out -> what they do.
 OPTIONAL_MIDDLEWARE = {
     f"{library}.jobs.request_origin.request_origin": "names the request and the user on a job's page",
@@ -90,8 +88,7 @@ def addresses() -> list[CheckMessage]:
         page = reverse(ROOM)  # exact where the project includes the addresses below a regular expression
         if (shown := _shown(page)) != ROOM:
             fact = f"{page} shows {shown}, not the operations room"
-            hint = f"Put {include} before the admin's addresses."
-            found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030"))
+            found.append(Error(fact, f"Put {include} before the admin's addresses.", "ROOT_URLCONF", "switchyard.E030"))
     if API not in named:
         return found
     if not installed_apps.is_installed("ninja"):
@@ -125,7 +122,7 @@ def _named(resolver: URLResolver, below: str = "/", namespace: str = "") -> Iter
         address = f"{below}{pattern.pattern}"
         if isinstance(pattern, URLResolver):
             yield from _named(pattern, address, f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace)
-        elif pattern.name and not VARYING.search(address):
+        elif pattern.name and not re.search(r"<|\((?!\?:)", address):
             yield f"{namespace}{pattern.name}", address
 
 

@@ -23,10 +23,12 @@ print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "defa
 """
 
 LOGGING = """
-import logging, sys, structlog
+import logging, sys
+from switchyard.broker.late_imports import once_imported
 from switchyard.middleware import logs
 logging.basicConfig(format="host: %(levelname)s %(name)s %(message)s", stream=sys.stdout, level=logging.INFO)
-logs.use_standard_logging()
+once_imported("structlog", logs.use_standard_logging)
+import structlog
 log = structlog.get_logger("switchyard.jobs")
 log.debug("not shown")
 log.info("succeeded", queue="default", note="two\\nlines 100%")
@@ -34,16 +36,6 @@ try:
     1 / 0
 except ZeroDivisionError:
     log.exception("failed")
-"""
-
-LATER = """
-import sys
-from switchyard.loggers import configure_structlog
-from switchyard.middleware import logs
-configure_structlog(logs.use_standard_logging)
-assert "structlog" not in sys.modules
-from structlog.stdlib import BoundLogger, get_logger
-assert isinstance(get_logger("host").bind(), BoundLogger)
 """
 
 
@@ -60,16 +52,12 @@ def test_a_pools_metrics_go_to_its_files_in_a_process_that_set_no_folder(tmp_pat
     assert run(METRICS, str(tmp_path)).split() == ["counter"]
 
 
-def test_logs_go_through_the_hosts_handlers() -> None:
+def test_logs_go_through_the_hosts_handlers_whenever_structlog_is_imported() -> None:
     lines = run(LOGGING).splitlines()
 
     assert lines[0] == "host: INFO switchyard.jobs succeeded queue=default note=two\\nlines 100%"
     assert lines[1] == "host: ERROR switchyard.jobs failed"
     assert lines[-1] == "ZeroDivisionError: division by zero"
-
-
-def test_structlog_is_configured_before_code_that_imports_it_later_goes_on() -> None:
-    run(LATER)
 
 
 @pytest.mark.parametrize("handled", [True, False])
