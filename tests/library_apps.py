@@ -10,8 +10,5 @@ from project.settings import INSTALLED_APPS
 
 ADMIN, ADMIN_WITHOUT_PAGES = "django.contrib.admin", "django.contrib.admin.apps.SimpleAdminConfig"
 
-LIBRARY_APPS = [
-    ADMIN_WITHOUT_PAGES if app == ADMIN else app
-    for app in INSTALLED_APPS
-    if app != "ninja" and not app.startswith("apps.")
-]
+NEEDED = [app for app in INSTALLED_APPS if app != "ninja" and not app.startswith("apps.")]
+LIBRARY_APPS = [ADMIN_WITHOUT_PAGES if app == ADMIN else app for app in NEEDED]

@@ -3,8 +3,6 @@
 The ``conftest.py`` of a folder with such tests imports it; elsewhere nobody waits for Hypothesis to load.
 """
 
-from __future__ import annotations
-
 from hypothesis import settings
 
 settings.register_profile("yard", deadline=None, derandomize=True, database=None)

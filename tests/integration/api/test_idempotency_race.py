@@ -56,9 +56,7 @@ def sums(settings: Any, bearer: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.long)])
-def test_of_fifty_concurrent_requests_one_makes_the_job(
-    sums: dict[str, str], facilities: Facilities, rounds: int
-) -> None:
+def test_of_fifty_requests_at_once_one_makes_the_job(sums: dict[str, str], facilities: Facilities, rounds: int) -> None:
     barrier = threading.Barrier(CALLERS)
     client = Client()
     client.get("/api/v1/nothing")  # loads the middleware, once for all threads

@@ -14,18 +14,12 @@ SCRIPT = settings.BASE_DIR / "bin/environment.sh"
 REAL = Path(sys.executable).resolve()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all tests here: it takes 10 s of processor time to make an environment."""
-    return tmp_path_factory.mktemp("clone")
-
-
-@pytest.fixture
-def clone(folder: Path) -> Path:
-    """A folder with locks that ask for nothing, and from which nothing was installed."""
+@pytest.fixture(scope="module")  # it takes 10 s of processor time to make an environment
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with locks that ask for nothing."""
+    folder = tmp_path_factory.mktemp("clone")
     (folder / "requirements.txt").write_text("# nothing\n")
     (folder / "requirements-dev.txt").write_text("# nothing either\n")
-    (folder / ".venv/.runtime").unlink(missing_ok=True)
     return folder
 
 
@@ -62,6 +56,7 @@ def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path)
 
 
 def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -> None:
+    (clone / "requirements.txt").write_text("# one lock\n")
     prepare(clone, PYTHON=str(REAL))
     (clone / "requirements.txt").write_text("# another lock\n")
     python = clone / ".venv/bin/python"
