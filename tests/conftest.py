@@ -21,7 +21,6 @@ from django.test import override_settings
 from dramatiq import Worker
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.broker import Broker
-from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker, blocking_manager_key
 
 from switchyard.broker.interface import Facilities
@@ -37,10 +36,6 @@ from tests.environment import PGBOUNCER, POSTGRES, SERVER
 from tests.needed_programs import is_left_out
 from tests.on_both_databases import HISTORY, PATHS
 from tests.spread_keys import watch_calls
-
-# The same examples in every run, and none that fails because the machine is busy.
-hypothesis_settings.register_profile("yard", deadline=None, derandomize=True, database=None)
-hypothesis_settings.load_profile("yard")
 
 RunWorker = Callable[..., AbstractContextManager[Worker]]
 TESTS = Path(__file__).parent
@@ -80,8 +75,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Keep modules and tests out of every later collection of garbage: one of all of them takes half a second."""
+    assert "hypothesis" not in sys.modules or "tests.same_examples" in sys.modules, "import it in a conftest.py"
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take Hypothesis' plugin out of a run that did not load Hypothesis: its summary would, for nothing."""
+    plugins = session.config.pluginmanager
+    if "hypothesis" not in sys.modules and (plugin := plugins.get_plugin("hypothesispytest")):
+        plugins.unregister(plugin)
 
 
 @pytest.fixture(scope="session")

@@ -91,17 +91,17 @@ def accounted(yard: DatabaseYard) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("away_s", "within_s"), [(4, inf), pytest.param(60, 10, marks=long)])
+@pytest.mark.parametrize(("away_s", "every_s", "within_s"), [(4, 0.2, inf), pytest.param(60, 0.05, 10, marks=long)])
 def test_postgres_that_is_away_costs_time_and_no_job(
-    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, away_s: float, within_s: float
+    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, away_s: float, every_s: float, within_s: float
 ) -> None:
     yard = postgres_yard
     yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
     before = {process.pid for process in yard.processes()}
     ready_before = readiness(yard)
 
-    with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], 0.05) as rows:
-        with steadily(lambda: yard.send("plain_job", PLAIN), 0.05) as plain:
+    with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], every_s) as rows:
+        with steadily(lambda: yard.send("plain_job", PLAIN), every_s) as plain:
             postgres.stop()
             unready = readiness(yard)
             away_since = time.monotonic()
@@ -194,7 +194,7 @@ def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("cuts", [10, pytest.param(100, marks=long)])
+@pytest.mark.parametrize("cuts", [4, pytest.param(100, marks=long)])
 def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(
     postgres: PostgresUnderTest, postgres_yard: DatabaseYard, cuts: int
 ) -> None:

@@ -94,7 +94,7 @@ def outlast(
 
 @pytest.mark.parametrize(
     ("count", "speed", "slack_s", "live_wait_ms"),
-    [(100, 1_200, BUSY_SLACK_S, inf), pytest.param(1_000, 60, SLACK_S, LIVE_WAIT_MS, marks=long)],
+    [(40, 1_200, BUSY_SLACK_S, inf), pytest.param(1_000, 60, SLACK_S, LIVE_WAIT_MS, marks=long)],
 )
 def test_an_endpoint_that_is_away_gets_every_delivery(
     count: int, speed: int, slack_s: float, live_wait_ms: float, yard_with: Any, postgres: PostgresUnderTest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import same_examples as same_examples
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
 

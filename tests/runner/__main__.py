@@ -22,8 +22,11 @@ from tests.runner.plan import Plan
 ROOT = Path.cwd()
 LOGS = Path("var/test-logs")
 # Of the caller; the checks and tests run on development defaults.
-SETTINGS = re.compile(r"(SWITCHYARD|DJANGO)_.*|DATABASE_(URL|BOUNCED|DIRECT_URL)|PROMETHEUS_MULTIPROC_DIR")
-# Processes of tests compile the project again, each of them, where PYTHONDONTWRITEBYTECODE is set.
+# Without bytecode pytest rewrites the assertions of all test modules in every run: a minute of processor time.
+SETTINGS = re.compile(
+    r"(SWITCHYARD|DJANGO)_.*|DATABASE_(URL|BOUNCED|DIRECT_URL)|PROMETHEUS_MULTIPROC_DIR|PYTHONDONTWRITEBYTECODE"
+)
+# Once, before all processes of the tests find the project new and compile it beside each other.
 BYTECODE = r"python -m compileall -q -j 0 -x (/\.|/var/|/test_[^/]*\.py$) ."
 QUICK = {
     "ruff": "ruff check .",

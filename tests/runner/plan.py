@@ -12,8 +12,8 @@ from tests.runner.parts import GROUPS, PARTS, files_of
 
 # In which order they begin: what takes longest first, in pieces where a part is named more than once.
 ORDER = (
-    *("chaos", "verdicts", "browser", "hosts", "chaos", "workers", "others", "chaos", "others", "broker", "workers"),
-    *("rabbitmq", "chaos", "others", "workers", "model", "others", "clients", "cluster", "workers", "unit", "unit"),
+    *("chaos", "others", "verdicts", "workers", "browser", "others", "hosts", "chaos", "others", "workers", "others"),
+    *("chaos", "broker", "rabbitmq", "workers", "chaos", "model", "workers", "clients", "cluster", "unit", "unit"),
     *("images", "core-alone"),
 )
 

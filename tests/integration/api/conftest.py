@@ -6,6 +6,12 @@ import pytest
 from django.contrib.auth.models import User
 
 from switchyard.api.tokens import create_token
+from tests import same_examples as same_examples
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load Schemathesis here alone: it takes a second, and pyproject.toml keeps every run from loading it."""
+    config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from benchmarks import supervised
 from benchmarks.bench import Bench
 from benchmarks.drain import drain
@@ -24,6 +26,7 @@ def test_a_drain_on_our_broker_gives_its_figures(tmp_path: Path) -> None:
     assert 0 < figures["drain_1x8_commands_per_task"] < 50
 
 
+@pytest.mark.long
 def test_a_pool_and_a_bare_worker_drain_by_turns(tmp_path: Path) -> None:
     figures = supervised.measure(Bench(Environments(tmp_path), size=0.01), PEERS["switchyard-pool"])
 
@@ -31,6 +34,7 @@ def test_a_pool_and_a_bare_worker_drain_by_turns(tmp_path: Path) -> None:
     assert figures["unsupervised_drain_per_s"] > 100
 
 
+@pytest.mark.long
 def test_a_history_is_written_while_a_backlog_is_drained(tmp_path: Path) -> None:
     bench = Bench(Environments(tmp_path), size=0.01)
 

@@ -14,12 +14,13 @@ SCRIPT = settings.BASE_DIR / "bin/environment.sh"
 REAL = Path(sys.executable).resolve()
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")  # it takes 10 s of processor time to make an environment
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with locks that ask for nothing."""
-    (tmp_path / "requirements.txt").write_text("# nothing\n")
-    (tmp_path / "requirements-dev.txt").write_text("# nothing either\n")
-    return tmp_path
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "requirements.txt").write_text("# nothing\n")
+    (folder / "requirements-dev.txt").write_text("# nothing either\n")
+    return folder
 
 
 def prepare(clone: Path, kind: str = "runtime", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +56,7 @@ def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path)
 
 
 def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -> None:
+    (clone / "requirements.txt").write_text("# one lock\n")
     prepare(clone, PYTHON=str(REAL))
     (clone / "requirements.txt").write_text("# another lock\n")
     python = clone / ".venv/bin/python"

@@ -35,7 +35,7 @@ def start(process_environment, transactional_db, facilities, tmp_path):
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, start, facilities):
     records = facilities.records
     lock = records.keys.lock("scheduler")

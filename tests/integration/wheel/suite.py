@@ -10,7 +10,7 @@ from pathlib import Path
 FOLDERS = ("tests/integration/broker/conformance", "tests/integration/middleware", "tests/unit/middleware")
 # Packages that a host project lacks: a test that imports one of them does not test the wheel.
 NOT_IN_A_HOST = ("project", "apps", "demo", "devtools", "benchmarks")
-SHARED = ("tests/__init__.py", "tests/conftest.py", "tests/environment.py")
+SHARED = ("tests/__init__.py", "tests/conftest.py", "tests/environment.py", "tests/unit/conftest.py")
 
 
 @dataclass(frozen=True)
