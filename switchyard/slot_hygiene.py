@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -34,12 +35,16 @@ class SlotHygiene(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the connections whose transaction is not the attempt's: a test may run an actor inside of one."""
+        self._thread.pid = os.getpid()
         self._thread.outer = [each for each in self._thread.connections if is_in_transaction(each)]
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Put the thread back."""
+        """Put the thread back; end a process that the actor forked: it would acknowledge the message as well."""
+        if self._thread.pid not in (0, os.getpid()):  # 0 where no attempt began: its message was refused
+            log.error("process that the actor forked ended: it returned from the actor", actor=message.actor_name)
+            os._exit(0 if exception is None else 1)
         translation.deactivate()
         timezone.deactivate()
         thread = self._thread
@@ -61,6 +66,7 @@ class SlotHygiene(Middleware):
 class _Thread(threading.local):
     connections: list[Any] = []
     outer: list[Any] = []
+    pid = 0
 
 
 def is_in_transaction(connection: Any) -> bool:

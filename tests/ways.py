@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import time
+from multiprocessing.connection import wait
 
 
 def sleep(seconds: float) -> None:
@@ -102,6 +104,31 @@ def end_itself(seconds: float) -> None:
     refuse(60)
 
 
+def fork_copies(seconds: float) -> None:
+    """Fork as libraries do, and fail unless each copy works undisturbed, ends at a signal, and leaves the message."""
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=sleep, args=(seconds,))
+    doomed = context.Process(target=sleep, args=(60,))
+    spawned = multiprocessing.get_context("spawn").Process(target=sleep, args=(60,))
+    for process in (worker, doomed, spawned):
+        process.start()
+    if not (own := os.fork()):
+        sleep(seconds)
+        os._exit(5)
+    if not (returning := os.fork()):
+        raise RuntimeError("as it was told to")
+    program = subprocess.Popen(["sleep", "60"], preexec_fn=int)
+    os.kill(program.pid, signal.SIGINT)
+    doomed.terminate()
+    spawned.terminate()
+    for process in (worker, doomed):
+        process.join(10)
+    assert wait([spawned.sentinel], 10), "gevent takes the exit code of what multiprocessing spawns"
+    codes = [worker.exitcode, doomed.exitcode, program.wait(10)]
+    codes += [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (own, returning)]
+    assert codes == [0, -signal.SIGTERM, -signal.SIGINT, 5, 1], codes
+
+
 def exhaust(seconds: float) -> None:
     """Sleep, then open files until none more can be opened, and keep them."""
     sleep(seconds)
@@ -161,7 +188,7 @@ WAYS = {
     way.__name__: way
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
-        vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
+        vanish, vanish_early, end_itself, fork_copies, exhaust, fell, leak, gobble, gobble_slowly,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}
