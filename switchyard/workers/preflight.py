@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable
 
 from django.conf import settings as django_settings
@@ -80,6 +81,17 @@ def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
         "and those for isolated messages; "
         "raise the container's memory, or lower memory_limit_bytes, isolated or processes in the topology\n"
     )
+
+
+def warn_about_threads() -> None:
+    """Print a warning if the project has started threads: children are forked, with the locks that these hold."""
+    names = sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    if names:
+        sys.stderr.write(
+            f"switchyard: warning: {len(names)} threads run before the pools fork, {', '.join(names)}: a lock that one "
+            "of them holds at that moment stays locked in the child, and none of them runs there; start them at their "
+            "first use, not at import or in AppConfig.ready\n"
+        )
 
 
 def log_to_standard_error() -> None:
