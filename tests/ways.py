@@ -104,6 +104,13 @@ def end_itself(seconds: float) -> None:
     refuse(60)
 
 
+def chatter(seconds: float) -> None:
+    """Print and log more than a pipe holds."""
+    for number in range(100):
+        print(number, "x" * 1_000)
+        logging.getLogger("switchyard.tests").warning("y" * 1_000)
+
+
 def fork_copies(seconds: float) -> None:
     """Fork as libraries do, and fail unless each copy works undisturbed, ends at a signal, and leaves the message."""
     context = multiprocessing.get_context("fork")
@@ -188,7 +195,7 @@ WAYS = {
     way.__name__: way
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
-        vanish, vanish_early, end_itself, fork_copies, exhaust, fell, leak, gobble, gobble_slowly,
+        vanish, vanish_early, end_itself, chatter, fork_copies, exhaust, fell, leak, gobble, gobble_slowly,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

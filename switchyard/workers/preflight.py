@@ -22,6 +22,7 @@ from switchyard.middleware import logs
 from switchyard.workers.broker_watch import make_watch
 from switchyard.workers.checks import TAG
 from switchyard.workers.checks.database import unmigrated
+from switchyard.workers.shared.output import never_wait_for_readers
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
@@ -95,7 +96,11 @@ def warn_about_threads() -> None:
 
 
 def log_to_standard_error() -> None:
-    """Configure logging of a process that works, unless the project's logging handles the library's records."""
+    """Configure logging of a process that works, unless the project's logging handles the library's records.
+
+    Neither its logs nor what it prints wait for a reader that is gone or stopped.
+    """
+    never_wait_for_readers()
     if not logging.getLogger("switchyard").hasHandlers():
         logs.configure(switchyard_settings().log_format)
 
