@@ -32,6 +32,7 @@ from switchyard.middleware.cancellation import Cancellation
 from switchyard.middleware.shutdown_notices import ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.forked_copies import disown_copies
+from switchyard.workers.child.hygiene import ChildHygiene
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
@@ -116,12 +117,15 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     row.progressed()
     row.set_working()
     stuck = watch_stuck_messages(supervised, worker, row)
+    hygiene = ChildHygiene(broker, row, slots, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
         if not row.ill and lacks_descriptors():
             logger.error("this process has no file descriptor left; it is replaced")
             row.set_ill()
+        with contextlib.suppress(OSError):  # no descriptor is left since the line above
+            hygiene.check()
         if row.quiet:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, assignment.grace_s)

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -56,15 +56,12 @@ def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised: s
 
 # A socket, as below systemd, cannot be opened again without blocking.
 @pytest.mark.parametrize("opens", [os.pipe, os.openpty, lambda: [end.detach() for end in socket.socketpair()]])
-def test_an_output_without_room_drops_lines_and_says_so_once_there_is_room(
-    opens: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_without_room_drops_lines_and_says_so(opens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "WAIT_S", 0.01)
     reader, writer = opens()
-    stream = output.PatientOutput(writer)
+    stream, taken = output.PatientOutput(writer), b""
     assert {stream.write(b"x" * 1_000 + b"\n") for _ in range(300)} == {1_001}
 
-    taken = b""
     while b"y" not in taken:
         taken += os.read(reader, 1 << 20)
         stream.write(b"y\n")
