@@ -27,7 +27,12 @@ class SlotHygiene(Middleware):
 
     Raises:
         OpenTransaction: an actor returned, and left a transaction open.
+
+    Attributes:
+        in_copy: Whether this process is a copy of a worker, forked by a task.
     """
+
+    in_copy = False
 
     def __init__(self) -> None:
         self._thread = _Thread()
@@ -35,14 +40,13 @@ class SlotHygiene(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the connections whose transaction is not the attempt's: a test may run an actor inside of one."""
-        self._thread.pid = os.getpid()
         self._thread.outer = [each for each in self._thread.connections if is_in_transaction(each)]
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Put the thread back; end a process that the actor forked: it would acknowledge the message as well."""
-        if self._thread.pid not in (0, os.getpid()):  # 0 where no attempt began: its message was refused
+        if self.in_copy:
             log.error("process that the actor forked ended: it returned from the actor", actor=message.actor_name)
             os._exit(0 if exception is None else 1)
         translation.deactivate()
@@ -66,7 +70,6 @@ class SlotHygiene(Middleware):
 class _Thread(threading.local):
     connections: list[Any] = []
     outer: list[Any] = []
-    pid = 0
 
 
 def is_in_transaction(connection: Any) -> bool:

@@ -8,6 +8,7 @@ import signal
 from functools import partial
 from typing import Any
 
+from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.shared.fork import name_process
 from switchyard.workers.shared.patching import is_patched
 from switchyard.workers.shared.signal_pipe import HANDLED, INTERRUPT
@@ -30,6 +31,7 @@ def disown_copies(title: str) -> None:
 
 
 def _disown(title: str) -> None:
+    SlotHygiene.in_copy = True
     try:
         signal.set_wakeup_fd(-1)
         faulthandler.disable()
