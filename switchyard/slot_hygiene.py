@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -26,7 +27,12 @@ class SlotHygiene(Middleware):
 
     Raises:
         OpenTransaction: an actor returned, and left a transaction open.
+
+    Attributes:
+        in_copy: Whether this process is a copy of a worker, forked by a task.
     """
+
+    in_copy = False
 
     def __init__(self) -> None:
         self._thread = _Thread()
@@ -39,7 +45,10 @@ class SlotHygiene(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Put the thread back."""
+        """Put the thread back; end a process that the actor forked: it would acknowledge the message as well."""
+        if self.in_copy:
+            log.error("process that the actor forked ended: it returned from the actor", actor=message.actor_name)
+            os._exit(0 if exception is None else 1)
         translation.deactivate()
         timezone.deactivate()
         thread = self._thread

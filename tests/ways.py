@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
+import threading
 import time
+from multiprocessing.connection import wait
 
 
 def sleep(seconds: float) -> None:
@@ -102,10 +105,60 @@ def end_itself(seconds: float) -> None:
     refuse(60)
 
 
+def chatter(seconds: float) -> None:
+    """Print and log more than a pipe holds."""
+    for number in range(100):
+        print(number, "x" * 1_000)
+        logging.getLogger("switchyard.tests").warning("y" * 1_000)
+
+
+def litter(seconds: float) -> None:
+    """Leave another folder, umask and, in a greenlet, handler of SIGTERM; fail where an earlier job's are left."""
+    assert (os.getcwd(), os.umask(0o077)) == (FOLDER, MASK)
+    os.chdir("/")
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def leave_threads(seconds: float) -> None:
+    """Start more threads than a child may keep."""
+    for _ in range(210):
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+
+def hoard(seconds: float) -> None:
+    """Open most of the files that may be open."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    while not OPEN or OPEN[-1] < 240:
+        OPEN.append(os.open(os.devnull, os.O_RDONLY))
+
+
+def hold_log(seconds: float) -> None:
+    """Keep the lock of the log."""
+    logging.getLogger().handlers[0].acquire()
+
+
+def fork_copies(seconds: float) -> None:
+    """Fork as libraries do, and fail unless each copy works undisturbed, ends at a signal, and leaves the message."""
+    kinds = (("fork", seconds), ("fork", 60), ("spawn", 60))
+    worker, doomed, spawned = (multiprocessing.get_context(kind).Process(target=sleep, args=(s,)) for kind, s in kinds)
+    for process in (worker, doomed, spawned):
+        process.start()
+    if not (returning := os.fork()):
+        raise RuntimeError("as it was told to")
+    program = subprocess.Popen(["sleep", "60"], preexec_fn=int)
+    program.send_signal(signal.SIGINT)
+    doomed.terminate(), spawned.terminate()
+    assert wait([spawned.sentinel], 10), "gevent takes the exit code of what multiprocessing spawns"
+    worker.join(10), doomed.join(10)
+    codes = [os.waitpid(returning, 0)[1] >> 8, worker.exitcode, doomed.exitcode, program.wait(10)]
+    assert codes == [1, 0, -signal.SIGTERM, -signal.SIGINT], codes
+
+
 def exhaust(seconds: float) -> None:
     """Sleep, then open files until none more can be opened, and keep them."""
     sleep(seconds)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    hoard(0)
     while True:
         OPEN.append(os.open(os.devnull, os.O_RDONLY))
 
@@ -156,12 +209,15 @@ async def await_refuse(seconds: float) -> None:
 
 KEPT: list[bytes] = []
 OPEN: list[int] = []
+FOLDER, MASK = os.getcwd(), os.umask(0o022)
+os.umask(MASK)
 CANARY = "c4n4ry"  # a secret that nobody may be shown
 WAYS = {
     way.__name__: way
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
+        chatter, litter, leave_threads, hoard, hold_log, fork_copies,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable
 
 from django.conf import settings as django_settings
@@ -21,6 +22,7 @@ from switchyard.middleware import logs
 from switchyard.workers.broker_watch import make_watch
 from switchyard.workers.checks import TAG
 from switchyard.workers.checks.database import unmigrated
+from switchyard.workers.shared.output import never_wait_for_readers
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
@@ -82,8 +84,23 @@ def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
     )
 
 
+def warn_about_threads() -> None:
+    """Print a warning if the project has started threads: children are forked, with the locks that these hold."""
+    names = sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    if names:
+        sys.stderr.write(
+            f"switchyard: warning: {len(names)} threads run before the pools fork, {', '.join(names)}: a lock that one "
+            "of them holds at that moment stays locked in the child, and none of them runs there; start them at their "
+            "first use, not at import or in AppConfig.ready\n"
+        )
+
+
 def log_to_standard_error() -> None:
-    """Configure logging of a process that works, unless the project's logging handles the library's records."""
+    """Configure logging of a process that works, unless the project's logging handles the library's records.
+
+    Neither its logs nor what it prints wait for a reader that is gone or stopped.
+    """
+    never_wait_for_readers()
     if not logging.getLogger("switchyard").hasHandlers():
         logs.configure(switchyard_settings().log_format)
 

@@ -31,6 +31,8 @@ from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation
 from switchyard.middleware.shutdown_notices import ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
+from switchyard.workers.child.forked_copies import disown_copies
+from switchyard.workers.child.hygiene import ChildHygiene
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
@@ -72,6 +74,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     dump_on_signal(stacks_file(assignment.pool.name, os.getpid()))
     # Ctrl-C reaches every process of a terminal; the supervisor handles it.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
+    disown_copies(assignment.title)
     broker = dramatiq.get_broker()
     assert isinstance(broker, Broker)  # noqa: S101  and of this library: its supervisor starts on no other
     supervised: SupervisedBroker = broker  # type: ignore[assignment]
@@ -114,12 +117,15 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     row.progressed()
     row.set_working()
     stuck = watch_stuck_messages(supervised, worker, row)
+    hygiene = ChildHygiene(broker, row, slots, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
         if not row.ill and lacks_descriptors():
             logger.error("this process has no file descriptor left; it is replaced")
             row.set_ill()
+        with contextlib.suppress(OSError):  # no descriptor is left since the line above
+            hygiene.check()
         if row.quiet:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, assignment.grace_s)
@@ -160,11 +166,12 @@ class LogCopy:
     """Stream that copies its text into a row. Handlers lock themselves around it."""
 
     def __init__(self, stream: TextIO, row: ChildRow) -> None:
-        self._stream, self._row = stream, row
+        self._stream, self._row, self._pid = stream, row, os.getpid()
         self.flush = stream.flush
 
     def write(self, text: str) -> int:
-        self._row.log(text)
+        if os.getpid() == self._pid:  # a process that a task forked has no row
+            self._row.log(text)
         return self._stream.write(text)
 
 

@@ -34,6 +34,7 @@ class SlotTracking(Middleware):
 
     Attributes:
         release: Releases the prefetched messages of the child, and then the given one.
+        ran: Names of the actors that started since a reader has put another set here.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SlotTracking(Middleware):
         self._waiting = False
         self._quiet_for_suspects = quiet_for_suspects
         self.release: Callable[[MessageProxy], None] = lambda message: None
+        self.ran: set[str] = set()
 
     @property
     def running(self) -> list[HeldMessage]:
@@ -102,6 +104,7 @@ class SlotTracking(Middleware):
                 decide(message, Outcome("deferred", "lease"))
                 raise SkipMessage("its lease may have expired")
         message.slot = slot
+        self.ran.add(message.actor_name)
 
     def before_send_acks(self, broker: Broker, message: HeldMessage) -> None:
         """Stop the hard limit of a finished message: its thread may have to wait for the server."""

@@ -13,7 +13,13 @@ from switchyard.conf import declared_yard
 from switchyard.console.command_help import seconds, show_examples
 from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
-from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
+from switchyard.workers.preflight import (
+    log_to_standard_error,
+    refuse_if_unwritable,
+    refuse_if_wrong,
+    warn_about_threads,
+    warn_if_too_small,
+)
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S, Supervisor
 
@@ -46,6 +52,7 @@ class Command(BaseCommand):
         refuse_if_unwritable([pool])
         refuse_if_not_pinnable([pool])
         warn_if_too_small([pool], memory_here())
+        warn_about_threads()
         name_process(f"pool {pool.name}")
         try:
             supervisor = Supervisor(

@@ -16,7 +16,13 @@ from switchyard.console.refusal import refuse
 from switchyard.workers.child.cpu_affinity import refuse_if_not_pinnable
 from switchyard.workers.group import autoreload, replacement
 from switchyard.workers.group.pool_group import Companion, PoolGroup
-from switchyard.workers.preflight import log_to_standard_error, refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
+from switchyard.workers.preflight import (
+    log_to_standard_error,
+    refuse_if_unwritable,
+    refuse_if_wrong,
+    warn_about_threads,
+    warn_if_too_small,
+)
 from switchyard.workers.shared.fork import run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S
 
@@ -64,6 +70,7 @@ class Command(BaseCommand):
         refuse_if_unwritable(pools)
         refuse_if_not_pinnable(pools)
         warn_if_too_small(pools, memory_here())
+        warn_about_threads()
         older = options["replaces"]
         replaces = None if older is None else [int(pid) for pid in older.split(",") if pid]
         # A project may be without the history's app.

@@ -108,21 +108,21 @@ class ChildRow:
         return self._cells[LEASED] > time.monotonic_ns()
 
     def set_full(self) -> None:
-        """Mark the child as full: it starts no more messages, because too little memory is free."""
+        """Mark the child as full: it starts no more messages, because of the memory or whatever else it holds."""
         self._cells[FULL] = 1
 
     @property
     def full(self) -> bool:
-        """Whether the child must be replaced because too little memory is free."""
+        """Whether the child must be replaced because of what it holds."""
         return bool(self._cells[FULL])
 
     def set_stuck(self) -> None:
-        """Mark the child as one that holds a message which nothing runs."""
+        """Mark the child as one that holds a message which nothing runs, or waits for a lock that nobody releases."""
         self._cells[STUCK] = 1
 
     @property
     def stuck(self) -> bool:
-        """Whether the child must be replaced because it holds a message which nothing runs."""
+        """Whether the child must be replaced because something in it never goes on."""
         return bool(self._cells[STUCK])
 
     def retire(self) -> None:

@@ -144,7 +144,7 @@ def replace_stuck(children: ChildManager) -> None:
     for process in children.running:
         if children.rows[process.index].stuck and process.index not in children.exit_causes:
             logger.error(
-                "pool %s: child %d holds a message past its hard limit that no thread runs; it is replaced",
+                "pool %s: child %d holds a message that no thread runs, or a lock that nobody releases; it is replaced",
                 children.pool.name, process.index,
             )  # fmt: skip
             children.exit_causes[process.index] = ExitCause(STUCK_MESSAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
@@ -21,3 +22,14 @@ def test_a_child_for_what_runs_alone_ends_when_there_is_none(bench: Bench) -> No
 
     assert titles_below(pool.pid)["urgent alone 1"] == alone
     wait_for(lambda: "urgent alone 1" not in titles_below(pool.pid))
+
+
+def test_a_process_that_a_task_forks_is_no_child_of_the_pool(bench: Bench) -> None:
+    bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
+    bench.wait_for_log("pools: all ready")
+    # The first would go on in the copies of the last, and end there once more.
+    tokens = [bench.send("webhook", ms=1_500)]
+    tokens += [bench.send(queue, ms=1_000, how="fork_copies") for queue in ("urgent", "slow", "webhook")]
+
+    wait_for(lambda: {note["token"] for note in bench.notes(ENDED)} >= set(tokens), what=bench.unusual_log())
+    assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted(tokens)

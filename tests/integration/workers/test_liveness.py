@@ -70,3 +70,20 @@ def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) ->
     token = bench.send("urgent")
     wait_for(lambda: bench.ended(token))
     assert titles_below(pool.pid) == below
+
+
+@pytest.mark.parametrize("reader", ["stops", "ends"])
+def test_an_output_that_nobody_reads_stops_no_task_and_no_supervisor(bench: Bench, reader: str) -> None:
+    os.mkfifo(bench.folder / "log")
+    output = os.open(bench.folder / "log", os.O_RDONLY | os.O_NONBLOCK)
+    parent = bench.start("runpools", "urgent", "webhook", "--no-history")
+    for pool in ("urgent", "webhook"):
+        wait_for(lambda pool=pool: (found := bench.report(pool)) and found.state == "up")  # type: ignore[misc]
+    if reader == "ends":
+        os.close(output)
+
+    tokens = [bench.send(queue, how="chatter") for queue in ("urgent", "webhook")]
+
+    wait_for(lambda: all(map(bench.ended, tokens)))
+    parent.terminate()
+    assert parent.wait(60) == 0

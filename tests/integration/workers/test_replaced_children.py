@@ -1,9 +1,11 @@
-"""A child that is to be replaced, and does not come to its end in peace."""
+"""A child that is to be replaced, for what a task left in it too, or does not come to its end in peace."""
 
 from __future__ import annotations
 
 import os
 import signal
+
+import pytest
 
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
@@ -32,3 +34,37 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
     report = wait_for(lambda: (found := bench.report("urgent")) and "SIGKILL" in found.restarts and found)
     assert again
     assert report.restarts["SIGKILL"] == 1, "successors may have been replaced as well, on purpose"
+
+
+@pytest.mark.parametrize(
+    ("how", "why", "runs"),
+    [("leave_threads", "recycled", 1), ("hoard", "recycled", 1), ("hold_log", "stuck_message", 2)],
+)
+def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not_blamed(
+    bench: Bench, how: str, why: str, runs: int
+) -> None:
+    bench.start("runpool", "urgent", "--grace", "1")
+    bench.wait_for_log("pool urgent: ready")
+    neighbour = bench.send("urgent", ms=3_000)
+    first = wait_for(lambda: bench.started(neighbour))
+
+    bench.send("urgent", how=how)
+
+    assert wait_for(lambda: (found := bench.report("urgent")) and found.restarts) == {why: 1}
+    last = bench.send("urgent")
+    assert wait_for(lambda: bench.ended(last))["pid"] != first["pid"]
+    assert wait_for(lambda: [note["token"] for note in bench.notes(ENDED)].count(neighbour) == runs)
+
+
+def test_a_changed_folder_umask_and_handler_are_put_back_in_the_name_of_the_actor(bench: Bench) -> None:
+    parent = bench.start("runpools", "urgent", "webhook", "--no-history")
+    bench.wait_for_log("pools: all ready")
+    for times in (1, 2):
+        tokens = [bench.send(queue, how="litter") for queue in ("urgent", "webhook")]
+        wait_for(lambda tokens=tokens: all(map(bench.ended, tokens)))  # type: ignore[misc]
+        for what, actor in (("umask", "urgent"), ("working folder", "webhook"), ("signal handlers", "webhook")):
+            line = f"another {what}, which was put back. It may be one of: {actor}_job"
+            wait_for(lambda line=line, times=times: bench.log().count(line) == times, 20)  # type: ignore[misc]
+
+    parent.terminate()
+    assert parent.wait(60) == 0

@@ -56,6 +56,16 @@ def test_a_pool_starts_without_its_broker_and_works_when_it_comes(bench: Bench, 
     server.stop()
 
 
+def test_a_thread_that_runs_before_the_fork_is_named_and_no_other(bench: Bench) -> None:
+    starts = "import threading\nthreading.Thread(target=threading.Event().wait, name='sender', daemon=True).start()"
+    (bench.folder / "sitecustomize.py").write_text(starts)
+    bench.environment["PYTHONPATH"] = f"{bench.folder}:{bench.environment.get('PYTHONPATH', '')}"
+    for command, pool in (("runpool", "urgent"), ("runpools", "slow")):
+        bench.start(command, pool, log=pool)
+        bench.wait_for_log(f"pool {pool}: ready", log=pool)
+        assert bench.log(pool).count("warning: 1 threads run before the pools fork, sender: ") == 1
+
+
 def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> None:
     bench.start("runpool", "urgent", log="first")
     bench.wait_for_log("pool urgent: ready", log="first")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from switchyard.workers.shared import output
 
 FORKS = """
 import os, sys
@@ -47,3 +52,21 @@ def test_a_child_ends_with_its_code_whatever_its_output_is(spoil: str) -> None:
 @pytest.mark.parametrize(("raised", "code"), [("KeyboardInterrupt", 70), ("SystemExit(4)", 4), ("ValueError", 70)])
 def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised: str, code: int) -> None:
     assert said_of(f"raise {raised}") == f"ended with {code}"
+
+
+# A socket, as below systemd, cannot be opened again without blocking.
+@pytest.mark.parametrize("opens", [os.pipe, os.openpty, lambda: [end.detach() for end in socket.socketpair()]])
+def test_an_output_without_room_drops_lines_and_says_so(opens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "WAIT_S", 0.01)
+    reader, writer = opens()
+    stream, taken = output.PatientOutput(writer), b""
+    assert {stream.write(b"x" * 1_000 + b"\n") for _ in range(300)} == {1_001}
+
+    while b"y" not in taken:
+        taken += os.read(reader, 1 << 20)
+        stream.write(b"y\n")
+
+    assert b"lines dropped]" in taken
+    os.close(reader)
+    assert stream.write(b"z\n") == 2
+    os.close(writer)

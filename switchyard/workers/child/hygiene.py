@@ -1,0 +1,154 @@
+"""Hygiene of a child: what its tasks leave in the process is put back, or the child is replaced."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dramatiq.broker import Broker
+
+from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
+from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.signal_pipe import HANDLED, INTERRUPT
+
+# Share of the descriptors that may be open: a replacement needs some until it has drained.
+MOST_DESCRIPTORS = 0.9
+# Threads, and processes, of tasks beyond those of the child itself. Pools of a library are kept on purpose.
+LEFT, LEFT_PER_SLOT = 200, 50
+CHECKS_OF_PROCESSES = 10  # as many as for one count of processes: the kernel lists them by thread
+# A child without these is deaf, or ends with what it cannot write to.
+WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM} - {signal.SIGUSR1},)
+# A slow handler holds its lock as long as it writes.
+LONGEST_HELD_S = 10.0
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class ChildHygiene:
+    """Watch over a child's folder, umask, signal handlers, descriptors, threads, processes and the locks of its log.
+
+    A task may have changed the first three for its own time. They are put back once all tasks have ended that ran when
+    the change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
+
+    Created in the main thread of a child that works.
+    """
+
+    def __init__(self, broker: Broker, row: ChildRow, slots: SlotTracking, slot_count: int) -> None:
+        self._broker = broker
+        self._row = row
+        self._slots = slots
+        kept: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
+            ("working folder", working_folder, os.chdir),
+            ("umask", lambda: int(status(b"Umask:"), 8), os.umask),
+            ("signal handlers", signal_handlers, set_signal_handlers),
+        )
+        self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
+        self._changed: dict[str, tuple[set[str], set[str]]] = {}
+        self._ran: set[str] = set()
+        left = max(LEFT, LEFT_PER_SLOT * slot_count)
+        self._most_threads, self._most_processes = int(status(b"Threads:")) + left, left
+        self._held_since_s: dict[logging.Handler, float] = {}
+        self._checks = 0
+        self._check_at_s = 0.0
+
+    def check(self) -> None:
+        """Check if a second has passed, at 0.02 % of a processor, unless this process can open nothing."""
+        now_s = time.monotonic()
+        if now_s < self._check_at_s or self._row.ill:
+            return
+        self._check_at_s = now_s + CHECK_EVERY_S
+        self._checks += 1
+        self._release_log(now_s)
+        running = {message.message_id: message.actor_name for message in self._slots.running}
+        ran, self._slots.ran = self._ran | self._slots.ran, set()
+        self._ran = set(running.values())
+        for name in self._kept:
+            self._put_back(name, ran, set(running))
+        if not self._row.full and (excess := self._excess()):
+            logger.error(
+                "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
+            )
+            self._row.set_full()
+            self._broker.drain()  # type: ignore[attr-defined]
+
+    def _put_back(self, name: str, ran: set[str], running: set[str]) -> None:
+        read, put_back, before = self._kept[name]
+        if (now := read()) == before:
+            self._changed.pop(name, None)
+            return
+        actors, owners = self._changed.setdefault(name, (ran, running))
+        if owners & running:
+            return
+        del self._changed[name]
+        try:
+            put_back(before)
+        except OSError as error:  # the folder is gone
+            self._kept[name] = read, put_back, now
+            logger.error("a task left another %s, which cannot be put back: %s", name, error.strerror)
+            return
+        logger.error(
+            "a task left another %s, which was put back. It may be one of: %s", name, ", ".join(sorted(actors))
+        )
+
+    def _excess(self) -> str:
+        """Return what this process has too much of, or nothing."""
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        os.close(lowest := os.open(os.devnull, os.O_RDONLY))
+        if 0 < most * MOST_DESCRIPTORS <= lowest:
+            return f"{lowest} of {most} file descriptors"
+        if (threads := int(status(b"Threads:"))) > self._most_threads:
+            return f"{threads} threads"
+        if self._checks % CHECKS_OF_PROCESSES == 0:
+            tasks = Path("/proc/self/task").glob("*/children")
+            if (processes := sum(len(path.read_bytes().split()) for path in tasks)) > self._most_processes:
+                return f"{processes} processes"
+        return ""
+
+    def _release_log(self, now_s: float) -> None:
+        """Give each handler whose lock nobody releases another lock, and have the child replaced.
+
+        Those that wait for the old lock do so until the child ends; it could not drain if it waited as well.
+        """
+        for handler in logging.getLogger().handlers:
+            if handler.lock is None or handler.lock.acquire(blocking=False):
+                self._held_since_s.pop(handler, None)
+                if handler.lock is not None:
+                    handler.lock.release()
+            elif now_s - self._held_since_s.setdefault(handler, now_s) > LONGEST_HELD_S:
+                handler.createLock()
+                self._row.set_stuck()
+                logger.error("a lock of the log was held for %g s; this child is replaced", LONGEST_HELD_S)
+
+
+def status(name: bytes) -> bytes:
+    """Return one of the kernel's numbers of this process; 0 where it has none (anything but Linux)."""
+    if sys.platform != "linux":
+        return b"0"
+    return Path("/proc/self/status").read_bytes().partition(name)[2].split(maxsplit=1)[0]
+
+
+def working_folder() -> str:
+    """Return the working folder; nothing if it was deleted."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""
+
+
+def signal_handlers() -> dict[int, Any]:
+    """Return the handlers of Python; not those of stack dumps, which are C's."""
+    return {number: signal.getsignal(number) for number in WATCHED}
+
+
+def set_signal_handlers(handlers: dict[int, Any]) -> None:
+    """Set the handlers that differ."""
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) != handler:
+            signal.signal(number, handler)
