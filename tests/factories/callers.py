@@ -10,13 +10,14 @@ from django.http import HttpResponse
 from django.test import Client
 
 from switchyard.api.tokens import create_token
+from tests.factories.users import api_user
 
 
 class Caller:
     """A client with a token that may submit and read."""
 
     def __init__(self, name: str = "caller") -> None:
-        owner = User.objects.get_or_create(username=name)[0]
+        owner = User.objects.filter(username=name).first() or api_user(name)
         self.token, secret = create_token(owner=owner, scopes=("submit", "read"), name="test")
         self.client = Client(raise_request_exception=False)
         self.headers = {"Authorization": f"Bearer {secret}"}

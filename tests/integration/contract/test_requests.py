@@ -22,6 +22,7 @@ from apps.billing.signatures import sign
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.broker.interface import Facilities
 from tests.factories.shop import make_customer, make_invoice
+from tests.factories.users import api_user
 from tests.unit.api.conftest import problem
 
 pytestmark = pytest.mark.usefixtures("facilities")
@@ -57,7 +58,7 @@ SUBMITS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def ada(transactional_db: None) -> User:
-    return User.objects.create_user("ada")
+    return api_user("ada")
 
 
 @pytest.fixture
