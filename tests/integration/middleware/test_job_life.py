@@ -202,6 +202,27 @@ def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
     assert not runs
 
 
+def test_starts_that_a_clock_ahead_has_written_hold_no_rate_limit_up(
+    yard_broker: BuildBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that wait for their turn keep it, however many they are."""
+    found = facilities(yard_broker(small_yard()))
+    key, calls = found.records.keys.window("a"), found.records.calls
+    seconds, _ = calls.command("TIME")
+    ahead = (int(seconds) + 86_400) * 1000
+
+    def reserve(member: str) -> int:
+        return found.windows.reserve("a", member, limit=2, window_ms=600_000)
+
+    before = [reserve(f"job {n}") // 300_000 for n in range(7)]
+    calls.command("ZADD", key, *(word for n in range(9) for word in (ahead + n, f"ahead {n}")))
+    after = [reserve(member) // 300_000 for member in ("job 6", "ahead 3", "new", "job 5")]
+
+    assert before == [0, 0, 1, 1, 3, 3, 5]
+    assert after == [5, 5, 7, 3]
+    assert "9 starts lie too far in the future" in caplog.text
+
+
 def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(
     yard_broker: BuildBroker, run_worker: Any
 ) -> None:
