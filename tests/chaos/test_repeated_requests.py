@@ -37,7 +37,7 @@ from switchyard.conf import declared_yard
 from switchyard.wiring import build_yard
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.processes import is_alive
 from tests.table_locks import writes_held
 from tests.waiting import wait_for

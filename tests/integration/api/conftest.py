@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.api.tokens import create_token
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import redis
 from django.test import Client
 
 from switchyard.api.tokens import create_token
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 
 Submit = Callable[[Any], Any]
 

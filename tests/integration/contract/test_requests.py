@@ -21,8 +21,8 @@ from PIL import Image
 from apps.billing.signatures import sign
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.broker.interface import Facilities
+from tests.factories.callers import api_user
 from tests.factories.shop import make_customer, make_invoice
-from tests.factories.users import api_user
 from tests.unit.api.conftest import problem
 
 pytestmark = pytest.mark.usefixtures("facilities")

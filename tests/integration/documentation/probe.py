@@ -11,7 +11,7 @@ from switchyard.api.tokens import create_token
 from switchyard.jobs.queries import find_job
 from switchyard.middleware.errors import ArgumentMismatch
 from tests.conftest import RunWorker
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.waiting import wait_for
 
 

@@ -11,7 +11,7 @@ from django.test import Client
 
 from apps.images.models import Picture, Thumbnail
 from switchyard.api.tokens import create_token
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.integration.outbound.listener import Listener, listening, read_request
 
 OWNER = "user:1"

@@ -15,8 +15,8 @@ from PIL import Image
 from apps.images.models import Picture, Thumbnail
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import facilities as facilities_of
+from tests.factories.callers import api_user
 from tests.factories.pictures import encode, gradient
-from tests.factories.users import api_user
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db

@@ -10,7 +10,7 @@ from django.test import Client
 
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.integration.jobs import probe_actors
 
 MakeHeaders = Callable[..., dict[str, str]]

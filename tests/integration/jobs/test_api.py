@@ -16,7 +16,7 @@ from django.test import AsyncClient, Client
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem

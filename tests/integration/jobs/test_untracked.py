@@ -19,7 +19,7 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for

@@ -34,8 +34,8 @@ from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
 from switchyard.jobs.services import submit
+from tests.factories.callers import api_user
 from tests.factories.letters import keep, letter
-from tests.factories.users import api_user
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
 pytestmark = pytest.mark.django_db

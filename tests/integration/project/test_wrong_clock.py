@@ -26,7 +26,7 @@ from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
 from switchyard.bulk import services as bulk
 from switchyard.bulk.models import BulkAct
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1, minutes=1)

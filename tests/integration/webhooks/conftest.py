@@ -14,7 +14,7 @@ from apps.webhooks import services
 from apps.webhooks.models import Delivery, Endpoint, Event
 from apps.webhooks.receiver import Receiver
 from switchyard.api.tokens import create_token
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 
 OWNER = "user:1"
 

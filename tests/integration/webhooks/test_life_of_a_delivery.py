@@ -40,12 +40,8 @@ def state_of(delivery: Delivery) -> str:
 def test_a_name_that_leads_inside_ends_its_job_as_permanent(make_delivery, hurried, run_worker, monkeypatch):
     broker, actor = hurried
     delivery, ask = make_delivery("https://inside.example/"), socket.getaddrinfo
-    inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
-    monkeypatch.setattr(
-        socket,
-        "getaddrinfo",
-        lambda host, *rest, **options: inside if "inside" in host else ask(host, *rest, **options),
-    )
+    led = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **b: led if "inside" in host else ask(host, *a, **b))
 
     with run_worker(*LANES, broker=broker):
         message = actor.send(delivery_id=str(delivery.pk))

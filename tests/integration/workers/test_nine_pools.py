@@ -47,8 +47,7 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
 
 @pytest.mark.parametrize("stopped", ["pool urgent", "greenlet pools", "pool webhook"])
 def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench, stopped: str) -> None:
-    names = ("urgent", "webhook", "webhook-retry")
-    parent = bench.start("runpools", *names, "--no-history", settings="hung_settings")
+    parent = bench.start("runpools", "urgent", "webhook", "webhook-retry", "--no-history", settings="hung_settings")
     bench.wait_for_log("pools: all ready")
     before = titles_below(parent.pid)
 

@@ -13,7 +13,7 @@ from django.test import Client
 
 from switchyard.api.models import Token
 from switchyard.api.tokens import create_token
-from tests.factories.users import api_user
+from tests.factories.callers import api_user
 from tests.unit.api import probe_urls
 
 Post = Callable[..., HttpResponse]
