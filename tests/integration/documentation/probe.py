@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import Client
 
 from apps.greetings.actors import greet
@@ -11,7 +12,6 @@ from switchyard.api.tokens import create_token
 from switchyard.jobs.queries import find_job
 from switchyard.middleware.errors import ArgumentMismatch
 from tests.conftest import RunWorker
-from tests.factories.callers import api_user
 from tests.waiting import wait_for
 
 
@@ -41,7 +41,7 @@ def test_unknown_customer_of_the_tutorial_is_dead_at_once(valkey: object, run_wo
 
 @pytest.mark.django_db(transaction=True)
 def test_address_of_the_tutorial_takes_a_request_and_refuses_a_wrong_one(valkey: object) -> None:
-    user = api_user()
+    user = get_user_model().objects.create_superuser("ada")
     _, token = create_token(owner=user, scopes=["submit", "read"], name="tutorial")
     headers = {"Authorization": f"Bearer {token}"}
 
