@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import GroupCallbacks
 
+from switchyard.broker.interface import Transport
+from switchyard.broker.queue.depth_limits import follows_a_job
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.ack_barrier import AckBarrier
@@ -22,7 +25,8 @@ class DurableGroupCallbacks(GroupCallbacks):
     """Middleware that sends the callbacks of a group once all its jobs have succeeded.
 
     A job is counted by its id, after its record is written: the results of all jobs are there when the callbacks start.
-    A job that fails, is cancelled or expires is not counted; a dead one is once it was requeued and succeeded.
+    A job that fails, is cancelled or expires is not counted; a dead one is once it was requeued and succeeded. One that
+    is not enqueued, because its id is known or its unique key held, is counted at once: no other end of it comes.
 
     Each step may be repeated. A worker that dies before it acknowledges the last job leaves the callbacks to the next
     run of that job. They keep the ids that the group gave them: what was sent before is known to the broker.
@@ -32,38 +36,90 @@ class DurableGroupCallbacks(GroupCallbacks):
     """
 
     def __init__(
-        self, *, groups: GroupBarriers, barrier: AckBarrier, yard: Yard, barrier_ttl: int = 86_400_000
+        self,
+        *,
+        groups: GroupBarriers,
+        barrier: AckBarrier,
+        yard: Yard,
+        transport: Transport,
+        barrier_ttl: int = 86_400_000,
     ) -> None:
         super().__init__(groups, barrier_ttl=barrier_ttl)
         self._groups = groups
         self._barrier = barrier
         self._yard = yard
+        self._transport = transport
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Count a job whose id is known already, in its group or from elsewhere: it is not enqueued again."""
+        if (job := _job_of_group(message)) is None or not self._groups.run.sends(job.group) or follows_a_job():
+            return
+        repeated = self._groups.run.is_repeated(job.id)
+        if repeated or self._transport.knows(message.queue_name, message.message_id):
+            self._count_other(broker, message, job, f"{job.id} {uuid.uuid4()}")
+
+    def after_yield_to_holder(self, broker: Broker, message: Message[Any]) -> None:
+        """Count a job that is not enqueued, or a pipeline that ends here, because another job has its unique key."""
+        if (job := _job_of_group(message)) is not None:
+            self._count_other(broker, message, job, job.id)
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         if exception is not None or "group_completion_callbacks" not in message.options:
             return
-        group, callbacks = message.options.get("group_completion_uuid"), message.options["group_completion_callbacks"]
-        if not group or not callbacks:
+        if (job := _job_in(message.message_id, message.options)) is None:
             return
-        count = partial(self._count, str(group), message)
+        count = partial(self._count, job.group, message)
         state = retry_until_available(count, job_id=message.message_id, what="end of a group's job")
         if state == "unknown":
-            log.error("group unknown, its callbacks are not sent", group=group, job_id=message.message_id)
-        if state != "complete":
-            return
-        for fields in callbacks:
-            self._send(broker, message, Message(**fields).copy())
-        note_sent = partial(self._groups.note_sent, str(group), ttl_ms=self.barrier_ttl)
-        retry_until_available(note_sent, job_id=message.message_id, what="note of a group's callbacks")
+            log.error("group unknown, its callbacks are not sent", group=job.group, job_id=message.message_id)
+        if state == "complete":
+            call_back = partial(self._call_back, broker, job)
+            retry_until_available(call_back, job_id=message.message_id, what="callback of a group")
 
     def _count(self, group: str, message: MessageProxy) -> str:
         self._barrier.flush(with_starts=False, queue=self._yard.queue_of(message.queue_name).name)
         return self._groups.count(group, message.message_id, ttl_ms=self.barrier_ttl)
 
-    def _send(self, broker: Broker, message: MessageProxy, callback: Message[Any]) -> None:
-        if callback.queue_name not in broker.queues:  # a queue of newer code, whose workers consume it
-            broker.declare_queue(callback.queue_name)
-        send = partial(broker.enqueue, callback)
-        retry_until_available(send, job_id=message.message_id, what="callback of a group")
+    def _count_other(self, broker: Broker, message: Message[Any], job: _Job, name: str) -> None:
+        """Count a job that another one stands for. A sender does not wait for a broker that is away."""
+        log.info("another message stands for a group's job", group=job.group, job_id=job.id, actor=message.actor_name)
+
+        def count() -> None:
+            if self._groups.count(job.group, name, ttl_ms=self.barrier_ttl) == "complete":
+                self._call_back(broker, job)
+
+        if follows_a_job():
+            retry_until_available(count, job_id=message.message_id, what="count of a group's job")
+        else:
+            count()
+
+    def _call_back(self, broker: Broker, job: _Job) -> None:
+        for fields in job.callbacks:
+            callback: Message[Any] = Message(**fields).copy()
+            if callback.queue_name not in broker.queues:  # a queue of newer code, whose workers consume it
+                broker.declare_queue(callback.queue_name)
+            broker.enqueue(callback)
+        self._groups.note_sent(job.group, ttl_ms=self.barrier_ttl)
+
+
+class _Job(NamedTuple):
+    """A job that a group counts, by its id: for a pipeline its last step."""
+
+    id: str
+    group: str
+    callbacks: list[dict[str, Any]]
+
+
+def _job_of_group(message: Message[Any]) -> _Job | None:
+    """Return the job that a message is, or leads to as a step of a pipeline."""
+    id_, options = message.message_id, message.options
+    while target := options.get("pipe_target"):
+        id_, options = target["message_id"], target["options"]
+    return _job_in(id_, options)
+
+
+def _job_in(id_: str, options: dict[str, Any]) -> _Job | None:
+    group, callbacks = options.get("group_completion_uuid"), options.get("group_completion_callbacks")
+    return _Job(id_, str(group), callbacks) if group and callbacks else None

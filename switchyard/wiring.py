@@ -237,7 +237,8 @@ def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> lis
     """Return ours unless the project lists Dramatiq's: jobs of both would be counted in two places."""
     if facilities.groups is None or any(isinstance(entry, GroupCallbacks) for entry in extra):
         return []
-    return [DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier, yard=facilities.yard)]
+    transport, barrier, yard = facilities.transport, facilities.barrier, facilities.yard
+    return [DurableGroupCallbacks(groups=facilities.groups, barrier=barrier, yard=yard, transport=transport)]
 
 
 def project_dead_letter(letter: DeadLetter) -> None:

@@ -111,21 +111,38 @@ def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Reso
         Unreachable: its host does not resolve.
         DeadlineExceeded: its host did not resolve within ``deadline_s``.
     """
+    place = check_form(url)
+    if place.literal is not None:
+        return Checked(place, (str(place.literal),))
+    answers = tuple(resolve(place.host, place.port, deadline_s))
+    for answer in answers:
+        _refuse_inner(place, denial(ip_address(answer)))
+    return Checked(place, answers)
+
+
+def check_form(url: str) -> Place:
+    """Parse a URL and check what it says by itself: port, address, and ``localhost``. No name is resolved.
+
+    Raises:
+        ForbiddenAddress: the URL must not be requested.
+    """
     place = read_url(url)
-    allowed = (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
-    if place.port not in PORTS and not allowed:
+    if place.port not in PORTS and not _is_allowed(place):
         raise ForbiddenAddress(place.host, f"port {place.port} is not allowed", "use port 80, 443 or 8443")
     if place.literal is not None:
-        answers: tuple[str, ...] = (str(place.literal),)
-    else:
-        answers = tuple(resolve(place.host, place.port, deadline_s))
-    for answer in answers:
-        reason = None if allowed else denial(ip_address(answer))
-        if reason is not None:
-            raise ForbiddenAddress(
-                place.host, f"is no public address ({reason})", "give a URL that is reachable publicly"
-            )
-    return Checked(place, answers)
+        _refuse_inner(place, denial(place.literal))
+    elif f".{place.host}".endswith(".localhost"):  # the loopback by RFC 6761, whatever a resolver answers
+        _refuse_inner(place, "loopback")
+    return place
+
+
+def _is_allowed(place: Place) -> bool:
+    return (place.host, place.port) in settings.ALLOWED_PRIVATE_ADDRESSES
+
+
+def _refuse_inner(place: Place, reason: str | None) -> None:
+    if reason is not None and not _is_allowed(place):
+        raise ForbiddenAddress(place.host, f"is no public address ({reason})", "give a URL that is reachable publicly")
 
 
 def read_url(url: str) -> Place:

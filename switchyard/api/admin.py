@@ -13,8 +13,8 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from switchyard.api.models import SCOPES, IdempotentRequest, Token
-from switchyard.api.tokens import covered_scopes, issue_secret, revoke_token
+from switchyard.api.models import SCOPES, IdempotentRequest, Token, covered_scopes
+from switchyard.api.tokens import issue_secret, revoke_token
 from switchyard.audit.services import Who, act
 from switchyard.console.list_queries import CheckedQuery
 from switchyard.console.read_only import ReadOnly
@@ -72,7 +72,7 @@ class TokenAdmin(CheckedQuery):
 
     @admin.display(description="scopes")
     def shown_scopes(self, token: Token) -> str:
-        return ", ".join(token.scopes)
+        return token.shown_scopes
 
     @admin.display(description="state")
     def shown_state(self, token: Token) -> str:

@@ -50,8 +50,8 @@ class BearerToken(HttpBearer):
         if token is not None and not any(token.allows(scope) for scope in self.scopes):
             raise Problem(
                 403,
-                f"the token has the scopes {', '.join(token.scopes)}, this request needs {' or '.join(self.scopes)}; "
-                "use a token that has it",
+                f"the token has the scopes {token.shown_scopes}, this request needs {' or '.join(self.scopes)}; "
+                "use a token that has it, whose owner has the permission",
             )
         return token
 

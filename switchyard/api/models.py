@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -12,12 +15,17 @@ SCOPES = {
     "read": "read one's own jobs",
     "operate": "see and cancel everybody's jobs",
 }
-# Permissions that cover a scope: a user makes tokens for themselves with the scopes that their permissions cover.
+# Permissions that cover a scope: a token has it for as long as its owner has them.
 SCOPE_PERMISSIONS: dict[str, tuple[str, ...]] = {
     "submit": ("switchyard_api.submit_work",),
     "read": (),
     "operate": ("switchyard_jobs.view_job", "switchyard_jobs.cancel_job"),
 }
+
+
+def covered_scopes(user: Any) -> list[str]:
+    """Return the scopes that a user's permissions cover; a superuser's cover all."""
+    return [scope for scope, permissions in SCOPE_PERMISSIONS.items() if user.has_perms(permissions)]
 
 
 def validate_scopes(scopes: object) -> None:
@@ -59,9 +67,26 @@ class Token(models.Model):
         """Owner key of jobs: all tokens of a user see the same jobs."""
         return f"user:{self.owner_id}"
 
+    @cached_property
+    def rights(self) -> list[str]:
+        """Scopes that the token was given and its owner's permissions still cover; ``operate`` includes ``read``."""
+        given = {*self.scopes, *(["read"] if "operate" in self.scopes else [])}
+        return [scope for scope in covered_scopes(self.owner) if scope in given] if self.owner.is_active else []
+
+    @property
+    def lost(self) -> list[str]:
+        """Scopes that the token was given, and its owner's permissions do not cover."""
+        return [scope for scope in self.scopes if scope not in self.rights]
+
+    @property
+    def shown_scopes(self) -> str:
+        """The scopes for people, those marked that the owner's permissions do not cover."""
+        lost = self.lost
+        return ", ".join(f"{scope} (not its owner's)" if scope in lost else scope for scope in self.scopes)
+
     def allows(self, scope: str) -> bool:
-        """Return whether the token has a scope; ``operate`` includes ``read``."""
-        return scope in self.scopes or (scope == "read" and "operate" in self.scopes)
+        """Return whether the token has a right."""
+        return scope in self.rights
 
 
 class IdempotentRequest(models.Model):

@@ -265,7 +265,7 @@ def _find_and_close(plain: str) -> Collection[str] | None:
 
     try:
         token = find_token(plain)
-        return None if token is None else list(token.scopes)
+        return None if token is None else token.rights
     finally:
         connections.close_all()  # of this thread, which no request uses
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.utils import timezone
 
@@ -27,11 +28,14 @@ def create_token(*, owner: Any, scopes: Sequence[str], name: str) -> tuple[Token
     """Create a token and return it with its plain form, which is not stored.
 
     Raises:
-        ValidationError: a scope is not known, or there is none.
+        ValidationError: a scope is not known, the owner's permissions do not cover it, or there is none.
     """
     token = Token(owner=owner, scopes=list(scopes), name=name)
     plain = issue_secret(token)
     validate_scopes(token.scopes)
+    if lost := token.lost:
+        needed = ", ".join(name for scope in lost for name in SCOPE_PERMISSIONS[scope]) or "an active account"
+        raise ValidationError(f"scopes: {owner} may not {', '.join(lost)}; give the user {needed} first")
     token.save()
     return token, plain
 
@@ -44,11 +48,6 @@ def issue_secret(token: Token) -> str:
     return f"sy_{token.prefix}_{secret}"
 
 
-def covered_scopes(user: Any) -> list[str]:
-    """Return the scopes that a user's permissions cover; a superuser's cover all."""
-    return [scope for scope, permissions in SCOPE_PERMISSIONS.items() if user.has_perms(permissions)]
-
-
 def find_token(plain: str) -> Token | None:
     """Return the valid token of a plain form; ``None`` when unknown, wrong, revoked, or of an inactive user."""
     shape = _SHAPE.fullmatch(plain)
@@ -59,6 +58,7 @@ def find_token(plain: str) -> Token | None:
     same = hmac.compare_digest(token.secret_hash if token else _NO_HASH, _hash(secret))
     if token is None or not same or token.revoked_at is not None or not token.owner.is_active:
         return None
+    _ = token.rights  # read here: views of the API that are asynchronous must not ask the database
     return token
 
 

@@ -58,6 +58,7 @@ def enqueue_in_batches(
             standing[position] = id_
     for position, message in enumerate(messages):
         if standing[position] != message.message_id:
+            broker.emit_after("yield_to_holder", message)
             messages[position] = message.copy(message_id=standing[position])
         elif has_after:
             broker.emit_after("enqueue", message, delay)

@@ -122,6 +122,9 @@ class Transport(Protocol):
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
         """Return a message that waits, is scheduled or is held; ``None`` where it is not, or cannot be found."""
 
+    def knows(self, queue: str, message_id: str) -> bool:
+        """Whether a message of this id waits, runs or has ended, so that another is not enqueued; not a dead one."""
+
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Keep a message from starting.
 

@@ -127,6 +127,10 @@ class PortableTransport:
         """Return ``None``: no queue can be searched."""
         return None
 
+    def knows(self, queue: str, message_id: str) -> bool:
+        """Return ``False``: messages of one id are enqueued as often as they are sent."""
+        return False
+
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
         return "unknown"

@@ -233,6 +233,7 @@ class RedisBroker(Broker):
         level = self.level(message)
         id_ = family.enqueue_one(entry, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
         if id_ != entry.id:
+            self.emit_after("yield_to_holder", message)
             return message.copy(message_id=id_)
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1, family.keys.queue)

@@ -176,6 +176,12 @@ class RedisTransport:
         except codec.UnreadableMessage:
             return None
 
+    def knows(self, queue: str, message_id: str) -> bool:
+        """Whether a message of this id waits, runs or has ended; not one that is dead."""
+        family = self._family(queue)
+        places = (family.keys.bodies, *family.keys.done)
+        return any(family.calls.pipeline([("HEXISTS", place, message_id) for place in places]))
+
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
         return administration.cancel(self._family(queue), message_id, end=end)

@@ -127,6 +127,7 @@ class MemoryBroker(Broker):
                     self._put(message, entry.body, delay)
                     self.sent.append(SentMessage(self.waiting[entry.id].message(), self.in_task, delay))
             if standing not in (None, entry.id):
+                self.emit_after("yield_to_holder", message)
                 return message.copy(message_id=standing)
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1, message.queue_name)

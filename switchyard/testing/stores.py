@@ -12,7 +12,7 @@ from switchyard.broker.queue.dead_letter_json import decode, encode
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
 from switchyard.broker.stores.dead_lists import DeadLists
-from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.group_barriers import GroupBarriers, GroupRun
 from switchyard.broker.stores.job_record import JobRecord
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, Step
@@ -224,6 +224,7 @@ class MemoryGroupBarriers(GroupBarriers):
     """Barriers of groups: the ids of the jobs that have succeeded, until the callbacks are sent."""
 
     def __init__(self) -> None:
+        self.run = GroupRun()
         self.clear()
 
     def clear(self) -> None:
@@ -234,6 +235,7 @@ class MemoryGroupBarriers(GroupBarriers):
 
     def add(self, key: str, value: int, ttl: int) -> bool:
         """Make the barrier of a group."""
+        self.run.begin(key, value)
         is_new = key not in self._sizes
         self._sizes.setdefault(key, value)
         return is_new

@@ -82,6 +82,10 @@ class MemoryTransport(PortableTransport):
         found: Message[Any] = held.copy()  # of the message inside
         return found
 
+    def knows(self, queue: str, message_id: str) -> bool:
+        """Whether a message of this id waits, runs or has ended; not one that is dead."""
+        return self._memory.knows(message_id) and message_id not in self._memory.dead
+
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Remove a message that waits, request cancellation of one that runs."""
         if self.find_message(queue, message_id) is None:

@@ -24,7 +24,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.utils import timezone
 
 from apps.images.models import Picture, Thumbnail
@@ -38,6 +37,7 @@ from switchyard.conf import declared_yard
 from switchyard.wiring import build_yard
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
+from tests.factories.callers import api_user
 from tests.processes import is_alive
 from tests.table_locks import writes_held
 from tests.waiting import wait_for
@@ -156,7 +156,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, process_environment: dict[str, str]) -> Iterator[Bench]:
-    owner = User.objects.create_user("ada")
+    owner = api_user("ada")
     _, plain = create_token(owner=owner, scopes=["submit"], name="test")
     for number in range(ENDPOINTS):
         Endpoint.objects.create(owner_key=f"user:{owner.pk}", url=f"https://93.184.216.34/{number}", events=["a"])

@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.http import HttpResponse
 from django.test import Client
 
 from switchyard.api.tokens import create_token
+
+RIGHTS = ("submit_work", "view_job", "cancel_job")
+
+
+def api_user(name: str = "ada", *rights: str) -> User:
+    """Return a new user whose tokens may have every scope; with ``rights``, who has these permissions alone."""
+    user = User.objects.create_user(name)
+    user.user_permissions.set(Permission.objects.filter(codename__in=rights or RIGHTS))
+    return user
 
 
 class Caller:
     """A client with a token that may submit and read."""
 
     def __init__(self, name: str = "caller") -> None:
-        owner = User.objects.get_or_create(username=name)[0]
+        owner = User.objects.filter(username=name).first() or api_user(name)
         self.token, secret = create_token(owner=owner, scopes=("submit", "read"), name="test")
         self.client = Client(raise_request_exception=False)
         self.headers = {"Authorization": f"Bearer {secret}"}

@@ -229,6 +229,7 @@ class RabbitBroker(RabbitmqBroker):
             message.options["eta"] = now_ms() + delay
         holder = self.claims.holder_of(message, lane) if self.claims else message.message_id
         if holder != message.message_id:
+            self.emit_after("yield_to_holder", message)
             return message.copy(queue_name=lane, message_id=holder)
         if is_long:
             self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay or 0)

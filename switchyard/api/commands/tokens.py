@@ -69,8 +69,8 @@ def _table(tokens: list[Token]) -> Table:
     for token in tokens:
         state = "revoked" if token.revoked_at else "usable"
         name = Text(printable(token.name))  # free text of a user: Text disables markup
-        scopes = ",".join(token.scopes)
-        table.add_row(token.prefix, state, token.owner.get_username(), scopes, _moment(token.last_used_at), name)
+        scopes, last_used = token.shown_scopes, _moment(token.last_used_at)
+        table.add_row(token.prefix, state, token.owner.get_username(), scopes, last_used, name)
     return table
 
 
@@ -84,6 +84,7 @@ def _row(token: Token) -> dict[str, Any]:
         "name": token.name,
         "owner": token.owner.get_username(),
         "scopes": token.scopes,
+        "rights": token.rights,
         "created_at": token.created_at.isoformat(timespec="microseconds"),
         "last_used_at": token.last_used_at and token.last_used_at.isoformat(timespec="microseconds"),
         "revoked_at": token.revoked_at and token.revoked_at.isoformat(timespec="microseconds"),

@@ -20,11 +20,15 @@ from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import EX_CRASHED, describe_exit, fork, name_process, prepare_to_fork
 from switchyard.workers.shared.patching import is_patched
 from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
+from switchyard.workers.supervisor.limits import Heartbeats
 from switchyard.workers.supervisor.processes import ProcessSet, send
 from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, POLL_READY_S, Supervisor
 
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
+# A supervisor turns its loop every 2 s, and waits for a broker some times 2 s in a turn at most. Its leases lapse after
+# 15 s: nothing of what its children run is theirs any more. One that is not ready may still load the project.
+HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0
 GREENLETS = "greenlet pools"
 # Signals for a parent below another one, which passes on what a terminal sends to its whole process group.
 NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
@@ -82,6 +86,8 @@ class PoolGroup:
         self._ready = False
         self._unclean = False
         self._kill_at_s: float | None = None
+        self._heartbeats = Heartbeats(hung_s=HUNG_S, boot_s=BOOT_S)
+        self._look_at_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._signals = (
             SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
@@ -105,6 +111,7 @@ class PoolGroup:
         while True:
             self._handle_signals(self._signals.take())
             self._process_set.work()
+            self._replace_hung()
             if self._replacement is not None and not self._process_set.stopping:
                 self._replacement.work()
             if self._is_over():
@@ -117,6 +124,27 @@ class PoolGroup:
         if self._own_row is None:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
+
+    def _replace_hung(self) -> None:
+        """Kill supervisors that were stopped or hang, so that they are started again; beat for the parent of this one.
+
+        The history writer has no heartbeat: its calls of the database may take long.
+        """
+        if (now_s := time.monotonic()) < self._look_at_s or self._process_set.stopping:
+            return
+        self._look_at_s = now_s + LOOK_S
+        if self._own_row is not None:
+            self._own_row.beat()
+        watched = {each.pid: each for each in self._process_set.running if not self._is_history(each.index)}
+        silent = self._heartbeats.silent({pid: self._table.rows[each.index - 1] for pid, each in watched.items()})
+        for pid, silent_s in silent:
+            logger.error("%s does nothing for %.0f s; it is killed", self._named(watched[pid].index, pid), silent_s)
+            send(watched[pid], signal.SIGKILL)
+
+    def _named(self, index: int, pid: int) -> str:
+        part = self._parts[index - 1]
+        kind = "supervisor" if len(part) == 1 else "parent"
+        return f"pool {', '.join(pool.name for pool in part)}: its {kind} (pid {pid})"
 
     def _is_over(self) -> bool:
         if self._process_set.stopping:
@@ -179,9 +207,7 @@ class PoolGroup:
             logger.error("the history writer (pid %d) %s; it is started again", pid, description)
             return False  # with backoff: its database may be broken
         else:
-            part = self._parts[index - 1]
-            names, kind = ", ".join(pool.name for pool in part), "supervisor" if len(part) == 1 else "parent"
-            logger.error("pool %s: its %s (pid %d) %s; it is started again", names, kind, pid, description)
+            logger.error("%s %s; it is started again", self._named(index, pid), description)
         return self._table.rows[index - 1].read().ready
 
     def _is_history(self, index: int) -> bool:
@@ -203,6 +229,8 @@ class PoolGroup:
 
     def _sleep_s(self) -> float | None:
         waits = [] if self._ready else [POLL_READY_S]
+        if not self._process_set.stopping:
+            waits.append(max(self._look_at_s - time.monotonic(), 0.0))
         next_start_s = self._process_set.seconds_to_next()
         if next_start_s < math.inf:
             waits.append(max(next_start_s, 0.0))

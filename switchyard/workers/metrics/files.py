@@ -19,7 +19,7 @@ from pathlib import Path
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
-from switchyard.workers.metrics.restoring import LOCK, VARIABLE, name_files
+from switchyard.workers.metrics.restoring import FIRST_BYTES, LOCK, VARIABLE, allocate, name_files
 
 # Kinds whose values add up. Prometheus-client names a file <kind>_<pid>.db.
 ADDED_UP = ("counter", "histogram", "summary")
@@ -100,6 +100,7 @@ def _add(file: Path, total: Path) -> None:
     if not file.stat().st_size:
         return
     counted = list(MmapedDict.read_all_values_from_file(str(file)))
+    allocate(total, FIRST_BYTES, free_bytes=file.stat().st_size)  # it grows by less
     totals = MmapedDict(str(total))
     try:
         for key, value, timestamp, _ in counted:

@@ -103,9 +103,14 @@ HUNG_S, BOOT_S = 10.0, 60.0
 
 
 class Heartbeats:
-    """Time of each child's last heartbeat, as this process saw it."""
+    """Time of each child's last heartbeat, as this process saw it.
 
-    def __init__(self) -> None:
+    Args:
+        hung_s: Silence after which a child hangs; ``boot_s``: the same of one that is not ready yet.
+    """
+
+    def __init__(self, *, hung_s: float = HUNG_S, boot_s: float = BOOT_S) -> None:
+        self._hung_s, self._boot_s = hung_s, boot_s
         self._checked_s = time.monotonic()
         self._seen: dict[int, tuple[int, float]] = {}
 
@@ -118,7 +123,7 @@ class Heartbeats:
             rows: Pid -> row, of the running children.
         """
         now_s = time.monotonic()
-        if now_s - self._checked_s > HUNG_S / 2:
+        if now_s - self._checked_s > self._hung_s / 2:
             self._seen.clear()  # this process was suspended, its children may have been as well
         self._checked_s = now_s
         self._seen = {pid: seen for pid, seen in self._seen.items() if pid in rows}
@@ -128,7 +133,7 @@ class Heartbeats:
             beat_ns, since_s = self._seen.get(pid, (-1, now_s))
             if beat_ns != state.beat_ns or any(ran.limit_ns for ran in row.running()):
                 self._seen[pid] = (state.beat_ns, now_s)
-            elif now_s - since_s > (HUNG_S if state.ready else BOOT_S):
+            elif now_s - since_s > (self._hung_s if state.ready else self._boot_s):
                 found.append((pid, now_s - since_s))
         return found
 

@@ -111,6 +111,8 @@ class Supervisor:
         prepare_to_fork()
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
+            if self._own_row is not None:
+                self._own_row.beat()
             self._handle_signals(self._signals.take())
             self._enforce_drain()
             self._keep_leases()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
 
 from switchyard.api.tokens import create_token
 from tests import same_examples as same_examples
@@ -12,11 +11,12 @@ from tests import same_examples as same_examples
 def pytest_configure(config: pytest.Config) -> None:
     """Load Schemathesis here alone: it takes a second, and pyproject.toml keeps every run from loading it."""
     config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
+from tests.factories.callers import api_user
 
 
 @pytest.fixture
 def bearer(transactional_db: None) -> dict[str, str]:
     """Headers with a token that may do everything."""
-    user = User.objects.create_user("ada")
+    user = api_user("ada")
     _, plain = create_token(owner=user, scopes=["submit", "read", "operate"], name="test")
     return {"Authorization": f"Bearer {plain}"}

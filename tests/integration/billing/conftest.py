@@ -10,6 +10,7 @@ import redis
 from django.test import Client
 
 from switchyard.api.tokens import create_token
+from tests.factories.callers import api_user
 
 Submit = Callable[[Any], Any]
 
@@ -17,7 +18,7 @@ Submit = Callable[[Any], Any]
 @pytest.fixture
 def headers(db, django_user_model) -> dict[str, str]:
     """Headers of a request whose token may submit and read."""
-    user = django_user_model.objects.create_user("ada")
+    user = api_user()
     _, plain = create_token(owner=user, scopes=["submit", "read"], name="test")
     return {"Authorization": f"Bearer {plain}"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -181,6 +182,51 @@ def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, run_worker: 
 
     assert open_before == 2
     assert len(actors.finished) == 1
+
+
+CHILDREN: dict[str, Callable[[Any, Any], list[Any]]] = {
+    "one message": lambda plain, once: [plain()] * 3,
+    "one pipeline": lambda plain, once: [plain() | plain()] * 2,
+    "one key": lambda plain, once: [once(), once(), plain()],
+    "a pipeline's first step": lambda plain, once: [once(), once() | plain()],
+    "its last step": lambda plain, once: [plain() | once(), once()],
+    "both": lambda plain, once: [once(), *[once()] * 2],
+}
+
+
+@pytest.mark.parametrize("children", CHILDREN.values(), ids=CHILDREN)
+@pytest.mark.parametrize("ended", [False, True], ids=["waiting", "ended"])
+def test_jobs_that_others_stand_for_do_not_hold_the_callback(
+    broker: RedisBroker, run_worker: Any, actors: Actors, children: Any, ended: bool
+) -> None:
+    """Nor those of a later group, whatever became of them meanwhile; a callback of an id is sent once."""
+    plain = partial(actors.add_one.message_with_options, args=(1,), pipe_ignore=True)
+    found = children(plain, partial(plain, unique_key="same"))
+    jobs, again = group(found), group(found)
+    jobs.add_completion_callback(actors.finish.message("first"))
+    again.add_completion_callback(actors.finish.message("again"))
+    jobs.run()
+    if not ended:
+        again.run()
+    with run_worker(broker=broker):
+        wait_for(lambda: actors.finished)
+        drained(broker)
+        if ended:
+            again.run()
+        wait_for(lambda: len(actors.finished) == 2)
+        drained(broker)
+
+    assert sorted(actors.finished) == [(("again",), None), (("first",), None)]
+
+
+def test_a_group_without_jobs_is_refused_where_it_is_run(broker: RedisBroker, actors: Actors) -> None:
+    jobs = group([])
+    jobs.add_completion_callback(actors.finish.message())
+
+    with pytest.raises(AssertionError, match="must be a positive"):
+        jobs.run()
+    with pytest.raises(ValueError, match="no jobs"):
+        facilities(broker).groups.add("what python -O comes to", 0, DAY_MS)  # type: ignore[union-attr]
 
 
 class Noted(dramatiq.Middleware):

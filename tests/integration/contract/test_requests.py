@@ -21,6 +21,7 @@ from PIL import Image
 from apps.billing.signatures import sign
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.broker.interface import Facilities
+from tests.factories.callers import api_user
 from tests.factories.shop import make_customer, make_invoice
 from tests.unit.api.conftest import problem
 
@@ -57,7 +58,7 @@ SUBMITS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def ada(transactional_db: None) -> User:
-    return User.objects.create_user("ada")
+    return api_user("ada")
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_unknown_customer_of_the_tutorial_is_dead_at_once(valkey: object, run_wo
 
 @pytest.mark.django_db(transaction=True)
 def test_address_of_the_tutorial_takes_a_request_and_refuses_a_wrong_one(valkey: object) -> None:
-    user = get_user_model().objects.create_user("ada")
+    user = get_user_model().objects.create_superuser("ada")
     _, token = create_token(owner=user, scopes=["submit", "read"], name="tutorial")
     headers = {"Authorization": f"Bearer {token}"}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
 from apps.images.models import Picture, Thumbnail
 from switchyard.api.tokens import create_token
+from tests.factories.callers import api_user
 from tests.integration.outbound.listener import Listener, listening, read_request
 
 OWNER = "user:1"
@@ -59,7 +59,7 @@ def make_thumbnail(db: None) -> Callable[..., Thumbnail]:
 def post(db: None) -> Callable[..., HttpResponse]:
     """Send to ``/api/v1/thumbnails``: JSON when given bytes or a dict as ``json``, a form when given fields."""
     client = Client(raise_request_exception=False)
-    token = create_token(owner=User.objects.create_user("ada"), scopes=("submit", "read"), name="test")[1]
+    token = create_token(owner=api_user("ada"), scopes=("submit", "read"), name="test")[1]
     headers = {"Authorization": f"Bearer {token}"}
 
     def send(**request: Any) -> HttpResponse:

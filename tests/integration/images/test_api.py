@@ -9,13 +9,13 @@ import os
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
 from apps.images.models import Picture, Thumbnail
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import facilities as facilities_of
+from tests.factories.callers import api_user
 from tests.factories.pictures import encode, gradient
 from tests.waiting import wait_for
 
@@ -135,7 +135,7 @@ def test_an_upload_above_twenty_mebibytes_is_too_large(post, facilities):
 
 @pytest.mark.django_db(transaction=True)
 def test_the_same_idempotency_key_makes_one_job(post, facilities, client):
-    token = create_token(owner=User.objects.create_user("eve"), scopes=("submit",), name="t")[1]
+    token = create_token(owner=api_user("eve"), scopes=("submit",), name="t")[1]
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "once"}
     big = PNG + bytes(3 * 1024 * 1024)
 

@@ -10,6 +10,7 @@ from django.test import Client
 
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
+from tests.factories.callers import api_user
 from tests.integration.jobs import probe_actors
 
 MakeHeaders = Callable[..., dict[str, str]]
@@ -23,7 +24,7 @@ def fresh_yard(facilities: Facilities) -> None:
 
 @pytest.fixture
 def ada(transactional_db: None) -> User:
-    return User.objects.create_user("ada")
+    return api_user("ada")
 
 
 @pytest.fixture

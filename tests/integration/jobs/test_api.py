@@ -16,6 +16,7 @@ from django.test import AsyncClient, Client
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
+from tests.factories.callers import api_user
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
@@ -104,7 +105,7 @@ def test_strange_bytes_beside_a_message_hide_no_job(api: Client, ada: User, valk
 
 
 def test_another_owners_job_is_404(headers: MakeHeaders, ada: User) -> None:
-    bob = User.objects.create_user("bob")
+    bob = api_user("bob")
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     client = Client(headers=headers("submit", "read", user=bob))
 
@@ -115,7 +116,7 @@ def test_another_owners_job_is_404(headers: MakeHeaders, ada: User) -> None:
 
 
 def test_an_operator_sees_and_cancels_every_job(headers: MakeHeaders, ada: User) -> None:
-    operator = User.objects.create_user("op")
+    operator = api_user("op")
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     client = Client(headers=headers("operate", user=operator))
 

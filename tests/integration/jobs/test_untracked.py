@@ -19,6 +19,7 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
+from tests.factories.callers import api_user
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -51,7 +52,7 @@ def by_api(job_id: str, ada: User, headers: MakeHeaders) -> None:
 
 
 def by_operator(job_id: str, ada: User, headers: MakeHeaders) -> None:
-    operator = User.objects.create_user("op")
+    operator = api_user("op")
     assert Client(headers=headers("operate", user=operator)).delete(f"/api/v1/jobs/{job_id}").status_code == 202
 
 

@@ -202,6 +202,25 @@ def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
     assert not runs
 
 
+def test_starts_that_a_clock_ahead_has_written_hold_no_rate_limit_up(
+    yard_broker: BuildBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that wait for their turn keep it, however many they are."""
+    found = facilities(yard_broker(small_yard()))
+    key, calls = found.records.keys.window("a"), found.records.calls
+    ahead = (int(calls.command("TIME")[0]) + 86_400) * 1000
+
+    def reserve(member: str) -> int:
+        return round(found.windows.reserve("a", member, limit=2, window_ms=600_000) / 600_000)
+
+    before = [reserve(f"job {n}") for n in range(7)]
+    calls.command("ZADD", key, *(word for n in range(9) for word in (ahead + n, f"ahead {n}")))
+    after = [reserve(member) for member in ("job 6", "ahead 3", "new", "job 5")]
+
+    assert (before, after) == ([0, 0, 1, 1, 2, 2, 3], [3, 3, 4, 2])
+    assert "9 starts lie too far in the future" in caplog.text
+
+
 def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(
     yard_broker: BuildBroker, run_worker: Any
 ) -> None:

@@ -21,8 +21,8 @@ from django.utils import timezone
 from pytest_django.plugin import DjangoDbBlocker
 
 from switchyard.alerts.models import Alert, Silence
-from switchyard.api.models import SCOPES
-from switchyard.api.tokens import covered_scopes, create_token
+from switchyard.api.models import SCOPES, covered_scopes
+from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.roles import OPERATOR, READ_ONLY
 from switchyard.broker.clock import now_ms
@@ -34,6 +34,7 @@ from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
 from switchyard.jobs.services import submit
+from tests.factories.callers import api_user
 from tests.factories.letters import keep, letter
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
@@ -106,7 +107,7 @@ def made_clients() -> dict[str, Client]:
             user.groups.add(Group.objects.get(name=group))
         made[role].force_login(user)
         bear(made[role], user, covered_scopes(user))
-    bear(made["other token"], User.objects.create_user("other"), ["submit", "read"])
+    bear(made["other token"], api_user("other"), ["submit", "read"])
     assert set(SCOPES) == {"submit", "read", "operate"}
     return made
 

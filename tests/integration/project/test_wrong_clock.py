@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
@@ -27,6 +26,7 @@ from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
 from switchyard.bulk import services as bulk
 from switchyard.bulk.models import BulkAct
+from tests.factories.callers import api_user
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1, minutes=1)
@@ -128,7 +128,7 @@ def test_a_secret_that_was_rotated_in_the_room_signs_for_another_day(off: timede
 
 
 def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: timedelta) -> None:
-    _, plain = create_token(owner=User.objects.create_user("ada"), scopes=["submit"], name="test")
+    _, plain = create_token(owner=api_user("ada"), scopes=["submit"], name="test")
 
     answer = Client().post(
         "/api/v1/reconciliations",

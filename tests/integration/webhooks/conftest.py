@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
@@ -15,6 +14,7 @@ from apps.webhooks import services
 from apps.webhooks.models import Delivery, Endpoint, Event
 from apps.webhooks.receiver import Receiver
 from switchyard.api.tokens import create_token
+from tests.factories.callers import api_user
 
 OWNER = "user:1"
 
@@ -54,7 +54,7 @@ def post(db: None) -> Callable[..., HttpResponse]:
 
     def send(path: str, body: Any, *, user: str = "ada") -> HttpResponse:
         if user not in tokens:
-            owner = User.objects.create_user(user)
+            owner = api_user(user)
             tokens[user] = create_token(owner=owner, scopes=("submit", "read"), name="test")[1]
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {tokens[user]}"}

@@ -55,8 +55,16 @@ def test_an_owner_has_at_most_a_hundred_enabled_endpoints(post):
     assert taken.status_code == 201
 
 
-def test_a_name_that_does_not_resolve_yet_is_taken(post):
-    assert post(ENDPOINTS, {"url": "https://not-there-yet.invalid/", "events": ["a"]}).status_code == 201
+def test_no_name_is_resolved_in_a_request_and_what_is_inside_by_its_form_is_refused(post, monkeypatch):
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *_, **options: asked.append(host))
+
+    names = [post(ENDPOINTS, {"url": f"https://{host}/", "events": ["a"]}) for host in ("slow.example", "nolocalhost")]
+    inside = ("localhost", "LOCALHOST.", "a.localhost", "\uff4cocalhost", "127.0.0.1", "[::ffff:10.0.0.1]", "a.b:25")
+    refused = [post(ENDPOINTS, {"url": f"https://{host}/", "events": ["a"]}) for host in inside]
+
+    assert [answer.status_code for answer in names] == [201, 201]
+    assert ([fields(answer) for answer in refused], asked) == ([["url"]] * 7, [])
 
 
 @pytest.mark.parametrize(

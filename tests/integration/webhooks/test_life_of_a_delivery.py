@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 
 import dramatiq
 import pytest
@@ -34,6 +35,19 @@ def hurried(yard_broker):
 def state_of(delivery: Delivery) -> str:
     delivery.refresh_from_db()
     return delivery.state
+
+
+def test_a_name_that_leads_inside_ends_its_job_as_permanent(make_delivery, hurried, run_worker, monkeypatch):
+    broker, actor = hurried
+    delivery, ask = make_delivery("https://inside.example/"), socket.getaddrinfo
+    led = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **b: led if "inside" in host else ask(host, *a, **b))
+
+    with run_worker(*LANES, broker=broker):
+        message = actor.send(delivery_id=str(delivery.pk))
+        letter = wait_for(lambda: facilities_of(broker).transport.find_dead_letter("webhook", message.message_id))
+
+    assert (letter.reason, letter.attempts, state_of(delivery)) == ("permanent", 1, DeliveryState.DEAD)
 
 
 def test_a_flaky_endpoint_is_reached_at_the_third_attempt(receiver, make_delivery, hurried, run_worker):

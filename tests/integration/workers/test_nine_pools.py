@@ -6,6 +6,7 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below
@@ -40,5 +41,21 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
     wait_for(lambda: not any(is_alive(pid) for pid in before.values()))
     bench.wait_for_log("pool webhook, webhook-retry: its parent (pid")
     wait_for(lambda: set(titles_below(parent.pid)) == set(before))
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(60) == 0
+
+
+@pytest.mark.parametrize("stopped", ["pool urgent", "greenlet pools", "pool webhook"])
+def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench, stopped: str) -> None:
+    parent = bench.start("runpools", "urgent", "webhook", "webhook-retry", "--no-history", settings="hung_settings")
+    bench.wait_for_log("pools: all ready")
+    before = titles_below(parent.pid)
+
+    os.kill(before[stopped], signal.SIGSTOP)
+
+    bench.wait_for_log("; it is started again")
+    wait_for(lambda: (now := titles_below(parent.pid)).keys() == before.keys() and now[stopped] != before[stopped])
+    assert not is_alive(before[stopped])
+    assert (titles_below(parent.pid)["pool urgent"] == before["pool urgent"]) is (stopped != "pool urgent")
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(60) == 0

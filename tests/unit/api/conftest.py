@@ -13,6 +13,7 @@ from django.test import Client
 
 from switchyard.api.models import Token
 from switchyard.api.tokens import create_token
+from tests.factories.callers import api_user
 from tests.unit.api import probe_urls
 
 Post = Callable[..., HttpResponse]
@@ -20,7 +21,7 @@ Post = Callable[..., HttpResponse]
 
 @pytest.fixture
 def owner(db: None) -> User:
-    return User.objects.create_user("ada")
+    return api_user("ada")
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from django.http import HttpRequest
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from switchyard.api.models import SCOPES, Token
-from switchyard.api.tokens import covered_scopes, find_token
+from switchyard.api.models import SCOPES, Token, covered_scopes
+from switchyard.api.tokens import find_token
 
 MakeToken = Callable[..., tuple[Token, str]]
 LIST = "admin:switchyard_api_token_changelist"

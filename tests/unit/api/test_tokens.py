@@ -9,7 +9,7 @@ from io import StringIO
 
 import pytest
 import time_machine
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -17,6 +17,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from switchyard.api.models import Token
 from switchyard.api.tokens import create_token, find_token, note_use, revoke_token
+from tests.factories.callers import api_user
 from tests.unit.api.conftest import problem
 
 MakeToken = Callable[..., tuple[Token, str]]
@@ -140,6 +141,28 @@ def test_a_token_may_what_its_scopes_say(
         assert "this request needs" in problem(response, 403)["detail"]
 
 
+@pytest.mark.parametrize("way", ["user", "group"])
+def test_rights_of_a_token_end_with_those_of_its_owner(probe: Client, make_token: MakeToken, way: str) -> None:
+    user, submit = api_user("eve", "view_job"), Permission.objects.get(codename="submit_work")
+    given = user.user_permissions if way == "user" else Group.objects.create(name="senders").permissions
+    user.groups.set(Group.objects.filter(name="senders"))
+    given.add(submit)
+    token, plain = make_token("submit", "read", user=User.objects.get(pk=user.pk))
+
+    def statuses() -> tuple[int, int]:
+        headers = {"Authorization": f"Bearer {plain}"}
+        sent = probe.post("/api/v1/probe/orders", {"id": 1, "month": "2026-10"}, "application/json", headers=headers)
+        return sent.status_code, probe.get("/api/v1/probe/mine", headers=headers).status_code
+
+    before, _ = statuses(), given.remove(submit)
+    during, listed = statuses(), Token.objects.get(pk=token.pk).shown_scopes
+    given.add(submit)
+
+    assert (before[0] < 300, before[1]) == (True, 200)
+    assert (during, listed) == ((403, 200), "submit (not its owner's), read")
+    assert statuses() == before
+
+
 def test_createtoken_prints_a_token_that_works(owner: User) -> None:
     out = StringIO()
 
@@ -150,9 +173,12 @@ def test_createtoken_prints_a_token_that_works(owner: User) -> None:
     assert token.scopes == ["submit", "read"]
 
 
-def test_createtoken_refuses_unknown_scopes(owner: User) -> None:
+def test_createtoken_refuses_scopes_that_are_unknown_or_not_the_owners(owner: User) -> None:
     with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate") as caught:
         call_command("switchyard", "createtoken", "--user=ada", "--scopes=read,fly")
+    api_user("eve", "view_job")
+    with pytest.raises(CommandError, match=r"eve may not operate; give the user switchyard_jobs\.view_job, "):
+        call_command("switchyard", "createtoken", "--user=eve", "--scopes=read,operate")
 
     assert caught.value.returncode == 2
 

@@ -9,6 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
+from switchyard.broker.interface import Transport
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.topology import Queue, Yard
 from switchyard.middleware.group_callbacks import DurableGroupCallbacks
@@ -30,7 +31,8 @@ def test_a_job_is_counted_while_the_node_of_another_queue_is_away(lane: str) -> 
         return "open"
 
     groups = cast(GroupBarriers, mock.Mock(count=count))
-    callbacks = DurableGroupCallbacks(groups=groups, barrier=barrier, yard=Yard(QUEUES, ()))
+    transport = cast(Transport, mock.Mock())
+    callbacks = DurableGroupCallbacks(groups=groups, barrier=barrier, yard=Yard(QUEUES, ()), transport=transport)
     options = {"group_completion_uuid": "group", "group_completion_callbacks": [{}]}
     message = dramatiq.Message(lane, "add", (), {}, options, message_id="a")
     barrier.add(end("b", "gone"))

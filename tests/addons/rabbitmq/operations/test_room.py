@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
-from switchyard.api.tokens import covered_scopes
+from switchyard.api.models import covered_scopes
 from switchyard.broker.keys.keys import Keys
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.conf import declared_yard

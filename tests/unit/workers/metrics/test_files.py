@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -114,3 +118,50 @@ def test_another_process_never_reads_a_count_twice(tmp_path: Path) -> None:
 
     assert seen == sorted(seen), "a counter that falls is a restart to Prometheus"
     assert max(seen) <= 200
+
+
+FULL_DISK = """
+import errno, os, sys
+from pathlib import Path
+from prometheus_client import CollectorRegistry, Counter, values
+from switchyard.workers.metrics import restoring
+folder, allocate = Path(sys.argv[1]), os.posix_fallocate
+os.environ[restoring.VARIABLE] = str(folder)
+values.ValueClass = values.MultiProcessValue()
+restoring.name_files()
+jobs = Counter("jobs", "Jobs.", ("n",), registry=CollectorRegistry())
+def full(*of):
+    raise OSError(errno.ENOSPC, "No space left on device")
+def forked(label):
+    if not (pid := os.fork()):
+        jobs.labels(label).inc()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+for n in range(2_000):
+    jobs.labels(n).inc()
+forked(0)
+before = {file: file.stat().st_size for file in folder.iterdir()}
+assert len(before) == 2 and min(before.values()) > 65_536, before
+os.posix_fallocate = full
+jobs.labels("new").inc()
+forked(1), forked("newer")
+assert {file: file.stat().st_size for file in folder.iterdir()} == before
+os.posix_fallocate = allocate
+restoring._name.forget()
+jobs.labels("later").inc()
+assert "later" in (folder / f"counter_{os.getpid()}.db").read_text("latin-1")
+assert all(file.stat().st_blocks * 512 >= file.stat().st_size for file in folder.iterdir())
+"""
+
+
+def test_a_full_disk_costs_only_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse file without room ends its process with SIGBUS: at its begin, as it grows, and after a fork."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-800:]
+    (ended := tmp_path / "ended").mkdir()
+    count(ended, 7, 1)
+
+    monkeypatch.setattr("os.posix_fallocate", mock.Mock(side_effect=OSError(errno.ENOSPC, "no space")))
+    fold(ended, 7)
+
+    assert list(ended.iterdir()) == []
