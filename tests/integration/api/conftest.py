@@ -6,12 +6,12 @@ import pytest
 
 from switchyard.api.tokens import create_token
 from tests import same_examples as same_examples
+from tests.factories.callers import api_user
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Load Schemathesis here alone: it takes a second, and pyproject.toml keeps every run from loading it."""
     config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
-from tests.factories.callers import api_user
 
 
 @pytest.fixture
