@@ -26,10 +26,9 @@ from benchmarks.peers import OURS, Peer
 from benchmarks.records import Record
 from benchmarks.server import MemoryServer
 from benchmarks.stage import MEMORY_DIR, Stage
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 
 # On all of three masters that share the slots alike: first, second, third, third.

@@ -13,7 +13,7 @@ from benchmarks.peers import HISTORY, Peer
 from benchmarks.peers.on_dramatiq import LANES
 from benchmarks.sending import PeerFailed
 from benchmarks.stage import Stage
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 
 SLOTS = 8

@@ -27,9 +27,8 @@ import redis
 
 from benchmarks.figures import quantile, spread
 from benchmarks.server import MemoryServer
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import AT_ONCE, Entry, Lease, fetched
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import AT_ONCE, Entry, Lease, QueueOperations, fetched
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script

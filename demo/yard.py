@@ -253,8 +253,8 @@ def missing_pools() -> Callable[[], str]:
     """
     from switchyard.broker.clock import now_ms
     from switchyard.broker.errors import BrokerError
-    from switchyard.broker.keys.keys import Keys
-    from switchyard.broker.redis.access import calls_on
+    from switchyard.broker.keys import Keys
+    from switchyard.broker.redis.calls import calls_on
     from switchyard.broker.redis.connections import connect
     from switchyard.broker.stores.pool_reports import PoolReports
     from switchyard.conf import switchyard_settings

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 
 PAGE = Path(__file__).parent / "reference" / "keys.md"
 QUEUE = "webhook"

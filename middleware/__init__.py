@@ -14,11 +14,10 @@ It keeps true:
 Hooks run in the order of ``in_order`` in :mod:`switchyard.wiring`. A class reads its options from message, actor and
 constructor, in this precedence, and lists them in ``actor_options`` and ``option_rules``.
 
-Files in reading order: ``options`` with ``option_rules``, ``arguments`` with ``typed_arguments``, ``envelope`` and
-``unique_keys`` (sending); ``lost_leases``, ``parking``, ``cancellation``, ``age_limits``, ``crashes``,
-``rate_limits`` (before a start); ``time_limits`` with ``interrupts`` (while it runs); ``outcomes``, ``retries`` with
-``retry_options``, ``dead_letters``, ``pipelines``, ``group_callbacks``, ``alerts`` (its end); ``status``, ``logs``,
-``metrics`` (what is recorded).
+Files in reading order: ``options``, ``arguments``, ``envelope`` and ``unique_keys`` (sending); ``crashes`` with lost
+leases, ``parking``, ``cancellation``, ``rate_limits`` (before a start); ``time_limits`` with ``interrupts`` (while it
+runs); ``outcomes``, ``retries``, ``dead_letters``, ``callbacks`` (its end); ``status``, ``logs``, ``metrics`` (what
+is recorded).
 
 Public: the classes for a project that lists middleware itself, ``errors`` for actors, and the functions that pages,
 checks and tests share, such as ``arguments.misfit``, ``redaction.redacted`` and ``outcomes.outcome_of``.

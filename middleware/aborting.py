@@ -15,7 +15,7 @@ from dramatiq_abort.middleware import AbortMode
 from switchyard.broker.admin.cancel import cancel, find_unrecorded
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.ended_jobs import fields_of
+from switchyard.broker.stores.history_streams import fields_of
 from switchyard.broker.stores.job_record import options_of
 from switchyard.loggers import get_logger
 from switchyard.middleware.cancellation import STOP_BY_ITSELF_S, Cancellation

@@ -14,14 +14,13 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from dramatiq.actor import Actor
-from dramatiq.broker import Broker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.queue.arguments.annotations import callee_of
-from switchyard.broker.queue.arguments.types import argument_types, has_steps, steps_of
-from switchyard.broker.queue.depth_limits import follows_a_job
-from switchyard.broker.queue.json_values import kind_of
+from switchyard.broker.queue.administration import follows_a_job
+from switchyard.broker.queue.arguments import Misfit, argument_types, callee_of, has_steps, in_message, steps_of
+from switchyard.broker.queue.json_body import kind_of
 from switchyard.middleware.errors import ArgumentMisfit, ArgumentMismatch
 
 
@@ -165,3 +164,28 @@ def knows(broker: Broker, call: str) -> bool:
         return actor is not None and misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
     except (TypeError, ValueError, RecursionError):
         return False
+
+
+class TypedArguments(Middleware):
+    """Middleware that converts the arguments of a received message to the types of its actor's annotations.
+
+    Only arguments that JSON has no values of are converted: text, numbers, lists and dicts go on as they are, whether
+    or not they fit. The proxy has the values; the message inside keeps its JSON, which retries and dead letters copy.
+
+    Listed after all others that may skip the message.
+
+    Raises:
+        ArgumentMismatch: a value cannot be converted; the message becomes a dead letter, whose arguments a person may
+            edit.
+    """
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        actor = broker.actors.get(message.actor_name)
+        if actor is None or not (types := argument_types(actor.fn)).is_typed or message.failed:
+            return
+        sent = in_message(message)
+        try:
+            message.args, message.kwargs = types.received(sent.args, sent.kwargs)
+        except Misfit as misfit:
+            remedy = "requeue it with other arguments, or once every worker has code that accepts these"
+            raise ArgumentMismatch(message.actor_name, f"{misfit}; {remedy}", actor.fn) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from dramatiq.broker import Broker, MessageProxy
@@ -15,15 +15,66 @@ from dramatiq.results import Results
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Transport
-from switchyard.broker.queue.dead_letter_json import payload_of
+from switchyard.broker.queue.dead_moves import payload_of
 from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 from switchyard.broker.topology import Yard
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import MoveFailed
+from switchyard.middleware.options import boolean_of, flag, rule_of_both
 from switchyard.middleware.outcomes import Outcome, attempt, error_text, fingerprint, outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = get_logger(__name__)
+
+
+class Alerts(Middleware):
+    """Middleware that raises an alert for each dead letter, unless message or actor has the option ``alert=False``.
+
+    Listed before :class:`switchyard.middleware.dead_letters.DeadLetters`, which sets ``dead_letter`` on the message.
+    """
+
+    option_rules: ClassVar = (rule_of_both("alert", flag),)
+    actor_options = {"alert"}
+
+    def __init__(self, *, groups: AlertGroups) -> None:
+        self._groups = groups
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        self._raise(broker, message)
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Raise an alert for a message that no worker could start."""
+        self._raise(broker, message)
+
+    def _raise(self, broker: Broker, message: MessageProxy) -> None:
+        letter = getattr(message, "dead_letter", None)
+        if letter is None:
+            return
+        actor = broker.actors.get(message.actor_name)
+        if not isinstance(letter, DeadLetter) or not boolean_of(message, actor, "alert", default=True):
+            return
+        try:
+            self._groups.raise_(fact_of(letter))
+        except Exception:
+            log.exception("alert not raised", job_id=letter.id, fingerprint=letter.fingerprint)
+
+
+def fact_of(letter: DeadLetter) -> AlertFact:
+    """Return the alert of a dead letter, without its arguments."""
+    attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
+    return AlertFact(
+        fingerprint=letter.fingerprint,
+        kind="dead_letter",
+        title=f"{letter.actor} gave up: {letter.exception}",
+        detail=f"{letter.reason} after {attempts} in {letter.queue}: {letter.error}"[:500],
+        queue=letter.queue,
+        actor=letter.actor,
+        at=letter.died_at,
+    )
+
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000

@@ -1,14 +1,19 @@
-"""Envelope: the times at which a message was sent and is due, written into its options for metrics and records."""
+"""Envelope: when a message was sent and is due, where it was enqueued and by which job, and its tags, written in it."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, Final, Protocol
 
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import CurrentMessage, Middleware
 
 from switchyard.broker.clock import CLOCK, now_ms
+from switchyard.middleware.options import OptionRule, rule_of_both
 
 # Time from making a message to sending it that its times do not tell apart.
 AT_ONCE_MS: Final = 1
@@ -37,3 +42,111 @@ def ready_since(message: Any) -> int:
     """Return the time from which a message could start, in ms since the epoch."""
     options = message.options
     return int(options.get("due_at") or options.get("enqueued_at") or message.message_timestamp)
+
+
+MOST_TAGS = 10
+LONGEST_TAG = 64
+# Of each value of an origin.
+LONGEST_VALUE = 150
+FIELDS = ("request", "user", "schedule")
+
+
+class Sender(Protocol):
+    """The source of the jobs that the current code enqueues."""
+
+    def origin(self) -> dict[str, str]:
+        """Return the fields of :data:`FIELDS` that are known."""
+
+
+_sender: ContextVar[Sender | None] = ContextVar("switchyard_sender", default=None)
+_ended_job: ContextVar[str] = ContextVar("switchyard_ended_job", default="")
+
+
+class FixedSender:
+    """A sender whose fields are known beforehand, such as a schedule."""
+
+    def __init__(self, **fields: str) -> None:
+        self._fields = fields
+
+    def origin(self) -> dict[str, str]:
+        return dict(self._fields)
+
+
+@contextmanager
+def sent_by(sender: Sender) -> Iterator[None]:
+    """Write a sender's origin into every message that the block enqueues.
+
+    The sender is asked when a message is enqueued: blocks that enqueue nothing cost one context variable.
+    """
+    token = _sender.set(sender)
+    try:
+        yield
+    finally:
+        _sender.reset(token)
+
+
+@contextmanager
+def following(job_id: str) -> Iterator[None]:
+    """Write a job's id as the parent of what the block enqueues: the steps that follow it."""
+    token = _ended_job.set(job_id)
+    try:
+        yield
+    finally:
+        _ended_job.reset(token)
+
+
+class Origin(Middleware):
+    """Middleware that writes the options ``origin``, ``parent`` and ``tags`` into a message when it is sent.
+
+    ``origin`` has the fields ``request``, ``user`` and ``schedule`` that are known; ``parent`` is the id of the job
+    that sends it. Neither is written outside of a request, a schedule and a job. ``tags=("invoices",)`` is an option
+    of an actor and of a message, whose tags are added to its actor's. A retry and a requeue keep what the first send
+    wrote.
+    """
+
+    option_rules: ClassVar = (
+        rule_of_both("tags", lambda value: _usable_tags(value)),
+        OptionRule("origin", None, lambda value, queue: _usable_origin(value)),
+        OptionRule("parent", None, lambda value, queue: _usable_parent(value)),
+    )
+    actor_options = {"tags"}
+
+    def __init__(self) -> None:
+        self._tags: dict[str, list[str]] = {}
+
+    def after_declare_actor(self, broker: Broker, actor: Actor[Any, Any]) -> None:
+        if tags := actor.options.get("tags"):
+            self._tags[actor.actor_name] = list(tags)
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        options = message.options
+        if "enqueued_at" in options:
+            return
+        if (sender := _sender.get()) is not None and "origin" not in options and (origin := sender.origin()):
+            options["origin"] = {name: value[:LONGEST_VALUE] for name, value in origin.items()}
+        current = CurrentMessage.get_current_message()
+        if (parent := _ended_job.get() if current is None else current.message_id) and "parent" not in options:
+            options["parent"] = parent
+        if tags := self._tags.get(message.actor_name):
+            options["tags"] = list(dict.fromkeys([*(options.get("tags") or ()), *tags]))[:MOST_TAGS]
+
+
+def _usable_tags(value: Any) -> str:
+    usable = (
+        isinstance(value, list | tuple)
+        and len(value) <= MOST_TAGS
+        and all(isinstance(tag, str) and 0 < len(tag) <= LONGEST_TAG and tag.isprintable() for tag in value)
+    )
+    return "" if usable else f"write at most {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters, tags=('invoices',)"
+
+
+def _usable_origin(value: Any) -> str:
+    usable = isinstance(value, dict) and all(
+        name in FIELDS and isinstance(text, str) and len(text) <= LONGEST_VALUE for name, text in value.items()
+    )
+    return "" if usable else "leave it out, Switchyard writes it"
+
+
+def _usable_parent(value: Any) -> str:
+    usable = isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
+    return "" if usable else "leave it out, Switchyard writes the id of the job that sends it"

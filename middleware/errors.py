@@ -11,7 +11,7 @@ from dramatiq.middleware import MiddlewareError
 from dramatiq.threading import Interrupt
 
 from switchyard.broker.errors import SpoiledAttempt, SwitchyardError
-from switchyard.broker.queue.arguments.annotations import callee_of
+from switchyard.broker.queue.arguments import callee_of
 from switchyard.middleware.places import place_of
 
 

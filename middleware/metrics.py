@@ -15,7 +15,7 @@ from dramatiq.middleware import Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.envelope import ready_since
 from switchyard.middleware.outcomes import outcome_of
 

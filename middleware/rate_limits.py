@@ -11,9 +11,9 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Transport
-from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.middleware.errors import MoveFailed
-from switchyard.middleware.option_rules import OptionRule
+from switchyard.middleware.options import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
 
 SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])$")

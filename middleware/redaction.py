@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 from dramatiq.actor import Actor
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.queue.arguments.types import Misfit, argument_types
-from switchyard.broker.queue.arguments.values import leaves
+from switchyard.broker.queue.arguments import Misfit, argument_types, leaves
 from switchyard.middleware.arguments import missing_arguments, signature_of
-from switchyard.middleware.option_rules import OptionRule
+from switchyard.middleware.options import OptionRule
 
 HIDDEN = "[redacted]"
 # Shorter values occur in every line, and are no secrets.

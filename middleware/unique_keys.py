@@ -12,12 +12,12 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.queue.arguments.types import argument_types
-from switchyard.broker.queue.depth_limits import follows_a_job
+from switchyard.broker.queue.administration import follows_a_job
+from switchyard.broker.queue.arguments import argument_types
 from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.errors import InvalidOption
-from switchyard.middleware.option_rules import OptionRule
+from switchyard.middleware.options import OptionRule
 from switchyard.middleware.places import place_of
 
 log = get_logger(__name__)

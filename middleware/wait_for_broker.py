@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.broker.queue.administration import limits_lifted
 from switchyard.loggers import get_logger
-from switchyard.middleware.origin import following
+from switchyard.middleware.envelope import following
 
 T = TypeVar("T")
 

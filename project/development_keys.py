@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from switchyard.operations.access import is_from_loopback
+from switchyard.operations.views import is_from_loopback
 
 REFUSAL = (
     "This web runs with the fixed keys of development and answers only this machine. "

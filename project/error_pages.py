@@ -14,8 +14,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template import loader
 from django.utils import timezone
 
-from switchyard.files.errors import is_full
-from switchyard.frame.theme import THEME_COOKIE, THEMES
+from switchyard.files.addresses import is_full
+from switchyard.frame.views import THEME_COOKIE, THEMES
 from switchyard.jobs.request_origin import request_id
 
 log = structlog.get_logger(__name__)

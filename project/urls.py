@@ -8,7 +8,7 @@ from django.views.generic import RedirectView
 
 from switchyard.api.application import PLATFORM_ROUTERS, build_api
 from switchyard.api.middleware import PREFIX
-from switchyard.console.list_queries import check_foreign_lists
+from switchyard.console.lists import check_foreign_lists
 
 PRODUCT_ROUTERS = (
     ("/reports", "apps.reports.api.router"),

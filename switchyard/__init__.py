@@ -39,7 +39,6 @@ APPS = (
     "schedules",
     "actors",
     "frame",
-    "doctor",
     "deployment",
     "serving",
 )

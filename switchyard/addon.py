@@ -47,7 +47,7 @@ class Addon(msgspec.Struct, frozen=True, kw_only=True):
         hosts: Hook ``(url) -> set``: hosts of an address of the broker; raises ``UnusableAddress``.
         look_at: Hook ``(servers, clients) -> Iterator[Finding]``: findings about several servers together.
         judge: Hook ``(info) -> list[ServerFinding]``: mistakes of a server by itself, also at another address.
-        words: Hook: code -> :class:`switchyard.operations.findings.precedence.Words` of findings about the broker.
+        words: Hook: code -> :class:`switchyard.operations.findings.finding.Words` of findings about the broker.
         explain: Hook ``(group, error, program) -> Finding | None``: the finding for an error of its own.
         options: Hook ``(url, step) -> str``: options of the server's command line client that lead there.
         commands: Commands of the Redis server that every user of a yard needs.

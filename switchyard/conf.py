@@ -7,22 +7,25 @@ project are not in here: a project configures them itself. Files of job results 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from switchyard.addon import Addon, addon_for, addons
+from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.stores.job_records import RecordLimits
-from switchyard.broker.topology import Yard
-from switchyard.declared_yard import on_cores, yard_of
-from switchyard.default_topology import DEFAULT_YARD
+from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from switchyard.files.addresses import ResultsAddress, results_of
+from switchyard.middleware.places import place
 from switchyard.setting_values import (
     BROKER_SCHEMES,
     LOG_FORMATS,
@@ -34,6 +37,150 @@ from switchyard.setting_values import (
     public_url_of,
     refuse_without,
 )
+
+SECOND = 1_000
+# Full queues take 200 MB of the broker with jobs of 1 KB; 550 bytes is what a job with short arguments takes.
+MAX_DEPTH = 100_000
+# An idle child has about 100 MB, most of it the project's code. A container needs four times the limit and 160 MB.
+CHILD_BYTES = 500_000_000
+# With the web and to spare the yard then opens 88 connections at most: PostgreSQL gives 97 by default.
+ISOLATED = 2
+# A slow leak ends here.
+RECYCLE_AFTER = 100_000
+
+DEFAULT_YARD = Yard(
+    queues=(
+        # Everybody's actors run here: they may call anything.
+        Queue(
+            "urgent",
+            objective_ms=80,
+            done_objective_ms=5 * SECOND,
+            soft_limit_ms=10 * SECOND,
+            hard_limit_ms=15 * SECOND,
+            calls="other services",
+            max_depth=MAX_DEPTH,
+        ),
+        Queue(
+            "default",
+            objective_ms=1 * SECOND,
+            soft_limit_ms=60 * SECOND,
+            hard_limit_ms=90 * SECOND,
+            calls="other services",
+            max_depth=MAX_DEPTH,
+        ),
+    ),
+    pools=(
+        Pool(
+            "urgent",
+            "threads",
+            ("urgent",),
+            processes=1,
+            slots=4,
+            prefetch=4,
+            isolated=ISOLATED,
+            recycle_after=RECYCLE_AFTER,
+            memory_limit_bytes=CHILD_BYTES,
+        ),
+        Pool(
+            "default",
+            "threads",
+            ("default",),
+            processes=1,
+            slots=8,
+            isolated=ISOLATED,
+            recycle_after=RECYCLE_AFTER,
+            memory_limit_bytes=CHILD_BYTES,
+        ),
+        Pool(
+            "retries",
+            "threads",
+            (),
+            processes=1,
+            slots=4,
+            shared_retries=True,
+            isolated=ISOLATED,
+            recycle_after=RECYCLE_AFTER,
+            memory_limit_bytes=CHILD_BYTES,
+        ),
+    ),
+)
+
+
+DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
+# Python's own words for a call of one of them that it refuses, and for what a misspelt and a missing option are in it.
+REFUSED = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) (.*)")
+MISSPELT = re.compile(r"got an unexpected keyword argument '(\w+)'")
+MISSING = re.compile(r"missing \d+ required positional arguments?: ")
+MOST_CORES = 1_024
+
+
+def yard_of(name: str, value: Any) -> Yard:
+    """Return the yard that a setting holds, or names by its dotted path; ``InvalidSetting`` where it is wrong."""
+    if isinstance(value, str):
+        value = _imported(name, value)
+    if not isinstance(value, Yard):
+        raise InvalidSetting(
+            name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
+        )
+    return value
+
+
+def on_cores(yard: Yard, name: str, value: Any) -> Yard:
+    """Return a yard in which ``processes="cores"`` stands for a number; "" leaves that to the machine."""
+    if value == "":
+        return yard
+    cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(cores) is not int or not 1 <= cores <= MOST_CORES:
+        raise InvalidSetting(name, f"{value!r} is no number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out")
+    return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard
+
+
+def _imported(name: str, path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError as error:
+        raise InvalidSetting(name, str(error), 'name a Yard, for example "mysite.topology.YARD"') from error
+    except (SwitchyardError, ValueError) as error:
+        fact, _, remedy = str(error).partition("; ")
+        where = _place(path, error.__traceback__)
+        raise InvalidSetting(name, fact, f"{remedy or 'correct the declaration'}{where}") from error
+    except TypeError as error:
+        refused = REFUSED.fullmatch(str(error))
+        if refused is None:
+            raise
+        where = _place(path, error.__traceback__)
+        fact, remedy = _explained(*refused.groups())
+        raise InvalidSetting(name, fact, f"{remedy}{where}") from error
+
+
+def _explained(kind: str, words: str) -> tuple[str, str]:
+    """Return what is wrong in a call of one of the declared classes, and what to write."""
+    known = [field.name for field in fields(DECLARED[kind])]
+    options = f"has {', '.join(known)}"
+    if misspelt := MISSPELT.fullmatch(words):
+        option = misspelt[1]
+        near = get_close_matches(option, known, n=1)
+        remedy = f"did you mean {near[0]!r}? It" if near else "it"
+        if owner := next(
+            (other for other, of in DECLARED.items() if option in {field.name for field in fields(of)}), ""
+        ):
+            remedy = f"it is an option of {owner}(...). {kind}"
+        return f"{kind} has no {option!r}", f"{remedy} {options}"
+    if missing := MISSING.match(words):
+        names = re.findall(r"'(\w+)'", words[missing.end() :])
+        return f"a {kind} lacks {', '.join(names)}", f"write {', '.join(f'{option}=...' for option in names)}"
+    return f"{kind}(...) {words}", f"a {kind} {options}"
+
+
+def _place(path: str, trace: TracebackType | None) -> str:
+    """Return the innermost place in the module of a dotted path, in parentheses; "" when the error is elsewhere."""
+    module, found = path.rpartition(".")[0], ""
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == module:
+            found = f" ({place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)})"
+        trace = trace.tb_next
+    return found
+
 
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing. Add-ons have more.
 KEYS: dict[str, str | None] = {

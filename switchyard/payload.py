@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 from dramatiq.actor import Actor
 
-from switchyard.database_text import storable
+from switchyard.database import storable
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN, SECRET_NAME, redacted
 

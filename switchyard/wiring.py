@@ -14,62 +14,53 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.late_imports import once_imported
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertGroups
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords, RecordLimits
 from switchyard.broker.stores.job_steps import WorkerPlace
 from switchyard.broker.stores.kept_results import RecordResults
+from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
-from switchyard.broker.stores.quarantine import Quarantine
-from switchyard.broker.stores.rate_windows import RateWindows
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
-from switchyard.broker.worker.ack_barrier import AckBarrier, barrier_over
+from switchyard.broker.worker.acks import AckBarrier, barrier_over
 from switchyard.conf import switchyard_settings
-from switchyard.console.refusal import refuse
-from switchyard.database_connections import Connections
+from switchyard.console.commands import refuse
+from switchyard.database import Connections
 from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
-from switchyard.middleware.age_limits import AgeLimits
-from switchyard.middleware.alerts import Alerts
-from switchyard.middleware.arguments import Arguments
+from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors
-from switchyard.middleware.cancellation import Cancellation
+from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallbacks, DurablePipelines
+from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.clock_comparison import compare_clocks
-from switchyard.middleware.crashes import Crashes
-from switchyard.middleware.dead_letters import DeadLetters
-from switchyard.middleware.envelope import Envelope
+from switchyard.middleware.crashes import Crashes, LostLeases
+from switchyard.middleware.dead_letters import Alerts, DeadLetters
+from switchyard.middleware.envelope import Envelope, Origin
 from switchyard.middleware.foreign_middleware import without_replaced
-from switchyard.middleware.group_callbacks import DurableGroupCallbacks
 from switchyard.middleware.interrupts import make_interrupts
 from switchyard.middleware.logs import Logs
-from switchyard.middleware.lost_leases import LostLeases
 from switchyard.middleware.metrics import Metrics
-from switchyard.middleware.options import DeclaredOptions, Options, refuse_unknown
-from switchyard.middleware.origin import Origin
+from switchyard.middleware.options import DeclaredOptions, Options, Periodic, refuse_unknown
 from switchyard.middleware.parking import Parking
-from switchyard.middleware.periodic import Periodic
-from switchyard.middleware.pipelines import DurableCallbacks, DurablePipelines
 from switchyard.middleware.rate_limits import RateLimits
 from switchyard.middleware.redaction import Redaction
 from switchyard.middleware.retries import Retries
-from switchyard.middleware.shutdown_notices import ShutdownNotices
 from switchyard.middleware.status import Status
-from switchyard.middleware.time_limits import TimeLimits
-from switchyard.middleware.typed_arguments import TypedArguments
+from switchyard.middleware.time_limits import AgeLimits, TimeLimits
 from switchyard.middleware.unique_keys import UniqueKeys
 from switchyard.send_warnings import warnings_of_sends
 from switchyard.setting_values import refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
-from switchyard.workers.metrics.restoring import keep_files, name_files
+from switchyard.workers.metrics import keep_files, name_files
 
 STORES_REFUSED_S = 0.3
 # Makes the broker of a yard and its transport, as on_redis does.

@@ -25,7 +25,7 @@ from pytest_django.plugin import DjangoDbBlocker, blocking_manager_key
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.interface import facilities as facilities_of
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
@@ -136,7 +136,7 @@ def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_kept_verdict() -> None:
     """Have the pages of a test read the yard themselves: a process keeps verdict and counters for seconds."""
-    if strip := sys.modules.get("switchyard.frame.strip"):
+    if strip := sys.modules.get("switchyard.frame.navigation"):
         strip.STRIP.forget()
     if rates := sys.modules.get("switchyard.operations.rates"):
         rates._readings.clear()

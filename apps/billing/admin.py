@@ -16,8 +16,8 @@ from dramatiq.actor import Actor
 from apps.billing.actors import apply_payment_event, reconcile_month
 from apps.billing.models import EventState, PaymentEvent, Reconciliation, ReconciliationEntry
 from switchyard.broker.errors import BrokerError
-from switchyard.console.list_queries import CheckedQuery
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks, actor_link
 from switchyard.jobs.services import submit
 

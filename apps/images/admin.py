@@ -9,8 +9,8 @@ from django.http import HttpRequest
 from apps.images import requests
 from apps.images.models import Picture, Thumbnail
 from switchyard.broker.errors import BrokerError
-from switchyard.console.list_queries import CheckedQuery
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
 
 

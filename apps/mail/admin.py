@@ -16,8 +16,8 @@ from apps.mail import mailbox
 from apps.mail.actors import ACTORS
 from apps.mail.allowances import PER_ADDRESS, mailbox_of
 from apps.mail.models import Mailbox, SentMail, Template
-from switchyard.console.list_queries import CheckedQuery
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
 from switchyard.jobs.services import enqueue_on_commit
 

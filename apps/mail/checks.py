@@ -12,7 +12,7 @@ from apps.mail.links import VALID_FOR
 from switchyard.broker.errors import UnknownQueue
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import retries_text
-from switchyard.middleware.retry_options import span_of
+from switchyard.middleware.retries import span_of
 
 
 def check_reset_retries(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:

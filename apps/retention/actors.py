@@ -7,7 +7,7 @@ from periodiq import cron
 
 from apps.retention import services
 from switchyard.broker.clock import now_ms
-from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.broker.queue.administration import limits_lifted
 from switchyard.bulk.actors import queue_of
 from switchyard.conf import declared_yard
 

@@ -17,9 +17,9 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from apps.retention.kinds import RetentionKind
-from switchyard.console.list_queries import CheckedQuery
-from switchyard.console.read_only import ReadOnly
-from switchyard.jobs.downloads import download
+from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
+from switchyard.jobs.results import download
 
 
 class StoredFile(models.Model):

@@ -9,7 +9,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from apps.shop.models import Customer, Invoice, InvoiceLine, Payment
-from switchyard.console.list_queries import CheckedQuery
+from switchyard.console.lists import CheckedQuery
 
 
 @admin.register(Customer)

@@ -9,7 +9,7 @@ from periodiq import cron
 from apps.webhooks import delivering, services
 from switchyard.conf import declared_yard
 from switchyard.middleware.outcomes import attempt
-from switchyard.middleware.retry_options import max_retries_of
+from switchyard.middleware.retries import max_retries_of
 
 QUEUE = "webhook"
 

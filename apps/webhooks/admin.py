@@ -13,8 +13,8 @@ from django.utils.html import format_html
 from apps.webhooks import publishing, services
 from apps.webhooks.models import Attempt, Delivery, Endpoint, Event
 from switchyard.broker.errors import BrokerError
-from switchyard.console.list_queries import CheckedQuery
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
 from switchyard.jobs.passport.row_jobs import JobLinks
 
 MAX_ROTATED = 20

@@ -10,9 +10,9 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import default_middleware
 
 from benchmarks.peers.on_dramatiq import LANES, OnDramatiq
-from switchyard.broker.batch import messages
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.enqueue_many import messages
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import RETRY_SUFFIX, Pool, Queue, Yard

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware import logs

@@ -22,7 +22,7 @@ from devtools.chaos.ledger import make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.pool_reports import PoolReports

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from devtools.chaos.process import Chaos, read_rate
+from switchyard.commands import runpools
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.refusal import refuse
-from switchyard.workers.commands import runpools
+from switchyard.console.commands import refuse
 
 CHAOS_EXAMPLE = """
   manage.py switchyard runpools --chaos 6/m --chaos-seed 7   inject faults at this rate and account for every message"""

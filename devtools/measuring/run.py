@@ -20,7 +20,7 @@ from dramatiq import Message
 from devtools.attempts import VARIABLE, Attempt, read_attempts
 from devtools.measuring.contenders import POOL, Contender
 from devtools.measuring.work import Work
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import switchyard_settings

@@ -12,7 +12,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.history.models import JobRow
 from switchyard.jobs.services import submit
 from switchyard.queues import services as queues

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.conf import settings
 
 from switchyard.broker.errors import SwitchyardError
-from switchyard.console.refusal import refuse
+from switchyard.console.commands import refuse
 
 
 class ActorsConfig(AppConfig):

@@ -8,10 +8,9 @@ from django import forms
 from dramatiq.actor import Actor
 
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.broker.validation import LONGEST_DELAY_MS
-from switchyard.jobs.calls.arguments import WHOLE_CALL, CallArguments, from_fields
-from switchyard.jobs.calls.parameters import ActorParameter, parameters_of
-from switchyard.middleware.origin import LONGEST_TAG, MOST_TAGS
+from switchyard.broker.topology import LONGEST_DELAY_MS
+from switchyard.jobs.calls import WHOLE_CALL, ActorParameter, CallArguments, from_fields, parameters_of
+from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
 
 PREFIX = "argument-"
 LONGEST_TEXT = 100_000

@@ -14,9 +14,9 @@ from dramatiq.actor import Actor
 
 from switchyard.broker.errors import NotFound, UnknownQueue
 from switchyard.broker.interface import facilities
-from switchyard.broker.validation import LONGEST_DELAY_MS, is_whole
+from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.conf import declared_yard
-from switchyard.jobs.calls.arguments import CallArguments
+from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.queries import is_job_id
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.options import rules_of
@@ -127,7 +127,7 @@ def send(
     """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
 
     Args:
-        call: Arguments that :mod:`switchyard.jobs.calls.arguments` has checked.
+        call: Arguments that :mod:`switchyard.jobs.calls` has checked.
         job_id: Id to give the job, so that a form that is sent twice enqueues one; by default a new one.
 
     Raises:

@@ -20,20 +20,19 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.actors import ended_jobs, metrics, queries
-from switchyard.actors.ended_jobs import ActorHistory
+from switchyard.actors import figures, queries
+from switchyard.actors.figures import ActorHistory, ActorMetrics
 from switchyard.actors.forms import SendForm
-from switchyard.actors.metrics import ActorMetrics
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError, NotFound, SwitchyardError
 from switchyard.console.formatting import duration, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
-from switchyard.console.sort_heads import ASCENDING, SortColumn, SortHead, heads_of
+from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
-from switchyard.jobs.calls.parameters import signature_text
+from switchyard.jobs.calls import signature_text
 from switchyard.jobs.queries import is_job_id
 
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
@@ -47,7 +46,7 @@ RECENT = 10
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     _require(request, VIEW)
-    ran = metrics.all_of_this_machine()
+    ran = figures.all_of_this_machine()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
     context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads(sort)}
@@ -106,10 +105,10 @@ def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
     name, may = found.actor_name, request.user.has_perm
     try:
-        ended = ended_jobs.of_actor(name)
+        ended = figures.of_actor(name)
         rows = history.search(Filter(actor=name), limit=RECENT).rows if may(JOBS) else []
         recent = [(row, datetime_of(row.finished_at)) for row in rows]
-        groups = ended_jobs.failures_of(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
+        groups = figures.failures_of(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
     except DatabaseError:
         ended, recent, groups = None, None, None
     facts = queries.facts_of(found)
@@ -119,7 +118,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "schedule": schedule_url(name) if "periodic" in found.options else "",
         "soft_limit": whole_duration(facts.soft_limit_ms) if facts.soft_limit_ms else "",
         "signature": signature_text(found),
-        "machine": metrics.of_this_machine(name),
+        "machine": figures.of_this_machine(name),
         "ended": ended,
         "judged": of(ended),
         "groups": groups,

@@ -9,10 +9,10 @@ It keeps true:
 - A silence stops sending, not writing. While the database is away, alerts are sent all the same.
 - An alert is resolved by a person, or by itself once its cause has ended.
 
-Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``services`` (the
-scheduler's dispatch), ``silences``, ``sending`` with ``channels`` and ``notice``, ``resolution``, ``broker_alerts``
-(about the server), ``acts`` with ``bulk_acknowledge`` (people), ``queries``, ``list_page``, ``views``, ``checks``.
+Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries; alerts about the server),
+``sending`` (the scheduler's dispatch) with ``channels`` and ``notice``, ``silences`` (and resolution), ``acts``
+(people), ``views``, ``checks``.
 
-Public: ``services.dispatch_due``, ``resolution`` and ``broker_alerts`` for the scheduler; ``models`` and ``queries``
-for findings and pages.
+Public: ``sending.dispatch_due``, ``silences`` and ``intake`` for the scheduler; ``models`` and ``notice`` for
+findings and pages.
 """

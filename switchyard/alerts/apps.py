@@ -22,4 +22,4 @@ class AlertsConfig(AppConfig):
         logger = logging.getLogger("urllib3.connection")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.ERROR)
-        kinds.register("alert.acknowledge", "switchyard.alerts.bulk_acknowledge:ACKNOWLEDGE")
+        kinds.register("alert.acknowledge", "switchyard.alerts.acts:ACKNOWLEDGE")

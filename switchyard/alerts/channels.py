@@ -19,10 +19,24 @@ from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage, get_connection
 from django.core.validators import validate_email
 
-from switchyard.alerts.errors import ChannelFailed
 from switchyard.alerts.notice import Notice
+from switchyard.broker.errors import SwitchyardError
 from switchyard.loggers import get_logger
 from switchyard.setting_values import InvalidSetting
+
+
+class ChannelFailed(SwitchyardError):
+    """A channel did not accept a message. Sending is retried, 5 attempts in all.
+
+    Args:
+        answered: Whether the channel answered and refused only this message.
+    """
+
+    def __init__(self, channel: str, fact: str, *, answered: bool = False) -> None:
+        self.fact = fact
+        self.answered = answered
+        super().__init__(f"alert channel {channel}: {fact}; retried up to 5 times; check SWITCHYARD_ALERT_URLS")
+
 
 DEADLINE_S = 5.0
 LONGEST_SUBJECT = 200

@@ -9,8 +9,7 @@ It keeps true:
 - Bodies are bounded in size and time before Django reads them, and a caller has a share of the request places.
 
 Files in reading order: ``application``, ``auth`` with ``tokens``, ``parsing`` and ``schemas``, ``idempotency`` with
-``request_jobs``, ``problems`` with ``exception_handlers`` and ``middleware``, ``request_limits``,
-``responses``, ``description``.
+``request_jobs``, ``problems`` with ``exception_handlers`` and ``middleware``, ``request_limits``, ``responses``.
 
 Public: ``auth``, ``schemas``, ``responses``, ``problems`` and ``parsing`` for routers of products; ``request_jobs``
 for routes that write rows; ``middleware.problem_documents`` and ``request_limits.RequestLimits`` for projects.

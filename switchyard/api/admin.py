@@ -16,8 +16,8 @@ from django.template.response import TemplateResponse
 from switchyard.api.models import SCOPES, IdempotentRequest, Token, covered_scopes
 from switchyard.api.tokens import issue_secret, revoke_token
 from switchyard.audit.services import Who, act
-from switchyard.console.list_queries import CheckedQuery
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
 
 
 class TokenForm(forms.ModelForm):

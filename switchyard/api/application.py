@@ -8,12 +8,121 @@ from ninja import NinjaAPI
 from ninja.errors import ValidationErrorContext
 from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
 
-from switchyard.api.description import DESCRIPTION, ApiDocument
+from switchyard.api.auth import BearerToken
 from switchyard.api.exception_handlers import answer
 from switchyard.api.idempotency import once
 from switchyard.api.parsing import StrictParser, field_errors, invalid
-from switchyard.api.problems import FieldError, Problem
+from switchyard.api.problems import CONTENT_TYPE, FieldError, Problem, title_of
+from switchyard.api.schemas import ProblemBody
+
+DESCRIPTION = """Submit background jobs, query their state, cancel them.
+
+Every submit answers 202 with a job id at once; the work runs later. Follow it at `status_url`, or live at `events_url`.
+Every refusal is an `application/problem+json` document (RFC 9457). Times are ISO 8601 in UTC with microseconds.
+A repeated POST with the same `Idempotency-Key` returns the first response again and does its work once. After 429, 500
+or 503 `outcome` says whether the work was enqueued, and `job_ids` names the jobs that are or may be."""
+
+SCHEME = "BearerToken"
+REASONS = {
+    400: "The request cannot be read.",
+    401: "No token, or an invalid one.",
+    403: "The token lacks the required scope.",
+    404: "Not found, or owned by another user.",
+    409: "The first request with this Idempotency-Key is still running.",
+    413: "The body is too large.",
+    415: "The body's content type is not supported.",
+    422: "Invalid values: see `errors`. Or the Idempotency-Key was used with a different request.",
+    429: "The queue is full, or too many requests.",
+    500: "Internal error; it was logged.",
+    503: "The broker or the database does not answer.",
+}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "required": False,
+    "description": "Makes the request safe to repeat: at most 255 printable ASCII characters, kept for 24 hours.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+
+
+class ApiDocument(OpenAPISchema):
+    """django-ninja's OpenAPI document with every refusal, the scopes, and the header that makes a POST repeatable."""
+
+    def operation_details(self, operation: Operation) -> dict[str, Any]:
+        details: dict[str, Any] = super().operation_details(operation)
+        responses = {int(status): response for status, response in details["responses"].items()}
+        refusals = _statuses(operation, details) | {status for status in responses if status >= 400}
+        responses |= {status: _refusal(status, responses.get(status, {})) for status in refusals}
+        details["responses"] = dict(sorted(responses.items()))
+        if "POST" in operation.methods and operation.auth_callbacks:
+            details["parameters"] = [*details["parameters"], IDEMPOTENCY_KEY]
+        return details
+
+    def operation_security(self, operation: Operation) -> list[dict[str, Any]] | None:
+        """Return the security requirement of an operation: OpenAPI 3.1 allows scopes for any scheme."""
+        scopes = {scope for auth in operation.auth_callbacks if isinstance(auth, BearerToken) for scope in auth.scopes}
+        if not scopes:
+            return None
+        self.securitySchemes[SCHEME] = {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token `sy_<prefix>_<secret>`, created in the admin or with "
+            "`manage.py switchyard createtoken`. "
+            "An operation lists scopes; the token needs one of them.",
+        }
+        return [{SCHEME: [scope]} for scope in sorted(scopes)]
+
+    def get_components(self) -> dict[str, Any]:
+        """Return the shared schemas, the problem document among them."""
+        self.schemas["Problem"] = _problem_schema()
+        components: dict[str, Any] = super().get_components()
+        return components
+
+
+def _statuses(operation: Operation, details: dict[str, Any]) -> set[int]:
+    post = "POST" in operation.methods
+    places = {parameter["in"] for parameter in details["parameters"]}
+    statuses = {500, 503}
+    if operation.auth_callbacks:
+        statuses |= {401, 403, 429}
+    if operation.auth_callbacks and post:
+        statuses |= {400, 409, 422}
+    if "requestBody" in details:
+        statuses |= {400, 413, 415, 422}
+    if "path" in places:
+        statuses.add(404)
+    if "query" in places:
+        statuses.add(422)
+    return statuses
+
+
+def _refusal(status: int, known: dict[str, Any]) -> dict[str, Any]:
+    said = known.get("description")
+    response = {
+        "description": said if said and said != title_of(status) else REASONS.get(status, title_of(status)),
+        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in HEADERS:
+        response["headers"] = HEADERS[status]
+    return response
+
+
+def _problem_schema() -> dict[str, Any]:
+    schema = ProblemBody.model_json_schema()
+    definitions = schema.pop("$defs")
+    errors = definitions["FieldErrorBody"]
+    schema["properties"]["errors"] = {"type": "array", "items": errors}
+    schema["title"] = "Problem"
+    return schema
+
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.
 PLATFORM_ROUTERS = (("/jobs", "switchyard.jobs.api.router"), ("/queues", "switchyard.operations.api.router"))

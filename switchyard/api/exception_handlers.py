@@ -25,7 +25,7 @@ from switchyard.broker.errors import (
     ResultStoreUnavailable,
     UnencodablePayload,
 )
-from switchyard.files.errors import DiskFull, StorageError, is_full
+from switchyard.files.addresses import DiskFull, StorageError, is_full
 from switchyard.middleware.errors import ArgumentMisfit
 
 RETRY_AFTER_S = 5

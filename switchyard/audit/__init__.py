@@ -3,6 +3,6 @@
 It keeps true: the row is committed before the act begins, and an act without one is refused, but for those that are
 urgent while the database is away. A row holds no secrets.
 
-Files in reading order: ``services`` (around each act), ``who``, ``models``, ``roles``, ``queries``,
-``presentation``, ``views``. Public: ``services.act`` and ``who.Who``.
+Files in reading order: ``services`` (around each act), ``models``, ``roles``, ``queries``, ``views``. Public:
+``services.act`` and ``services.Who``.
 """

@@ -8,21 +8,77 @@ Every act of a person on the yard runs inside ``act``, whether it comes from a p
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.presentation import ACTS
-from switchyard.audit.who import Who
+from switchyard.audit.queries import ACTS
 from switchyard.conf import switchyard_settings
-from switchyard.database_text import storable
+from switchyard.database import delete_old, storable
 from switchyard.loggers import get_logger
-from switchyard.old_rows import delete_old
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+LONGEST_NAME = 150
+
+
+class Who(msgspec.Struct, frozen=True):
+    """A person, and the way on which the act came.
+
+    Args:
+        name: User name.
+        via: ``page``, ``api`` or ``command``.
+        token: Public part of the API token, if any.
+    """
+
+    name: str
+    via: str
+    token: str = ""
+
+    @property
+    def signature(self) -> str:
+        """Name for the history of a row: that of a command's user is marked, ``ada (shell)``."""
+        return f"{self.name} (shell)"[:LONGEST_NAME] if self.via == "command" else self.name
+
+    @classmethod
+    def of_request(cls, request: HttpRequest) -> Who:
+        """Return the owner of a request's token, or else the user who is logged in."""
+        token = getattr(request, "auth", None)
+        if token is not None and hasattr(token, "prefix"):
+            return cls.of_token(token)
+        user = getattr(request, "user", None)
+        name = user.get_username() if isinstance(user, AbstractBaseUser) else "anonymous"
+        return cls(name[:LONGEST_NAME], "page")
+
+    @classmethod
+    def of_token(cls, token: Any) -> Who:
+        """Return the owner of an API token."""
+        return cls(token.owner.get_username()[:LONGEST_NAME], "api", token.prefix)
+
+    @classmethod
+    def of_command(cls) -> Who:
+        """Return the system user of this process; under ``sudo`` the person who called it."""
+        return cls(_system_user()[:LONGEST_NAME], "command")
+
+
+def _system_user() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = f"uid {os.getuid()}"
+    person = os.environ.get("SUDO_USER", "")
+    return f"{person} as {user}" if person and person != user else user
+
 
 __all__ = ["Who", "act"]
 
@@ -101,7 +157,7 @@ def delete_old_rows() -> int:
 
 def _begun(name: str, who: Who, target: str, reason: str, detail: dict[str, Any] | None) -> AuditEntry:
     if name not in ACTS:
-        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/presentation.py")
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/queries.py")
     return AuditEntry(
         act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
         who=who.name, via=who.via, token=who.token,

@@ -12,8 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.presentation import ACTS, act_label, target_url
-from switchyard.audit.queries import AuditFilter, AuditPage, page
+from switchyard.audit.queries import ACTS, AuditFilter, AuditPage, act_label, page, target_url
 from switchyard.console.room_view import require
 from switchyard.middleware.redaction import HIDDEN
 

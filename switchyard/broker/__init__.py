@@ -11,17 +11,16 @@ It keeps true:
   leases.
 - Nothing here knows Django, and nothing polls where it can block.
 
-Files in reading order: ``topology`` with ``pool`` and ``retry_policy`` (what a yard declares), ``interface`` (what
-middleware and services may ask for), ``redis_broker`` with ``consumer`` (Dramatiq's broker and consumer),
-``held_message`` with ``held_moves`` and ``transport`` (messages that a worker holds, and their moves),
-``portable_transport`` (the same on a broker that can only enqueue). Then the rooms, from below: ``keys``, ``redis``
-(the one access to the server), ``queue`` (operations of a queue family), ``stores`` (records, dead lists, locks,
-reports), ``worker`` (a consumer's parts), ``admin`` (acts of people), ``health`` (the server's state). The scripts
-are in ``lua``.
+Files in reading order: ``topology`` (what a yard declares), ``interface`` (what middleware and services may ask for),
+``redis_broker`` with ``consumer`` (Dramatiq's broker and consumer), ``held_message`` with ``held_moves`` and
+``transport`` (messages that a worker holds, and their moves), ``portable_transport`` (the same on a broker that can
+only enqueue). Then, from below: ``keys``, ``redis`` (the one access to the server), ``queue`` (operations of a queue
+family), ``stores`` (records, dead lists, locks, reports), ``worker`` (a consumer's parts), ``admin`` (acts of
+people), ``health`` (the server's state). The scripts are in ``lua``.
 
-Public for other rooms: ``errors``, ``topology``, ``interface``, ``clock``, ``shapes`` and ``validation``; of the
-rooms below what services read and do, most of it in ``stores`` and ``admin``. Middleware moves messages through the
-``Transport`` of ``interface`` alone.
+Public for other rooms: ``errors``, ``topology``, ``interface``, ``clock`` and ``shapes``; of the rooms below what
+services read and do, most of it in ``stores`` and ``admin``. Middleware moves messages through the ``Transport`` of
+``interface`` alone.
 
 How it works and why nothing is lost: docs/explanation/broker.md. Every key: docs/reference/keys.md.
 """

@@ -20,13 +20,11 @@ from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChange
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.held_moves import ConsumingBroker
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations, lane_of
-from switchyard.broker.queue.results import AT_ONCE, Fetched, Grant, Lease, fetched
+from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, QueueOperations, fetched, lane_of
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.quarantine import Quarantine
-from switchyard.broker.worker.cancellations import POLL_CANCELLATIONS_S
-from switchyard.broker.worker.wakeup import Wakeup
+from switchyard.broker.stores.dead_lists import Quarantine
+from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, Wakeup
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
 CLOSING_PAUSE_S = 0.05

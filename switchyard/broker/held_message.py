@@ -9,9 +9,8 @@ from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue.codec import as_sent
-from switchyard.broker.queue.dead_letter_json import LOCAL_OPTIONS
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease
+from switchyard.broker.queue.dead_moves import LOCAL_OPTIONS
+from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.shapes import DeadLetter
 
 
@@ -23,7 +22,7 @@ class HeldMessage(MessageProxy):
     dictionary. ``shut_down`` is set only on those that a shutdown interrupted.
 
     Args:
-        crashes, cancel_requested, cause, lapses: See :class:`switchyard.broker.queue.results.Grant`.
+        crashes, cancel_requested, cause, lapses: See :class:`switchyard.broker.queue.operations.Grant`.
         body: The message as it came.
 
     Attributes:

@@ -8,16 +8,15 @@ from typing import Any, Protocol
 from dramatiq.message import Message
 
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.keys import Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.dead_letter_json import encode, rejected
-from switchyard.broker.queue.operations import Move, QueueOperations
-from switchyard.broker.queue.results import NO_ROW, HistoryRow, Lease
+from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.dead_moves import rejected
+from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.worker.ack_barrier import AckBarrier
-from switchyard.broker.worker.acks import Acks
-from switchyard.broker.worker.cancellations import CancellationPoll
+from switchyard.broker.worker.acks import AckBarrier, Acks
 from switchyard.broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker.wakeup import CancellationPoll
 
 
 class MovingBroker(Protocol):

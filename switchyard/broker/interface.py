@@ -14,20 +14,18 @@ import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import Lane
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import NO_RECORD, CancelRecord
+from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
 from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
-from switchyard.broker.stores.rate_windows import RateWindows
 from switchyard.broker.topology import Yard
-from switchyard.broker.worker.ack_barrier import AckBarrier
-from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.acks import AckBarrier
+from switchyard.broker.worker.prefetch import HeldMarks
 
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]

@@ -15,11 +15,10 @@ from dramatiq.message import Message
 from switchyard.broker.errors import NotFound, no_dead_letter, not_quarantined
 from switchyard.broker.held_message import moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
-from switchyard.broker.queue.results import NO_RECORD, CancelRecord
+from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.topology import Yard
 
 FIRST_PARKED_MS: Final = 1_000

@@ -18,26 +18,19 @@ from switchyard.broker.consumer import Consumer
 from switchyard.broker.enqueue_many import enqueue_in_batches
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.held_moves import HeldMoves
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.keys import Keys, Lane
 from switchyard.broker.queue import administration
+from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.codec import entry_of, require_message
-from switchyard.broker.queue.depth_limits import DepthLimits
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease, level_of
-from switchyard.broker.queue.self_managed_leases import SelfManagedLeases
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.topology import lane_of_name
-from switchyard.broker.validation import whole_delay
-from switchyard.broker.worker.ack_barrier import AckBarrier, record_enqueued
-from switchyard.broker.worker.acks import Acks, report_stale
-from switchyard.broker.worker.cancellations import CancellationPoll
-from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.queue.leases import SelfManagedLeases
+from switchyard.broker.queue.operations import Lease, QueueOperations, level_of
+from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.topology import lane_of_name, whole_delay
+from switchyard.broker.worker.acks import AckBarrier, Acks, record_enqueued, report_stale
 from switchyard.broker.worker.hooks import Hooks
-from switchyard.broker.worker.prefetch import PrefetchCredit
-from switchyard.broker.worker.waits import join
-from switchyard.broker.worker.work_queue import WorkQueue
+from switchyard.broker.worker.prefetch import HeldMarks, PrefetchCredit
+from switchyard.broker.worker.wakeup import CancellationPoll
+from switchyard.broker.worker.work_queue import WorkQueue, join
 
 
 class RedisBroker(Broker):

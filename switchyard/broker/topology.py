@@ -2,17 +2,304 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal, get_args
 
+from switchyard.broker.cores import cores_here, memory_here
 from switchyard.broker.errors import InvalidDeclaration, NotFound, UnknownQueue
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import Lane, QueueKeys
-from switchyard.broker.pool import MOST_ALONE as MOST_ALONE
-from switchyard.broker.pool import Pool as Pool
-from switchyard.broker.pool import PoolKind as PoolKind
-from switchyard.broker.retry_policy import RetryPolicy as RetryPolicy
-from switchyard.broker.validation import is_whole, is_whole_or_none, require
+from switchyard.broker.keys import Keys, Lane, QueueKeys
+
+# One year: a longer delay is a mistake, and a message that is due after the year 9999 cannot be decoded.
+LONGEST_DELAY_MS: Final = 366 * 24 * 3_600_000
+
+
+def require(usable: bool, subject: str, option: str, value: object, remedy: str) -> None:
+    """Raise ``InvalidDeclaration`` for a value of a declared object, such as ``queue mail``, that is not usable."""
+    if not usable:
+        raise InvalidDeclaration(subject, option, value, remedy)
+
+
+def is_whole(value: Any, *, least: int = 0, most: int | None = None) -> bool:
+    """Return whether a value is an ``int`` within limits. A ``bool`` is not accepted."""
+    return type(value) is int and value >= least and (most is None or value <= most)
+
+
+def is_whole_or_none(value: Any, *, least: int = 0) -> bool:
+    return value is None or is_whole(value, least=least)
+
+
+def is_duration(value: Any) -> bool:
+    """Return whether a value is a finite number above zero."""
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+def is_delay(value: Any) -> bool:
+    """Return whether a value is a number from 0 to a year, in milliseconds."""
+    return type(value) in (int, float) and 0 <= value <= LONGEST_DELAY_MS
+
+
+def whole_delay(delay_ms: Any) -> Any:
+    """Return a delay in whole milliseconds as Dramatiq means it: a negative one is none, a fraction is rounded up.
+
+    A value that is no finite number is returned as it is.
+    """
+    if type(delay_ms) not in (int, float) or not math.isfinite(delay_ms):
+        return delay_ms
+    return max(math.ceil(delay_ms), 0)
+
+
+def takes_arguments(function: Any, count: int) -> bool:
+    """Return whether a function takes so many positional arguments. One without a signature is accepted."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
+# Retries that a span counts: an actor may declare any number of them.
+MOST_COUNTED = 1_000
+
+Backoff = Callable[[int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Number and delays of the retries of a failed message. ``InvalidDeclaration`` for an option that cannot be used.
+
+    A delay is drawn with equal jitter: half of it, plus uniform up to the other half. The default lasts for hours,
+    because an outage of what an actor calls does (docs/decisions/0014-retries-outlast-an-outage.md).
+
+    Args:
+        max_retries: Retries after the first attempt; 0 means none. Left out with ``delays_ms``.
+        base_ms: Longest delay before the first retry; it doubles with each. Left out with ``delays_ms``.
+        cap_ms: Longest delay before any retry, ``base_ms`` to one year. Left out with ``delays_ms``.
+        delays_ms: Longest delay before each retry, one for each. The last one repeats for an actor that retries more
+            often. Empty for ``base_ms`` and ``cap_ms``.
+        backoff: Own function from the number of the retry (1 …) to its delay in ms, used as it is: neither jitter nor
+            cap is added.
+    """
+
+    max_retries: int = 12
+    base_ms: int = 5_000
+    cap_ms: int = 3_600_000
+    delays_ms: tuple[int, ...] = ()
+    backoff: Backoff | None = None
+
+    def __post_init__(self) -> None:
+        subject = "retry policy"
+        retries, base_ms, cap_ms, backoff = self.max_retries, self.base_ms, self.cap_ms, self.backoff
+        require(is_whole(retries), subject, "max_retries", retries, "write a number of retries, 0 for none")
+        require(is_whole(base_ms), subject, "base_ms", base_ms, "write milliseconds, 0 or more")
+        limits = f"write milliseconds, from base_ms ({base_ms}) to {LONGEST_DELAY_MS}"
+        require(is_whole(cap_ms, least=base_ms, most=LONGEST_DELAY_MS), subject, "cap_ms", cap_ms, limits)
+        usable = backoff is None or takes_arguments(backoff, 1)
+        require(usable, subject, "backoff", backoff, "write a function of one argument, the number of the retry")
+        remedy = "write a tuple of milliseconds, one for each retry, such as (5_000, 300_000)"
+        require(_are_delays(self.delays_ms), subject, "delays_ms", self.delays_ms, remedy)
+        if self.delays_ms:
+            remedy = f"leave it out: delays_ms already says when each of its {len(self.delays_ms)} retries comes"
+            for option in (option for option in fields(self) if option.name != "delays_ms"):
+                value = getattr(self, option.name)
+                require(value == option.default, subject, option.name, value, remedy)
+
+    @property
+    def retries(self) -> int:
+        """Retries of a message whose actor names no number of its own."""
+        return len(self.delays_ms) or self.max_retries
+
+    def longest_ms(self, retry: int) -> int:
+        """Return the longest delay before a retry, counted from 1; the shortest is half of it."""
+        if self.delays_ms:
+            return self.delays_ms[min(retry, len(self.delays_ms)) - 1]
+        return min(self.cap_ms, self.base_ms << min(retry - 1, 30))
+
+    def span_ms(self, *, retries: int | None = None, backoff: Backoff | None = None) -> tuple[int, int]:
+        """Return the least and the most time from the first failure to the last retry, without the attempts themselves.
+
+        ``retries`` and ``backoff`` are an actor's own. At most 1,000 retries count; a function is called for each, and
+        its answer has no jitter.
+        """
+        least = most = 0
+        for retry in range(1, min(self.retries if retries is None else retries, MOST_COUNTED) + 1):
+            own_ms = own_delay(backoff, retry)
+            own_ms = own_delay(self.backoff, retry) if own_ms is None else own_ms
+            least += self.longest_ms(retry) // 2 if own_ms is None else own_ms
+            most += self.longest_ms(retry) if own_ms is None else own_ms
+        return least, most
+
+
+def own_delay(backoff: Backoff | None, retry: int) -> int | None:
+    """Return the delay of a project's own function; ``None``, for the policy's, without one and for an unusable answer.
+
+    A retry is not lost for a function.
+    """
+    if backoff is None:
+        return None
+    try:
+        delay_ms = backoff(retry)
+    except Exception:  # noqa: BLE001  the project's own function; the middleware logs it
+        return None
+    return int(delay_ms) if is_delay(delay_ms) else None
+
+
+def _are_delays(delays_ms: object) -> bool:
+    if not isinstance(delays_ms, tuple):
+        return False
+    return all(is_whole(delay_ms, most=LONGEST_DELAY_MS) for delay_ms in delays_ms)
+
+
+PoolKind = Literal["threads", "processes", "gevent"]
+CORES: Final = "cores"
+
+# Children with a single slot, for messages that may take them down; executed ones cost more to start.
+MOST_ALONE: dict[PoolKind, int] = {"threads": 4, "processes": 4, "gevent": 2}
+# One child at a time is replaced before it ends.
+SUCCESSORS = 1
+# Resident memory of a supervisor, which loads the project and runs no task: 112 MB were measured.
+SUPERVISOR_BYTES = 160 * 2**20
+
+POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+HIGHEST_NICE = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Workers of one kind for queues of one latency class. ``InvalidDeclaration`` for an option that cannot be used.
+
+    Args:
+        queues: Queues and retry lanes that the pool serves.
+        processes: Number of children. ``"cores"`` is one for each processor that the pool's process may keep busy, by
+            affinity and control group, and as many as its container's memory carries by ``memory_limit_bytes``.
+        slots: Messages that a child runs at once (threads or greenlets).
+        prefetch: Messages that a child may hold, running ones included; ``None`` is twice the slots.
+        nice: Added to the children's niceness, 0 … 19.
+        cpus: Numbers of the CPUs that the children may run on; empty for all.
+        database_connections: Database connections that the pool may open; ``None`` for as many as ``most_running``.
+        shared_retries: The pool serves every retry lane that no pool names.
+        recycle_after: Messages after which a child is replaced; ``None`` for no limit.
+        recycle_above_bytes: Resident memory above which a child is replaced after its tasks end; ``None`` for no limit.
+        isolated: Most children at once for isolated messages; ``None`` is 4, and 2 in a pool of greenlets.
+        cores: Number that ``processes="cores"`` stands for; ``None`` measures it.
+        memory_limit_bytes: Highest resident memory of a child. It starts no message that may exceed the limit, and is
+            replaced instead. A child that a task takes over the limit is killed, and its messages are suspects; with a
+            single slot the task gets a ``MemoryError`` first. ``None`` for no limit.
+    """
+
+    name: str
+    kind: PoolKind
+    queues: tuple[str, ...]
+    processes: int | Literal["cores"]
+    slots: int
+    prefetch: int | None = None
+    nice: int = 0
+    database_connections: int | None = None
+    shared_retries: bool = False
+    recycle_after: int | None = None
+    recycle_above_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    cpus: tuple[int, ...] = ()
+    isolated: int | None = None
+    cores: int | None = None
+
+    def __post_init__(self) -> None:
+        usable = isinstance(self.name, str) and POOL_NAME.fullmatch(self.name) is not None
+        require(usable, "pool", "name", self.name, "write 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'")
+        subject, kinds = f"pool {self.name}", get_args(PoolKind)
+        require(self.kind in kinds, subject, "kind", self.kind, f"write one of {', '.join(kinds)}")
+        remedy = "write a tuple of queue names, each once, such as ('mail',)"
+        require(_are_names(self.queues), subject, "queues", self.queues, remedy)
+        usable = self.processes == CORES or is_whole(self.processes, least=1)
+        require(usable, subject, "processes", self.processes, f"write a number, 1 or more, or {CORES!r}")
+        require(is_whole(self.slots, least=1), subject, "slots", self.slots, "write a number, 1 or more")
+        for option in (
+            "prefetch", "database_connections", "recycle_after", "recycle_above_bytes", "memory_limit_bytes",
+            "isolated", "cores",
+        ):  # fmt: skip
+            value = getattr(self, option)
+            unit = "bytes, such as 512_000_000" if option.endswith("_bytes") else "a number, 1 or more"
+            remedy = f"write {unit}, or leave it out"
+            require(is_whole_or_none(value, least=1), subject, option, value, remedy)
+        usable = is_whole(self.nice, most=HIGHEST_NICE)
+        require(usable, subject, "nice", self.nice, f"write a number from 0 to {HIGHEST_NICE}")
+        require(
+            type(self.shared_retries) is bool, subject, "shared_retries", self.shared_retries, "write True or False"
+        )
+        remedy = "write a tuple of CPU numbers, each once, such as (0, 1)"
+        require(_are_cpus(self.cpus), subject, "cpus", self.cpus, remedy)
+
+    @property
+    def per_core(self) -> bool:
+        """Whether ``processes`` is ``"cores"``."""
+        return self.processes == CORES
+
+    @property
+    def children(self) -> int:
+        """Number of children: ``processes``, and for ``"cores"`` what it stands for here."""
+        if isinstance(self.processes, int):
+            return self.processes
+        return self.cores or self.children_on(cores_here(), memory_here())
+
+    def children_on(self, cores: int, memory_bytes: int | None) -> int:
+        """Return what ``"cores"`` stands for with so many processors and a container's memory limit, at least 1."""
+        if self.cpus:
+            cores = min(cores, len(self.cpus))
+        if self.memory_limit_bytes and memory_bytes:
+            carried = (memory_bytes - SUPERVISOR_BYTES) // self.memory_limit_bytes
+            cores = min(cores, carried - self.most_isolated - SUCCESSORS)
+        return max(1, cores)
+
+    @property
+    def most_isolated(self) -> int:
+        """Children for isolated messages that may run at once."""
+        return MOST_ALONE.get(self.kind, 0) if self.isolated is None else self.isolated
+
+    @property
+    def most_children(self) -> int:
+        """Children that may run at once: the pool's own, one successor, and those for isolated messages."""
+        return self.children + SUCCESSORS + self.most_isolated
+
+    @property
+    def most_memory_bytes(self) -> int | None:
+        """Resident memory of the supervisor and all its children at their limit; ``None`` without a limit."""
+        return SUPERVISOR_BYTES + self.most_children * self.memory_limit_bytes if self.memory_limit_bytes else None
+
+    @property
+    def total_slots(self) -> int:
+        """Messages that the whole pool runs at once."""
+        return self.children * self.slots
+
+    @property
+    def most_running(self) -> int:
+        """Messages that may run at once, each with a database connection.
+
+        Counts one successor: every pool starts one when a task exceeds its hard limit or does not stop.
+        """
+        return self.total_slots + SUCCESSORS * self.slots + self.most_isolated
+
+    @property
+    def most_connections(self) -> int:
+        """Database connections that the pool may open."""
+        return self.most_running if self.database_connections is None else self.database_connections
+
+
+def _are_names(queues: object) -> bool:
+    if not isinstance(queues, tuple) or not all(isinstance(name, str) and name for name in queues):
+        return False
+    return len(set(queues)) == len(queues)
+
+
+def _are_cpus(cpus: object) -> bool:
+    return isinstance(cpus, tuple) and all(is_whole(cpu) for cpu in cpus) and len(set(cpus)) == len(cpus)
+
 
 RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"

@@ -16,16 +16,15 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused, QueueFull, no_dead_letter, not_quarantined
 from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
-from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.keys import Lane
 from switchyard.broker.queue import administration, codec, dead_moves
-from switchyard.broker.queue.dead_letter_json import decode, encode
-from switchyard.broker.queue.operations import Move, QueueOperations, lane_of
-from switchyard.broker.queue.results import NO_RECORD, NORMAL, CancelRecord
+from switchyard.broker.queue.dead_moves import decode_letter as decode
+from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.operations import NO_RECORD, NORMAL, CancelRecord, Move, QueueOperations, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
-from switchyard.broker.stores.dead_lists import DeadLists
-from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.topology import Yard
 
 LEAST_PARKED_MS: Final = 30_000

@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from switchyard.audit.services import complete
 from switchyard.broker.errors import BrokerError, QueueFull
-from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.topology import Yard
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Item, Kind, NoRoom, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.conf import declared_yard
-from switchyard.database_text import storable
+from switchyard.database import storable
 from switchyard.loggers import get_logger
 from switchyard.middleware.clock_comparison import compared_now
 

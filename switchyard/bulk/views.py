@@ -14,9 +14,10 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from switchyard.audit.who import Who
+from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError, NotFound
-from switchyard.bulk import queries, services
+from switchyard.bulk import services
+from switchyard.bulk import services as queries
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import admin_url

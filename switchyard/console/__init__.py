@@ -1,6 +1,5 @@
 """Helpers for commands and admin pages of all apps: errors, help, read-only pages, numbers and times as text.
 
 It keeps true: all commands have one way of errors, exit codes, help with examples and ``--json``. Files in reading
-order: ``printing_command``, ``command_errors``, ``command_help``, ``formatting``, ``room_view``, ``read_only``,
-``links``, ``runbook``.
+order: ``commands``, ``formatting``, ``room_view``, ``links``, ``lists``.
 """

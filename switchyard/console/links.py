@@ -1,16 +1,15 @@
-"""Addresses of the pages of what a page names: jobs, queues, actors, letters, alerts, schedules, workers.
-
-A project may leave a page out of its URLs. The address is "" then, and templates show the name without a link.
-"""
+"""Addresses of the pages of what a page names (jobs, queues, actors), and of the steps from an alert to its cause."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
+
+from switchyard.conf import switchyard_settings
 
 
 def admin_url(name: str, *args: Any) -> str:
@@ -103,3 +102,21 @@ def _found(name: str, args: tuple[Any, ...], urls: Any, prefix: str) -> str:
         return reverse(name, urls, args=args)
     except NoReverseMatch:
         return ""
+
+
+# Where a project has left the room's page of steps out of its URLs.
+PAGE: Final = "docs/how-to/triage.md"
+# Kind of an alert -> heading of its steps.
+BY_KIND: Final = {"dead_letter": "Dead letters", "broker": "Unsafe"}
+
+
+def runbook(heading: str) -> str:
+    """Return the address of the steps for a verdict's label, or another heading of the page, with the web's host."""
+    if address := steps_url(heading):
+        return f"{switchyard_settings().public_url}{address}"
+    return f"{PAGE}#{heading.lower().replace(' ', '-')}" if heading else PAGE
+
+
+def runbook_of_alert(kind: str) -> str:
+    """Return the address of the steps for an alert of a kind; of the whole page for an unknown one."""
+    return runbook(BY_KIND.get(kind, ""))

@@ -1,21 +1,24 @@
-"""Guard of the room's pages: for staff alone, without an admin site."""
+"""Guard of the room's pages, for staff alone, and words of the pages while the broker is away."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import messages
+from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
+from switchyard.broker.errors import BrokerError
 from switchyard.console.links import admin_url
 
 
@@ -62,3 +65,44 @@ def gone(request: HttpRequest, noun: str, pk: int, page: str) -> HttpResponseRed
     """Redirect to the list of rows, where a row's page would be not found: rows go by their age, and links stay."""
     messages.warning(request, f"There is no {noun} with the id “{pk}”; old rows are deleted in time.")
     return HttpResponseRedirect(reverse(page))
+
+
+class ReadOnly(BaseModelAdmin):
+    """Refuse adding and changing rows by hand, and deleting them unless ``deletable`` is set.
+
+    Stands before ``ModelAdmin`` or ``TabularInline`` in the list of base classes. Viewing keeps its own permission.
+    """
+
+    deletable = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether rows are deletable and the user has Django's permission to delete them."""
+        return self.deletable and super().has_delete_permission(request, obj)
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponseRedirect:
+        """Lead to the list, where Django leads to the start page: rows go by their age, and links to them stay."""
+        name = opts.verbose_name
+        messages.warning(request, f"There is no {name} with the id “{object_id[:100]}”; old rows are deleted in time.")
+        return HttpResponseRedirect(reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist"))
+
+
+# Stands beside buttons that are switched off, and is their title.
+SWITCHED_OFF: Final = "The broker does not answer: what needs it is switched off until it does."
+# The same for a queue whose server alone does not answer.
+NODE_SWITCHED_OFF: Final = "Its node does not answer: what needs it is switched off until it does."
+
+
+def not_answered(request: HttpRequest, error: BrokerError | str, *, back: str) -> TemplateResponse:
+    """Answer an act that the broker did not answer: 503, with the fact in words and the messages of the request.
+
+    Args:
+        back: Address of the page that asked.
+    """
+    context = {"title": "Broker away", "fact": str(error), "back": back}
+    return TemplateResponse(request, "switchyard_frame/broker_away.html", context, status=503)

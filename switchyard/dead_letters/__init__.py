@@ -11,9 +11,9 @@ It keeps true:
   never.
 
 Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``actions`` (requeue,
-discard, acknowledge one letter), ``acts`` (the same for several, with a row in the audit log), ``bulk_moves`` with
-``letter_filter`` (all that match), ``editing`` (other arguments), ``queries``, ``presentation``; then the pages:
-``views`` with ``list_page``, ``act_views`` with ``confirmation``.
+discard, acknowledge one letter), ``acts`` (the same for several, with a row in the audit log), ``bulk_moves`` (all
+that match a filter), ``editing`` (other arguments), ``queries``, ``presentation``; then the pages: ``views`` and
+``act_views``.
 
 Public: ``models.DeadLetter``, ``queries`` and ``editing``, ``projection`` for the worker's middleware and
 ``reconcile`` for the scheduler.

@@ -18,9 +18,10 @@ from django.db import transaction
 from switchyard.broker import clock
 from switchyard.broker.errors import BrokerError, NotFound, QueueFull
 from switchyard.broker.interface import Arguments, facilities
-from switchyard.broker.queue.dead_letter_json import decode, encode
+from switchyard.broker.queue.dead_moves import decode_letter as decode
+from switchyard.broker.queue.dead_moves import encode_letter as encode
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.database_text import storable
+from switchyard.database import storable
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, add_history, clear_claim, locked, project, set_state
 from switchyard.dead_letters.queries import find

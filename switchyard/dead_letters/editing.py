@@ -13,7 +13,7 @@ from dramatiq.actor import Actor
 from switchyard.broker.errors import ArgumentsRefused, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import Arguments, facilities
 from switchyard.broker.queue import json_body
-from switchyard.broker.queue.arguments.types import Misfit, argument_types
+from switchyard.broker.queue.arguments import Misfit, argument_types
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import no_such_letter

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.database_text import storable
+from switchyard.database import storable
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.loggers import get_logger
 from switchyard.payload import readable

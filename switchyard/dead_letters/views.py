@@ -3,27 +3,338 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import dramatiq
 from django.contrib import messages
+from django.db.models import CharField, Count, Q
+from django.db.models.functions import Cast, Substr
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
+from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.room_view import gone, require
-from switchyard.dead_letters import letter_filter, list_page, queries
+from switchyard.dead_letters import bulk_moves, queries
 from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
-from switchyard.dead_letters.presentation import marked, seen_at, why_given_up
-from switchyard.dead_letters.queries import hex_dump, shown_bytes
+from switchyard.dead_letters.presentation import marked, own_frame, seen_at, why_given_up
+from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
+
+DISCARDED = DeadLetter.State.DISCARDED.value
+TABS = (("Open", ""), ("Requeued", DeadLetter.State.REQUEUED.value), ("Discarded", DISCARDED), ("All", "all"))
+COUNTED = 10_000
+REASONS = ("exhausted", "permanent", "poison", "suspected_poison", "time_limit")
+# Actions on the letters that are ticked: right, name, button, whether it needs the broker. Discarding stands last.
+CHOSEN = (
+    ("requeue", "requeue_chosen", "Requeue chosen…", True),
+    ("acknowledge", "acknowledge_chosen", "Acknowledge chosen…", False),
+)
+CHOSEN_LAST = (("discard", "discard_chosen", "Discard chosen…"),)
+
+
+def context_of(request: HttpRequest) -> dict[str, Any]:
+    """Return what the page shows above its letters."""
+    given = request.GET.dict()
+    state, fingerprint = given.get("state", ""), given.get("fingerprint", "")
+    filter = bulk_moves.of_list(given) or {}
+    if state == DISCARDED:
+        groups = queries.groups(states=(DISCARDED,), fingerprint=fingerprint)
+    elif state in ("", "open"):
+        groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
+    else:
+        groups = []
+    letters, bugs = queries.open_count(), queries.group_count()
+    found = {
+        "sentence": _sentence(letters, bugs, state),
+        "letter_count": letters,
+        "group_count": bugs if not filter and state != DISCARDED else len(groups),
+        "rows": rows_of(groups),
+        "of_discarded": state == DISCARDED,
+        "filter": filter,
+        "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
+        "search": given.get("q", ""),
+        "tabs": list(_tabs(state, letters)),
+        "fields": list(_fields(given)),
+        "chosen_acts": [(name, text, needs) for act, name, text, needs in CHOSEN if _may(request, act)],
+        "chosen_last": [(name, text) for act, name, text in CHOSEN_LAST if _may(request, act)],
+        "may_choose": any(_may(request, act) for act, *_ in (*CHOSEN, *CHOSEN_LAST)),
+        "all_requeue": _bulk_address("letter.requeue", filter),
+        "all_discard": _bulk_address("letter.discard", filter),
+    }
+    if filter.keys() == {"fingerprint"} and groups:
+        newest = queries.listing(fingerprint=fingerprint).first()
+        if newest is not None:
+            found |= {
+                "newest": newest, "lines": marked(newest.traceback), "why": why_given_up(newest),
+                "alerts_link": _alerts_of(request, fingerprint), "title": newest.exception,
+            }  # fmt: skip
+    return found
+
+
+def _may(request: HttpRequest, act: str) -> bool:
+    return request.user.has_perm(f"switchyard_dead_letters.{act}_deadletter")
+
+
+def _bulk_address(kind: str, filter: dict[str, str]) -> str:
+    return f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(filter)}"
+
+
+_LIST = "switchyard-letters"
+
+
+def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
+    """Yield text, address, whether it is shown, and count; of many letters no more than 10,000 are counted."""
+    shown = "" if shown == "open" else shown
+    for text, state in TABS:
+        count = queries.count_up_to(COUNTED, state="" if state == "all" else state) if state else open_letters
+        counted = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
+        yield text, f"?state={state}" if state else reverse(_LIST), state == shown, counted
+
+
+def _sentence(letters: int, bugs: int, state: str) -> str:
+    if state not in ("", "open"):
+        named = {"all": "Every dead letter that is kept", "requeued": "Requeued dead letters"}
+        return named.get(state, f"{state.capitalize()} dead letters"[:40])
+    if not letters:
+        return "No open dead letters"
+    verb, plural = ("is", "") if letters == 1 else ("are", "s")
+    return f"{letters:,} open dead letter{plural} {verb} {bugs:,} bug{'' if bugs == 1 else 's'}"
+
+
+def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:
+    queues = [queue.name for queue in declared_yard().queues]
+    for name, label, values in (
+        ("queue", "Queue", queues),
+        ("actor", "Actor", sorted(dramatiq.get_broker().actors)),
+        ("reason", "Reason", REASONS),
+    ):
+        chosen = given.get(name, "")
+        choices = [("", "any", not chosen), *((value, value.replace("_", " "), value == chosen) for value in values)]
+        if chosen and chosen not in values:
+            choices.append((chosen, chosen, True))
+        yield name, label, choices
+
+
+def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
+    may_view = request.user.has_perm("switchyard_alerts.view_alert")
+    return f"{reverse('switchyard-alerts')}?{urlencode({'fingerprint': fingerprint})}" if may_view else ""
+
+
+STEPS, STEP = 12, timedelta(minutes=10)
+BAR_PX, GAP_PX, HIGH_PX = 8, 1, 24
+# Of a time as text: up to the tens of minutes, 2026-11-21 22:5.
+_TEXT = 15
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBar:
+    """One bar: letters of ten minutes; ``kind`` is its class in the style sheet without the prefix."""
+
+    x: int
+    y: int
+    height: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """One row of the table of groups.
+
+    Args:
+        error: First line of the newest letter's error.
+        frame: Innermost frame of the project's own code, or "".
+        first_at: Of every letter that the cause has had, also of those that are no longer open.
+        bars: Open letters of the last two hours, ten minutes each; ``words`` says the same.
+    """
+
+    group: LetterGroup
+    error: str
+    frame: str
+    first_at: datetime
+    bars: tuple[GroupBar, ...]
+    words: str
+
+
+def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
+    """Return the rows of some groups, in their order."""
+    names = [group.fingerprint for group in groups]
+    counts, first = _recent(names), first_seen(names)
+    samples = DeadLetter.objects.only("error", "traceback").in_bulk([group.sample for group in groups])
+    found = []
+    for group in groups:
+        bars = _bars(counts.get(group.fingerprint, {}))
+        recent = sum(counts.get(group.fingerprint, {}).values())
+        sample = samples.get(group.sample)
+        found.append(
+            GroupRow(
+                group=group,
+                error=sample.error.strip().split("\n", 1)[0] if sample else "",
+                frame=own_frame(sample.traceback) if sample else "",
+                first_at=min(first.get(group.fingerprint, group.first_at), group.first_at),
+                bars=bars,
+                words=f"{recent:,} in the last 2 h" if recent else "none in the last 2 h",
+            )
+        )
+    return found
+
+
+def _recent(fingerprints: list[str]) -> dict[str, dict[str, int]]:
+    """Return for each fingerprint its open letters of the last two hours, by ten minutes."""
+    counted: dict[str, dict[str, int]] = {}
+    # The states are named, so that the index of groups is used up to the time.
+    rows = (
+        DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, state__in=OPEN_STATES, died_at__gte=_start())
+        .order_by()
+        .annotate(step=Substr(Cast("died_at", CharField()), 1, _TEXT))
+        .values_list("fingerprint", "step")
+        .annotate(letters=Count("id"))
+    )
+    for fingerprint, step, letters in rows:
+        counted.setdefault(fingerprint, {})[step] = letters
+    return counted
+
+
+def _bars(counts: dict[str, int]) -> tuple[GroupBar, ...]:
+    steps = [f"{_start() + number * STEP:%Y-%m-%d %H:%M}"[:_TEXT] for number in range(STEPS)]
+    most = max(counts.values(), default=0)
+    bars = []
+    for number, step in enumerate(steps):
+        letters = counts.get(step, 0)
+        height = max(3, round(HIGH_PX * letters / most)) if letters else 1
+        kind = "trend" if letters else "trend-none"
+        bars.append(GroupBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
+    return tuple(bars)
+
+
+def _start() -> datetime:
+    now = timezone.now()
+    return now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0) - (STEPS - 1) * STEP
+
+
+# Letters that are counted, and among which a list without an index for its order is sorted.
+LOOKED_THROUGH: Final = 10_000
+PER_PAGE = 50
+AFTER_VAR, SORT_VAR = "after", "sort"
+OWN_PARAMS: Final = (AFTER_VAR, SORT_VAR)
+# Order -> column. Times have an index; the others are sorted among the newest letters.
+COLUMNS: Final = {"died": "died_at", "attempts": "attempts", "actor": "actor"}
+SORT_COLUMNS: Final = (
+    SortColumn("actor", "Actor", ("actor", "-actor")),
+    SortColumn("attempts", "Attempts", ("-attempts", "attempts")),
+    SortColumn("died", "Died (UTC)", ("", "died")),
+)
+SORTED: Final = {
+    "": "Newest first",
+    "died": "Oldest first",
+    "actor": "By actor",
+    "-actor": "By actor, from Z to A",
+    "attempts": "Fewest attempts first",
+    "-attempts": "Most attempts first",
+}
+_PLACE: Final = re.compile(r"(?P<top>[^~]{1,40})~(?P<row>[0-9]{1,18})~(?P<value>.{0,255})", re.DOTALL)
+
+
+class LetterList:
+    """List of letters whose next page goes on behind the last letter, however many arrive meanwhile.
+
+    ``after_link`` and ``first_link`` lead on and back. ``is_counted`` is false where more than ``LOOKED_THROUGH``
+    match; ``sorted_from`` is the time of the oldest letter that a sorted list compared, where there are more.
+
+    Args:
+        query: The list's address.
+
+    Raises:
+        ValueError: the address has no usable place or filter.
+    """
+
+    sorted_from: datetime | None = None
+
+    def __init__(self, query: Mapping[str, str]) -> None:
+        sort = query.get(SORT_VAR, "")
+        sort = sort if sort in SORTED else ""
+        is_up = sort == "died"
+        order = ("died_at", "id") if is_up else ("-died_at", "-id")
+        self._letters = bulk_moves.listed(query).order_by(*order)
+        place = _parse(query.get(AFTER_VAR, ""))
+        count = self._letters.order_by()[: LOOKED_THROUGH + 1].count()
+        if sort in ("", "died"):
+            self.rows, after = self._by_time(place, PER_PAGE, is_up=is_up)
+        else:
+            self.rows, after = self._sorted(sort, place, PER_PAGE)
+        kept = {name: value for name, value in query.items() if name not in OWN_PARAMS}
+        ordered = kept | ({SORT_VAR: sort} if sort else {})
+        self.count = min(count, LOOKED_THROUGH)
+        self.is_counted = count <= LOOKED_THROUGH
+        self.after_link = f"?{urlencode({**ordered, AFTER_VAR: after})}" if after else ""
+        self.first_link = f"?{urlencode(ordered)}" if place else ""
+        self.heads = sort_heads(kept, sort)
+        self.sorted_words = SORTED[sort]
+
+    def _by_time(self, place: Mapping[str, str] | None, size: int, *, is_up: bool) -> tuple[list[DeadLetter], str]:
+        rows = self._letters
+        if place is not None:
+            at, side = _time_of(place["value"]), "gt" if is_up else "lt"
+            behind = Q(**{f"died_at__{side}": at}) | Q(died_at=at, **{f"pk__{side}": int(place["row"])})
+            rows = rows.filter(behind, **{f"died_at__{side}e": at})
+        found = list(rows[: size + 1])
+        last = found[size - 1] if len(found) > size else None
+        return found[:size], "" if last is None else f"-~{last.pk}~{last.died_at.isoformat()}"
+
+    def _sorted(self, sort: str, place: Mapping[str, str] | None, size: int) -> tuple[list[DeadLetter], str]:
+        """Return a page of the newest letters, sorted; every page sorts from the same letter on."""
+        column, is_down = COLUMNS[sort.lstrip("-")], sort.startswith("-")
+        rows = self._letters
+        if place is not None:
+            rows = rows.filter(died_at__lte=_time_of(place["top"]))
+        window = list(rows.values_list(column, "pk", "died_at")[:LOOKED_THROUGH])
+        if len(window) == LOOKED_THROUGH:
+            self.sorted_from = window[-1][2]
+        pairs = sorted(((value, pk) for value, pk, _ in window), reverse=is_down)
+        if place is not None:
+            last = (int(place["value"]) if column == "attempts" else place["value"], int(place["row"]))
+            pairs = [pair for pair in pairs if (pair < last if is_down else pair > last)]
+        shown = pairs[:size]
+        found = self._letters.in_bulk([pk for _, pk in shown])
+        top = place["top"] if place is not None else window[0][2].isoformat() if window else ""
+        after = f"{top}~{shown[-1][1]}~{shown[-1][0]}" if len(pairs) > size else ""
+        return [found[pk] for _, pk in shown if pk in found], after
+
+
+def sort_heads(query: Mapping[str, str], sort: str) -> dict[str, SortHead]:
+    """Return the headings of the list; letters of one group have the same actor."""
+    columns = [column for column in SORT_COLUMNS if column.name != "actor" or "fingerprint" not in query]
+    return heads_of(columns, query, sort)
+
+
+def _parse(after: str) -> Mapping[str, str] | None:
+    if not after:
+        return None
+    found = _PLACE.fullmatch(after)
+    if found is None:
+        raise ValueError(f"after: {after!r:.100} is no place in the list")
+    return found.groupdict()
+
+
+def _time_of(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at
+    except ValueError:
+        pass
+    raise ValueError(f"after: {text!r:.100} is no time of a letter")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -34,12 +345,12 @@ def letters(request: HttpRequest) -> HttpResponseBase:
         return act_on_chosen(request)
     query = request.GET.dict()
     try:
-        listed = list_page.LetterList(query) if query else None
+        listed = LetterList(query) if query else None
     except ValueError as error:
         messages.warning(request, str(error))
         return HttpResponseRedirect(reverse(LIST))
     context = {"title": "Dead letters", "rights": _rights(request), "matching": _matching(query), "listed": listed}
-    return TemplateResponse(request, "switchyard_dead_letters/list.html", context | list_page.context_of(request))
+    return TemplateResponse(request, "switchyard_dead_letters/list.html", context | context_of(request))
 
 
 @require_safe
@@ -80,8 +391,8 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
 
 def _matching(query: dict[str, str]) -> dict[str, Any] | None:
     """Return the filter of the list with the number of its open letters, where there is one."""
-    found = letter_filter.of_list(query)
-    return {"count": letter_filter.matching(found).count(), "query": urlencode(found)} if found else None
+    found = bulk_moves.of_list(query)
+    return {"count": bulk_moves.matching(found).count(), "query": urlencode(found)} if found else None
 
 
 def _rights(request: HttpRequest) -> dict[str, bool]:

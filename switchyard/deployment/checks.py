@@ -10,18 +10,18 @@ from django.core.checks import CheckMessage, Warning
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import switchyard_settings
-from switchyard.deployment import sizes
+from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import COMPOSE_FILE
 
 
 def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
     """Check the compose file of this project, if it has one, on ``check --deploy``."""
-    from switchyard.deployment.container_memory import given_mib  # imports yaml, which no other check needs
+    from switchyard.deployment.rendered_files import given_mib  # imports yaml, which no other check needs
 
     own = switchyard_settings()
     file = own.base_dir / COMPOSE_FILE
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return too_small(own.topology.with_cores(sizes.RENDERED_CORES), given_mib(text))
+    return too_small(own.topology.with_cores(rendered_files.RENDERED_CORES), given_mib(text))
 
 
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
@@ -30,15 +30,18 @@ def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
     Args:
         given_mib: Container -> its memory limit in MiB; pools without one are not judged.
     """
-    given = {pool.name: given_mib.get(f"{sizes.POOL_PREFIX}{pool.name}", sizes.memory_mib(pool)) for pool in yard.pools}
+    given = {
+        pool.name: given_mib.get(f"{rendered_files.POOL_PREFIX}{pool.name}", rendered_files.memory_mib(pool))
+        for pool in yard.pools
+    }
     return [
         Warning(
-            f"gets {given[pool.name]:,}M in {COMPOSE_FILE}; {sizes.needs(pool)}",
+            f"gets {given[pool.name]:,}M in {COMPOSE_FILE}; {rendered_files.needs(pool)}",
             hint="Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or "
             "processes in the topology.",
             obj=f"pool {pool.name}",
             id="switchyard.W008",
         )
         for pool in yard.pools
-        if given[pool.name] < sizes.memory_mib(pool)
+        if given[pool.name] < rendered_files.memory_mib(pool)
     ]

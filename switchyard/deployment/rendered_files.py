@@ -7,14 +7,52 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
+import yaml
 from django.template import Context, Engine
 
 from switchyard.broker.redis import acl
-from switchyard.broker.topology import Yard
+from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, PoolKind, Yard
 from switchyard.conf import switchyard_settings
-from switchyard.database_connections import RESERVED_CONNECTIONS, planned_connections
-from switchyard.deployment import sizes
-from switchyard.deployment.sizes import RENDERED_CORES
+from switchyard.database import RESERVED_CONNECTIONS, planned_connections
+
+POOL_PREFIX = "pool-"  # of a pool's container
+MIB = 2**20
+# For a child without ``memory_limit_bytes``.
+CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 768}
+# Files of tasks, such as an export while it is written. They are in memory.
+TMP_MIB = 256
+# Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
+RENDERED_CORES = 2
+
+
+def memory_mib(pool: Pool) -> int:
+    """Return the memory that a pool's container needs when each child is at its limit.
+
+    Counts the supervisor, the children, a successor, the children for isolated messages, and the files in ``/tmp``.
+    """
+    guessed_bytes = SUPERVISOR_BYTES + pool.most_children * CHILD_MIB[pool.kind] * MIB
+    return -(-(pool.most_memory_bytes or guessed_bytes) // MIB) + TMP_MIB
+
+
+def cpus(pool: Pool) -> float:
+    """Return the processors' worth of time a pool may use: a child runs Python on one at a time."""
+    return float(pool.children)
+
+
+def pids(pool: Pool) -> int:
+    """Return how many processes and threads a pool may have."""
+    return 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots
+
+
+def needs(pool: Pool) -> str:
+    """Return what a pool's container needs, with its parts."""
+    child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
+    return (
+        f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
+        f"beside their supervisor and {TMP_MIB}M for /tmp, need {memory_mib(pool):,}M"
+    )
+
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
 # Target -> path of each of its files -> its template.
@@ -48,13 +86,13 @@ def _figures(yard: Yard) -> dict[str, object]:
         "pools": [
             {
                 "name": pool.name,
-                "memory_mib": sizes.memory_mib(pool),
-                "cpus": f"{sizes.cpus(pool):.2f}",
-                "pids": sizes.pids(pool),
+                "memory_mib": memory_mib(pool),
+                "cpus": f"{cpus(pool):.2f}",
+                "pids": pids(pool),
             }
             for pool in yard.pools
         ],
-        "tmp_mib": sizes.TMP_MIB,
+        "tmp_mib": TMP_MIB,
         "max_connections": planned_connections(yard) + RESERVED_CONNECTIONS,
     }
 
@@ -81,3 +119,46 @@ def write(root: Path, rendered: Mapping[str, str]) -> list[str]:
             file.write_text(text, encoding="utf-8")
             written.append(path)
     return written
+
+
+# Runs before the others, and ends.
+FIRST = "migrate"
+UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def given_mib(text: str) -> dict[str, int]:
+    """Return the memory limit of each container of a compose file, by its name, in MiB; empty for another text.
+
+    The first, which ends before the others run, is left out.
+    """
+    try:
+        services = yaml.safe_load(text)["services"]
+        limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in services.items()}
+        return {name: _bytes(str(limit)) // MIB for name, limit in limits.items() if name != FIRST}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def memory_here_mib() -> int:
+    """Return this machine's memory in MiB."""
+    return int(psutil.virtual_memory().total // MIB)
+
+
+def summary(yard: Yard) -> str:
+    """Return one line: the memory of all containers at their limits, compared with this machine's."""
+    found = given_mib(render("compose", yard, cores=None)[COMPOSE_FILE])
+    pools = sum(mib for name, mib in found.items() if name.startswith(POOL_PREFIX))
+    total, here = sum(found.values()), memory_here_mib()
+    line = (
+        f"memory at most: {pools:,} MiB in the pools' containers, {total - pools:,} MiB in the others, "
+        f"{total:,} MiB in all; this machine has {here:,} MiB"
+    )
+    if total > here:
+        line += ", which is less: choose a larger one, or lower memory_limit_bytes, isolated or processes of pools"
+    return line
+
+
+def _bytes(memory: str) -> int:
+    memory = memory.lower().removesuffix("b")
+    number, unit = (memory[:-1], memory[-1]) if memory[-1] in UNITS else (memory, "b")
+    return int(float(number) * UNITS[unit])

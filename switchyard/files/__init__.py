@@ -6,6 +6,6 @@ An address is one URL (``file:``, ``s3://``, ``gs://``). ``django-storages`` has
 - content is fetched when a file is opened, in memory up to 8 MiB and on the disk from there on,
 - objects are private whatever a project's ``AWS_`` and ``GS_`` settings say; links exist only where the address asks.
 
-Order of reading: ``addresses``, ``bucket``, ``s3``, ``google``, ``errors``.
-Public: ``addresses.declared_storage`` for a project's settings, and the errors.
+Order of reading: ``addresses``, ``bucket``, ``s3``, ``google``. Public: ``addresses.declared_storage`` for a
+project's settings, and the errors.
 """

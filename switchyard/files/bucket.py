@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.core.files.base import File
 from django.core.files.storage import Storage
 
-from switchyard.files.errors import StorageUnavailable
+from switchyard.files.addresses import StorageUnavailable
 
 # Content of an open file in memory; more of it is on the disk.
 SPOOL_BYTES: Final = 8 * 1024 * 1024

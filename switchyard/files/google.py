@@ -14,8 +14,8 @@ from google.cloud.storage import Client
 from requests import RequestException
 from storages.backends.gcloud import GoogleCloudStorage
 
+from switchyard.files.addresses import StorageUnavailable
 from switchyard.files.bucket import CONNECT_S, READ_S, SPOOL_BYTES, BucketStorage, translated
-from switchyard.files.errors import StorageUnavailable
 
 
 class BoundedSession(AuthorizedSession):

@@ -26,9 +26,8 @@ from switchyard.console.links import (
     worker_url,
 )
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.history.filters import Filter
+from switchyard.history.filters import Filter, search_text, searched_names
 from switchyard.history.models import SearchValue
-from switchyard.history.search_values import search_text, searched_names
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import is_job_id, is_message_id, written_id

@@ -13,9 +13,9 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from switchyard.files.errors import is_full
+from switchyard.files.addresses import is_full
 from switchyard.loggers import get_logger
-from switchyard.operations.database_deadline import each_statement_within, limit_connection
+from switchyard.operations.timeouts import each_statement_within, limit_connection
 
 # A page is read again soon; an act may run statements that take their time.
 READ_S, WRITE_S = 4.5, 20.0

@@ -19,8 +19,8 @@ from switchyard.conf import declared_yard
 from switchyard.console.links import job_url, jobs_url
 from switchyard.frame.finding import OPERATIONS, User, actors, queues, schedules
 from switchyard.frame.navigation import room_pages
+from switchyard.history.filters import TAG, searched_names
 from switchyard.history.models import JobRow, SearchValue
-from switchyard.history.search_values import TAG, searched_names
 from switchyard.jobs.queries import is_job_id, written_id
 from switchyard.loggers import get_logger
 

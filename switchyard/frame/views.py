@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -12,9 +14,13 @@ from django.views.decorators.http import require_POST, require_safe
 
 from switchyard.console.room_view import require
 from switchyard.frame.finding import OPERATIONS, found
-from switchyard.frame.strip import STRIP
+from switchyard.frame.navigation import STRIP
 from switchyard.frame.suggesting import suggestions
-from switchyard.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
+
+THEME_COOKIE: Final = "switchyard_theme"
+THEMES: Final = ("light", "dark")
+KEYS_COOKIE: Final = "switchyard_keys"
+
 
 LONGEST_QUERY = 200
 YEAR_S = 365 * 24 * 3_600

@@ -9,10 +9,8 @@ It keeps true:
 - A list reads one index, that of its rarest condition, and at most 10,000 rows a page.
 - What an actor redacts, and what is named like a secret, is neither stored nor searched.
 
-Files in reading order: ``models``, ``columns`` (a row of one ended attempt), ``writer`` with ``writer_state``,
-``retention``, ``filters`` (the names of conditions, the same on pages, in the API and in commands), ``queries`` with
-``cursors`` and ``sorted_search``, ``search_values``, ``presentation``, ``metrics``.
+Files in reading order: ``models``, ``writer`` (the rows of an ended attempt, their writing and retention),
+``filters`` (the names of conditions, the same on pages, in the API and in commands), ``queries``, ``metrics``.
 
-Public: ``filters.Filter``, ``queries``, ``models.JobRow`` and ``search_values`` for the pages of jobs, actors and
-queues.
+Public: ``filters``, ``queries`` and ``models.JobRow`` for the pages of jobs, actors and queues.
 """

@@ -12,7 +12,7 @@ class HistoryConfig(AppConfig):
 
         ``runpools`` finds it here: workers do not import the history.
         """
-        from switchyard.history.commands.runhistory import run_until_stopped
+        from switchyard.history.writer import run_until_stopped
 
         run_until_stopped()
         return 0

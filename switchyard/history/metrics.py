@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import HistoryStreams
-from switchyard.leadership import HISTORY_WRITER, anyone_leads
+from switchyard.long_running import HISTORY_WRITER, anyone_leads
 
 
 def history_metrics() -> list[Metric]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from django.db import (
@@ -20,16 +24,231 @@ from django.db import (
     transaction,
 )
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.ended_jobs import decode_rows
-from switchyard.broker.stores.history_streams import HistoryEntry, HistoryStreams
-from switchyard.history import retention
-from switchyard.history.columns import Rows, rows_of
+from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.stores.history_streams import EndedJob, HistoryEntry, HistoryStreams, decode_rows
+from switchyard.broker.stores.job_records import STEPS, sequence
+from switchyard.conf import switchyard_settings
+from switchyard.database import storable
+from switchyard.history.filters import TAG, search_text, searched_names
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
-from switchyard.leadership import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership
-from switchyard.log_throttle import LogThrottle
 from switchyard.loggers import get_logger
+from switchyard.long_running import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership, LogThrottle, run_until_signal
+from switchyard.middleware.redaction import HIDDEN
+from switchyard.payload import readable
+
+LARGEST_ARGUMENTS_BYTES: Final = 1_024
+LARGEST_RESULT_BYTES: Final = 1_024
+LARGEST_NUMBER: Final = 2**31 - 1
+FAILED: Final = frozenset({"dead", "expired", "retrying"})
+
+
+class Rows(NamedTuple):
+    """Columns by name of the rows that one ended attempt becomes.
+
+    Args:
+        attempt: ``None`` for an attempt that succeeded and keeps no log lines.
+        values: Pairs of name and value that the job is found by.
+    """
+
+    job: dict[str, Any]
+    attempt: dict[str, Any] | None
+    values: list[tuple[str, str]]
+
+
+def rows_of(ended: EndedJob, queue: str) -> Rows:
+    """Return the rows of an ended attempt of a queue.
+
+    Raises:
+        ValueError: it has no id, or no state that is known.
+    """
+    if not ended.id or len(ended.id) > 200 or ended.state not in STEPS:
+        raise ValueError(f"state {ended.state!r:.50}, an id of {len(ended.id)} characters")
+    message = ended.message()
+    options = _of_type(dict, message.get("options"))
+    shown = _shown(message)
+    job = _job(ended, queue, message, options) | {"arguments": _cut_json(shown)}
+    attempt = _attempt(ended) if ended.error is not None or ended.logs else None
+    return Rows(job, attempt, list(dict.fromkeys(_search_values(shown, job["actor"], options))))
+
+
+def _job(ended: EndedJob, queue: str, message: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    origin = _of_type(dict, options.get("origin"))
+    enqueued_at = _time(options.get("enqueued_at")) or _time(message.get("sent_at"))
+    started_at, finished_at = _time(ended.started_at), _time(ended.finished_at) or 0
+    ready_at = _time(options.get("due_at")) or enqueued_at
+    failed = ended.state in FAILED
+    return _where_it_ran(ended) | {
+        "job_id": storable(ended.id),
+        "sequence": sequence(generation=_number(ended.generation), attempts=_number(ended.attempt), state=ended.state),
+        "state": ended.state,
+        "actor": _text(message.get("actor"), 255),
+        "queue": queue,
+        "owner": _text(options.get("owner"), 200) or None,
+        "attempts": _number(ended.attempt),
+        "generation": _number(ended.generation),
+        "enqueued_at": enqueued_at,
+        "not_succeeded_at": None if ended.state == "succeeded" else finished_at,
+        "wait_ms": None if started_at is None or ready_at is None else max(0, started_at - ready_at),
+        "run_ms": None if started_at is None else max(0, finished_at - started_at),
+        "failed_at": finished_at if failed else None,
+        "parent": _text(options.get("parent"), 200) or None,
+        "request_id": _text(origin.get("request"), 200),
+        "user": _text(origin.get("user"), 200),
+        "schedule": _text(origin.get("schedule"), 255),
+        "tags": json.dumps(_tags(options)),
+        "result": storable(ended.result) if ended.result and len(ended.result) <= LARGEST_RESULT_BYTES else "",
+        "kept_in": _text(ended.kept_in, 255) or None,
+    }
+
+
+def _attempt(ended: EndedJob) -> dict[str, Any]:
+    return _where_it_ran(ended) | {
+        "job_id": storable(ended.id),
+        "generation": _number(ended.generation),
+        "attempt": _number(ended.attempt),
+        "state": ended.state,
+        "fingerprint": "" if ended.error is None else _text(ended.error.fingerprint, 64),
+        "logs": storable(ended.logs or ""),
+    }
+
+
+def _where_it_ran(ended: EndedJob) -> dict[str, Any]:
+    """Return the columns that a job and an attempt have in common."""
+    error = ended.error
+    return {
+        "reason": _text(ended.reason, 32),
+        "lane": _text(ended.lane, 80),
+        "pool": _text(ended.pool, 64),
+        "worker": _text(ended.worker, 255),
+        "release": _text(ended.release, 64),
+        "started_at": _time(ended.started_at),
+        "finished_at": _time(ended.finished_at) or 0,
+        "error_type": "" if error is None else _text(error.type, 255),
+        "error_message": "" if error is None else _text(error.message, 500),
+        "fingerprint": None if error is None else _text(error.fingerprint, 64) or None,
+    }
+
+
+def _shown(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments by name, those hidden that the actor hides; all of an unknown actor."""
+    args, kwargs = _of_type(list, message.get("args")), _of_type(dict, message.get("kwargs"))
+    if not args and not kwargs:
+        return {}
+    called = {"actor_name": str(message.get("actor", "")), "args": args, "kwargs": kwargs, "options": {}}
+    arguments: dict[str, Any] = readable(called)["arguments"]
+    return arguments
+
+
+def _cut_json(shown: dict[str, Any]) -> str:
+    if not shown:
+        return ""
+    raw = json.dumps(shown, ensure_ascii=False, default=repr).encode()
+    if len(raw) <= LARGEST_ARGUMENTS_BYTES:
+        return str(raw, "utf-8")
+    return str(raw[: LARGEST_ARGUMENTS_BYTES - 3], "utf-8", "ignore") + "…"
+
+
+def _search_values(shown: dict[str, Any], actor: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in searched_names(actor):
+        value = shown.get(name)
+        if value != HIDDEN and (text := search_text(value)) is not None:
+            yield _text(name, 100), text
+    for tag in _tags(options):
+        yield TAG, tag
+
+
+def _tags(options: dict[str, Any]) -> list[str]:
+    return [_text(tag, 64) for tag in _of_type(list, options.get("tags"))[:10] if isinstance(tag, str)]
+
+
+def _of_type(kind: type[Any], value: Any) -> Any:
+    """Return a value of a type, or an empty one of it: foreign clients write messages as well."""
+    return value if isinstance(value, kind) else kind()
+
+
+def _text(value: Any, longest: int) -> str:
+    return "" if value is None else storable(str(value))[:longest]
+
+
+def _number(value: int) -> int:
+    return min(max(value, 0), LARGEST_NUMBER)
+
+
+def _time(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value <= LARGEST else None
+
+
+# A batch holds SQLite's only write lock for some tens of milliseconds.
+BATCH: Final = 200
+EVERY_S: Final = 60.0
+# Counting 20 million rows of PostgreSQL takes a second.
+COUNT_EVERY_S: Final = 600.0
+# Batches of one round: new rows are written in between.
+ROUND_BATCHES: Final = 20
+ROWS_SQLITE: Final = 2_000_000
+ROWS: Final = 20_000_000
+DAY_MS: Final = 86_400_000
+
+
+def most_rows() -> int:
+    """Return the number of jobs that the history keeps."""
+    own = switchyard_settings().history_rows
+    return own or (ROWS_SQLITE if connection.vendor == "sqlite" else ROWS)
+
+
+class Retention:
+    """Deletes what is too old or too many, a bounded number of rows at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_s = 0.0
+        self._next_count_s = 0.0
+        self._too_many = 0
+
+    def work(self, *, while_true: Callable[[], bool]) -> int:
+        """Delete a round of rows if it is due; return how many.
+
+        Args:
+            while_true: Asked before each batch; false ends the round.
+
+        Raises:
+            django.db.DatabaseError: the database did not answer.
+        """
+        if self._clock() < self._next_s:
+            return 0
+        if self._clock() >= self._next_count_s:
+            self._too_many = max(0, JobRow.objects.count() - most_rows())
+            self._next_count_s = self._clock() + COUNT_EVERY_S
+        before = now_ms() - switchyard_settings().history_days * DAY_MS
+        deleted = 0
+        for _ in range(ROUND_BATCHES):
+            if not while_true():
+                break
+            count = delete_oldest(before_ms=before, at_least=min(self._too_many, BATCH))
+            deleted += count
+            self._too_many = max(0, self._too_many - count)
+            if count < BATCH:
+                self._next_s = self._clock() + EVERY_S
+                break
+        if deleted:
+            log.info("old jobs left the history", rows=deleted)
+        return deleted
+
+
+def delete_oldest(*, before_ms: int, at_least: int = 0) -> int:
+    """Delete at most ``BATCH`` jobs that ended before a time, and ``at_least`` of the oldest ones; return how many."""
+    with transaction.atomic():
+        oldest = list(JobRow.objects.order_by("finished_at", "pk").values_list("pk", "job_id", "finished_at")[:BATCH])
+        gone = [row for n, row in enumerate(oldest) if n < at_least or row[2] < before_ms]
+        ids = [job_id for _, job_id, _ in gone]
+        AttemptRow.objects.filter(job_id__in=ids).delete()
+        SearchValue.objects.filter(job_id__in=ids).delete()
+        JobRow.objects.filter(pk__in=[pk for pk, _, _ in gone]).delete()
+    return len(gone)
+
 
 LOGGER: Final = "switchyard.history"
 log = get_logger(LOGGER)
@@ -84,7 +303,7 @@ class HistoryWriter:
         calls, keys = own.records.calls, own.records.keys
         self.leadership = Leadership(calls, keys, HISTORY_WRITER, lease_s=lease_s, renew_s=renew_s)
         self.streams = HistoryStreams(calls, keys, (queue.name for queue in own.yard.queues))
-        self._retention = retention.Retention()
+        self._retention = Retention()
         self._poll_s, self._pause_s, self._renew_s = poll_s, pause_s, renew_s
         self._burst_s = burst_s
         self._throttle = LogThrottle("history", LOGGER)
@@ -265,3 +484,34 @@ def _values() -> Upsert:
 
 JOBS, VALUES = _jobs(), _values()
 ATTEMPTS = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING")
+
+
+STOP_WITHIN_S = 10.0
+
+
+def run_until_stopped() -> None:
+    """Run the writer until a signal stops it.
+
+    Raises:
+        SystemExit: with 70, when it crashed.
+    """
+    yield_to_other_work()
+    run_until_signal(
+        lambda stop: HistoryWriter().run(stop), name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S
+    )
+
+
+NICE: Final = 19
+AUTOGROUP: Final = Path("/proc/self/autogroup")
+
+
+def yield_to_other_work() -> None:
+    """Lower the priority of this process, and of its session if it leads one.
+
+    Where the kernel groups processes by session (``kernel.sched_autogroup_enabled``), a process is nice only to those
+    of its own session, and sessions have a priority of their own.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):  # a kernel without such groups, or a read-only /proc
+            AUTOGROUP.write_text(str(NICE))

@@ -12,6 +12,6 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         from switchyard.bulk.kinds import register
 
-        register("job.cancel", "switchyard.jobs.bulk.cancel:CANCEL")
-        register("job.run_now", "switchyard.jobs.bulk.run_now:RUN_NOW")
-        register("job.run_again", "switchyard.jobs.bulk.again:RUN_AGAIN")
+        register("job.cancel", "switchyard.jobs.bulk:CANCEL")
+        register("job.run_now", "switchyard.jobs.bulk:RUN_NOW")
+        register("job.run_again", "switchyard.jobs.bulk:RUN_AGAIN")

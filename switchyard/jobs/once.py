@@ -10,9 +10,9 @@ from django.db import connections, transaction
 from django.utils import timezone
 from dramatiq.middleware import CurrentMessage
 
+from switchyard.database import delete_old
 from switchyard.jobs.models import DoneOnce
 from switchyard.loggers import get_logger
-from switchyard.old_rows import delete_old
 
 KEY_CHARACTERS = 200
 KEPT = timedelta(days=7)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import dramatiq
+import msgspec
 from dramatiq.message import Message
 
+from switchyard.broker.admin.browse import ComparedFields, SeenMessage, SentFields, fields_of, leased
 from switchyard.broker.admin.cancel import find_unrecorded
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError, UnknownQueue
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import MESSAGE_ID
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_record import read_json
 from switchyard.broker.stores.job_records import ENDED, JobRecord
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import as_time
 from switchyard.history.models import JobRow
-from switchyard.history.presentation import error_of
-from switchyard.history.queries import find
+from switchyard.history.queries import error_of, find
+from switchyard.jobs.presentation import excerpt, shown_arguments
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -116,3 +127,203 @@ def visible_untracked(job_id: str, *, owner: str, operator: bool) -> bool:
     """Return whether there is such a job, and the caller is its owner or an operator."""
     message = find_untracked(job_id)
     return message is not None and bool(operator or (owner and message.options.get("owner") == owner))
+
+
+# As LeaseTable names a child: pool, host, process id, eight letters, number of the child, number of its start.
+_OWNER = re.compile(r"(?P<pool>.+?)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<child>\d+)\.\d+/\w+")
+MOST_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The worker that holds a message. Empty where its name is no pool's, as that of ``manage.py runworker``.
+
+    Args:
+        member: Name of its supervisor, as ``PoolReport.member``.
+        child: Number of the child among those of its supervisor.
+    """
+
+    name: str
+    member: str = ""
+    pool: str = ""
+    host: str = ""
+    child: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that a worker runs.
+
+    Args:
+        since: ms since the epoch; ``None`` where it has no record.
+        limit_ms: Run time after which it is interrupted.
+        progress: As in its record.
+        arguments: Excerpt without redacted values; only for who may view arguments.
+    """
+
+    id: str
+    actor: str
+    queue: str
+    owner: str
+    attempt: int
+    since: int | None
+    limit_ms: int | None
+    holder: Holder
+    progress: dict[str, Any] | None
+    arguments: str
+    cancel_requested: bool
+
+    since_at = as_time("since")
+
+    @property
+    def ran_ms(self) -> int | None:
+        """Time for which it runs."""
+        return None if self.since is None else max(now_ms() - self.since, 0)
+
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether it runs for longer than it may."""
+        return self.ran_ms is not None and self.limit_ms is not None and self.ran_ms > self.limit_ms
+
+
+def running_jobs(
+    *, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = ""
+) -> list[RunningJob]:
+    """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
+
+    A message that a worker has fetched and not started is left out, unless it keeps no record; likewise what lies on a
+    server that does not answer while others do, unless its queue is asked for.
+
+    Args:
+        member: Name of a supervisor.
+        parent: Id of the job that sent them.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    found: list[tuple[SeenMessage, SentFields, Holder]] = []
+    asked = families([queue]) if queue else answering_families()
+    for seen in leased(asked):
+        fields, holder = fields_of(seen.body), holder_of(seen.lease_owner)
+        if fields is None or (actor and fields.actor != actor):
+            continue
+        if parent and fields.options.get("parent") != parent:
+            continue
+        if (pool and holder.pool != pool) or (member and holder.member != member):
+            continue
+        found.append((seen, fields, holder))
+    records = records_of([seen.id for seen, _, _ in found], queues=[family.keys.queue for family in asked])
+    jobs = [
+        _running(seen, fields, holder, records.get(seen.id))
+        for seen, fields, holder in found
+        if (record := records.get(seen.id)) is None or record.state == "running"
+    ]
+    return sorted(jobs, key=lambda job: (job.since is None, job.since or 0, job.id))
+
+
+def running_or_none(**only: str) -> list[RunningJob] | None:
+    """Return what runs, for a page; ``None`` while the broker is unavailable."""
+    try:
+        return running_jobs(**only)
+    except BrokerError:
+        return None
+
+
+def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
+    """Return the families of queues of the yard, by default of all; none on a broker that cannot be browsed."""
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        return []
+    names = {queue.name for queue in declared_yard().queues}
+    wanted = names if queues is None else names & set(queues)
+    return [broker.lane(queue.name)[0] for queue in declared_yard().queues if queue.name in wanted]
+
+
+def answering_families() -> list[QueueOperations]:
+    """Return the families of the yard's queues, without those that are away or start nothing.
+
+    Raises:
+        BrokerUnavailable: no server answers.
+    """
+    found = families()
+    if not found:
+        return []
+    servers = servers_of(found[0].calls, facilities().records.keys, [family.keys.queue for family in found])
+    away = servers.away().starts_nothing
+    return [family for family in found if family.keys.queue not in away]
+
+
+def asked_families(queue: str) -> tuple[list[QueueOperations], tuple[str, ...]]:
+    """Return the family of a queue; for "" those that answer, and the names of the others.
+
+    Raises:
+        BrokerUnavailable: no server answers.
+    """
+    if queue:
+        return families([queue]), ()
+    asked = answering_families()
+    names = {family.keys.queue for family in asked}
+    return asked, tuple(family.keys.queue for family in families() if family.keys.queue not in names)
+
+
+def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, JobRecord]:
+    """Return the records of jobs that have one.
+
+    Args:
+        queues: Of the jobs, where they are known.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    found = facilities().records.read_many(ids, queues=queues) if ids else []
+    return {record.id: record for record in found if record is not None}
+
+
+def holder_of(lease_owner: str) -> Holder:
+    """Return the worker behind the owner of a lease."""
+    found = _OWNER.fullmatch(lease_owner)
+    if found is None:
+        return Holder(lease_owner.rpartition("/")[0])
+    pool, host, pid = found["pool"], found["host"], found["pid"]
+    name = f"{pool} on {host}, child {found['child']}"
+    return Holder(name, f"{pool}:{host}:{pid}", pool, host, int(found["child"]))
+
+
+def limit_of(actor_name: str, queue: str, options: dict[str, Any]) -> int | None:
+    """Return the run time (ms) after which a job is interrupted: the message's, else the actor's, else its queue's."""
+    actor = dramatiq.get_broker().actors.get(actor_name)
+    own = options.get("time_limit") or (actor.options.get("time_limit") if actor is not None else None)
+    if isinstance(own, int | float):
+        return int(own)
+    try:
+        return declared_yard().queue_of(queue).soft_limit_ms
+    except UnknownQueue:
+        return None
+
+
+def arguments_of(fields: SentFields | ComparedFields) -> dict[str, Any] | None:
+    """Return the arguments of a message without redacted values; ``None`` when they cannot be read."""
+    try:
+        args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
+    except msgspec.MsgspecError:
+        return None
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return None
+    return shown_arguments(fields.actor, args, kwargs)
+
+
+def _running(seen: SeenMessage, fields: SentFields, holder: Holder, record: JobRecord | None) -> RunningJob:
+    attempts = fields.options.get("attempts")
+    return RunningJob(
+        id=seen.id,
+        actor=fields.actor,
+        queue=seen.queue,
+        owner=str(fields.options.get("owner", "")),
+        attempt=record.attempts if record is not None else (attempts if isinstance(attempts, int) else 0) + 1,
+        since=record.started_at if record is not None else None,
+        limit_ms=limit_of(fields.actor, seen.queue, fields.options),
+        holder=holder,
+        progress=record.progress if record is not None else None,
+        arguments=excerpt(arguments_of(fields)),
+        cancel_requested=record is not None and record.cancel_requested,
+    )

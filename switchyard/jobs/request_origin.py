@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from switchyard.middleware.origin import sent_by
+from switchyard.middleware.envelope import sent_by
 
 HEADER = "X-Request-ID"
 # In the request's META; no header of a client leads there.

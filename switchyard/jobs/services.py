@@ -19,7 +19,7 @@ from dramatiq.middleware import CurrentMessage
 from switchyard.api.request_jobs import HistoryUnavailable, current_request
 from switchyard.audit.services import Who, act
 from switchyard.broker.admin.cancel import cancel
-from switchyard.broker.admin.run_now import run_now
+from switchyard.broker.admin.scheduled import run_now
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
@@ -29,7 +29,7 @@ from switchyard.history.queries import find
 from switchyard.jobs.queries import is_job_id
 from switchyard.middleware.arguments import require_named, require_signature, require_types, signature_of
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
-from switchyard.middleware.option_rules import usable_delay
+from switchyard.middleware.options import usable_delay
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
-from switchyard.files.errors import DiskFull, is_full
+from switchyard.files.addresses import DiskFull, is_full
 
 
 class WholeFileStorage(FileSystemStorage):

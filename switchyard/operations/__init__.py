@@ -11,12 +11,10 @@ It keeps true:
 - ``/readyz`` tells within 2 s whether broker and database answer.
 
 Files in reading order: ``queries`` (queues, pools and slots as read from the broker), ``findings`` (``finding``,
-``snapshot`` and ``facts``, then a module for each group of checks, ``precedence`` and ``examine``), ``diagnosis``
-(findings to one sentence), ``overview`` with ``rows`` and the room ``yard`` (what the page draws), ``supervisors``
-with ``worker_views`` and ``instruction_views`` (who reports, and orders to them), ``metrics_broker`` and
-``metrics_workers`` with ``access`` (``/metrics``), ``backlog`` (messages that this code could not run), ``views``
-(metrics, liveness, readiness).
+``facts``, a module for each group of checks, ``examine``), ``overview`` with ``rows`` (findings to one sentence, and
+what the page draws), ``supervisors`` with ``worker_views`` (who reports, and orders to them), ``metrics`` and
+``views`` (metrics, liveness, readiness).
 
-Public: ``findings.examine`` and ``findings.finding``, ``diagnosis``, ``overview``, ``rows`` and ``queries`` for
-doctor, frame and pages of queues; ``urls``. Below it: jobs, history, alerts and dead letters, of which it judges.
+Public: ``findings.examine`` and ``findings.finding``, ``overview``, ``rows`` and ``queries`` for doctor, frame and
+pages of queues; ``urls``. Below it: jobs, history, alerts and dead letters, of which it judges.
 """

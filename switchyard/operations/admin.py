@@ -9,7 +9,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from switchyard.alerts.models import Alert
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.room_view import ReadOnly
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.models import Job
 from switchyard.schedules.models import ScheduleState

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from switchyard.api.auth import read_scope
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.operations import queries
-from switchyard.operations.metrics_broker import TIMEOUT_S, YARD_STATE
+from switchyard.operations.metrics import TIMEOUT_S, YARD_STATE
 from switchyard.operations.timeouts import NoAnswer
 
 router = Router(tags=["Queues"])

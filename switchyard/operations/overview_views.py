@@ -12,12 +12,12 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from switchyard.audit.presentation import ShownEntry, newest_entries
+from switchyard.audit.queries import ShownEntry, newest_entries
 from switchyard.conf import switchyard_settings
 from switchyard.console.room_view import require
 from switchyard.history.models import JobRow
 from switchyard.operations import overview as page
-from switchyard.operations.database_deadline import answers_within
+from switchyard.operations.timeouts import answers_within
 
 # Whether the yard is drawn or a plain table is remembered in the browser.
 YARD_COOKIE, YARD_COOKIE_S = "switchyard_yard", 31_536_000

@@ -5,11 +5,16 @@ Callers share a call that is still running: however many probes arrive, one thre
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
+from contextvars import ContextVar
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from django.db import OperationalError, connection
 
 from switchyard.broker.errors import SwitchyardError
 
@@ -60,3 +65,124 @@ class TimedCall(Generic[T]):
         with self._lock:
             self._pending = None
         end()
+
+
+def _open() -> None:
+    try:
+        connection.ensure_connection()
+    finally:
+        connection.close()
+
+
+# Connecting takes up to connect_timeout, whole seconds, so it is tried in a thread of its own first.
+_OPENING = TimedCall("database", _open)
+
+
+# Limit of the code that runs, in whichever thread a request goes on.
+_LIMIT: ContextVar[_Limit | None] = ContextVar("limit of the database's answers", default=None)
+
+
+@contextlib.contextmanager
+def answers_within(timeout_s: float) -> Iterator[None]:
+    """Limit the time that the statements of the block wait for the default database, if it is a PostgreSQL.
+
+    A server that was stopped, or whose host hangs, keeps its connections open, and its client waits for ever:
+    ``statement_timeout`` is the server's own. After the limit the connection is closed. A statement that takes longer
+    on a slow host ends as well.
+
+    Args:
+        timeout_s: Seconds for the whole block; opening a connection first may take as long once more.
+
+    Raises:
+        OperationalError: no answer within the limit.
+    """
+    if connection.vendor != "postgresql":  # a file is there or not, and its lock has a timeout
+        yield
+        return
+    if connection.connection is None:
+        try:
+            _OPENING.result(timeout_s)
+        except NoAnswer as error:
+            raise OperationalError(str(error)) from error
+        connection.ensure_connection()
+    client: Any = connection.connection
+    binds = "wait" not in vars(client)
+    if binds:
+        _bind(client)
+    limit = _Limit(timeout_s, of_block=True)
+    token = _LIMIT.set(limit)
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+        if binds:
+            vars(client).pop("wait", None)
+        if limit.passed:
+            connection.close()  # its answer is still to come
+
+
+@contextlib.contextmanager
+def each_statement_within(timeout_s: float) -> Iterator[None]:
+    """Limit the time that each statement of the block waits for a PostgreSQL, in every thread that it goes on in.
+
+    After the limit the client is closed, so that the statements that follow fail at once. A connection that the block
+    opens has its own limit, ``connect_timeout``.
+
+    Args:
+        timeout_s: Seconds for one statement.
+    """
+    token = _LIMIT.set(_Limit(timeout_s))
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
+
+def limit_connection(sender: Any, connection: Any, **options: Any) -> None:
+    """Have the statements of a new connection keep the limits; for Django's signal ``connection_created``."""
+    if connection.vendor == "postgresql" and "wait" not in vars(connection.connection):
+        _bind(connection.connection)
+
+
+def _bind(client: Any) -> None:
+    """Replace the function that every statement of a client waits with."""
+    waits = client.wait
+
+    def wait(answer: Any, *args: Any, **options: Any) -> Any:
+        limit = _LIMIT.get()
+        if limit is None:
+            return waits(answer, *args, **options)
+        try:
+            return waits(limit.of(answer), *args, **options)
+        finally:
+            if limit.passed:
+                client.close()
+
+    client.wait = wait
+
+
+class _Limit:
+    """Deadline of a block, or of each of its statements. ``passed`` says whether an answer was given up."""
+
+    def __init__(self, timeout_s: float, *, of_block: bool = False) -> None:
+        self._timeout_s = timeout_s
+        self._deadline_s = time.monotonic() + timeout_s if of_block else None
+        self.passed = False
+
+    def of(self, answer: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Return psycopg's wait for an answer, which is resumed ten times a second, with the deadline.
+
+        Raises:
+            OperationalError: the answer did not come before it.
+        """
+        deadline_s = self._deadline_s if self._deadline_s is not None else time.monotonic() + self._timeout_s
+        try:
+            awaited = next(answer)
+            while True:
+                ready = yield awaited
+                if not ready and time.monotonic() >= deadline_s:
+                    self.passed = True
+                    raise OperationalError(f"database: no answer within {self._timeout_s:g} s")
+                awaited = answer.send(ready)
+        except StopIteration as end:
+            return end.value

@@ -14,7 +14,7 @@ from switchyard.console.room_view import Views, room_view
 overview_views = Views("switchyard.operations.overview_views")
 views = Views("switchyard.operations.views")
 worker_views = Views("switchyard.operations.worker_views")
-instruction_views = Views("switchyard.operations.instruction_views")
+instruction_views = Views("switchyard.operations.worker_views")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", views.metrics, name="switchyard-metrics"),

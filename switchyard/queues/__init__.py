@@ -7,9 +7,8 @@ It keeps true:
 - Page, list and command say the same sentences, from one reading of the broker.
 - An import enqueues here, then acknowledges there: killed in between, it is run again.
 
-Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, and its sentences),
-``slot_picture`` (what held the slots), ``queue_line`` (the line of code to change), ``stock`` (import),
-``views``, ``act_views``, ``printing``.
+Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, its sentences, what held the
+slots, the line of code to change), ``stock`` (import), ``views``.
 
 Public: nothing for rooms below; products and projects use the commands and pages.
 """

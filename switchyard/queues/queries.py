@@ -15,28 +15,30 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.shapes import QueuePause
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
-from switchyard.jobs.running import RunningJob, running_or_none
+from switchyard.jobs.queries import RunningJob, running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, held_groups
 from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
-from switchyard.operations.metrics_broker import YARD_STATE
+from switchyard.operations.metrics import YARD_STATE
+from switchyard.operations.overview import shown_row
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.timeouts import NoAnswer
-from switchyard.operations.yard.state_words import shown_row
-from switchyard.queues.errors import ForeignBroker
 from switchyard.queues.facts import (
     EndedQueueJob,
     PauseFacts,
     PurgeFacts,
+    QueueLine,
     QueueView,
     SlotHolder,
+    SlotPicture,
+    SlotRun,
     ended_jobs,
+    line_of,
     percentiles,
+    picture_of,
     times_of,
 )
-from switchyard.queues.queue_line import QueueLine, line_of
-from switchyard.queues.services import family_of
-from switchyard.queues.slot_picture import SlotPicture, SlotRun, picture_of
+from switchyard.queues.services import ForeignBroker, family_of
 
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10

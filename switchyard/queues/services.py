@@ -12,18 +12,23 @@ from datetime import datetime
 
 import dramatiq
 
-from switchyard.audit.services import act
-from switchyard.audit.who import Who
-from switchyard.broker.admin.purge import Purge, PutBack, purges, set_aside, undo
-from switchyard.broker.admin.relocate import Relocated, relocate
-from switchyard.broker.errors import ActRefused
-from switchyard.broker.keys.queue_keys import LANES, Lane
+from switchyard.audit.services import Who, act
+from switchyard.broker.admin.purge import Purge, PutBack, Relocated, purges, relocate, set_aside, undo
+from switchyard.broker.errors import ActRefused, SwitchyardError
+from switchyard.broker.keys import LANES, Lane
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
-from switchyard.console.times import unusable_end
-from switchyard.queues.errors import ForeignBroker
+from switchyard.console.formatting import unusable_end
+
+
+class ForeignBroker(SwitchyardError):
+    """The broker of this deployment has no such act."""
+
+    def __init__(self, broker: str) -> None:
+        super().__init__(f"a {broker} can neither be browsed nor paused; use the server's own tools")
+
 
 LONGEST_REASON = 500
 LEFT_OUT = "Left out, because messages with their ids were sent since: {:,}."

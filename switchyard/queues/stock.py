@@ -15,8 +15,7 @@ from dramatiq.message import Message
 from redis.exceptions import RedisError
 
 from switchyard.addon import addon_for, addons
-from switchyard.audit.services import act
-from switchyard.audit.who import Who
+from switchyard.audit.services import Who, act
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities

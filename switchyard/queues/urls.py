@@ -6,7 +6,7 @@ from django.urls import path
 
 from switchyard.console.room_view import Views, room_view
 
-act_views = Views("switchyard.queues.act_views")
+act_views = Views("switchyard.queues.views")
 views = Views("switchyard.queues.views")
 
 BASE = "admin/operations/queues/"

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from django.http import Http404, HttpRequest
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
-from switchyard.console.broker_away import SWITCHED_OFF
-from switchyard.console.room_view import require
-from switchyard.console.sort_heads import SortColumn, SortHead, heads_of
+from switchyard.console.formatting import counted, parse_until
+from switchyard.console.lists import SortColumn, SortHead, heads_of
+from switchyard.console.room_view import SWITCHED_OFF, not_answered, require
+from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.findings.facts import facts_of
+from switchyard.operations.overview import shown_rows
 from switchyard.operations.rows import Row, yard_rows
-from switchyard.operations.yard.state_words import shown_rows
-from switchyard.queues import queries
-from switchyard.queues.facts import all_queues_sentence
+from switchyard.queues import queries, services
+from switchyard.queues.facts import PauseFacts, all_queues_sentence
+from switchyard.queues.services import ForeignBroker
 
 
 @require_safe
@@ -123,3 +132,211 @@ def in_order(rows: Sequence[QueueRow], sort: str) -> list[QueueRow]:
     known = [(value, row) for value, row in found if value is not None]
     known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
     return [*(row for _, row in known), *(row for value, row in found if value is None)]
+
+
+PAUSE, PURGE = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue"
+REFUSALS = (ActRefused, ForeignBroker, UnknownQueue, BrokerError)
+TYPED_ABOVE = 100
+NOTHING_WAITS = "Nothing waited and nothing was scheduled."
+
+asks = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@asks
+@never_cache
+def pause(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask for a reason and an end, and pause a queue."""
+    require(request, PAUSE)
+    given, reason = request.POST.get("until", "").strip(), _reason(request)
+
+    def act() -> str:
+        until = parse_until(given, now=compared_now()) if given else None
+        changed = services.pause(name, who=Who.of_request(request), reason=reason, until=until)
+        text = f"{name} is paused: nothing starts, running jobs continue."
+        return text if changed else f"{name} was paused already; nothing is changed."
+
+    return _act_or_ask(request, "pause", name, act, until=given)
+
+
+@asks
+@never_cache
+def resume(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask, and resume a queue."""
+    require(request, PAUSE)
+
+    def act() -> str:
+        changed = services.resume(name, who=Who.of_request(request), reason=_reason(request))
+        return f"{name} is resumed." if changed else f"{name} was not paused."
+
+    return _act_or_ask(request, "resume", name, act)
+
+
+@asks
+@never_cache
+def purge(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
+    require(request, PURGE)
+
+    def act() -> str:
+        shown, typed = request.POST.get("shown", ""), request.POST.get("typed", "")
+        is_over = not shown.isdecimal() or int(shown[:18]) > TYPED_ABOVE
+        if is_over and re.sub(r"[\s,.]", "", typed) != shown:
+            raise _Incomplete("The typed count is not the count above. Nothing was purged.")
+        if not _reason(request):
+            raise _Incomplete("Write a reason. Nothing was purged.")
+        done = services.purge(name, who=Who.of_request(request), reason=_reason(request))
+        return f"{done.count:,} messages are set aside; you can undo it for a minute." if done else NOTHING_WAITS
+
+    return _act_or_ask(request, "purge", name, act, typed_above=TYPED_ABOVE)
+
+
+@require_POST
+def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
+    """Put back what a purge set aside."""
+    require(request, PURGE)
+    try:
+        undone = services.undo_purge(queue_of(name).name, purge_id, who=Who.of_request(request))
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-queue", args=[name]))
+    except (ActRefused, ForeignBroker) as error:
+        messages.error(request, str(error))
+    else:
+        text = f"{undone.put_back:,} messages are put back, before those that were sent since."
+        messages.success(request, text + (f" {services.LEFT_OUT.format(undone.left_out)}" if undone.left_out else ""))
+    return _back(name)
+
+
+@asks
+@never_cache
+def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask for an actor and a queue, and move the actor's waiting messages there."""
+    require(request, PAUSE)
+    queue_of(name)
+    given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("actor", "to")}
+
+    def act() -> str:
+        actor, to, reason = given["actor"], given["to"], _reason(request)
+        if not actor or not reason:
+            raise _Incomplete("Choose an actor and write a reason. Nothing was moved.")
+        steps = services.relocate_actor(actor, name, to, who=Who.of_request(request), reason=reason)
+        moved = {lane: step.moved for lane, step in steps}  # of each lane the last step, which has its sum
+        return f"{sum(moved.values()):,} messages of {actor} wait in {to} now."
+
+    others = [other.name for other in declared_yard().queues if other.name != name]
+    return _act_or_ask(request, "relocate", name, act, others=others, actors=queries.waiting_actors(name), **given)
+
+
+class _Incomplete(Exception):
+    """A form without something that the act needs; the text says what."""
+
+
+def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], str], **given: Any) -> HttpResponseBase:
+    """Do the act of a form that was sent and say what it came to; otherwise ask, and say why the act is refused."""
+    queue = queue_of(name)
+    refused: str | Exception = ""
+    if request.method == "POST":
+        try:
+            messages.success(request, act())
+            return _back(name)
+        except (_Incomplete, *REFUSALS) as error:
+            refused = error
+    seen = queries.view_of(queue)
+    title = f"{verb.capitalize()} {name}"
+    context = {"reason": _reason(request), **given, "title": title, "seen": seen, "off": seen.switched_off}
+    return _page(request, verb, context, refused)
+
+
+def _page(request: HttpRequest, page: str, context: dict[str, Any], refused: str | Exception) -> TemplateResponse:
+    status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
+    context = {**context, "refused": str(refused)}
+    return TemplateResponse(request, f"switchyard_queues/{page}.html", context, status=status)
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip()[: services.LONGEST_REASON]
+
+
+def _back(name: str) -> HttpResponseRedirect:
+    return HttpResponseRedirect(reverse("switchyard-queue", args=[name]))
+
+
+VERBS = ("pause", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenQueue:
+    """A ticked queue with its figures, which are unknown while the broker is unavailable."""
+
+    row: Row
+    pause: PauseFacts | None
+
+
+@asks
+@never_cache
+def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
+    """Ask for a reason, and pause or resume the queues that ``queue`` names."""
+    require(request, PAUSE)
+    if verb not in VERBS:
+        raise Http404(f"no act is named {verb}")
+    given = request.POST if request.method == "POST" else request.GET
+    names = set(given.getlist("queue"))
+    queues = [queue.name for queue in declared_yard().queues if queue.name in names]
+    reason, until = given.get("reason", "").strip()[: services.LONGEST_REASON], given.get("until", "").strip()
+    refused: str | Exception = ""
+    if request.method == "POST" and queues:
+        if verb == "pause" and not reason:
+            refused = "Write a reason. Nothing was paused."
+        else:
+            refused = _do(request, verb, queues, reason, until)
+        if not refused:
+            return redirect("switchyard-queues")
+    return _page(request, "chosen", {**_context(verb, queues), "reason": reason, "until": until}, refused)
+
+
+def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, until: str) -> str | Exception:
+    """Do the act to one queue after the other; return why it is refused before the first one, or ""."""
+    who, done, unchanged = Who.of_request(request), 0, 0
+    try:
+        end = parse_until(until, now=compared_now()) if verb == "pause" and until else None
+        for name in queues:
+            if verb == "pause":
+                changed = services.pause(name, who=who, reason=reason, until=end)
+            else:
+                changed = services.resume(name, who=who, reason=reason)
+            done, unchanged = done + changed, unchanged + (not changed)
+    except (ActRefused, ForeignBroker, BrokerError) as error:
+        if not done + unchanged:
+            return error
+        messages.error(request, f"{_text(verb, done, unchanged)} Then it ended: {error}. The others are as they were.")
+    else:
+        messages.success(request, _text(verb, done, unchanged))
+    return ""
+
+
+def _text(verb: str, done: int, unchanged: int) -> str:
+    """Return what an act came to: ``3 queues are paused: nothing starts, running jobs continue.``"""
+    are = "queue is" if done == 1 else "queues are"
+    effect = "paused: nothing starts, running jobs continue" if verb == "pause" else "resumed"
+    text = f"{done} {are} {effect}."
+    return f"{text} {counted(unchanged, 'queue')} changed nothing." if unchanged else text
+
+
+def _context(verb: str, names: Sequence[str]) -> dict[str, Any]:
+    state = queries.yard_state()
+    stats = {} if state is None else {found.queue: found for found in state.queues}
+    rows = {row.name: row for row in yard_rows(declared_yard(), state) if row.kind == "queue"}
+    found = [
+        ChosenQueue(rows[name], queries.pause_facts(stats[name].pause) if name in stats else None) for name in names
+    ]
+    # Without the broker's answer nobody knows which of them are paused.
+    hit = [each for each in found if verb == "pause" or state is None or each.pause is not None]
+    return {
+        "title": f"{verb.capitalize()} chosen queues",
+        "verb": verb,
+        "queues": hit,
+        "left": [each for each in found if each not in hit],
+        "waiting": sum(each.row.waiting or 0 for each in hit),
+        "off": SWITCHED_OFF if state is None else "",
+        "paused_already": sum(each.pause is not None for each in hit) if verb == "pause" else 0,
+        "counted": counted(len(hit), "queue"),
+    }

@@ -7,9 +7,9 @@ It keeps true:
 - All times are UTC: no hour is skipped or repeated.
 - A maintenance task runs in a thread of its own and delays neither ticks nor another task.
 
-Files in reading order: ``registry`` (what is declared), ``ticks`` (due minutes), ``services`` (sending a tick once),
-``pauses``, ``runner`` (the loop of the leader), ``maintenance`` (alerts, reconciliation, retention and the like),
-``models`` and ``queries``, ``views`` with ``strips``, ``checks``.
+Files in reading order: ``registry`` (what is declared, and its due minutes), ``services`` (sending a tick once, and
+pauses), ``runner`` (the loop of the leader, and maintenance: alerts, reconciliation, retention and the like),
+``models``, ``queries``, ``views``, ``checks``.
 
 Public: ``registry.schedules`` and ``queries`` for pages and findings; the command ``runscheduler``.
 """

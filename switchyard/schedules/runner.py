@@ -5,17 +5,128 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import dramatiq
 from django.db import close_old_connections
 from dramatiq.broker import Broker
 
 from switchyard.broker import clock
+from switchyard.broker.admin.purge import finish
+from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
-from switchyard.leadership import LEASE_S, RENEW_S, Leadership
-from switchyard.log_throttle import LogThrottle
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.job_records import sweep
+from switchyard.conf import declared_yard
 from switchyard.loggers import get_logger
-from switchyard.schedules import maintenance, pauses, services, ticks
+from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
+from switchyard.schedules import registry, services
+from switchyard.schedules import services as pauses
 from switchyard.schedules.registry import Schedule, schedules
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceTask:
+    """A function that the leading scheduler calls periodically.
+
+    Args:
+        every_s: Seconds between the end of one call and the start of the next.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[], Any]
+
+
+def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
+    """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
+    from switchyard.alerts.intake import BrokerAlerts
+    from switchyard.alerts.sending import dispatch_due
+    from switchyard.audit import services as audit
+    from switchyard.bulk import services as bulk
+    from switchyard.jobs.once import delete_old_keys
+
+    return (
+        MaintenanceTask("alerts", 1.0, dispatch_due),
+        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
+        MaintenanceTask("dead letters", 30.0, reconcile_letters),
+        MaintenanceTask("purges", 1.0, finish_purges),
+        MaintenanceTask("job records", 300.0, sweep_records),
+        MaintenanceTask("done once", 60.0, delete_old_keys),
+        MaintenanceTask("bulk acts", 30.0, bulk.resume_lost),
+        MaintenanceTask("old bulk acts", 3_600.0, bulk.delete_old_rows),
+        MaintenanceTask("audit log", 3_600.0, audit.delete_old_rows),
+    )
+
+
+def reconcile_letters() -> None:
+    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
+    """
+    from switchyard.alerts.silences import resolve_triaged
+    from switchyard.dead_letters.queries import open_fingerprints
+    from switchyard.dead_letters.reconcile import reconcile_all
+
+    reconcile_all()
+    resolve_triaged(open_fingerprints)
+
+
+def sweep_records() -> int:
+    """Drop the live records of jobs whose message is gone; return their number."""
+    return sweep(facilities(dramatiq.get_broker()).records)
+
+
+def finish_purges() -> int:
+    """Drop or put back what purges have set aside, in every queue; return the number of messages.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        BrokerRefused: it refused the purges of a queue; those of the others are done.
+    """
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        return 0
+    records = facilities(broker).records
+    done, refused = 0, []
+    for queue in declared_yard().queues:
+        try:
+            done += finish(broker.lane(queue.name)[0], records)
+        except BrokerRefused as error:  # a key of a wrong type in one queue must not hold up the others
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return done
+
+
+def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
+    """Start a thread that runs a task periodically while ``leading()`` is true, until ``stop`` is set.
+
+    Logs whatever the task raises and calls it again after ``every_s``.
+    """
+    name = f"maintenance {task.name}"
+    thread = threading.Thread(target=_run_periodically, args=(task, leading, stop), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: threading.Event) -> None:
+    throttle = LogThrottle(task.name)
+    while not stop.wait(task.every_s):
+        if not leading():
+            continue
+        close_old_connections()
+        try:
+            task.run()
+        except Exception as error:  # noqa: BLE001  logged by the throttle; one failure must not end the task
+            throttle.failed(error)
+        else:
+            throttle.succeeded()
+        finally:
+            close_old_connections()
+
 
 POLL_S = 1.0
 STOP_WITHIN_S = 2.0
@@ -38,7 +149,7 @@ class Scheduler:
         self,
         broker: Broker | None = None,
         *,
-        maintenance_tasks: Sequence[maintenance.MaintenanceTask] = (),
+        maintenance_tasks: Sequence[MaintenanceTask] = (),
         now: Callable[[], datetime.datetime] = clock.utc_now,
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
@@ -56,7 +167,7 @@ class Scheduler:
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set, then release the lease."""
         log.info("scheduler started", schedules=len(schedules(self._broker)), maintenance_tasks=len(self._tasks))
-        threads = [maintenance.start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
+        threads = [start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
         try:
             while not stop.is_set():
                 close_old_connections()
@@ -85,7 +196,7 @@ class Scheduler:
 
     def _send_due(self) -> None:
         now = self._now()
-        minute = ticks.minute_of(now)
+        minute = registry.minute_of(now)
         if minute == self._sent_minute:
             return
         # A failed schedule delays no other; the minute is retried until all its ticks are sent.

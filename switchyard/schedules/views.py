@@ -22,12 +22,13 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound
-from switchyard.console.broker_away import not_answered
+from switchyard.console.formatting import parse_until
 from switchyard.console.links import job_url
-from switchyard.console.room_view import require
-from switchyard.console.times import parse_until
+from switchyard.console.room_view import not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
-from switchyard.schedules import pauses, queries, services, strips
+from switchyard.schedules import queries, services
+from switchyard.schedules import queries as strips
+from switchyard.schedules import services as pauses
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.queries import ScheduleRow
 from switchyard.schedules.registry import Schedule, schedules

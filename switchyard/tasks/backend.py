@@ -11,7 +11,7 @@ from django.db import connections, transaction
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.job_records import ENDED
-from switchyard.broker.validation import LONGEST_DELAY_MS
+from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.conf import declared_yard
 from switchyard.middleware.arguments import misfit
 from switchyard.middleware.errors import ArgumentMismatch

@@ -22,9 +22,8 @@ from switchyard.middleware.errors import Cancelled
 from switchyard.middleware.outcomes import outcome_of, text_of
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
-from switchyard.tasks.attempts import ResultRefused, TaskAttempts, path_of, worker_of
 from switchyard.tasks.registry import task_at
-from switchyard.tasks.results import make_result
+from switchyard.tasks.results import ResultRefused, TaskAttempts, make_result, path_of, worker_of
 from switchyard.tasks.task_api import (
     Task,
     TaskContext,

@@ -5,8 +5,8 @@ Nothing of a worker imports this package.
 It keeps true: what production refuses is refused here, by the same checks and middleware; messages run in the thread
 and the transaction of the test; real and memory broker pass one conformance suite.
 
-Files in reading order: ``switch``, ``yard``, ``broker``, ``stores``, ``steps`` (what tests call), ``running``,
-``redelivery`` with ``effects``, ``commits``, ``clock``. Public: the names of ``__all__``.
+Files in reading order: ``yard``, ``broker``, ``stores``, ``steps`` (what tests call), ``running``, ``redelivery``,
+``commits``, ``clock``. Public: the names of ``__all__``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from switchyard.testing.steps import (
     enqueued,
     run_enqueued,
 )
-from switchyard.testing.switch import in_memory
+from switchyard.testing.yard import in_memory
 
 __all__ = [
     "MemoryBroker",

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from switchyard.middleware.origin import FixedSender, sent_by
+from switchyard.middleware.envelope import FixedSender, sent_by
 from switchyard.schedules.registry import schedules
 
 

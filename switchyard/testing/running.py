@@ -20,8 +20,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.middleware.errors import ArgumentMismatch
 from switchyard.middleware.outcomes import outcome_of
-from switchyard.testing.broker import MemoryBroker
-from switchyard.testing.calls import StoredMessage
+from switchyard.testing.broker import MemoryBroker, StoredMessage
 from switchyard.testing.commits import TaskTransactions, run_callbacks
 
 # An actor that sends itself again would run for ever.

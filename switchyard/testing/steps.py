@@ -2,24 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import dramatiq
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import UnknownQueue
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.json_body import kind_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
-from switchyard.testing.asserting import Expectation, actor_for, listed, not_enqueued
-from switchyard.testing.calls import StoredMessage
+from switchyard.middleware.arguments import require_named, signature_of
+from switchyard.testing.broker import SentMessage, StoredMessage
 from switchyard.testing.clock import advance_with_ticks, seconds_of
 from switchyard.testing.commits import run_callbacks
 from switchyard.testing.running import TestedAttempt
-from switchyard.testing.switch import active
+from switchyard.testing.yard import active
+
+LONGEST_VALUE = 200
+MOST_SHOWN = 10
+
+Call = dict[str, Any]
+
+
+class Expectation:
+    """A call that a test expects to have been sent.
+
+    Args:
+        args, kwargs: The whole call; where both are ``None``, any call.
+        queue: Its queue; ``None`` for any.
+    """
+
+    def __init__(
+        self, actor: Actor[..., Any], args: Sequence[Any] | None, kwargs: dict[str, Any] | None, queue: str | None
+    ) -> None:
+        self.actor = actor = actor_for(actor)
+        self.queue = queue
+        if kwargs is not None:
+            require_named(actor, kwargs)
+        self.any_call = args is None and kwargs is None
+        self.call = {} if self.any_call else self._as_sent(tuple(args or ()), dict(kwargs or {}))
+
+    def _as_sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Return a call as a message carries it: a tuple becomes a list, a date text."""
+        message = self.actor.message_with_options(args=args, kwargs=kwargs)
+        body = codec.entry_of(message, {self.actor.actor_name: self.actor}).body
+        return call_of(self.actor, codec.decode(body, message_id=message.message_id, lane=message.queue_name))
+
+    def matches(self, sent: SentMessage) -> bool:
+        """Whether a sent message is the expected one."""
+        return sent.message.actor_name == self.actor.actor_name and not self.differences(sent)
+
+    def differences(self, sent: SentMessage) -> list[str]:
+        """Return how a message of any actor differs from the expected call, in words."""
+        found = []
+        if sent.message.actor_name != self.actor.actor_name:
+            found.append(f"its actor is {sent.message.actor_name}, not {self.actor.actor_name}")
+        if self.queue is not None and sent.message.queue_name != self.queue:
+            found.append(f"its queue is {sent.message.queue_name!r}, not {self.queue!r}")
+        if self.any_call:
+            return found
+        there = call_of(self.actor, sent.message)
+        for name in dict.fromkeys([*self.call, *there]):
+            if name not in there:
+                found.append(f"it has no {name}, expected {shown(self.call[name])}")
+            elif name not in self.call:
+                found.append(f"it has {name}={shown(there[name])}, which was not expected")
+            elif there[name] != self.call[name]:
+                found.append(f"{name} is {shown(there[name])}, not {shown(self.call[name])}")
+        return found
+
+    def __str__(self) -> str:
+        text = f"{self.actor.actor_name}({'...' if self.any_call else text_of(self.call)})"
+        return text if self.queue is None else f"{text} in {self.queue!r}"
+
+
+def actor_for(given: Any) -> Actor[..., Any]:
+    """Return an actor, or the actor that runs a task of Django's task API.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, Actor):
+        return given
+    path = getattr(given, "module_path", None)
+    if isinstance(path, str):
+        found = dramatiq.get_broker().actors.get(path)
+        if found is not None:
+            return found
+        raise TypeError(f"no actor runs the task {path}: is its backend Switchyard's, and was it declared?")
+    raise TypeError(f"expected an actor or a task, not {kind_of(given)}: pass the decorated function itself")
+
+
+def not_enqueued(expected: Expectation, sent: Sequence[SentMessage], count: int | None) -> AssertionError:
+    """Return the error for something else that was sent than a test expected.
+
+    Args:
+        count: How often it was expected; ``None`` for at least once.
+    """
+    matching = sum(expected.matches(one) for one in sent)
+    times = "at least once" if count is None else f"{count} times" if count != 1 else "once"
+    lines = [f"{expected} was expected {times}, it was enqueued {matching} times."]
+    others = [one for one in sent if not expected.matches(one)]
+    if others and (count is None or matching < count):
+        actor = expected.actor.actor_name
+        nearest = min(others, key=lambda one: (one.message.actor_name != actor, len(expected.differences(one))))
+        lines.append(f"The nearest: {described(nearest)}: {'; '.join(expected.differences(nearest))}.")
+    return AssertionError("\n".join([*lines, listed(sent)]))
+
+
+def call_of(actor: Actor[..., Any], message: Message[Any]) -> Call:
+    """Return the arguments of a message by name; those that fit no signature by place."""
+    try:
+        bound = signature_of(actor.fn).bind(*message.args, **message.kwargs)
+    except TypeError:
+        return {**{str(place): value for place, value in enumerate(message.args)}, **message.kwargs}
+    return _flattened(bound)
+
+
+def _flattened(bound: inspect.BoundArguments) -> Call:
+    call: Call = {}
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            call.update(value)
+        else:
+            call[name] = list(value) if isinstance(value, tuple) else value
+    return call
+
+
+def described(sent: SentMessage) -> str:
+    """Return a sent message as a call, with its queue and delay."""
+    message = sent.message
+    call = ", ".join([*map(shown, message.args), *(f"{name}={shown(value)}" for name, value in message.kwargs.items())])
+    delayed = "" if not sent.delay_ms else f", due after {sent.delay_ms / 1000:g} s"
+    return f"{message.actor_name}({call}) in {message.queue_name!r}{delayed}"
+
+
+def listed(sent: Iterable[SentMessage]) -> str:
+    """Return what was sent, one call a line."""
+    lines = [f"  {described(one)}" for one in sent]
+    if not lines:
+        return "Nothing was enqueued in this test."
+    more = [f"  … and {len(lines) - MOST_SHOWN} more"] if len(lines) > MOST_SHOWN else []
+    return "\n".join(["Enqueued in this test:", *lines[:MOST_SHOWN], *more])
+
+
+def text_of(call: Call) -> str:
+    """Return the arguments of a call as they are written."""
+    return ", ".join(f"{name}={shown(value)}" for name, value in call.items())
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is shown in a failure."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def enqueued(actor: Actor[..., Any] | None = None) -> list[Message[Any]]:

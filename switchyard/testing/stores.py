@@ -7,21 +7,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.dead_letter_json import decode, encode
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.dead_moves import decode_letter as decode
+from switchyard.broker.queue.dead_moves import encode_letter as encode
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers, GroupRun
-from switchyard.broker.stores.job_record import JobRecord
+from switchyard.broker.stores.job_record import FamilyAnswer, JobRecord, record_of
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, Step
-from switchyard.broker.stores.known_jobs import FamilyAnswer, record_of
-from switchyard.broker.stores.quarantine import Quarantine
-from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.topology import lane_of_name
-from switchyard.testing.broker import MemoryBroker
-from switchyard.testing.calls import MemoryCalls
+from switchyard.testing.broker import MemoryBroker, MemoryCalls
 
 
 class MemoryDeadLists(DeadLists):

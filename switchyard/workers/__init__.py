@@ -13,10 +13,9 @@ served too.
 
 Files in reading order: ``preflight`` with ``checks`` (what must hold before a start), ``discovery`` (actors of all
 apps), ``group`` (several pools under one parent), ``supervisor`` (one pool: ``supervisor``, ``children`` and
-``processes``, ``leases``, ``limits``, ``quiet_periods``, ``recycling``, ``report``), ``child`` (``assignment``,
-``spawn``, ``main``, ``slot_tracking``, ``hygiene``, ``memory_guard``), ``shared`` (the table in memory that both see,
-forking, signals), ``metrics`` (of all processes of a pool), ``broker_watch`` (the server's state, for every process
-with a loop).
+``processes``, ``leases``, ``limits``, ``quiet_periods``, ``report``), ``child`` (``assignment``, ``spawn``, ``main``,
+``slot_tracking``, ``hygiene``, ``memory_guard``), ``shared`` (the table in memory that both see, forking, signals),
+``metrics`` (of all processes of a pool), ``broker_watch`` (the server's state, for every process with a loop).
 
 Public: ``preflight`` for each long-running command, ``broker_watch``, ``checks`` and the files of ``metrics``. Other
 rooms learn what pools do from the broker's reports.

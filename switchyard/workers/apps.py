@@ -1,7 +1,7 @@
 from django.apps import AppConfig
 
 from switchyard.broker.errors import SwitchyardError
-from switchyard.console.refusal import refuse
+from switchyard.console.commands import refuse
 from switchyard.workers import checks
 from switchyard.workers.discovery import declare_actors
 

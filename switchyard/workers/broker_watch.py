@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 
 from switchyard.broker.health.watch import Watch
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.conf import declared_yard, switchyard_settings
 

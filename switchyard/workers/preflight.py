@@ -14,9 +14,9 @@ from django.db import DEFAULT_DB_ALIAS
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.keyspace_id import ACCEPT
-from switchyard.broker.pool import Pool
+from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
-from switchyard.console.refusal import refuse
+from switchyard.console.commands import refuse
 from switchyard.metrics_folder import remedy_for
 from switchyard.middleware import logs
 from switchyard.workers.broker_watch import make_watch

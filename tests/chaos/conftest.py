@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.wiring import build_yard

@@ -22,7 +22,7 @@ import redis
 from dramatiq.message import Message
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.wiring import build_yard

@@ -18,7 +18,7 @@ from dramatiq.message import Message
 
 from project.topology import YARD
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.embedded.server import free_port

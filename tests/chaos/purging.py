@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from switchyard.broker.admin.purge import finish
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect

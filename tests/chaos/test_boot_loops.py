@@ -10,7 +10,7 @@ from math import inf
 import psutil
 import pytest
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.pool_reports import PoolReports
 from tests.chaos.conftest import PoolsOn

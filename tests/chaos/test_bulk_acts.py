@@ -18,12 +18,12 @@ import redis
 from django.conf import settings
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.who import Who
+from switchyard.audit.services import Who
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.dead_letter_json import encode
+from switchyard.broker.queue.dead_moves import encode_letter as encode
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.bulk import services
 from switchyard.bulk.models import BulkAct

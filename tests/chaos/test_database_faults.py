@@ -34,7 +34,7 @@ from tests.waiting import wait_for
 long = pytest.mark.long
 Lock = Callable[[], AbstractContextManager[None]]
 READINESS = (
-    "import json; from switchyard.operations.health import dependencies; "
+    "import json; from switchyard.operations.views import dependencies; "
     "print(json.dumps({d.name: d.ok for d in dependencies()}))"
 )
 

@@ -17,9 +17,8 @@ import pytest
 import redis
 
 from switchyard.broker.admin.purge import STEP, finish, purges, set_aside
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script

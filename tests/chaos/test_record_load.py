@@ -13,8 +13,7 @@ import redis
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.ended_jobs import decode_rows
-from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.history_streams import HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import RecordLimits
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

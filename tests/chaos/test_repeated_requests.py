@@ -30,7 +30,7 @@ from apps.images.models import Picture, Thumbnail
 from apps.webhooks.models import Delivery, Endpoint, Event
 from switchyard.api.models import IdempotentRequest
 from switchyard.api.tokens import create_token
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard

@@ -10,7 +10,7 @@ import dramatiq
 import pytest
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.result_stores import LARGE_BYTES

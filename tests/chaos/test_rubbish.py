@@ -14,7 +14,7 @@ from dramatiq import Worker
 
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, load, wait_until_drained

@@ -9,7 +9,7 @@ import dramatiq
 from dramatiq.broker import Broker
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.conf import declared_yard

@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
 
-from switchyard.database_connections import Connections
+from switchyard.database import Connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Fetched, Lease
+from switchyard.broker.queue.operations import Fetched, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from tests.model.scripts import Change
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from switchyard.broker.keys.queue_keys import ALL_LANES
+from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import lane_of
 from tests.model.keyspace import (
     ACTIVE,

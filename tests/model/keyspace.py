@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from switchyard.broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
+from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
 from tests.model.scripts import script_of
 

@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from switchyard.broker.keys.queue_keys import ALL_LANES, LANES, Lane
+from switchyard.broker.keys import ALL_LANES, LANES, Lane
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, lane_of
-from switchyard.broker.queue.results import Entry, Lease, MovingMessage
+from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, Entry, Lease, MovingMessage, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
 from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks

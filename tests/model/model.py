@@ -6,9 +6,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
-from switchyard.broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, SWEEP_GAP_MS, lane_of
-from switchyard.broker.queue.results import NORMAL, Entry, Fetched, Grant, Lease, MovingMessage, Reclaimed, Suspect
+from switchyard.broker.keys import ALL_LANES, Lane
+from switchyard.broker.queue.operations import (
+    CRASH_WINDOW_MS,
+    LEASE_MS,
+    NORMAL,
+    SWEEP_GAP_MS,
+    Entry,
+    Fetched,
+    Grant,
+    Lease,
+    MovingMessage,
+    Reclaimed,
+    Suspect,
+    lane_of,
+)
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, UNFINISHED, WAITING
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it

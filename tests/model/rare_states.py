@@ -7,8 +7,7 @@ from functools import partial
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from switchyard.broker.queue.operations import LEASE_MS, lane_of
-from switchyard.broker.queue.results import NORMAL, Entry
+from switchyard.broker.queue.operations import LEASE_MS, NORMAL, Entry, lane_of
 from tests.model.draws import again, ids
 from tests.model.keyspace import NOWHERE
 from tests.model.steps import Reclaim, Steps

@@ -8,13 +8,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
+from switchyard.broker.keys import ALL_LANES, Keys, Lane
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations, lane_of
-from switchyard.broker.queue.results import NORMAL, Entry, Fetched, Lease
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.queue.operations import NORMAL, Entry, Fetched, Lease, QueueOperations, lane_of
+from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 from tests.model import invariants

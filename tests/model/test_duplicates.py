@@ -9,10 +9,8 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import QueueKeys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry, Grant, Lease
+from switchyard.broker.keys import Keys, QueueKeys
+from switchyard.broker.queue.operations import Entry, Grant, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from tests.chaos.server import ServerUnderTest
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard import payload
-from switchyard.database_text import storable
+from switchyard.database import storable
 from switchyard.middleware.redaction import HIDDEN
 from switchyard.payload import readable
 

@@ -17,10 +17,10 @@ import psutil
 import psycopg
 
 from switchyard.broker.admin.purge import set_aside
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.results import Entry
-from switchyard.leadership import SCHEDULER
+from switchyard.broker.queue.operations import Entry
+from switchyard.long_running import SCHEDULER
 from tests.verdicts.watched_yard import START_S, WATCHER, WatchedYard, endpoint, steadily, stopped
 from tests.waiting import wait_for
 

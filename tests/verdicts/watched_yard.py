@@ -21,7 +21,7 @@ import pytest
 from dramatiq.message import Message
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect

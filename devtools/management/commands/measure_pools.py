@@ -13,7 +13,7 @@ from devtools.measuring.contenders import Contender, read_contender, usual_conte
 from devtools.measuring.run import Figures, NotMeasured, choose, measure
 from devtools.measuring.slow_server import slow_server
 from devtools.measuring.work import SAMPLES, Work, read_work
-from switchyard.console.command_help import show_examples
+from switchyard.console.commands import show_examples
 
 COLUMNS = ("pool", "tasks/s", "p50 ms", "p95 ms", "memory MB", "CPU %", "failed")
 

@@ -7,7 +7,7 @@ import threading
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step
-from switchyard.broker.worker.ack_barrier import WRITTEN_AT_ONCE, AckBarrier
+from switchyard.broker.worker.acks import WRITTEN_AT_ONCE, AckBarrier
 
 
 class QueueBarrier(AckBarrier):

@@ -12,11 +12,10 @@ from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, NoSlots
 from switchyard.addons.cluster.keyspaces import unmarked_nodes
 from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.sentinels import judge_replicas
 from switchyard.broker.health.server import ServerFinding
-from switchyard.operations.findings.finding import Finding, FindingGroup
-from switchyard.operations.findings.precedence import UNSAFE, Rank, Words
-from switchyard.operations.findings.servers.causes import CAUSES, GROUP
+from switchyard.broker.health.servers import judge_replicas
+from switchyard.operations.findings.finding import UNSAFE, Finding, FindingGroup, Rank, Words
+from switchyard.operations.findings.servers import CAUSES, GROUP
 
 NO_REPLICA: Final = "Start a server, and let it follow: valkey-cli --cluster add-node HOST:PORT {} --cluster-slave"
 WORDS: Final = {

@@ -14,7 +14,7 @@ from typing import Any, Final
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.health.keyspace_id import KeyspaceId, State
 from switchyard.broker.health.servers import Servers
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import Word
 
 # The smallest numbers with these hash slots: 0, 512, 1024 and so on.

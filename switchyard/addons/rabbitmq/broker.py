@@ -29,24 +29,20 @@ from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.addons.rabbitmq.waiting_messages import start
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import Lane
+from switchyard.broker.keys import Keys, Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.arguments.types import in_json
-from switchyard.broker.queue.depth_limits import DepthLimits
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import level_of
+from switchyard.broker.queue.administration import DepthLimits
+from switchyard.broker.queue.arguments import in_json
+from switchyard.broker.queue.operations import QueueOperations, level_of
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.quarantine import Quarantine
-from switchyard.broker.topology import lane_of_name
-from switchyard.broker.validation import whole_delay
-from switchyard.broker.worker.ack_barrier import AckBarrier, record_enqueued
-from switchyard.broker.worker.cancellations import CancellationPoll
-from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.stores.dead_lists import Quarantine
+from switchyard.broker.topology import lane_of_name, whole_delay
+from switchyard.broker.worker.acks import AckBarrier, record_enqueued
 from switchyard.broker.worker.hooks import Hooks
-from switchyard.broker.worker.waits import join, settle
-from switchyard.broker.worker.work_queue import WorkQueue
+from switchyard.broker.worker.prefetch import HeldMarks
+from switchyard.broker.worker.wakeup import CancellationPoll
+from switchyard.broker.worker.work_queue import WorkQueue, join, settle
 
 
 class RabbitBroker(RabbitmqBroker):

@@ -31,9 +31,8 @@ from switchyard.addons.rabbitmq.waiting_messages import WaitingMessages
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease
-from switchyard.broker.worker.cancellations import POLL_CANCELLATIONS_S
+from switchyard.broker.queue.operations import Lease, QueueOperations
+from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S
 
 if TYPE_CHECKING:
     from switchyard.addons.rabbitmq.broker import RabbitBroker

@@ -9,7 +9,7 @@ from switchyard.addons.rabbitmq import majority
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.findings.servers.causes import GROUP
+from switchyard.operations.findings.servers import GROUP
 
 # Class of the client's error -> most likely cause; the others are a server that is away.
 CAUSES = {

@@ -17,9 +17,8 @@ from switchyard.addons.rabbitmq.publication import NO_NUMBER
 from switchyard.broker.errors import UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec, json_body
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease
-from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.queue.operations import Lease, QueueOperations
+from switchyard.broker.stores.dead_lists import Quarantine
 
 if TYPE_CHECKING:
     from switchyard.addons.rabbitmq.broker import RabbitBroker

@@ -16,14 +16,11 @@ from switchyard.addons.rabbitmq.publication import Publication
 from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import Lane
-from switchyard.broker.queue.lease_steps import TickBudget, TickExhausted
-from switchyard.broker.queue.leases import LaneKey
+from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.queue.leases import LaneKey, TickBudget, TickExhausted
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.workers.shared.child_state import Running
-from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.supervisor.backlog import POLL_EVERY_S, BacklogPoll, PoolBacklog
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 

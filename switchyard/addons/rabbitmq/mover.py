@@ -13,12 +13,12 @@ from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.depth_limits import limits_lifted
+from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.locks import Lock
-from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.dead_lists import Quarantine
+from switchyard.broker.stores.limit_counts import Lock
 from switchyard.broker.topology import lane_of_name
 
 logger = logging.getLogger("switchyard.broker")

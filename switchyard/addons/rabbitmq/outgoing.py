@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from switchyard.addons.rabbitmq.publication import Publication
-from switchyard.broker.worker.ack_barrier import AckBarrier
-from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.acks import AckBarrier
+from switchyard.broker.worker.prefetch import HeldMarks
 
 # So many acknowledgements, and more, wait for the background's flush of the records, while there is other work.
 MANY: Final = 16

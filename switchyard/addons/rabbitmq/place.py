@@ -13,12 +13,11 @@ from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
 from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.broker.held_message import moved_copy
 from switchyard.broker.portable_transport import PortableTransport
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.redis.calls import calls_on
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.topology import Yard
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier
 from switchyard.wiring import depths
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from dramatiq.common import dq_name, q_name
 
-from switchyard.broker.queue.results import HIGH, LOW, NORMAL
+from switchyard.broker.queue.operations import HIGH, LOW, NORMAL
 
 QueueType = Literal["quorum", "classic"]
 

@@ -16,7 +16,7 @@ from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.publication import NO_NUMBER, Publication
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 
 logger = logging.getLogger("switchyard.broker")

@@ -9,7 +9,7 @@ from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.broker.clock import now_ms
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords

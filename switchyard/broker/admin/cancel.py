@@ -1,14 +1,21 @@
-"""Cancellation of a job, whatever its place."""
+"""Cancellation of jobs, whatever their places: of one, and of many of one queue family."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, Literal, NamedTuple
 
 from dramatiq.message import Message
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.results import NO_RECORD, CancelRecord
-from switchyard.broker.stores.ended_jobs import encode_rows
+from switchyard.broker.keys import ALL_LANES, Lane
+from switchyard.broker.queue import codec
+from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.history_streams import encode_rows
 from switchyard.broker.stores.job_record import JobRecord, cancelled_job
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
@@ -58,3 +65,154 @@ def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:
     """
     found = (facilities.transport.find_message(queue.name, job_id) for queue in facilities.yard.queues)
     return next((message for message in found if message is not None), None)
+
+
+MOST: Final = 100
+# Fields that the server looks up in one call: ids times owners.
+MOST_LOOKED_UP: Final = 10_000
+
+Place = Literal["scheduled", "waiting", "running"]
+State = Literal["queued", "scheduled", "retrying", "running"]
+
+
+class Stop(NamedTuple):
+    """A list of a family that a walk reads; ``level`` is the priority of a waiting list, 1 to 3, else 0."""
+
+    place: Place
+    lane: Lane
+    level: int = 0
+
+
+STOPS: Final = (
+    *(Stop("scheduled", lane) for lane in ALL_LANES),
+    *(Stop("waiting", lane, level) for lane in ALL_LANES for level in (1, 2, 3)),
+    Stop("running", "live"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message on the walk, with its state as in job records, and as the broker holds it."""
+
+    id: str
+    message: Message[Any]
+    state: State
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WalkPage:
+    """A page of a walk.
+
+    Args:
+        found: Messages that can be read and whose cancellation nobody has requested.
+        after: Place for the next page of this stop; ``None`` at its end.
+        seen: Messages on the page, also those that are left out.
+    """
+
+    found: list[Found]
+    after: list[Any] | None
+    seen: int
+
+
+def look(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> WalkPage:
+    """Return the next page of a stop."""
+    if stop.place == "waiting":
+        ids, following = _waiting(family, stop, after, limit)
+    elif stop.place == "scheduled":
+        ids, following = _scheduled(family, stop.lane, after, limit)
+    else:
+        ids, following = _running(family, after, limit)
+    return WalkPage(readable(family, stop, ids) if ids else [], following, len(ids))
+
+
+def cancel_many(
+    family: QueueOperations, rows: Mapping[str, bytes], *, nonce: str, history_bytes: int = 0
+) -> dict[str, str]:
+    """Cancel messages in calls that the server answers within milliseconds.
+
+    Args:
+        rows: Ids, each with the row that the history gets if its message never starts; empty for none.
+        nonce: A repeated call with it gets the same answers, and adds no row.
+        history_bytes: Budget of the family's history stream.
+
+    Returns:
+        For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested;
+        ``before``: another call did so; ``unknown``: it is not here.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history]
+    answers: dict[str, str] = {}
+    left = list(rows)
+    while left:
+        owners = family.owners()
+        batch = left[: max(1, min(MOST, MOST_LOOKED_UP // (len(owners) + 1)))]
+        args: list[Word] = [nonce, history_bytes, len(owners), *owners]
+        args += chain.from_iterable((id_, rows[id_]) for id_ in batch)
+        answer = family.calls.call(script("cancel_many"), [*keys, *map(k.hold, owners)], args)
+        if answer == b"owners":
+            continue
+        answers |= {id_: str(word, "ascii") for id_, word in zip(batch, answer, strict=True)}
+        left = left[len(batch) :]
+    return answers
+
+
+def count(family: QueueOperations) -> int:
+    """Return how many messages wait, are scheduled or run."""
+    return int(family.calls.command("HLEN", family.keys.bodies))
+
+
+def _waiting(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> tuple[list[bytes], Any]:
+    """Read a list from its tail: messages leave it at the head, and new ones only push the others onward."""
+    passed = after[0] if after else 0
+    key = family.keys.waiting(stop.lane)[stop.level - 1]
+    ids: list[bytes] = family.calls.command("LRANGE", key, -passed - limit, -passed - 1)
+    return ids[::-1], [passed + len(ids)] if len(ids) == limit else None
+
+
+def _scheduled(family: QueueOperations, lane: Lane, after: Sequence[Any] | None, limit: int) -> tuple[list[bytes], Any]:
+    """Read the scheduled ones from the latest: they leave the set at the earliest."""
+    key = family.keys.due(lane)
+    start = 0
+    if after:
+        rank = family.calls.command("ZREVRANK", key, after[1])
+        start = int(family.calls.command("ZCOUNT", key, f"({after[0]}", "+inf")) if rank is None else rank + 1
+    answer = family.calls.command("ZREVRANGE", key, start, start + limit - 1, "WITHSCORES")
+    ids = answer[::2]
+    if len(ids) < limit:
+        return ids, None
+    return ids, [int(float(answer[-1])), str(ids[-1], "utf-8", "replace")]
+
+
+def _running(family: QueueOperations, after: Sequence[Any] | None, limit: int) -> tuple[list[bytes], Any]:
+    """Read leases by their tokens, which grow."""
+    passed = after[0] if after else -1
+    leases = [(int(lease.token), lease.id) for owner in family.owners() for lease in family.held(owner)]
+    chosen = sorted(pair for pair in leases if pair[0] > passed)[:limit]
+    ids = [id_ if isinstance(id_, bytes) else id_.encode() for _, id_ in chosen]
+    return ids, [chosen[-1][0]] if len(chosen) == limit else None
+
+
+def readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[Found]:
+    k = family.keys
+    notes = [note + id_ for id_ in ids for note in (b"cancel:", b"asked:")]
+    bodies, noted = family.calls.pipeline([("HMGET", k.bodies, *ids), ("HMGET", k.notes, *notes)])
+    found: dict[str, Found] = {}
+    for n, (id_, body) in enumerate(zip(ids, bodies, strict=True)):
+        if body is None or noted[2 * n] is not None or noted[2 * n + 1] is not None:
+            continue
+        name = str(id_, "utf-8", "replace")
+        try:
+            message = codec.decode(body, message_id=name, lane=k.lane_name(stop.lane))
+        except codec.UnreadableMessage:
+            continue
+        found[name] = Found(name, message, _state(stop, message), body)
+    return list(found.values())
+
+
+def _state(stop: Stop, message: Message[Any]) -> State:
+    if stop.place == "running":
+        return "running"
+    if int(message.options.get("attempts", 0)) > 0:
+        return "retrying"
+    return "scheduled" if stop.place == "scheduled" else "queued"

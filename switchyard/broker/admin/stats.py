@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
+from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import codec
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.shapes import LaneStats, QueuePause, QueueStats

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from switchyard.addon import addons
 from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
-from switchyard.broker.keys.queue_keys import QueueKeys
+from switchyard.broker.keys import QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.server_errors import reason
 

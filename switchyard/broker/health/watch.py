@@ -17,7 +17,7 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.health.keyspace_id import finding
 from switchyard.broker.health.server import ServerFinding, away, type_commands, wrong_types
 from switchyard.broker.health.servers import ServerLook, servers_of
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 
 EVERY_S: Final = 5.0

@@ -2,7 +2,6 @@
 
 It keeps true: every operation is atomic and may be repeated; those on held messages name owner, id and token.
 
-Files in reading order: ``operations`` (producers and consumers), ``results``, ``codec`` with ``json_body`` (bodies),
-``leases`` with ``lease_steps`` and ``self_managed_leases``, ``unroutable``, ``administration`` and ``dead_moves``
-(people).
+Files in reading order: ``operations`` (producers and consumers), ``codec`` with ``json_body`` (bodies),
+``arguments``, ``leases``, ``unroutable``, ``administration`` and ``dead_moves`` (people).
 """

@@ -5,16 +5,57 @@ Every function may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Final
 
 from switchyard.broker.errors import QueueFull
-from switchyard.broker.keys.queue_keys import ALL_LANES, Lane
-from switchyard.broker.queue.operations import QueueOperations, lane_of
-from switchyard.broker.queue.results import NO_RECORD, NORMAL, CancelRecord, Lease, MovingMessage
+from switchyard.broker.keys import ALL_LANES, Lane
+from switchyard.broker.queue.operations import (
+    NO_RECORD,
+    NORMAL,
+    CancelRecord,
+    Lease,
+    MovingMessage,
+    QueueOperations,
+    lane_of,
+)
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
+
+_lifted: ContextVar[bool] = ContextVar("switchyard_limits_lifted", default=False)
+
+
+@contextmanager
+def limits_lifted() -> Iterator[None]:
+    """Let the current thread enqueue into full queues: a step that follows a job, never work that is new.
+
+    A worker that waited for room instead might wait for itself.
+    """
+    token = _lifted.set(True)
+    try:
+        yield
+    finally:
+        _lifted.reset(token)
+
+
+# Whether what the current thread enqueues follows a job: refusing it would lose it. Read at each send.
+follows_a_job: Final[Callable[[], bool]] = _lifted.get
+
+
+class DepthLimits:
+    """Messages that queues may hold, waiting or scheduled, by name; others hold any number."""
+
+    def __init__(self, depths: Mapping[str, int]) -> None:
+        self._depths = dict(depths)
+
+    def of(self, queue_name: str) -> int:
+        """Return the limit for the current thread, 0 for none."""
+        depth = self._depths.get(queue_name, 0)
+        return 0 if depth == 0 or _lifted.get() else depth
+
 
 # Answer of a script that was called with other owners than the queue has.
 OWNERS_CHANGED: Final = -3

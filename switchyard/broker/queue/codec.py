@@ -14,9 +14,9 @@ from dramatiq.message import Message
 
 from switchyard.broker.errors import InvalidMessageId, UnreadablePayload
 from switchyard.broker.queue import json_body
-from switchyard.broker.queue.arguments.types import in_json, in_message
-from switchyard.broker.queue.json_values import kind_of
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.arguments import in_json, in_message
+from switchyard.broker.queue.json_body import kind_of
+from switchyard.broker.queue.operations import Entry
 
 NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
 # Keys and fields of our own end like this: `<id>:events`, `<id>:progress`. In the hash of an owner is a field `#`.

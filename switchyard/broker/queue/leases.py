@@ -3,19 +3,96 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+import redis
 
-from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.queue_keys import Lane
-from switchyard.broker.queue.lease_steps import TICK_S, ServedQueue, TickBudget, TickExhausted
-from switchyard.broker.queue.operations import LEASE_MS, QueueOperations
-from switchyard.broker.queue.results import Lease, Reclaimed
+from switchyard.broker.errors import BrokerFull, BrokerRefused, BrokerUnavailable
+from switchyard.broker.keys import Lane
+from switchyard.broker.queue.operations import LEASE_MS, Lease, QueueOperations, Reclaimed
+from switchyard.broker.redis.calls import calls_on
+
+# Longest time of a tick, and of one answer within it: a supervisor's loop waits that long for the server.
+TICK_S: Final = 1.0
+ANSWER_S: Final = 0.5
+# Pause before a refused step is tried again.
+REFUSED_S: Final = 1.0
+
+Step = Literal["renewal", "join", "report", "reclaim", "sweep"]
+STEPS: Final[tuple[Step, ...]] = ("renewal", "join", "report", "reclaim", "sweep")
+
+logger = logging.getLogger(__name__)
+
+
+class TickExhausted(Exception):
+    """The time of a tick is used up; the rest of its work is left to the next one."""
+
+
+class TickBudget(msgspec.Struct, frozen=True):
+    """Time that a tick has left, until a monotonic deadline."""
+
+    deadline_s: float
+
+    def left(self) -> float:
+        """Return how many seconds the next answer may take, at most 0.5; ``TickExhausted`` with under 10 ms left."""
+        left_s = self.deadline_s - time.monotonic()
+        if left_s <= 0.01:
+            raise TickExhausted
+        return min(left_s, ANSWER_S)
+
+
+@dataclass(slots=True)
+class ServedQueue:
+    """A queue in which leases are kept: when each step is due next, and which steps the server refused last time."""
+
+    operations: QueueOperations
+    due_s: dict[Step, float] = field(default_factory=dict)
+    refused: set[Step] = field(default_factory=set)
+
+    def is_due(self, step: Step) -> bool:
+        return time.monotonic() >= self.due_s.get(step, 0.0)
+
+    def attempt(self, step: Step, act: Callable[[], None], *, again_s: float = 0.0) -> None:
+        """Do a step, due again in ``again_s``. One that the server refuses is logged once and due again in a second.
+
+        Where queues live at several places so is one whose place does not answer, and with it every other step of the
+        queue: the queues of the other places go on.
+
+        Raises:
+            BrokerUnavailable: the only server did not answer.
+            TickExhausted: the tick has no time left for the step.
+        """
+        name = self.operations.keys.queue
+        try:
+            act()
+        except (BrokerFull, BrokerRefused) as error:
+            if step not in self.refused:
+                logger.error("queue %s: the broker refuses the lease %s, retried every second: %s", name, step, error)
+            self.refused.add(step)
+            self.due_s[step] = time.monotonic() + REFUSED_S
+            return
+        except BrokerUnavailable as error:
+            if self.operations.calls.addon is None:
+                raise
+            if not self.refused:
+                logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)
+            self.refused.add(step)
+            self.due_s.update(dict.fromkeys(STEPS, time.monotonic() + REFUSED_S))
+            return
+        self.due_s[step] = time.monotonic() + again_s
+        if step in self.refused:
+            self.refused.discard(step)
+            logger.info("queue %s: the broker accepts the lease %s again", name, step)
+
 
 RENEW_S: Final = 4.0
 SWEEP_S: Final = 2.0
@@ -30,8 +107,6 @@ FINISHED_AT_ONCE: Final = 100
 RUNNING_AT_ONCE: Final = 300
 
 LaneKey = tuple[str, Lane]
-
-logger = logging.getLogger(__name__)
 
 
 class LaneLeftovers(msgspec.Struct, frozen=True):
@@ -314,3 +389,66 @@ class LeaseKeeper:
 def owner_of(child: str, key: LaneKey) -> str:
     """Return the owner that is a child's consumer of a lane."""
     return f"{child}/{key[1]}"
+
+
+class SelfManagedLeases:
+    """Owners of this process, one for each lane, until it stops, on connections of their own.
+
+    ``lost`` is called in the renewing thread with an owner that lost its lease: others have its messages.
+    """
+
+    def __init__(self, client: redis.Redis, *, lost: Callable[[str], None]) -> None:
+        self._calls = calls_on(client)
+        self._keeper = LeaseKeeper({}, [])
+        self._lost = lost
+        # Each owner is a child of its own, because a lost owner's name cannot be used again.
+        self._children: dict[LaneKey, str] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="switchyard-leases", daemon=True)
+
+    def owner(self, queue: QueueOperations, lane: Lane) -> str:
+        """Return the owner that consumes a lane in this process. It has its lease."""
+        key = (queue.keys.queue, lane)
+        with self._lock:
+            if key not in self._children:
+                child = f"worker.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+                own = QueueOperations(self._calls, queue.keys)
+                own.join(owner_of(child, key))
+                self._keeper.add_queue(own)
+                self._keeper.adopt(child, [key])
+                self._children[key] = child
+                if not self._thread.is_alive():
+                    self._thread.start()
+            return owner_of(self._children[key], key)
+
+    def drop(self, owner: str) -> bool:
+        """Forget an owner that lost its lease, if it is known; :meth:`owner` makes another one for its lane."""
+        with self._lock:
+            for key, child in list(self._children.items()):
+                if owner_of(child, key) == owner:
+                    del self._children[key]
+                    self._keeper.forget(child)
+                    return True
+        return False
+
+    def stop(self) -> None:
+        """Stop renewing, and reclaim everything that these owners still hold."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            for child in self._children.values():
+                self._keeper.forget(child)
+            self._children.clear()
+        self._calls.close()
+
+    def _renew(self) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                lost = set(self._keeper.tick())
+                owners = [owner_of(child, key) for key, child in self._children.items() if child in lost]
+                next_s = self._keeper.seconds_to_next()
+            for owner in owners:
+                self._lost(owner)
+            self._stopping.wait(max(next_s, 0.05))

@@ -14,9 +14,8 @@ from functools import partial
 from typing import Final
 
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.keys.queue_keys import Lane
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import AT_ONCE, Fetched, fetched
+from switchyard.broker.keys import Lane
+from switchyard.broker.queue.operations import AT_ONCE, Fetched, QueueOperations, fetched
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
 

@@ -30,7 +30,7 @@ from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 
 from switchyard.addon import Addon
 from switchyard.broker.errors import BrokerError, BrokerFull, BrokerUnavailable
-from switchyard.broker.redis.connections import lone_connection
+from switchyard.broker.redis.connections import Client, lone_connection
 from switchyard.broker.redis.exchange import PACE, ask, connect_within, evaluate, left_s, sent_ahead
 from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
 from switchyard.broker.redis.exchange import Word as Word
@@ -373,3 +373,43 @@ class CallStream:
         used = self._flying.popleft().connection
         if used is not None and not (self._flying and self._flying[0].connection is used):
             self._calls.release(used)
+
+
+Call = tuple[Sequence[str], Sequence[Word]]
+
+
+def call_together(
+    calls: RedisCalls,
+    operation: Script,
+    batches: Sequence[Call],
+    *,
+    commands: Sequence[Sequence[Word]] = (),
+    partly: bool = False,
+) -> list[Any]:
+    """Run an operation that may be repeated once for each set of keys and arguments, and return the answers in order.
+
+    Raises as :meth:`switchyard.broker.redis.calls.RedisCalls.call`, for the first call that failed. The others were
+    run.
+
+    Args:
+        commands: Plain commands that travel along; their answers follow. Their errors are returned, not raised.
+        partly: Return the ``BrokerUnavailable`` of a node that does not answer in place of its answers as well.
+    """
+    by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
+    answers = calls.pipeline([*by_name, *commands], raise_errors=False)
+    if any(isinstance(answer, BrokerError) and isinstance(answer.__cause__, NoScriptError) for answer in answers):
+        # A server knows it for all calls or for none.
+        whole = [("EVAL", operation.text, len(keys), *keys, *args) for keys, args in batches]
+        answers[: len(batches)] = calls.pipeline(whole, raise_errors=False)
+    for answer in answers[: len(batches)]:
+        if isinstance(answer, BrokerError) and not (partly and isinstance(answer, BrokerUnavailable)):
+            raise answer
+    return answers
+
+
+def calls_on(client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> RedisCalls:
+    """Return the access over a client's address; see :class:`switchyard.broker.redis.calls.RedisCalls`."""
+    addon = client.addon if isinstance(client, Client) else None
+    kind = (addon and addon.load("calls")) or RedisCalls
+    calls: RedisCalls = kind(client, budget_s=budget_s, refused_s=refused_s)
+    return calls

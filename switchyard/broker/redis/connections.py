@@ -15,8 +15,7 @@ from redis.connection import ConnectionPool
 from redis.retry import Retry
 
 from switchyard.addon import Addon, addon_for
-from switchyard.broker.redis.sentinel import pool_options
-from switchyard.broker.redis.sentinel_url import SCHEMES
+from switchyard.broker.redis.sentinel import SCHEMES, pool_options
 
 Profile = Literal["quick", "normal", "blocking"]
 OWN_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)

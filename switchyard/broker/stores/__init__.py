@@ -3,7 +3,6 @@
 It keeps true: a record may lag behind its job and never misses an end; what has no end of its own has a bound or an
 expiry.
 
-Files in reading order: ``job_steps`` and ``ended_jobs`` (what a worker records), ``job_records`` with ``known_jobs``
-(reads), ``history_streams``, ``dead_lists``, ``quarantine``, ``alert_groups``, ``pool_reports``, ``locks``,
-``rate_windows``.
+Files in reading order: ``job_steps`` and ``history_streams`` (what a worker records), ``job_records`` with
+``job_record`` (reads), ``dead_lists``, ``alert_groups``, ``pool_reports``, ``limit_counts`` (with locks and windows).
 """

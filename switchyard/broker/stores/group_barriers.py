@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from dramatiq.rate_limits import RateLimiterBackend
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 

@@ -6,15 +6,158 @@ same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from switchyard.broker.errors import BrokerError
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.pipelines import call_together
+import msgspec
+
+from switchyard.broker.errors import BrokerError, UnreadablePayload
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue import json_body
+from switchyard.broker.redis.calls import RedisCalls, Word, call_together
 from switchyard.broker.redis.scripts import script
+
+logger = logging.getLogger("switchyard.broker")
+
+# A larger body goes along without its arguments.
+BODY_LIMIT_BYTES: Final = 4_096
+LOGS_LIMIT_BYTES: Final = 16_384
+# Options of a message that are kept whatever its size.
+PLAIN: Final = frozenset(
+    {"attempts", "generation", "enqueued_at", "due_at", "owner", "parent", "tags", "origin", "priority", "task"}
+)
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Exception that ended an attempt; ``fingerprint`` is empty for one that was not raised by a task."""
+
+    type: str
+    message: str
+    fingerprint: str = ""
+
+
+class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An ended attempt: the last one of a job, or one that is retried. New fields are added at the end.
+
+    Args:
+        state: ``succeeded``, ``cancelled``, ``expired`` or ``dead``; ``retrying`` of an attempt that is retried.
+        reason: Why the job is dead.
+        attempt: Attempts started, this one included.
+        generation: Times an operator requeued the job.
+        started_at, finished_at: ms since the epoch; ``None`` of a job that never started.
+        result: JSON text.
+        logs: Log lines of the attempt, at most :data:`LOGS_LIMIT_BYTES`.
+        lane: Lane that it came from: ``webhook``, ``webhook-retry``, ``webhook-alone``.
+        worker: Name of the process that ran it.
+        body: The message as it came from the broker, see :mod:`switchyard.broker.queue.codec`; empty when unknown.
+        kept_in: Place of a result that is not in here, see :mod:`switchyard.broker.stores.result_stores`.
+    """
+
+    id: str
+    state: str
+    reason: str = ""
+    attempt: int = 0
+    generation: int = 0
+    started_at: int | None = None
+    finished_at: int = 0
+    error: Failure | None = None
+    result: str | None = None
+    logs: str | None = None
+    lane: str = ""
+    pool: str = ""
+    worker: str = ""
+    release: str = ""
+    body: bytes = b""
+    kept_in: str = ""
+
+    def message(self) -> dict[str, Any]:
+        """Return the fields of the message: ``actor``, ``sent_at``, ``args``, ``kwargs``, ``options``.
+
+        Fields may be missing or of any type: foreign clients write messages as well. Empty when the body is no message.
+        """
+        return fields_of(self.body)
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """Return the fields of a body; none of what is no message."""
+    try:
+        return json_body.decode(body) if body else {}
+    except UnreadablePayload:
+        return {}
+
+
+def kept_body(body: bytes) -> bytes:
+    """Return a message's body as it is kept: a large one without arguments, then without anything but its actor."""
+    if len(body) <= BODY_LIMIT_BYTES:
+        return body
+    try:
+        fields = json_body.decode(body)
+    except UnreadablePayload:
+        return b""
+    fields.pop("args", None)
+    fields.pop("kwargs", None)
+    shorter = json_body.encode(fields, limit_bytes=None)
+    if len(shorter) <= BODY_LIMIT_BYTES:
+        return shorter
+    options = fields.get("options")
+    plain = {name: value for name, value in options.items() if name in PLAIN} if isinstance(options, dict) else {}
+    return json_body.encode({"actor": fields.get("actor"), "sent_at": fields.get("sent_at"), "options": plain})
+
+
+_PACK: Final = msgspec.msgpack.Encoder()
+_READ: Final = msgspec.msgpack.Decoder(EndedJob)
+_READ_ROWS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+def encode(job: EndedJob) -> bytes:
+    return _PACK.encode(job)
+
+
+def encode_success(
+    message: Any, attempts: int, generation: int, finished_at: int, place: tuple[str, str, str], body: bytes
+) -> bytes:
+    """Return the ended attempt of a success without result and log lines as bytes, as :func:`encode` would.
+
+    Most attempts end so: a plain tuple in the order of the fields costs a third of the object. ``place`` names pool,
+    worker and release.
+    """
+    pool, worker, release = place
+    started_at, lane = getattr(message, "started_ms", None), message.queue_name
+    head = (message.message_id, "succeeded", "", attempts, generation, started_at, finished_at)
+    return _PACK.encode((*head, None, None, None, lane, pool, worker, release, body))
+
+
+def decode(packed: bytes | msgspec.Raw) -> EndedJob:
+    """Return the ended attempt in bytes; ``msgspec.DecodeError`` or ``UnicodeDecodeError`` when there is none."""
+    return _READ.decode(packed)
+
+
+def encode_rows(rows: Iterable[bytes]) -> bytes:
+    """Return encoded attempts as the field ``rows`` of an entry of a history stream."""
+    packed = list(rows)
+    return _array_header(len(packed)) + b"".join(packed)
+
+
+def decode_rows(packed: bytes) -> Iterator[EndedJob]:
+    """Yield the attempts of the field ``rows``; one that cannot be read is left out and logged.
+
+    Raises:
+        msgspec.DecodeError: it holds no rows at all.
+    """
+    for row in _READ_ROWS.decode(packed):
+        try:
+            yield _READ.decode(row)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            logger.error("a row of %d bytes in a history stream cannot be read, left out: %s", len(bytes(row)), error)
+
+
+def _array_header(count: int) -> bytes:
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2, "big")
+
 
 COUNTS: Final = ("written", "skipped")
 REMOVE: Final = script("history_remove", folder="")
@@ -24,7 +167,7 @@ AT_ONCE: Final = 1_500
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """An entry of a stream: number of rows, and rows for :func:`switchyard.broker.stores.ended_jobs.decode_rows`."""
+    """An entry of a stream: number of rows, and rows for :func:`decode_rows`."""
 
     queue: str
     id: bytes

@@ -18,13 +18,11 @@ import msgspec
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.pipelines import Call, call_together
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import Call, RedisCalls, Word, call_together
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.job_record import JobRecord, cancelled_job
+from switchyard.broker.stores.job_record import FamilyAnswer, JobRecord, cancelled_job, record_of
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
-from switchyard.broker.stores.known_jobs import FamilyAnswer, record_of
 from switchyard.broker.stores.result_stores import ResultStores
 
 logger = logging.getLogger("switchyard.broker")

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.stores.ended_jobs import EndedJob, Failure, encode, encode_success
+from switchyard.broker.stores.history_streams import EndedJob, Failure, encode, encode_success
 
 ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
 

@@ -13,7 +13,7 @@ from dramatiq.results.backend import DEFAULT_TIMEOUT
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, ResultNotKept
-from switchyard.broker.stores.ended_jobs import fields_of
+from switchyard.broker.stores.history_streams import fields_of
 from switchyard.broker.stores.job_record import JobRecord, options_of
 from switchyard.broker.stores.job_records import JobRecords
 

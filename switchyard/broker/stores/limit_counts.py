@@ -1,7 +1,8 @@
-"""Counters of ``dramatiq.rate_limits``: each change is one step on the server, and happens once if it is repeated."""
+"""Counters of ``dramatiq.rate_limits``, sliding windows over all workers, and named locks."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from dramatiq.rate_limits import RateLimiterBackend
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 
@@ -80,3 +81,52 @@ class LimitCounts(RateLimiterBackend):
         names = [keys.limit(key), keys.limit_answer(key, secrets.token_hex(8)), *map(keys.limit, summed)]
         arguments: list[Any] = [amount, minimum, maximum, ttl_ms, ANSWER_TTL_MS, only]
         return bool(calls.call(CHANGE, names, arguments))
+
+
+RESERVE = script("window_reserve", folder="")
+
+logger = logging.getLogger(__name__)
+
+
+class RateWindows:
+    """Reserve starts under a limit. The server's clock decides."""
+
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._keys = keys
+        self._calls = calls
+
+    def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
+        """Start now or reserve the next start; return the milliseconds until it, 0 for now.
+
+        The same member asking again keeps its slot. Starts that a clock which was ahead has written are dropped, and
+        logged: they would hold up everything else for as long as it was ahead.
+        """
+        wait_ms, dropped = self._calls.call(RESERVE, [self._keys.window(name)], [member, limit, window_ms])
+        if dropped:
+            logger.warning(
+                "rate limit %s: %d starts lie too far in the future and are dropped; the server's clock was ahead",
+                name,
+                dropped,
+            )
+        return int(wait_ms)
+
+
+ACQUIRE, RELEASE = (script(name, folder="") for name in ("lock_take", "lock_release"))
+
+
+class Lock:
+    """A lock that expires ``lease_ms`` after its holder last acquired it."""
+
+    def __init__(self, calls: RedisCalls, keys: Keys, name: str, *, lease_ms: int) -> None:
+        self._key = keys.lock(name)
+        self._lease_ms = lease_ms
+        self._token = secrets.token_hex(16)
+        self._calls = calls
+
+    def acquire(self) -> bool:
+        """Acquire the lock, or renew it; ``False`` when another process holds it."""
+        return bool(self._calls.call(ACQUIRE, [self._key], [self._token, self._lease_ms]))
+
+    def release(self) -> bool:
+        """Release the lock; ``False`` when it had expired."""
+        return bool(self._calls.call(RELEASE, [self._key], [self._token]))

@@ -1,8 +1,7 @@
 """Parts of a consumer and its worker: prefetch, wake-up, acknowledgements, and the queue in front of the threads.
 
-It keeps true: nothing of a message is unwritten when its acknowledgement is sent (``ack_barrier``), and an idle
-worker blocks instead of polling (``wakeup``).
+It keeps true: nothing of a message is unwritten when its acknowledgement is sent (``acks``), and an idle worker
+blocks instead of polling (``wakeup``).
 
-Files in reading order: ``prefetch``, ``wakeup``, ``work_queue``, ``acks``, ``ack_barrier``, ``cancellations``,
-``hooks``.
+Files in reading order: ``prefetch``, ``wakeup``, ``work_queue``, ``acks``, ``hooks``.
 """

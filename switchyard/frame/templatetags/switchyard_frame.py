@@ -10,8 +10,8 @@ import msgspec
 from django import template
 from django.utils import timezone
 
-from switchyard.frame.strip import PAGE_S, STRIP, KeptVerdict
-from switchyard.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
+from switchyard.frame.navigation import PAGE_S, STRIP, KeptVerdict
+from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
 
 if TYPE_CHECKING:
     from switchyard.frame.navigation import MenuEntry, MenuGroup

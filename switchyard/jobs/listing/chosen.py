@@ -18,10 +18,10 @@ from django.views.decorators.http import require_http_methods
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
-from switchyard.console.broker_away import not_answered
+from switchyard.console.room_view import not_answered
 from switchyard.jobs.admin_pages import check
 from switchyard.jobs.listing.chosen_acts import ACTS, ChosenAct, ChosenJob, chosen_jobs
-from switchyard.jobs.listing.lines import LIMIT
+from switchyard.jobs.listing.pages import LIMIT
 from switchyard.jobs.listing.views import without_broker
 from switchyard.jobs.queries import is_message_id
 

@@ -17,7 +17,7 @@ from switchyard.broker.stores.job_records import ENDED
 from switchyard.history.queries import find_many
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
-from switchyard.jobs.running import records_of
+from switchyard.jobs.queries import records_of
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.loggers import get_logger
 

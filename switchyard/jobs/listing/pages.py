@@ -2,30 +2,455 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from heapq import merge
 from itertools import islice
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from django.db import DatabaseError
 
-from switchyard.broker.errors import BrokerError
-from switchyard.history.cursors import Cursor
-from switchyard.history.filters import Filter
-from switchyard.history.models import JobRow
-from switchyard.history.queries import search
-from switchyard.history.sorted_search import search_sorted
-from switchyard.jobs.listing.lines import LIMIT, JobsPage, line_of_row
-from switchyard.jobs.listing.scheduled import is_by_due_time, scheduled_jobs
-from switchyard.jobs.listing.unfinished import (
-    Unfinished,
-    UnfinishedJobs,
-    lines_of,
-    unfinished_jobs,
-    wanted_of_history,
-    wants_unfinished,
+from switchyard.api.responses import iso_time
+from switchyard.broker.admin.browse import (
+    ComparedFields,
+    SeenMessage,
+    SentFields,
+    compared_fields_of,
+    fields_of,
+    look_through,
 )
+from switchyard.broker.admin.scheduled import AT_ONCE, next_due
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.console.formatting import as_time
+from switchyard.history.filters import Filter, search_text
+from switchyard.history.models import JobRow
+from switchyard.history.queries import Cursor, search, search_sorted
+from switchyard.jobs.presentation import excerpt, shown_arguments, stored_arguments
+from switchyard.jobs.queries import arguments_of, asked_families, holder_of, records_of
 from switchyard.loggers import get_logger
+from switchyard.middleware.redaction import HIDDEN
+
+LONGEST_ERROR = 120
+LIMIT = 50
+NULL_IF_EMPTY = ("reason", "error", "fingerprint", "worker", "release", "parent")
+TIMES = ("enqueued_at", "due_at", "started_at", "finished_at")
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job as lists show it. Times in ms since the epoch.
+
+    Args:
+        at: Time that orders the list: of enqueueing while the job has not ended, then of its end or its failure.
+        is_live: It has not ended, and comes from the broker.
+        arguments: Without redacted values; ``None`` when they may not be viewed or were too long to be kept.
+    """
+
+    id: str
+    state: str
+    actor: str
+    queue: str
+    at: int
+    is_live: bool
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    attempts: int = 0
+    reason: str = ""
+    error: str = ""
+    fingerprint: str = ""
+    enqueued_at: int | None = None
+    due_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    wait_ms: int | None = None
+    run_ms: int | None = None
+    worker: str = ""
+    release: str = ""
+    parent: str = ""
+    progress: Mapping[str, Any] | None = None
+    arguments: Mapping[str, Any] | None = None
+
+    shown_at = as_time("at")
+    due = as_time("due_at")
+
+    @property
+    def excerpt(self) -> str:
+        """The arguments on one line."""
+        return excerpt(self.arguments)
+
+    @property
+    def ran_ms(self) -> int | None:
+        """Time for which it ran, or runs."""
+        if self.state == "running" and self.started_at is not None:
+            return max(now_ms() - self.started_at, 0)
+        return self.run_ms
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form of the API and of ``manage.py switchyard jobs list --json``."""
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("at", "is_live")}
+        found |= {name: found[name] or None for name in NULL_IF_EMPTY}
+        found |= {name: iso_time(found[name]) for name in TIMES}
+        return found | {"tags": list(self.tags), "run_ms": self.ran_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPage:
+    """A page of the list.
+
+    Args:
+        after: Cursor of the next page; "" at the end of the list.
+        cut: Queues that hold more messages than were looked through.
+        away: Queues that are away or start nothing: what has not ended there is missing.
+        broker_away: What has not ended is missing, because the broker did not answer.
+        history_away: What has ended is missing, because the database did not answer.
+        broker_error: The broker's error, with its remedy; "" without one.
+        by_due_time: The next to be due is first.
+        sorted_from: Time (ms since the epoch) of the oldest job that a sorted list compared, where more would match.
+    """
+
+    lines: tuple[JobLine, ...]
+    after: str
+    cut: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+    broker_away: bool = False
+    history_away: bool = False
+    broker_error: str = ""
+    by_due_time: bool = False
+    sorted_from: int | None = None
+
+
+def line_of_record(record: JobRecord, *, arguments: bool) -> JobLine:
+    """Return a job's record as a line."""
+    error = f"{record.error['type']}: {record.error['message']}"[:LONGEST_ERROR] if record.error else ""
+    ran_ms = None
+    if record.started_at is not None and record.finished_at is not None:
+        ran_ms = max(record.finished_at - record.started_at, 0)
+    return JobLine(
+        id=record.id,
+        state=record.state,
+        actor=record.actor,
+        queue=record.queue,
+        at=(record.finished_at if record.ended else None) or record.enqueued_at or 0,
+        is_live=not record.ended,
+        owner=record.owner or "",
+        tags=tuple(str(tag) for tag in record.tags),
+        attempts=record.attempts,
+        reason=record.reason or "",
+        error=error,
+        enqueued_at=record.enqueued_at,
+        due_at=record.next_attempt_at or record.due_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        wait_ms=_waited_ms(record),
+        run_ms=ran_ms,
+        progress=record.progress,
+        arguments=shown_arguments(record.actor, record.args, record.kwargs) if arguments else None,
+    )
+
+
+def _waited_ms(record: JobRecord) -> int | None:
+    """Return for how long a job waited for its first start after it was ready; ``None`` of one that was sent again."""
+    ready_at = record.due_at or record.enqueued_at
+    if record.started_at is None or ready_at is None or record.attempts > 1 or record.generation:
+        return None
+    return max(record.started_at - ready_at, 0)
+
+
+def line_of_row(row: JobRow, *, at: int, arguments: bool) -> JobLine:
+    """Return a row of the history as a line."""
+    error = f"{row.error_type}: {row.error_message}" if row.error_type else ""
+    return JobLine(
+        id=row.job_id,
+        state=row.state,
+        actor=row.actor,
+        queue=row.queue,
+        at=at,
+        is_live=False,
+        owner=row.owner or "",
+        tags=tuple(str(tag) for tag in row.tags) if isinstance(row.tags, list) else (),
+        attempts=row.attempts,
+        reason=row.reason,
+        error=error[:LONGEST_ERROR],
+        fingerprint=row.fingerprint or "",
+        enqueued_at=row.enqueued_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        wait_ms=row.wait_ms,
+        run_ms=row.run_ms,
+        worker=row.worker,
+        release=row.release,
+        parent=row.parent or "",
+        arguments=stored_arguments(row.arguments) if arguments else None,
+    )
+
+
+UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
+# State -> places in which its jobs are.
+_PLACES: Final = {
+    "queued": {"waiting", "leased"},
+    "scheduled": {"scheduled"},
+    "retrying": {"waiting", "scheduled"},
+    "running": {"leased"},
+}
+
+
+PLAIN: Final = re.compile(r"[A-Za-z0-9_.:@ -]+")
+
+
+class Unfinished(NamedTuple):
+    """A job of the broker that matches a filter; ``at`` is the time of its enqueueing."""
+
+    at: int
+    id: str
+    state: str
+    seen: SeenMessage
+
+
+class UnfinishedJobs(NamedTuple):
+    """Jobs that match, newest first.
+
+    Args:
+        cut: Queues that hold more than was looked through.
+        away: Queues that are away or start nothing; their jobs are missing.
+        also: Ids of those that were asked for, wherever they are in the list.
+    """
+
+    jobs: list[Unfinished]
+    cut: list[str]
+    also: set[str]
+    away: tuple[str, ...] = ()
+
+
+class Comparison:
+    """Comparison of messages with a filter, but for their states. True when there is anything to compare."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self._wanted = wanted
+        self._since, self._until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
+        self._compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
+        self._is_any = not self._compares and not wanted.since and not wanted.until
+
+    def __bool__(self) -> bool:
+        return not self._is_any
+
+    def time_of(self, body: bytes) -> int | None:
+        """Return when a message that matches was enqueued; ``None`` for one that does not, or is no message."""
+        fields = compared_fields_of(body)
+        if fields is None:
+            return None
+        at = fields.options.enqueued_at or fields.sent_at
+        if not self._since <= at < self._until or (self._compares and not _matches(fields, self._wanted)):
+            return None
+        return at
+
+
+def wants_unfinished(wanted: Filter) -> bool:
+    """Return whether jobs that have not ended can match a filter: they have no release and no last failure."""
+    ended = wanted.failures or wanted.error or wanted.fingerprint or wanted.release
+    return not ended and (not wanted.states or not UNFINISHED.isdisjoint(wanted.states))
+
+
+def wanted_of_history(wanted: Filter) -> Filter | None:
+    """Return the filter of what has ended; ``None`` when nothing of it can match."""
+    if wanted.failures or wanted.error or wanted.fingerprint or not wanted.states:
+        return wanted
+    ended = tuple(state for state in wanted.states if state not in UNFINISHED)
+    return replace(wanted, states=ended) if ended else None
+
+
+def unfinished_jobs(
+    wanted: Filter, *, before: tuple[int, str] | None = None, limit: int, among: Container[str] = ()
+) -> UnfinishedJobs:
+    """Return the newest jobs that match among the first 10,000 messages of each queue.
+
+    Args:
+        before: Time of enqueueing and id of a job; those that follow it in the list are returned.
+        limit: Jobs at most.
+        among: Ids of which the answer says whether they match.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    states = UNFINISHED & set(wanted.states) if wanted.states else UNFINISHED
+    places = frozenset().union(*(_PLACES[state] for state in states))
+    asked, away = asked_families(wanted.queue)
+    names = [family.keys.queue for family in asked]
+    looked = look_through(asked, places=places)
+    held = [seen.id for seen in looked.messages if seen.place == "leased"]
+    known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
+    comparison, any_state = Comparison(wanted), states == UNFINISHED
+    found: list[tuple[int, str, int]] = []
+    also: set[str] = set()
+    for place, seen in enumerate(looked.messages):
+        if (at := comparison.time_of(seen.body)) is None or not (any_state or _state(seen, known) in states):
+            continue
+        if seen.id in among:
+            also.add(seen.id)
+        if before is None or (at, seen.id) < before:
+            found.append((at, seen.id, place))
+    # Most are in order as they come, which sorting uses.
+    found.sort(reverse=True)
+    newest = [(at, looked.messages[place]) for at, _, place in found[:limit]]
+    jobs = [Unfinished(at, seen.id, _state(seen, known), seen) for at, seen in newest]
+    return UnfinishedJobs(jobs, looked.cut, also, away)
+
+
+def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list[JobLine]:
+    """Return jobs as lines of a list, with what their records know of the ones that were started.
+
+    A waiting job that was cancelled, or has ended meanwhile, is ``cancelled`` although its message is still there; it
+    is left out when the filter names other states.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    records = records_of([job.id for job in jobs], queues=sorted({job.seen.queue for job in jobs}))
+    lines = [_line(job, records.get(job.id), arguments=arguments) for job in jobs]
+    return [line for line in lines if not wanted.states or line.state in wanted.states]
+
+
+def _state(seen: SeenMessage, known: Mapping[str, str | None]) -> str:
+    if seen.place == "leased":
+        return "running" if known.get(seen.id) in ("running", None) else "queued"
+    if seen.lane == "retry":
+        return "retrying"
+    return "scheduled" if seen.place == "scheduled" else "queued"
+
+
+def _matches(fields: ComparedFields, wanted: Filter) -> bool:
+    if wanted.actor and fields.actor != wanted.actor:
+        return False
+    if wanted.owner and fields.options.owner != wanted.owner:
+        return False
+    if wanted.parent and fields.options.parent != wanted.parent:
+        return False
+    if wanted.tag and wanted.tag not in _tags(msgspec.json.decode(fields.options.tags)):
+        return False
+    if wanted.argument is not None:
+        name, value = wanted.argument
+        # Without the value in the body there is nothing to read.
+        if _is_plain(value) and value.encode() not in bytes(fields.args) + bytes(fields.kwargs):
+            return False
+        found = (arguments_of(fields) or {}).get(name)
+        return found != HIDDEN and search_text(found) == search_text(value)
+    return True
+
+
+@lru_cache(maxsize=16)
+def _is_plain(value: str) -> bool:
+    """Return whether JSON writes a value as it is. Numbers of other characters than digits have several forms."""
+    if value.isascii() and value.isalnum():
+        return True
+    try:
+        float(value)
+    except ValueError:
+        return PLAIN.fullmatch(value) is not None
+    return False
+
+
+def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobLine:
+    fields = fields_of(job.seen.body) or SentFields("", job.at)
+    options = fields.options
+    line = JobLine(
+        id=job.id,
+        state=job.state,
+        actor=fields.actor,
+        queue=job.seen.queue,
+        at=job.at,
+        is_live=True,
+        owner=str(options.get("owner") or ""),
+        tags=_tags(options.get("tags")),
+        attempts=_number(options.get("attempts")) or 0,
+        reason=str(options.get("deferred_by") or ""),
+        enqueued_at=job.at,
+        due_at=job.seen.due_at,
+        worker=holder_of(job.seen.lease_owner).name if job.seen.lease_owner else "",
+        parent=str(options.get("parent") or ""),
+        arguments=arguments_of(fields) if arguments else None,
+    )
+    if record is None:
+        return line
+    state = record.state if record.ended else line.state
+    error = f"{record.error['type']}: {record.error['message']}"[:LONGEST_ERROR] if record.error else ""
+    return replace(
+        line,
+        state=state,
+        attempts=max(line.attempts, record.attempts),
+        started_at=record.started_at,
+        progress=record.progress,
+        error=error,
+    )
+
+
+def _tags(tags: Any) -> tuple[str, ...]:
+    return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+# Messages that one page looks through where a filter compares them.
+LOOKED_THROUGH: Final = 10_000
+_PLACE: Final = re.compile(r"due\.([0-9]{1,15})\.(.{1,200})", re.DOTALL)
+
+
+def is_by_due_time(wanted: Filter) -> bool:
+    """Return whether a list is ordered by due time: one of scheduled jobs alone."""
+    return wanted.states == ("scheduled",) and not (
+        wanted.failures or wanted.error or wanted.fingerprint or wanted.release
+    )
+
+
+def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int, arguments: bool = False) -> JobsPage:
+    """Return a page of the scheduled jobs that match a filter, the next to be due first.
+
+    Args:
+        after: Cursor of the page before.
+        arguments: Whether the lines show the jobs' arguments.
+
+    Raises:
+        ValueError: the cursor is none.
+    """
+    start, comparison = _parse(after), Comparison(wanted)
+    found: list[Unfinished] = []
+    looked, last = 0, start
+    count = AT_ONCE if comparison else limit + 1
+    try:
+        asked, away = asked_families(wanted.queue)
+        walk = next_due(asked, after=start, count=count)
+        while len(found) <= limit and looked < LOOKED_THROUGH and (seen := next(walk, None)) is not None:
+            looked += count
+            for message in seen:
+                last = (message.due_at or 0, message.id)
+                if (at := comparison.time_of(message.body)) is not None:
+                    found.append(Unfinished(at, message.id, "scheduled", message))
+        is_over = looked < LOOKED_THROUGH and len(found) <= limit
+        chosen = found[:limit]
+        lines = lines_of(chosen, wanted, arguments=arguments)
+    except BrokerError as error:
+        return JobsPage((), "", broker_away=True, broker_error=str(error), by_due_time=True)
+    if len(found) > limit:
+        last = (chosen[-1].seen.due_at or 0, chosen[-1].id)
+    place = "" if is_over or last is None else "due.{}.{}".format(*last)
+    return JobsPage(tuple(lines), place, away=away, by_due_time=True)
+
+
+def _parse(after: str) -> tuple[int, str] | None:
+    if not after:
+        return None
+    found = _PLACE.fullmatch(after)
+    if found is None:
+        raise ValueError(f"after: {after!r:.100} is no place in a list of scheduled jobs; begin with its first page")
+    return int(found[1]), found[2]
+
 
 log = get_logger(__name__)
 

@@ -16,10 +16,10 @@ from django.http.response import HttpResponseBase
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.queue_keys import ALL_LANES
+from switchyard.broker.keys import ALL_LANES
 from switchyard.jobs import live
 from switchyard.jobs.live import free_database
-from switchyard.jobs.running import families
+from switchyard.jobs.queries import families
 
 EVERY_S: Final = 2.0
 # The browser connects again, with the rights that its user has then.

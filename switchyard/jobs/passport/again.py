@@ -12,9 +12,9 @@ from dramatiq.message import Message
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
-from switchyard.jobs.calls.arguments import CallArguments, checked
+from switchyard.jobs.calls import CallArguments, checked
 from switchyard.jobs.passport.reading import Passport
-from switchyard.jobs.shown_arguments import shown_arguments
+from switchyard.jobs.presentation import shown_arguments
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN
 

@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 
 from switchyard.broker.errors import BrokerError
 from switchyard.console.links import actor_url, job_url, letter_url, queue_url
-from switchyard.console.list_queries import CheckedQuery
+from switchyard.console.lists import CheckedQuery
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.passport.reading import Passport, passport_of
 

@@ -9,16 +9,15 @@ from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from switchyard.broker.admin.run_now import HELD
+from switchyard.broker.admin.scheduled import HELD
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
 from switchyard.jobs.listing.views import without_broker, without_job
-from switchyard.jobs.passport.picture import picture_of
 from switchyard.jobs.passport.reading import TONES, Passport, as_json, passport_of
-from switchyard.jobs.passport.timeline import acts_on, timeline_of
-from switchyard.jobs.running import running_jobs
+from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
+from switchyard.jobs.queries import running_jobs
 
 
 @never_cache

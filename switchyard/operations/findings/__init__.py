@@ -1,8 +1,8 @@
 """Findings about the yard: the overview, ``manage.py switchyard doctor`` and every page say the same ones.
 
 It keeps true: a check yields facts and raises nothing, one that hangs costs its own time alone, and what explains
-another finding precedes it in ``precedence``.
+another finding precedes it (``finding.PRECEDENCE``).
 
-Files in reading order: ``finding``, ``snapshot`` with ``facts``, ``queues`` and ``lateness``, ``pools``, ``actors``,
-``scheduler``, ``database``, ``disk``, ``configuration``, ``servers``, then ``precedence`` and ``examine``.
+Files in reading order: ``finding`` (with their precedence), ``facts``, ``queues`` and ``lateness``, ``pools``,
+``actors``, ``records``, ``database``, ``disk``, ``servers``, then ``examine``.
 """

@@ -14,10 +14,10 @@ from django.utils.module_loading import import_string
 
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import counted, size
+from switchyard.files.addresses import StorageUnavailable
 from switchyard.files.bucket import BucketStorage
-from switchyard.files.errors import StorageUnavailable
 from switchyard.operations.findings.finding import Finding, FindingGroup, Severity
-from switchyard.workers.metrics.restoring import gaps_of
+from switchyard.workers.metrics import gaps_of
 
 GROUP = FindingGroup("disk")
 STORAGE = FindingGroup("storage")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
 from typing import Literal
 
+from switchyard.addon import addons
 from switchyard.console.links import page_url
 
 Severity = Literal["ok", "skipped", "warning", "error"]
@@ -122,3 +126,219 @@ CHECK_DATABASE = Act("Check the database again", "switchyard-operations")
 def worst(findings: list[Finding]) -> Severity:
     """Return the severity of the whole: ``ok``, ``warning`` or ``error``."""
     return max((found.severity for found in findings), key=EXIT_CODES.__getitem__, default="ok")
+
+
+Level = Literal["ok", "warn", "bad", "calm"]
+LEVELS: dict[Level, int] = {"bad": 0, "warn": 1, "calm": 2, "ok": 3}
+BY_SEVERITY: dict[str, Level] = {"error": "bad", "warning": "warn", "ok": "ok"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Place of a finding among the others.
+
+    Args:
+        name: Group and code of the finding, ``*`` for any.
+        label: Word above the sentence.
+        level: Level of the headline; ``None`` takes the finding's severity. ``ok`` findings are left out without one.
+        says: The sentence; ``{seen}`` is the finding's fact, ``{subject}`` what it is about.
+        explains: Names of findings that follow from this one.
+        same: It explains only those of its own subject.
+        ends: What explains everything else: nothing else is said.
+    """
+
+    name: str
+    label: str
+    level: Level | None = None
+    says: str = "{seen}."
+    explains: tuple[str, ...] = ()
+    same: bool = False
+    ends: bool = False
+
+
+LATE = ("queues.late", "queues.just_late", "queues.ends_late")
+UNSAFE = "The broker is not safe: {seen}."
+
+
+def _unsafe(*codes: str) -> Iterator[Rank]:
+    return (Rank(f"broker.{code}", "Unsafe", says=UNSAFE) for code in codes)
+
+
+PRECEDENCE: tuple[Rank, ...] = (
+    # Nothing starts anywhere.
+    Rank("broker.away", "Broker away", ends=True),
+    Rank("broker.takes_no_work", "Broker refuses", ends=True),
+    *_unsafe("keyspace", "missing", "another", "evicting", "wrong_type"),
+    # One cause for many queues.
+    Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
+    Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
+    Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.refused", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.bounced", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    Rank("database.unmigrated", "Not migrated", says="The database: {seen}.", explains=("history.*", "actors.*")),
+    # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
+    Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.quieted", "Quieted", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.paused", "Pool paused", says="The pool {seen}."),
+    Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
+    Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
+    Rank("actors.host_down", "Host down", explains=(*LATE, "queues.retrying"), same=True),
+    Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
+    Rank("queues.ends_late", "Late"),
+    Rank("queues.undeclared", "No queue"),
+    Rank("queues.lapsed", "Stuck", says="In {seen}."),
+    # Jobs fail.
+    Rank("actors.poison", "Poison"),
+    Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
+    Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
+    Rank("actors.gave_up", "Failing"),
+    Rank("queues.retrying", "Retrying"),
+    # Held back on purpose.
+    Rank("queues.paused", "Paused"),
+    Rank("queues.purged", "Purged"),
+    Rank("queues.limited", "Limited"),
+    Rank("queues.parked", "Parked", says="In {seen}."),
+    Rank("queues.quarantined", "Quarantined", says="In {seen}."),
+    Rank("queues.suspects", "Suspects", says="In {seen}."),
+    # Fewer hands than there should be.
+    Rank("pools.host_gone", "Host gone"),
+    Rank("scheduler.down", "No scheduler", explains=("scheduler.late",)),
+    Rank("scheduler.lease", "No scheduler", says="Of the scheduler, {seen}."),
+    Rank("scheduler.late", "Schedule late"),
+    Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
+    Rank("pools.undeclared", "Old pool", says="The {seen}."),
+    # The past.
+    Rank("actors.failed_before", "Failed"),
+    # The room itself sees less.
+    Rank("history.down", "History", says="Of the history: {seen}."),
+    Rank("history.behind", "History", says="Of the history: {seen}."),
+    *_unsafe("rewrite_failed"),
+    Rank("broker.clock_off", "Clock", says="Of the broker, {seen}."),
+    Rank("database.*", "Database", says="Of the database: {seen}."),
+    Rank("disk.metrics_gap", "On time", "ok", says="of the disk: {seen}."),
+    Rank("disk.*", "Disk", says="On the disk of the state folder: {seen}."),
+    Rank("alerts.channel", "Alerts not sent", says="Alerts do not reach {seen}."),
+    Rank("alerts.open", "Open alerts", says="{seen}."),
+    # Every queue is on time; a person should look some day.
+    Rank("queues.just_late", "Just late", "calm"),
+    Rank("scheduler.paused", "On time", "ok", says="the schedule {seen}."),
+    Rank("pools.children", "On time", "ok", says="the pool {seen}."),
+    Rank("pools.restarts", "On time", "ok", says="the pool {seen}."),
+    Rank("history.*", "On time", "ok", says="of the history: {seen}."),
+    *_unsafe("nearly_full", "disk", "replica", "loading", "too_old"),
+    *_unsafe("no_quorum", "no_replica", "sentinels_split", "nothing_kept", "snapshots_only"),
+    Rank("broker.*", "On time", "ok", says="of the broker: {seen}."),
+    Rank("dead letters.untriaged", "On time", "ok", says="{seen}."),
+    Rank("dead letters.*", "On time", "ok", says="of the dead letters, {seen}."),
+    Rank("configuration.*", "On time", "ok", says="of the configuration: {seen}."),
+    Rank("checks.pending", "On time", "ok", says="{seen}."),
+    Rank("*", "Warning", says="{seen}."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of an add-on for one of its findings about the broker.
+
+    Args:
+        cause: Most likely cause.
+        rank: Its place, right before the rank named ``before``; ``None`` for that of other findings about the broker.
+        now: It is judged from the present state as well.
+        check: Id of its system check.
+    """
+
+    cause: str
+    rank: Rank | None = None
+    before: str = ""
+    now: bool = False
+    check: str = ""
+
+
+@cache
+def addon_words() -> dict[str, Words]:
+    """Return the words of all add-ons, by the finding's code."""
+    found: dict[str, Words] = {}
+    for addon in addons():
+        found |= addon.load("words") or {}
+    return found
+
+
+@cache
+def precedence() -> tuple[Rank, ...]:
+    """Return the table with the ranks of the add-ons."""
+    placed = [(words.before, words.rank) for words in addon_words().values() if words.rank is not None]
+    return tuple(
+        each for rank in PRECEDENCE for each in (*(one for before, one in placed if before == rank.name), rank)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A finding at its place.
+
+    Args:
+        sentence: It, as pages and commands say it.
+    """
+
+    finding: Finding
+    rank: Rank
+    level: Level
+    place: int
+
+    @property
+    def label(self) -> str:
+        """Word above the sentence."""
+        return self.finding.word or self.rank.label
+
+    @property
+    def clause(self) -> str:
+        """The sentence as it stands after another one's semicolon."""
+        return self.rank.says.format(seen=self.finding.seen, subject=self.finding.subject)
+
+    @property
+    def sentence(self) -> str:
+        """The sentence that pages and commands say."""
+        text = self.clause
+        return text[:1].upper() + text[1:] if text.startswith(_CAPITALISED) else text
+
+
+# First words that are no name: names of queues, actors and hosts keep their case.
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ")
+
+
+def ranked(findings: Iterable[Finding]) -> list[Ranked]:
+    """Return what is to be said, the first first."""
+    placed = [found for finding in findings if (found := _placed(finding)) is not None]
+    placed.sort(key=lambda found: (LEVELS[found.level], found.place, -found.finding.factor))
+    ending = next((found for found in placed if found.rank.ends), None)
+    if ending is not None:
+        return [ending]
+    return _causes_first(placed)
+
+
+def _placed(finding: Finding) -> Ranked | None:
+    place, rank = next((at, rank) for at, rank in enumerate(precedence()) if fnmatchcase(finding.name, rank.name))
+    if finding.severity == "skipped" or (finding.severity == "ok" and rank.level != "calm"):
+        return None
+    return Ranked(finding, rank, rank.level or BY_SEVERITY[finding.severity], place)
+
+
+def _causes_first(placed: Sequence[Ranked]) -> list[Ranked]:
+    """Put each finding before those that it explains, with the worst level of them."""
+    ordered: list[Ranked] = []
+    for found in placed:
+        at = next((index for index, before in enumerate(ordered) if _explains(found, before)), None)
+        if at is None:
+            ordered.append(found)
+            continue
+        level = min((found.level, ordered[at].level), key=LEVELS.__getitem__)
+        ordered.insert(at, Ranked(found.finding, found.rank, level, found.place))
+    return ordered
+
+
+def _explains(cause: Ranked, effect: Ranked) -> bool:
+    if cause.finding.name == effect.finding.name:
+        return False
+    if not any(fnmatchcase(effect.finding.name, name) for name in cause.rank.explains):
+        return False
+    return not cause.rank.same or cause.finding.subject == effect.finding.subject

@@ -17,7 +17,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, times, whole_duration
-from switchyard.jobs.running import families
+from switchyard.jobs.queries import families
 from switchyard.operations.findings.facts import YardFacts, flood_of
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup, Severity
 from switchyard.operations.rows import BAD_RATIO, Row

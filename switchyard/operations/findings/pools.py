@@ -2,16 +2,179 @@
 
 from __future__ import annotations
 
+import socket
+from collections import defaultdict
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
-from switchyard.broker.stores.pool_reports import ON_PURPOSE, PoolReport
+import psutil
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.shapes import LaneStats
+from switchyard.broker.stores.pool_reports import ON_PURPOSE, REPORT_TTL_MS, PoolReport, SilentSupervisor
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration
-from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Finding, FindingGroup
-from switchyard.operations.findings.snapshot import Snapshot
+from switchyard.operations.findings.facts import Snapshot, YardFacts
+from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup, Severity
+from switchyard.operations.queries import PoolState
 
 GROUP = FindingGroup("pools")
+# A host that does not come back is no longer told after so long.
+HOST_TOLD_MS = 15 * 60_000
+# So many pools that were never seen are told in one sentence, with the first by name.
+MANY, NAMED = 3, 4
+LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
+
+
+def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
+    """Judge the pools of which no supervisor reports, and the hosts that are gone; none while that is unknown."""
+    if not facts.state.server.pools_known:
+        return
+    missing = [pool for pool in facts.state.pools.values() if not pool.up and pool.state != "starting"]
+    returning = [pool for pool in missing if pool.silent] if facts.state.returned_s is not None else []
+    if returning:
+        yield _returning([pool.pool.name for pool in returning], facts.state.returned_s or 0)
+        missing = [pool for pool in missing if pool not in returning]
+    idle = [pool for pool in missing if not pool.silent and not _waits(pool, facts)]
+    if len(idle) >= MANY:
+        yield _none_started(idle, all_of_them=len(idle) == len(facts.state.pools))
+        missing = [pool for pool in missing if pool not in idle]
+    for pool in missing:
+        yield _down(pool, facts)
+    for pool in facts.state.pools.values():
+        if pool.quieted:
+            yield _quieted(pool, facts)
+    if facts.state.returned_s is None:
+        yield from _hosts_gone(facts)
+
+
+def _none_started(idle: list[PoolState], *, all_of_them: bool) -> Finding:
+    """Return one finding for pools that were never seen and miss nothing: a yard before its first start."""
+    names = [pool.pool.name for pool in idle]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: no supervisor of them reports; nothing waits there yet"
+    step = "manage.py switchyard runpools" if all_of_them else f"manage.py switchyard runpool {names[0]}"
+    then = f"{_then(step)} Each pool has a supervisor of its own: `manage.py switchyard runpool POOL`."
+    return GROUP.finding("warning", "down", seen, LOST, step, then=then, act=LOOK_AT_WORKERS, factor=float(len(names)))
+
+
+def _returning(names: list[str], since_s: float) -> Finding:
+    seen = f"the broker answers again since {duration(since_s * 1_000)}, and {', '.join(names)} have not reported since"
+    if len(names) == 1:
+        seen = seen.replace(" have not", " has not")
+    then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
+    return GROUP.finding("warning", "returning", seen, then, "manage.py switchyard doctor, again in 10 s", then=then)
+
+
+def _down(pool: PoolState, facts: YardFacts) -> Finding:
+    name = pool.pool.name
+    waiting = _waits(pool, facts)
+    last = max(pool.silent, key=lambda one: one.beat_at, default=None)
+    why, step = _why(name, last)
+    then, act = _then(step), LOOK_AT_WORKERS
+    if not waiting:
+        seen = f"no pool serves {name}: {why}; nothing waits there yet"
+        return GROUP.finding("warning", "down", seen, LOST, step, name, then=then, act=act)
+    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
+    seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
+    return GROUP.finding("error", "down", seen, LOST, step, name, then=then, act=act, factor=float(waiting))
+
+
+def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
+    """Return who keeps a pool's supervisors from taking work, and what waits for them."""
+    name = pool.pool.name
+    waiting = sum(lane.waiting for lane in _lanes(pool, facts))
+    last = max(pool.instructions, key=lambda one: one.at, default=None)
+    who, when, why = "an operator", "", ""
+    if last is not None:
+        who = last.by or who
+        when = f" {duration(max(now_ms() - last.at, 0))} ago"
+        why = f" ({last.reason})" if last.reason else ""
+    those = "its only supervisor" if pool.supervisors == 1 else f"all its {pool.supervisors} supervisors"
+    if pool.takes_work:
+        takes, it = ("takes", "it") if pool.quieted == 1 else ("take", "them")
+        seen = f"{pool.quieted} of {pool.supervisors} supervisors of {name} {takes} no new work: {who} quieted {it}"
+        seen += f"{when}{why}"
+    elif waiting:
+        jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
+        seen = f"{name} starts nothing, because {who} quieted {those}{when}{why}; {jobs}"
+    else:
+        seen = f"{name} takes no new work, because {who} quieted {those}{when}{why}; nothing waits there yet"
+    severity: Severity = "error" if waiting and not pool.takes_work else "warning"
+    cause = "A person quieted it, and has not let it take work again or stopped it yet"
+    step = f"manage.py switchyard workers resume --pool {name}"
+    then = "Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well."
+    button, query = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…", urlencode({"pool": name})
+    act = Act(button, "switchyard-operations-instruct", "resume", f"?{query}")
+    return GROUP.finding(severity, "quieted", seen, cause, step, name, then=then, act=act, factor=float(waiting))
+
+
+def _then(step: str) -> str:
+    is_command = step.startswith(("manage.py", "kill"))
+    return f"Run `{step}`: what waits starts at once. Nothing is lost." if is_command else f"{step}. Nothing is lost."
+
+
+def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
+    """Return what is known of a pool's absence, and the step that helps."""
+    start = f"manage.py switchyard runpool {name}"
+    if last is None:
+        return "no supervisor of it reports", start
+    since = duration(max(now_ms() - last.beat_at, 0))
+    if last.host != socket.gethostname():
+        return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", (
+            f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
+        )
+    try:
+        status = psutil.Process(last.pid).status()
+    except psutil.Error:
+        status = psutil.STATUS_ZOMBIE
+    if status == psutil.STATUS_ZOMBIE:  # ended, and its parent has not asked how
+        return f"its supervisor (pid {last.pid}) ended without a word, its last report is {since} old", start
+    if status == psutil.STATUS_STOPPED:
+        return f"its supervisor (pid {last.pid}) is stopped, since {since}", f"kill -CONT {last.pid}"
+    return (
+        f"its supervisor (pid {last.pid}) runs and has not reported for {since}",
+        f"Read the log of {name}: it cannot reach the broker, or hangs",
+    )
+
+
+def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
+    """Yield a finding for each host whose supervisors have all fallen silent while others serve their pools."""
+    by_host: dict[str, list[SilentSupervisor]] = defaultdict(list)
+    for pool in facts.state.pools.values():
+        for one in pool.silent:
+            by_host[one.host].append(one)
+    now = now_ms()
+    for host, lost in by_host.items():
+        last = max(one.beat_at for one in lost)
+        fresh = [one for one in lost if last - one.beat_at < REPORT_TTL_MS]
+        named = sorted({one.pool for one in fresh if facts.state.pools[one.pool].up})
+        if host in facts.state.hosts or not named or now - last > HOST_TOLD_MS:
+            continue
+        seen = (
+            f"the host {host} reports no more since {duration(now - last)}: {', '.join(named)} "
+            f"{'runs' if len(named) == 1 else 'run'} on other hosts only"
+        )
+        then = (
+            "Jobs that ran there start again elsewhere when their leases expire; nothing is lost. "
+            "See whether the machine runs."
+        )
+        yield GROUP.finding(
+            "warning", "host_gone", seen, "The machine or container ended, or the network to it is cut",
+            f"ping {host}; then start its pools", host, then=then, act=LOOK_AT_WORKERS, factor=float(len(fresh)),
+        )  # fmt: skip
+
+
+def _waits(pool: PoolState, facts: YardFacts) -> int:
+    return sum(lane.waiting + lane.running for lane in _lanes(pool, facts))
+
+
+def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
+    served = declared_yard().served_by(pool.pool)
+    return [lane for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served]
+
+
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3

@@ -18,7 +18,9 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.workers.checks import actor_options, actors, bounced, database, installation, mail, pools, queues
+from switchyard.workers.checks import actors, database, installation, servers, topology
+from switchyard.workers.checks import actors as actor_options
+from switchyard.workers.checks import database as bounced
 
 TAG = "switchyard"
 
@@ -31,7 +33,7 @@ def register_all() -> None:
     of_code = (
         *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
         *(installation.routed_models, installation.unknown_variables, yard_is_sound, actors_are_sound),
-        *(mail.endless_mail, bounced.forbidden_options),
+        *(servers.endless_mail, bounced.forbidden_options),
     )
     for find in of_code:
         register(_check(find), TAG)
@@ -62,7 +64,7 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
     """Check the broker's server, but only when databases are checked."""
     if not databases:
         return []
-    from switchyard.workers.checks.broker_server import unsafe_server  # the other checks read no server
+    from switchyard.workers.checks.servers import unsafe_server  # the other checks read no server
 
     return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
 
@@ -84,9 +86,9 @@ def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, *
 def check_yard(yard: Yard) -> list[CheckMessage]:
     """Return the contradictions between a yard's queues and pools. Their own fields are validated when declared."""
     checks = (
-        *(queues.names_of_lanes, queues.unserved_lanes, queues.consumed_dead_lists, pools.undeclared_lanes),
-        *(pools.pools_that_watch_everything, pools.mixed_latency_classes, pools.more_slots_than_connections),
-        *(pools.limits_below_an_idle_child, pools.greenlets_without_gevent, actor_options.short_policies),
+        *(topology.names_of_lanes, topology.unserved_lanes, topology.consumed_dead_lists, topology.undeclared_lanes),
+        *(topology.pools_that_watch_everything, topology.mixed_latency_classes, topology.more_slots_than_connections),
+        *(topology.limits_below_an_idle_child, topology.greenlets_without_gevent, actor_options.short_policies),
     )
     return [message for check in checks for message in check(yard)]
 
@@ -95,7 +97,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
     """Return the mistakes in the actors declared with a broker."""
     declared = {queue.name: queue for queue in yard.queues}
     found = [*actors.declared_dead_lists(yard, broker), *actors.queue_limits_in_seconds(yard)]
-    for check in (*actors.CHECKS, *actor_options.CHECKS):
+    for check in (*actors.CHECKS, *actor_options.OPTION_CHECKS):
         for actor in broker.actors.values():
             found += check(actors.DeclaredActor(actor, declared.get(actor.queue_name), yard, broker))
     return found

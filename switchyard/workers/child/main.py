@@ -21,15 +21,14 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
-from switchyard import database_connections
+from switchyard import database
 from switchyard.addon import addon_for
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import SupervisedBroker, facilities
-from switchyard.broker.redis.sentinel_url import is_sentinel_url
+from switchyard.broker.redis.sentinel import is_sentinel_url
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
-from switchyard.middleware.cancellation import Cancellation
-from switchyard.middleware.shutdown_notices import ShutdownNotices
+from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.forked_copies import disown_copies
 from switchyard.workers.child.hygiene import ChildHygiene
@@ -84,7 +83,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     barrier = facilities(broker).barrier
     barrier.finished = row
     barrier.worker_place = barrier.worker_place._replace(pool=assignment.pool.name, worker=assignment.child)
-    database_connections.keep_in_child(assignment.slots)
+    database.keep_in_child(assignment.slots)
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:

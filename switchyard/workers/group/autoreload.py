@@ -22,7 +22,7 @@ from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
 from switchyard.conf import switchyard_settings
 from switchyard.middleware.places import place
-from switchyard.workers.group.replacement import has_title
+from switchyard.workers.group.pool_group import has_title
 from switchyard.workers.shared.fork import die_with_parent, import_path, name_process
 
 POLL_S = 0.5

@@ -18,9 +18,64 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from switchyard.broker.worker.held_marks import HELD_BYTES, HeldMarks
-from switchyard.workers.shared.child_state import ChildState, Finished, Running
+from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """State of a child.
+
+    Args:
+        ready: Whether it is up.
+        beat_ns: Monotonic time of its last heartbeat; 0 before the first.
+        taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
+        progress_ns: Monotonic time of the first heartbeat after it last started or ended a message.
+        works: Whether the child is up and its leases are valid.
+        quiet: Whether it fetches and starts nothing.
+    """
+
+    ready: bool
+    beat_ns: int
+    taken: int
+    done: int
+    busy: int
+    progress_ns: int = 0
+    works: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A message in a slot.
+
+    Args:
+        lane: Position of its lane among those that the child serves.
+        start_ns: Monotonic.
+        limit_ns: Time it may take; 0 without a limit, or while none runs because it waits for the broker.
+    """
+
+    lane: int
+    id: bytes
+    token: int
+    start_ns: int
+    limit_ns: int
+
+    @property
+    def over_at_ns(self) -> int | None:
+        """Monotonic time at which its limit is over."""
+        return self.start_ns + self.limit_ns if self.limit_ns else None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished message, acknowledged or not."""
+
+    lane: int
+    id: bytes
+    token: int
+
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
@@ -226,7 +281,7 @@ class ChildRow:
     def confirm_flush(self, last_end: int) -> None:
         """Note that metrics and job records are written of the messages up to an end.
 
-        Called by :class:`switchyard.broker.worker.ack_barrier.AckBarrier`, last in each flush.
+        Called by :class:`switchyard.broker.worker.acks.AckBarrier`, last in each flush.
         """
         self._cells[WRITTEN] = max(self._cells[WRITTEN], last_end)  # a later flush may have been quicker
 

@@ -20,10 +20,23 @@ import psutil
 from django.db import connections
 from setproctitle import setproctitle
 
-from switchyard import database_connections
+from switchyard import database
 from switchyard.conf import switchyard_settings
-from switchyard.workers.shared.patching import reinit_after_fork
 from switchyard.workers.shared.signal_pipe import HANDLED
+
+
+def is_patched() -> bool:
+    """Return whether gevent patched this process before anything else was loaded."""
+    return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
+
+
+def reinit_after_fork() -> None:
+    """Give a forked process an event loop of its own, before it waits for anything."""
+    if is_patched():
+        import gevent
+
+        gevent.reinit()
+
 
 EX_CRASHED = 70
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -43,7 +56,7 @@ def fork(run: Callable[[], int], *, title: str, close_inherited: Iterable[Callab
         close_inherited: Called in the child first, to close what belongs to the parent alone (sockets, selectors).
     """
     # A connection must not be shared: both sides would talk on one socket, and SQLite's locks break.
-    database_connections.close_all()
+    database.close_all()
     end_with_parent = die_with_parent(signal.SIGKILL)
     # A signal for the child must not run the parent's handlers, nor kill it before it can drain: signals stay blocked
     # until the child has its own SignalPipe, in an executed child too.

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from switchyard.conf import switchyard_settings
-from switchyard.workers.shared.patching import is_patched
+from switchyard.workers.shared.fork import is_patched
 
 FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)
 SHOWN_FRAMES = 3

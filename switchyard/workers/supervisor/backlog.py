@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.broker.queue.lease_steps import ANSWER_S, TickBudget, TickExhausted
-from switchyard.broker.queue.leases import LaneKey
+from switchyard.broker.queue.leases import ANSWER_S, LaneKey, TickBudget, TickExhausted
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import script

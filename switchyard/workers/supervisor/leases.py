@@ -15,17 +15,21 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import SupervisedBroker
-from switchyard.broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
-from switchyard.broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease, Reclaimed
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.queue.leases import (
+    REPORT_S,
+    TICK_S,
+    LaneKey,
+    LaneLeftovers,
+    LeaseKeeper,
+    TickBudget,
+    TickExhausted,
+)
+from switchyard.broker.queue.operations import Lease, QueueOperations, Reclaimed
+from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool, Yard
-from switchyard.workers.shared.child_state import Finished, Running
-from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.child_table import ChildRow, Finished, Running
 from switchyard.workers.supervisor.backlog import BacklogPoll
 
 # A message that runs for longer than this is reported, in case it ends the supervisor as well.

@@ -7,11 +7,9 @@ import math
 import time
 from collections.abc import Mapping
 
-from switchyard.workers.shared.child_state import Running
-from switchyard.workers.shared.child_table import ChildRow
+from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.shared.signal_pipe import INTERRUPT
-from switchyard.workers.supervisor.cancellation import POLL_EVERY_S, CancellationWatch
-from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.children import POLL_EVERY_S, CancellationWatch, ChildManager
 from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from switchyard.middleware.redaction import without_secrets
-from switchyard.workers.shared.child_state import Running
+from switchyard.workers.shared.child_table import Running
 from switchyard.workers.shared.fork import descendants, peak_bytes
 from switchyard.workers.supervisor.leases import Leftovers
 

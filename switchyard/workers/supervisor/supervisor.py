@@ -17,21 +17,16 @@ from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.workers.broker_watch import make_watch
-from switchyard.workers.metrics.files import EndedChildren, claim
-from switchyard.workers.metrics.http import MetricsListener, exposition
-from switchyard.workers.metrics.restoring import FolderWatch
+from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListener, claim, exposition
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_to_fork
 from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
-from switchyard.workers.supervisor.cancellation import CancellationWatch
-from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.children import CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
-from switchyard.workers.supervisor.recycling import Recycling
-from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter
-from switchyard.workers.supervisor.stack_requests import StackRequests
+from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, StackRequests
 
 GRACE_S = 25.0
 # After the tasks' grace: for consumers to stop and connections to close.

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.integration.doctor.conftest import configure as configure

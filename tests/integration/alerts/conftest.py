@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from switchyard.broker.interface import Facilities, attach
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 

@@ -5,7 +5,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.alerts import services
+from switchyard.alerts import sending
 from switchyard.alerts.models import Alert, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.stores.alert_groups import AlertGroups
@@ -21,7 +21,7 @@ LIST = reverse("switchyard-alerts")
 def alert(groups: AlertGroups) -> Alert:
     groups.raise_(fact(title="<script>alert(1)</script>"))
     with with_alert_urls("log:"):
-        services.dispatch_due()
+        sending.dispatch_due()
     return Alert.objects.get()
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from switchyard.alerts.broker_alerts import BrokerAlerts
+from switchyard.alerts.intake import BrokerAlerts
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
-from switchyard.leadership import Leadership
+from switchyard.long_running import Leadership
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.alerts.intake import write_alert
-from switchyard.alerts.queries import recent
+from switchyard.alerts.notice import recent
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertFact

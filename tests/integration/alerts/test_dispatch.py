@@ -11,7 +11,7 @@ from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
 
-from switchyard.alerts import services
+from switchyard.alerts import sending
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.sending import BACKOFF_S
 from switchyard.broker.stores.alert_groups import AlertGroups
@@ -38,7 +38,7 @@ def test_first_alert_of_a_group_leaves_at_once(groups: AlertGroups, receiver: Re
     groups.raise_(fact())
 
     with configured(receiver):
-        assert services.dispatch_due() == 1
+        assert sending.dispatch_due() == 1
 
     body, alert = receiver.bodies[0], Alert.objects.get()
     assert (body["title"], body["count"], body["severity"]) == ("generate_report gave up: KeyError", 1, "critical")
@@ -52,9 +52,9 @@ def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups: AlertG
         for index in range(1_000):
             groups.raise_(fact())
             if index % 100 == 0:
-                services.dispatch_due()
-        wait_for(lambda: services.dispatch_due() or sum(body["new"] for body in receiver.bodies) == 1_000)
-        wait_for(lambda: services.dispatch_due() == 0 and receiver.bodies[-1]["count"] == 1_000)
+                sending.dispatch_due()
+        wait_for(lambda: sending.dispatch_due() or sum(body["new"] for body in receiver.bodies) == 1_000)
+        wait_for(lambda: sending.dispatch_due() == 0 and receiver.bodies[-1]["count"] == 1_000)
 
     assert len(receiver.bodies) <= 12  # one a dispatch above, and what came since
     assert sum(body["new"] for body in receiver.bodies) == 1_000
@@ -66,7 +66,7 @@ def test_other_causes_are_alerts_of_their_own(groups: AlertGroups, receiver: Rec
         groups.raise_(fact(fingerprint=f"cause-{number}"))
 
     with configured(receiver):
-        services.dispatch_due()
+        sending.dispatch_due()
 
     assert sorted(body["fingerprint"] for body in receiver.bodies) == ["cause-0", "cause-1", "cause-2"]
 
@@ -78,11 +78,11 @@ def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
     groups.raise_(fact())
 
     with configured(receiver, second_receiver):
-        services.dispatch_due()
+        sending.dispatch_due()
         assert len(second_receiver.bodies) == 1
         for _ in range(8):
             make_due()
-            services.dispatch_due()
+            sending.dispatch_due()
 
     failing = Delivery.objects.get(state="given_up")
     assert (failing.tries, failing.error) == (5, "answered 500")
@@ -96,12 +96,12 @@ def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: R
 
     with configured(receiver):
         before = timezone.now()
-        services.dispatch_due()
+        sending.dispatch_due()
         waits = timedelta(seconds=BACKOFF_S[0])
         assert before + waits <= Delivery.objects.get().next_try_at <= timezone.now() + waits
         for _ in range(2):
             make_due()
-            services.dispatch_due()
+            sending.dispatch_due()
 
     assert len(receiver.bodies) == 1
     assert Delivery.objects.get().tries == 3
@@ -115,7 +115,7 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
     groups.raise_(fact())
 
     with configured(receiver, second_receiver):
-        assert services.dispatch_due() == 1
+        assert sending.dispatch_due() == 1
 
     assert len(second_receiver.bodies) == 1
     assert Delivery.objects.get(state="pending").error == "ReadTimeoutError"
@@ -131,8 +131,8 @@ def test_mail_is_sent_over_real_smtp_once(groups: AlertGroups) -> None:
         with_alert_urls("mailto:ops@example.com,on-call@example.com"),
         override_settings(EMAIL_BACKEND=backend, EMAIL_HOST="127.0.0.1", EMAIL_PORT=server.port),
     ):
-        assert services.dispatch_due() == 1
-        assert services.dispatch_due() == 0
+        assert sending.dispatch_due() == 1
+        assert sending.dispatch_due() == 0
 
     mail = server.mails[0]
     assert server.recipients == ["ops@example.com", "on-call@example.com"]
@@ -146,16 +146,16 @@ def test_process_killed_before_settling_sends_nothing_twice(
 ) -> None:
     groups.raise_(fact())
     with configured(receiver):
-        services.dispatch_due()
+        sending.dispatch_due()
         lapse(valkey, sent=0)
         groups.raise_(fact())
 
-        services.dispatch_due()
+        sending.dispatch_due()
 
     assert [body["count"] for body in receiver.bodies] == [1]
     assert Alert.objects.get().count == 2
     with configured(receiver):
-        wait_for(lambda: services.dispatch_due() or len(receiver.bodies) == 2)
+        wait_for(lambda: sending.dispatch_due() or len(receiver.bodies) == 2)
     assert [body["new"] for body in receiver.bodies] == [1, 1]
 
 
@@ -163,10 +163,10 @@ def test_process_killed_before_sending_is_made_up_for(groups: AlertGroups, recei
     groups.raise_(fact())
     with configured(receiver):
         receiver.answers = [500]
-        services.dispatch_due()
+        sending.dispatch_due()
         Delivery.objects.update(next_try_at=timezone.now(), tries=1)
 
-        services.dispatch_due()
+        sending.dispatch_due()
 
     assert len(receiver.bodies) == 1
 
@@ -186,8 +186,8 @@ def test_database_that_is_away_costs_the_row_not_the_message(groups: AlertGroups
         raise DatabaseError("away")
 
     with configured(receiver, first=("log:",)), connection.execute_wrapper(refuse):
-        assert services.dispatch_due() == 2
-        assert services.dispatch_due() == 0
+        assert sending.dispatch_due() == 2
+        assert sending.dispatch_due() == 0
 
     assert receiver.bodies[0]["count"] == 1
     assert Alert.objects.count() == 0
@@ -200,10 +200,10 @@ def test_failure_to_alert_raises_no_alert_and_names_no_secret(
     groups.raise_(fact())
 
     with configured(receiver):
-        services.dispatch_due()
+        sending.dispatch_due()
         for _ in range(6):
             make_due()
-            services.dispatch_due()
+            sending.dispatch_due()
 
     assert len(list(valkey.scan_iter("alerts-test:*group*"))) <= 1
     assert "alert given up" in caplog.text

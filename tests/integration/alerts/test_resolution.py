@@ -8,14 +8,14 @@ import pytest
 import redis
 from django.utils import timezone
 
-from switchyard.alerts import resolution, services
-from switchyard.alerts.broker_alerts import BrokerAlerts
+from switchyard.alerts import sending, silences
+from switchyard.alerts.intake import BrokerAlerts
 from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.dead_letters import actions
-from switchyard.schedules.maintenance import reconcile_letters
+from switchyard.schedules.runner import reconcile_letters
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 from tests.integration.alerts.conftest import fact
@@ -33,7 +33,7 @@ def alert(groups: AlertGroups) -> Alert:
 
 def dispatched() -> Alert:
     with with_alert_urls("log:"):
-        services.dispatch_due()
+        sending.dispatch_due()
     return Alert.objects.get()
 
 
@@ -76,9 +76,9 @@ def test_nothing_is_resolved_while_the_broker_is_away(alert: Alert) -> None:
 
 
 def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: AlertGroups) -> None:
-    resolution.acknowledge(alert.pk, by="ada")
-    assert resolution.resolve(alert.pk, by="ada")
-    assert not resolution.resolve(alert.pk, by="bob")
+    silences.acknowledge(alert.pk, by="ada")
+    assert silences.resolve(alert.pk, by="ada")
+    assert not silences.resolve(alert.pk, by="bob")
 
     Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds
     groups.raise_(fact())
@@ -89,7 +89,7 @@ def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: 
 
 
 def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolution, "FINGERPRINTS_AT_ONCE", 3)
+    monkeypatch.setattr(silences, "FINGERPRINTS_AT_ONCE", 3)
     long_ago = timezone.now() - timedelta(hours=1)
     for number in range(10):
         Alert.objects.create(
@@ -97,7 +97,7 @@ def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyP
             count=1, first_at=long_ago, last_at=long_ago,
         )  # fmt: skip
 
-    resolved = resolution.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
+    resolved = silences.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
 
     assert resolved == 9
     assert Alert.objects.get(state="open").fingerprint == "cause-4"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from switchyard.alerts import services, silences
+from switchyard.alerts import sending, silences
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.stores.alert_groups import AlertGroups
@@ -35,7 +35,7 @@ def test_silenced_cause_is_written_and_counted_but_not_sent(groups: AlertGroups,
     groups.raise_(fact(fingerprint="another"))
 
     with configured(receiver):
-        assert services.dispatch_due() == 1
+        assert sending.dispatch_due() == 1
 
     assert [body["fingerprint"] for body in receiver.bodies] == ["another"]
     alert = Alert.objects.get(fingerprint="f00dfacef00dface")
@@ -48,7 +48,7 @@ def test_every_alert_is_silenced_for_a_time(groups: AlertGroups, receiver: Recei
     groups.raise_(fact(fingerprint="another"))
 
     with configured(receiver):
-        assert services.dispatch_due() == 0
+        assert sending.dispatch_due() == 0
 
     assert receiver.bodies == [] and Alert.objects.count() == 2
 
@@ -56,14 +56,14 @@ def test_every_alert_is_silenced_for_a_time(groups: AlertGroups, receiver: Recei
 def test_digest_is_silenced_and_the_one_after_it_counts_on(groups: AlertGroups, receiver: Receiver) -> None:
     with configured(receiver):
         groups.raise_(fact())
-        services.dispatch_due()
+        sending.dispatch_due()
         made = silence("f00dfacef00dface")
         for _ in range(5):
             groups.raise_(fact())
-        wait_for(lambda: services.dispatch_due() == 0 and Delivery.objects.filter(state="silenced").exists())
+        wait_for(lambda: sending.dispatch_due() == 0 and Delivery.objects.filter(state="silenced").exists())
         silences.end(made.pk, by="ada")
         groups.raise_(fact())
-        wait_for(lambda: services.dispatch_due() == 1)
+        wait_for(lambda: sending.dispatch_due() == 1)
 
     assert [(body["new"], body["count"]) for body in receiver.bodies] == [(1, 1), (1, 7)]
 
@@ -73,7 +73,7 @@ def test_silence_ends_by_itself(groups: AlertGroups, receiver: Receiver) -> None
     groups.raise_(fact())
 
     with configured(receiver):
-        assert services.dispatch_due() == 1
+        assert sending.dispatch_due() == 1
 
 
 def test_message_that_waits_for_a_retry_is_held_back(groups: AlertGroups, receiver: Receiver) -> None:
@@ -81,10 +81,10 @@ def test_message_that_waits_for_a_retry_is_held_back(groups: AlertGroups, receiv
     groups.raise_(fact())
 
     with configured(receiver):
-        services.dispatch_due()
+        sending.dispatch_due()
         silence("f00dfacef00dface")
         Delivery.objects.update(next_try_at=timezone.now())
-        assert services.dispatch_due() == 0
+        assert sending.dispatch_due() == 0
 
     assert Delivery.objects.get().state == "silenced" and receiver.bodies == []
 

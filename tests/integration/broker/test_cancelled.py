@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import redis
 
-from switchyard.broker.admin.relocate import relocate
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.admin.purge import relocate
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 
 

@@ -16,7 +16,7 @@ from switchyard.broker.consumer import Consumer
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.worker.wakeup import Wakeup

@@ -15,8 +15,8 @@ import pytest
 
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.depth_limits import DepthLimits
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.administration import DepthLimits
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import CRASH_WINDOW_MS, QueueOperations
-from switchyard.broker.queue.results import Entry, Grant
+from switchyard.broker.queue.operations import CRASH_WINDOW_MS, Entry, Grant, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 

@@ -17,7 +17,7 @@ from dramatiq.middleware import Middleware
 
 from switchyard.broker.errors import BrokerUnavailable, InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.metrics import Metrics
@@ -472,7 +472,7 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
 
 
 def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.worker.wakeup.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
     held = next(broker.consume("work", prefetch=1, timeout=30_000))
@@ -510,7 +510,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
 
 
 def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.worker.wakeup.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     reads: list[list[str]] = []
     consumer = broker.consume("work", prefetch=1, timeout=100)

@@ -17,9 +17,8 @@ import redis
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.lease_steps import TICK_S
-from switchyard.broker.queue.leases import RENEW_S, SWEEP_S
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.leases import RENEW_S, SWEEP_S, TICK_S
 from switchyard.broker.queue.operations import LEASE_MS
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker

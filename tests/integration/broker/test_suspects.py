@@ -8,10 +8,9 @@ import pytest
 import redis
 
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry, Grant, Lease
+from switchyard.broker.queue.operations import Entry, Grant, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry, Grant
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, Grant, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from tests.waiting import wait_for
 

@@ -7,7 +7,7 @@ import dramatiq
 import pytest
 from dramatiq.actor import Actor
 
-from switchyard.audit.who import Who
+from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.bulk import actors, services
 from switchyard.bulk.models import BulkAct

@@ -15,8 +15,7 @@ from switchyard.alerts.models import Alert
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.bulk import actors
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct

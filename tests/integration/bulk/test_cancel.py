@@ -14,7 +14,7 @@ from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.broker.stores.ended_jobs import decode_rows
+from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.bulk import actors
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct

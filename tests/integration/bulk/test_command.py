@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from switchyard.bulk.models import BulkAct
-from switchyard.schedules.maintenance import maintenance_tasks
+from switchyard.schedules.runner import maintenance_tasks
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
 

@@ -18,7 +18,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import actors, services
 from switchyard.bulk.actors import run_bulk_act

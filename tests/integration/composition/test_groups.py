@@ -18,7 +18,7 @@ from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.group_barriers import GroupBarriers
-from switchyard.middleware.group_callbacks import DurableGroupCallbacks
+from switchyard.middleware.callbacks import DurableGroupCallbacks
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

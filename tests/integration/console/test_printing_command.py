@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
-from switchyard.console.printing_command import READER_LEFT, PrintingCommand
+from switchyard.console.commands import READER_LEFT, PrintingCommand
 
 PRINTING = [["topology"], ["switchyard", "topology"]]
 

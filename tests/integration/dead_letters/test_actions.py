@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
-from switchyard.audit.who import Who
+from switchyard.audit.services import Who
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import actions, projection, reconcile

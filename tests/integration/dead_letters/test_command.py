@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters.models import DeadLetter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.dead_letters import letter_filter
+from switchyard.dead_letters import bulk_moves
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ from switchyard.dead_letters import letter_filter
 )
 def test_value_that_cannot_be_compared_is_refused(filter: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError) as refused:
-        letter_filter.check(filter)
+        bulk_moves.check(filter)
 
     assert words in str(refused.value)
-    assert letter_filter.of_list(filter) is None
+    assert bulk_moves.of_list(filter) is None
 
 
 @pytest.mark.django_db
 def test_most_words_are_one_expression_that_the_database_takes() -> None:
-    wanted = letter_filter.check({"search": "a " * letter_filter.MOST_WORDS})
+    wanted = bulk_moves.check({"search": "a " * bulk_moves.MOST_WORDS})
 
-    assert letter_filter.matching(wanted).count() == 0
+    assert bulk_moves.matching(wanted).count() == 0

@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from switchyard.dead_letters import list_page
+from switchyard.dead_letters import views
 from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +32,7 @@ def client(operator: User) -> Client:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.dead_letters.list_page.PER_PAGE", 3)
+    monkeypatch.setattr("switchyard.dead_letters.views.PER_PAGE", 3)
 
 
 def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "new", **columns: Any) -> DeadLetter:
@@ -84,7 +84,7 @@ def test_each_order_lists_each_letter_once(client: Client, sort: str) -> None:
 def test_of_many_letters_the_newest_are_sorted_and_the_page_says_so(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_page, "LOOKED_THROUGH", 4)
+    monkeypatch.setattr(views, "LOOKED_THROUGH", 4)
     row(0, attempts=99)
     rows = [row(n, attempts=n) for n in range(1, 6)]
 

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.dead_lists import Quarantine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 PAGE = reverse("switchyard-quarantine")

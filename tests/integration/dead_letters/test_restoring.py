@@ -16,7 +16,7 @@ from django.utils import timezone
 from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.who import Who
+from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import actors, services

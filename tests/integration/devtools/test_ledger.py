@@ -12,13 +12,12 @@ from devtools.attempts import Attempt, read_attempts
 from devtools.chaos.ledger import Ledger, make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
 from devtools.chaos.process import read_rate
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
 from tests.waiting import wait_for

@@ -10,9 +10,8 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.operations.findings.finding import Finding
 from tests.chaos.server import ServerUnderTest

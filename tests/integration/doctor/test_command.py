@@ -35,7 +35,7 @@ def run(*arguments: str, tty: bool = False) -> tuple[int, str]:
 
 
 def findings_are(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
-    monkeypatch.setattr("switchyard.doctor.commands.doctor.examine", lambda: list(findings))
+    monkeypatch.setattr("switchyard.commands.doctor.examine", lambda: list(findings))
 
 
 OK = Finding("disk", "free", "ok", "70 GB free")

@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.utils import ConnectionHandler
 
 from switchyard.operations.findings import database
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from tests.chaos.postgres import PostgresUnderTest
 from tests.integration.doctor.conftest import of

@@ -17,12 +17,12 @@ from django.utils import timezone
 from project.topology import YARD
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.topology import Yard
 from switchyard.dead_letters.projection import project
-from switchyard.leadership import SCHEDULER, Leadership
-from switchyard.operations.findings import alerts, configuration, dead_letters, disk, scheduler
+from switchyard.long_running import SCHEDULER, Leadership
+from switchyard.operations.findings import configuration, disk, records
 from switchyard.schedules.models import ScheduleState
 from tests.factories.letters import letter
 from tests.integration.doctor.conftest import Configure, of
@@ -76,39 +76,39 @@ def test_a_state_folder_that_is_not_there_is_a_warning(configure: Configure, tmp
 
 
 def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, valkey: redis.Redis) -> None:
-    assert of(scheduler.look_at_leader(), "warning")["down"].next == "manage.py switchyard runscheduler"
+    assert of(records.look_at_leader(), "warning")["down"].next == "manage.py switchyard runscheduler"
 
     Leadership(RedisCalls(valkey), Keys()).acquire_or_renew()
 
-    assert "a scheduler leads" in of(scheduler.look_at_leader(), "ok")["ok"].seen
+    assert "a scheduler leads" in of(records.look_at_leader(), "ok")["ok"].seen
 
 
 def test_a_lease_that_never_lapses_is_an_error(facilities: Facilities, valkey: redis.Redis) -> None:
     valkey.set(Keys().lock(SCHEDULER), "somebody")
 
-    assert of(scheduler.look_at_leader(), "error")["lease"].next == f"valkey-cli DEL {Keys().lock(SCHEDULER)}"
+    assert of(records.look_at_leader(), "error")["lease"].next == f"valkey-cli DEL {Keys().lock(SCHEDULER)}"
 
 
 @pytest.fixture
 def schedule() -> str:
     """The name of one of the project's own schedules."""
-    return scheduler.schedules()[0].name
+    return records.schedules()[0].name
 
 
 def test_a_tick_that_was_not_sent_is_a_warning(schedule: str) -> None:
     ScheduleState.objects.create(actor=schedule, spec="", since=timezone.now() - timedelta(days=400))
 
-    found = of(scheduler.look_at_ticks(), "warning")["late"]
+    found = of(records.look_at_ticks(), "warning")["late"]
 
     assert found.subject == schedule and "was not sent" in found.seen
 
 
 def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities) -> None:
-    assert of(dead_letters.look(), "ok")
+    assert of(records.look_at_dead_letters(), "ok")
     dead = letter()
     project(dead)
 
-    found = of(dead_letters.look(), "warning")["new"]
+    found = of(records.look_at_dead_letters(), "warning")["new"]
 
     assert dead.exception in found.seen and dead.actor in found.seen
     assert found.next == f"manage.py switchyard deadletters list --group {dead.fingerprint}"
@@ -143,7 +143,7 @@ def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alert
     alerted("sent", 600)
     alerted("given_up", 300, error="answered 500")
 
-    found = of(alerts.look(), "warning")["channel"]
+    found = of(records.look_at_alerts(), "warning")["channel"]
 
     assert found.subject == "hook"
     assert "1 alert given up" in found.seen and "answered 500" in found.seen
@@ -152,4 +152,4 @@ def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alert
 def test_a_critical_alert_that_nobody_acknowledged_is_a_warning(alerted: Alerted) -> None:
     alerted("sent", 60, severity="critical")
 
-    assert "/admin/switchyard_alerts/alert/" in of(alerts.look(), "warning")["open"].next
+    assert "/admin/switchyard_alerts/alert/" in of(records.look_at_alerts(), "warning")["open"].next

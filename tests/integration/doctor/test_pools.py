@@ -10,9 +10,10 @@ import pytest
 from django.conf import settings
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.operations.findings import absent_pools, pools, snapshot
+from switchyard.operations.findings import facts, pools
+from switchyard.operations.findings import pools as absent_pools
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import Finding
 from tests.integration.doctor.conftest import of
@@ -41,8 +42,8 @@ def report(facilities: Facilities) -> Report:
 
 
 def look() -> list[Finding]:
-    state = snapshot.read()
-    return [*pools.look(state), *absent_pools.look(facts_of_snapshot(state))]
+    state = facts.read()
+    return [*pools.look(state), *absent_pools.look_at_absence(facts_of_snapshot(state))]
 
 
 def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Report, enqueue: Any) -> None:

@@ -12,9 +12,11 @@ from dramatiq.message import Message
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.operations.findings import held, lateness, queues, snapshot
+from switchyard.operations.findings import facts as snapshot
+from switchyard.operations.findings import lateness, queues
+from switchyard.operations.findings import queues as held
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import Finding
 from tests.conftest import RunWorker
@@ -27,7 +29,7 @@ OWNER = "slow.host.1.ab.1.0/live"
 def look() -> list[Finding]:
     state = snapshot.read()
     facts = facts_of_snapshot(state)
-    return [*lateness.look(facts), *held.look(facts), *queues.look(state), *queues.look_at_undeclared()]
+    return [*lateness.look(facts), *held.look_at_held(facts), *queues.look(state), *queues.look_at_undeclared()]
 
 
 @pytest.fixture

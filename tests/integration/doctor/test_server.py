@@ -10,13 +10,13 @@ import pytest
 
 from project.topology import YARD
 from switchyard.broker.health.keyspace_id import KeyspaceId
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings import servers
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
-from switchyard.operations.findings.servers import node
-from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.operations.findings.servers import look_at_servers
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure, of
@@ -28,8 +28,8 @@ def look() -> list[Finding]:
 
 def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pings and commands take what a machine that is busy with other tests gives them.
-    monkeypatch.setattr(node, "SLOW_PING_MS", 1_000.0)
-    monkeypatch.setattr(node, "STALLED_MS", 10_000.0)
+    monkeypatch.setattr(servers, "SLOW_PING_MS", 1_000.0)
+    monkeypatch.setattr(servers, "STALLED_MS", 10_000.0)
     KeyspaceId(RedisCalls(own_server.admin), Keys(), [queue.name for queue in YARD.queues]).prepare()
 
     findings = look()
@@ -98,7 +98,7 @@ def test_a_full_server_takes_no_work(own_server: ServerUnderTest) -> None:
 def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
     own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "STALLED_MS", 10_000.0)
+    monkeypatch.setattr(servers, "STALLED_MS", 10_000.0)
 
     def log_slow(key: str, times: int) -> None:
         own_server.config_set("slowlog-log-slower-than", 0)
@@ -118,7 +118,7 @@ def test_one_command_of_ours_that_all_had_to_wait_for_is_told(
     own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A loop of 100 ms on any machine takes more than the client's second on a busy one.
-    monkeypatch.setattr(node, "STALLED_MS", 20.0)
+    monkeypatch.setattr(servers, "STALLED_MS", 20.0)
     own_server.admin.eval("for i = 1, 30000000 do end", 1, "switchyard:key")
 
     assert "1 of our commands" in of(look(), "warning")["slow"].seen
@@ -143,7 +143,7 @@ def test_a_used_keyspace_without_a_marker_is_a_warning(own_server: ServerUnderTe
 
 def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
-    monkeypatch.setattr(node, "time", clock)
+    monkeypatch.setattr(servers, "time", clock)
 
     assert re.search(r"clock is (9\.\d|10\.\d)", of(look(), "warning")["clock_off"].seen)
     assert "behind this machine" in of(look(), "warning")["clock_off"].seen

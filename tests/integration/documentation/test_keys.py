@@ -12,20 +12,17 @@ import redis
 from docs import make_keys
 from switchyard.broker.admin.purge import set_aside
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.alert_groups import AlertFact
-from switchyard.broker.stores.ended_jobs import EndedJob
 from switchyard.broker.stores.group_barriers import GroupBarriers
-from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams
 from switchyard.broker.stores.job_records import FINISHED_TTL_MS
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
-from switchyard.broker.stores.limit_counts import LimitCounts
-from switchyard.broker.stores.locks import Lock
+from switchyard.broker.stores.limit_counts import LimitCounts, Lock
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport
 from tests.unit.documentation.pages import code_blocks, read
 

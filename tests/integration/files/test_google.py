@@ -20,9 +20,8 @@ from apps.exports import services as exports
 from apps.exports.models import Export
 from apps.retention import services as retention
 from apps.retention.listing import files_below
-from switchyard.files.addresses import address_of
+from switchyard.files.addresses import StorageUnavailable, address_of
 from switchyard.files.bucket import SPOOL_BYTES
-from switchyard.files.errors import StorageUnavailable
 from switchyard.files.google import GoogleBucket
 from tests.factories.shop import make_customer
 from tests.integration.files.test_products_on_s3 import answer_of

@@ -21,7 +21,7 @@ from apps.exports.models import Export
 from apps.images.models import Thumbnail
 from switchyard.files.addresses import ResultsAddress
 from switchyard.operations.findings.disk import STORAGE, look_at_results, look_at_storage
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.examine import run_checks
 from tests.conftest import RunWorker
 from tests.factories.callers import Caller
 from tests.factories.pictures import encode, gradient

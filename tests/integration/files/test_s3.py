@@ -14,9 +14,8 @@ from django.core.exceptions import SuspiciousOperation
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import storages
 
-from switchyard.files.addresses import StorageAddress, address_of
+from switchyard.files.addresses import StorageAddress, StorageUnavailable, address_of
 from switchyard.files.bucket import SPOOL_BYTES
-from switchyard.files.errors import StorageUnavailable
 from switchyard.files.s3 import S3Bucket
 from tests.factories.s3 import CREDENTIALS, S3Server
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.dead_letters import projection
 from switchyard.dead_letters.models import DeadLetter

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from switchyard.frame.strip import STRIP
+from switchyard.frame.navigation import STRIP
 from tests.integration.operations.test_overview import Seen, text_of
 
 pytestmark = pytest.mark.django_db

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from switchyard.console.links import actor_url, queue_url
-from switchyard.jobs.templatetags.switchyard_sentences import named
+from switchyard.jobs.templatetags.switchyard_jobs import named
 
 ACTOR = "generate_report"
 

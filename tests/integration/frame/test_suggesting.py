@@ -15,8 +15,8 @@ from django.urls import reverse
 
 from switchyard.console.links import actor_url, jobs_url, queue_url, schedule_url
 from switchyard.frame import suggesting
+from switchyard.history.filters import TAG, searched_names
 from switchyard.history.models import SearchValue
-from switchyard.history.search_values import TAG, searched_names
 from switchyard.schedules.registry import schedules
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs.history_rows import job_row

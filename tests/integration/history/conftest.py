@@ -14,8 +14,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows
+from switchyard.broker.keys import Keys
+from switchyard.broker.stores.history_streams import EndedJob, Failure, encode, encode_rows
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import HistoryWriter
 from tests.chaos.postgres import PostgresUnderTest

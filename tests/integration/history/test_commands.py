@@ -19,9 +19,9 @@ from django.core.management import call_command
 
 from project.config import BASE_DIR
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
-from switchyard.leadership import HISTORY_WRITER
+from switchyard.long_running import HISTORY_WRITER
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
 from tests.integration.history.conftest import Put, ended_job

@@ -17,15 +17,12 @@ from django.urls import reverse
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.results import Entry
-from switchyard.history.cursors import Cursor
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry
 from switchyard.history.filters import Filter
 from switchyard.history.models import JobRow, SearchValue
-from switchyard.history.queries import search
-from switchyard.history.retention import delete_oldest
-from switchyard.history.sorted_search import search_sorted
-from switchyard.history.writer import HistoryWriter
+from switchyard.history.queries import Cursor, search, search_sorted
+from switchyard.history.writer import HistoryWriter, delete_oldest
 from switchyard.jobs.listing.pages import find_jobs
 from tests.integration.history.conftest import Put, ended_job
 from tests.integration.history.rows import BASE_MS

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from switchyard.history.commands.runhistory import AUTOGROUP
+from switchyard.history.writer import AUTOGROUP
 
 PROGRAM = """
 import os
@@ -16,7 +16,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
-from switchyard.history.commands.runhistory import AUTOGROUP, yield_to_other_work
+from switchyard.history.writer import AUTOGROUP, yield_to_other_work
 
 before = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
 yield_to_other_work()

@@ -8,11 +8,9 @@ import pytest
 
 from switchyard.broker.clock import datetime_of
 from switchyard.history import queries
-from switchyard.history.cursors import Cursor
-from switchyard.history.filters import Filter
+from switchyard.history.filters import TAG, Filter
 from switchyard.history.models import JobRow, SearchValue
-from switchyard.history.queries import search
-from switchyard.history.search_values import TAG
+from switchyard.history.queries import Cursor, search
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db import connection
 from django.test import override_settings
 
-from switchyard.history import retention
+from switchyard.history import writer
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
-from switchyard.history.retention import Retention, most_rows
+from switchyard.history.writer import Retention, most_rows
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -60,7 +60,7 @@ def test_jobs_leave_by_age_with_their_attempts_and_values(bounds: Any) -> None:
 
 
 def test_jobs_leave_by_number_oldest_first(bounds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 4)
+    monkeypatch.setattr(writer, "BATCH", 4)
     bounds(history_rows=5)
     for at in range(16):
         with_attempt(at)
@@ -72,8 +72,8 @@ def test_jobs_leave_by_number_oldest_first(bounds: Any, monkeypatch: pytest.Monk
 def test_a_round_is_bounded_and_ends_when_its_process_leads_no_more(
     bounds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
-    monkeypatch.setattr(retention, "ROUND_BATCHES", 3)
+    monkeypatch.setattr(writer, "BATCH", 2)
+    monkeypatch.setattr(writer, "ROUND_BATCHES", 3)
     bounds(history_days=1)
     for at in range(10):
         with_attempt(at - 2 * DAY_MS)

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from switchyard.history import sorted_search
+from switchyard.history import queries
 from switchyard.history.filters import Filter
 from switchyard.history.models import JobRow
-from switchyard.history.sorted_search import search_sorted
+from switchyard.history.queries import search_sorted
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -54,10 +54,10 @@ def test_each_order_lists_what_matches_once(wanted: Filter) -> None:
     rows_of_several_kinds()
     place = "failed_at" if wanted.failures else "finished_at"
 
-    listed = {sort: walked(wanted, sort) for sort in sorted_search.SORTS}
+    listed = {sort: walked(wanted, sort) for sort in queries.SORTS}
 
     for sort, rows in listed.items():
-        column = sorted_search.COLUMNS[sort.lstrip("-")] or place
+        column = queries.COLUMNS[sort.lstrip("-")] or place
         pairs = [(getattr(row, column), row.pk) for row in rows]
         assert pairs == sorted(pairs, reverse=sort.startswith("-"))
         expected = {row.pk for row in listed["end"] if getattr(row, column) is not None}
@@ -78,7 +78,7 @@ def test_jobs_that_end_while_somebody_pages_do_not_move_the_pages() -> None:
 
 
 def test_of_many_jobs_the_newest_are_sorted_and_the_page_says_back_to_when(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorted_search, "LOOKED_THROUGH", 4)
+    monkeypatch.setattr(queries, "LOOKED_THROUGH", 4)
     slow = job_row(1, run_ms=9_000)
     rows = [job_row(at, run_ms=at) for at in range(2, 8)]
 

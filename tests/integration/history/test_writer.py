@@ -14,15 +14,15 @@ import structlog
 from prometheus_client import generate_latest
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.stores.ended_jobs import Failure, encode
+from switchyard.broker.keys import Keys
+from switchyard.broker.stores.history_streams import Failure, encode
 from switchyard.history import queries
 from switchyard.history import writer as history_writer
 from switchyard.history.filters import Filter
 from switchyard.history.metrics import history_metrics
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import HistoryWriter
-from switchyard.operations.findings import history
+from switchyard.operations.findings import records
 from tests.conftest import RunWorker
 from tests.integration.history.conftest import Put, ended_job, put_into
 from tests.integration.history.rows import BASE_MS, job_row
@@ -247,7 +247,7 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
     valkey.hset(Keys().history_counts(), "skipped", 3)
     wait_for(lambda: any((each.oldest_age_ms or 0) > 5 for each in writer.streams.backlog()))
 
-    found = {each.code: each for each in history.look()}
+    found = {each.code: each for each in records.look_at_history()}
     lines = generate_latest(_Registry()).decode().splitlines()
 
     assert {code for code, each in found.items() if each.severity == "warning"} == {"down", "dropped", "skipped"}
@@ -259,7 +259,7 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
 
     writer.step()
 
-    found = {each.code: each for each in history.look()}
+    found = {each.code: each for each in records.look_at_history()}
     assert "1 row written, nothing waits" in found["ok"].seen
     writer.leadership.release()
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import redis
 
-from switchyard.jobs import job_events
+from switchyard.jobs import live
 from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
@@ -26,7 +26,7 @@ def test_the_reader_ends_when_the_last_watcher_leaves_as_an_answer_arrives(valke
 
     async def come_and_go() -> None:
         for _ in range(ROUNDS):
-            async with job_events.watch(job_id, "default", after="0-0"):
+            async with live.watch(job_id, "default", after="0-0"):
                 for connection in await asyncio.to_thread(wait_for, lambda: readers_at(valkey)):
                     await asyncio.to_thread(valkey.client_unblock, connection)
         await asyncio.to_thread(wait_for, lambda: not readers_at(valkey), 15, what="the reader to end")

@@ -15,8 +15,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from project.asgi import application
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.ended_jobs import EndedJob, encode
-from switchyard.jobs import job_events, live
+from switchyard.broker.stores.history_streams import EndedJob, encode
+from switchyard.jobs import live
+from switchyard.jobs import live as job_events
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.web import serving

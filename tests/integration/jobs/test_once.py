@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
 
 from switchyard.jobs.once import delete_old_keys, once
-from switchyard.schedules.maintenance import maintenance_tasks
+from switchyard.schedules.runner import maintenance_tasks
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 

@@ -12,16 +12,15 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities, attach
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.alert_groups import AlertGroups
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
-from switchyard.broker.stores.quarantine import Quarantine
-from switchyard.broker.stores.rate_windows import RateWindows
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.wait_for_broker import retry_until_available
 from switchyard.wiring import in_order
 from tests.factories.yards import small_yard

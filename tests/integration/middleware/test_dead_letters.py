@@ -11,7 +11,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

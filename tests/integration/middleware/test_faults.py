@@ -16,8 +16,8 @@ from dramatiq.middleware import Middleware
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.embedded.server import EmbeddedServer

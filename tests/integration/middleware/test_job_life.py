@@ -12,10 +12,10 @@ import pytest
 
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_steps import LiveJob, live_step
-from switchyard.broker.stores.rate_windows import RateWindows
+from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.metrics import Metrics

@@ -14,7 +14,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.ended_jobs import LOGS_LIMIT_BYTES, EndedJob, decode_rows
+from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, decode_rows
 from switchyard.middleware.status import Status
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

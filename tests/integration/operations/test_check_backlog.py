@@ -14,10 +14,9 @@ from django.core.management import CommandError, call_command
 from dramatiq import Message, pipeline
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 

@@ -15,8 +15,8 @@ from django.test import RequestFactory
 
 from switchyard.frame import silent_database
 from switchyard.frame.silent_database import SilentDatabase
-from switchyard.operations import database_deadline
-from switchyard.operations.database_deadline import answers_within
+from switchyard.operations import timeouts
+from switchyard.operations.timeouts import answers_within
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 
@@ -38,7 +38,7 @@ def connection(postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch) -> 
     options = {"PORT": str(postgres.port), "OPTIONS": {"connect_timeout": 60}}
     connection = ConnectionHandler({"default": {**where, **options}})["default"]
     connection.inc_thread_sharing()
-    monkeypatch.setattr(database_deadline, "connection", connection)
+    monkeypatch.setattr(timeouts, "connection", connection)
     yield connection
     connection.close()
 
@@ -65,7 +65,7 @@ def test_a_statement_to_a_postgres_that_stands_still_ends(connection: Any, postg
         opening_s = refused_after(connection)
 
     assert min(statement_s, opening_s) >= LIMIT_S
-    wait_for(lambda: database_deadline._OPENING._pending is None)
+    wait_for(lambda: timeouts._OPENING._pending is None)
     assert ask(connection) == 42
 
 
@@ -75,14 +75,14 @@ def test_a_postgres_that_accepts_no_connection_is_given_up(connection: Any, post
         assert refused_after(connection) >= LIMIT_S
     finally:
         postgres.signal(signal.SIGCONT)
-        wait_for(lambda: database_deadline._OPENING._pending is None)
+        wait_for(lambda: timeouts._OPENING._pending is None)
 
 
 def test_a_slow_statement_of_postgres_ends_and_the_next_one_has_a_new_connection(connection: Any) -> None:
     refused_after(connection, "SELECT 42 FROM pg_sleep(600)")
 
     assert ask(connection) == 42
-    assert database_deadline._LIMIT.get() is None
+    assert timeouts._LIMIT.get() is None
 
 
 @pytest.fixture

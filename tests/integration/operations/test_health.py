@@ -12,9 +12,9 @@ from django.db import connection
 from django.test import Client
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
-from switchyard.operations import health
+from switchyard.operations import views
 from switchyard.operations.timeouts import TimedCall
 from switchyard.wiring import build_yard
 
@@ -59,8 +59,8 @@ def silent_broker() -> Iterator[None]:
 
 
 def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(health, "BROKER", TimedCall("broker", health._ask_broker))
+    monkeypatch.setattr(views, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(views, "BROKER", TimedCall("broker", views._ask_broker))
 
     for _ in range(3):
         assert Client().get("/readyz").json()["dependencies"]["broker"]["fact"] == "no answer within 0.2 s"

@@ -18,9 +18,9 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.stores.pool_reports import INSTRUCTION_TTL_MS, Instruction, PoolReport
-from switchyard.operations.commands import workers as command
+from switchyard.commands import workers as command
 from tests.integration.operations.test_workers import client_with
 
 pytestmark = pytest.mark.django_db(transaction=True)

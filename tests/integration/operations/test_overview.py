@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.interface import Facilities
-from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.dead_letters import projection

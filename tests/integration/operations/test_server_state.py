@@ -13,7 +13,7 @@ from django.test import Client
 from switchyard.broker.interface import Facilities
 from switchyard.operations import api
 from switchyard.operations.queries import YardState, yard_state
-from switchyard.operations.server_state import ServerState, read_server_state
+from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import TimedCall
 from tests.factories.callers import Caller
 

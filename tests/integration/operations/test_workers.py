@@ -12,9 +12,9 @@ from django.urls import reverse
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.stores.pool_reports import ChildStacks, PoolReport, Stack
-from switchyard.jobs.running import RunningJob, holder_of
+from switchyard.jobs.queries import RunningJob, holder_of
 from switchyard.operations import worker_views
 
 pytestmark = pytest.mark.django_db

@@ -15,8 +15,8 @@ from prometheus_client.core import Metric
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.middleware.metrics import Metrics
-from switchyard.operations.metrics_broker import BrokerMetrics
-from switchyard.workers.metrics.http import PoolCollector
+from switchyard.operations.metrics import BrokerMetrics
+from switchyard.workers.metrics import PoolCollector
 
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")

@@ -11,7 +11,7 @@ from django.utils import timezone
 from switchyard.audit.services import Who, act
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.quarantine import Quarantine
+from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
 from switchyard.jobs.services import submit

@@ -28,7 +28,7 @@ from switchyard.audit.roles import OPERATOR, READ_ONLY
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.interface import facilities as facilities_of
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct

@@ -18,9 +18,9 @@ from dramatiq.message import Message
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
+from switchyard.commands.queues import REFUSALS_SHOWN
 from switchyard.conf import declared_yard
 from switchyard.queues import stock as of_redis
-from switchyard.queues.printing import REFUSALS_SHOWN
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -15,9 +15,9 @@ from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.history.models import JobRow
-from switchyard.operations.yard import rates
+from switchyard.operations import queries
 from tests.factories.brokers import broker_without_server
 from tests.waiting import wait_for
 
@@ -100,7 +100,7 @@ def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities:
 
 def test_rates_are_measured_between_two_looks(watcher: Client, facilities: Facilities) -> None:
     page = reverse("switchyard-queue", args=["billing"])
-    rates.forget()  # what other tests of this process have read
+    queries.forget()  # what other tests of this process have read
     assert "measured between two readings" in text_of(watcher.get(page))
 
     wait_for(lambda: "from the broker's counters" in text_of(watcher.get(page)))

@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.interface import Facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

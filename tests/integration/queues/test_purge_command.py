@@ -14,11 +14,10 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.ended_jobs import decode_rows
-from switchyard.schedules.maintenance import finish_purges
+from switchyard.broker.stores.history_streams import decode_rows
+from switchyard.schedules.runner import finish_purges
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

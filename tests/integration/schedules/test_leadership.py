@@ -10,8 +10,8 @@ import time
 import pytest
 from django.db import connections
 
-from switchyard.leadership import Leadership
-from switchyard.schedules.maintenance import MaintenanceTask
+from switchyard.long_running import Leadership
+from switchyard.schedules.runner import MaintenanceTask
 from tests.waiting import wait_for
 
 LEASE_S = 2.0

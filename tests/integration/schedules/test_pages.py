@@ -17,8 +17,8 @@ from periodiq import cron
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
-from switchyard.operations.findings.scheduler import look_at_ticks
-from switchyard.schedules import pauses
+from switchyard.operations.findings.records import look_at_ticks
+from switchyard.schedules import services
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 
 pytestmark = pytest.mark.django_db
@@ -106,7 +106,7 @@ def test_a_pause_needs_a_reason_and_an_end_in_the_future(operator, sweep):
 
 
 def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client):
-    pauses.pause(sweep, who=WHO, reason="month end")
+    services.pause(sweep, who=WHO, reason="month end")
     ScheduleState.objects.update(missed=2, since=timezone.now())
 
     (finding,) = [found for found in look_at_ticks() if found.code == "paused"]
@@ -142,7 +142,7 @@ def test_the_command_pauses_shows_and_resumes(sweep, capsys):
 
 
 def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pauses.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
+    services.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
 
     for words in (("list",), ("show", sweep), ("pause", sweep)):
         call_command("switchyard", "schedules", *words)

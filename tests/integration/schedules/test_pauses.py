@@ -11,7 +11,8 @@ from periodiq import cron
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
-from switchyard.schedules import pauses, services, strips
+from switchyard.schedules import queries, services
+from switchyard.schedules import services as pauses
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from tests.integration.schedules.conftest import START
 
@@ -39,7 +40,7 @@ def test_a_paused_schedule_sends_nothing_and_counts_what_it_missed(yard, clock):
 
     state = ScheduleState.objects.get()
     assert (yard.sent(), state.missed) == (2, 5)
-    outcomes = [tick.outcome for tick in strips.last_ticks("tick")]
+    outcomes = [tick.outcome for tick in queries.last_ticks("tick")]
     assert outcomes == ["missed"] * 5 + ["sent"] * 2
 
 
@@ -104,11 +105,11 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
     yard.declare("other")
     scheduler = yard.scheduler()
 
-    steps(scheduler, clock, strips.KEPT + 7)
+    steps(scheduler, clock, queries.KEPT + 7)
 
-    ticks = strips.last_ticks("tick", limit=1_000)
-    assert len(ticks) == len(strips.last_ticks("other", limit=1_000)) == strips.KEPT
-    assert ticks[0].due_at == clock() - MINUTE and ticks[-1].due_at == clock() - strips.KEPT * MINUTE
+    ticks = queries.last_ticks("tick", limit=1_000)
+    assert len(ticks) == len(queries.last_ticks("other", limit=1_000)) == queries.KEPT
+    assert ticks[0].due_at == clock() - MINUTE and ticks[-1].due_at == clock() - queries.KEPT * MINUTE
     assert all(tick.job_id and tick.lateness_ms == 0 for tick in ticks)
 
 
@@ -142,7 +143,7 @@ def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute
 
     job_id = services.run_now(every_minute, who=WHO)
 
-    (tick,) = strips.last_ticks(every_minute)
+    (tick,) = queries.last_ticks(every_minute)
     assert (tick.outcome, tick.job_id, tick.by) == ("run_now", job_id, "a.lind")
     message = facilities.transport.find_message("billing", job_id)
     assert message.options["origin"] == {"schedule": "sweep", "user": "a.lind"}

@@ -19,7 +19,7 @@ from dramatiq.message import Message
 from project.config import BASE_DIR
 from switchyard.addon import addon_for
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
 from switchyard.wiring import build_yard

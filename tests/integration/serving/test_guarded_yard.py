@@ -25,7 +25,7 @@ INSERT INTO switchyard_schedules_schedulestate (actor, spec, since, last_job_id,
 VALUES (?, '*/5 * * * *', datetime('now', '-20 minutes'), '', '', '', 0)
 """
 EVERY_TASK = """
-from switchyard.schedules.maintenance import maintenance_tasks
+from switchyard.schedules.runner import maintenance_tasks
 for task in maintenance_tasks():
     task.run()
 """

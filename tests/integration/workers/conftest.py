@@ -18,7 +18,7 @@ import redis
 from dramatiq import Message
 
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker

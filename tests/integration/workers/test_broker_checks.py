@@ -10,10 +10,10 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.workers.checks.broker_server import unsafe_server
+from switchyard.workers.checks.servers import unsafe_server
 from switchyard.workers.preflight import mark_keyspace
 
 

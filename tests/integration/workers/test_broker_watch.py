@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from switchyard.broker.errors import BrokerUnsafe
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.embedded.server import EmbeddedServer
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for

@@ -16,7 +16,7 @@ from dramatiq import Message
 
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.interface import Facilities, facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.broker.stores.job_records import JobRecord

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from switchyard.workers.metrics.restoring import gaps_of
+from switchyard.workers.metrics import gaps_of
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 

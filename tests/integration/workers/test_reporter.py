@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
 from switchyard.workers.supervisor.report import Reporter
 

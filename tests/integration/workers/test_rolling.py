@@ -12,7 +12,7 @@ import pytest
 from dramatiq import Message
 
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.job_records import JobRecord, JobRecords
 from switchyard.conf import declared_yard

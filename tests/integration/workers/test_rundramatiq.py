@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.dead_lists import DeadLists

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.wiring import build_yard
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench

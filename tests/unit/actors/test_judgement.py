@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.ended_jobs import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
+from switchyard.actors.figures import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
 from switchyard.actors.views import of
 from switchyard.broker.clock import datetime_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.actors.metrics import ActorMetrics, Percentiles
+from switchyard.actors.figures import ActorMetrics, Percentiles
 from switchyard.actors.queries import ActorFacts
 from switchyard.actors.views import Row, in_order
 

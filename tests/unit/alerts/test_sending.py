@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from switchyard.alerts import sending
-from switchyard.alerts.errors import ChannelFailed
+from switchyard.alerts.channels import ChannelFailed
 from switchyard.alerts.notice import Notice
 from switchyard.alerts.sending import ChannelBatch, send_all
 from tests.unit.alerts.test_notice import FIRST

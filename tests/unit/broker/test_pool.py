@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.broker.pool import SUPERVISOR_BYTES, Pool
-from switchyard.broker.topology import Queue, Yard
+from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, Yard
 
 MB = 1_000_000
 QUEUE = Queue("sums", objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000)
@@ -36,8 +35,8 @@ def test_pinned_pool_has_no_more_children_than_cpus() -> None:
 
 
 def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.broker.pool.cores_here", lambda: 6)
-    monkeypatch.setattr("switchyard.broker.pool.memory_here", lambda: None)
+    monkeypatch.setattr("switchyard.broker.topology.cores_here", lambda: 6)
+    monkeypatch.setattr("switchyard.broker.topology.memory_here", lambda: None)
 
     assert (SUMS.children, SUMS.total_slots, SUMS.most_running, SUMS.most_children) == (6, 6, 9, 9)
 

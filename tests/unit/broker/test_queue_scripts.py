@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from switchyard.broker.admin import purge
-from switchyard.broker.admin.cancel_many import cancel_many
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.admin.cancel import cancel_many
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, dead_moves
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry, Lease, MovingMessage
+from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script

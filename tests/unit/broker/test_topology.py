@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from project.topology import YARD
 from switchyard.broker.errors import InvalidDeclaration
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 ROOT = Path(__file__).resolve().parents[3]

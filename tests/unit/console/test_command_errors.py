@@ -7,7 +7,7 @@ from django.core.management import CommandError
 from django.db import OperationalError
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.console.command_errors import as_command_error
+from switchyard.console.commands import as_command_error
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from switchyard.api.models import Token
-from switchyard.console.read_only import ReadOnly
+from switchyard.console.room_view import ReadOnly
 
 pytestmark = pytest.mark.django_db
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switchyard.console.sort_heads import ASCENDING, SortColumn, heads_of
+from switchyard.console.lists import ASCENDING, SortColumn, heads_of
 
 COLUMNS = (
     SortColumn("name", "Name", ("", "-name"), own=ASCENDING),

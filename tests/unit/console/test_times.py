@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from switchyard.broker.errors import ActRefused
-from switchyard.console.times import parse_until
+from switchyard.console.formatting import parse_until
 
 NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
 

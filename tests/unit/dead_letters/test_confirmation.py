@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from switchyard.dead_letters.confirmation import of_rows
+from switchyard.dead_letters.act_views import of_rows
 from switchyard.dead_letters.models import DeadLetter
 
 DIED = datetime(2026, 11, 20, 2, 54, tzinfo=UTC)

@@ -12,14 +12,14 @@ from django.conf import settings
 
 from project.config import load
 from switchyard.broker.topology import MOST_ALONE, Yard
-from switchyard.database_connections import (
+from switchyard.conf import DEFAULT_YARD
+from switchyard.database import (
     RESERVED_CONNECTIONS,
     SPARE_CONNECTIONS,
     WEB_CONNECTIONS,
     planned_connections,
 )
-from switchyard.default_topology import DEFAULT_YARD
-from switchyard.deployment import sizes
+from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import COMPOSE_FILE, RENDERED_CORES, render
 from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.unit.deployment.yards import SPARE, VANS, YARD
@@ -134,8 +134,8 @@ def test_image_has_the_client_of_s3_as_it_is_tested() -> None:
 def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files() -> None:
     limited = replace(VANS, memory_limit_bytes=100 * 2**20, isolated=2)
 
-    assert sizes.memory_mib(VANS) == 256 + 160 + (3 + 1 + 4) * sizes.CHILD_MIB["processes"]
-    assert sizes.memory_mib(limited) == 256 + 160 + (3 + 1 + 2) * 100
+    assert rendered_files.memory_mib(VANS) == 256 + 160 + (3 + 1 + 4) * rendered_files.CHILD_MIB["processes"]
+    assert rendered_files.memory_mib(limited) == 256 + 160 + (3 + 1 + 2) * 100
     services = services_of(Yard(YARD.queues, (limited, SPARE)))
     assert services["pool-vans"]["deploy"]["resources"]["limits"]["memory"] == "1016M"
 

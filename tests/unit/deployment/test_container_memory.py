@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from switchyard.broker.topology import Yard
-from switchyard.deployment import container_memory, sizes
+from switchyard.deployment import rendered_files
 from switchyard.deployment.checks import too_small
 from switchyard.deployment.rendered_files import COMPOSE_FILE, render
 from tests.unit.deployment.yards import SPARE, YARD
@@ -16,10 +16,10 @@ LIMITED = Yard(YARD.queues, (replace(YARD.pools[0], memory_limit_bytes=200_000_0
 
 
 def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container_memory, "memory_here_mib", lambda: 5_000)
-    pools = sum(sizes.memory_mib(pool) for pool in LIMITED.pools)
+    monkeypatch.setattr(rendered_files, "memory_here_mib", lambda: 5_000)
+    pools = sum(rendered_files.memory_mib(pool) for pool in LIMITED.pools)
 
-    line = container_memory.summary(LIMITED)
+    line = rendered_files.summary(LIMITED)
 
     assert f"{pools:,} MiB in the pools' containers, 4,480 MiB in the others, {pools + 4_480:,} MiB in all" in line
     assert line.endswith(
@@ -28,7 +28,7 @@ def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypa
 
 
 def test_rendered_file_gives_every_pool_enough() -> None:
-    given = container_memory.given_mib(render("compose", LIMITED)[COMPOSE_FILE])
+    given = rendered_files.given_mib(render("compose", LIMITED)[COMPOSE_FILE])
 
     assert {"pool-vans", "pool-spare"} < set(given) and "migrate" not in given
     assert too_small(LIMITED, given) == []
@@ -36,9 +36,9 @@ def test_rendered_file_gives_every_pool_enough() -> None:
 
 def test_container_that_is_too_small_is_named_with_figures_and_remedy() -> None:
     text = render("compose", LIMITED)[COMPOSE_FILE]
-    less = text.replace(f"memory: {sizes.memory_mib(LIMITED.pools[0])}M", "memory: 0.5g")
+    less = text.replace(f"memory: {rendered_files.memory_mib(LIMITED.pools[0])}M", "memory: 0.5g")
 
-    [found] = too_small(LIMITED, container_memory.given_mib(less))
+    [found] = too_small(LIMITED, rendered_files.given_mib(less))
 
     assert (found.id, found.obj) == ("switchyard.W008", "pool vans")
     assert found.msg == (

@@ -12,10 +12,10 @@ from django.conf import settings
 from django.urls import reverse
 
 from switchyard.commands.modules import MODULES
-from switchyard.console import runbook as console_runbook
-from switchyard.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert
+from switchyard.console import links as console_runbook
+from switchyard.console.links import BY_KIND, PAGE, runbook, runbook_of_alert
+from switchyard.operations.findings.finding import PRECEDENCE
 from switchyard.operations.findings.lateness import LATE_WORDS
-from switchyard.operations.findings.precedence import PRECEDENCE
 from tests.unit.documentation.pages import ROOT, read
 from tests.unit.documentation.test_command_help import parser_of
 

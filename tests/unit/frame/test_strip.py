@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard.frame.strip import OLD_S, PAGE_S, VerdictStrip
-from switchyard.operations.diagnosis import Verdict
+from switchyard.frame.navigation import OLD_S, PAGE_S, VerdictStrip
+from switchyard.operations.overview import Verdict
 from tests.waiting import wait_for
 
 

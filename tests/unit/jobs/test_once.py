@@ -11,7 +11,7 @@ from django.utils import timezone
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
-from switchyard import old_rows
+from switchyard import database
 from switchyard.jobs.models import DoneOnce
 from switchyard.jobs.once import delete_old_keys, once
 
@@ -137,8 +137,8 @@ def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
 def test_one_call_forgets_so_many_batches_and_the_next_the_rest(
     monkeypatch: pytest.MonkeyPatch, django_assert_num_queries
 ) -> None:
-    monkeypatch.setattr(old_rows, "AT_ONCE", 10)
-    monkeypatch.setattr(old_rows, "MOST_BATCHES", 3)
+    monkeypatch.setattr(database, "AT_ONCE", 10)
+    monkeypatch.setattr(database, "MOST_BATCHES", 3)
     long_ago = timezone.now() - timedelta(days=8)
     DoneOnce.objects.bulk_create(DoneOnce(key=str(number), created_at=long_ago) for number in range(35))
 

@@ -11,7 +11,7 @@ from apps.mail.checks import check_reset_retries
 from apps.mail.links import VALID_FOR
 from project.topology import YARD
 from switchyard.broker.topology import RetryPolicy
-from switchyard.middleware.retry_options import span_of
+from switchyard.middleware.retries import span_of
 
 
 def test_a_reset_outlasts_an_outage_of_twenty_minutes_and_ends_before_its_link() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from switchyard.broker.stores.result_stores import ResultStores
-from switchyard.middleware.attempt_records import result_of
+from switchyard.middleware.status import result_of
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "null"), ("", '""'), (0, "0"), ({"a": (1,)}, '{"a": [1]}')])

@@ -13,10 +13,9 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import CurrentMessage
 
 from switchyard.jobs.request_origin import HEADER, request_origin
-from switchyard.middleware.envelope import Envelope
+from switchyard.middleware.envelope import LONGEST_VALUE, Envelope, FixedSender, Origin, following, sent_by
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.options import Options, refuse_unknown
-from switchyard.middleware.origin import LONGEST_VALUE, FixedSender, Origin, following, sent_by
 
 
 @pytest.fixture

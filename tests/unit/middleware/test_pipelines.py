@@ -11,7 +11,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Pipelines
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.middleware.pipelines import DurableCallbacks, DurablePipelines
+from switchyard.middleware.callbacks import DurableCallbacks, DurablePipelines
 
 FAILURE = ValueError("no")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from switchyard.broker.topology import RetryPolicy
 from switchyard.middleware.errors import RetryLater
-from switchyard.middleware.retry_options import delay_of
+from switchyard.middleware.retries import delay_of
 
 ERROR = RuntimeError("no")
 DELAYS = st.lists(st.integers(0, 36_000_000), min_size=1, max_size=8)

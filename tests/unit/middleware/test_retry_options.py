@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from switchyard.broker.topology import RetryPolicy
-from switchyard.middleware.retry_options import (
+from switchyard.middleware.retries import (
     bounds_of,
     delay_of,
     is_never_retried,

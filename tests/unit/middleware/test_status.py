@@ -11,11 +11,11 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step, ended_step
 from switchyard.broker.topology import Yard
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.status import Status
 
 

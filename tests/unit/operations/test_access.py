@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.test import RequestFactory
 
-from switchyard.operations.access import may_scrape
+from switchyard.operations.views import may_scrape
 
 TOKEN = "a-token-of-the-operator"
 

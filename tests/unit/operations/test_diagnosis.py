@@ -8,13 +8,13 @@ import pytest
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.pool_reports import Instruction
-from switchyard.operations.diagnosis import Verdict, diagnose
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.actors import FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
 from switchyard.operations.findings.finding import Finding
+from switchyard.operations.overview import Verdict, diagnose
 from switchyard.operations.queries import YardState
-from switchyard.operations.server_state import ServerState
+from switchyard.operations.supervisors import ServerState
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")

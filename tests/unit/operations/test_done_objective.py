@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from switchyard.broker.errors import InvalidDeclaration
-from switchyard.operations.diagnosis import Verdict, diagnose
+from switchyard.operations.overview import Verdict, diagnose
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import Row, yard_rows
 from tests.unit.operations import yards

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from switchyard.operations.metrics_workers import WorkerMetrics
+from switchyard.operations.metrics import WorkerMetrics
 
 CHILD = """
 from prometheus_client import CollectorRegistry, Counter, Histogram

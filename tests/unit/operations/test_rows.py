@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 
 from switchyard.broker.health.servers import AwayPart
-from switchyard.operations.findings import absent_pools
+from switchyard.operations.findings import pools
 from switchyard.operations.queries import YardState
-from switchyard.operations.rows import AWAY, Row, yard_rows
-from switchyard.operations.server_state import ServerState
-from switchyard.operations.yard.svg import PROMISE_X, draw
+from switchyard.operations.rows import AWAY, PROMISE_X, Row, draw, yard_rows
+from switchyard.operations.supervisors import ServerState
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
 
 
@@ -90,5 +89,5 @@ def test_pools_whose_reports_are_unknown_are_not_called_missing() -> None:
     assert (found.state.word, found.signal, found.slots_known) == ("On time", "open", False)
     assert draw(found).slots == ()
     assert row("retries", unknown).state.word == "Quiet"
-    assert not list(absent_pools.look(facts(unknown)))
-    assert list(absent_pools.look(facts(replace(unknown, server=ServerState()))))
+    assert not list(pools.look_at_absence(facts(unknown)))
+    assert list(pools.look_at_absence(facts(replace(unknown, server=ServerState()))))

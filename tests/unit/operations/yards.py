@@ -7,7 +7,7 @@ from typing import Any
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats, QueueStats
 from switchyard.broker.topology import Pool, Queue, Yard
-from switchyard.jobs.running import Holder, RunningJob
+from switchyard.jobs.queries import Holder, RunningJob
 from switchyard.operations.findings.facts import YardFacts
 from switchyard.operations.queries import PoolState, YardState
 from switchyard.operations.rows import yard_rows

@@ -12,8 +12,7 @@ from django.test import override_settings
 
 from switchyard import conf
 from switchyard.broker.topology import Yard
-from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.default_topology import DEFAULT_YARD
+from switchyard.conf import DEFAULT_YARD, declared_yard, switchyard_settings
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks import check_yard
 

@@ -8,7 +8,7 @@ from tests.unit.documentation.pages import ROOT
 
 WORDS = ("rabbit", "amqp", "pika", r"\bquorum\b", "cluster", "crossslot", "hash_slot", "(?-i:MOVED)")
 # A word of Sentinel's protocol: how many of the sentinels have to agree.
-OF_SENTINEL = {"switchyard/broker/health/sentinels.py": {"quorum"}}
+OF_SENTINEL = {"switchyard/broker/health/servers.py": {"quorum"}}
 KINDS = (".py", ".lua", ".html", ".js", ".css")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.declared_yard import yard_of
+from switchyard.conf import yard_of
 from switchyard.setting_values import InvalidSetting
 
 START = "from switchyard.broker.topology import Pool, Queue, Yard\n\n"

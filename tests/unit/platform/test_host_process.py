@@ -16,7 +16,7 @@ METRICS = """
 import sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter
-from switchyard.workers.metrics.files import claim
+from switchyard.workers.metrics import claim
 claim(Path(sys.argv[1]), "default")
 Counter("counted", "Counted.", ("queue",), registry=CollectorRegistry()).labels("default").inc()
 print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "default").glob("*.db")))

@@ -9,15 +9,15 @@ import pytest
 from django.conf import settings
 from django.db.utils import ConnectionHandler
 
-from switchyard import database_connections
-from switchyard.database_connections import (
+from switchyard import database
+from switchyard.conf import DEFAULT_YARD
+from switchyard.database import (
     RESERVED_CONNECTIONS,
     SPARE_CONNECTIONS,
     WEB_CONNECTIONS,
     planned_connections,
     pool_size,
 )
-from switchyard.default_topology import DEFAULT_YARD
 from tests.unit.documentation.pages import read
 
 PAGE = read("docs/how-to/run-on-postgresql.md")
@@ -60,6 +60,6 @@ def test_size_of_djangos_pool_is_read_from_the_options(
     options: dict[str, Any], size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}})
-    monkeypatch.setattr(database_connections, "connections", handler)
+    monkeypatch.setattr(database, "connections", handler)
 
     assert pool_size("default") == size

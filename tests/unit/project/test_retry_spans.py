@@ -10,9 +10,9 @@ import pytest
 from apps.webhooks.services import ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT
 from project.topology import YARD
 from switchyard.broker.stores.job_records import LIVE_TTL_MS
-from switchyard.default_topology import DEFAULT_YARD
+from switchyard.conf import DEFAULT_YARD
 from switchyard.jobs.once import KEPT as ONCE_KEPT
-from switchyard.middleware.retry_options import span_of
+from switchyard.middleware.retries import span_of
 
 LEAST = timedelta(minutes=20)
 MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT, timedelta(milliseconds=LIVE_TTL_MS))

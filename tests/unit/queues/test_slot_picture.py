@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from switchyard.queues.slot_picture import WIDTH, SlotRun, picture_of
+from switchyard.queues.facts import WIDTH, SlotRun, picture_of
 
 NOW = 1_800_000_000_000
 

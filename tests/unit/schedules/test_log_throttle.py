@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import structlog
 
-from switchyard import log_throttle
+from switchyard import long_running
 
 
 def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(log_throttle.time, "monotonic", lambda: clock[0])
-    said = log_throttle.LogThrottle("alerts")
+    monkeypatch.setattr(long_running.time, "monotonic", lambda: clock[0])
+    said = long_running.LogThrottle("alerts")
 
     with structlog.testing.capture_logs() as lines:
         said.succeeded()
@@ -25,7 +25,7 @@ def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypat
 
 
 def test_another_kind_of_failure_is_logged_at_once():
-    said = log_throttle.LogThrottle("alerts")
+    said = long_running.LogThrottle("alerts")
 
     with structlog.testing.capture_logs() as lines:
         said.failed(ValueError("no"))

@@ -8,15 +8,15 @@ import pytest
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-from switchyard.tasks import attempts
-from switchyard.tasks.attempts import OPTION, TRACEBACKS, ResultRefused, TaskAttempts, failed_attempts
+from switchyard.tasks import results
+from switchyard.tasks.results import OPTION, TRACEBACKS, ResultRefused, TaskAttempts, failed_attempts
 
 
 @pytest.fixture
 def end_with(monkeypatch: pytest.MonkeyPatch) -> Any:
     """End an attempt of a task with an exception, in a worker named ``here``."""
-    monkeypatch.setattr(attempts, "task_at", lambda path: path if path == "a.task" else None)
-    monkeypatch.setattr(attempts, "worker_of", lambda broker: "here")
+    monkeypatch.setattr(results, "task_at", lambda path: path if path == "a.task" else None)
+    monkeypatch.setattr(results, "worker_of", lambda broker: "here")
 
     def end(message: MessageProxy, error: BaseException | None) -> None:
         broker: Any = None

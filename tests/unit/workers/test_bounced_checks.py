@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from django.db.utils import ConnectionHandler
 
-from switchyard.workers.checks import bounced
+from switchyard.workers.checks import database as bounced
 
 Bounce = Callable[..., None]
 

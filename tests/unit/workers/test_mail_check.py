@@ -9,8 +9,8 @@ from django.conf import UserSettingsHolder, global_settings
 from django.test import override_settings
 
 from switchyard.conf import read
-from switchyard.workers.checks import mail
-from switchyard.workers.checks.mail import endless_mail
+from switchyard.workers.checks import servers
+from switchyard.workers.checks.servers import endless_mail
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
@@ -39,8 +39,8 @@ def test_a_project_that_sends_no_mail_needs_no_timeout(
     (tmp_path / "views.py").write_text(source)
     stock = UserSettingsHolder(global_settings)
     stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
-    monkeypatch.setattr(mail, "settings", stock)
-    monkeypatch.setattr(mail, "own_folders", lambda: [tmp_path])
-    monkeypatch.setattr(mail, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
+    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(servers, "own_folders", lambda: [tmp_path])
+    monkeypatch.setattr(servers, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
 
     assert [message.id for message in endless_mail()] == ids

@@ -9,10 +9,8 @@ from django.core.management.base import CommandParser
 from django.template.defaultfilters import filesizeformat
 
 from apps.retention.queries import KeptKind, as_json, kept_kinds, removals_left
-from switchyard.console.command_errors import as_command_error
-from switchyard.console.command_help import show_examples
+from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import counted
-from switchyard.console.printing_command import PrintingCommand
 
 EXAMPLES = """examples:
   manage.py retention                          each kind: count, size, oldest, days, last run

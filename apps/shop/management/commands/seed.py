@@ -11,8 +11,7 @@ from django.utils import timezone
 
 from apps.shop import sample
 from apps.shop.models import Customer, Invoice, Payment
-from switchyard.console.command_errors import as_command_error
-from switchyard.console.command_help import show_examples
+from switchyard.console.commands import as_command_error, show_examples
 
 MOST_CUSTOMERS = 100_000
 

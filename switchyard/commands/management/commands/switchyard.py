@@ -12,8 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.commands.modules import MODULES
-from switchyard.console.command_errors import WRONG_ARGUMENTS
-from switchyard.console.command_help import show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, show_examples
 
 EXAMPLES = """examples:
   manage.py switchyard runpools                all pools; Ctrl-C drains them

@@ -1,3 +1,3 @@
 """The command ``status`` under its short name."""
 
-from switchyard.operations.commands.status import Command as Command
+from switchyard.commands.status import Command as Command

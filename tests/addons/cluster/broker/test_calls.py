@@ -13,16 +13,13 @@ import pytest
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
+from switchyard.broker.redis.calls import RedisCalls, call_together, calls_on
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.pipelines import call_together
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.worker.wakeup import Wakeup
-from switchyard.operations.findings.failures import broker_away
+from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.finding import FindingGroup
 from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.chaos.server import server_binary

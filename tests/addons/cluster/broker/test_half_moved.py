@@ -16,11 +16,9 @@ from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, slot_of
 from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.health.servers import NOTHING_AWAY
 from switchyard.broker.health.watch import Watch
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
+from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.waiting import wait_for

@@ -12,9 +12,8 @@ import pytest
 
 from switchyard.addons.cluster.client import node_url
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard

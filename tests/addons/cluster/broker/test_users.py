@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from switchyard.broker.admin.purge import purges, set_aside
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis import acl
-from switchyard.broker.redis.access import calls_on
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
 from tests.addons.cluster.nodes import ClusterUnderTest, Node

@@ -16,7 +16,7 @@ import pytest
 from dramatiq import Worker
 
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard

@@ -19,7 +19,7 @@ from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
 from switchyard.history.filters import Filter
 from switchyard.jobs.listing.pages import find_jobs
-from switchyard.operations import health
+from switchyard.operations import views
 from switchyard.operations.findings.examine import examine
 from switchyard.operations.overview import overview
 from tests.addons.cluster.nodes import ClusterUnderTest
@@ -61,7 +61,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     page = watcher.get(reverse("switchyard-queue", args=["default"])).content.decode()
     assert "Half moved" in page
     # Readiness, which is about this process, and metrics.
-    assert health._ask_broker() == ""
+    assert views._ask_broker() == ""
     values = metrics()
     assert {name for name in words(room) if values[f'switchyard_queue_away{{queue="{name}"}}']} == {"default"}
     # Doctor.
@@ -104,4 +104,4 @@ def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster
     told = by_name(examine())
     assert f"hash slot {slot_of(reports)} is half moved" in told["broker.half_moved"].seen
     assert not [name for name in told if name.endswith((".not_checked", ".broken")) or name == "pools.down"]
-    assert health._ask_broker() == ""
+    assert views._ask_broker() == ""

@@ -14,14 +14,14 @@ from django.test import override_settings
 from switchyard.addons.cluster.hash_slots import slot_of
 from switchyard.addons.cluster.keyspaces import PARTS, marks_of_part
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool, Queue, Yard
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
-from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.operations.findings.servers import look_at_servers
 from switchyard.operations.overview import overview
-from switchyard.operations.server_state import read_server_state
+from switchyard.operations.supervisors import read_server_state
 from switchyard.wiring import build_yard
 from switchyard.workers.broker_watch import make_watch
 from switchyard.workers.preflight import mark_keyspace

@@ -15,8 +15,8 @@ from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
 from switchyard.history.filters import Filter
 from switchyard.jobs.listing.pages import find_jobs
-from switchyard.leadership import SCHEDULER
-from switchyard.operations import health
+from switchyard.long_running import SCHEDULER
+from switchyard.operations import views
 from switchyard.operations.findings.examine import examine
 from switchyard.operations.overview import Room, overview
 from switchyard.operations.queries import yard_state
@@ -85,7 +85,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     # API, readiness and metrics.
     queues = caller.get("/queues").json()
     assert (queues["away"], [queue["queue"] for queue in queues["queues"]]) == (away, there)
-    assert health._ask_broker() == ""
+    assert views._ask_broker() == ""
     values = metrics()
     assert values["switchyard_broker_up"] == 1
     assert {name for name in sent if values[f'switchyard_queue_away{{queue="{name}"}}']} == set(away)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.findings.servers.causes import GROUP
-from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.operations.findings.servers import GROUP, look_at_servers
 from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.waiting import wait_for
 

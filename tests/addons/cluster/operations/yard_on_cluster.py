@@ -21,9 +21,9 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.conf import declared_yard
-from switchyard.leadership import SCHEDULER, Leadership
+from switchyard.long_running import SCHEDULER, Leadership
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.metrics_broker import BrokerMetrics
+from switchyard.operations.metrics import BrokerMetrics
 from switchyard.operations.overview import Room
 from switchyard.wiring import build_yard
 from tests.addons.cluster.nodes import ClusterUnderTest, Node

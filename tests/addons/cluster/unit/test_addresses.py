@@ -10,7 +10,7 @@ import pytest
 
 from switchyard.broker.health.server import facts_of, judge
 from switchyard.conf import switchyard_settings
-from switchyard.operations.findings import failures
+from switchyard.operations.findings import examine
 from switchyard.operations.findings.finding import Finding
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.child import main
@@ -72,12 +72,12 @@ def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused() -> None:
 )
 def test_a_command_names_its_node(seen: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        failures,
+        examine,
         "switchyard_settings",
         lambda: SimpleNamespace(broker_url=CLUSTER, server_variable="SWITCHYARD_BROKER_URL"),
     )
 
-    found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
+    found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
     assert found.next == expected
 
@@ -85,12 +85,12 @@ def test_a_command_names_its_node(seen: str, expected: str, monkeypatch: pytest.
 def test_a_command_about_a_cluster_names_no_second_node(monkeypatch: pytest.MonkeyPatch) -> None:
     url = CLUSTER.replace("redis+", "rediss+", 1) + "?ssl_ca_certs=/ca.pem"
     monkeypatch.setattr(
-        failures,
+        examine,
         "switchyard_settings",
         lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
     )
     step = "Wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix 10.0.0.1:6379`."
 
-    found = failures.copyable(Finding("broker", "half_moved", "error", "hash slot 1 is half moved", next=step))
+    found = examine.copyable(Finding("broker", "half_moved", "error", "hash slot 1 is half moved", next=step))
 
     assert found.next.endswith(f"`valkey-cli --tls --cacert /ca.pem {ADMIN} --cluster fix 10.0.0.1:6379`.")

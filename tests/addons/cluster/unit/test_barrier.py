@@ -14,8 +14,7 @@ from msgspec import structs
 
 from switchyard.addons.cluster.barrier import QueueBarrier
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease
+from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step
 from switchyard.broker.worker.acks import MANY, Acks

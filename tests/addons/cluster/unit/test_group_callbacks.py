@@ -12,7 +12,7 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.broker.interface import Transport
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.topology import Queue, Yard
-from switchyard.middleware.group_callbacks import DurableGroupCallbacks
+from switchyard.middleware.callbacks import DurableGroupCallbacks
 from tests.addons.cluster.unit.test_barrier import SpreadRecords, make
 from tests.unit.broker.worker.test_ack_barrier import end
 

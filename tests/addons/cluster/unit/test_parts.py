@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from switchyard.addons.cluster.hash_slots import SLOTS, slot_of
 from switchyard.addons.cluster.keyspaces import PARTS, marks_of_family, marks_of_part
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 
 
 def test_any_512_slots_in_a_row_have_a_marker() -> None:

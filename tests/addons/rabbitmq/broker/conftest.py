@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.factories.yards import small_yard
 

@@ -12,7 +12,7 @@ import pytest
 
 from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.broker.queue.depth_limits import DepthLimits
+from switchyard.broker.queue.administration import DepthLimits
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 

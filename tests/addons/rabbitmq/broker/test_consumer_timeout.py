@@ -12,7 +12,7 @@ import dramatiq
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.addons.rabbitmq.yards import build_rabbit_yard
 from tests.factories.yards import small_yard

@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
-from switchyard.broker.worker.held_marks import CELLS, HeldMarks
+from switchyard.broker.worker.prefetch import CELLS, HeldMarks
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]

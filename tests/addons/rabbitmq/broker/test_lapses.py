@@ -15,7 +15,7 @@ from dramatiq.middleware import SkipMessage
 from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]

@@ -18,9 +18,9 @@ from django.conf import settings
 from django.test import Client, override_settings
 
 from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import FindingGroup
 from switchyard.operations.queries import yard_state
 from tests.addons.rabbitmq.server import RabbitServer

@@ -11,7 +11,7 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.addons.rabbitmq import mover
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.broker.stores.locks import Lock
+from switchyard.broker.stores.limit_counts import Lock
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]

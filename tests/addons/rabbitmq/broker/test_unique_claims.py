@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import redis
 
 from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.stores.job_records import JobRecords
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 
 from switchyard.addons.rabbitmq.users import rights
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
 from tests.addons.rabbitmq.yards import build_rabbit_yard

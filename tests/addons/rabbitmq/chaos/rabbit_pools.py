@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.addons.rabbitmq.yards import build_rabbit_yard

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.wiring import build_yard
 from tests.addons.rabbitmq.yards import build_rabbit_yard

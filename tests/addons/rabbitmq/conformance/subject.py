@@ -12,11 +12,10 @@ from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.held import read
 from switchyard.addons.rabbitmq.place import RabbitTransport
 from switchyard.broker.interface import Transport
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.topology import Yard
 from tests.integration.broker.conformance.subjects import YARD, Meanwhile, Promises, Subject
 from tests.waiting import wait_for

@@ -18,9 +18,9 @@ import redis
 from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
 from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
-from switchyard.operations.findings.failures import run_checks
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.addons.rabbitmq.yards import build_rabbit_yard, settings_of

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.test import Client
 
 from switchyard.api.models import covered_scopes
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.conf import declared_yard
 from tests.addons.rabbitmq.yards import build_rabbit_yard

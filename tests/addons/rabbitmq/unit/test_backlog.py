@@ -12,8 +12,8 @@ from switchyard.addons.rabbitmq.leases import COUNT_AGAIN_S, RabbitBacklog
 from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.lease_steps import TickBudget
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.leases import TickBudget
 from switchyard.broker.queue.operations import QueueOperations
 
 KEYS = Keys("test")

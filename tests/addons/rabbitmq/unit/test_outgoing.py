@@ -9,7 +9,7 @@ import pytest
 from switchyard.addons.rabbitmq.outgoing import MANY, Outgoing
 from switchyard.addons.rabbitmq.publication import Publication
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.prefetch import HeldMarks
 from tests.addons.cluster.unit.test_barrier import SpreadRecords, make
 from tests.unit.broker.worker.test_ack_barrier import end
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench

@@ -13,8 +13,7 @@ from switchyard.broker.admin.purge import finish, set_aside, undo
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.ended_jobs import decode_rows
-from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.history_streams import HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import JobRecords
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -8,8 +8,8 @@ from typing import Any
 import dramatiq
 import pytest
 
-from switchyard.broker.admin import due_order
-from switchyard.broker.admin.due_order import next_due
+from switchyard.broker.admin import scheduled
+from switchyard.broker.admin.scheduled import next_due
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
@@ -50,7 +50,7 @@ def walked(pages: Iterator[list[Any]]) -> list[str]:
 def test_messages_of_all_queues_come_in_the_order_of_their_due_time(
     broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due_order, "AT_ONCE", 3)
+    monkeypatch.setattr(scheduled, "AT_ONCE", 3)
     now = now_ms()
     # Most are due in the same millisecond, as those for midnight are.
     due = [now + HOUR_MS] * 20 + [now + shift * 60_000 for shift in range(12)] + [now + HOUR_MS] * 9

@@ -8,8 +8,8 @@ from typing import Any
 import dramatiq
 import pytest
 
-from switchyard.broker.admin import look_through as module
-from switchyard.broker.admin.look_through import fields_of, look_through
+from switchyard.broker.admin import browse as module
+from switchyard.broker.admin.browse import fields_of, look_through
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard

@@ -10,13 +10,12 @@ import redis
 
 from switchyard.broker.admin.purge import drop, purges, set_aside, undo
 from switchyard.broker.admin.purge import finish as finish_purges
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import HIGH, LOW, Entry
+from switchyard.broker.queue.operations import HIGH, LOW, Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.ended_jobs import EndedJob, Failure
+from switchyard.broker.stores.history_streams import EndedJob, Failure
 from switchyard.broker.stores.job_records import JobRecords, sweep
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls

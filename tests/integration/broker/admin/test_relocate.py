@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.admin.relocate import relocate
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.admin.purge import relocate
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import HIGH, Entry, Grant
+from switchyard.broker.queue.operations import HIGH, Entry, Grant, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 
 BODY = b'{"actor":"an_actor","sent_at":1}'

@@ -9,11 +9,11 @@ import dramatiq
 import pytest
 
 from switchyard.broker.admin.cancel import cancel
-from switchyard.broker.admin.run_now import run_now
+from switchyard.broker.admin.scheduled import run_now
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import redis
 
-from switchyard.broker.admin.run_now import state_counts
+from switchyard.broker.admin.scheduled import state_counts
 from switchyard.broker.clock import now_ms
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import LiveJob, live_step

@@ -8,9 +8,8 @@ import redis
 
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 
 

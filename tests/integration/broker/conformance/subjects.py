@@ -21,21 +21,18 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from switchyard.broker.admin.browse import look
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Transport
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import LANES
+from switchyard.broker.keys import LANES, Keys
 from switchyard.broker.portable_transport import PortableTransport
-from switchyard.broker.queue.results import Entry
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.queue.operations import Entry
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.dead_lists import DeadLists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.quarantine import Quarantine
 from switchyard.broker.transport import RedisTransport
 from switchyard.middleware.arguments import knows
 from switchyard.middleware.envelope import Envelope
-from switchyard.testing.broker import MemoryBroker
-from switchyard.testing.calls import MemoryCalls
+from switchyard.testing.broker import MemoryBroker, MemoryCalls
 from switchyard.testing.stores import MemoryDeadLists, MemoryJobRecords
 from switchyard.testing.yard import MemoryTransport
 from tests.factories.yards import small_yard

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from switchyard.broker.errors import NotFound
-from switchyard.broker.queue.dead_letter_json import payload_of
+from switchyard.broker.queue.dead_moves import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from tests.factories.letters import letter

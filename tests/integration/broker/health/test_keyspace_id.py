@@ -8,9 +8,8 @@ import pytest
 
 from switchyard.broker.health.keyspace_id import KeyspaceId
 from switchyard.broker.health.watch import Watch
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.health import sentinels as judged
+from switchyard.broker.health import servers as judged
 from switchyard.broker.redis.sentinel import Sentinels
-from switchyard.broker.redis.sentinel_url import parse as parse_sentinel_url
-from switchyard.operations.findings.failures import run_checks
+from switchyard.broker.redis.sentinel import parse as parse_sentinel_url
+from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.findings.servers.causes import GROUP
-from switchyard.operations.findings.servers.look import look_at_sentinels, look_at_servers
+from switchyard.operations.findings.servers import GROUP, look_at_sentinels, look_at_servers
 from tests.chaos.server import ServerUnderTest
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for

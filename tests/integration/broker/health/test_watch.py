@@ -13,10 +13,9 @@ import pytest
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe
 from switchyard.broker.health.server import judge, read_facts
 from switchyard.broker.health.watch import Health, Watch
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.leases import (
     FINISHED_AT_ONCE,
@@ -22,8 +22,7 @@ from switchyard.broker.queue.leases import (
     LeaseKeeper,
     owner_of,
 )
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import AT_ONCE, Entry, Reclaimed
+from switchyard.broker.queue.operations import AT_ONCE, Entry, QueueOperations, Reclaimed
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy
@@ -373,7 +372,7 @@ def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
 def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_server_accepts_it(
     family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switchyard.broker.queue.lease_steps.REFUSED_S", 0.05)
+    monkeypatch.setattr("switchyard.broker.queue.leases.REFUSED_S", 0.05)
     keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     for queue in (family, sound):
         queue.enqueue([Entry("a", b"A")])

@@ -13,9 +13,9 @@ import dramatiq
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.leases import SelfManagedLeases
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.self_managed_leases import SelfManagedLeases
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker

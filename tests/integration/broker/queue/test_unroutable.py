@@ -7,10 +7,9 @@ import uuid
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.queue.unroutable import LONGEST_CALL, MOST_CALLS, UnroutableLane
 from switchyard.broker.redis.calls import RedisCalls
 

@@ -11,14 +11,13 @@ import redis
 
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.health.watch import Watch
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import LUA
-from switchyard.broker.stores.locks import Lock
+from switchyard.broker.stores.limit_counts import Lock
 from tests.chaos.server import SERVER_NAMES, server_binary
 from tests.tls import GuardedServer
 from tests.unit.documentation.pages import ROOT

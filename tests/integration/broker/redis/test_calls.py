@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from switchyard.broker.errors import BrokerFull, BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import ANSWER_S, RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script

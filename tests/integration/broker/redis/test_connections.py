@@ -8,9 +8,8 @@ from math import inf
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls
 from switchyard.broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest

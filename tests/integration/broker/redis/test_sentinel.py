@@ -23,10 +23,9 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.worker.wakeup import LONGEST_BLOCK_S, Wakeup
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.jobs import job_events
-from switchyard.operations.findings.failures import run_checks
-from switchyard.operations.findings.servers.causes import GROUP
-from switchyard.operations.findings.servers.look import look_at_servers
+from switchyard.jobs import live
+from switchyard.operations.findings.examine import run_checks
+from switchyard.operations.findings.servers import GROUP, look_at_servers
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for
@@ -110,7 +109,7 @@ def test_streams_of_events_are_read_from_the_master(settled: Watched, settings: 
     assert switchyard_settings().broker_url == settled.url
 
     async def role() -> bytes:
-        client = await job_events.client_of_events()
+        client = await live.client_of_events()
         try:
             found: list[bytes] = await client.execute_command("ROLE")
             return found[0]

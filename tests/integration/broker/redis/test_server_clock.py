@@ -15,7 +15,7 @@ import time_machine
 from apps.mail import guard
 from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.access import calls_on
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.server_clock import EVERY_S, ServerClock
 from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks

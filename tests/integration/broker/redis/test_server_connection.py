@@ -16,7 +16,7 @@ from django.test import override_settings
 
 from switchyard.broker.redis.connections import Profile, connect
 from switchyard.broker.redis.server_connection import ServerConnection, TlsConnection
-from switchyard.jobs.job_events import client_of_events
+from switchyard.jobs.live import client_of_events
 
 HOST = "127.0.0.1"
 

@@ -7,12 +7,10 @@ import uuid
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.ended_jobs import EndedJob
-from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import LiveJob, Step, ended_step, live_step
 

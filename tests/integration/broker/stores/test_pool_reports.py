@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.pool_reports import SILENT_KEPT_MS, PoolReports, SilentSupervisor
 

@@ -9,13 +9,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.keys.queue_keys import QueueKeys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry, HistoryRow
+from switchyard.broker.keys import Keys, QueueKeys
+from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.ended_jobs import EndedJob, decode_rows
-from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 

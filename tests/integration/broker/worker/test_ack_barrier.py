@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.ended_jobs import EndedJob, Failure, decode_rows
+from switchyard.broker.stores.history_streams import EndedJob, Failure, decode_rows
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ENDED, LiveJob, Step, ended_step, live_step
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier
 
 
 @pytest.fixture

@@ -10,15 +10,13 @@ import pytest
 import redis
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Entry, Lease
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
-from switchyard.broker.worker.ack_barrier import AckBarrier
-from switchyard.broker.worker.acks import MANY, Acks
+from switchyard.broker.worker.acks import MANY, AckBarrier, Acks
 from tests.waiting import wait_for
 
 OWNER = "child/live"

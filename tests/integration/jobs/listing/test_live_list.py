@@ -15,9 +15,9 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
-from switchyard.jobs.listing import changes, stream
-from switchyard.jobs.listing.changes import fresh_page
-from switchyard.jobs.running import running_jobs
+from switchyard.jobs.listing import stream, views
+from switchyard.jobs.listing.views import fresh_page
+from switchyard.jobs.queries import running_jobs
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
@@ -34,8 +34,8 @@ LIVE, EVENTS = f"{LIST}live/", f"{LIST}events/"
 @pytest.fixture(autouse=True)
 def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer reads the list anew."""
-    monkeypatch.setattr(changes, "LEAST_AGE_S", 0.0)
-    monkeypatch.setattr(changes, "AGE_PER_COST", 0)
+    monkeypatch.setattr(views, "LEAST_AGE_S", 0.0)
+    monkeypatch.setattr(views, "AGE_PER_COST", 0)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows() -> None:
 
 
 def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "LEAST_AGE_S", 60.0)
+    monkeypatch.setattr(views, "LEAST_AGE_S", 60.0)
     wanted = Filter(actor="probe_add")
     first = fresh_page(wanted, arguments=False)
     add()

@@ -113,7 +113,7 @@ def test_arguments_are_read_only_where_they_may_be_shown() -> None:
 
 def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "switchyard.broker.admin.look_through.look_through.__kwdefaults__", {"places": ("waiting",), "most": 3}
+        "switchyard.broker.admin.browse.look_through.__kwdefaults__", {"places": ("waiting",), "most": 3}
     )
     sent = [submit(probe_actors.add, kwargs={"a": number, "b": 0}) for number in range(5)]
 

@@ -6,12 +6,12 @@ import dramatiq
 import pytest
 from django.urls import reverse
 
-from switchyard.broker.admin.run_now import state_counts
+from switchyard.broker.admin.scheduled import state_counts
 from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
-from switchyard.jobs.listing import scheduled
+from switchyard.jobs.listing import pages as scheduled
 from switchyard.jobs.listing.pages import find_jobs
-from switchyard.jobs.running import families
+from switchyard.jobs.queries import families
 from switchyard.jobs.services import request_cancel, submit
 from tests.integration.jobs import probe_actors
 

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.history import sorted_search
+from switchyard.history import queries
 from switchyard.jobs.services import submit
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -49,7 +49,7 @@ def test_clicks_on_a_heading_sort_what_has_ended(admin_client: Client) -> None:
 def test_a_sorted_list_has_pages_and_says_among_how_many_it_was_sorted(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sorted_search, "LOOKED_THROUGH", 55)
+    monkeypatch.setattr(queries, "LOOKED_THROUGH", 55)
     rows = [job_row(wait_ms=number) for number in range(60)]
 
     first = admin_client.get(LIST, {"sort": "-wait"})

@@ -21,9 +21,8 @@ from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
-from switchyard.jobs.passport.editing import edit_job, editable_job
-from switchyard.jobs.queries import find_job
-from switchyard.jobs.running import families
+from switchyard.jobs.passport.act_views import edit_job, editable_job
+from switchyard.jobs.queries import families, find_job
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.queue.json_values import refused_part
+from switchyard.broker.queue.json_body import refused_part
 
 DUE = date(2030, 1, 1)
 CYCLE: dict[str, Any] = {"rows": []}

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.redis.sentinel import Sentinels
-from switchyard.broker.redis.sentinel_url import parse
+from switchyard.broker.redis.sentinel import Sentinels, parse
 
 
 class Answering(Sentinels):

@@ -6,8 +6,7 @@ import pytest
 
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.sentinel import MasterConnection, SecureMasterConnection
-from switchyard.broker.redis.sentinel_url import parse
+from switchyard.broker.redis.sentinel import MasterConnection, SecureMasterConnection, parse
 
 PASSWORD = "s3cret"
 

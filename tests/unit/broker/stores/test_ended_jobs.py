@@ -7,7 +7,7 @@ import logging
 import msgspec
 import pytest
 
-from switchyard.broker.stores.ended_jobs import EndedJob, Failure, decode, decode_rows, encode, encode_rows
+from switchyard.broker.stores.history_streams import EndedJob, Failure, decode, decode_rows, encode, encode_rows
 
 JOB = EndedJob(
     id="7d5f1c1e-0a4b-4c58-9d3e-1f0d3a8f2b11",

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from switchyard.broker.stores import job_steps
-from switchyard.broker.stores.ended_jobs import EndedJob, decode
+from switchyard.broker.stores.history_streams import EndedJob, decode
 from switchyard.broker.stores.job_steps import WorkerPlace, ended_step, success_step
 
 

@@ -14,10 +14,10 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
-from switchyard.broker.stores.ended_jobs import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step, ended_step
-from switchyard.broker.worker.ack_barrier import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier
 from tests.waiting import wait_for
 
 

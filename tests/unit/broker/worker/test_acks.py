@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.queue.results import Lease
+from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.worker.acks import Acks
 
 OWNER = "child/live"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switchyard.broker.worker.held_marks import HeldMarks
+from switchyard.broker.worker.prefetch import HeldMarks
 
 
 def memory(cells: int) -> memoryview:

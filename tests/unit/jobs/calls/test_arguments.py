@@ -13,8 +13,7 @@ from django.db.models import TextChoices
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.jobs.calls.arguments import checked, from_fields, read_json
-from switchyard.jobs.calls.parameters import parameters_of, signature_text
+from switchyard.jobs.calls import checked, from_fields, parameters_of, read_json, signature_text
 
 
 class Address:

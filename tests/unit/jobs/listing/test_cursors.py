@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.history.cursors import Cursor
+from switchyard.history.queries import Cursor
 from switchyard.jobs.listing.pages import ListCursor
 
 

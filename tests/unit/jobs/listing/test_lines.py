@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from switchyard.broker.stores.job_records import JobRecord
-from switchyard.jobs.listing.lines import line_of_record
-from switchyard.jobs.schemas import JobItem
+from switchyard.jobs.api import JobItem
+from switchyard.jobs.listing.pages import line_of_record
 
 
 def record(**known: Any) -> JobRecord:

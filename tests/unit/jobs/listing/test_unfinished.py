@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from switchyard.history.search_values import search_text
-from switchyard.jobs.listing.unfinished import _is_plain
+from switchyard.history.filters import search_text
+from switchyard.jobs.listing.pages import _is_plain
 
 VALUES = [
     "customer-7",

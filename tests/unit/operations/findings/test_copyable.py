@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard.operations.findings import failures
+from switchyard.operations.findings import examine
 from switchyard.operations.findings.finding import Finding
 
 CHANGE = "CONFIG SET appendonly yes"
@@ -18,7 +18,7 @@ ADMIN = "--user ADMIN --askpass"
 def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Command lines of the doctor's host."""
     found = {"redis-cli", "valkey-cli"}
-    monkeypatch.setattr(failures.shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.setattr(examine.shutil, "which", lambda name: name if name in found else None)
     return found
 
 
@@ -40,11 +40,11 @@ def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        failures,
+        examine,
         "switchyard_settings",
         lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
     )
 
-    found = failures.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
+    found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
     assert found.next == expected

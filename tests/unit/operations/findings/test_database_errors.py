@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError, ProgrammingError
 
+from switchyard.operations.findings.database import database_away
 from switchyard.operations.findings.finding import FindingGroup
-from switchyard.operations.findings.servers.database_errors import database_away
 
 SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 

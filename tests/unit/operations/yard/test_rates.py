@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from switchyard.operations.yard.rates import QueueSnapshot, between, note
+from switchyard.operations.queries import QueueSnapshot, between, note
 
 
 def test_arrivals_are_what_is_there_more_and_what_ended() -> None:

@@ -9,9 +9,9 @@ from switchyard.broker.admin.browse import BrowsedMessage
 from switchyard.broker.shapes import Page
 from switchyard.operations.findings import facts, lateness
 from switchyard.operations.findings.facts import YardFacts
+from switchyard.operations.overview import most_held, shown_row
+from switchyard.operations.queries import Rates
 from switchyard.operations.rows import Row, yard_rows
-from switchyard.operations.yard.rates import Rates
-from switchyard.operations.yard.state_words import most_held, shown_row
 from tests.unit.operations.yards import YARD, lane, pool, state
 
 

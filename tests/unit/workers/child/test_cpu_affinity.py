@@ -10,7 +10,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from switchyard.broker.topology import Pool
-from switchyard.workers.child import cpu_affinity
+from switchyard.workers.child import spawn
 
 SLOW = settings.SWITCHYARD.topology.pool("slow")
 PINNED = replace(SLOW, cpus=(0, 7))
@@ -30,7 +30,7 @@ def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
     usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=False), pytest.raises(SystemExit) as exit:
-        cpu_affinity.refuse_if_not_pinnable([SLOW, PINNED])
+        spawn.refuse_if_not_pinnable([SLOW, PINNED])
 
     assert exit.value.code == 78
     assert "pool slow: cpus names 7, this process may use 0, 1; name some of these" in capsys.readouterr().err
@@ -42,8 +42,8 @@ def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
     pinned = usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
-        cpu_affinity.refuse_if_not_pinnable([PINNED])
-    cpu_affinity.pin(PINNED)
+        spawn.refuse_if_not_pinnable([PINNED])
+    spawn.pin(PINNED)
 
     assert "cpus names 7" in caplog.text
     assert pinned == [{0}]
@@ -55,7 +55,7 @@ def test_a_platform_without_pinning_warns_of_what_it_ignores(
 ) -> None:
     monkeypatch.delattr("os.sched_getaffinity")
 
-    cpu_affinity.refuse_if_not_pinnable([pool])
-    cpu_affinity.pin(pool)
+    spawn.refuse_if_not_pinnable([pool])
+    spawn.pin(pool)
 
     assert ("pool slow: cpus is ignored" in caplog.text) is bool(pool.cpus)

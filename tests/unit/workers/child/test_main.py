@@ -15,9 +15,9 @@ from django.db import connections
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 
-from switchyard import database_connections
+from switchyard import database as database_connections
 from switchyard.broker.topology import Pool
-from switchyard.database_connections import keep_in_child
+from switchyard.database import keep_in_child
 from switchyard.workers.child.assignment import Assignment, read_assignment
 from switchyard.workers.child.main import copy_log, make_worker
 from switchyard.workers.shared.child_table import ChildTable

@@ -13,8 +13,8 @@ from dramatiq.middleware import SkipMessage
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.keys.keys import Keys
-from switchyard.broker.queue.results import Lease
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Lease
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.outcomes import outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available

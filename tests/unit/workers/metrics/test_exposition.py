@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.workers.metrics import http
-from switchyard.workers.metrics.http import PoolCollector
+from switchyard.workers import metrics
+from switchyard.workers.metrics import PoolCollector
 
 
 def report(pool: str, host: str, *, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:
@@ -28,7 +28,7 @@ def text_of(*reports: PoolReport, memory_bytes: dict[str, int] | None = None) ->
 
 @pytest.fixture(autouse=True)
 def container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "memory_here", lambda: 5_000)
+    monkeypatch.setattr(metrics, "memory_here", lambda: 5_000)
 
 
 def test_a_pool_on_two_hosts_adds_up() -> None:

@@ -14,9 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from switchyard.operations.metrics_workers import WorkerMetrics
-from switchyard.workers.metrics.files import FOLDING, EndedChildren, fold, undisturbed
-from switchyard.workers.metrics.http import ChildrenCollector
+from switchyard.operations.metrics import WorkerMetrics
+from switchyard.workers.metrics import FOLDING, ChildrenCollector, EndedChildren, fold, undisturbed
 
 
 def count(folder: Path, pid: int, value: float) -> None:
@@ -84,7 +83,7 @@ def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
 def test_who_reads_for_ever_does_not_keep_a_supervisor_from_folding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switchyard.workers.metrics.files.AT_MOST_S", 0.0)
+    monkeypatch.setattr("switchyard.workers.metrics.AT_MOST_S", 0.0)
     count(tmp_path, 1, 2)
     ended = EndedChildren(tmp_path)
     ended.add(1)

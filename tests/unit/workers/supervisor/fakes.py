@@ -6,14 +6,13 @@ import selectors
 from typing import cast
 
 from switchyard.broker.errors import BrokerRefused
-from switchyard.broker.keys.keys import Keys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.supervisor.cancellation import CancellationWatch
-from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.children import CancellationWatch, ChildManager
 from switchyard.workers.supervisor.leases import ChildLeases, Served
 
 SERVED = Served(("work",), (("work", "live"),))

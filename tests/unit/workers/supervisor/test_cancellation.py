@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.workers.shared.child_state import Running
-from switchyard.workers.supervisor.cancellation import (
+from switchyard.workers.shared.child_table import Running
+from switchyard.workers.supervisor.children import (
     END_AFTER_S,
     INTERRUPT_AFTER_S,
     POLL_AGAIN_S,
@@ -23,8 +23,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ns = 1_000 * S
-        monkeypatch.setattr("switchyard.workers.supervisor.cancellation.time.monotonic", lambda: self.ns / S)
-        monkeypatch.setattr("switchyard.workers.supervisor.cancellation.time.monotonic_ns", lambda: self.ns)
+        monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic", lambda: self.ns / S)
+        monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic_ns", lambda: self.ns)
 
     def pass_s(self, seconds: float) -> None:
         """Move on."""

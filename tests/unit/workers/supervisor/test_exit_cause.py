@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.workers.shared.child_state import Running
+from switchyard.workers.shared.child_table import Running
 from switchyard.workers.supervisor.leases import Leftovers, Served
 from switchyard.workers.supervisor.processes import ExitCause, suspects_of
 

@@ -8,12 +8,11 @@ from math import inf
 import dramatiq
 import pytest
 
-from switchyard.broker.queue.lease_steps import ANSWER_S, TICK_S
+from switchyard.broker.queue.leases import ANSWER_S, TICK_S
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard
-from switchyard.workers.shared.child_state import Running
-from switchyard.workers.shared.child_table import ChildRow, ChildTable
-from switchyard.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
+from switchyard.workers.shared.child_table import ChildRow, ChildTable, Running
+from switchyard.workers.supervisor.children import POLL_AGAIN_S, CancellationWatch
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
 from tests.unit.workers.supervisor.fakes import SERVED, Server, make_leases
 
@@ -107,7 +106,7 @@ def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit
     server = SlowServer()
     for module in (
         "switchyard.broker.queue.leases",
-        "switchyard.broker.queue.lease_steps",
+        "switchyard.broker.queue.leases",
         "switchyard.workers.supervisor.leases",
     ):
         monkeypatch.setattr(f"{module}.time", server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from switchyard.broker.topology import Pool
-from switchyard.workers.supervisor.recycling import POLL_SUCCESSOR_S, Recycling
+from switchyard.workers.supervisor.children import POLL_SUCCESSOR_S, Recycling
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 

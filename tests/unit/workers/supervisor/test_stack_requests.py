@@ -10,8 +10,8 @@ from django.conf import settings
 
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
 from switchyard.workers.shared.stack_files import stacks_file
-from switchyard.workers.supervisor import stack_requests
-from switchyard.workers.supervisor.stack_requests import MOST_FRAMES, MOST_STACKS, StackRequests, read_stacks
+from switchyard.workers.supervisor import report
+from switchyard.workers.supervisor.report import MOST_FRAMES, MOST_STACKS, StackRequests, read_stacks
 
 THREADS = f"""Thread 0x00007f01 (most recent call first):
   File "{sys.prefix}/lib/python3.11/site-packages/redis/client.py", line 12 in read
@@ -64,7 +64,7 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.Mon
     file: Path = stacks_file("urgent", 77)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(THREADS)
-    monkeypatch.setattr(stack_requests, "WAIT_S", 0)
+    monkeypatch.setattr(report, "WAIT_S", 0)
 
     def dump(pid: int, signum: int) -> None:
         with file.open("a") as appended:
@@ -79,7 +79,7 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.Mon
 
 
 def test_a_request_that_is_read_again_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack_requests, "WAIT_S", 0)
+    monkeypatch.setattr(report, "WAIT_S", 0)
     signalled, answers = [], []
     asked = StackRequests(
         "urgent", send=lambda pid, signum: signalled.append(pid), answer=lambda request, told: answers.append(request)

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.broker.errors import UnencodablePayload
-from switchyard.broker.queue.arguments.types import ArgumentTypes, Misfit, in_json
+from switchyard.broker.queue.arguments import ArgumentTypes, Misfit, in_json
 from switchyard.broker.queue.codec import decode, entry_of
 from switchyard.middleware.arguments import Arguments
 from switchyard.middleware.errors import ArgumentMismatch

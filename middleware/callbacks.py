@@ -1,0 +1,215 @@
+"""Callbacks, pipelines and groups: Dramatiq's own, except that a step is retried, and a group's callback sent once."""
+
+from __future__ import annotations
+
+import traceback
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Final, NamedTuple
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import Callbacks, GroupCallbacks, MiddlewareError, Pipelines
+
+from switchyard.broker.errors import PayloadTooLarge, UnencodablePayload
+from switchyard.broker.interface import Transport
+from switchyard.broker.queue.administration import follows_a_job
+from switchyard.broker.queue.codec import as_sent
+from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.topology import Yard
+from switchyard.broker.worker.acks import AckBarrier
+from switchyard.loggers import get_logger
+from switchyard.middleware.errors import UnusableResult
+from switchyard.middleware.options import OptionRule, actor_name, flag, is_message, rule_of_both
+from switchyard.middleware.outcomes import attempt
+from switchyard.middleware.wait_for_broker import retry_until_available
+
+DEEPEST_TRACEBACK: Final = 30
+_NAMESPACE: Final = uuid.UUID("1c7a5f0e-6d8f-5b0a-9f5e-52a7e0f1d0c4")
+
+
+def follow_up_of(
+    broker: Broker, message: MessageProxy, target: str, option: str, args: tuple[Any, ...]
+) -> Message[Any]:
+    """Return the message of an option that names an actor, such as ``on_success``.
+
+    Its id follows from job, attempt and option: when a worker dies before it acknowledges the job, the repetition
+    sends the same id again, and the broker enqueues it once. A message for an actor that this code does not have goes
+    to the job's queue, where a newer worker runs it.
+    """
+    known = broker.actors.get(target)
+    generation = message.options.get("generation", 0)
+    id_ = str(uuid.uuid5(_NAMESPACE, f"{message.message_id} {generation} {attempt(message)} {option}"))
+    if known is not None:
+        return known.message(*args).copy(message_id=id_)
+    return Message(broker.actors[message.actor_name].queue_name, target, args, {}, {}, message_id=id_)
+
+
+def fields_of(message: MessageProxy) -> dict[str, Any]:
+    """Return the fields of a message as Dramatiq passes them to what follows it, with its arguments as it came."""
+    sent = as_sent(message)
+    return {**message.asdict(), "args": sent.args, "kwargs": sent.kwargs}
+
+
+def traceback_of(exception: BaseException | None) -> str:
+    """Return the traceback of a failure as Dramatiq writes it into a message."""
+    return "" if exception is None else "".join(traceback.format_exception(exception, limit=DEEPEST_TRACEBACK))
+
+
+class DurablePipelines(Pipelines):
+    """Middleware that sends the next step of a pipeline, with retries while the broker is unavailable."""
+
+    option_rules: ClassVar = (
+        rule_of_both("pipe_ignore", flag),
+        OptionRule("pipe_target", None, lambda value, queue: "" if is_message(value) else "write a pipeline"),
+    )
+    actor_options = {"pipe_ignore"}
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if message.options.get("pipe_target") is None:
+            return
+        lane = message.options["pipe_target"].get("queue_name")
+        if exception is None and lane not in broker.queues:  # a queue of newer code, whose workers consume it
+            broker.declare_queue(lane)
+        send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+        _send(send, message, "next step of a pipeline")
+
+
+class DurableCallbacks(Callbacks):
+    """Middleware that sends a job's callback, with retries while the broker is unavailable.
+
+    A callback to an actor that this code does not have is sent to the job's queue, where a newer worker runs it.
+    """
+
+    option_rules: ClassVar = (rule_of_both("on_success", actor_name), rule_of_both("on_failure", actor_name))
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        name = "on_success" if exception is None else "on_failure"
+        actor = broker.actors.get(message.actor_name)
+        callback = actor and (message.options.get(name) or actor.options.get(name))
+        if actor is None or not callback:
+            return
+        outcome = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
+        # Created once: a second send after a lost answer enqueues the same message id.
+        follows = follow_up_of(broker, message, callback, name, (fields_of(message), outcome))
+        _send(partial(broker.enqueue, follows), message, "callback")
+
+
+def _send(send: Callable[[], object], message: MessageProxy, what: str) -> None:
+    """Send what follows a job, which is part of it: without it the job has not succeeded."""
+    try:
+        retry_until_available(send, job_id=message.message_id, what=what)
+    except (PayloadTooLarge, UnencodablePayload, MiddlewareError) as error:
+        raise UnusableResult(f"actor {message.actor_name}: its {what} was refused: {error}") from error
+
+
+log = get_logger(__name__)
+
+
+class DurableGroupCallbacks(GroupCallbacks):
+    """Middleware that sends the callbacks of a group once all its jobs have succeeded.
+
+    A job is counted by its id, after its record is written: the results of all jobs are there when the callbacks start.
+    A job that fails, is cancelled or expires is not counted; a dead one is once it was requeued and succeeded. One that
+    is not enqueued, because its id is known or its unique key held, is counted at once: no other end of it comes.
+
+    Each step may be repeated. A worker that dies before it acknowledges the last job leaves the callbacks to the next
+    run of that job. They keep the ids that the group gave them: what was sent before is known to the broker.
+
+    Listed before the middleware that records the result: after-hooks run from last to first. ``barrier_ttl`` are the
+    milliseconds that a group is known after the last job that succeeded, a day by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: GroupBarriers,
+        barrier: AckBarrier,
+        yard: Yard,
+        transport: Transport,
+        barrier_ttl: int = 86_400_000,
+    ) -> None:
+        super().__init__(groups, barrier_ttl=barrier_ttl)
+        self._groups = groups
+        self._barrier = barrier
+        self._yard = yard
+        self._transport = transport
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Count a job whose id is known already, in its group or from elsewhere: it is not enqueued again."""
+        if (job := _job_of_group(message)) is None or not self._groups.run.sends(job.group) or follows_a_job():
+            return
+        repeated = self._groups.run.is_repeated(job.id)
+        if repeated or self._transport.knows(message.queue_name, message.message_id):
+            self._count_other(broker, message, job, f"{job.id} {uuid.uuid4()}")
+
+    def after_yield_to_holder(self, broker: Broker, message: Message[Any]) -> None:
+        """Count a job that is not enqueued, or a pipeline that ends here, because another job has its unique key."""
+        if (job := _job_of_group(message)) is not None:
+            self._count_other(broker, message, job, job.id)
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if exception is not None or "group_completion_callbacks" not in message.options:
+            return
+        if (job := _job_in(message.message_id, message.options)) is None:
+            return
+        count = partial(self._count, job.group, message)
+        state = retry_until_available(count, job_id=message.message_id, what="end of a group's job")
+        if state == "unknown":
+            log.error("group unknown, its callbacks are not sent", group=job.group, job_id=message.message_id)
+        if state == "complete":
+            call_back = partial(self._call_back, broker, job)
+            retry_until_available(call_back, job_id=message.message_id, what="callback of a group")
+
+    def _count(self, group: str, message: MessageProxy) -> str:
+        self._barrier.flush(with_starts=False, queue=self._yard.queue_of(message.queue_name).name)
+        return self._groups.count(group, message.message_id, ttl_ms=self.barrier_ttl)
+
+    def _count_other(self, broker: Broker, message: Message[Any], job: _Job, name: str) -> None:
+        """Count a job that another one stands for. A sender does not wait for a broker that is away."""
+        log.info("another message stands for a group's job", group=job.group, job_id=job.id, actor=message.actor_name)
+
+        def count() -> None:
+            if self._groups.count(job.group, name, ttl_ms=self.barrier_ttl) == "complete":
+                self._call_back(broker, job)
+
+        if follows_a_job():
+            retry_until_available(count, job_id=message.message_id, what="count of a group's job")
+        else:
+            count()
+
+    def _call_back(self, broker: Broker, job: _Job) -> None:
+        for fields in job.callbacks:
+            callback: Message[Any] = Message(**fields).copy()
+            if callback.queue_name not in broker.queues:  # a queue of newer code, whose workers consume it
+                broker.declare_queue(callback.queue_name)
+            broker.enqueue(callback)
+        self._groups.note_sent(job.group, ttl_ms=self.barrier_ttl)
+
+
+class _Job(NamedTuple):
+    """A job that a group counts, by its id: for a pipeline its last step."""
+
+    id: str
+    group: str
+    callbacks: list[dict[str, Any]]
+
+
+def _job_of_group(message: Message[Any]) -> _Job | None:
+    """Return the job that a message is, or leads to as a step of a pipeline."""
+    id_, options = message.message_id, message.options
+    while target := options.get("pipe_target"):
+        id_, options = target["message_id"], target["options"]
+    return _job_in(id_, options)
+
+
+def _job_in(id_: str, options: dict[str, Any]) -> _Job | None:
+    group, callbacks = options.get("group_completion_uuid"), options.get("group_completion_callbacks")
+    return _Job(id_, str(group), callbacks) if group and callbacks else None

@@ -1,0 +1,272 @@
+"""Scheduled messages: walked in the order of their due times, changed, and started before their time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Any, Final, Literal, NamedTuple
+
+from dramatiq.message import Message
+
+from switchyard.broker.admin.browse import SeenMessage
+from switchyard.broker.admin.cancel import STOPS, Stop, WalkPage, readable
+from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import Arguments, Facilities
+from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
+from switchyard.broker.queue import administration, codec
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.stores.job_records import JobRecords
+
+# Lanes in which a scheduled message has not failed yet.
+FIRST_ATTEMPTS: Final[tuple[Lane, ...]] = ("live", "alone")
+# Ids that one call reads from one schedule.
+AT_ONCE: Final = 500
+
+
+class _Entry(NamedTuple):
+    """A place in a schedule; entries are compared by time, then by id, as the server orders them."""
+
+    due_at: int
+    id: bytes
+    at: int
+
+
+def next_due(
+    families: Sequence[QueueOperations],
+    *,
+    after: tuple[int, str] | None,
+    count: int,
+    lanes: Sequence[Lane] = FIRST_ATTEMPTS,
+) -> Iterator[list[SeenMessage]]:
+    """Yield scheduled messages of all families, the next to be due first, at most ``count`` at a time.
+
+    Each schedule is a sorted set: the first messages cost few round trips however many there are. Reads go on by due
+    time and id, so that messages which start meanwhile move no other one past the reader. A message that is gone by the
+    time its body is read is left out. The walk begins behind ``after``: a due time (ms since the epoch) and an id.
+    """
+    schedules = [_Schedule(family, lane) for family in families for lane in lanes]
+    if not schedules:
+        return
+    calls = families[0].calls
+    start = None if after is None else (after[0], after[1].encode())
+    tied = [0] * len(schedules) if start is None else _tied_before(schedules, start)
+    reads = [schedule.read(start, skipped, count + 1) for schedule, skipped in zip(schedules, tied, strict=True)]
+    first = calls.pipeline(reads)
+    walks = [
+        schedule.walk(at, answer, start, count + 1)
+        for at, (schedule, answer) in enumerate(zip(schedules, first, strict=True))
+    ]
+    entries = merge(*walks)
+    while chunk := list(islice(entries, count)):
+        yield _with_bodies(schedules, chunk)
+
+
+class _Schedule:
+    def __init__(self, family: QueueOperations, lane: Lane) -> None:
+        self.family, self.lane = family, lane
+        self.key = family.keys.due(lane)
+
+    def read(self, start: tuple[int, bytes] | None, skipped: int, count: int) -> tuple[str | int, ...]:
+        """Return the command that reads on from a time, without the first ones of that time."""
+        since = "-inf" if start is None else start[0]
+        return ("ZRANGEBYSCORE", self.key, since, "+inf", "WITHSCORES", "LIMIT", skipped, count)
+
+    def walk(self, at: int, answer: list[bytes], start: tuple[int, bytes] | None, count: int) -> Iterator[_Entry]:
+        """Yield what an answer and the ones after it hold, behind the start."""
+        last = start
+        while True:
+            found = [_Entry(int(float(due)), id_, at) for id_, due in zip(answer[::2], answer[1::2], strict=True)]
+            for entry in found:
+                if last is None or entry[:2] > last:
+                    last = entry[:2]
+                    yield entry
+            if len(found) < count or last is None:
+                return
+            # Of the same time, those that were read stand before the others.
+            (skipped,) = _tied_before([self], last)
+            count = AT_ONCE
+            answer = self.family.calls.command(*self.read(last, skipped, count))
+
+
+def _tied_before(schedules: Sequence[_Schedule], start: tuple[int, bytes]) -> list[int]:
+    """Return how many ids each schedule has at a time up to an id: a search by halves, in few round trips.
+
+    A hundred thousand messages may be due in the same millisecond, such as those that are sent for midnight.
+    """
+    calls, (due_at, id_) = schedules[0].family.calls, start
+    low = [0] * len(schedules)
+    high = [int(count) for count in calls.pipeline([("ZCOUNT", one.key, due_at, due_at) for one in schedules])]
+    while open_ := [at for at in range(len(schedules)) if low[at] < high[at]]:
+        middle = [(low[at] + high[at]) // 2 for at in open_]
+        answers = calls.pipeline(
+            [
+                ("ZRANGEBYSCORE", schedules[at].key, due_at, due_at, "LIMIT", place, 1)
+                for at, place in zip(open_, middle, strict=True)
+            ]
+        )
+        for at, place, found in zip(open_, middle, answers, strict=True):
+            if found and found[0] <= id_:
+                low[at] = place + 1
+            else:
+                high[at] = place
+    return low
+
+
+def _with_bodies(schedules: Sequence[_Schedule], chunk: Sequence[_Entry]) -> list[SeenMessage]:
+    wanted: dict[str, tuple[QueueOperations, list[bytes]]] = {}
+    for entry in chunk:
+        family = schedules[entry.at].family
+        wanted.setdefault(family.keys.bodies, (family, []))[1].append(entry.id)
+    calls = schedules[0].family.calls
+    answers = calls.pipeline([("HMGET", key, *ids) for key, (_, ids) in wanted.items()])
+    bodies = {
+        (key, id_): body
+        for (key, (_, ids)), found in zip(wanted.items(), answers, strict=True)
+        for id_, body in zip(ids, found, strict=True)
+    }
+    return [
+        SeenMessage(str(entry.id, "utf-8", "replace"), one.family.keys.queue, one.lane, "scheduled", body, entry.due_at)
+        for entry in chunk
+        if (one := schedules[entry.at]) and (body := bodies[one.family.keys.bodies, entry.id]) is not None
+    ]
+
+
+Answer = Literal["amended", "started", "waiting", "changed", "unknown"]
+# Answers of the script that are final; after the others it is called anew, with what is there now.
+_ANSWERS: Final[dict[int, Answer]] = {1: "amended", 0: "started", -1: "unknown", -4: "waiting"}
+
+
+def amend(
+    families: Sequence[QueueOperations],
+    message_id: str,
+    *,
+    expected: Arguments,
+    arguments: Arguments,
+    due_at_ms: int | None = None,
+) -> Answer:
+    """Give a message that waits or is scheduled other arguments, and a scheduled one another due time, in one step.
+
+    Its options, and with them its unique key, stay as they are. After ``BrokerUnavailable`` it may be changed.
+
+    Args:
+        families: Of the queues that may hold it.
+        expected: Arguments that it has; with others it was changed meanwhile, and stays so.
+        arguments: JSON values.
+        due_at_ms: ms since the epoch; ``None`` to leave it.
+
+    Returns:
+        ``amended``; ``started``: a worker holds it; ``waiting``: it has no due time to change any more; ``changed``: it
+        has other arguments than ``expected``; ``unknown``: no queue has it, or it cannot be read.
+    """
+    for family in families:
+        while (as_read := family.calls.command("HGET", family.keys.bodies, message_id)) is not None:
+            try:
+                message = codec.decode(as_read, message_id=message_id, lane=family.keys.queue)
+            except codec.UnreadableMessage:
+                return "unknown"
+            if (list(message.args), message.kwargs) != (list(expected[0]), dict(expected[1])):
+                return "changed"
+            body = codec.encode(_amended(message, arguments, due_at_ms), grown=True)
+            found = administration.amend(family, message_id, as_read=as_read, body=body, due_at_ms=due_at_ms)
+            if (answer := _ANSWERS.get(found)) is not None:
+                return answer
+    return "unknown"
+
+
+def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None) -> Message[Any]:
+    args, kwargs = arguments
+    options = message.options if due_at_ms is None else {**message.options, "due_at": due_at_ms}
+    return message.copy(args=tuple(args), kwargs=kwargs, options=options)
+
+
+SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
+
+# Put off for a reason that lasts: a worker would put it off again.
+HELD: Final = ("rate_limit", "parked")
+
+
+def run_now(facilities: Facilities, job_id: str) -> str:
+    """Make a scheduled job, or one that waits for its retry, due at once. No attempt is spent.
+
+    Returns:
+        ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
+        holds it, or no worker knows its actor; ``ended``; ``unknown``: no job has the id, or it cannot be found.
+    """
+    record = facilities.records.read(job_id)
+    if record is not None and (record.ended or record.end_recorded):
+        return "ended"
+    if record is not None and record.state == "scheduled" and record.reason in HELD:
+        return "held"
+    first = record.queue if record is not None else ""
+    # Its own queue first, then the others: it may have been relocated meanwhile.
+    for queue in sorted(facilities.records.queues, key=lambda name: name != first):
+        answer = facilities.transport.due_now(queue, job_id)
+        if answer != "unknown":
+            return answer
+    return "unknown"
+
+
+def look_later(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> WalkPage:
+    """Return the next page of what is not due yet in a schedule, the latest first.
+
+    Those that are made due between two pages leave the walk, and move no other one in it.
+    """
+    key, earliest = family.keys.due(stop.lane), f"({now_ms()}"
+    top = after[0] if after else "+inf"
+    offset = 0
+    fresh: list[tuple[str, int]] = []
+    pairs = [("", 0)] * limit
+    while not fresh and len(pairs) == limit:
+        words = ("ZREVRANGEBYSCORE", key, top, earliest, "WITHSCORES", "LIMIT", offset, limit)
+        answer = family.calls.command(*words)
+        pairs = [
+            (str(id_, "utf-8", "replace"), int(float(at))) for id_, at in zip(answer[::2], answer[1::2], strict=True)
+        ]
+        # Of one time they are in the order of their ids.
+        fresh = [(id_, at) for id_, at in pairs if not after or (at, id_) < (after[0], after[1])]
+        offset += limit
+    found = readable(family, stop, [id_.encode() for id_, _ in fresh]) if fresh else []
+    following = [pairs[-1][1], pairs[-1][0]] if len(pairs) == limit else None
+    return WalkPage(found, following, len(fresh))
+
+
+LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
+
+
+def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> dict[str, int]:
+    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, as the list of jobs says.
+
+    A message that a worker has fetched and not started is queued. A waiting one that was cancelled counts until it is
+    dropped.
+    """
+    counts = dict.fromkeys(("queued", "scheduled", "retrying", "running"), 0)
+    if not families:
+        return counts
+    calls = families[0].calls
+    places = [place for family in families for place in _places(family.keys)]
+    leases = [("ZRANGE", family.keys.leases, 0, -1) for family in families]
+    answers = calls.pipeline([*((command, key) for _, command, key in places), *leases])
+    owners = answers[len(places) :]
+    for (state, _, _), length in zip(places, answers, strict=False):
+        counts[state] += length
+    holds = [
+        family.keys.hold(owner.decode()) for family, found in zip(families, owners, strict=True) for owner in found
+    ]
+    held = [
+        str(id_, "utf-8", "replace") for found in calls.pipeline([("HKEYS", hold) for hold in holds]) for id_ in found
+    ]
+    queues = [family.keys.queue for family in families]
+    for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues):
+        counts["running" if known in ("running", None) else "queued"] += 1
+    return counts
+
+
+def _places(keys: QueueKeys) -> list[tuple[str, str, str]]:
+    """Return the lists and schedules of a family: state of their messages, command that counts them, key."""
+    found = []
+    for lane in ALL_LANES:
+        waits, later = ("queued", "scheduled") if lane in LIVE else ("retrying", "retrying")
+        found += [(waits, "LLEN", key) for key in keys.waiting(lane)]
+        found.append((later, "ZCARD", keys.due(lane)))
+    return found

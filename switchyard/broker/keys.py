@@ -1,0 +1,351 @@
+"""The name of every key that Switchyard writes, one function for each."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+Lane = Literal["live", "retry", "alone"]
+# Lanes that pools serve; the isolated lane beside them holds messages that may take their worker down.
+LANES: Final[tuple[Lane, Lane]] = ("live", "retry")
+ALL_LANES: Final[tuple[Lane, Lane, Lane]] = (*LANES, "alone")
+
+
+class QueueKeys(msgspec.Struct, frozen=True):
+    """Key names of a family. ``docs/reference/keys.md`` is made from the docstrings.
+
+    Args:
+        base: Everything before the family's own part: ``<prefix>:{<queue>}:``, in a slot group
+            ``<prefix>:{<group>}:queue:<queue>:``.
+        queue: Name of the queue, without ``-retry`` or ``-dead``.
+    """
+
+    base: str
+    queue: str
+
+    def lane_name(self, lane: Lane) -> str:
+        """Name of a lane in actors and messages: ``webhook``, ``webhook-retry``, ``webhook-alone``."""
+        return self.queue if lane == "live" else f"{self.queue}-{lane}"
+
+    @property
+    def bodies(self) -> str:
+        """Hash: id of a waiting, scheduled or leased message -> its body."""
+        return f"{self.base}bodies"
+
+    def waiting(self, lane: Lane) -> tuple[str, str, str]:
+        """Lists: ids of the waiting messages of a lane, next one first, of high, normal and low priority."""
+        name = f"{self.base}{self.lane_name(lane)}"
+        return f"{name}.high", name, f"{name}.low"
+
+    def due(self, lane: Lane) -> str:
+        """Sorted set: id of a scheduled message of a lane -> due time, ms since the epoch by the server's clock."""
+        return f"{self.base}{self.lane_name(lane)}.due"
+
+    def parked(self, lane: Lane) -> str:
+        """Sorted set: index of the parked messages of a lane, whose actor or arguments no worker knew.
+
+        A member is the message's call (JSON: actor, number of positional arguments, names of the others), a line break
+        and its id; all scores are 0. Workers that know the call find their messages here. The messages are also in the
+        scheduled ones, so this key may be lost. Expires 20 minutes after the last change.
+        """
+        return f"{self.base}{self.lane_name(lane)}.parked"
+
+    @property
+    def known(self) -> str:
+        """Hash: call of parked messages -> time of the last poll by a worker that knows it, ms since the epoch."""
+        return f"{self.base}known"
+
+    def wakeup(self, lane: Lane) -> str:
+        """List: at most one wake-up token, present when a consumer should fetch. Idle consumers block on this list."""
+        return f"{self.base}{self.lane_name(lane)}.bell"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: owner -> time when its lease expires, ms since the epoch; 0 while its messages are reclaimed."""
+        return f"{self.base}leases"
+
+    def hold(self, owner: str) -> str:
+        """Hash: id leased to an owner -> token; ``#`` -> number, first token and count of its last fetch."""
+        return f"{self.base}hold:{owner}"
+
+    @property
+    def running(self) -> str:
+        """Hash: owner -> how many of its oldest leases may run, 1 when nothing runs beside it (else 0), and its host.
+
+        On further lines the ids that it has run for over a second. It shows what an owner ran that ended together with
+        its supervisor.
+        """
+        return f"{self.base}running"
+
+    @property
+    def token(self) -> str:
+        """String: the last token that was issued."""
+        return f"{self.base}token"
+
+    @property
+    def done(self) -> tuple[str, str]:
+        """Hashes: id of a finished message -> token that finished it. They alternate every 10 minutes, and expire."""
+        return f"{self.base}done:0", f"{self.base}done:1"
+
+    @property
+    def notes(self) -> str:
+        """Hash: data that only few messages have.
+
+        ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time
+        of the first (ms since the epoch) and cause of the last: a signal, ``limit`` for the hard limit,
+        ``alone`` after a move or without a crash; on the last line, after ``@``, the times of the crashes
+        (``-`` for none) and, of a lapse suspect, ``+`` or time and host of each counted lapse; ``spent:<id>``
+        the last move and its token; ``cancel:<id>`` the message must not start; ``asked:<id>`` its cancellation
+        was requested while it was leased.
+        """
+        return f"{self.base}notes"
+
+    @property
+    def suspects(self) -> str:
+        """Hash: id of a lapse suspect that is on another server -> when that changed (ms), its lone run, its lapses.
+
+        Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
+        ``+`` no lapse. Expires 72 hours after the last change; supervisors that read it remove older fields.
+        """
+        return f"{self.base}suspects"
+
+    @property
+    def unique(self) -> str:
+        """Hash: unique key -> id of the message that holds it."""
+        return f"{self.base}unique"
+
+    @property
+    def paused(self) -> str:
+        """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
+
+        Expires at ``until``, ms since the epoch. Releases before 1.0 wrote the time of the pause alone.
+        """
+        return f"{self.base}paused"
+
+    @property
+    def refused(self) -> str:
+        """String: reason why enqueuing is refused, present while the server may delete keys. Expires unless renewed."""
+        return f"{self.base}refused"
+
+    @property
+    def swept(self) -> str:
+        """String: time of the last sweep for expired leases, ms since the epoch."""
+        return f"{self.base}swept"
+
+    @property
+    def dead(self) -> str:
+        """List: ids of dead letters, oldest first. Nothing consumes it."""
+        return f"{self.base}{self.queue}-dead"
+
+    @property
+    def dead_letters(self) -> str:
+        """Hash: id of a dead letter -> the dead letter as JSON."""
+        return f"{self.base}{self.queue}-dead.letters"
+
+    @property
+    def quarantine(self) -> str:
+        """List: unreadable messages as JSON, newest first."""
+        return f"{self.base}{self.queue}-quarantine"
+
+    @property
+    def quarantined_bodies(self) -> str:
+        """Hash: id of a quarantined message -> its whole body."""
+        return f"{self.base}{self.queue}-quarantine.bodies"
+
+    @property
+    def jobs(self) -> str:
+        """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
+        return f"{self.base}job:live"
+
+    @property
+    def progress(self) -> str:
+        """Hash: id of a job that has not ended -> its last progress, as JSON."""
+        return f"{self.base}job:progress"
+
+    @property
+    def followed(self) -> str:
+        """Sorted set: id of a job that somebody follows -> until when its steps become events, ms since the epoch."""
+        return f"{self.base}job:followed"
+
+    @property
+    def ended(self) -> str:
+        """Hash: figures of the ended jobs.
+
+        ``first`` and ``last`` number of a bucket; ``at`` when the last one was begun, ms since the epoch, ``size`` its
+        bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
+        ``dropped`` rows that it lost to its budget, ``removed_ms`` and ``removed_sequence`` the id of its last entry
+        that is in the database.
+        """
+        return f"{self.base}job:ended"
+
+    def ended_bucket(self, bucket: int) -> str:
+        """Hash: id of an ended job -> its record, MessagePack; ``<id>:progress`` -> its last progress, JSON.
+
+        The oldest bucket is deleted whole.
+        """
+        return f"{self.base}job:ended:{bucket}"
+
+    def kept_result(self, job_id: str) -> str:
+        """String: record of an ended job whose ``result_ttl`` is longer than records are kept. Expires with it."""
+        return f"{self.base}job:result:{job_id}"
+
+    def ended_mark(self, job_id: str) -> str:
+        """String: 1, the mark of the end of a job that was sent with an id of its own. Expires after 25 hours.
+
+        A request that is repeated under its ``Idempotency-Key`` finds it when the job's record is no longer kept.
+        """
+        return f"{self.base}job:mark:{job_id}"
+
+    def job_events(self, job_id: str) -> str:
+        """Stream: events of a job since its first follower."""
+        return f"{self.base}job:{job_id}:events"
+
+    @property
+    def history(self) -> str:
+        """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
+        return f"{self.base}job:history"
+
+    @property
+    def purges(self) -> str:
+        """Hash: id of a purge that set messages aside -> ``count``, ``at``, ``until``, ``by`` and ``reason`` as JSON.
+
+        ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided; ``<id>:left_out`` -> messages that were left out.
+        """
+        return f"{self.base}aside:purges"
+
+    def aside(self, purge: str) -> tuple[str, str, str]:
+        """Hashes: bodies, notes and unique keys of the messages that a purge set aside, as those of the queue."""
+        base = f"{self.base}aside:{purge}:"
+        return f"{base}bodies", f"{base}notes", f"{base}unique"
+
+    def aside_waiting(self, purge: str, lane: Lane) -> tuple[str, str, str]:
+        """Lists: ids that a purge set aside, next one first, of high, normal and low priority."""
+        name = f"{self.base}aside:{purge}:{self.lane_name(lane)}"
+        return f"{name}.high", name, f"{name}.low"
+
+    def aside_due(self, purge: str, lane: Lane) -> str:
+        """Sorted set: id that a purge set aside -> due time, ms since the epoch."""
+        return f"{self.base}aside:{purge}:{self.lane_name(lane)}.due"
+
+    def aside_jobs(self, purge: str) -> str:
+        """Hash: id that a purge set aside -> its live record. Expires after nine days."""
+        return f"{self.base}aside:{purge}:jobs"
+
+    def kinds(self) -> tuple[tuple[str, str], ...]:
+        """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
+        lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
+        lists += [self.dead, self.quarantine]
+        hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
+        hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
+        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
+        texts = [self.token, self.swept, self.paused, self.refused]
+        kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
+        return tuple((key, kind) for kind, keys in kinds for key in keys)
+
+    def all_keys(self) -> tuple[str, ...]:
+        """Return every key of the family but what its owners hold."""
+        return tuple(key for key, _ in self.kinds())
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """Key names below one prefix.
+
+    Keys that one operation changes together share a hash tag, so that they live at one place.
+
+    Args:
+        slot_groups: Queues with the hash tag that they share with others instead of having their own.
+    """
+
+    prefix: str = "switchyard"
+    slot_groups: tuple[tuple[str, str], ...] = ()
+
+    def queue(self, queue: str) -> QueueKeys:
+        """Keys of a queue family."""
+        for name, group in self.slot_groups:
+            if name == queue:
+                return QueueKeys(f"{self.prefix}:{{{group}}}:queue:{queue}:", queue)
+        return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
+
+    def history_counts(self) -> str:
+        """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
+        return f"{self.prefix}:history:counts"
+
+    def window(self, name: str) -> str:
+        """Sorted set: message id -> start or reserved start, ms since the epoch."""
+        return f"{self.prefix}:window:{{{name}}}"
+
+    def alerts_due(self) -> str:
+        """Sorted set: fingerprint -> when its group is to be sent next, ms since the epoch."""
+        return f"{self.prefix}:{{alerts}}:due"
+
+    def alert_group(self, fingerprint: str) -> str:
+        """Hash: one alert group."""
+        return f"{self.prefix}:{{alerts}}:group:{fingerprint}"
+
+    def pool_reports(self) -> str:
+        """Set: members with a pool report."""
+        return f"{self.prefix}:{{pools}}:index"
+
+    def pool_report(self, member: str) -> str:
+        """String: the report of one supervisor as JSON. Expires after the supervisor's end."""
+        return f"{self.prefix}:{{pools}}:{member}"
+
+    def pool_beats(self) -> str:
+        """Hash: member -> time of its last report (ms), of every supervisor that did not end in order."""
+        return f"{self.prefix}:{{pools}}:beats"
+
+    def stacks_asked(self, member: str) -> str:
+        """String: the last request for the stacks of a supervisor's children. Expires after 15 s."""
+        return f"{self.prefix}:{{pools}}:asked:{member}"
+
+    def stacks_answer(self, request: str) -> str:
+        """String: the requested stacks as JSON. Expires after a minute."""
+        return f"{self.prefix}:{{pools}}:stacks:{request}"
+
+    def pool_instruction(self, member: str) -> str:
+        """String: an operator's last instruction to a supervisor, as JSON. Expires after a minute."""
+        return f"{self.prefix}:{{pools}}:instruction:{member}"
+
+    def pool_quieted(self, member: str) -> str:
+        """String: the instruction that a quieted supervisor obeyed, as JSON. Expires with its report."""
+        return f"{self.prefix}:{{pools}}:quieted:{member}"
+
+    def generation(self) -> str:
+        """Hash: the keyspace id. ``id``, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost keyspaces."""
+        return f"{self.prefix}:generation"
+
+    def generations_missed(self) -> str:
+        """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
+        return f"{self.prefix}:generation:missed"
+
+    def abort(self, job_id: str) -> str:
+        """String: the ``abort_timeout`` of a job that was aborted, ms. Expires after 90 s, or its ``abort_ttl``."""
+        return f"{self.prefix}:abort:{{{job_id}}}"
+
+    def group(self, group_id: str) -> str:
+        """Hash: the barrier of a group with completion callbacks. ``size`` its number of jobs, ``job:<id>`` each that
+        succeeded; in place of those ``sent`` once the callbacks were sent. Expires a day after the last change.
+        """
+        return f"{self.prefix}:group:{{{group_id}}}"
+
+    def limit(self, name: str) -> str:
+        """String: a counter or an event of ``dramatiq.rate_limits``. Expires when its limiter or barrier says."""
+        return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:{name}"
+
+    def limit_answer(self, name: str, request: str) -> str:
+        """String: the answer to a change of such a counter, for a repetition of the call. Expires after 10 s."""
+        return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:answer:{request}"
+
+    def lock(self, name: str) -> str:
+        """String: the token of the process that holds a named lock."""
+        return f"{self.prefix}:lock:{name}"
+
+    def tick(self, actor: str, at: str) -> str:
+        """String: a tick of a schedule, present after it was enqueued."""
+        return f"{self.prefix}:tick:{actor}:{at}"
+
+
+def _limiter_of(name: str) -> str:
+    """Return the name of a limiter: Dramatiq's limiters add ``@`` and a time to it, one counter for each window."""
+    return name.rpartition("@")[0] or name

@@ -1,1 +1,0 @@
-"""Arguments with types: what an actor's annotations say of the values that its messages carry as JSON."""

@@ -1,0 +1,210 @@
+"""``manage.py switchyard alerts``: list, show, acknowledge, silence, unsilence, resolve."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import CommandError
+from django.db.models import Model
+
+from switchyard.alerts import acts, notice
+from switchyard.alerts.models import Alert, Delivery, Silence
+from switchyard.alerts.silences import UNRESOLVED, end_of
+from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused
+from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.formatting import counted
+from switchyard.console.links import runbook_of_alert
+from switchyard.middleware.logs import printable
+
+ALERT = (
+    "state", "severity", "kind", "title", "queue", "actor", "count", "first_at", "last_at", "fingerprint", "link",
+    "acknowledged_by", "acknowledged_at", "resolved_by", "resolved_at",
+)  # fmt: skip
+DELIVERY = ("channel", "count", "state", "tries", "sent_at", "error")
+SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_by", "ended_at")
+
+
+def _fields(row: Model, names: Iterable[str]) -> dict[str, Any]:
+    """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
+    values = {name: getattr(row, name) for name in names}
+    times = {name: value for name, value in values.items() if isinstance(value, datetime)}
+    return values | {name: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for name, at in times.items()}
+
+
+def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
+    """Return an alert as JSON, with deliveries also its sample and its messages."""
+    body = {"id": alert.pk} | _fields(alert, ALERT)
+    if deliveries is None:
+        return body
+    return body | {"sample": alert.sample, "messages": [_fields(delivery, DELIVERY) for delivery in deliveries]}
+
+
+def alert_line(alert: Alert) -> str:
+    """Return an alert in one line."""
+    times = "" if alert.count == 1 else f" ({alert.count:,} times)"
+    last = f"{alert.last_at:%Y-%m-%d %H:%M:%S} UTC"
+    return printable(f"{alert.pk:>6}  {alert.state:12}  {alert.severity:8}  {last}  {alert.title}{times}")
+
+
+def alert_text(alert: Alert, deliveries: Sequence[Delivery]) -> str:
+    """Return an alert with its messages, one fact a line."""
+    pairs = [(name, value) for name, value in alert_json(alert).items() if value not in ("", None)]
+    lines = [printable(f"{name:16} {value}") for name, value in pairs]
+    lines.append(f"{'steps':16} {runbook_of_alert(alert.kind)}")
+    lines += ["", *(printable(line) for line in alert.sample.splitlines())]
+    for delivery in deliveries:
+        sent = f" {delivery.sent_at:%Y-%m-%d %H:%M:%S} UTC" if delivery.sent_at else ""
+        error = f": {delivery.error}" if delivery.error else ""
+        lines.append(printable(f"{delivery.channel}: {delivery.state}{sent}, {delivery.count:,} times{error}"))
+    return "\n".join(lines)
+
+
+def silence_json(silence: Silence) -> dict[str, Any]:
+    """Return a silence as JSON; an empty fingerprint stands for every alert."""
+    return {"id": silence.pk} | _fields(silence, SILENCE)
+
+
+def silence_line(silence: Silence, named: str) -> str:
+    """Return a silence in one line."""
+    until = f"until {silence.until:%Y-%m-%d %H:%M} UTC"
+    return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
+
+
+EXAMPLES = """examples:
+  manage.py switchyard alerts list                                   unresolved alerts, and silences in force
+  manage.py switchyard alerts acknowledge 2041 2042
+  manage.py switchyard alerts silence f00dfacef00dface --for 4h --reason 'the provider is slow on Fridays'
+  manage.py switchyard alerts silence 2041 --for 1h --reason known   all of that alert's cause
+  manage.py switchyard alerts silence --all --for 30m --reason 'maintenance of the database'
+  manage.py switchyard alerts unsilence 17"""
+
+# Of a cause, in hexadecimal digits; a number that is shorter is an alert's id.
+FINGERPRINT_LENGTH = 16
+
+
+class Command(PrintingCommand):
+    """Operate alerts. Exits 1 if an id is unknown or there was nothing to do; stderr names it."""
+
+    help = "List alerts; acknowledge, resolve or silence them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
+        listing = verbs.add_parser("list", help="unresolved alerts, newest first, and the silences in force")
+        listing.add_argument("--state", choices=[*Alert.State.values, "all"], default="", help="alerts in this state")
+        listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N alerts (default: 50)")
+        show = verbs.add_parser("show", help="one alert with its messages")
+        show.add_argument("id", type=int, metavar="ID")
+        for verb, text in (("acknowledge", "mark as known"), ("resolve", "mark as over")):
+            act = verbs.add_parser(verb, help=text)
+            act.add_argument("ids", type=int, nargs="+", metavar="ID")
+            act.add_argument("--reason", default="", help="why, for the audit log")
+        silence = verbs.add_parser("silence", help="send no alerts of a fingerprint, or none at all, for a time")
+        silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="or an alert's id")
+        silence.add_argument("--all", action="store_true", dest="every", help="every alert, whatever happens")
+        silence.add_argument("--for", dest="span", required=True, metavar="SPAN", help="30m, 2h or 7d; at most 30d")
+        silence.add_argument("--reason", required=True, help="why, shown beside the silence")
+        unsilence = verbs.add_parser("unsilence", help="end a silence before its time")
+        unsilence.add_argument("id", type=int, metavar="ID", help="of the silence, see list")
+        unsilence.add_argument("--reason", default="", help="why, for the audit log")
+        for sub in verbs.choices.values():
+            sub.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verbs: dict[str, Callable[[dict[str, Any]], None]] = {
+            "list": self._list,
+            "show": self._show,
+            "acknowledge": self._apply,
+            "resolve": self._apply,
+            "silence": self._silence,
+            "unsilence": self._unsilence,
+        }
+        with as_command_error("alerts"):
+            verbs[options["verb"]](options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        if options["limit"] < 1:
+            message = f"--limit: {options['limit']} is below 1; ask for at least one alert"
+            raise CommandError(message, returncode=WRONG_ARGUMENTS)
+        state = options["state"]
+        states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
+        rows = list((Alert.objects.filter(state__in=states) if states else Alert.objects.all())[: options["limit"]])
+        silences = notice.open_silences()
+        if options["json"]:
+            shown = [silence_json(silence) for silence, _ in silences]
+            self.print_json({"alerts": [alert_json(row) for row in rows], "silences": shown})
+            return
+        for row in rows:
+            self.stdout.write(alert_line(row))
+        if not rows:
+            self.stdout.write("No alert is as asked.")
+        self.stderr.write(f"alerts: {notice.headline(notice.open_count())}.")
+        for silence, named in silences:
+            self.stdout.write(silence_line(silence, named))
+
+    def _show(self, options: dict[str, Any]) -> None:
+        [row] = self._rows([options["id"]])
+        deliveries = list(row.deliveries.all())
+        if options["json"]:
+            self.print_json(alert_json(row, deliveries))
+            return
+        self.stdout.write(alert_text(row, deliveries))
+
+    def _apply(self, options: dict[str, Any]) -> None:
+        rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
+        if options["verb"] == "acknowledge":
+            done, past = acts.acknowledge(rows, who=who, reason=reason), "Acknowledged"
+        else:
+            done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
+        if options["json"]:
+            self.print_json({"done": done, "asked": len(rows)})
+        else:
+            self.stdout.write(f"{past} {counted(done, 'alert')}.")
+        if done < len(rows):
+            raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
+
+    def _silence(self, options: dict[str, Any]) -> None:
+        fingerprint = options["fingerprint"]
+        if bool(fingerprint) == options["every"]:
+            raise CommandError("silence: name a fingerprint, or --all", returncode=WRONG_ARGUMENTS)
+        if fingerprint.isdecimal() and len(fingerprint) < FINGERPRINT_LENGTH:
+            [alert] = self._rows([int(fingerprint)])
+            fingerprint = alert.fingerprint
+        elif fingerprint and not Alert.objects.filter(fingerprint=fingerprint).exists():
+            self.stderr.write(
+                f"alerts: no alert has had the fingerprint {fingerprint} yet; manage.py switchyard alerts show ID"
+            )
+        try:
+            made = acts.silence(fingerprint, end_of(options["span"]), who=Who.of_command(), reason=options["reason"])
+        except ActRefused as error:
+            raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
+        if options["json"]:
+            self.print_json(silence_json(made))
+            return
+        self.stdout.write(
+            f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
+        )
+
+    def _unsilence(self, options: dict[str, Any]) -> None:
+        ended = acts.unsilence(options["id"], who=Who.of_command(), reason=options["reason"])
+        if ended is None:
+            raise CommandError(
+                f"silence {options['id']}: none in force has this id; see manage.py switchyard alerts list"
+            )
+        if options["json"]:
+            self.print_json(silence_json(ended))
+            return
+        self.stdout.write(f"Silence {ended.pk} has ended: alerts from now on are sent.")
+
+    def _rows(self, ids: list[int]) -> list[Alert]:
+        found = Alert.objects.in_bulk([pk for pk in ids if 0 < pk < 2**63])
+        unknown = [str(pk) for pk in ids if pk not in found]
+        if unknown:
+            raise CommandError(
+                f"alert {', '.join(unknown)}: there is none; see manage.py switchyard alerts list --state all"
+            )
+        return [found[pk] for pk in dict.fromkeys(ids)]

@@ -1,0 +1,71 @@
+"""``manage.py switchyard broker``: check the broker's server, or accept its keyspace after a loss."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from switchyard.broker.health.server import ServerFinding
+from switchyard.conf import switchyard_settings
+from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
+from switchyard.middleware.logs import printable
+from switchyard.workers.broker_watch import make_watch
+
+EXAMPLES = """examples:
+  manage.py switchyard broker             check its server
+  manage.py switchyard broker --json      for a program; exit 1: not safe, or unavailable
+  manage.py switchyard broker accept      after its keyspace was emptied, and nothing can be restored"""
+
+
+class Command(PrintingCommand):
+    """Check the broker's server, or accept its keyspace. Exit 1: the server is not safe or unavailable."""
+
+    help = "Check the broker's server; `accept` lets workers resume in a keyspace that was emptied."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("action", nargs="?", choices=("show", "accept"), default="show")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the action."""
+        watch = make_watch()
+        try:
+            if options["action"] == "accept":
+                with as_command_error("broker"):
+                    watch.generation.accept()
+                message = "broker: the keyspace is accepted; paused workers resume within seconds"
+                self.stdout.write(json.dumps({"accepted": True}) if options["json"] else message)
+                return
+            health = watch.look()
+        finally:
+            watch.close()
+        of_addons = list(_of_addons())
+        safe = not (health.red or of_addons or any(found.code == "away" for found in health.findings))
+        self._print([*health.findings, *of_addons], safe, as_json=options["json"])
+        if not safe:
+            sys.exit(1)
+
+    def _print(self, findings: list[ServerFinding], safe: bool, *, as_json: bool) -> None:
+        if as_json:
+            self.print_json({"ok": safe, "findings": [asdict(found) for found in findings]})
+            return
+        for found in findings:
+            self.stdout.write(printable(f"{found.severity}: {found.seen}; {found.remedy}"))
+        if not findings:
+            place = switchyard_settings().place
+            servers = f"{place.title} and the Redis server beside it" if place else "its server"
+            self.stdout.write(f"broker: nothing is wrong with {servers}")
+
+
+def _of_addons() -> Iterator[ServerFinding]:
+    """Yield what is wrong with servers of add-ons."""
+    for addon in switchyard_settings().addons:
+        for found in addon.call("look", ()):
+            if found.severity == "error":
+                seen = f"{found.seen}. {found.cause}"
+                yield ServerFinding(f"{addon.name}_{found.code}", "error", seen, found.next)

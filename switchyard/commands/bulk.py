@@ -1,0 +1,98 @@
+"""``manage.py switchyard bulk``: list, show, stop."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from switchyard.audit.services import Who
+from switchyard.broker.errors import NotFound
+from switchyard.bulk import services
+from switchyard.bulk import services as queries
+from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.formatting import duration
+from switchyard.middleware.logs import printable
+
+EXAMPLES = """examples:
+  manage.py switchyard bulk list                          the newest bulk acts
+  manage.py switchyard bulk show 12                       progress, rate, what was skipped and why
+  manage.py switchyard bulk stop 12 --reason 'wrong group'"""
+
+
+class Command(PrintingCommand):
+    """Watch and stop bulk acts. Exits 1 if there is none with the number, or it had ended."""
+
+    help = "List, show and stop bulk acts."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
+        listing = verbs.add_parser("list", help="the newest bulk acts")
+        listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default: 20)")
+        show = verbs.add_parser("show", help="one bulk act with its progress")
+        stop = verbs.add_parser("stop", help="stop one after the step that it is in; what is done stays done")
+        stop.add_argument("--reason", default="", help="reason, for the audit log")
+        for verb in (show, stop):
+            verb.add_argument("number", type=int, metavar="NUMBER")
+        for verb in verbs.choices.values():
+            verb.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verb = {"list": self._list, "show": self._show, "stop": self._stop}[options["verb"]]
+        try:
+            with as_command_error("bulk acts"):
+                verb(options)
+        except NotFound as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, options: dict[str, Any]) -> None:
+        found = queries.newest(limit=max(1, options["limit"]))
+        if options["json"]:
+            self.stdout.write(json.dumps([queries.summary(one) for one in found], indent=2))
+            return
+        for one in found:
+            self.stdout.write(f"{one.act.pk:>6}  {_line(one)}")
+        if not found:
+            self.stdout.write("No bulk acts.")
+
+    def _show(self, options: dict[str, Any]) -> None:
+        found = queries.find(options["number"])
+        if found is None:
+            raise services.no_such_act(options["number"])
+        if options["json"]:
+            self.stdout.write(json.dumps(queries.summary(found), indent=2))
+            return
+        act = found.act
+        self.stdout.write(f"bulk act {act.pk}: {_line(found)}")
+        facts = {
+            "filter": ", ".join(f"{name}={value}" for name, value in act.filter.items()) or "none: everything",
+            "by": f"{act.who}, {act.created_at:%Y-%m-%d %H:%M:%S} UTC",
+            "reason": act.reason,
+            "error": act.error,
+            **{f"skipped {count:,}": reason for reason, count in act.skips.items()},
+        }
+        for name, value in facts.items():
+            if value:
+                self.stdout.write(printable(f"{name:<14} {value}"))
+
+    def _stop(self, options: dict[str, Any]) -> None:
+        number = options["number"]
+        stopped = services.stop(number, who=Who.of_command(), reason=options["reason"])
+        if stopped or options["json"]:
+            text = f"bulk act {number}: stops after the step that it is in; what is done stays done"
+            self.answer(text, {"number": number, "stopping": stopped}, as_json=options["json"])
+        if not stopped:
+            raise CommandError(f"bulk act {number}: it has ended, or is stopping already; nothing to stop")
+
+
+def _line(one: queries.Progress) -> str:
+    act = one.act
+    took = "" if one.took_s is None else f", in {duration(one.took_s * 1_000)}"
+    rate = took if one.rate is None else f", {one.rate:,.{0 if one.rate >= 9.95 else 1}f}/s"
+    left = "" if one.left_s is None else f", {one.left_s:,.0f} s left"
+    skipped = f", {act.skipped:,} skipped" if act.skipped else ""
+    state = "stopping" if act.unfinished and act.stop_asked_at else act.state
+    return f"{one.title}: {state}, {act.done:,} of {act.total:,} done{skipped}{rate}{left}"

@@ -1,0 +1,184 @@
+"""``manage.py switchyard deadletters``: list, groups, show, requeue, discard, restore, note."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from switchyard.audit.services import Who
+from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.conf import declared_yard
+from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.dead_letters import acts, presentation, queries
+from switchyard.dead_letters.acts import BulkResult
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.reconcile import reconcile_all
+from switchyard.middleware.logs import printable
+
+EXAMPLES = """examples:
+  manage.py switchyard deadletters list --limit 20
+  manage.py switchyard deadletters groups                              causes of the open ones, the largest first
+  manage.py switchyard deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
+  manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
+  manage.py switchyard deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'
+  manage.py switchyard deadletters restore 0f8fad5b-d9cb-469f-a165-70867728950e   within 90 days
+  manage.py switchyard deadletters restore --group 1f2e3d4c5b6a                   all discarded ones of one cause
+  manage.py switchyard deadletters note 0f8fad5b-d9cb-469f-a165-70867728950e 'waits for the new rates'"""
+
+
+class Command(PrintingCommand):
+    """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
+
+    help = "List, group, show, requeue, discard and restore dead letters, and note on them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
+        listing = verbs.add_parser("list", help="open dead letters, newest first")
+        listing.add_argument("--queue", choices=[queue.name for queue in declared_yard().queues], default="")
+        listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
+        text = "letters in this state instead of the open ones"
+        listing.add_argument("--state", choices=DeadLetter.State.values, default="", help=text)
+        listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N letters (default: 100)")
+        listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
+        groups = verbs.add_parser("groups", help="open dead letters by cause, the largest group first")
+        groups.add_argument("--limit", type=int, default=20, metavar="N", help="at most N groups (default: 20)")
+        show = verbs.add_parser("show", help="one dead letter with its traceback")
+        show.add_argument("id", metavar="ID")
+        for verb, text in (("requeue", "send back to their queues"), ("discard", "delete from the broker")):
+            move = verbs.add_parser(verb, help=f"{text}, by id or by group")
+            move.add_argument("ids", nargs="*", metavar="ID")
+            move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
+            move.add_argument("--reason", default="", help="reason to note in the history")
+            move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
+        restore = verbs.add_parser("restore", help="put discarded letters back into their dead lists, for 90 days")
+        restore.add_argument("ids", nargs="*", metavar="ID")
+        restore.add_argument("--group", metavar="FP", default="", help="all discarded letters of this fingerprint")
+        restore.add_argument("--reason", default="", help="reason to note in the history")
+        note = verbs.add_parser("note", help="append a note to a letter's history")
+        note.add_argument("id", metavar="ID")
+        note.add_argument("text", metavar="TEXT", help="at most 500 characters")
+        for sub in verbs.choices.values():
+            sub.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verbs = {
+            "list": self._list,
+            "groups": self._groups,
+            "show": self._show,
+            "restore": self._restore,
+            "note": self._note,
+        }
+        verb = verbs.get(options["verb"], self._move)
+        try:
+            with as_command_error("dead letters"):
+                verb(options)
+        except NotFound as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, options: dict[str, Any]) -> None:
+        limit = _limit(options)
+        if options["quarantined"]:
+            self._quarantined(options)
+            return
+        self._catch_up()
+        states = (options["state"],) if options["state"] else ()
+        found = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: limit + 1]
+        rows = list(found)[:limit]
+        if options["json"]:
+            self.print_json([presentation.summary(row) for row in rows])
+            return
+        presentation.print_letters(rows, self.stdout)
+        if len(found) > limit:
+            self.stdout.write(
+                f"more than {limit:,}: --limit N for more; manage.py switchyard deadletters groups counts by cause"
+            )
+
+    def _groups(self, options: dict[str, Any]) -> None:
+        limit = _limit(options)
+        self._catch_up()
+        found = queries.groups(limit=limit)
+        if options["json"]:
+            self.print_json([presentation.group_summary(group) for group in found])
+            return
+        presentation.print_groups(found, self.stdout)
+        if (left := queries.group_count() - len(found)) > 0:
+            self.stdout.write(f"{left:,} more: --limit N for more")
+
+    def _quarantined(self, options: dict[str, Any]) -> None:
+        items = queries.unreadable(queue=options["queue"], limit=options["limit"])
+        if options["json"]:
+            self.print_json([presentation.unreadable_summary(item) for item in items])
+        else:
+            presentation.print_unreadable(items, self.stdout)
+
+    def _show(self, options: dict[str, Any]) -> None:
+        row = queries.find(options["id"])
+        if options["json"]:
+            self.print_json(presentation.detail(row))
+        else:
+            presentation.print_letter(row, self.stdout)
+
+    def _move(self, options: dict[str, Any]) -> None:
+        reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
+        if bool(ids) == bool(group) or (options["quarantined"] and group):
+            message = f"{options['verb']}: name ids, or one group with --group FP; quarantined messages have no group"
+            raise CommandError(message, returncode=WRONG_ARGUMENTS)
+        who, verb = Who.of_command(), options["verb"]
+        if options["quarantined"]:
+            outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
+        elif group:
+            outcome = acts.apply_to_group(verb, group, who=who, reason=reason)
+        else:
+            outcome = acts.apply(verb, ids, who=who, reason=reason)
+        past = {"requeue": "Requeued", "discard": "Discarded"}[verb]
+        left = f"; {outcome.left} of the group are open: died meanwhile, or beyond one run" if outcome.left else ""
+        moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
+        self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
+
+    def _restore(self, options: dict[str, Any]) -> None:
+        ids = list(dict.fromkeys(options["ids"]))
+        if bool(ids) == bool(options["group"]):
+            raise CommandError("give ids or --group, one of the two", returncode=WRONG_ARGUMENTS)
+        if options["group"]:
+            rows = queries.listing(fingerprint=options["group"], states=(DeadLetter.State.DISCARDED.value,))
+            ids = list(rows.order_by("died_at", "id").values_list("message_id", flat=True))
+            if not ids:
+                raise CommandError(f"group {options['group']}: it has no discarded letter")
+        outcome = acts.apply("restore", ids, who=Who.of_command(), reason=options["reason"])
+        self._report(outcome, f"Restored {presentation.letters(len(outcome.done))}.", as_json=options["json"])
+
+    def _note(self, options: dict[str, Any]) -> None:
+        result = acts.note(options["id"], who=Who.of_command(), text=options["text"])
+        if not result.done:
+            raise CommandError(result.message)
+        if options["json"]:
+            self.print_json({"id": options["id"], "noted": True})
+        else:
+            self.stdout.write(result.message)
+
+    def _report(self, outcome: BulkResult, sentence: str, *, as_json: bool) -> None:
+        if as_json:
+            self.print_json(asdict(outcome))
+        else:
+            self.stdout.write(sentence)
+        for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
+            self.stderr.write(printable(text))
+        if outcome.skipped or outcome.stopped:
+            raise SystemExit(1)
+
+    def _catch_up(self) -> None:
+        try:
+            reconcile_all()
+        except BrokerError as error:
+            self.stderr.write(f"The list may be out of date: {error}")
+
+
+def _limit(options: dict[str, Any]) -> int:
+    limit: int = options["limit"]
+    if limit < 1:
+        raise CommandError(f"--limit: {limit} is below 1; ask for at least one", returncode=WRONG_ARGUMENTS)
+    return limit

@@ -1,0 +1,389 @@
+"""``manage.py switchyard jobs``: list, show, cancel, edit, run now, run again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, TextIO, cast
+
+import dramatiq
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
+from dramatiq.middleware import MiddlewareError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.queries import as_json as audit_json
+from switchyard.audit.services import Who
+from switchyard.broker.admin.browse import MOST
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardError
+from switchyard.broker.stores.job_records import JobRecord
+from switchyard.bulk import services as bulk
+from switchyard.commands.history import CONDITIONS, add_conditions
+from switchyard.conf import declared_yard
+from switchyard.console.commands import DATABASE_REMEDY, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.formatting import duration
+from switchyard.history.filters import Filter, why_none_found
+from switchyard.history.queries import SORTS, why_missing
+from switchyard.jobs.calls import read_json
+from switchyard.jobs.listing.pages import JobLine, JobsPage, find_jobs
+from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job, words_of
+from switchyard.jobs.passport.again import run_again
+from switchyard.jobs.passport.reading import Passport, as_json, passport_of
+from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
+from switchyard.jobs.presentation import job_body
+from switchyard.jobs.queries import find_known, find_untracked, is_message_id
+from switchyard.jobs.services import request_cancel, start_now
+from switchyard.middleware.arguments import misfit, signature_of
+from switchyard.middleware.logs import printable
+from switchyard.middleware.places import place_of
+
+
+def print_job(job: JobRecord, known: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
+    """Print a job's state, what else is known of it, and what happened to it, the first thing first."""
+    for name, value in _state(job):
+        out.write(f"{name:16} {value}")
+    if job.reason == "parked":
+        out.write(f"{'why':16} {_why_parked(job)}")
+    for name, value in _facts(known):
+        # Names in a message may contain terminal escape codes.
+        out.write(f"{name:16} {printable(value)}")
+    _print_timeline(known, acts, out)
+
+
+def shown_as_json(job: JobRecord, known: Passport, acts: Sequence[AuditEntry]) -> dict[str, Any]:
+    """Return the same as JSON: as the API answers, each attempt as ``runs``, what people did as ``acts``."""
+    passport = as_json(known, arguments=True)
+    runs = passport.pop("attempts")
+    body = job_body(job, result_url=None) | {"owner": job.owner, "result": job.result}
+    more = {name: value for name, value in passport.items() if name not in body}
+    return body | more | {"runs": runs, "acts": [audit_json(entry) for entry in acts]}
+
+
+def _state(job: JobRecord) -> Iterator[tuple[str, str]]:
+    for name, value in job_body(job, result_url=None).items():
+        if value is not None and name != "result_url":
+            yield name, printable(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _print_timeline(job: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
+    out.write("\nwhat happened (UTC)")
+    for event in timeline_of(job, acts):
+        if event.day:
+            out.write(f"  {event.day}")
+        out.write(f"  {event.clock}  {printable(_words(job, event))}")
+    if not job.attempts and not job.ended:
+        out.write("  It has not started.")
+    if job.history_away:
+        out.write("  The database does not answer: attempts before the last one and acts of people are missing.")
+    for attempt in job.logs:
+        out.write(f"\nlog lines of attempt {attempt.number}")
+        for line in attempt.logs.splitlines():
+            out.write(f"  {printable(line)}")
+
+
+def _facts(job: Passport) -> Iterator[tuple[str, str]]:
+    arguments = json.dumps(dict(job.arguments or {}), ensure_ascii=False, default=str)
+    facts = {
+        "owner": job.owner,
+        "arguments": "too long to be kept" if job.arguments is None else job.arguments and arguments,
+        "tags": ", ".join(job.tags),
+        "parent": job.parent,
+        "worker": job.worker,
+        "release": job.release,
+        "time limit": duration(job.limit_ms) if job.limit_ms else "",
+        "dead letter": job.letter and f"{job.letter.state}: manage.py switchyard deadletters show {job.id}",
+    }
+    yield from ((name, str(value)) for name, value in facts.items() if value)
+
+
+def _words(job: Passport, event: TimelineEvent) -> str:
+    words = f"{event.what}{event.note}"
+    if event.origin:
+        for name, preposition in (("user", "by"), ("request", "in request"), ("schedule", "by the schedule")):
+            words += f", {preposition} {job.origin[name]}" if job.origin.get(name) else ""
+    if (each := event.attempt) is not None and event.starts:
+        words += f" on {each.worker}" if each.worker else ""
+        words += f", release {each.release}" if each.release else ""
+    elif each is not None and each.error_type:
+        words += f": {each.error_type}: {each.error_message}"
+    return f"{words} ({event.more})" if event.more else words
+
+
+def _why_parked(job: JobRecord) -> str:
+    actor = dramatiq.get_broker().actors.get(job.actor)
+    if actor is None:
+        return (
+            f"no running worker has an actor {job.actor!r}, and neither has this code: declare it in actors.py of an "
+            "installed app (manage.py check sees a file that is not found), or write "
+            f"@dramatiq.actor(actor_name={job.actor!r}) if it was renamed, then restart the pools"
+        )
+    # A record whose arguments were too long has none.
+    wrong = misfit(actor.fn, len(job.args), job.kwargs.keys()) if job.args or job.kwargs else None
+    if wrong is not None:
+        if "too many positional" in wrong:
+            wrong += "; a step of a pipeline gets the result of the step before it, unless it has pipe_ignore=True"
+        return (
+            f"its arguments do not fit this code: {wrong}. It is declared as "
+            f"{job.actor}{signature_of(actor.fn)} at {place_of(actor.fn)}: change the actor and restart the pools, "
+            "or cancel the job. After 10 minutes it becomes a dead letter"
+        )
+    return (
+        f"no running worker has the actor {job.actor!r} as this code does ({place_of(actor.fn)}): restart the "
+        "pools, which load code when they start; the job then runs by itself. After 10 minutes it becomes a dead letter"
+    )
+
+
+LONGEST_DETAIL = 60
+HEADINGS = ("state", "actor", "queue", "waited", "ran", "owner", "job", "detail")
+
+
+def print_page(page: JobsPage, out: OutputWrapper) -> None:
+    """Print a page as a table, then where the next one begins and which queues hold more."""
+    console = Console(file=cast(TextIO, out), width=None if out.isatty() else 240, highlight=False, soft_wrap=True)
+    if not page.lines:
+        console.print("none of the jobs looked through matches" if page.after else "no job matches")
+    else:
+        table = Table("due (UTC)" if page.by_due_time else "time (UTC)", *HEADINGS, box=None)
+        for line in page.lines:
+            # Names in a message may contain terminal escape codes and markup.
+            table.add_row(*(Text(printable(cell)) for cell in _cells(line, by_due_time=page.by_due_time)))
+        console.print(table)
+    for queue in page.away:
+        why = "its node does not answer, or has only a part of its keys"
+        console.print(Text(f"{queue}: {why}; what has not ended there is missing"))
+    for queue in page.cut:
+        console.print(Text(f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through"))
+    if page.after:
+        console.print(Text(f"more: --after {page.after}"))
+
+
+def _cells(line: JobLine, *, by_due_time: bool) -> tuple[str, ...]:
+    detail = line.error or line.reason.replace("_", " ") or line.excerpt
+    return (
+        f"{(line.due if by_due_time and line.due else line.shown_at):%Y-%m-%d %H:%M:%S}",
+        line.state,
+        line.actor,
+        line.queue,
+        "–" if line.wait_ms is None else duration(line.wait_ms),
+        "–" if line.ran_ms is None else duration(line.ran_ms),
+        line.owner or "–",
+        line.id,
+        detail if len(detail) <= LONGEST_DETAIL else f"{detail[: LONGEST_DETAIL - 1]}…",
+    )
+
+
+ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
+RUN_NOW_ANSWERS = {
+    "due": "due now, it starts as soon as a slot is free",
+    "waiting": "it waits or runs already, nothing was changed",
+    "held": "a rate limit holds it, or no worker knows its actor; nothing was changed",
+    "ended": "it has ended already; to repeat it, use run-again",
+}
+
+
+EXAMPLES = """examples:
+  manage.py switchyard jobs list --failures --since 1h             the last hour's failures, those that were retried too
+  manage.py switchyard jobs list --state queued,running --queue default --json
+  manage.py switchyard jobs list --argument customer_id=42
+  manage.py switchyard jobs show 0f8fad5b-d9cb-469f-a165-70867728950e
+  manage.py switchyard jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
+  manage.py switchyard jobs cancel --filter actor=export_invoices --filter state=queued
+  manage.py switchyard jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
+  manage.py switchyard jobs edit 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"' --due 2h  before it starts
+  manage.py switchyard jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
+
+MOST_LISTED = 1_000
+# As narrow terminals show an id.
+BEGINNING = re.compile(r"[0-9a-f]{8}")
+
+
+class Command(PrintingCommand):
+    help = "List, show, edit and cancel jobs, run them now or again."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
+        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
+        listing = actions.add_parser("list", help="jobs that match all conditions, newest first; scheduled by due time")
+        states = "state, repeatable or with commas: queued, running, dead"
+        add_conditions(listing, states=states, most=MOST_LISTED)
+        listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
+        show = actions.add_parser("show", help="print what is known of a job, and what happened to it")
+        cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
+        cancel.add_argument(
+            "--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions",
+            help="instead of an id: cancel all that match, as a bulk act; repeatable, names as in the list",
+        )  # fmt: skip
+        again = actions.add_parser("run-again", help="enqueue a job again as a new one")
+        now = actions.add_parser("run-now", help="start a scheduled job, or one that waits for its retry, at once")
+        edit = actions.add_parser("edit", help="change arguments or due time of a job that has not started")
+        for action in (edit, again):
+            action.add_argument(
+                "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
+                help="another value for an argument, as JSON; repeatable",
+            )  # fmt: skip
+        edit.add_argument("--due", default="", metavar="TIME", help="another due time: 30m, 2h or 1d from now, or ISO")
+        for action in (show, now, edit, again):
+            action.add_argument("id", metavar="ID")
+        cancel.add_argument("id", metavar="ID", nargs="?", default="")
+        for action in (cancel, now, edit, again):
+            action.add_argument("--reason", default="", help="reason, for the audit log")
+        for action in (listing, show, cancel, now, edit, again):
+            action.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+
+    def handle(self, *args: Any, action: str, as_json: bool = False, **options: Any) -> None:
+        acts = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-now": self._run_now}
+        act = {**acts, "edit": self._edit}.get(action, self._run_again)
+        job_id = options.get("id")
+        with as_command_error(f"job {job_id}" if job_id else "jobs"):
+            act(options, as_json)
+
+    def _list(self, options: dict[str, Any], as_json: bool) -> None:
+        try:
+            wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
+            limit = min(max(options["limit"], 1), MOST_LISTED)
+            page = find_jobs(wanted, after=options["after"], limit=limit, arguments=True, sort=options["sort"])
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        if as_json:
+            missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
+            body = {"jobs": [line.as_json() for line in page.lines], "after": page.after or None, "cut": page.cut}
+            body |= {"away": page.away}
+            self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
+        else:
+            print_page(page, self.stdout)
+            for note in filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing())):
+                self.stdout.write(f"note: {note}")
+            if not page.lines and (note := _unknown_name(wanted)):
+                self.stdout.write(f"note: {note}")
+        if page.broker_away or page.history_away:
+            # The broker's remedy goes first: where no yard runs, there is no database either.
+            cause = page.broker_error or f"the database does not answer; {DATABASE_REMEDY}"
+            raise CommandError(f"jobs: the list is not complete: {cause}")
+
+    def _show(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        job = find_known(job_id)
+        if job is None and (message := find_untracked(job_id)) is not None:
+            raise CommandError(
+                f"job {job_id}: {printable(message.actor_name)} on {message.queue_name} keeps no record (track=False): "
+                f"its state is unknown; it has not ended, cancel it with `manage.py switchyard jobs cancel {job_id}`"
+            )
+        if job is None:
+            raise _unknown(job_id)
+        known = passport_of(job_id)
+        if known is None:  # it has expired since
+            raise _unknown(job_id)
+        acts = acts_on(known)
+        if as_json:
+            self.stdout.write(json.dumps(shown_as_json(job, known, acts), indent=2, default=str))
+        else:
+            print_job(job, known, acts, self.stdout)
+
+    def _cancel(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
+        if bool(job_id) == bool(conditions):
+            raise CommandError("jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match")
+        if conditions:
+            self._cancel_matching(conditions, who, reason, as_json)
+            return
+        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+        if answer == "unknown":
+            raise _unknown(job_id)
+        if answer == "ended":
+            raise CommandError(f"job {job_id}: it has ended already; there is nothing to cancel")
+        self.answer(f"job {job_id}: {ANSWERS[answer]}", {"id": job_id, "answer": answer}, as_json=as_json)
+
+    def _cancel_matching(self, conditions: list[str], who: Who, reason: str, as_json: bool) -> None:
+        try:
+            row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
+        except ValueError as error:
+            raise CommandError(f"jobs cancel: {error}") from error
+        text = f"no job matches so far; bulk act {row.pk} looks through all"
+        if row.total:
+            text = f"bulk act {row.pk} cancels about {row.total:,} jobs"
+        body = {"bulk_act": row.pk, "filter": row.filter, "total": row.total}
+        self.answer(f"{text}: manage.py switchyard bulk show {row.pk}", body, as_json=as_json)
+
+    def _run_now(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        known = is_message_id(job_id)
+        answer = start_now(job_id, who=Who.of_command(), reason=options["reason"]) if known else "unknown"
+        if answer == "unknown":
+            raise _unknown(job_id)
+        if answer != "due":
+            raise CommandError(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}")
+        self.answer(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}", {"id": job_id, "answer": answer}, as_json=as_json)
+
+    def _edit(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id, text = options["id"], None
+        if not is_message_id(job_id):
+            raise _unknown(job_id)
+        try:
+            job = editable_job(job_id)
+            changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
+            if changes:
+                text = json.dumps({**json.loads(job.text), **changes})
+            due_at = due_time(options["due"]) if options["due"] else None
+            if due_at is not None and job.due_at is None:
+                raise ActRefused(f"job {job_id}", f"it is {job.state}, so it has no time to change")
+            done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
+        except ValueError as error:
+            raise CommandError(f"job {job_id}: {error}") from error
+        except (ArgumentsRefused, ActRefused) as error:
+            raise CommandError(str(error)) from error
+        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=as_json)
+
+    def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        job = passport_of(job_id)
+        if job is None:
+            raise _unknown(job_id)
+        try:
+            changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
+            edited = {**(job.arguments or {}), **changes} if changes else None
+            sent = run_again(job, edited=edited, who=Who.of_command(), reason=options["reason"])
+        except (MiddlewareError, ValueError) as error:
+            raise CommandError(f"job {job_id}: {error}") from error
+        except SwitchyardError as error:
+            raise CommandError(str(error)) from error
+        self.answer(f"job {sent}: enqueued, {job.actor} again", {"id": sent, "of": job_id}, as_json=as_json)
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """Return texts of the form ``name=value`` by name.
+
+    Raises:
+        ValueError: one has no name or no value.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals) or name in found:
+            raise ValueError(f"{option} {text!r:.100}: write NAME=VALUE, each name once")
+        found[name] = value
+    return found
+
+
+def _unknown(job_id: str) -> CommandError:
+    if BEGINNING.fullmatch(job_id):
+        return CommandError(
+            f"job {job_id}: this is the beginning of an id; manage.py switchyard jobs list prints whole ones"
+        )
+    return CommandError(
+        f"job {job_id}: no job has this id, or it has expired: finished jobs are kept for 30 days, those sent with "
+        "track=False not at all; manage.py switchyard jobs list prints those that there are"
+    )
+
+
+def _unknown_name(wanted: Filter) -> str:
+    """Return which name of a filter this code does not have; "" when it has all. Jobs may be another release's."""
+    queues = [queue.name for queue in declared_yard().queues]
+    for what, name, known in (("queue", wanted.queue, queues), ("actor", wanted.actor, dramatiq.get_broker().actors)):
+        if name and name not in known:
+            near = get_close_matches(name, known, n=1)
+            return f"this code has no {what} {printable(name)}" + (f"; did you mean {near[0]}?" if near else "")
+    return ""

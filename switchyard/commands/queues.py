@@ -1,0 +1,354 @@
+"""``manage.py switchyard queues``: list queues, pause, resume, purge, show messages, relocate and import messages."""
+
+from __future__ import annotations
+
+import json
+from argparse import SUPPRESS, ArgumentParser
+from dataclasses import asdict
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, TextIO, cast
+
+import dramatiq
+from django.core.management.base import CommandError, OutputWrapper
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from switchyard.audit.services import Who
+from switchyard.broker.admin.browse import BrowsedMessage, look
+from switchyard.broker.admin.purge import purges
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.errors import ActRefused, UnknownQueue
+from switchyard.broker.keys import LANES, Lane
+from switchyard.conf import declared_yard
+from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.formatting import counted, duration, parse_until, promise
+from switchyard.middleware.clock_comparison import compared_now
+from switchyard.middleware.logs import printable
+from switchyard.middleware.redaction import redacted
+from switchyard.operations import queries
+from switchyard.operations.findings.facts import facts_of
+from switchyard.operations.overview import judged_now, shown_rows
+from switchyard.queues import services, stock
+from switchyard.queues.facts import QueueView, all_queues_sentence, waiting_and_scheduled
+from switchyard.queues.queries import view_of, yard_state
+from switchyard.queues.services import ForeignBroker
+from switchyard.queues.stock import Imported
+
+# Heading -> figure. Workers hold more than they run: the messages that they prefetched, too.
+COUNTED = {"waiting": "depth", "scheduled": "scheduled", "parked": "parked", "at workers": "running"}
+COUNTED |= {name: name for name in ("retrying", "dead", "quarantined")}
+REFUSALS_SHOWN = 5
+
+
+def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
+    """Print every queue."""
+    console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
+    console.print(_table(state))
+
+
+def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
+    """Print what the page of all queues says first, and what the overview says of broker, pools and queues."""
+    facts = facts_of(state)
+    rows = [row for row in shown_rows(facts) if row.kind == "queue"]
+    out.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
+    for found in judged_now(facts):
+        step = f" Next: {found.finding.next}" if found.finding.next else ""
+        out.write(printable(f"queues: {found.finding.severity}: {found.sentence}{step}"))
+
+
+def status_lines(view: QueueView) -> list[str]:
+    """Return what a queue's page says, and what the overview says of the queue, one sentence a line."""
+    lines = [f"{view.queue.name}: {view.row.state.word.lower()}; {view.row.promise}", view.lead]
+    if view.holders and view.holding:
+        lines.append(f"{view.holders[0].actor} {view.holding}.")
+    if view.held_back:
+        lines.append(f"Held for later: {view.held_back}.")
+    for purge in view.purges:
+        lines.append(f"{purge.sentence} {purge.end}")
+    if view.pause is not None:
+        lines.append(f"{view.pause.sentence} {view.pause.end}")
+    if view.stats is not None:
+        stats = view.stats
+        lines.append(f"{view.row.held:,} held for later, {stats.retry.total:,} retrying, {stats.dead:,} dead.")
+    if view.node:
+        lines.append(f"It is on node {view.node}.")
+    state = yard_state()
+    for found in judged_now(facts_of(state)) if state is not None else ():
+        if found.finding.subject == view.queue.name:
+            lines += [found.sentence, *([f"Then: {found.finding.then}"] if found.finding.then else [])]
+            lines += [f"Next: {found.finding.next}"] if found.finding.next else []
+    return lines
+
+
+def _table(state: queries.YardState) -> Table:
+    table = Table(box=None, header_style="bold")
+    for name in ("queue", *COUNTED, "oldest", "promise", "busy/slots"):
+        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
+    for row in queries.queues_json(state):
+        queue, age_s = declared_yard().queue_of(row["queue"]), row["oldest_age_seconds"]
+        late = age_s is not None and queue.objective_ms is not None and age_s * 1_000 > queue.objective_ms
+        table.add_row(
+            queue.name + _paused(row),
+            *(f"{row[name]:,}" for name in COUNTED.values()),
+            Text("" if age_s is None else duration(age_s * 1_000), style="red" if late else ""),
+            promise(queue.objective_ms, queue.done_objective_ms),
+            f"{row['slots_busy']}/{row['slots']}" if row["pools_up"] else "no pool",
+        )
+    return table
+
+
+def _paused(row: dict[str, Any]) -> str:
+    if not row["paused"]:
+        return ""
+    until = row["pause"] and row["pause"]["until"]
+    return f" (paused until {datetime.fromisoformat(until):%H:%M:%S} UTC)" if until else " (paused)"
+
+
+def import_lines(found: Imported) -> list[str]:
+    """Return the result of the import of a queue as lines."""
+    lines = [f"{found.queue}: {counted(found.moved, 'message')} imported"]
+    if found.unreadable:
+        lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay on its server")
+    lines += [f"{found.queue}: refused, it stays where it is: {refusal}" for refusal in found.refused[:REFUSALS_SHOWN]]
+    if (more := len(found.refused) - REFUSALS_SHOWN) > 0:
+        lines.append(f"{found.queue}: {more:,} more were refused")
+    if found.cut:
+        lines.append(
+            f"{found.queue}: messages that wait behind these were not reached: "
+            "mend the refused ones or take them out, and run this again"
+        )
+    held = (found.left or 0) - found.unreadable - len(found.refused)
+    if held > 0:
+        lines.append(
+            f"{found.queue}: workers of stock Dramatiq hold {held:,}, or one that was killed held them: "
+            "stop all of them, and run this again after a minute"
+        )
+    return lines
+
+
+EXAMPLES = """examples:
+  manage.py switchyard queues                                        list every queue
+  manage.py switchyard queues status slow                            what waits, who holds its slots, what helps
+  manage.py switchyard queues pause slow --until 2h --reason "disk is full"  start nothing of slow; what runs continues
+  manage.py switchyard queues resume slow default                    several at once, one after the other
+  manage.py switchyard queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
+  manage.py switchyard queues purge slow --undo                      within a minute: put it back
+  manage.py switchyard queues show webhook --lane retry --place scheduled --limit 20
+  manage.py switchyard queues relocate render_report --from default --to slow
+  manage.py switchyard queues import redis://old:6379/0           what stock Dramatiq left in queues of these names"""
+
+
+class Command(PrintingCommand):
+    """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
+
+    help = "List every queue; say how one is; pause, resume or show one; move an actor's waiting messages to another."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        acts = parser.add_subparsers(
+            dest="act", metavar="status|pause|resume|purge|show|relocate|import", parser_class=ActionParser
+        )
+        for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
+            turn = acts.add_parser(act, help=text)
+            turn.add_argument("queues", metavar="QUEUE", nargs="+")
+            if act == "pause":
+                text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
+                turn.add_argument("--until", metavar="T", default="", help=text)
+            turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
+        drop = acts.add_parser("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
+        drop.add_argument("queue", metavar="QUEUE")
+        drop.add_argument("--yes", action="store_true", help="do it; without it the command only counts")
+        drop.add_argument("--undo", action="store_true", help="put back what purges of the last minute set aside")
+        drop.add_argument("--reason", default="", help="kept in the audit log")
+        status = acts.add_parser("status", help="say what its page says: what waits, who holds its slots, what helps")
+        status.add_argument("queue", metavar="QUEUE")
+        show = acts.add_parser("show", help="list messages")
+        show.add_argument("queue", metavar="QUEUE")
+        show.add_argument("--lane", choices=["live", "retry"], default="live")
+        show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
+        show.add_argument("--limit", type=int, default=20, help="messages, at most 500 (default 20)")
+        show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
+        move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
+        move.add_argument(
+            "actor", metavar="ACTOR", help="name of the actor, as manage.py switchyard actors list prints it"
+        )
+        move.add_argument("--from", dest="source", metavar="QUEUE", required=True, help="where its messages wait")
+        move.add_argument("--to", dest="target", metavar="QUEUE", required=True, help="where they go")
+        move.add_argument("--reason", default="", help="kept in the audit log")
+        take = acts.add_parser("import", help="move what stock Dramatiq left into queues of the same names")
+        take.add_argument("url", metavar="URL", help=f"its server: {stock.known_addresses()}")
+        take.add_argument("queues", metavar="QUEUE", nargs="*", help="only these queues")
+        take.add_argument("--namespace", default="dramatiq", help="of its keys on Redis (default dramatiq)")
+        for turn in acts.choices.values():
+            turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        acts = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "purge": self._purge,
+            "show": self._show,
+            "status": self._status,
+            "relocate": self._relocate,
+            "import": self._import,
+        }
+        try:
+            with as_command_error("queues"):
+                acts.get(options["act"], self._list)(options)
+        except (UnknownQueue, ForeignBroker, ActRefused) as error:
+            raise CommandError(f"queues: {error}") from error
+
+    def _pause(self, options: dict[str, Any]) -> None:
+        until = parse_until(options["until"], now=compared_now()) if options["until"] else None
+        end = {} if until is None else {"until": until.isoformat()}
+        found: list[dict[str, Any]] = []
+        for queue in _known(options["queues"]):
+            changed = services.pause(queue, who=Who.of_command(), reason=options["reason"], until=until)
+            found.append({"queue": queue, "paused": True, "changed": changed, **end})
+            if not options["json"]:
+                text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
+                end_text = "" if until is None else f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC"
+                self.stdout.write(f"{queue}: {text}{end_text}")
+        self._print_turned(found, options)
+
+    def _resume(self, options: dict[str, Any]) -> None:
+        found: list[dict[str, Any]] = []
+        for queue in _known(options["queues"]):
+            changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
+            found.append({"queue": queue, "paused": False, "changed": changed})
+            if not options["json"]:
+                self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
+        self._print_turned(found, options)
+
+    def _print_turned(self, found: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        # One queue is an object, as it was before the command took several.
+        if options["json"]:
+            self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
+
+    def _purge(self, options: dict[str, Any]) -> None:
+        if options["undo"]:
+            self._undo_purges(options)
+            return
+        queue = options["queue"]
+        family = services.family_of(queue)
+        if not options["yes"]:
+            count = waiting_and_scheduled(family_stats(family.calls, family.keys))
+            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
+        done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
+        count, until = (0, None) if done is None else (done.count, datetime_of(done.until))
+        if options["json"]:
+            ends = until and until.isoformat()
+            facts = {"queue": queue, "purged": count, "purge": done and done.id, "undo_until": ends}
+            self.stdout.write(json.dumps(facts))
+        elif until is None:
+            self.stdout.write(f"{queue}: nothing waits and nothing is scheduled")
+        else:
+            self.stdout.write(
+                f"{queue}: {count:,} messages are set aside; the scheduler drops them after {until:%H:%M:%S} UTC. "
+                f"Until then: manage.py switchyard queues purge {queue} --undo"
+            )
+
+    def _undo_purges(self, options: dict[str, Any]) -> None:
+        queue, put_back, left_out = options["queue"], 0, 0
+        found = [purge for purge in purges(services.family_of(queue)) if purge.claim != "drop"]
+        for purge in found:
+            undone = services.undo_purge(queue, purge.id, who=Who.of_command())
+            put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
+        if not found:
+            raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
+        if options["json"]:
+            ids = [purge.id for purge in found]
+            facts = {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids}
+            self.stdout.write(json.dumps(facts))
+        else:
+            self.stdout.write(f"{queue}: {put_back:,} messages are put back, before those that were sent since")
+            if left_out:
+                self.stdout.write(f"{queue}: {services.LEFT_OUT.format(left_out)}")
+
+    def _show(self, options: dict[str, Any]) -> None:
+        family = services.family_of(options["queue"])
+        lane, limit = cast(Lane, options["lane"]), min(max(options["limit"], 1), 500)
+        page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=limit)
+        found = [_described(seen) for seen in page.items]
+        if options["json"]:
+            self.print_json({"messages": found, "cursor": page.cursor})
+            return
+        for item in found:
+            line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
+            self.stdout.write(printable(line))
+        if not found:
+            self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
+        if page.cursor is not None:
+            self.stdout.write(f"more: --cursor {page.cursor}")
+
+    def _relocate(self, options: dict[str, Any]) -> None:
+        actor, source, target, as_json = options["actor"], options["source"], options["target"], options["json"]
+        moved: dict[str, int] = dict.fromkeys(LANES, 0)
+        steps = services.relocate_actor(actor, source, target, who=Who.of_command(), reason=options["reason"])
+        for lane, step in steps:
+            moved[lane] = step.moved
+            if not as_json:
+                self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
+        if as_json:
+            self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
+        elif any(moved.values()):
+            self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
+        else:
+            known = dramatiq.get_broker().actors
+            near = get_close_matches(actor, known, n=1) if actor not in known else []
+            remedy = f"did you mean {near[0]}?" if near else f"see manage.py switchyard queues show {source}"
+            self.stdout.write(f"{printable(actor)}: nothing of it waited in {source}; {remedy}")
+
+    def _import(self, options: dict[str, Any]) -> None:
+        names = options["queues"] or [queue.name for queue in declared_yard().queues]
+        source = stock.stock_queues(options["url"], namespace=options["namespace"])
+        found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
+        for line in stock.leftover_lines(source):
+            self.stderr.write(printable(line))
+        if options["json"]:
+            self.stdout.write(json.dumps([asdict(queue) for queue in found]))
+            return
+        self.stdout.write("\n".join(printable(line) for queue in found for line in import_lines(queue)))
+
+    def _list(self, options: dict[str, Any]) -> None:
+        state = queries.yard_state()
+        # A program that reads the table or the JSON gets nothing else.
+        print_sentences(state, self.stderr)
+        if options["json"]:
+            self.print_json(queries.queues_json(state))
+        else:
+            print_queues(state, self.stdout)
+
+    def _status(self, options: dict[str, Any]) -> None:
+        queue = declared_yard().queue_of(options["queue"])
+        lines = status_lines(view_of(queue))
+        if options["json"]:
+            self.print_json({"queue": queue.name, "sentences": lines})
+        else:
+            self.stdout.write("\n".join(map(printable, lines)))
+
+
+def _known(names: list[str]) -> list[str]:
+    """Return each name once; a name that the topology does not have is refused before anything is done."""
+    return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
+
+
+def _described(seen: BrowsedMessage) -> dict[str, Any]:
+    message = seen.message
+    payload: dict[str, Any] = {}
+    if message is not None:
+        actor = dramatiq.get_broker().actors.get(message.actor_name)
+        payload = redacted(actor, {"args": list(message.args), "kwargs": message.kwargs})
+    return {
+        "id": seen.id,
+        "actor": message.actor_name if message else None,
+        "due_at": datetime_of(seen.due_at).isoformat() if seen.due_at else None,
+        "owner": seen.owner,
+        "attempts": message.options.get("attempts", 0) if message else None,
+        "size_bytes": seen.size_bytes,
+        **payload,
+    }

@@ -1,0 +1,88 @@
+"""``manage.py switchyard runpools``: run several pools' workers under one parent."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandParser
+
+from switchyard.broker.cores import memory_here
+from switchyard.broker.errors import NotFound
+from switchyard.conf import declared_yard
+from switchyard.console.commands import refuse, seconds, show_examples
+from switchyard.workers.child.spawn import refuse_if_not_pinnable
+from switchyard.workers.group import autoreload, pool_group
+from switchyard.workers.group.pool_group import Companion, PoolGroup
+from switchyard.workers.preflight import (
+    log_to_standard_error,
+    refuse_if_unwritable,
+    refuse_if_wrong,
+    warn_about_threads,
+    warn_if_too_small,
+)
+from switchyard.workers.shared.fork import run_or_crash
+from switchyard.workers.supervisor.supervisor import GRACE_S
+
+EXAMPLES = """examples:
+  manage.py switchyard runpools                                 all pools; Ctrl-C drains them
+  manage.py switchyard runpools urgent default --reload         two of them, started again when code changes"""
+
+
+class Command(BaseCommand):
+    """All pools, or those that are named, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start.
+
+    A development app may extend it by a command of the same name, see :meth:`make_companion`.
+    """
+
+    examples = EXAMPLES
+    help = "Run several pools' workers in little memory until SIGTERM or SIGINT drains them."
+    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, self.examples)
+        parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of the topology; default all")
+        parser.add_argument("--reload", action="store_true", help="replace the pools when a Python file changes")
+        parser.add_argument(
+            "--grace",
+            type=seconds,
+            help=f"seconds for tasks to end, default {GRACE_S:g}, with --reload {pool_group.SUCCESSOR_GRACE_S:g}",
+        )
+        parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
+        parser.add_argument("--replaces", metavar="PIDS", help="parents whose pools --reload replaces by these")
+
+    def handle(self, **options: Any) -> None:
+        try:
+            # A pool that is named twice runs once.
+            pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
+        except NotFound as error:
+            refuse(str(error))
+        companion = self.make_companion(options)
+        pools = pools or list(declared_yard().pools)
+        if options["grace"] is None:
+            options["grace"] = pool_group.SUCCESSOR_GRACE_S if options["reload"] else GRACE_S
+        if options["reload"]:
+            sys.exit(autoreload.keep_reloaded(self.command_line(options)))
+        log_to_standard_error()
+        refuse_if_wrong()
+        refuse_if_unwritable(pools)
+        refuse_if_not_pinnable(pools)
+        warn_if_too_small(pools, memory_here())
+        warn_about_threads()
+        older = options["replaces"]
+        replaces = None if older is None else [int(pid) for pid in older.split(",") if pid]
+        # A project may be without the history's app.
+        found = None if options["no_history"] else apps.app_configs.get("switchyard_history")
+        history = None if found is None else found.run_writer  # type: ignore[attr-defined]
+        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, replaces=replaces)
+        sys.exit(run_or_crash(parent.run))
+
+    def make_companion(self, options: dict[str, Any]) -> Companion | None:
+        """Return a process to run beside the pools; none here."""
+        return None
+
+    def command_line(self, options: dict[str, Any]) -> list[str]:
+        """Return the command line of the same run without ``--reload``."""
+        history = ["--no-history"] if options["no_history"] else []
+        return ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}", *history]

@@ -1,0 +1,31 @@
+"""``manage.py switchyard runscheduler``: send due ticks, dispatch alerts, reconcile dead letters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from switchyard.long_running import run_until_signal
+from switchyard.schedules.runner import Scheduler, maintenance_tasks
+from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
+
+STOP_WITHIN_S = 5.0
+
+
+class Command(BaseCommand):
+    """Run the scheduler until SIGTERM or SIGINT. Of several schedulers one leads, the others stand by."""
+
+    help = "Run the scheduler: periodic actors, alerts, dead-letter rows. Several may run; one leads."
+    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
+        log_to_standard_error()
+        refuse_if_wrong()
+        run_until_signal(
+            lambda stop: Scheduler(maintenance_tasks=maintenance_tasks()).run(stop),
+            name="scheduler",
+            logger="switchyard.scheduler",
+            stop_within_s=STOP_WITHIN_S,
+        )

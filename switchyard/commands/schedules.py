@@ -1,0 +1,131 @@
+"""``manage.py switchyard schedules``: list, show, run, pause and resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
+
+from switchyard.audit.services import Who
+from switchyard.broker.errors import ActRefused, NotFound
+from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.formatting import aligned, parse_until
+from switchyard.middleware.clock_comparison import compared_now
+from switchyard.middleware.logs import printable_lines
+from switchyard.schedules import queries, services
+from switchyard.schedules import queries as strips
+from switchyard.schedules import services as pauses
+from switchyard.schedules.models import ScheduleState
+
+HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
+
+
+EXAMPLES = """examples:
+  manage.py switchyard schedules list
+  manage.py switchyard schedules show purge_delivery_attempts     with its last ticks
+  manage.py switchyard schedules run purge_delivery_attempts      now, independent of its ticks; prints the job's id
+  manage.py switchyard schedules pause purge_delivery_attempts --until 2h --reason "the table is being rebuilt"
+  manage.py switchyard schedules resume purge_delivery_attempts"""
+
+
+class Command(PrintingCommand):
+    """List the schedules, show one, run one now, pause or resume one."""
+
+    help = "List the schedules; show, run, pause or resume one."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
+        forms = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
+        listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
+        show = forms.add_parser("show", help="one schedule with its last ticks")
+        run = forms.add_parser("run", help="enqueue a schedule's actor now, independent of its ticks")
+        pause = forms.add_parser("pause", help="send none of a schedule's ticks; they are missed")
+        resume = forms.add_parser("resume", help="send its ticks again, from the next one on")
+        for each in (show, run, pause, resume):
+            each.add_argument("name", metavar="NAME", help="name of the actor, see list")
+        for each in (run, pause, resume):
+            each.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
+        pause.add_argument("--until", metavar="TIME", help="2h, 14:00 or ISO 8601 in UTC; without it until resumed")
+        for each in (listing, show, run, pause, resume):
+            each.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, action: str, **options: Any) -> None:
+        actions = {"run": self._run, "pause": self._pause, "resume": self._resume, "show": self._show}
+        as_json = options["json"]
+        with as_command_error("schedules"):
+            try:
+                if action == "list":
+                    rows = queries.overview(timezone.now())
+                    answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
+                    if rows and not as_json:
+                        self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
+                else:
+                    answer, text = actions[action](**options)
+            except (NotFound, ActRefused) as error:
+                raise CommandError(str(error)) from error
+        self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
+
+    def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
+        job_id = services.run_now(name, who=Who.of_command(), reason=reason)
+        return {"id": job_id}, job_id
+
+    def _pause(self, *, name: str, reason: str, until: str | None, **options: Any) -> tuple[Any, str]:
+        end = parse_until(until, now=compared_now()) if until else None
+        pauses.pause(name, who=Who.of_command(), reason=reason, until=end)
+        row = _row(name)
+        return dataclasses.asdict(row), f"{name} is {_state(row)}; its ticks are not sent, then or later"
+
+    def _resume(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
+        missed = pauses.resume(name, who=Who.of_command(), reason=reason)
+        row = _row(name)
+        answer = {"name": name, "resumed": missed is not None, "missed": missed or 0, "next_tick": row.next_tick}
+        if missed is None:
+            return answer, f"{name} was not paused"
+        counted = "1 tick" if missed == 1 else f"{missed:,} ticks"
+        return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
+
+    def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
+        row, ticks = _row(name), strips.last_ticks(name)
+        fields = ("due_at", "outcome", "lateness_ms", "job_id", "by")
+        answer = dataclasses.asdict(row) | {
+            "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]
+        }
+        lines = [_table([row]), "", *([row.pause_words, ""] if row.pause_words else [])]
+        for tick in ticks:
+            late = f"{tick.lateness_ms / 1000:.1f} s late" if tick.lateness_ms is not None else ""
+            lines.append(f"{tick.due_at:%Y-%m-%d %H:%M}  {tick.outcome:8} {late:12} {tick.job_id} {tick.by}".rstrip())
+        return answer, "\n".join(lines if ticks else [*lines, "no tick is kept yet"])
+
+
+def _row(name: str) -> queries.ScheduleRow:
+    state = ScheduleState.objects.filter(actor=name).first()
+    return queries.row_of(services.find(name), state, timezone.now())
+
+
+def _iso(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _table(rows: list[queries.ScheduleRow]) -> str:
+    if not rows:
+        return "no actor is periodic; declare one with periodic=cron(…)"
+    return aligned([HEADINGS, *(_cells(row) for row in rows)])
+
+
+def _cells(row: queries.ScheduleRow) -> tuple[str, ...]:
+    last = f"{row.last_tick:%Y-%m-%d %H:%M}" if row.last_tick else "never yet"
+    late = f"{row.lateness_ms / 1000:.1f} s" if row.lateness_ms is not None else ""
+    due = f"{row.next_tick:%Y-%m-%d %H:%M}" if row.next_tick else "when resumed" if row.paused_at else "never"
+    return row.name, row.spec, row.queue, last, late, due, _state(row)
+
+
+def _state(row: queries.ScheduleRow) -> str:
+    if row.paused_at is None:
+        return "on"
+    until = f" until {row.paused_until:%Y-%m-%d %H:%M}" if row.paused_until else ""
+    reason = f" ({row.paused_reason})" if row.paused_reason else ""
+    return f"paused by {row.paused_by}{until}{reason}, {row.missed:,} missed"

@@ -1,0 +1,275 @@
+"""``manage.py switchyard status``: the overview in a terminal, once or repeatedly, without web and database."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
+
+from django.core.management.base import CommandError
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from switchyard.alerts.models import Alert
+from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, show_examples
+from switchyard.console.formatting import ago, duration, size
+from switchyard.console.links import runbook
+from switchyard.jobs.queries import RunningJob
+from switchyard.middleware.logs import printable
+from switchyard.operations.findings.examine import KEPT, WHOLE_S
+from switchyard.operations.findings.finding import EXIT_CODES, worst
+from switchyard.operations.overview import PoolRow, Room, Verdict, overview
+from switchyard.operations.rows import Row
+
+# Texts, or each with its level.
+Cells = tuple[str | tuple[str, str], ...]
+
+NOT_A_TERMINAL_WIDTH = 120
+SHOWN_RUNNING = 12
+STYLES = {"bad": "bold red", "warn": "yellow", "ok": "green"}
+# Each column with the width of the terminal from which it is shown.
+YARD = {"queue": 0, "state": 0, "oldest": 60, "waiting": 0, "later": 72, "retry": 72, "busy/slots": 0, "dead": 0}
+YARD |= {"promise": 104, "detail": 120}
+POOLS = {"pool": 0, "state": 0, "busy/slots": 0, "memory": 60, "heartbeat": 0, "restarts": 72}
+RUNNING = {"actor": 0, "queue": 60, "runs for": 0, "limit": 72, "job": 0, "worker": 128}
+ALERTS = {"last": 0, "state": 0, "alert": 0, "times": 60}
+NUMBERS = frozenset({"oldest", "waiting", "later", "retry", "busy/slots", "dead", "memory", "limit", "times"})
+
+EXAMPLES = """examples:
+  manage.py switchyard status                        one frame; exit 0 healthy, 1 warnings, 2 errors, as doctor
+  manage.py switchyard status --watch                again and again until Ctrl-C
+  manage.py switchyard status --watch --interval 10  over a slow line
+  manage.py switchyard status --json                 one frame for a program"""
+
+
+class Command(PrintingCommand):
+    """Show the overview; without ``--watch`` one frame, with the doctor's exit codes."""
+
+    help = "Show the overview in this terminal: the verdict, what helps, queues, pools, running jobs, alerts."
+    requires_system_checks = []  # the verdict reports them itself
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--watch", action="store_true", help="show it again and again until Ctrl-C")
+        form.add_argument("--json", action="store_true", help="print one frame as JSON")
+        parser.add_argument("--interval", type=float, default=2.0, metavar="S", help="seconds between updates (2)")
+
+    def handle(self, *args: Any, watch: bool, interval: float, **options: Any) -> None:
+        """Print one frame and exit with the code of the worst finding, or show frames until a signal."""
+        if not 0.5 <= interval <= 3_600:
+            raise CommandError(f"--interval: {interval:g} s; choose 0.5 to 3600 s", returncode=WRONG_ARGUMENTS)
+        width = None if self.stdout.isatty() else NOT_A_TERMINAL_WIDTH
+        console = Console(
+            file=cast(TextIO, self.stdout), width=width, highlight=False, no_color=options["no_color"] or None
+        )
+        if watch:
+            self._watch(console, interval)
+            return
+        room = read_room()
+        if options["json"]:
+            self.print_json(as_json(room))
+        else:
+            console.print(frame(room, console.width))
+        self.stdout.flush()
+        if code := exit_code(room):
+            sys.exit(code)
+
+    def _watch(self, console: Console, interval_s: float) -> None:
+        if not self.stdout.isatty() or console.is_dumb_terminal:
+            raise CommandError("--watch needs a terminal that moves its cursor; leave it out for one frame")
+        before = {
+            number: signal.signal(number, lambda number, stack: sys.exit(128 + number))
+            for number in (signal.SIGTERM, signal.SIGHUP)
+        }
+        self.stdout.ending = ""  # Django's ends each write with a line, which would scroll a full screen
+        logging.disable()  # the screen says what a log line would say, and a line would move it
+        try:
+            # The screen of its own is given up on every way out, also by the SystemExit of a signal.
+            with Live(console=console, screen=True, auto_refresh=False) as live:
+                while True:
+                    live.update(frame(overview(), console.width), refresh=True)
+                    time.sleep(interval_s)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            logging.disable(logging.NOTSET)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def read_room() -> Room:
+    """Read the overview after a whole examination: one frame has no second chance to say what was not checked yet."""
+    ends = time.monotonic() + WHOLE_S + 1
+    while KEPT.findings() is None and time.monotonic() < ends:
+        pass  # each call waits for up to 2 s
+    return overview()
+
+
+def exit_code(room: Room) -> int:
+    """Return the doctor's code: 0 healthy, 1 warnings, 2 errors."""
+    return EXIT_CODES[worst([found.finding for found in room.verdict.findings])]
+
+
+def frame(room: Room, width: int) -> Group:
+    """Return the overview for a width: the page's sentences, and a table for each of its lists."""
+    return Group(*_parts(room, width))
+
+
+def _parts(room: Room, width: int) -> Iterator[RenderableType]:
+    verdict = room.verdict
+    yield Text.assemble((verdict.label, STYLES.get(verdict.level, "bold")), "  ", (_shown(verdict.sentence), "bold"))
+    for word, text in (*_help(verdict), *(("Also", sentence) for sentence in room.also)):
+        yield Text.assemble((f"{word}: ", "bold"), _shown(text))
+    if verdict.facts:
+        yield Text(_shown("   ".join(f"{number} {meaning}" for number, meaning in verdict.facts)))
+    yield _title("The yard", "what waits is unknown while the broker does not answer" if room.away else "")
+    if room.old_at is not None:
+        yield Text(f"The last figures, of {room.old_at:%H:%M:%S} UTC:", style="dim")
+    yield _table(YARD, width, (_track(row) for row, _ in room.drawn_rows))
+    yield _title("Running now")
+    if room.running:
+        yield _table(RUNNING, width, map(_running, room.running[:SHOWN_RUNNING]))
+    else:
+        yield Text("Unknown while the broker is unavailable." if room.running is None else "Nothing runs.", style="dim")
+    up = f"{room.pools_up} of {len(room.pools)} up, {room.slots} slots, {size(room.memory_bytes)}"
+    yield _title("Pools", "unknown while the broker is unavailable" if room.away else up)
+    yield _table(POOLS, width, map(_pool, room.pools))
+    yield _title("Recent alerts")
+    if room.alerts:
+        yield _table(ALERTS, width, map(_alert, room.alerts))
+    else:
+        yield Text("Unknown while the database is unavailable." if room.alerts is None else "None.", style="dim")
+
+
+def _help(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield what happens and what to do, the page's button, and the command that does the same."""
+    if verdict.then and verdict.then != verdict.step:
+        yield "Then", verdict.then
+    if verdict.act and verdict.act.href:
+        yield "On the page", f"{verdict.act.label} ({verdict.act.href})"
+    if verdict.step and verdict.step not in verdict.then:
+        yield "Command" if verdict.step.startswith(("manage.py", "kill")) else "Next", verdict.step
+    if verdict.findings:
+        yield "Steps", runbook(verdict.label)
+
+
+def _shown(text: str) -> str:
+    """Return a text on one line, without what would move a terminal's cursor."""
+    return printable(" ".join(text.splitlines()))
+
+
+def _title(title: str, note: str = "") -> Text:
+    return Text.assemble("\n", (title, "bold"), (f"  {note}" if note else "", "dim"))
+
+
+def _table(columns: dict[str, int], width: int, rows: Iterable[Cells]) -> Table:
+    """Return a table with one line a row; a cell is a text, or one with its level."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    kept = [at for at, least in enumerate(columns.values()) if least <= width]
+    for title in columns:
+        if columns[title] <= width:
+            right = title in NUMBERS
+            # A column of text gives way to one of numbers; its cells stay on one line.
+            table.add_column(
+                Text(title, no_wrap=True, overflow="ellipsis"), justify="right" if right else "left", no_wrap=right
+            )
+    for row in rows:
+        cells = [(cell, "") if isinstance(cell, str) else cell for cell in row]
+        table.add_row(
+            *(
+                Text(_shown(text), style=STYLES.get(level, ""), no_wrap=True, overflow="ellipsis")
+                for text, level in (cells[at] for at in kept)
+            )
+        )
+    return table
+
+
+def _track(row: Row) -> Cells:
+    known, level = row.waiting is not None, row.state.level
+    return (
+        f"  {row.name}" if row.kind == "lane" else row.name,
+        (row.state.word, level),
+        "" if row.oldest_age_ms is None else duration(row.oldest_age_ms),
+        f"{row.waiting:,}" if known else "unknown",
+        f"{row.held:,}" if known else "",
+        "" if row.retrying is None else f"{row.retrying:,}",
+        f"{row.busy}/{row.slots}" if known else "",
+        ("" if row.dead is None else f"{row.dead:,}", "bad" if row.dead else ""),
+        row.promise,
+        (row.state.detail, level),
+    )
+
+
+def _running(job: RunningJob) -> Cells:
+    ran = "unknown" if job.ran_ms is None else duration(job.ran_ms)
+    limit = duration(job.limit_ms) if job.limit_ms else "–"
+    return (job.actor, job.queue, (ran, "warn" if job.is_over_limit else ""), limit, job.id, job.holder.name)
+
+
+def _pool(pool: PoolRow) -> Cells:
+    state, beat = pool.state, ago(pool.beat_at) if pool.beat_at else "–"
+    if state is None or not state.up:
+        return (pool.name, ("unknown", "") if state is None else (state.state, "bad"), "–", "–", beat, pool.restarts)
+    busy = f"{state.busy}/{state.slots}"
+    return (pool.name, (state.state, "ok"), busy, size(state.memory_bytes), beat, pool.restarts)
+
+
+def _alert(alert: Alert) -> Cells:
+    level = {"open": "bad", "resolved": "ok"}.get(alert.state, "warn")
+    return (ago(alert.last_at), (alert.get_state_display().lower(), level), alert.title, f"{alert.count:,}")
+
+
+def as_json(room: Room) -> dict[str, Any]:
+    """Return the JSON shape documented in docs/reference/commands.md."""
+    verdict = room.verdict
+    return {
+        "at": room.at.isoformat(timespec="microseconds"),
+        "exit_code": exit_code(room),
+        "verdict": {
+            "level": verdict.level,
+            "label": verdict.label,
+            "sentence": verdict.sentence,
+            "then": verdict.then,
+            "button": verdict.act.label if verdict.act else "",
+            "next": verdict.step,
+            "steps": runbook(verdict.label) if verdict.findings else "",
+        },
+        "also": list(room.also),
+        "queues": [_row(row) for row, _ in room.rows],
+        "pools": [
+            {"pool": pool.name}
+            | {name: getattr(pool.state, name) if pool.state else None for name in ("state", "up", "slots", "busy")}
+            for pool in room.pools
+        ],
+        "running": None
+        if room.running is None
+        else [
+            {"id": job.id, "actor": job.actor, "queue": job.queue, "worker": job.holder.name, "ran_ms": job.ran_ms}
+            for job in room.running
+        ],
+        "alerts": None
+        if room.alerts is None
+        else [
+            {"id": alert.pk, "state": alert.state, "title": alert.title, "count": alert.count} for alert in room.alerts
+        ],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    same = ("promise", "waiting", "oldest_age_ms", "ratio", "retrying", "dead", "slots")
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "state": row.state.word,
+        "level": row.state.level,
+        "detail": row.state.detail,
+        "later": row.held if row.waiting is not None else None,
+        "slots_busy": row.busy,
+    } | {name: getattr(row, name) for name in same}

@@ -1,0 +1,89 @@
+"""``manage.py switchyard tokens``: list API tokens and revoke them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, TextIO, cast
+
+from django.core.management.base import CommandError, CommandParser
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from switchyard.api.models import Token
+from switchyard.api.tokens import revoke_token
+from switchyard.audit.services import Who, act
+from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.middleware.logs import printable
+
+EXAMPLES = """examples:
+  manage.py switchyard tokens list
+  manage.py switchyard tokens revoke 3f9a1c07b2de"""
+
+
+class Command(PrintingCommand):
+    help = "List API tokens, or revoke one."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
+        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
+        listing = actions.add_parser("list", help="print every token, without its secret")
+        listing.add_argument("--json", action="store_true", dest="as_json", help="print them as JSON")
+        revoke = actions.add_parser("revoke", help="revoke a token permanently")
+        revoke.add_argument(
+            "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or the whole plain form"
+        )
+        revoke.add_argument("--json", action="store_true", dest="as_json", help="print the token as JSON")
+
+    def handle(self, *args: Any, action: str, as_json: bool = False, prefix: str = "", **options: Any) -> None:
+        with as_command_error("tokens"):
+            self._list(as_json) if action == "list" else self._revoke(prefix, as_json)
+
+    def _list(self, as_json: bool) -> None:
+        tokens = list(Token.objects.select_related("owner"))
+        if as_json:
+            self.stdout.write(json.dumps([_row(token) for token in tokens], indent=2))
+            return
+        width = None if self.stdout.isatty() else 240
+        console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
+        console.print(_table(tokens) if tokens else "No tokens; make one with manage.py switchyard createtoken.")
+
+    def _revoke(self, given: str, as_json: bool) -> None:
+        prefix = given.removeprefix("sy_").partition("_")[0]
+        try:
+            with act("token.revoke", who=Who.of_command(), target=prefix) as entry:
+                token = revoke_token(prefix)
+                entry.count = 1
+        except Token.DoesNotExist as error:
+            raise CommandError(
+                f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"
+            ) from error
+        self.answer(f"token {token.prefix}: revoked", _row(token), as_json=as_json, indent=2)
+
+
+def _table(tokens: list[Token]) -> Table:
+    table = Table("prefix", "state", "owner", "scopes", "last used (UTC)", "name", box=None)
+    for token in tokens:
+        state = "revoked" if token.revoked_at else "usable"
+        name = Text(printable(token.name))  # free text of a user: Text disables markup
+        scopes, last_used = token.shown_scopes, _moment(token.last_used_at)
+        table.add_row(token.prefix, state, token.owner.get_username(), scopes, last_used, name)
+    return table
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "never"
+
+
+def _row(token: Token) -> dict[str, Any]:
+    return {
+        "prefix": token.prefix,
+        "name": token.name,
+        "owner": token.owner.get_username(),
+        "scopes": token.scopes,
+        "rights": token.rights,
+        "created_at": token.created_at.isoformat(timespec="microseconds"),
+        "last_used_at": token.last_used_at and token.last_used_at.isoformat(timespec="microseconds"),
+        "revoked_at": token.revoked_at and token.revoked_at.isoformat(timespec="microseconds"),
+    }

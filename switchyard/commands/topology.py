@@ -1,0 +1,207 @@
+"""``manage.py switchyard topology``: the declared yard as a table, and the deployment files made from it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+import dramatiq
+from django.core.management.base import CommandError
+
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.console.commands import ActionParser, PrintingCommand, show_examples
+from switchyard.console.formatting import aligned, retries_text, whole_duration
+from switchyard.deployment import rendered_files
+from switchyard.deployment import rendered_files as container_memory
+from switchyard.deployment import rendered_files as sizes
+from switchyard.deployment.rendered_files import RENDERED_CORES
+from switchyard.middleware.retries import RETRY_DELAYS, span_of
+
+EXAMPLES = """examples:
+  manage.py switchyard topology                             queues, pools and actors
+  manage.py switchyard topology --json
+  manage.py switchyard topology render compose              write the files below ops/
+  manage.py switchyard topology render compose --check      exit 1 when they differ
+  manage.py switchyard topology render compose --cores 8    for a machine with 8 processors"""
+
+
+class Command(PrintingCommand):
+    """Print the yard, or render its deployment files."""
+
+    help = "Print the declared yard, or render its deployment files."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("--json", action="store_true", help="print the yard as JSON")
+        actions = parser.add_subparsers(dest="action", metavar="render", parser_class=ActionParser)
+        render = actions.add_parser("render", help="write the deployment files")
+        render.add_argument("target", choices=rendered_files.TARGETS)
+        text = f'what processes="cores" stands for on the machine, default {RENDERED_CORES}'
+        render.add_argument("--cores", type=int, default=RENDERED_CORES, metavar="N", help=text)
+        render.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
+
+    def handle(self, *, action: str | None, **options: Any) -> None:
+        if action == "render":
+            self._render(options["target"], options["cores"], check=options["check"])
+        elif options["json"]:
+            self.print_json(as_dict(declared_yard()))
+        else:
+            self.stdout.write(as_text(declared_yard()))
+
+    def _render(self, target: str, cores: int, *, check: bool) -> None:
+        if cores < 1:
+            raise CommandError(f"--cores: {cores} is below 1; give the number of the machine's processors")
+        rendered = rendered_files.render(target, declared_yard(), cores)
+        if not check:
+            for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:
+                self.stdout.write(path)
+        elif lines := rendered_files.differences(switchyard_settings().base_dir, rendered):
+            self.stdout.write("\n".join(lines))
+            again = f" --cores {cores}" if cores != RENDERED_CORES else ""
+            raise CommandError(f"files differ from the yard; run: manage.py switchyard topology render {target}{again}")
+
+
+QUEUE_HEAD = [
+    "queue", "starts within", "ends within", "waiting at most", "limit soft / hard", "retries", "calls", "pool",
+    "retry pool", "actors",
+]  # fmt: skip
+POOL_HEAD = [
+    "pool", "kind", "children x slots", "prefetch", "nice", "db connections", "child at most", "container", "serves"
+]  # fmt: skip
+
+
+def as_dict(yard: Yard) -> dict[str, Any]:
+    """Return the yard as plain data: durations in ms, as declared."""
+    actors = _actors_by_queue()
+    return {
+        "queues": [_queue(yard, queue, actors.get(queue.name, [])) for queue in yard.queues],
+        "pools": [_pool(yard, pool) for pool in yard.pools],
+        "own_retries": _own_retries(yard),
+        "retry_speed": yard.retry_speed,
+    }
+
+
+def as_text(yard: Yard) -> str:
+    """Return the yard as tables: queues, actors with retries of their own, pools, and the memory of all containers."""
+    data = as_dict(yard)
+    speed = data["retry_speed"]
+    queues = [
+        [
+            queue["name"],
+            "no promise" if queue["objective_ms"] is None else whole_duration(queue["objective_ms"]),
+            "-" if queue["done_objective_ms"] is None else whole_duration(queue["done_objective_ms"]),
+            "any number" if queue["max_depth"] is None else f"{queue['max_depth']:,}",
+            f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
+            _retries(queue["retry"]),
+            queue["calls"] or "-",
+            ", ".join(queue["pools"]) or "none",
+            ", ".join(queue["retry_pools"]) or "none",
+            ", ".join(queue["actors"]) or "none",
+        ]
+        for queue in data["queues"]
+    ]
+    pools = [
+        [
+            pool["name"],
+            pool["kind"],
+            f"{_children(pool)} x {pool['slots']}",
+            str(pool["prefetch"]),
+            str(pool["nice"]),
+            str(pool["database_connections"]),
+            f"{pool['memory_limit_bytes'] / 1e6:,.0f} MB" if pool["memory_limit_bytes"] is not None else "no limit",
+            f"{pool['memory_mib']:,}M",
+            ", ".join(pool["serves"]),
+        ]
+        for pool in data["pools"]
+    ]
+    own = [[actor["actor"], actor["queue"], _retries(actor)] for actor in data["own_retries"]]
+    tables = [
+        _table(QUEUE_HEAD, queues),
+        _table(["actor", "queue", "retries of its own"], own) if own else "",
+        _table(POOL_HEAD, pools),
+        container_memory.summary(yard),
+        f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
+    ]
+    return "\n\n".join(filter(None, tables))
+
+
+def _actors_by_queue() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, actor in sorted(dramatiq.get_broker().actors.items()):
+        found.setdefault(actor.queue_name, []).append(name)
+    return found
+
+
+def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
+    return {
+        "name": queue.name,
+        "objective_ms": queue.objective_ms,
+        "done_objective_ms": queue.done_objective_ms,
+        "soft_limit_ms": queue.soft_limit_ms,
+        "hard_limit_ms": queue.hard_limit_ms,
+        "max_depth": queue.max_depth,
+        "retry": {
+            "max_retries": queue.retry.retries,
+            "base_ms": queue.retry.base_ms,
+            "cap_ms": queue.retry.cap_ms,
+            "delays_ms": list(queue.retry.delays_ms),
+            "own_backoff": queue.retry.backoff is not None,
+            "span_ms": list(queue.retry.span_ms()),
+        },
+        "calls": queue.calls,
+        "pools": [pool.name for pool in yard.pools_of(queue.name)],
+        "retry_lane": queue.retry_lane,
+        "retry_pools": [pool.name for pool in yard.pools_of(queue.retry_lane)],
+        "dead_list": queue.dead_list,
+        "actors": actors,
+    }
+
+
+def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "kind": pool.kind,
+        "processes": pool.children,
+        "per_core": pool.per_core,
+        "slots": pool.slots,
+        "prefetch": 2 * pool.slots if pool.prefetch is None else pool.prefetch,
+        "nice": pool.nice,
+        "cpus": list(pool.cpus),
+        "database_connections": pool.most_connections,
+        "isolated": pool.most_isolated,
+        "recycle_after": pool.recycle_after,
+        "memory_limit_bytes": pool.memory_limit_bytes,
+        "memory_mib": sizes.memory_mib(pool),
+        "serves": list(yard.served_by(pool)),
+    }
+
+
+def _own_retries(yard: Yard) -> list[dict[str, Any]]:
+    """Return the actors whose options replace something of their queue's policy."""
+    queues = {queue.name: queue.retry for queue in yard.queues}
+    return [
+        {
+            "actor": name,
+            "queue": actor.queue_name,
+            "max_retries": actor.options.get("max_retries", queues[actor.queue_name].retries),
+            "span_ms": list(span_of(actor, queues[actor.queue_name])),
+        }
+        for name, actor in sorted(dramatiq.get_broker().actors.items())
+        if actor.queue_name in queues and RETRY_DELAYS & actor.options.keys()
+    ]
+
+
+def _retries(retry: dict[str, Any]) -> str:
+    least, most = retry["span_ms"]
+    return retries_text(retry["max_retries"], (least, most))
+
+
+def _children(pool: dict[str, Any]) -> str:
+    return f"cores ({pool['processes']} here)" if pool["per_core"] else str(pool["processes"])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    rule = ["-" * max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return aligned([head, rule, *rows])

@@ -1,0 +1,173 @@
+"""Management commands: their base class, arguments, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, SystemCheckError
+from django.db import DatabaseError
+
+from switchyard.broker.errors import BrokerError
+from switchyard.middleware.logs import printable_lines
+
+EX_CONFIG = 78
+
+
+def refuse(*facts: str) -> NoReturn:
+    """Print why the process does not start and exit 78 (EX_CONFIG)."""
+    for fact in facts:
+        sys.stderr.write(f"switchyard: refused to start: {fact}\n")
+    sys.stderr.flush()
+    raise SystemExit(EX_CONFIG)
+
+
+WRONG_ARGUMENTS = 2
+DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
+
+
+@contextmanager
+def as_command_error(subject: str) -> Iterator[None]:
+    """Turn a failure of the database or the broker into a one-line ``CommandError`` without a traceback.
+
+    Args:
+        subject: Object of the command, such as ``job <id>``; the line begins with it.
+
+    Raises:
+        CommandError: the database or the broker refused or did not answer.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        raise CommandError(f"{subject}: the database does not answer: {error}; {DATABASE_REMEDY}") from error
+    except BrokerError as error:
+        raise CommandError(f"{subject}: {error}") from error
+
+
+def show_examples(parser: ArgumentParser, examples: str) -> None:
+    """Show example calls, one a line, below a command's arguments."""
+    parser.epilog = examples
+    parser.formatter_class = _KeepsLines
+
+
+def seconds(text: str) -> float:
+    """Return the number of seconds that an argument names, such as ``25``.
+
+    Raises:
+        ArgumentTypeError: it is no number, or one below 0, or without end.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:  # nan is neither
+        raise ArgumentTypeError(f"{text!r} is no number of seconds; give 0 or more, such as 25")
+    return number
+
+
+class ActionParser(CommandParser):
+    """Parser of one action of a command, such as ``jobs list``: ``add_subparsers(parser_class=ActionParser)``.
+
+    argparse leaves unknown arguments of an action to the command's parser, which prints a usage without the action's
+    options.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown arguments with the action's usage and the nearest option."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0].partition('=')[0])}")
+        return found, unknown
+
+    def _nearest(self, name: str) -> str:
+        options = [option for action in self._actions for option in action.option_strings]
+        # Misspelt names keep their first letter: --filter is not near --after.
+        names = [option[2:] for option in options if option[:3] == name[:3]]
+        near = get_close_matches(name[2:], names, n=1) if name.startswith("--") else []
+        return f"; did you mean --{near[0]}?" if near else ""
+
+
+class _KeepsLines(RawDescriptionHelpFormatter, DjangoHelpFormatter):
+    """Django's formatter, which lists a command's own arguments first, with the lines of the examples kept."""
+
+
+# As a shell reports a program that SIGPIPE ended.
+READER_LEFT = 141
+
+
+class PrintingCommand(BaseCommand):
+    """Command that ends quietly, with exit code ``READER_LEFT``, when the reader of its output has left.
+
+    ``manage.py switchyard jobs show ID | head -3`` is such a case. Other commands print a traceback of
+    ``BrokenPipeError`` then. The control characters of its errors are escaped: names in them may be those of a message,
+    and drive a terminal. An argument whose bytes are no UTF-8 is refused with exit code 2: neither a database nor a
+    terminal takes it.
+    """
+
+    def print_json(self, value: object) -> None:
+        """Print a value as JSON."""
+        self.stdout.write(json.dumps(value, indent=2))
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute(*args, **options)
+        except SystemCheckError:  # of Django, in colours
+            raise
+        except CommandError as error:
+            error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
+            raise
+
+    def answer(self, text: str, value: Any, *, as_json: bool, indent: int | None = None) -> None:
+        """Print a text, or in its place a value as JSON."""
+        self.stdout.write(json.dumps(value, indent=indent) if as_json else text)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        if unusable := next((text for text in argv[1:] if _is_no_text(text)), ""):
+            sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is no UTF-8 text; write it in UTF-8\n")
+            sys.exit(WRONG_ARGUMENTS)
+        code: Any = None
+        try:
+            try:
+                super().run_from_argv(argv)
+            except SystemExit as ended:
+                code = ended.code
+            if sys.stdout is not None:  # closed by the shell's >&-
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # The error may be another connection's.
+            unread = [stream for stream in (sys.stdout, sys.stderr) if _has_lost_its_reader(stream)]
+            if not unread:
+                raise
+            for stream in unread:  # Python flushes them once more when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = READER_LEFT
+        if code is not None:
+            sys.exit(code)
+
+
+def _is_no_text(argument: str) -> bool:
+    """Return whether an argument has bytes that Python could not decode, and holds as halves of surrogate pairs."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _has_lost_its_reader(stream: Any) -> bool:
+    """Return whether a stream is a pipe or a socket that nobody reads."""
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or one in memory
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

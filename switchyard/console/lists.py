@@ -1,0 +1,170 @@
+"""Lists of pages: the filters and orders that an address may name, and heads of columns that sort."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from django.apps import apps
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.filters import ListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DataError, NotSupportedError, OperationalError, ProgrammingError
+from django.db.models import Model, QuerySet
+from django.db.models.constants import LOOKUP_SEP
+from django.http import HttpRequest
+
+_UNUSABLE = (
+    *(ValueError, TypeError, IndexError, OverflowError),
+    *(DataError, NotSupportedError, OperationalError, ProgrammingError),
+)
+# Lookups of Django's list filters and date hierarchies, and their like. SQLite runs a regex in Python, which stops
+# every thread, and a regex or a prefix finds out a value that the page does not show.
+_LOOKUP = r"(__(exact|in|isnull|isempty|range|date|((year|month|day)(__)?)?(gte|gt|lte|lt)?))?"
+
+
+class CheckedQuery(ModelAdmin):
+    """Refuse a list's lookups that no filter or link uses, and show the list without a value that is unusable.
+
+    Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup
+    when it builds the query, but converts some values only when it runs: ``?created_at__year=0`` raises ``ValueError``
+    then. Stands before ``ModelAdmin`` in the list of base classes.
+    """
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Return whether a filter, the date hierarchy or a link uses the lookup."""
+        if LOOKUP_SEP not in lookup and not _has_field(self.model, lookup):
+            return True  # Django shows the list without it.
+        return any(re.fullmatch(re.escape(name) + _LOOKUP, lookup) for name in self._compared(request))
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
+        return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
+
+    def _compared(self, request: HttpRequest | None) -> Iterator[str]:
+        yield from ("pk", self.model._meta.pk.name)
+        if self.date_hierarchy:
+            yield self.date_hierarchy
+        for each in self.get_list_filter(request) if request is not None else self.list_filter:
+            if isinstance(each, type) and issubclass(each, ListFilter):
+                yield str(getattr(each, "parameter_name", ""))
+                continue
+            # A filter may also name its field by the field itself.
+            column = each[0] if isinstance(each, tuple | list) else each
+            name = str(getattr(column, "name", column))
+            yield name
+            target = _target(self.model, name)
+            if target is not None:
+                yield f"{name}{LOOKUP_SEP}{target}"
+
+
+class _CheckedList(ChangeList):
+    """List that builds its query, and counts and reads its rows, inside the check."""
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **options: Any) -> QuerySet[Any]:
+        # The date hierarchy fails for the last year that dates have.
+        with _usable(request):
+            return super().get_queryset(request, *args, **options)
+
+    def get_results(self, request: HttpRequest) -> None:
+        with _usable(request):
+            super().get_results(request)
+
+
+@contextmanager
+def _usable(request: HttpRequest) -> Iterator[None]:
+    """Have Django redirect to ``?e=1`` where a value of the address cannot be converted; it may ask for nothing."""
+    try:
+        yield
+    except _UNUSABLE as error:
+        if request.GET.keys() - {ERROR_FLAG}:
+            raise IncorrectLookupParameters(error) from error
+        raise
+
+
+def check_foreign_lists(site: AdminSite) -> None:
+    """Register the admin pages of other libraries again, with the check before their own class."""
+    for model in apps.get_models():
+        if site.is_registered(model) and not isinstance(page := site.get_model_admin(model), CheckedQuery):
+            site.unregister(model)
+            site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, type(page)), {}))
+
+
+def _has_field(model: type[Model], name: str) -> bool:
+    if name == "pk":
+        return True
+    try:
+        model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return False
+    return True
+
+
+def _target(model: type[Model], path: str) -> str | None:
+    """Return the column that a relation's filter compares; ``None`` for other fields."""
+    field = None
+    for part in path.split(LOOKUP_SEP):
+        field = model._meta.get_field(part)
+        model = field.related_model or model
+    if field is None or not field.is_relation:
+        return None
+    return field.target_field.name if hasattr(field, "target_field") else model._meta.pk.name
+
+
+@cache
+def _checked(base: type[ChangeList]) -> type[ChangeList]:
+    return type(f"Checked{base.__name__}", (_CheckedList, base), {})
+
+
+DESCENDING = "descending"
+ASCENDING = "ascending"
+
+
+class SortColumn(NamedTuple):
+    """A column that can be sorted.
+
+    Args:
+        name: Its name in templates.
+        text: Its heading.
+        orders: Values of ``sort`` in the order of the clicks; "" is the list's own order.
+        own: Direction of the list's own order.
+    """
+
+    name: str
+    text: str
+    orders: tuple[str, ...]
+    own: str = DESCENDING
+
+
+class SortHead(NamedTuple):
+    """A heading with the address that sorts by it.
+
+    Args:
+        direction: ``ascending`` or ``descending`` while the list is sorted by it, else "".
+    """
+
+    text: str
+    link: str
+    direction: str
+
+
+def heads_of(columns: Iterable[SortColumn], query: Mapping[str, str], sort: str) -> dict[str, SortHead]:
+    """Return the headings of a list by their names; each click goes on to the next order of its column.
+
+    Args:
+        query: The list's address without order and place.
+        sort: The order that is shown.
+    """
+    found = {}
+    for column in columns:
+        place = column.orders.index(sort) if sort in column.orders else -1
+        following = (*column.orders, "")[place + 1]
+        shown = column.own if not sort else DESCENDING if sort.startswith("-") else ASCENDING
+        address = urlencode({**query, **({"sort": following} if following else {})})
+        found[column.name] = SortHead(column.text, f"?{address}", "" if place < 0 else shown)
+    return found

@@ -1,0 +1,140 @@
+"""Database of workers: connections, checked around messages; deletion of old rows; text that every database stores."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from asgiref.sync import SyncToAsync
+from django.db import connections
+from django.db.backends.signals import connection_created
+from django.db.models import QuerySet
+from django_dramatiq.middleware import DbConnectionsMiddleware
+from dramatiq.broker import Broker, MessageProxy
+
+from switchyard.broker.topology import Yard
+
+CONNECTION_AGE_S = 60
+# One thread runs the queries of all async actors of a child.
+ASYNC_CONNECTIONS = 1
+
+
+# Of the web, whose requests each use one, and of scheduler, history writer, commands and shells.
+WEB_CONNECTIONS, SPARE_CONNECTIONS = 40, 10
+# Connections that PostgreSQL keeps for superusers, by default.
+RESERVED_CONNECTIONS = 3
+# Size of a pool of psycopg whose settings name none.
+POOL_SIZE = 4
+
+
+def planned_connections(yard: Yard, *, pool_size: int | None = None) -> int:
+    """Return the connections that all processes of a yard may open.
+
+    Each pool counts its children, those for isolated messages and a successor. The size of Django's pool (``None``
+    without one) is what the web does not exceed, and beside it a child has room for async actors.
+    """
+    extra = 0 if pool_size is None else ASYNC_CONNECTIONS
+    pools = sum(pool.most_connections + pool.most_children * extra for pool in yard.pools)
+    return pools + (WEB_CONNECTIONS if pool_size is None else pool_size) + SPARE_CONNECTIONS
+
+
+def pool_size(alias: str) -> int | None:
+    """Return how many connections Django's pool keeps for a process at most, or ``None`` without a pool."""
+    declared = connections[alias].settings_dict.get("OPTIONS", {}).get("pool")
+    if not declared:
+        return None
+    sizes = {} if declared is True else declared
+    return int(sizes.get("max_size") or sizes.get("min_size", POOL_SIZE))
+
+
+def is_pooled(alias: str) -> bool:
+    return bool(connections[alias].settings_dict.get("OPTIONS", {}).get("pool"))
+
+
+def keep_in_child(slots: int) -> None:
+    """Keep each slot's database connection from message to message, for a minute at most, or in Django's pool.
+
+    Django's default, a connection for each unit of work, would cost more here than the queries of many jobs. A
+    connection that died is replaced before the next message. A pool gets room for every slot and for async actors,
+    whatever its ``max_size`` is in other processes: a slot must not wait for another's connection.
+    """
+    for database in connections.settings.values():
+        database["CONN_HEALTH_CHECKS"] = True
+        options = database.get("OPTIONS", {})
+        if pool := options.get("pool"):
+            declared = {} if pool is True else pool
+            most = slots + ASYNC_CONNECTIONS
+            options["pool"] = declared | {"min_size": min(declared.get("min_size", 0), most), "max_size": most}
+        else:
+            database["CONN_MAX_AGE"] = CONNECTION_AGE_S
+
+
+def close_all() -> None:
+    """Close this thread's database connections, and Django's pools with those of all threads.
+
+    A child must not inherit any: both processes would talk on one socket, and a pool would hand the same connection to
+    each of them without an error.
+    """
+    connections.close_all()
+    for alias in connections:
+        if is_pooled(alias):
+            connection: Any = connections[alias]  # of PostgreSQL, whose class alone has a pool
+            connection.close_pool()
+
+
+class Connections(DbConnectionsMiddleware):
+    """Close a thread's database connections once they are too old or broken, before and after each message.
+
+    Threads without a connection are left out: checking every configured database costs more than many a task that uses
+    none. Async actors reach the database through one thread that they share. Only that thread may close its
+    connections, so the check is submitted to it before the message runs.
+    """
+
+    def __init__(self) -> None:
+        self._thread = _Thread()
+        self._elsewhere = False
+        connection_created.connect(self._note)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        self._thread.works = True
+        if self._thread.connected:
+            self._close_old_connections()
+        if self._elsewhere:
+            # Between two calls of that thread no transaction is open.
+            SyncToAsync.single_thread_executor.submit(self._close_old_connections)
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if self._thread.connected:
+            self._close_old_connections()
+
+    def _note(self, **signal: Any) -> None:
+        if self._thread.works:
+            self._thread.connected = True
+        else:
+            self._elsewhere = True
+
+
+class _Thread(threading.local):
+    works = False
+    connected = False
+
+
+AT_ONCE, MOST_BATCHES = 1_000, 100
+
+
+def delete_old(rows: QuerySet[Any]) -> int:
+    """Delete rows in their order, 1,000 a statement and at most 100,000; return the count."""
+    deleted = 0
+    for _ in range(MOST_BATCHES):
+        keys = list(rows.values_list("pk", flat=True)[:AT_ONCE])
+        deleted += rows.model._base_manager.using(rows.db).filter(pk__in=keys).delete()[0]
+        if len(keys) < AT_ONCE:
+            break
+    return deleted
+
+
+def storable(text: str) -> str:
+    """Escape what UTF-8 or PostgreSQL refuse: lone surrogates and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")

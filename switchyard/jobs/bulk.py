@@ -1,0 +1,355 @@
+"""Start of all scheduled jobs that match a filter before their time, as a bulk act."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from dramatiq.middleware import MiddlewareError
+
+from switchyard.broker.admin.cancel import STOPS, Found, Stop, WalkPage, cancel_many, count, look
+from switchyard.broker.admin.scheduled import SCHEDULES, look_later
+from switchyard.broker.clock import EPOCH
+from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.stores.job_record import cancelled_job
+from switchyard.broker.stores.job_records import ENDED
+from switchyard.broker.stores.job_steps import ended_step
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
+from switchyard.bulk.models import BulkAct
+from switchyard.console.links import jobs_url
+from switchyard.history.filters import Filter
+from switchyard.history.queries import Cursor, search
+from switchyard.jobs.listing.pages import Comparison
+from switchyard.jobs.passport.again import again_message, enqueue_again
+from switchyard.jobs.passport.reading import passport_of
+from switchyard.jobs.queries import families
+
+LIVE_STATES: Final = ("queued", "scheduled", "running", "retrying")
+# Known of ended attempts only.
+ENDED_ONLY: Final = ("error", "fingerprint", "release", "failures")
+# Pages of 500 messages that the count at the start looks through in each list.
+COUNTED_PAGES: Final = 20
+PAGE: Final = 500
+
+
+def live_filter(query: dict[str, Any]) -> Filter:
+    """Return a filter of jobs that have not ended; ``since`` and ``until`` are of their enqueueing.
+
+    Raises:
+        ValueError: a field is not known, has no valid value, or is known of ended jobs only.
+    """
+    wanted = Filter.from_query(query).fixed()
+    for name in ENDED_ONLY:
+        if getattr(wanted, name):
+            raise ValueError(f"{name}: is known of ended jobs only; leave it out, or name jobs that wait or run")
+    if wanted.states and not set(wanted.states) & set(LIVE_STATES):
+        raise ValueError(f"state: {','.join(wanted.states)} have ended; there are {', '.join(LIVE_STATES)}")
+    return wanted
+
+
+def began_ms(act: BulkAct) -> int:
+    """Return when an act began, in ms since the epoch."""
+    return int((act.created_at - EPOCH).total_seconds() * 1000)
+
+
+def families_of(act: BulkAct) -> list[QueueOperations]:
+    """Return the families of the queues that an act's filter names, by default of all."""
+    queue = act.filter.get("queue", "")
+    return families([queue] if queue else None)
+
+
+class Matcher:
+    """Comparison of messages with the filter of an act."""
+
+    def __init__(self, act: BulkAct) -> None:
+        wanted = Filter.from_query(act.filter)
+        self._states, self._comparison, self._began = wanted.states, Comparison(wanted), began_ms(act)
+
+    def matches(self, found: Found) -> bool:
+        """Return whether a job matches, and was enqueued before the act began. Its queue is not compared."""
+        at = self._comparison.time_of(found.body)
+        return at is not None and at <= self._began and (not self._states or found.state in self._states)
+
+
+class LiveKind(Kind):
+    """Bulk act on jobs that wait, are scheduled or run.
+
+    Attributes:
+        stops: Lists of a family that are walked through.
+        look: Reads a page of such a list.
+    """
+
+    stops: Sequence[Stop]
+    look: Callable[[QueueOperations, Stop, Sequence[Any] | None, int], WalkPage]
+
+    def hits(self, found: Found) -> bool:
+        """Return whether the act applies to a job that matches."""
+        return True
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return the actors of those that match."""
+        return [("Actors", most_common(found.message.actor_name for found in self.matching(act)))]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        return jobs_url(**filter)
+
+    def count(self, act: BulkAct) -> int:
+        """Return how many jobs match among the first 10,000 of each list."""
+        return len(self.matching(act))
+
+    def matching(self, act: BulkAct) -> list[Found]:
+        """Return the jobs that match among the first 10,000 of each list, each once."""
+        return list({found.id: found for found in self._walk(act)}.values())
+
+    def _walk(self, act: BulkAct) -> Iterator[Found]:
+        matcher = Matcher(act)
+        for family in families_of(act):
+            for stop in self.stops:
+                after: list[Any] | None = None
+                for _ in range(COUNTED_PAGES):
+                    page = self.look(family, stop, after, PAGE)
+                    yield from (found for found in page.found if self.hits(found) and matcher.matches(found))
+                    if (after := page.after) is None:
+                        break
+
+
+# A job takes several reads: a step of fewer lets Stop and progress follow.
+MOST: Final = 100
+COUNTED: Final = 1_000
+# Names the second run of a job by its act, so that a repeated step enqueues it once.
+RUNS: Final = uuid.UUID("0f2b7c7e-5b1d-4f0e-9a55-6f1b8f0c2d11")
+NOT_KEPT: Final = "its arguments are not kept whole, or its actor is unknown"
+REFUSED: Final = "its arguments or tags do not fit this release"
+
+
+class BulkRunAgain(Kind):
+    """Enqueue ended jobs again, newest first, each as a new job of the same owner and tags."""
+
+    act, right = "job.run_again", "switchyard_jobs.run_job"
+    texts = KindTexts(
+        "Run again", "job", "jobs", left="as they are", destructive=True,
+        effect="Each runs once more as a new job. What the first run did may be done twice.",
+        undo="Cancel the new jobs while they wait.",
+    )  # fmt: skip
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        """Return the filter in its stored form: of ended jobs, with fixed times."""
+        wanted = Filter.from_query(filter).fixed()
+        if not wanted:
+            raise ValueError("state: name a condition; a second run of every job of the history is refused")
+        if wanted.states and not set(wanted.states) <= ENDED:
+            raise ValueError(f"state: {','.join(wanted.states)}: only jobs that have ended can run again")
+        return dict(wanted.to_query())
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return the actors of the newest ones."""
+        shown = most_common((row.actor for row in search(_wanted(act), limit=COUNTED).rows), 4)
+        return [("Actors", shown), ("Counted", f"the newest {COUNTED:,} at most; all that match are hit")]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        return jobs_url(**filter)
+
+    def count(self, act: BulkAct) -> int:
+        """Return how many jobs match, at most 1,000: more are reached nevertheless."""
+        return len(search(_wanted(act), limit=COUNTED).rows)
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Return the next page of the history."""
+        after = act.cursor.get("after")
+        page = search(_wanted(act), after=Cursor.parse(after) if after else None, limit=min(limit, MOST))
+        items = [[row.job_id] for row in page.rows if row.state in ENDED]
+        return Taken(items, {"after": str(page.after or "")}, more=page.after is not None)
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Enqueue the jobs; one whose second run is known is not enqueued again."""
+        return [_run(act, item[0]) for item in items]
+
+
+RUN_AGAIN: Final[Kind] = BulkRunAgain()
+
+
+def _run(act: BulkAct, job_id: str) -> str:
+    job = passport_of(job_id)
+    if job is None:
+        return "no longer in the history"
+    second = str(uuid.uuid5(RUNS, f"{act.nonce} {job_id}"))
+    try:
+        enqueue_again(again_message(job, job_id=second), once=True)
+    except (BrokerError, QueueFull):
+        raise
+    except ActRefused:
+        return NOT_KEPT
+    except (SwitchyardError, MiddlewareError):  # the others can run all the same
+        return REFUSED
+    return ""
+
+
+def _wanted(act: BulkAct) -> Filter:
+    """Return the filter, without what ended after the act began."""
+    wanted = Filter.from_query(act.filter)
+    if wanted.until_ms is not None and wanted.until_ms <= began_ms(act):
+        return wanted
+    return replace(wanted, until=act.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+
+
+# Pages of 500 messages that one step looks through.
+PAGES: Final = 10
+# A walk is repeated while it finds something: a message may have gone back to where it was before.
+MOST_WALKS: Final = 5
+NOT_CANCELLED: Final = {"before": "cancelled before", "unknown": "ended before"}
+NEVER: Final = "run_bulk_act"
+
+
+class BulkCancel(LiveKind):
+    """Cancel jobs: what waits or is scheduled never starts, what runs is asked to stop."""
+
+    act, right = "job.cancel", "switchyard_jobs.cancel_job"
+    texts = KindTexts(
+        "Cancel", "job", "jobs", left="as they are", destructive=True,
+        effect="What waits or is scheduled never starts; what runs is asked to stop, and is over within 10 seconds.",
+        undo="None: run the jobs again once their records are in the history.",
+    )  # fmt: skip
+    stops, look = STOPS, staticmethod(look)
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return the actors and the states, as far as messages are looked through."""
+        if _too_many(act):
+            return [("Counted", "all jobs that wait or run there, more than 10,000; those that match are hit")]
+        found = self.matching(act)
+        states = Counter(one.state for one in found).most_common()
+        return [
+            ("Actors", most_common(one.message.actor_name for one in found)),
+            ("States", ", ".join(f"{jobs:,} {state}" for state, jobs in states) or "–"),
+        ]
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        wanted = live_filter(filter)
+        names = [family.keys.queue for family in families()]
+        if not names:
+            raise ValueError("this broker's queues cannot be searched; cancel jobs one by one")
+        if wanted.queue and wanted.queue not in names:
+            raise ValueError(f"queue: {wanted.queue!r} is no queue; there are {', '.join(names)}")
+        return dict(wanted.to_query())
+
+    def hits(self, found: Found) -> bool:
+        """Return whether a job is not that of a bulk act."""
+        return found.message.actor_name != NEVER
+
+    def count(self, act: BulkAct) -> int:
+        """Return how many jobs match; of more than 10,000 messages how many there are, whether they match or not."""
+        return _too_many(act) or super().count(act)
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Walk on until some match, or 5,000 messages were looked through."""
+        asked, matcher = families_of(act), Matcher(act)
+        place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
+        place.pop("end", None)
+        for _ in range(PAGES):
+            family = asked[place["queue"]]
+            page = look(family, STOPS[place["stop"]], place["after"], limit)
+            hit = [found.id for found in page.found if self.hits(found) and matcher.matches(found)]
+            place["hit"] = place["hit"] or bool(hit)
+            more = _advance(place, page.after, len(asked))
+            if hit or not more:
+                return Taken([[id_, family.keys.queue] for id_ in hit], place, more=more)
+        return Taken([], place, more=True)
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Cancel the messages together with their rows for the history, then record the cancellations."""
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for job_id, queue in items:
+            by_queue[queue].append(job_id)
+        answers: dict[str, str] = {}
+        records = facilities().records
+        for queue, ids in by_queue.items():
+            # Read before: a scheduled message is taken out at once, and says what its record says.
+            found = records.read_many(ids, queues=(queue,))
+            known = [record for record in found if record is not None and not record.end_recorded]
+            ends = [ended_step(record.queue, cancelled_job(record)) for record in known]
+            rows = dict.fromkeys(ids, b"") | {end.job_id: end.record for end in ends}
+            [family] = families([queue])
+            answers |= cancel_many(family, rows, nonce=act.nonce, history_bytes=records.history_share)
+            records.write_cancelled([end for end in ends if answers[end.job_id] == "cancelled"])
+        return [NOT_CANCELLED.get(answers[job_id], "") for job_id, _ in items]
+
+
+CANCEL: Final[Kind] = BulkCancel()
+
+
+def _too_many(act: BulkAct) -> int:
+    """Return how many messages an act would look through; 0 for those that can be counted one by one."""
+    depth = sum(count(family) for family in families_of(act))
+    return depth if depth > COUNTED_PAGES * PAGE else 0
+
+
+def _advance(place: dict[str, Any], after: list[Any] | None, queues: int) -> bool:
+    """Move a place to the next page; return ``False`` at the end of the last walk."""
+    place["after"] = after
+    if after is None:
+        place["stop"] += 1
+    if place["stop"] == len(STOPS):
+        place["stop"], place["queue"] = 0, place["queue"] + 1
+    if place["queue"] < queues:
+        return True
+    if not place["hit"] or place["walk"] == MOST_WALKS:
+        return False
+    place["queue"], place["walk"], place["hit"] = 0, place["walk"] + 1, False
+    return True
+
+
+STATES: Final = ("scheduled", "retrying")
+NOT_STARTED: Final = {"waiting": "waits or runs already", "unknown": "ended before"}
+
+
+class BulkRunNow(LiveKind):
+    """Make jobs due at once that are scheduled, or wait for their retry; those that a rate limit holds are left."""
+
+    act, right = "job.run_now", "switchyard_jobs.run_job"
+    texts = KindTexts(
+        "Run now", "job", "jobs", left="scheduled",
+        effect="Each starts as soon as a slot is free, instead of at its time.",
+        undo="Cancel the jobs while they wait.",
+    )  # fmt: skip
+    stops, look = SCHEDULES, staticmethod(look_later)
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        wanted = live_filter(filter)
+        if wanted.states and not set(wanted.states) & set(STATES):
+            raise ValueError(
+                f"state: {','.join(wanted.states)} have no time to wait for; there are {', '.join(STATES)}"
+            )
+        if not families():
+            raise ValueError("this broker's queues cannot be searched, nor can a delayed job be run now")
+        return dict(wanted.to_query())
+
+    def hits(self, found: Found) -> bool:
+        """Return whether a job is held by nothing but its time."""
+        options = found.message.options
+        return options.get("deferred_by") != "rate_limit" and "parked_ms" not in options
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Return those that match on the next page of a schedule."""
+        asked, place, matcher = families_of(act), {"queue": 0, "stop": 0, "after": None, **act.cursor}, Matcher(act)
+        if not asked:
+            return Taken([], place, more=False)
+        family = asked[place["queue"]]
+        page = look_later(family, SCHEDULES[place["stop"]], place["after"], limit)
+        hit = [found.id for found in page.found if self.hits(found) and matcher.matches(found)]
+        place["after"] = page.after
+        if page.after is None:
+            place["stop"] = (place["stop"] + 1) % len(SCHEDULES)
+            place["queue"] += place["stop"] == 0
+        return Taken([[id_, family.keys.queue] for id_ in hit], place, more=place["queue"] < len(asked))
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Make the jobs due."""
+        transport = facilities().transport
+        return [NOT_STARTED.get(transport.due_now(queue, job_id), "") for job_id, queue in items]
+
+
+RUN_NOW: Final[Kind] = BulkRunNow()

@@ -1,0 +1,267 @@
+"""Arguments of a job that a person sends: read from JSON and checked against the actor's signature and annotations."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import msgspec
+from dramatiq.actor import Actor
+
+from switchyard.broker.errors import ArgumentsRefused
+from switchyard.broker.queue.arguments import annotations_of, from_json, takes_none, takes_text, to_json
+from switchyard.middleware.arguments import misfit, require_named, signature_of
+from switchyard.middleware.redaction import HIDDEN
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorParameter:
+    """One parameter of an actor.
+
+    Args:
+        annotation: The annotation as written; "" for none.
+        type: The resolved annotation; ``Any`` for none, and for one that cannot be compared with JSON.
+        default: The default as JSON; "" for none, for one that is no JSON, and for a redacted one.
+        required: A call without the parameter is refused.
+        redacted: Its values are never shown.
+    """
+
+    name: str
+    kind: Any
+    annotation: str
+    type: Any
+    default: str
+    required: bool
+    redacted: bool
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the JSON of some of its values is text: of ``str``, dates, numbers of exact size and the like."""
+        return self.kind not in VARIADIC and takes_text(self.type)
+
+    def is_text(self, written: str) -> bool:
+        """Return whether a text without quotes stands for itself: all values are texts, and it is no ``null``."""
+        is_only_text = self.kind not in VARIADIC and takes_text(self.type, only=True)
+        return is_only_text and not (written == "null" and takes_none(self.type))
+
+    @property
+    def shown_name(self) -> str:
+        """The name, with the stars of a variadic parameter."""
+        stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        return stars.get(self.kind, "") + self.name
+
+
+def parameters_of(actor: Actor[..., Any]) -> tuple[ActorParameter, ...]:
+    """Return an actor's parameters in the order of its signature."""
+    hidden = redacted_names(actor)
+    types = {each.name: each.type for each in annotations_of(actor.fn)}
+    return tuple(
+        ActorParameter(
+            name=each.name,
+            kind=each.kind,
+            annotation="" if each.annotation is each.empty else _written(each.annotation),
+            type=types.get(each.name, Any),
+            default="" if each.name in hidden else _as_json(each.default),
+            required=each.default is each.empty and each.kind not in VARIADIC,
+            redacted=each.name in hidden,
+        )
+        for each in signature_of(actor.fn).parameters.values()
+    )
+
+
+def signature_text(actor: Actor[..., Any]) -> str:
+    """Return an actor's name and signature, without the defaults of redacted parameters."""
+    signature, hidden = signature_of(actor.fn), redacted_names(actor)
+    returned = signature.return_annotation
+    shown = signature.replace(
+        parameters=[_shown(each, hidden=each.name in hidden) for each in signature.parameters.values()],
+        return_annotation=_Verbatim(returned) if isinstance(returned, str) else returned,
+    )
+    return f"{actor.actor_name}{shown}"
+
+
+def redacted_names(actor: Actor[..., Any]) -> frozenset[str]:
+    """Return the names of the arguments that an actor hides."""
+    return frozenset(actor.options.get("redact", ()))
+
+
+class _Verbatim:
+    """Text that a signature shows without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _shown(parameter: inspect.Parameter, *, hidden: bool) -> inspect.Parameter:
+    if hidden and parameter.default is not parameter.empty:
+        parameter = parameter.replace(default=_Verbatim(HIDDEN))
+    if isinstance(parameter.annotation, str):
+        parameter = parameter.replace(annotation=_Verbatim(parameter.annotation))
+    return parameter
+
+
+def _written(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _as_json(default: Any) -> str:
+    if default is inspect.Parameter.empty:
+        return ""
+    try:
+        return json.dumps(to_json(default), ensure_ascii=False)
+    except (TypeError, ValueError, NotImplementedError):
+        return ""
+
+
+# Index of faults that belong to the call and to no parameter.
+WHOLE_CALL = ""
+# A text that begins like this was meant as JSON.
+QUOTED = '"[{'
+KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """Arguments of one call, which fit the actor."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def read_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: the text is no JSON; the message says where, and never quotes the text.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        remedy = 'texts stand in quotes: "text"' if error.pos == 0 else "compare brackets, quotes and commas"
+        raise ValueError(f"no JSON from character {error.pos + 1} on; {remedy}") from None
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArguments:
+    """Return the arguments of a form with one text for each parameter; an empty one leaves the default.
+
+    A text is JSON; where the parameter takes text, quotes are not needed.
+
+    Raises:
+        ArgumentsRefused: with a fault for each parameter that is missing or does not fit.
+    """
+    faults: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for parameter in parameters_of(actor):
+        text = fields.get(parameter.name, "").strip()
+        if not text or text == parameter.default:
+            if parameter.required:
+                faults[parameter.name] = "required: write a JSON value"
+            continue
+        try:
+            values[parameter.name] = _value(parameter, text)
+        except ValueError as error:
+            faults[parameter.name] = str(error)
+            continue
+        if fault := _fault(parameter, values[parameter.name]):
+            faults[parameter.name] = fault
+    if faults:
+        raise _refused(actor, faults)
+    call = _placed(actor, values)
+    return checked(actor, call.args, call.kwargs)
+
+
+def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> CallArguments:
+    """Return the arguments of a call that fit the actor's signature and annotations.
+
+    Raises:
+        ArgumentsRefused: with a fault for each parameter that does not fit.
+        ArgumentMismatch: ``kwargs`` is no ``dict``.
+    """
+    require_named(actor, kwargs)
+    if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:
+        raise _refused(actor, {WHOLE_CALL: wrong})
+    bound = signature_of(actor.fn).bind(*args, **kwargs).arguments
+    faults = {
+        parameter.name: fault
+        for parameter in parameters_of(actor)
+        if parameter.name in bound and (fault := _fault(parameter, _plain(bound[parameter.name])))
+    }
+    if faults:
+        raise _refused(actor, faults)
+    return CallArguments(tuple(args), kwargs)
+
+
+def _refused(actor: Actor[..., Any], faults: dict[str, str]) -> ArgumentsRefused:
+    text = "; ".join(f"{name}: {fault}" if name else fault for name, fault in faults.items())
+    return ArgumentsRefused(f"actor {actor.actor_name}: the arguments do not fit: {text}", faults)
+
+
+def _value(parameter: ActorParameter, text: str) -> Any:
+    """Return the value that was written for a parameter.
+
+    Raises:
+        ValueError: the text is no JSON, and the parameter takes no text.
+    """
+    if parameter.is_text(text) and not text.startswith('"'):
+        return text
+    try:
+        return read_json(text)
+    except ValueError:
+        if parameter.takes_text and text[0] not in QUOTED:
+            return text
+        raise
+
+
+def _placed(actor: Actor[..., Any], values: dict[str, Any]) -> CallArguments:
+    """Return the values as a call: by name wherever the signature lets it."""
+    parameters = signature_of(actor.fn).parameters.values()
+    more = next((values.get(each.name) for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+    extra = next((values.get(each.name) for each in parameters if each.kind is each.VAR_KEYWORD), None) or {}
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, *([inspect.Parameter.POSITIONAL_OR_KEYWORD] if more else []))
+    placed = [each for each in parameters if each.kind in by_place]
+    last = len(placed) if more else max((i + 1 for i, each in enumerate(placed) if each.name in values), default=0)
+    args = [values.get(each.name, each.default) for each in placed[:last]]
+    taken = {each.name for each in placed}
+    named = [each.name for each in parameters if each.kind not in VARIADIC and each.name not in taken]
+    kwargs = {name: values[name] for name in named if name in values}
+    return CallArguments((*args, *(more or ())), {**extra, **kwargs})
+
+
+def _fault(parameter: ActorParameter, value: Any) -> str:
+    """Return why a value does not fit its parameter, "" if it does; never with the value."""
+    expected = parameter.type
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        expected = list[expected]  # type: ignore[valid-type]
+    elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        expected = dict[str, expected]  # type: ignore[valid-type]
+    try:
+        msgspec.convert(value, expected, str_keys=True, dec_hook=from_json)
+    except msgspec.ValidationError as error:
+        place = str(error).partition(" - at ")[2].strip("`").removeprefix("$")
+        fact = f"at {place} it is another value" if place else f"this is {_json_kind(value)}"
+        return f"expects {parameter.annotation}; {fact}"
+    return ""
+
+
+def _json_kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    return KINDS.get(type(value), "another value")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON; write a number or null")

@@ -1,0 +1,134 @@
+"""Parts of long-running commands: leader election, a loop until a signal, and throttled logging of failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.limit_counts import Lock
+from switchyard.loggers import get_logger
+
+REPEAT_S = 60.0
+
+
+class LogThrottle:
+    """Log of one operation's failures, at most one line a minute for each kind of error."""
+
+    def __init__(self, operation: str, logger: str = "switchyard.scheduler") -> None:
+        self._operation = operation
+        self._log = get_logger(logger)
+        self._failing: str | None = None
+        self._logged_s = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Log a failure, unless the same kind was logged within the last 60 s."""
+        kind, now_s = type(error).__name__, time.monotonic()
+        if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
+            self._log.error("failing, will be retried", what=self._operation, exc_info=error)
+            self._logged_s = now_s
+        self._failing = kind
+
+    def succeeded(self) -> None:
+        """Log the recovery if the last run failed."""
+        if self._failing is not None:
+            self._log.info("works again", what=self._operation)
+        self._failing = None
+
+
+SCHEDULER, HISTORY_WRITER = "scheduler", "history"
+LEASE_S = 15.0
+RENEW_S = 5.0
+
+
+def anyone_leads(calls: RedisCalls, keys: Keys, name: str = SCHEDULER) -> bool:
+    """Return whether a process on any machine holds the lease."""
+    return bool(calls.command("EXISTS", keys.lock(name)))
+
+
+class Leadership:
+    """A lease that its holder renews every ``renew_s``, and that expires ``lease_s`` after its last renewal."""
+
+    def __init__(
+        self,
+        calls: RedisCalls,
+        keys: Keys,
+        name: str = SCHEDULER,
+        *,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 0 < renew_s < lease_s:
+            raise ValueError(f"renew_s must be between 0 and lease_s ({lease_s}), got {renew_s}")
+        self._lock = Lock(calls, keys, name, lease_ms=int(lease_s * 1000))
+        self._lease_s, self._renew_s, self._clock = lease_s, renew_s, clock
+        self._renewed_s: float | None = None
+
+    def held(self) -> bool:
+        """Return whether this process certainly holds the lease; false after a suspension longer than the lease."""
+        return self._younger_than(self._lease_s)
+
+    def acquire_or_renew(self) -> bool:
+        """Acquire a free lease or renew the held one when it is due; return whether it is held.
+
+        After a ``BrokerError`` it may expire.
+        """
+        if self._younger_than(self._renew_s):
+            return True
+        # Measured before the request, so that the lease expires here before it expires on the server.
+        requested_s = self._clock()
+        self._renewed_s = requested_s if self._lock.acquire() else None
+        return self.held()
+
+    def release(self) -> None:
+        """Release the lease so that another process takes over at once. Does nothing if this process lost it.
+
+        After a ``BrokerError`` it expires by itself.
+        """
+        if self._renewed_s is not None:
+            self._renewed_s = None
+            self._lock.release()
+
+    def _younger_than(self, age_s: float) -> bool:
+        renewed_s = self._renewed_s  # other threads write it
+        return renewed_s is not None and self._clock() < renewed_s + age_s
+
+
+EX_SOFTWARE: Final = 70
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def run_until_signal(run: Callable[[threading.Event], None], *, name: str, logger: str, stop_within_s: float) -> None:
+    """Run ``run(stop)`` in a thread; set ``stop`` at SIGTERM, SIGINT or SIGQUIT and wait for its end.
+
+    Leaves the loop behind after ``stop_within_s``. Exits with 70 when ``run`` raised.
+    """
+    log = get_logger(logger)
+    # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    stop = threading.Event()
+    crash: list[BaseException] = []
+
+    def loop() -> None:
+        try:
+            run(stop)
+        except BaseException as error:
+            log.exception(f"{name} crashed")
+            crash.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    received = signal.sigwait(STOP_SIGNALS)
+    if crash:
+        sys.exit(EX_SOFTWARE)
+    log.info("stopping", signal=signal.Signals(received).name)
+    stop.set()
+    thread.join(stop_within_s)

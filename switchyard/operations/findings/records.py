@@ -1,0 +1,223 @@
+"""Checks of what goes beside the jobs: alerts, dead letters, the history and the scheduler."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import closing
+
+from django.db.models import Count, Max, Q
+from django.utils import timezone
+
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.broker.health.servers import servers_of
+from switchyard.broker.redis.calls import calls_on
+from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import ago, counted, duration
+from switchyard.dead_letters.queries import groups
+from switchyard.long_running import HISTORY_WRITER, LEASE_S, SCHEDULER, anyone_leads
+from switchyard.operations.findings.facts import quick_client
+from switchyard.operations.findings.finding import Act, Finding, FindingGroup
+from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.registry import minute_of, schedules
+
+ALERTS = FindingGroup("alerts")
+LATELY = datetime.timedelta(days=1)
+
+
+def look_at_alerts() -> Iterator[Finding]:
+    """Check the deliveries of the last day and the open critical alerts.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    lately = Delivery.objects.filter(next_try_at__gte=timezone.now() - LATELY)
+    given_up = Q(state=Delivery.State.GIVEN_UP)
+    failing = Q(state=Delivery.State.PENDING, tries__gt=0) & ~Q(error="")
+    rows = (
+        lately.order_by()
+        .values("channel")
+        .annotate(
+            given_up=Count("id", filter=given_up),
+            failing=Count("id", filter=failing),
+            sent_at=Max("sent_at"),
+            last_failed=Max("next_try_at", filter=given_up | failing),
+            error=Max("error", filter=given_up | failing),
+        )
+    )
+    found = 0
+    for row in rows:
+        # A channel that accepted an alert after its last failure has recovered.
+        if not row["given_up"] + row["failing"] or (row["sent_at"] and row["sent_at"] > row["last_failed"]):
+            continue
+        found += 1
+        sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
+        failed = f"{counted(row['given_up'], 'alert')} given up, {row['failing']} to be retried ({row['error']})"
+        seen = f"{row['channel']}: {failed}; {sent}"
+        cause = "Its server is down or refuses the alert, or its URL in SWITCHYARD_ALERT_URLS is wrong"
+        step = "Check SWITCHYARD_ALERT_URLS; until then read the alerts in /admin/switchyard_alerts/alert/"
+        yield ALERTS.warning("channel", seen, cause, step, row["channel"])
+    if not found:
+        yield ALERTS.ok("no channel fails")
+    waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
+    if waiting:
+        seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
+        cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"
+        step = f"Acknowledge them in /admin/switchyard_alerts/alert/ or with {command}"
+        then = "Who acknowledges an alert tells the others that somebody works on it; its count goes on."
+        act = Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts")
+        yield ALERTS.finding("warning", "open", seen, cause, step, then=then, act=act)
+
+
+DEAD_LETTERS = FindingGroup("dead letters")
+SHOWN = 5
+
+
+def look_at_dead_letters() -> Iterator[Finding]:
+    """Report the groups with new letters.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    found = [group for group in groups(limit=100) if group.new]
+    for group in found[:SHOWN]:
+        seen = f"{group.new:,} new of {group.actor} in {group.queue}: {group.exception}"
+        step = f"manage.py switchyard deadletters list --group {group.fingerprint}"
+        cause = "Their retries are exhausted, or the failure is permanent; nothing consumes a dead list"
+        yield DEAD_LETTERS.warning("new", seen, cause, step, group.queue)
+    if len(found) > SHOWN:
+        seen = f"and {counted(len(found) - SHOWN, 'more group')}"
+        yield DEAD_LETTERS.warning("new", seen, "", "manage.py switchyard deadletters list")
+    if not found:
+        yield DEAD_LETTERS.ok("no new dead letter")
+
+
+HISTORY = FindingGroup("history")
+BEHIND_MS = 60_000
+
+
+def look_at_history() -> Iterator[Finding]:
+    """Check the writer's lease and the streams in the broker.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    keys = declared_yard().keys
+    with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
+        queues = [queue.name for queue in declared_yard().queues]
+        away = servers_of(calls, keys, queues).away().queues
+        streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
+        leads = anyone_leads(calls, keys, HISTORY_WRITER)
+        backlog, counts = streams.backlog(), streams.counts()
+    oldest_ms = max((each.oldest_age_ms or 0 for each in backlog), default=0)
+    waits = f"the oldest jobs that ended wait {duration(oldest_ms)} to be written" if oldest_ms else "nothing waits"
+    if not leads:
+        cause = "No history writer runs; the broker keeps what fits its budget, and drops the oldest rows then"
+        yield HISTORY.warning("down", f"no history writer leads; {waits}", cause, "manage.py switchyard runhistory")
+    elif oldest_ms > BEHIND_MS:
+        cause = "The database does not answer or refuses to write, or jobs end faster than the writer writes"
+        yield HISTORY.warning(
+            "behind", waits, cause, "Read the log of manage.py switchyard runhistory, then the database findings"
+        )
+    else:
+        yield HISTORY.ok(f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
+    for each in backlog:
+        if each.dropped:
+            rows = counted(each.dropped, "row")
+            were = "was" if each.dropped == 1 else "were"
+            seen = f"{rows} of {each.queue} {were} dropped: the history has a gap"
+            cause = "They outgrew the budget of bytes while no writer wrote or the database was away"
+            step = f"Once read: valkey-cli HDEL '{keys.queue(each.queue).ended}' dropped"
+            yield HISTORY.warning("dropped", seen, cause, step, each.queue)
+    if counts["skipped"]:
+        rows, were = counted(counts["skipped"], "row"), "was" if counts["skipped"] == 1 else "were"
+        seen = f"{rows} could not be read or stored, and {were} skipped"
+        cause = "Another program, or a release that writes another form, added them; the log of runhistory names each"
+        yield HISTORY.warning("skipped", seen, cause, f"Once read: valkey-cli HDEL {keys.history_counts()} skipped")
+
+
+SCHEDULES = FindingGroup("scheduler")
+LATE = datetime.timedelta(minutes=2)
+SENT_LATE_MS = 60_000
+
+
+def look_at_leader() -> Iterator[Finding]:
+    """Check the leader's lease in the broker.
+
+    Raises:
+        redis.RedisError: the broker does not answer.
+    """
+    with quick_client() as client:
+        left_ms = int(client.pttl(declared_yard().keys.lock(SCHEDULER)))
+    if left_ms == -2:
+        seen = "no scheduler leads: no schedule is sent and no alert is delivered"
+        cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
+        yield SCHEDULES.warning("down", seen, cause, "manage.py switchyard runscheduler", act=look_at_schedules())
+    elif left_ms == -1 or left_ms > LEASE_S * 1000:
+        seen = (
+            "the leader's lease never expires"
+            if left_ms == -1
+            else f"the leader's lease expires in {duration(left_ms)}"
+        )
+        cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
+        yield SCHEDULES.error(
+            "lease", seen, cause, f"valkey-cli DEL {declared_yard().keys.lock(SCHEDULER)}", act=look_at_schedules()
+        )
+    else:
+        yield SCHEDULES.ok(f"a scheduler leads, its lease expires in {duration(left_ms)}")
+
+
+def look_at_schedules() -> Act | None:
+    """Return the button that leads to all schedules; ``None`` where there is none."""
+    count = len(schedules())
+    return Act(f"Show {counted(count, 'schedule')}", "switchyard-schedules") if count else None
+
+
+def _look_at(name: str) -> Act:
+    return Act(f"Show the schedule {name}", "switchyard-schedule", name)
+
+
+def look_at_ticks() -> Iterator[Finding]:
+    """Check the last tick of each schedule in the database.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    now = timezone.now()
+    states = {state.actor: state for state in ScheduleState.objects.all()}
+    late = paused = 0
+    for schedule in schedules():
+        state = states.get(schedule.name)
+        if state is None:
+            continue  # not seen by a scheduler yet
+        if state.is_paused(now):
+            paused += 1
+            yield _paused(schedule.name, state)
+            continue
+        due = schedule.next(state.since)
+        if due is not None and due <= minute_of(now) - LATE:
+            late += 1
+            seen = f"{schedule.name} was due {duration((now - due).total_seconds() * 1000)} ago and was not sent"
+            cause = "No scheduler leads, or it cannot reach broker or database"
+            step = "manage.py switchyard schedules list"
+            yield SCHEDULES.warning("late", seen, cause, step, schedule.name, _look_at(schedule.name))
+        elif state.lateness_ms is not None and state.lateness_ms > SENT_LATE_MS:
+            late += 1
+            seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
+            cause = "No scheduler led when it was due; it has been caught up"
+            yield SCHEDULES.ok(seen, cause=cause, subject=schedule.name)
+    if not late:
+        others = f", {paused} paused" if paused else ""
+        yield SCHEDULES.ok(f"{counted(len(states), 'schedule')}, none is late{others}")
+
+
+def _paused(name: str, state: ScheduleState) -> Finding:
+    until = f"until {state.paused_until:%Y-%m-%d %H:%M} UTC" if state.paused_until else "without an end"
+    missed = f", and has missed {counted(state.missed, 'tick')}, which will not be sent"
+    seen = f"{name} is paused {until}{missed if state.missed else '; it has missed no tick yet'}"
+    reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
+    cause = f"{state.paused_by or 'An operator'} paused it{reason}"
+    return SCHEDULES.warning(
+        "paused", seen, cause, f"manage.py switchyard schedules resume {name}", name, _look_at(name)
+    )

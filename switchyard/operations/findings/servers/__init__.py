@@ -1,1 +1,0 @@
-"""Findings about the servers: the only one, several of them, sentinels; and errors of a database."""

@@ -1,0 +1,99 @@
+"""Mistakes in the broker's server, as system checks; and of mail without a timeout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.mail.backends.smtp import EmailBackend as SmtpBackend
+from django.utils.module_loading import import_string
+
+from switchyard.addon import addons
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.server import ServerFinding, away
+from switchyard.broker.health.servers import servers_of
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import calls_on
+from switchyard.broker.redis.connections import connect
+from switchyard.conf import switchyard_settings
+
+IDS = {
+    "evicting": "switchyard.E015",
+    "nothing_kept": "switchyard.E016",
+    "replica": "switchyard.E017",
+    "too_old": "switchyard.E017",
+    "disk": "switchyard.E017",
+    "away": "switchyard.W001",
+    "unverified": "switchyard.W001",
+    "snapshots_only": "switchyard.W003",
+    "nearly_full": "switchyard.W004",
+    "loading": "switchyard.W001",
+}
+
+
+def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
+    """Check whether the server may lose work, within about 2 s, also when it does not answer.
+
+    Args:
+        url: Address of the broker. Never shown: it may hold a password.
+        debug: A server of a development machine may do without persistence.
+    """
+    calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
+    try:
+        servers = servers_of(calls, Keys())
+        found = servers.findings(servers.read(production=not debug))
+    except BrokerUnavailable as error:
+        found = [away(error)]
+    finally:
+        calls.close()
+    return [_message(finding) for finding in found]
+
+
+def _message(finding: ServerFinding) -> CheckMessage:
+    kind = Error if finding.severity == "error" and not finding.partial else Warning
+    words = (addon.load("words") for addon in addons())
+    ids = IDS | {code: each.check for of_addon in words if of_addon for code, each in of_addon.items()}
+    return kind(finding.seen, hint=finding.remedy, obj="broker", id=ids[finding.code])
+
+
+# One of these in the settings means that somebody sends mail; Django has a default for each.
+SMTP_SETTINGS = ("EMAIL_BACKEND", "EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_PORT")
+
+
+def endless_mail() -> list[CheckMessage]:
+    """E006: ``EMAIL_TIMEOUT`` is not set in a project that sends mail through SMTP, so sending may block for ever."""
+    timeout = getattr(settings, "EMAIL_TIMEOUT", None)
+    if timeout or not _sends_by_smtp():
+        return []
+    fact = f"EMAIL_TIMEOUT is {timeout!r}, so a mail server that hangs holds its slot for ever"
+    hint = "Set EMAIL_TIMEOUT to seconds, for example 8, in the settings."
+    return [Error(fact, hint, "settings", "switchyard.E006")]
+
+
+def _sends_by_smtp() -> bool:
+    """Return whether mail goes through SMTP, and the settings, the alerts or the project's own code send some."""
+    try:
+        backend = import_string(settings.EMAIL_BACKEND)
+    except ImportError:  # Django's own error names it, at the first mail
+        return False
+    if not (isinstance(backend, type) and issubclass(backend, SmtpBackend)):
+        return False
+    if any(settings.is_overridden(name) for name in SMTP_SETTINGS):  # type: ignore[misc]
+        return True
+    if any(url.startswith("mailto:") for url in switchyard_settings().alert_urls):
+        return True
+    return any(b"django.core.mail" in path.read_bytes() for folder in own_folders() for path in folder.rglob("*.py"))
+
+
+def own_folders() -> list[Path]:
+    """Return the folders of this project's code: installed packages are not checked."""
+    base = Path(switchyard_settings().base_dir)
+    folders = [base / package for package in ("project", "middleware", "broker")]
+    folders += [Path(app.path) for app in apps.get_app_configs()]
+    return [
+        folder
+        for folder in folders
+        if folder.is_dir() and folder.is_relative_to(base) and "site-packages" not in folder.parts
+    ]
