@@ -28,8 +28,7 @@ from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.topology import Yard
 from switchyard.workers.child.main import MIDDLEWARE_VARIABLE
-from switchyard.workers.shared.fork import EX_CRASHED, fork
-from switchyard.workers.shared.signal_pipe import SignalPipe
+from switchyard.workers.shared.fork import EX_CRASHED, SignalPipe, fork
 
 logger = logging.getLogger("switchyard.chaos")
 

@@ -20,7 +20,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
 from switchyard.conf import switchyard_settings
 from switchyard.database import storable
-from switchyard.workers.broker_watch import make_watch
+from switchyard.workers.preflight import make_watch
 
 LONGEST_SAMPLE = 4_000
 CRITICAL_KINDS = frozenset({"dead_letter", "pool_down", "broker"})

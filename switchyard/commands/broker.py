@@ -13,7 +13,7 @@ from switchyard.broker.health.server import ServerFinding
 from switchyard.conf import switchyard_settings
 from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
 from switchyard.middleware.logs import printable
-from switchyard.workers.broker_watch import make_watch
+from switchyard.workers.preflight import make_watch
 
 EXAMPLES = """examples:
   manage.py switchyard broker             check its server

@@ -6,7 +6,7 @@ It keeps true: what production refuses is refused here, by the same checks and m
 and the transaction of the test; real and memory broker pass one conformance suite.
 
 Files in reading order: ``yard``, ``broker``, ``stores``, ``steps`` (what tests call), ``running``, ``redelivery``,
-``commits``, ``clock``. Public: the names of ``__all__``.
+``commits``. Public: the names of ``__all__``.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
 from switchyard.middleware.arguments import require_named, signature_of
 from switchyard.testing.broker import SentMessage, StoredMessage
-from switchyard.testing.clock import advance_with_ticks, seconds_of
-from switchyard.testing.commits import run_callbacks
+from switchyard.testing.commits import advance_with_ticks, run_callbacks, seconds_of
 from switchyard.testing.running import TestedAttempt
 from switchyard.testing.yard import active
 

@@ -30,8 +30,7 @@ from switchyard.middleware.clock_comparison import ClockComparison
 from switchyard.middleware.options import refuse_unknown
 from switchyard.send_warnings import SendsInTesting
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
-from switchyard.testing.clock import Clock
-from switchyard.testing.commits import watched_commits
+from switchyard.testing.commits import Clock, watched_commits
 from switchyard.testing.running import Runner, WatchedTask
 from switchyard.testing.stores import (
     MemoryAlertGroups,

@@ -8,21 +8,32 @@ import tempfile
 import threading
 from collections.abc import Iterable
 
+from django.conf import settings
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Warning, run_checks
 from django.db import DEFAULT_DB_ALIAS
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.keyspace_id import ACCEPT
+from switchyard.broker.health.watch import Watch
+from switchyard.broker.redis.calls import calls_on
+from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool
-from switchyard.conf import switchyard_settings
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.commands import refuse
 from switchyard.metrics_folder import remedy_for
 from switchyard.middleware import logs
-from switchyard.workers.broker_watch import make_watch
 from switchyard.workers.checks import TAG
 from switchyard.workers.checks.database import unmigrated
 from switchyard.workers.shared.output import never_wait_for_readers
+
+
+def make_watch() -> Watch:
+    """Return a watch with a connection of its own, which is not thread-safe."""
+    own = switchyard_settings()
+    calls = calls_on(connect(own.broker_url, profile="quick", absence=own.absence), budget_s=1.0)
+    queues = [queue.name for queue in declared_yard().queues]
+    return Watch(calls, declared_yard().keys, queues, production=not settings.DEBUG)
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:

@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 
 from switchyard.slot_hygiene import SlotHygiene
-from switchyard.workers.shared.fork import is_patched, name_process
-from switchyard.workers.shared.signal_pipe import HANDLED, INTERRUPT
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT, is_patched, name_process
 
 # Hubs of which this process is a copy. Kept, so that no greenlet of theirs is collected: it would run its ``finally``.
 _left: list[Any] = []

@@ -16,7 +16,7 @@ from dramatiq.broker import Broker
 
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.signal_pipe import HANDLED, INTERRUPT
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT
 
 # Share of the descriptors that may be open: a replacement needs some until it has drained.
 MOST_DESCRIPTORS = 0.9

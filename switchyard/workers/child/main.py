@@ -35,8 +35,7 @@ from switchyard.workers.child.hygiene import ChildHygiene
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.signal_pipe import INTERRUPT, SignalPipe
-from switchyard.workers.shared.stack_files import dump_on_signal, stacks_file
+from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal, stacks_file
 
 # Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"

@@ -21,6 +21,8 @@ from switchyard.workers.child.spawn import execute
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import (
     EX_CRASHED,
+    HANDLED,
+    SignalPipe,
     describe_exit,
     fork,
     is_patched,
@@ -28,7 +30,6 @@ from switchyard.workers.shared.fork import (
     prepare_to_fork,
     process_title,
 )
-from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
 from switchyard.workers.supervisor.limits import Heartbeats
 from switchyard.workers.supervisor.processes import Process, ProcessSet, send
 from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, POLL_READY_S, Supervisor

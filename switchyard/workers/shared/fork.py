@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import logging
 import os
+import re
 import resource
 import select
 import signal
@@ -14,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import psutil
@@ -22,7 +25,51 @@ from setproctitle import setproctitle
 
 from switchyard import database
 from switchyard.conf import switchyard_settings
-from switchyard.workers.shared.signal_pipe import HANDLED
+
+# Signals that our processes handle. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+# From a supervisor to its gevent child: a task must stop that may block the child's other greenlets.
+INTERRUPT = signal.SIGUSR2
+
+
+class SignalPipe:
+    """Received signals, with a descriptor that is readable when one came. One for each process, in its main thread.
+
+    The handler takes no lock: an ``Event`` set there could wait for the very thread it interrupts.
+
+    Args:
+        noted: Signals to note.
+        ignored: Signals to ignore, because the parent passes them on.
+    """
+
+    def __init__(self, noted: Iterable[int], ignored: Iterable[int] = ()) -> None:
+        self._came: list[int] = []
+        self.read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self.read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for signum in noted:
+            signal.signal(signum, self._note)
+        for signum in ignored:
+            signal.signal(signum, signal.SIG_IGN)
+        # Blocked since the fork that made this process, see shared/fork.py.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def take(self) -> list[int]:
+        """Return the signals that came since the last call, oldest first."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.read_fd, 512):
+                pass
+        came, self._came = self._came, []
+        return came
+
+    def close(self) -> None:
+        """Close both ends, in a forked child, whose own wake-ups would wake its parent."""
+        os.close(self.read_fd)
+        os.close(self._write_fd)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._came.append(signum)
 
 
 def is_patched() -> bool:
@@ -221,3 +268,44 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
 def _prctl() -> Callable[..., int]:
     found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
     return found
+
+
+FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)
+SHOWN_FRAMES = 3
+
+
+def stacks_file(pool_name: str, pid: int) -> Path:
+    """Return the file for a child's dumps, in the state folder."""
+    return Path(switchyard_settings().state_dir) / "stacks" / f"{pool_name}-{pid}.txt"
+
+
+def dump_on_signal(path: Path) -> None:
+    """Have this process append its stacks to a file at SIGUSR1, and when it crashes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    patched = is_patched()
+    if patched:
+        # C finds the stacks of threads alone; only gevent knows the greenlets that wait.
+        def print_greenlets(signum: int, frame: FrameType | None) -> None:
+            from gevent.util import print_run_info
+
+            print_run_info(file=file)
+            file.flush()
+
+        signal.signal(signal.SIGUSR1, print_greenlets)
+    faulthandler.enable(file)
+    # Chained to no earlier handler, it would kill the process.
+    faulthandler.register(signal.SIGUSR1, file, chain=patched)
+
+
+def crash_location(path: Path) -> str:
+    """Return the frames in which a child crashed in C, and remove its file; empty without a crash dump."""
+    try:
+        text = path.read_text(errors="replace")
+        path.unlink()
+    except FileNotFoundError:
+        return ""
+    _, fatal, after = text.rpartition("Fatal Python error: ")
+    current = after.partition("Current thread")[2] or after
+    frames = [f"{Path(found['file']).name}:{found['line']} {found['function']}" for found in FRAME.finditer(current)]
+    return " < ".join(frames[:SHOWN_FRAMES]) if fatal else ""

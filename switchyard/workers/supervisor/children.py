@@ -15,8 +15,7 @@ from switchyard.broker.topology import SUCCESSORS, Pool
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.spawn import start_child
 from switchyard.workers.shared.child_table import ChildState, ChildTable, Running
-from switchyard.workers.shared.fork import describe_exit, resident_bytes
-from switchyard.workers.shared.stack_files import crash_location, stacks_file
+from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 from switchyard.workers.supervisor.processes import (
     REPLACED,

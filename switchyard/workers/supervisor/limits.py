@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from switchyard.workers.shared.child_table import ChildRow, Running
-from switchyard.workers.shared.signal_pipe import INTERRUPT
+from switchyard.workers.shared.fork import INTERRUPT
 from switchyard.workers.supervisor.children import POLL_EVERY_S, CancellationWatch, ChildManager
 from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, STUCK_MESSAGE, ExitCause, Process, send
 

@@ -22,8 +22,7 @@ from switchyard.broker.stores.pool_reports import ChildStacks, Instruction, Noti
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
-from switchyard.workers.shared.fork import resident_bytes
-from switchyard.workers.shared.stack_files import stacks_file
+from switchyard.workers.shared.fork import resident_bytes, stacks_file
 from switchyard.workers.supervisor.children import ChildManager
 
 EVERY_S = 2.0

@@ -16,11 +16,10 @@ import dramatiq
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.workers.broker_watch import make_watch
 from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListener, claim, exposition
+from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_to_fork
-from switchyard.workers.shared.signal_pipe import HANDLED, SignalPipe
+from switchyard.workers.shared.fork import EX_CRASHED, HANDLED, SignalPipe, memory_bytes, prepare_to_fork
 from switchyard.workers.supervisor.children import CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck

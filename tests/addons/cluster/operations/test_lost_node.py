@@ -23,8 +23,7 @@ from switchyard.operations.findings.servers import look_at_servers
 from switchyard.operations.overview import overview
 from switchyard.operations.supervisors import read_server_state
 from switchyard.wiring import build_yard
-from switchyard.workers.broker_watch import make_watch
-from switchyard.workers.preflight import mark_keyspace
+from switchyard.workers.preflight import make_watch, mark_keyspace
 from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.factories.brokers import the_global_broker
 

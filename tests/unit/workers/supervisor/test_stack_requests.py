@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
-from switchyard.workers.shared.stack_files import stacks_file
+from switchyard.workers.shared.fork import stacks_file
 from switchyard.workers.supervisor import report
 from switchyard.workers.supervisor.report import MOST_FRAMES, MOST_STACKS, StackRequests, read_stacks
 
