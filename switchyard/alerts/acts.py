@@ -14,7 +14,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.alerts import silences
-from switchyard.alerts import silences as resolution
 from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
@@ -29,12 +28,12 @@ MOST_IDS = 100
 
 def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Acknowledge alerts; return how many were open."""
-    return _each("alert.acknowledge", resolution.acknowledge, alerts, who, by=who.signature, reason=reason)
+    return _each("alert.acknowledge", silences.acknowledge, alerts, who, by=who.signature, reason=reason)
 
 
 def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Resolve alerts by hand; return how many were not resolved."""
-    return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
+    return _each("alert.resolve", silences.resolve, alerts, who, by=who.name, reason=reason)
 
 
 def _each(name: str, change: Callable[..., bool], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:

@@ -10,8 +10,7 @@ from dramatiq.message import Message
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.dead_moves import encode_letter as encode
-from switchyard.broker.queue.dead_moves import rejected
+from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.worker.acks import AckBarrier, Acks
@@ -66,7 +65,7 @@ class HeldMoves:
     def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
         """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
         dead_letter = dead_letter or rejected(held, held.family.keys.queue)
-        letter, row = encode(dead_letter).encode(), self._row_of(held)
+        letter, row = encode_letter(dead_letter).encode(), self._row_of(held)
         self._note(held, held.family.dead_letter(held.lease, letter, row))
 
     def _row_of(self, held: HeldMessage) -> HistoryRow:

@@ -18,8 +18,7 @@ from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_cop
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import administration, codec, dead_moves
-from switchyard.broker.queue.dead_moves import decode_letter as decode
-from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.queue.operations import NO_RECORD, NORMAL, CancelRecord, Move, QueueOperations, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis_broker import RedisBroker
@@ -81,7 +80,7 @@ class RedisTransport:
     def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         family = self._family(queue)
         as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
-        dead_letter = decode(queue, as_read) if as_read is not None else None
+        dead_letter = decode_letter(queue, as_read) if as_read is not None else None
         if as_read is None or dead_letter is None:
             raise no_dead_letter(queue, message_id)
         message = requeued_copy(dead_letter, family.keys.queue, arguments)
@@ -127,7 +126,7 @@ class RedisTransport:
         return answers
 
     def restore(self, letter: DeadLetter) -> bool:
-        return administration.restore(self._family(letter.queue), letter.id, letter=encode(letter))
+        return administration.restore(self._family(letter.queue), letter.id, letter=encode_letter(letter))
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         return self._dead.get(queue, message_id)

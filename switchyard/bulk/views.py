@@ -17,7 +17,6 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.bulk import services
-from switchyard.bulk import services as queries
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import admin_url
@@ -35,10 +34,10 @@ def acts(request: HttpRequest) -> TemplateResponse:
     require(request, VIEW)
     text = request.GET.get("before", "")
     before = int(text[:18]) if text.isascii() and text.isdecimal() else None
-    rows = queries.newest(before=before, limit=queries.PAGE + 1)
-    shown = rows[: queries.PAGE]
-    older = shown[-1].act.pk if len(rows) > queries.PAGE else None
-    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": queries.going_on()}
+    rows = services.newest(before=before, limit=services.PAGE + 1)
+    shown = rows[: services.PAGE]
+    older = shown[-1].act.pk if len(rows) > services.PAGE else None
+    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": services.going_on()}
     return _rendered(request, "acts", context)
 
 
@@ -161,8 +160,8 @@ def _refusal(request: HttpRequest, chosen: Kind, planned: BulkAct) -> str:
     return ""
 
 
-def _seen(number: int) -> queries.Progress:
-    seen = queries.find(number)
+def _seen(number: int) -> services.Progress:
+    seen = services.find(number)
     if seen is None:
         raise Http404(f"There is no bulk act {number}.")
     return seen

@@ -11,7 +11,6 @@ from django.core.management.base import CommandError
 from switchyard.audit.services import Who
 from switchyard.broker.errors import NotFound
 from switchyard.bulk import services
-from switchyard.bulk import services as queries
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import duration
 from switchyard.middleware.logs import printable
@@ -49,9 +48,9 @@ class Command(PrintingCommand):
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = queries.newest(limit=max(1, options["limit"]))
+        found = services.newest(limit=max(1, options["limit"]))
         if options["json"]:
-            self.stdout.write(json.dumps([queries.summary(one) for one in found], indent=2))
+            self.stdout.write(json.dumps([services.summary(one) for one in found], indent=2))
             return
         for one in found:
             self.stdout.write(f"{one.act.pk:>6}  {_line(one)}")
@@ -59,11 +58,11 @@ class Command(PrintingCommand):
             self.stdout.write("No bulk acts.")
 
     def _show(self, options: dict[str, Any]) -> None:
-        found = queries.find(options["number"])
+        found = services.find(options["number"])
         if found is None:
             raise services.no_such_act(options["number"])
         if options["json"]:
-            self.stdout.write(json.dumps(queries.summary(found), indent=2))
+            self.stdout.write(json.dumps(services.summary(found), indent=2))
             return
         act = found.act
         self.stdout.write(f"bulk act {act.pk}: {_line(found)}")
@@ -88,7 +87,7 @@ class Command(PrintingCommand):
             raise CommandError(f"bulk act {number}: it has ended, or is stopping already; nothing to stop")
 
 
-def _line(one: queries.Progress) -> str:
+def _line(one: services.Progress) -> str:
     act = one.act
     took = "" if one.took_s is None else f", in {duration(one.took_s * 1_000)}"
     rate = took if one.rate is None else f", {one.rate:,.{0 if one.rate >= 9.95 else 1}f}/s"

@@ -17,8 +17,6 @@ from switchyard.console.formatting import aligned, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
-from switchyard.schedules import queries as strips
-from switchyard.schedules import services as pauses
 from switchyard.schedules.models import ScheduleState
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
@@ -75,12 +73,12 @@ class Command(PrintingCommand):
 
     def _pause(self, *, name: str, reason: str, until: str | None, **options: Any) -> tuple[Any, str]:
         end = parse_until(until, now=compared_now()) if until else None
-        pauses.pause(name, who=Who.of_command(), reason=reason, until=end)
+        services.pause(name, who=Who.of_command(), reason=reason, until=end)
         row = _row(name)
         return dataclasses.asdict(row), f"{name} is {_state(row)}; its ticks are not sent, then or later"
 
     def _resume(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
-        missed = pauses.resume(name, who=Who.of_command(), reason=reason)
+        missed = services.resume(name, who=Who.of_command(), reason=reason)
         row = _row(name)
         answer = {"name": name, "resumed": missed is not None, "missed": missed or 0, "next_tick": row.next_tick}
         if missed is None:
@@ -89,7 +87,7 @@ class Command(PrintingCommand):
         return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
 
     def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
-        row, ticks = _row(name), strips.last_ticks(name)
+        row, ticks = _row(name), queries.last_ticks(name)
         fields = ("due_at", "outcome", "lateness_ms", "job_id", "by")
         answer = dataclasses.asdict(row) | {
             "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]

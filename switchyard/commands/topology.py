@@ -13,8 +13,6 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.commands import ActionParser, PrintingCommand, show_examples
 from switchyard.console.formatting import aligned, retries_text, whole_duration
 from switchyard.deployment import rendered_files
-from switchyard.deployment import rendered_files as container_memory
-from switchyard.deployment import rendered_files as sizes
 from switchyard.deployment.rendered_files import RENDERED_CORES
 from switchyard.middleware.retries import RETRY_DELAYS, span_of
 
@@ -121,7 +119,7 @@ def as_text(yard: Yard) -> str:
         _table(QUEUE_HEAD, queues),
         _table(["actor", "queue", "retries of its own"], own) if own else "",
         _table(POOL_HEAD, pools),
-        container_memory.summary(yard),
+        rendered_files.summary(yard),
         f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
     ]
     return "\n\n".join(filter(None, tables))
@@ -173,7 +171,7 @@ def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
         "isolated": pool.most_isolated,
         "recycle_after": pool.recycle_after,
         "memory_limit_bytes": pool.memory_limit_bytes,
-        "memory_mib": sizes.memory_mib(pool),
+        "memory_mib": rendered_files.memory_mib(pool),
         "serves": list(yard.served_by(pool)),
     }
 

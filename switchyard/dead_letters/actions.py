@@ -18,8 +18,7 @@ from django.db import transaction
 from switchyard.broker import clock
 from switchyard.broker.errors import BrokerError, NotFound, QueueFull
 from switchyard.broker.interface import Arguments, facilities
-from switchyard.broker.queue.dead_moves import decode_letter as decode
-from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.database import storable
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
@@ -108,7 +107,7 @@ def keep(letters: Sequence[Letter]) -> None:
     """Write whole letters into their rows, before the broker drops them, so that they can be restored."""
     with transaction.atomic():
         for letter in letters:
-            DeadLetter.objects.filter(message_id=letter.id).update(kept=encode(letter))
+            DeadLetter.objects.filter(message_id=letter.id).update(kept=encode_letter(letter))
 
 
 def settle_claim(row: DeadLetter) -> bool:
@@ -217,7 +216,7 @@ def restore(letter: DeadLetter | str, *, by: str, reason: str = "") -> ActionRes
     row = find(letter)
     if row.state != DeadLetter.State.DISCARDED:
         return ActionResult(row, False, already_message(row))
-    kept = decode(row.queue, row.kept.encode()) if row.kept else None
+    kept = decode_letter(row.queue, row.kept.encode()) if row.kept else None
     if kept is None:
         return ActionResult(row, False, f"{row} cannot be restored: it was discarded by a release that kept no copy.")
     if not facilities().transport.restore(kept):

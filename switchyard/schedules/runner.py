@@ -22,7 +22,6 @@ from switchyard.conf import declared_yard
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.schedules import registry, services
-from switchyard.schedules import services as pauses
 from switchyard.schedules.registry import Schedule, schedules
 
 
@@ -208,7 +207,7 @@ class Scheduler:
         throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
         try:
             state = services.load_state(schedule, minute)
-            if pauses.pass_pause(schedule, state, now):
+            if services.pass_pause(schedule, state, now):
                 throttle.succeeded()
                 return True
             for tick in schedule.due(state.since, minute):

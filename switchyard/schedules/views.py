@@ -27,8 +27,6 @@ from switchyard.console.links import job_url
 from switchyard.console.room_view import not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.schedules import queries, services
-from switchyard.schedules import queries as strips
-from switchyard.schedules import services as pauses
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.queries import ScheduleRow
 from switchyard.schedules.registry import Schedule, schedules
@@ -74,7 +72,7 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
     found = queries.overview(now)
     ticks = {row.name: recent.get(row.name, []) for row in found}
     sent = {name: next((tick for tick in reversed(kept) if tick.job_id), None) for name, kept in ticks.items()}
-    rows = [(row, strips.draw(ticks[row.name]), sent[row.name]) for row in found]
+    rows = [(row, queries.draw(ticks[row.name]), sent[row.name]) for row in found]
     leads = queries.scheduler_leads()
     context = {
         "title": "Schedules", "rows": rows, "leads": leads, "picture": draw(schedules(), found, now),
@@ -118,7 +116,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
         return _page(request, found, form, status=422)
     given = form.cleaned_data
     try:
-        pauses.pause(name, who=Who.of_request(request), reason=given["reason"], until=given["until"])
+        services.pause(name, who=Who.of_request(request), reason=given["reason"], until=given["until"])
     except DatabaseError:
         messages.error(request, LOST)
     else:
@@ -132,7 +130,7 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW, PAUSE)
     _find(name)
     try:
-        missed = pauses.resume(name, who=Who.of_request(request))
+        missed = services.resume(name, who=Who.of_request(request))
     except DatabaseError:
         messages.error(request, LOST)
         return _back(name)
@@ -145,12 +143,12 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int = 200) -> HttpResponse:
-    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), strips.last_ticks(found.name)
+    state, ticks = ScheduleState.objects.filter(actor=found.name).first(), queries.last_ticks(found.name)
     context = {
         "title": found.name,
         "row": queries.row_of(found, state, timezone.now()),
         "ticks": ticks,
-        "kept": strips.KEPT,
+        "kept": queries.KEPT,
         "form": form,
         "leads": queries.scheduler_leads(),
     }

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue.dead_moves import decode_letter as decode
-from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
@@ -37,7 +36,7 @@ class MemoryDeadLists(DeadLists):
         """Add a dead letter, or replace it."""
         letters = self._letters.setdefault(dead_letter.queue, {})
         is_new = dead_letter.id not in letters
-        letters[dead_letter.id] = encode(dead_letter).encode()
+        letters[dead_letter.id] = encode_letter(dead_letter).encode()
         self._broker.dead.add(dead_letter.id)
         self._broker.release_key(dead_letter.id)
         return is_new
@@ -45,7 +44,9 @@ class MemoryDeadLists(DeadLists):
     def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
         """Remove a dead letter."""
         letters = self._letters.get(queue, {})
-        if message_id not in letters or (as_read is not None and letters[message_id] != encode(as_read).encode()):
+        if message_id not in letters or (
+            as_read is not None and letters[message_id] != encode_letter(as_read).encode()
+        ):
             return False
         del letters[message_id]
         self._broker.dead.discard(message_id)
@@ -54,7 +55,7 @@ class MemoryDeadLists(DeadLists):
     def get(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
         found = self.encoded(queue, message_id)
-        return decode(queue, found) if found else None
+        return decode_letter(queue, found) if found else None
 
     def encoded(self, queue: str, message_id: str) -> bytes:
         """Return a dead letter as it is stored, empty when there is none."""
@@ -63,7 +64,7 @@ class MemoryDeadLists(DeadLists):
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
         """Return dead letters, newest first."""
         found = list(self._letters.get(queue, {}).values())[::-1]
-        letters = [decode(queue, letter) for letter in found[cursor : cursor + limit]]
+        letters = [decode_letter(queue, letter) for letter in found[cursor : cursor + limit]]
         following = cursor + limit if len(found) > cursor + limit else None
         return Page([letter for letter in letters if letter is not None], following)
 

@@ -21,7 +21,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.dead_moves import encode_letter
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.broker.stores.job_records import RecordLimits
@@ -108,7 +108,7 @@ def bury(count: int) -> list[str]:
     ids: list[str] = []
     for start in range(0, count, 1_000):
         letters = [letter(queue=QUEUE, died_at=first + n) for n in range(start, min(start + 1_000, count))]
-        pairs = [word for one in letters for word in (one.id, encode(one))]
+        pairs = [word for one in letters for word in (one.id, encode_letter(one))]
         broker.calls.pipeline([("HSET", keys.dead_letters, *pairs), ("RPUSH", keys.dead, *pairs[::2])])
         DeadLetter.objects.bulk_create(DeadLetter(message_id=one.id, **columns(one)) for one in letters)
         ids += [one.id for one in letters]

@@ -8,8 +8,7 @@ import uuid
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue.dead_moves import decode_letter as decode
-from switchyard.broker.queue.dead_moves import encode_letter as encode
+from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
@@ -26,20 +25,20 @@ class DeadLists:
 
     def add(self, dead_letter: DeadLetter) -> bool:
         """Add a dead letter; where its id is there already, replace its content and return ``False``."""
-        return bool(self._calls.call(ADD, self._both(dead_letter.queue), [dead_letter.id, encode(dead_letter)]))
+        return bool(self._calls.call(ADD, self._both(dead_letter.queue), [dead_letter.id, encode_letter(dead_letter)]))
 
     def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
         """Remove a dead letter; ``False`` when it was not there.
 
         With ``as_read`` only if its content is still this one: a requeued message may have died again.
         """
-        expected = encode(as_read) if as_read else ""
+        expected = encode_letter(as_read) if as_read else ""
         return bool(self._calls.call(REMOVE, self._both(queue), [message_id, expected], repeatable=False))
 
     def get(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None`` when there is none that can be read."""
         found = self._calls.command("HGET", self._keys.queue(queue).dead_letters, message_id)
-        return None if found is None else decode(queue, found)
+        return None if found is None else decode_letter(queue, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
         """Return the dead letters that can be read, newest first; ``cursor`` counts from the newest."""
@@ -47,7 +46,7 @@ class DeadLists:
         if not ids:
             return Page([])
         found = self._calls.command("HMGET", self._keys.queue(queue).dead_letters, *ids[::-1])
-        letters = [decode(queue, letter) for letter in found if letter is not None]
+        letters = [decode_letter(queue, letter) for letter in found if letter is not None]
         return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:

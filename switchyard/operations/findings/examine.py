@@ -26,8 +26,6 @@ from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration
 from switchyard.operations.findings import actors, configuration, database, disk, lateness, pools, queues, records
 from switchyard.operations.findings import facts as snapshot
-from switchyard.operations.findings import pools as absent_pools
-from switchyard.operations.findings import queues as held
 from switchyard.operations.findings.database import database_away
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
@@ -411,8 +409,8 @@ def _pools_and_queues() -> Iterator[Finding]:
     state = snapshot.read()
     facts = facts_of_snapshot(state)
     yield from pools.look(state)
-    yield from absent_pools.look_at_absence(facts)
-    found = [*lateness.look(facts), *held.look_at_held(facts), *queues.look(state)]
+    yield from pools.look_at_absence(facts)
+    found = [*lateness.look(facts), *queues.look_at_held(facts), *queues.look(state)]
     yield from found or [queues.on_time(state)]
 
 
@@ -428,7 +426,7 @@ def checks() -> tuple[Check, ...]:
         Check(BROKER, look_at_addons, SELDOM_S),
         Check(pools.GROUP, _pools_and_queues, SOON_S, needs=BROKER),
         Check(queues.GROUP, queues.look_at_undeclared, SELDOM_S, needs=BROKER),
-        Check(queues.GROUP, held.look_at_purges, SOON_S, needs=BROKER),
+        Check(queues.GROUP, queues.look_at_purges, SOON_S, needs=BROKER),
         Check(records.SCHEDULES, records.look_at_leader, SOON_S, needs=BROKER),
         Check(records.HISTORY, records.look_at_history, SOON_S, needs=BROKER),
         Check(database.GROUP, database.look, SOON_S),

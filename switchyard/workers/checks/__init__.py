@@ -19,8 +19,6 @@ from dramatiq.broker import Broker
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.workers.checks import actors, database, installation, servers, topology
-from switchyard.workers.checks import actors as actor_options
-from switchyard.workers.checks import database as bounced
 
 TAG = "switchyard"
 
@@ -33,7 +31,7 @@ def register_all() -> None:
     of_code = (
         *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
         *(installation.routed_models, installation.unknown_variables, yard_is_sound, actors_are_sound),
-        *(servers.endless_mail, bounced.forbidden_options),
+        *(servers.endless_mail, database.forbidden_options),
     )
     for find in of_code:
         register(_check(find), TAG)
@@ -52,7 +50,7 @@ def yard_is_sound() -> list[CheckMessage]:
     """Check ``declared_yard()``."""
     own = switchyard_settings()
     of_addons = [message for addon in own.addons for message in addon.call("check", [], own)]
-    return check_yard(declared_yard()) + of_addons + actor_options.hurried_retries(declared_yard(), debug=own.debug)
+    return check_yard(declared_yard()) + of_addons + actors.hurried_retries(declared_yard(), debug=own.debug)
 
 
 def actors_are_sound() -> list[CheckMessage]:
@@ -88,7 +86,7 @@ def check_yard(yard: Yard) -> list[CheckMessage]:
     checks = (
         *(topology.names_of_lanes, topology.unserved_lanes, topology.consumed_dead_lists, topology.undeclared_lanes),
         *(topology.pools_that_watch_everything, topology.mixed_latency_classes, topology.more_slots_than_connections),
-        *(topology.limits_below_an_idle_child, topology.greenlets_without_gevent, actor_options.short_policies),
+        *(topology.limits_below_an_idle_child, topology.greenlets_without_gevent, actors.short_policies),
     )
     return [message for check in checks for message in check(yard)]
 
@@ -97,7 +95,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
     """Return the mistakes in the actors declared with a broker."""
     declared = {queue.name: queue for queue in yard.queues}
     found = [*actors.declared_dead_lists(yard, broker), *actors.queue_limits_in_seconds(yard)]
-    for check in (*actors.CHECKS, *actor_options.OPTION_CHECKS):
+    for check in (*actors.CHECKS, *actors.OPTION_CHECKS):
         for actor in broker.actors.values():
             found += check(actors.DeclaredActor(actor, declared.get(actor.queue_name), yard, broker))
     return found

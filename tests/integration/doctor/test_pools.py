@@ -13,7 +13,6 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings import facts, pools
-from switchyard.operations.findings import pools as absent_pools
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import Finding
 from tests.integration.doctor.conftest import of
@@ -43,7 +42,7 @@ def report(facilities: Facilities) -> Report:
 
 def look() -> list[Finding]:
     state = facts.read()
-    return [*pools.look(state), *absent_pools.look_at_absence(facts_of_snapshot(state))]
+    return [*pools.look(state), *pools.look_at_absence(facts_of_snapshot(state))]
 
 
 def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Report, enqueue: Any) -> None:

@@ -12,7 +12,6 @@ from periodiq import cron
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.schedules import queries, services
-from switchyard.schedules import services as pauses
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from tests.integration.schedules.conftest import START
 
@@ -123,12 +122,12 @@ def every_minute(facilities):
 
 
 def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facilities):
-    pauses.pause(every_minute, who=WHO, reason="month end")
+    services.pause(every_minute, who=WHO, reason="month end")
     minute = timezone.now().replace(second=0, microsecond=0)
     ScheduleState.objects.update(since=minute - 7 * MINUTE)
 
-    missed = pauses.resume(every_minute, who=WHO)
-    again = pauses.resume(every_minute, who=WHO)
+    missed = services.resume(every_minute, who=WHO)
+    again = services.resume(every_minute, who=WHO)
 
     assert missed in (7, 8) and again is None  # 8 when a minute ended meanwhile
     state = ScheduleState.objects.get()
@@ -139,7 +138,7 @@ def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facil
 
 
 def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute, facilities):
-    pauses.pause(every_minute, who=WHO)
+    services.pause(every_minute, who=WHO)
 
     job_id = services.run_now(every_minute, who=WHO)
 

@@ -15,7 +15,7 @@ from django.db import connections
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 
-from switchyard import database as database_connections
+from switchyard import database
 from switchyard.broker.topology import Pool
 from switchyard.database import keep_in_child
 from switchyard.workers.child.assignment import Assignment, read_assignment
@@ -90,9 +90,9 @@ def test_a_child_keeps_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_childs_pool_has_room_for_each_slot_and_for_async_actors(
     declared: Any, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": {"pool": declared}}
-    handler = ConnectionHandler({"default": database})
-    monkeypatch.setattr(database_connections, "connections", handler)
+    declared_database = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": {"pool": declared}}
+    handler = ConnectionHandler({"default": declared_database})
+    monkeypatch.setattr(database, "connections", handler)
 
     keep_in_child(slots=4)
 

@@ -123,11 +123,11 @@ FULL_DISK = """
 import errno, os, sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, values
-from switchyard.workers.metrics import restoring
+from switchyard.workers import metrics
 folder, allocate = Path(sys.argv[1]), os.posix_fallocate
-os.environ[restoring.VARIABLE] = str(folder)
+os.environ[metrics.VARIABLE] = str(folder)
 values.ValueClass = values.MultiProcessValue()
-restoring.name_files()
+metrics.name_files()
 jobs = Counter("jobs", "Jobs.", ("n",), registry=CollectorRegistry())
 def full(*of):
     raise OSError(errno.ENOSPC, "No space left on device")
@@ -146,7 +146,7 @@ jobs.labels("new").inc()
 forked(1), forked("newer")
 assert {file: file.stat().st_size for file in folder.iterdir()} == before
 os.posix_fallocate = allocate
-restoring._name.forget()
+metrics._name.forget()
 jobs.labels("later").inc()
 assert "later" in (folder / f"counter_{os.getpid()}.db").read_text("latin-1")
 assert all(file.stat().st_blocks * 512 >= file.stat().st_size for file in folder.iterdir())
