@@ -1,4 +1,4 @@
-"""Cancellation: a cancelled job does not start; a running task can read the request, and is interrupted after it."""
+"""Cancellation: a cancelled job does not start, and is interrupted if it runs; shutdown notices for tasks that ask."""
 
 from __future__ import annotations
 

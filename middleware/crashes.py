@@ -1,4 +1,4 @@
-"""Crashes: a message that may crash its worker, or its container, runs isolated; in the end it is a dead letter."""
+"""Crashes: a message that may crash its worker runs isolated, in the end it is a dead letter; and lost leases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters: a message that is given up moves to ``<queue>-dead``, which people triage and no worker consumes."""
+"""Dead letters: a message that is given up moves to ``<queue>-dead``, which no worker consumes, and joins an alert."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake of alert groups from the broker: one alert row, and one delivery for each channel."""
+"""Intake of alert groups from the broker: an alert row, and a delivery for each channel; alerts about the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content of one alert message: text and JSON."""
+"""Reads of alerts, and the content of one alert message: text and JSON."""
 
 from __future__ import annotations
 

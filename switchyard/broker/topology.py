@@ -1,4 +1,7 @@
-"""The dataclasses a yard is declared with. A yard's own declaration is the topology."""
+"""The dataclasses a yard is declared with: queues, pools, policies of retries; and checks of their values.
+
+A yard's own declaration is the topology.
+"""
 
 from __future__ import annotations
 

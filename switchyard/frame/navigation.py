@@ -1,4 +1,4 @@
-"""Menu of the operations room: the room's pages, then the apps of Django's admin."""
+"""Menu of the operations room, and the strip with the verdict that every page shows."""
 
 from __future__ import annotations
 

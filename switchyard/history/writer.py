@@ -1,4 +1,4 @@
-"""The history writer: moves ended attempts from the broker's streams into the database, in batches."""
+"""The history writer: moves ended attempts from the broker's streams into the database, and deletes old rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's events as server-sent events."""
+"""Events of jobs, for pages and as server-sent events."""
 
 from __future__ import annotations
 

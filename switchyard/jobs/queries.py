@@ -1,4 +1,4 @@
-"""Reads of jobs: of their records, and of the history once they have left the broker."""
+"""Reads of jobs: of their records, of the history once they have left the broker, and of those that run now."""
 
 from __future__ import annotations
 

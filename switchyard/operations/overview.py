@@ -1,4 +1,4 @@
-"""Data of the overview, read once; an unavailable broker or database leaves its part empty."""
+"""Data of the overview, read once, with the yard's diagnosis; a server that is away leaves its part empty."""
 
 from __future__ import annotations
 

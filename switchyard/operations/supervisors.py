@@ -1,4 +1,4 @@
-"""The supervisors that report, and operators' instructions to them: take no new work, take work again, stop.
+"""The supervisors that report, operators' instructions to them, and the state of the broker's server.
 
 Each instruction is written to the audit log.
 """

@@ -1,4 +1,6 @@
-"""HTTP server for ``/metrics`` and ``/health`` in a selector's loop: a process that forks must have no threads."""
+"""Metrics of a pool's processes: their files, which come back when removed, and the server of ``/metrics``.
+
+It serves ``/health`` too, in a selector's loop: a process that forks must have no threads."""
 
 from __future__ import annotations
 

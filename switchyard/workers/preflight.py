@@ -1,4 +1,4 @@
-"""First step of every long-running process: refuse to start in a misconfigured yard, and print the remedies."""
+"""First step of every long-running process: refuse to start in a misconfigured yard; and the watch of its server."""
 
 from __future__ import annotations
 

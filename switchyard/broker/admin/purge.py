@@ -1,4 +1,4 @@
-"""Purges of a queue: what waits is set aside whole, and dropped or put back in steps.
+"""Purges of a queue: what waits is set aside whole, and dropped or put back in steps; moves to another queue.
 
 A process that is killed in the middle leaves the rest set aside; any other one goes on. A step may be repeated.
 """

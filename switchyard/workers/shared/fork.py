@@ -1,4 +1,4 @@
-"""Fork helpers: close inherited resources, die with the parent, set the process title, measure memory."""
+"""Parts of a forking process: inherited resources, end with the parent, title, memory, signals, stack dumps."""
 
 from __future__ import annotations
 
