@@ -16,12 +16,10 @@ from switchyard.deployment.rendered_files import COMPOSE_FILE
 
 def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
     """Check the compose file of this project, if it has one, on ``check --deploy``."""
-    from switchyard.deployment.rendered_files import given_mib  # imports yaml, which no other check needs
-
     own = switchyard_settings()
     file = own.base_dir / COMPOSE_FILE
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return too_small(own.topology.with_cores(rendered_files.RENDERED_CORES), given_mib(text))
+    return too_small(own.topology.with_cores(rendered_files.RENDERED_CORES), rendered_files.given_mib(text))
 
 
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-import yaml
 from django.template import Context, Engine
 
 from switchyard.broker.redis import acl
@@ -131,6 +130,8 @@ def given_mib(text: str) -> dict[str, int]:
 
     The first, which ends before the others run, is left out.
     """
+    import yaml  # no other system check needs it
+
     try:
         services = yaml.safe_load(text)["services"]
         limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in services.items()}
