@@ -92,8 +92,7 @@ def test_leases_are_renewed_when_it_is_time_and_not_before(
     family: QueueOperations, keeper: LeaseKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = time.monotonic()
-    for module in ("leases", "lease_steps"):
-        monkeypatch.setattr(f"switchyard.broker.queue.{module}.time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr("switchyard.broker.queue.leases.time", SimpleNamespace(monotonic=lambda: now_s))
     keeper.adopt("child.1")
     keeper.tick()
     family.calls.command("ZADD", family.keys.leases, soon := 9_999_999_999_999, "child.1/live")
