@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from dramatiq.threading import is_gevent_active
+
 # A reader that is only busy takes a line within this time; a supervisor that waits as long renews its leases in time.
 WAIT_S = 1.0
 
@@ -42,6 +44,7 @@ class PatientOutput(io.RawIOBase):
         self._fd = fd
         self._dropped = 0
         self._write, self._most_bytes = _non_blocking(fd)
+        self._select = _select()
 
     def fileno(self) -> int:
         return self._fd
@@ -67,10 +70,20 @@ class PatientOutput(io.RawIOBase):
     def _put(self, text: bytes, wait_s: float) -> None:
         deadline_s = time.monotonic() + wait_s
         while text:
-            if not select.select([], [self._fd], [], max(deadline_s - time.monotonic(), 0.0))[1]:
+            if not self._select([], [self._fd], [], max(deadline_s - time.monotonic(), 0.0))[1]:
                 raise BlockingIOError
             with contextlib.suppress(BlockingIOError):  # another process was quicker
                 text = text[self._write(text[: self._most_bytes]) :]
+
+
+def _select() -> Callable[..., Any]:
+    """Return the ``select`` of Python: gevent's refuses to wait in its hub, where interrupts of tasks are logged."""
+    if not is_gevent_active():
+        return select.select
+    from gevent.monkey import get_original
+
+    original: Callable[..., Any] = get_original("select", "select")
+    return original
 
 
 def _non_blocking(fd: int) -> tuple[Callable[[bytes], int], int]:
