@@ -215,7 +215,7 @@ _LIVE: Final = msgspec.msgpack.Decoder(LiveJob)
 
 
 class FamilyAnswer(NamedTuple):
-    """What one queue family knows of a job, as ``job_read.lua`` answers it; empty for what is absent."""
+    """Knowledge of one queue family about a job, as ``job_read.lua`` answers it; empty for what is absent."""
 
     queue: str
     live: bytes
