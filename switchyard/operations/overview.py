@@ -26,8 +26,8 @@ from switchyard.dead_letters import queries as dead_letters
 from switchyard.history.queries import why_missing
 from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
-from switchyard.operations.findings import pools as absent_pools
-from switchyard.operations.findings import queues as held
+from switchyard.operations.findings import pools as pool_checks
+from switchyard.operations.findings import queues as queue_checks
 from switchyard.operations.findings.examine import KEPT
 from switchyard.operations.findings.facts import YardFacts, facts_of, flood_of
 from switchyard.operations.findings.finding import (
@@ -60,8 +60,8 @@ def shown_row(row: Row, facts: YardFacts) -> Row:
     if row.kind != "queue":
         return row
     if row.state.level == "ok":
-        groups = [group for group in facts.held.get(row.queue, ()) if held.is_long(row.queue, group)]
-        return replace(row, state=RowStatus("Limited", "warn", held.limited_text(groups[0]))) if groups else row
+        groups = [group for group in facts.held.get(row.queue, ()) if queue_checks.is_long(row.queue, group)]
+        return replace(row, state=RowStatus("Limited", "warn", queue_checks.limited_text(groups[0]))) if groups else row
     if row.state.word != "Late" or (row.ratio or 0) <= 1:
         return row
     if lateness.blocking_actor(row, facts):
@@ -159,9 +159,9 @@ def judged_now(facts: YardFacts) -> list[Ranked]:
 
 def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
     yield from _server(facts.state.server)
-    yield from absent_pools.look_at_absence(facts)
+    yield from pool_checks.look_at_absence(facts)
     yield from lateness.look(facts)
-    yield from held.look_at_held(facts)
+    yield from queue_checks.look_at_held(facts)
     if not facts.state.scheduler_up:
         seen, step = "no scheduler leads: no schedule starts and no alert is sent", "manage.py switchyard runscheduler"
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; alerts wait."
