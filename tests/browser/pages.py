@@ -88,17 +88,31 @@ def _is_page(row: Row) -> bool:
 
 # Models whose rows the yard does not write.
 ROWLESS = frozenset({"django_dramatiq/task"})
-# Models of which every page is walked; of the others, the pages that have the same template are walked with --long.
-EXAMPLES = ("auth/user", "shop/invoice", "webhooks/delivery")
+# The model of which every page is walked; of the others, the pages with the same template are walked with --long.
+EXAMPLE = "auth/user"
+# Pages with the template of another one, with a few other words.
+ALIKE = frozenset(
+    {
+        "/admin/operations/bulk/begin/letter.requeue/?fingerprint={fingerprint}",
+        "/admin/operations/queues/{queue}/relocate/",
+        "/admin/operations/queues/{queue}/resume/",
+        "/admin/switchyard_dead_letters/deadletter/group/{fingerprint}/requeue/",
+        "/admin/switchyard_jobs/job/chosen/cancel/?job={job}",
+        "/admin/switchyard_jobs/job/chosen/run-now/?job={job}",
+        "/admin/switchyard_jobs/job/{job}/cancel/",
+        *(f"/admin/switchyard_jobs/job/{{{state}}}/" for state in ("cancelled", "expired")),
+    }
+)
 PAGES = _pages()
 
 
 def is_repeated(template: str) -> bool:
-    """Return whether a page has the template of an example's page."""
+    """Return whether a page has the template of another one that is walked."""
     of = next((label for label in MODELS if template.startswith(f"/admin/{label}/")), "")
-    generic = template == f"/admin/{of}/" or template.endswith(("/add/", "/change/", "/history/", "/delete/"))
-    own = of.startswith("switchyard_")
-    return bool(of) and generic and not own and of not in EXAMPLES
+    generic = template.endswith(("/history/", "/delete/"))
+    if not of.startswith("switchyard_"):
+        generic |= template == f"/admin/{of}/" or template.endswith(("/add/", "/change/"))
+    return template in ALIKE or (bool(of) and generic and of != EXAMPLE)
 
 
 def walked() -> list[Any]:

@@ -68,7 +68,7 @@ def send_work(demo: RunningDemo) -> list[str]:
     return jobs
 
 
-def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_again(start: Start) -> None:
+def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_with_reload(start: Start) -> None:
     demo = start("--no-sample")
     first = demo.credentials
     family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
@@ -78,7 +78,8 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
 
     assert demo.end() == 0
     assert not [pid for pid in family if is_alive(pid)]
-    demo = start("--no-sample")
+    demo = start("--no-sample", "--reload")
+    assert psutil.Process(demo.credentials["pids"]["pools"]).cmdline()[0] == "switchyard: reloader"
     assert {**demo.credentials, "pids": 0} == {**first, "pids": 0, "url": demo.credentials["url"]}
     unfinished = list(jobs)
     wait_for(lambda: not still_unfinished(demo, unfinished), timeout_s=RECOVERY_S, what="every job succeeded")
@@ -88,8 +89,11 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
     taken = Counter(entry["id"] for entry in deliveries_of(demo.state) if entry["status"] == 200)
     assert len(taken) == HEALTHY + FLAKY
     assert set(taken.values()) == {1}
+    family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
     demo.signal(signal.SIGINT)
     assert demo.end() == 0
+    assert not [pid for pid in family if is_alive(pid)]
+    assert "killed what was left" not in demo.output
 
 
 def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away_and_kill_9_leaves_nothing(
@@ -124,20 +128,6 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     demo.signal(signal.SIGKILL)
     demo.end()
     wait_for(lambda: not [pid for pid in family if is_alive(pid)], timeout_s=40.0, what="no process left")
-
-
-def test_reload_puts_the_pools_below_what_watches_the_code(start: Start) -> None:
-    demo = start("--no-sample", "--reload")
-    watching = psutil.Process(demo.credentials["pids"]["pools"])
-    family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
-
-    assert watching.cmdline()[0] == "switchyard: reloader"
-    job_id = demo.ask("POST", "/api/v1/exports", {"dataset": "invoices", "format": "csv"})["job_id"]
-    demo.wait_for_line(f" {job_id}: succeeded")
-    demo.signal(signal.SIGINT)
-    assert demo.end() == 0
-    assert not [pid for pid in family if is_alive(pid)]
-    assert "killed what was left" not in demo.output
 
 
 def still_unfinished(demo: RunningDemo, jobs: list[str]) -> list[str]:

@@ -75,7 +75,7 @@ def test_a_killed_writer_loses_no_row_and_writes_none_twice(
     if database == "postgres" and not POSTGRES:
         environment["DATABASE_URL"] = request.getfixturevalue("postgres").url
     rng = random.Random(3)
-    total = 2_000
+    total = 1_000
     put_many(put, total)
     kills = 0
     while valkey.xlen(STREAM):
@@ -84,7 +84,7 @@ def test_a_killed_writer_loses_no_row_and_writes_none_twice(
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
             before = JobRow.objects.count()
-            goal = before + rng.randrange(200, 800)
+            goal = before + rng.randrange(100, 500)
             wait_for(lambda goal=goal: JobRow.objects.count() >= goal or not valkey.xlen(STREAM), timeout_s=60)
         finally:
             process.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -57,15 +59,13 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
     detail = {"changed": {"reason": [SECRET, "x"]}, "filter": chosen}
     with act("job.edit", who=Who("ada", "page"), target=jobs[0], detail=detail):
         pass
-    names = dict.fromkeys(("alert", "silence", "token", "user", "group", "worker", "quieted", "member"), "1")
+    names: dict[str, Any] = dict.fromkeys(
+        ("alert", "silence", "token", "user", "group", "worker", "quieted", "member"), "1"
+    )
     names |= {"queue": "default", "schedule": "purge_delivery_attempts", "fingerprint": "f00dfacef00dface"}
     rows = [row for found in (*model_rows().values(), *ROUTES.values()) for row in found if row.method == "GET"]
-    paths = {
-        row.path.format(**names, job=job, letter=find("letter").pk, bulk=bulk.pk)
-        for row in rows
-        for job in jobs
-        if "events" not in row.path
-    }
+    names |= {"letter": find("letter").pk, "bulk": bulk.pk}
+    paths = {row.path.format(**names, job=job) for row in rows for job in jobs if "events" not in row.path}
 
     answers = {
         path: eve.get(path) for path in [*sorted(paths), *(f"{JOBS}{job}/?format=json" for job in jobs), *OTHERS]

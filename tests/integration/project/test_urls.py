@@ -195,13 +195,19 @@ def report(state: str) -> str:
 
 
 def broker_state(valkey: redis.Redis) -> dict[bytes, bytes]:
-    return {key: dump for key in valkey.scan_iter(count=1_000) if (dump := valkey.dump(key)) is not None}
+    keys = list(valkey.scan_iter(count=1_000))
+    with valkey.pipeline(transaction=False) as calls:
+        for key in keys:
+            calls.dump(key)
+        return {key: dump for key, dump in zip(keys, calls.execute(), strict=True) if dump is not None}
 
 
 def restore(valkey: redis.Redis, state: dict[bytes, bytes]) -> None:
-    valkey.flushdb()
-    for key, dump in state.items():
-        valkey.restore(key, 0, dump)
+    with valkey.pipeline(transaction=False) as calls:
+        calls.flushdb()
+        for key, dump in state.items():
+            calls.restore(key, 0, dump)
+        calls.execute()
 
 
 def changed_rows() -> int:

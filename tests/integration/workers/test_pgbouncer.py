@@ -16,6 +16,7 @@ from project.config import BASE_DIR
 from tests.chaos.pgbouncer import PgBouncerUnderTest
 from tests.chaos.postgres import PostgresUnderTest
 
+pytestmark = pytest.mark.long
 FINDINGS = """
 import json
 from django.core.checks import run_checks
