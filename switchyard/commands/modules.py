@@ -13,7 +13,7 @@ MODULES = {
     "queues": "switchyard.commands.queues",
     "workers": "switchyard.commands.workers",
     "jobs": "switchyard.commands.jobs",
-    "actors": "switchyard.commands.actors",
+    "actors": "switchyard.commands.list_actors",  # a module "actors" of an app declares actors
     "deadletters": "switchyard.commands.deadletters",
     "history": "switchyard.commands.history",
     "bulk": "switchyard.commands.bulk",

@@ -1,8 +1,17 @@
-from django.apps import AppConfig
-from django.core.checks import register
+from collections.abc import Sequence
+from typing import Any
 
-from switchyard.deployment.checks import containers_hold_their_pools
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, register
+
 from switchyard.workers.checks import TAG
+
+
+def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Check the compose file of this project, if it has one, on ``check --deploy``, which alone loads what it needs."""
+    from switchyard.deployment import checks
+
+    return checks.containers_hold_their_pools(app_configs, **options)
 
 
 class DeploymentConfig(AppConfig):

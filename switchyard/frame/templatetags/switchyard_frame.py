@@ -1,4 +1,4 @@
-"""Data of the frame for its templates."""
+"""Data of the frame for its templates. Checks load the tags of all apps, and show no page: what reads it is late."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import msgspec
 from django import template
 from django.utils import timezone
 
-from switchyard.frame.navigation import PAGE_S, STRIP, KeptVerdict
-from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
-
 if TYPE_CHECKING:
-    from switchyard.frame.navigation import MenuEntry, MenuGroup
+    from switchyard.frame.navigation import KeptVerdict, MenuEntry, MenuGroup
 
 register = template.Library()
 
@@ -38,18 +35,19 @@ class Frame(msgspec.Struct, frozen=True):
     @property
     def switched_off(self) -> str:
         """Reason for which acts that need the broker are switched off; "" while it answers."""
-        return STRIP.verdict(PAGE_S).switched_off
+        return _kept_verdict().switched_off
 
     @property
     def quarantined(self) -> int | None:
         """Messages that nobody can read, as of some seconds ago; ``None`` while the broker is away."""
-        return STRIP.verdict(PAGE_S).quarantined
+        return _kept_verdict().quarantined
 
 
 @register.simple_tag(takes_context=True)
 def room_frame(context: Mapping[str, Any]) -> Frame:
     """Return the frame of the page; without a menu for somebody who is not logged in, and in a pop-up window."""
-    from switchyard.frame.navigation import current, menu  # checks load the tags of all apps, and show no page
+    from switchyard.frame.navigation import current, menu
+    from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
 
     request = context.get("request")
     if request is None:
@@ -71,4 +69,10 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
 @register.simple_tag(takes_context=True)
 def room_strip(context: Mapping[str, Any]) -> KeptVerdict:
     """Return the verdict that stands above every page; after an act, whose page says a message, as it is now."""
-    return STRIP.verdict(0.0 if context.get("messages") else PAGE_S)
+    return _kept_verdict(now=bool(context.get("messages")))
+
+
+def _kept_verdict(*, now: bool = False) -> KeptVerdict:
+    from switchyard.frame.navigation import PAGE_S, STRIP
+
+    return STRIP.verdict(0.0 if now else PAGE_S)

@@ -17,7 +17,6 @@ from switchyard.conf import declared_yard
 from switchyard.console import links
 from switchyard.console.formatting import ago
 from switchyard.console.links import actor_url, queue_url
-from switchyard.jobs.presentation import excerpt, shown_arguments, written
 
 register = template.Library()
 
@@ -87,6 +86,8 @@ def words(name: str) -> str:
 @register.filter
 def as_json(value: Any) -> str:
     """Return an argument as JSON; a hidden one as its mark."""
+    from switchyard.jobs.presentation import written  # checks load the filters of all apps, and show no job
+
     return written(value)
 
 
@@ -99,6 +100,8 @@ def add_units(x: float, more: float) -> float:
 @register.filter
 def arguments_of(message: Message[Any]) -> str:
     """Return the arguments of a message on one line, secret ones hidden; "" where it has none."""
+    from switchyard.jobs.presentation import excerpt, shown_arguments
+
     return excerpt(shown_arguments(message.actor_name, message.args, message.kwargs))
 
 
