@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import redis
 from django.conf import settings
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.broker.health.server import ServerFacts
 from switchyard.broker.health.servers import (
@@ -28,9 +29,13 @@ from switchyard.broker.health.servers import (
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.own_keys import noted
 from switchyard.broker.redis.sentinel import is_sentinel_url, parse, sentinels_of
+from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
+from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.formatting import size
+from switchyard.console.formatting import counted, size
 from switchyard.operations.findings.finding import Finding, FindingGroup, addon_words
 from switchyard.operations.supervisors import read_server_state
 
@@ -77,6 +82,8 @@ def cause_of(code: str) -> tuple[str, str]:
 
 
 PINGS = 20
+# Keys that a finding names, and letters that are read of each queue.
+SHOWN = 20
 SLOW_PING_MS = 5.0
 CLOCK_S = 1.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
@@ -202,6 +209,37 @@ def look_at_servers() -> Iterator[Finding]:
     finally:
         calls.close()
         client.close()
+
+
+def look_at_own_keys() -> Iterator[Finding]:
+    """Report what this process could not read lately, after reading what no other check reads.
+
+    Nothing is reported of a server that does not answer: its own check does.
+    """
+    keys, names = declared_yard().keys, [queue.name for queue in declared_yard().queues]
+    client = connect(switchyard_settings().broker_url, profile="quick")
+    calls = calls_on(client, budget_s=1.0)
+    try:
+        away = servers_of(calls, keys, names).away(also=[keys.alerts_due(), keys.pool_reports()])
+        if keys.alerts_due() not in away.keys:
+            AlertGroups(calls, keys).look()
+        if keys.pool_reports() not in away.keys:
+            pools = PoolReports(calls, keys)
+            pools.read_instructions(pools.read_all())
+        for name in (name for name in names if name not in away.queues):
+            Quarantine(calls, keys).page(name, cursor=0, limit=SHOWN)
+            with suppress(BrokerRefused):  # a key of a wrong type, which is reported above
+                DeadLists(calls, keys).page(name, cursor=0, limit=SHOWN)
+    except BrokerError:
+        return
+    finally:
+        calls.close()
+        client.close()
+    if found := noted():
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        seen = f"{counted(len(found), 'key')} of the yard cannot be read as a whole: {', '.join(found[:SHOWN])}{more}"
+        cause = "Another program, or a person, wrote there; what cannot be read is left out, everything else goes on"
+        yield GROUP.warning("unreadable", seen, cause, f"valkey-cli TYPE '{found[0]}'; then delete what is not ours")
 
 
 def look_at_addons() -> Iterator[Finding]:
