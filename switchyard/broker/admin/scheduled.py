@@ -257,7 +257,7 @@ def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> di
     ]
     held = [str(id_, "utf-8", "replace") for found in calls.look([("HKEYS", hold) for hold in holds]) for id_ in found]
     queues = [family.keys.queue for family in families]
-    for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues):
+    for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues, partly=True):
         counts["running" if known in ("running", None) else "queued"] += 1
     return counts
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from switchyard.broker.clock import LARGEST
 from switchyard.broker.shapes import Whole
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 # What a decoder raises for a value that is not of its type.
 UNREADABLE: Final = (ValueError, RecursionError)
@@ -25,12 +25,6 @@ MOST_NOTED: Final = 200
 
 logger = logging.getLogger("switchyard.broker")
 _noted: dict[str, float] = {}
-
-
-class Decoder(Protocol[T_co]):
-    """Decoder of msgspec, of JSON or MessagePack."""
-
-    def decode(self, data: bytes, /) -> T_co: ...
 
 
 def note(key: str, fault: object) -> None:
@@ -54,7 +48,7 @@ def encode(value: Any) -> bytes:
     return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode("utf-8", "replace")
 
 
-def read(decoder: Decoder[T_co], data: bytes, key: str) -> T_co | None:
+def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, key: str) -> T | None:
     """Return the value of a key, or of a part of it; ``None``, and noted, where it is not of the decoder's type."""
     try:
         return decoder.decode(data)

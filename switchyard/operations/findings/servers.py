@@ -14,7 +14,7 @@ from django.conf import settings
 
 from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.health.keyspace_id import ACCEPT
-from switchyard.broker.health.server import ServerFacts
+from switchyard.broker.health.server import ServerFacts, foreign
 from switchyard.broker.health.servers import (
     ADDRESS,
     ServerLook,
@@ -35,7 +35,7 @@ from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.formatting import counted, size
+from switchyard.console.formatting import size
 from switchyard.operations.findings.finding import Finding, FindingGroup, addon_words
 from switchyard.operations.supervisors import read_server_state
 
@@ -64,7 +64,7 @@ CAUSES = {
     "loading": ("It has just been started", "manage.py switchyard doctor, again in a minute"),
     "keyspace": ("FLUSHDB, a failover to an empty server, another database number", f"Restore it, or {ACCEPT}"),
     "wrong_type": ("Another program uses the same database", ""),
-    "unverified": ("An ACL user without INFO or CONFIG GET", ""),
+    "unverified": ("An ACL user without INFO", ""),
     "too_old": ("An old package", ""),
     "sentinel_away": ("It is down or cut off, or the address is out of date", ""),
     "sentinel_refuses": ("Login, TLS or master's name differ on both sides", ""),
@@ -82,8 +82,8 @@ def cause_of(code: str) -> tuple[str, str]:
 
 
 PINGS = 20
-# Keys that a finding names, and letters that are read of each queue.
-SHOWN = 20
+# Letters that are read of each queue.
+LETTERS = 20
 SLOW_PING_MS = 5.0
 CLOCK_S = 1.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
@@ -227,19 +227,16 @@ def look_at_own_keys() -> Iterator[Finding]:
             pools = PoolReports(calls, keys)
             pools.read_instructions(pools.read_all())
         for name in (name for name in names if name not in away.queues):
-            Quarantine(calls, keys).page(name, cursor=0, limit=SHOWN)
+            Quarantine(calls, keys).page(name, cursor=0, limit=LETTERS)
             with suppress(BrokerRefused):  # a key of a wrong type, which is reported above
-                DeadLists(calls, keys).page(name, cursor=0, limit=SHOWN)
+                DeadLists(calls, keys).page(name, cursor=0, limit=LETTERS)
     except BrokerError:
         return
     finally:
         calls.close()
         client.close()
-    if found := noted():
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        seen = f"{counted(len(found), 'key')} of the yard cannot be read as a whole: {', '.join(found[:SHOWN])}{more}"
-        cause = "Another program, or a person, wrote there; what cannot be read is left out, everything else goes on"
-        yield GROUP.warning("unreadable", seen, cause, f"valkey-cli TYPE '{found[0]}'; then delete what is not ours")
+    for item in foreign(noted(), "warning"):
+        yield GROUP.finding(item.severity, item.code, item.seen, cause_of(item.code)[0], item.remedy)
 
 
 def look_at_addons() -> Iterator[Finding]:
