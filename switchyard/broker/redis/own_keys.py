@@ -29,9 +29,9 @@ _noted: dict[str, float] = {}
 
 def note(key: str, fault: object) -> None:
     """Note that a key, or a part of it, cannot be read. Logged at most every two minutes for each key."""
-    now_s = time.monotonic()
+    key, now_s = str(key.encode("unicode_escape"), "ascii"), time.monotonic()
     if now_s - _noted.get(key, -KEPT_S) >= KEPT_S:
-        logger.warning("key %r cannot be read, it is left out: %.200s", key, fault)
+        logger.warning("key %s cannot be read, it is left out: %.200r", key, fault)
         if len(_noted) >= MOST_NOTED:
             _noted.clear()
     _noted[key] = now_s

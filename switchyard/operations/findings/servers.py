@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import redis
 from django.conf import settings
 
-from switchyard.broker.errors import BrokerError, BrokerRefused
+from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.broker.health.server import ServerFacts, foreign
 from switchyard.broker.health.servers import (
@@ -36,6 +37,7 @@ from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import size
+from switchyard.operations.findings.facts import quick_client
 from switchyard.operations.findings.finding import Finding, FindingGroup, addon_words
 from switchyard.operations.supervisors import read_server_state
 
@@ -214,27 +216,18 @@ def look_at_servers() -> Iterator[Finding]:
 def look_at_own_keys() -> Iterator[Finding]:
     """Report what this process could not read lately, after reading what no other check reads.
 
-    Nothing is reported of a server that does not answer: its own check does.
+    A server that does not answer is reported by its own check.
     """
-    keys, names = declared_yard().keys, [queue.name for queue in declared_yard().queues]
-    client = connect(switchyard_settings().broker_url, profile="quick")
-    calls = calls_on(client, budget_s=1.0)
-    try:
-        away = servers_of(calls, keys, names).away(also=[keys.alerts_due(), keys.pool_reports()])
-        if keys.alerts_due() not in away.keys:
-            AlertGroups(calls, keys).look()
-        if keys.pool_reports() not in away.keys:
-            pools = PoolReports(calls, keys)
-            pools.read_instructions(pools.read_all())
-        for name in (name for name in names if name not in away.queues):
-            Quarantine(calls, keys).page(name, cursor=0, limit=LETTERS)
+    keys = declared_yard().keys
+    with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls, suppress(BrokerUnavailable):
+        pools, lists = PoolReports(calls, keys), (DeadLists(calls, keys), Quarantine(calls, keys))
+        reads: list[Callable[[], object]] = [AlertGroups(calls, keys).look]
+        reads.append(lambda: pools.read_instructions(pools.read_all()))
+        names = [queue.name for queue in declared_yard().queues]
+        reads += [partial(each.page, name, cursor=0, limit=LETTERS) for name in names for each in lists]
+        for read in reads:
             with suppress(BrokerRefused):  # a key of a wrong type, which is reported above
-                DeadLists(calls, keys).page(name, cursor=0, limit=LETTERS)
-    except BrokerError:
-        return
-    finally:
-        calls.close()
-        client.close()
+                read()
     for item in foreign(noted(), "warning"):
         yield GROUP.finding(item.severity, item.code, item.seen, cause_of(item.code)[0], item.remedy)
 
