@@ -446,7 +446,7 @@ class QueueOperations:
     def held(self, owner: str) -> list[Lease]:
         """Return what an owner holds, oldest first."""
         hold = self.keys.hold(owner)
-        answer = self.calls.command("HGETALL", hold)
+        [answer] = self.calls.look([("HGETALL", hold)])
         return [Lease(owner, id_, b"%d" % token) for token, id_ in leases_in(answer, hold)]
 
     def _fetch_keys(self, owner: str) -> list[str]:
