@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Clocks that a time server keeps differ by less, and a measurement over a network is no better.
 TOLERATED_MS = 1_000
 NS_IN_MS = 1_000_000
+# Last millisecond of the year 9999.
+LARGEST: Final = 253_402_300_799_999
 
 
 class YardClock:
@@ -64,5 +67,5 @@ def utc_now() -> datetime:
 
 
 def datetime_of(at_ms: int) -> datetime:
-    """Return the UTC time ``at_ms`` milliseconds after the epoch, without the rounding of a float."""
-    return EPOCH + timedelta(milliseconds=at_ms)
+    """Return the UTC time ``at_ms`` milliseconds after the epoch, without the rounding of a float, to the year 9999."""
+    return EPOCH + timedelta(milliseconds=min(max(at_ms, 0), LARGEST))

@@ -67,6 +67,11 @@ class BrokerRefused(BrokerError):
         remedy = remedy or "check that the server is Switchyard's alone and that its user may run the command"
         super().__init__(f"broker refused {operation}: {cause}; {remedy}")
 
+    @property
+    def wrong_type(self) -> bool:
+        """Whether a key of the operation, or of its script, is of another type."""
+        return "WRONGTYPE" in self.cause
+
 
 class BrokerUnavailable(BrokerError):
     """The broker did not answer; ``cause`` is the client's message, and ``remedy`` replaces the usual one."""

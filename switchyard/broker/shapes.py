@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+# Whole number that Lua and JavaScript keep exactly: a count, a size in bytes, a time in ms.
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 # Result of a move of a dead letter among many: "moved", also by an earlier call; "gone": there is none; "newer": the
 # message died again since; "unread": it cannot be read, or may not be sent.
@@ -36,10 +39,10 @@ class DeadLetter:
     exception: str
     error: str
     traceback: str
-    attempts: int
-    enqueued_at: int
-    died_at: int
-    duration_ms: int
+    attempts: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    enqueued_at: Whole
+    died_at: Whole
+    duration_ms: Whole
     fingerprint: str
 
 
@@ -49,9 +52,9 @@ class Unreadable(msgspec.Struct, frozen=True):
     id: str
     queue: str
     raw: bytes
-    size_bytes: int
+    size_bytes: Whole
     error: str
-    seen_at: int
+    seen_at: Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,8 @@ class LaneStats:
 class QueuePause:
     """Pause of a queue; times in ms since the epoch, ``None`` where it is not known, or has no end."""
 
-    since: int | None = None
-    until: int | None = None
+    since: Whole | None = None
+    until: Whole | None = None
     by: str = ""
     reason: str = ""
 

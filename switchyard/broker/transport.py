@@ -80,7 +80,7 @@ class RedisTransport:
     def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         family = self._family(queue)
         as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
-        dead_letter = decode_letter(queue, as_read) if as_read is not None else None
+        dead_letter = decode_letter(family.keys.dead_letters, as_read) if as_read is not None else None
         if as_read is None or dead_letter is None:
             raise no_dead_letter(queue, message_id)
         message = requeued_copy(dead_letter, family.keys.queue, arguments)

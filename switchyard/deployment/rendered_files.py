@@ -70,7 +70,7 @@ def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[
         KeyError: there is no such target.
     """
     if target == "acl":
-        roles = acl.roles()
+        roles = acl.roles(yard.keys.queue(queue.name) for queue in yard.queues)
         for addon in switchyard_settings().addons:
             roles = addon.call("rights", roles, roles)
         return {"ops/users.acl": acl.render(roles)}

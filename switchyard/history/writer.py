@@ -12,12 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from django.db import (
-    DatabaseError,
     DataError,
     IntegrityError,
-    InterfaceError,
     close_old_connections,
     connection,
     models,
@@ -28,6 +25,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.redis.own_keys import UNREADABLE
 from switchyard.broker.stores.history_streams import EndedJob, HistoryEntry, HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import STEPS, sequence
 from switchyard.conf import switchyard_settings
@@ -332,7 +330,7 @@ class HistoryWriter:
             moved = self._move() if leading else 0
             if leading:  # also while rows come without a pause: else old ones would never leave
                 self._retention.work(while_true=self.leadership.acquire_or_renew)
-        except (DatabaseError, InterfaceError, BrokerError) as error:
+        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
             self._throttle.failed(error)
             connection.close()
             return self._pause_s
@@ -412,7 +410,7 @@ def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
                 rows.append(rows_of(ended, entry.queue))
             except Exception as error:  # noqa: BLE001  whatever a foreign client wrote must not stop the others
                 log.error("a row of the history cannot be used", job_id=ended.id[:200], error=repr(error)[:200])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         log.error("an entry of a history stream cannot be read", queue=entry.queue, id=entry.id, error=str(error))
     return rows, max(entry.count - len(rows), 0)
 

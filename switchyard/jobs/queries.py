@@ -275,7 +275,7 @@ def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, JobRe
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    found = facilities().records.read_many(ids, queues=queues) if ids else []
+    found = facilities().records.read_many(ids, queues=queues, partly=True) if ids else []
     return {record.id: record for record in found if record is not None}
 
 

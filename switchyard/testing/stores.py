@@ -123,7 +123,9 @@ class MemoryJobRecords(JobRecords):
         self._live[step.job_id] = step
         return "written"
 
-    def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
+    def _find(
+        self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False
+    ) -> list[JobRecord | None]:
         return [self._record(job_id, queues or self.queues) for job_id in job_ids]
 
     def _record(self, job_id: str, queues: Sequence[str]) -> JobRecord | None:

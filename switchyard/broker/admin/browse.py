@@ -11,7 +11,8 @@ from dramatiq.message import Message
 
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.operations import QueueOperations, lane_of, leases_in, owners_of
+from switchyard.broker.redis.own_keys import UNREADABLE, moment
 from switchyard.broker.shapes import Page
 
 Place = Literal["waiting", "scheduled", "leased"]
@@ -40,13 +41,13 @@ def look(
         places = [(id_, None, None) for id_ in _waiting(family, lane, cursor, limit)]
     elif place == "scheduled":
         key = family.keys.due(lane)
-        answer = family.calls.command("ZRANGE", key, cursor, cursor + limit - 1, "WITHSCORES")
-        places = [(id_, int(float(score)), None) for id_, score in zip(answer[::2], answer[1::2], strict=True)]
+        [answer] = family.calls.look([("ZRANGE", key, cursor, cursor + limit - 1, "WITHSCORES")])
+        places = [(id_, moment(score), None) for id_, score in zip(answer[::2], answer[1::2], strict=True)]
     else:
         held = [(lease, owner) for owner in family.owners() if owner.endswith(lane) for lease in family.held(owner)]
         held.sort(key=lambda pair: int(pair[0].token))
         places = [(lease.id, None, owner) for lease, owner in held[cursor : cursor + limit]]
-    bodies = family.calls.command("HMGET", family.keys.bodies, *(id_ for id_, _, _ in places)) if places else []
+    bodies = family.calls.look([("HMGET", family.keys.bodies, *(id_ for id_, _, _ in places))])[0] if places else []
     seen = [
         _seen(id_, body, family.keys.lane_name(lane), due_at, owner)
         for (id_, due_at, owner), body in zip(places, bodies, strict=True)
@@ -57,7 +58,7 @@ def look(
 def _waiting(family: QueueOperations, lane: Lane, cursor: int, limit: int) -> list[bytes]:
     found: list[bytes] = []
     for key in family.keys.waiting(lane):
-        length = family.calls.command("LLEN", key)
+        [length] = family.calls.look([("LLEN", key)])
         if cursor < length:
             found += family.calls.command("LRANGE", key, cursor, cursor + limit - len(found) - 1)
         cursor = max(cursor - length, 0)
@@ -135,14 +136,14 @@ def fields_of(body: bytes) -> SentFields | None:
     """Return the fields of a body, or ``None`` when it is no message."""
     try:
         return _FIELDS.decode(body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 
 def compared_fields_of(body: bytes) -> ComparedFields | None:
     try:
         return _COMPARED.decode(body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 
@@ -164,7 +165,7 @@ def look_through(families: Sequence[QueueOperations], *, places: Container[str] 
         return looked
     calls = families[0].calls
     wanted = [place for family in families for place in _places_of(family, places)]
-    counts = calls.pipeline([("ZCARD" if place.is_sorted else "LLEN", place.key) for place in wanted])
+    counts = calls.look([("ZCARD" if place.is_sorted else "LLEN", place.key) for place in wanted])
     reads: list[tuple[_Place, int]] = []
     for family in families:
         mine = [(place, count) for place, count in zip(wanted, counts, strict=True) if place.family is family]
@@ -172,12 +173,12 @@ def look_through(families: Sequence[QueueOperations], *, places: Container[str] 
         reads += [(place, share) for (place, _), share in zip(mine, shares, strict=True) if share]
         if sum(count for _, count in mine) > most:
             looked.cut.append(family.keys.queue)
-    answers = calls.pipeline([place.first(share) for place, share in reads])
+    answers = calls.look([place.first(share) for place, share in reads])
     chunks = [
         chunk for (place, _), answer in zip(reads, answers, strict=True) for chunk in _chunks(place, answer, AT_ONCE)
     ]
     for trip in _trips(chunks, A_TRIP):
-        bodies = calls.pipeline([("HMGET", chunk.place.family.keys.bodies, *chunk.ids) for chunk in trip])
+        bodies = calls.look([("HMGET", chunk.place.family.keys.bodies, *chunk.ids) for chunk in trip])
         for chunk, found in zip(trip, bodies, strict=True):
             looked.messages.extend(_messages(chunk, found))
     if "leased" in places:
@@ -190,17 +191,20 @@ def leased(families: Sequence[QueueOperations]) -> Iterator[SeenMessage]:
     if not families:
         return
     calls = families[0].calls
-    leases = calls.pipeline([("ZRANGE", family.keys.leases, 0, -1) for family in families])
-    owners = [(family, _text(owner)) for family, found in zip(families, leases, strict=True) for owner in found]
-    holds = calls.pipeline([("HGETALL", family.keys.hold(owner)) for family, owner in owners])
+    leases = calls.look([("ZRANGE", family.keys.leases, 0, -1) for family in families])
+    owners = [
+        (family, owner)
+        for family, found in zip(families, leases, strict=True)
+        for owner in owners_of(found, family.keys.leases)
+    ]
+    holds = calls.look([("HGETALL", family.keys.hold(owner)) for family, owner in owners])
     held: list[tuple[QueueOperations, str, list[bytes]]] = []
     for (family, owner), hold in zip(owners, holds, strict=True):
-        tokens = sorted((int(token), id_) for id_, token in zip(hold[::2], hold[1::2], strict=True) if id_ != b"#")
-        if tokens:
+        if tokens := leases_in(hold, family.keys.hold(owner)):
             held.append((family, owner, [id_ for _, id_ in tokens]))
-    bodies = calls.pipeline([("HMGET", family.keys.bodies, *ids) for family, _, ids in held])
+    bodies = calls.look([("HMGET", family.keys.bodies, *ids) for family, _, ids in held])
     for (family, owner, ids), found in zip(held, bodies, strict=True):
-        lane: Lane = next((lane for lane in ALL_LANES if owner.endswith(f"/{lane}")), "live")
+        lane = lane_of(owner)
         for id_, body in zip(ids, found, strict=True):
             if body is not None:
                 yield SeenMessage(_text(id_), family.keys.queue, lane, "leased", body, None, owner)
@@ -246,7 +250,7 @@ def _places_of(family: QueueOperations, places: Container[str]) -> Iterator[_Pla
 
 def _chunks(place: _Place, answer: list[bytes], size: int) -> Iterator[_Chunk]:
     ids = answer[::2] if place.is_sorted else answer
-    due: list[int | None] = [int(float(score)) for score in answer[1::2]] if place.is_sorted else [None] * len(ids)
+    due: list[int | None] = [moment(score) for score in answer[1::2]] if place.is_sorted else [None] * len(ids)
     for first in range(0, len(ids), size):
         yield _Chunk(place, ids[first : first + size], due[first : first + size])
 

@@ -14,6 +14,7 @@ from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
 from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import moment
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.history_streams import encode_rows
 from switchyard.broker.stores.job_record import JobRecord, cancelled_job
@@ -181,7 +182,7 @@ def _scheduled(family: QueueOperations, lane: Lane, after: Sequence[Any] | None,
     ids = answer[::2]
     if len(ids) < limit:
         return ids, None
-    return ids, [int(float(answer[-1])), str(ids[-1], "utf-8", "replace")]
+    return ids, [moment(answer[-1]), str(ids[-1], "utf-8", "replace")]
 
 
 def _running(family: QueueOperations, after: Sequence[Any] | None, limit: int) -> tuple[list[bytes], Any]:

@@ -5,7 +5,6 @@ A process that is killed in the middle leaves the rest set aside; any other one 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -13,9 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -24,7 +23,9 @@ from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import HIGH, LOW, NORMAL, Lease, MovingMessage, QueueOperations
 from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import note, read
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import Whole
 from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
 from switchyard.broker.stores.job_record import is_untracked
 from switchyard.broker.stores.job_records import JobRecords
@@ -54,14 +55,17 @@ class Purge:
         claim: ``undo`` or ``drop`` once that is decided, else "".
     """
 
-    id: str
-    queue: str
-    count: int
-    at: int
-    until: int
+    count: Whole
+    at: Whole
+    until: Whole
     by: str
     reason: str
-    claim: str
+    id: str = ""
+    queue: str = ""
+    claim: str = ""
+
+
+FACTS: Final = msgspec.json.Decoder(Purge)
 
 
 class PutBack(NamedTuple):
@@ -93,15 +97,17 @@ def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "",
 
 
 def purges(family: QueueOperations) -> list[Purge]:
-    """Return the purges whose messages are still set aside, oldest first."""
-    answer = family.calls.command("HGETALL", family.keys.purges)
-    fields = {str(name, "utf-8"): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
+    """Return the purges whose messages are still set aside, oldest first; those that cannot be read are left out."""
+    key = family.keys.purges
+    [answer] = family.calls.look([("HGETALL", key)])
+    fields = {str(name, "utf-8", "replace"): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
     found = []
     for name, text in fields.items():
-        if ":" not in name:
-            facts: dict[str, Any] = json.loads(text)
-            claim = str(fields.get(f"{name}:claim", b""), "ascii")
-            found.append(Purge(name, family.keys.queue, claim=claim, **facts))
+        if PURGE_ID.fullmatch(name) and (facts := read(FACTS, text, key)) is not None:
+            claim = str(fields.get(f"{name}:claim", b""), "ascii", "replace")
+            found.append(replace(facts, id=name, queue=family.keys.queue, claim=claim))
+        elif ":" not in name:
+            note(key, f"{name!r} is no purge")
     return sorted(found, key=lambda purge: purge.at)
 
 

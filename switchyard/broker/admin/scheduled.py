@@ -15,7 +15,8 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
-from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.operations import QueueOperations, owners_of
+from switchyard.broker.redis.own_keys import moment
 from switchyard.broker.stores.job_records import JobRecords
 
 # Lanes in which a scheduled message has not failed yet.
@@ -52,7 +53,7 @@ def next_due(
     start = None if after is None else (after[0], after[1].encode())
     tied = [0] * len(schedules) if start is None else _tied_before(schedules, start)
     reads = [schedule.read(start, skipped, count + 1) for schedule, skipped in zip(schedules, tied, strict=True)]
-    first = calls.pipeline(reads)
+    first = calls.look(reads)
     walks = [
         schedule.walk(at, answer, start, count + 1)
         for at, (schedule, answer) in enumerate(zip(schedules, first, strict=True))
@@ -76,12 +77,13 @@ class _Schedule:
         """Yield what an answer and the ones after it hold, behind the start."""
         last = start
         while True:
-            found = [_Entry(int(float(due)), id_, at) for id_, due in zip(answer[::2], answer[1::2], strict=True)]
+            before = last
+            found = [_Entry(moment(due), id_, at) for id_, due in zip(answer[::2], answer[1::2], strict=True)]
             for entry in found:
                 if last is None or entry[:2] > last:
                     last = entry[:2]
                     yield entry
-            if len(found) < count or last is None:
+            if len(found) < count or last is None or last == before:
                 return
             # Of the same time, those that were read stand before the others.
             (skipped,) = _tied_before([self], last)
@@ -119,7 +121,7 @@ def _with_bodies(schedules: Sequence[_Schedule], chunk: Sequence[_Entry]) -> lis
         family = schedules[entry.at].family
         wanted.setdefault(family.keys.bodies, (family, []))[1].append(entry.id)
     calls = schedules[0].family.calls
-    answers = calls.pipeline([("HMGET", key, *ids) for key, (_, ids) in wanted.items()])
+    answers = calls.look([("HMGET", key, *ids) for key, (_, ids) in wanted.items()])
     bodies = {
         (key, id_): body
         for (key, (_, ids)), found in zip(wanted.items(), answers, strict=True)
@@ -220,9 +222,7 @@ def look_later(family: QueueOperations, stop: Stop, after: Sequence[Any] | None,
     while not fresh and len(pairs) == limit:
         words = ("ZREVRANGEBYSCORE", key, top, earliest, "WITHSCORES", "LIMIT", offset, limit)
         answer = family.calls.command(*words)
-        pairs = [
-            (str(id_, "utf-8", "replace"), int(float(at))) for id_, at in zip(answer[::2], answer[1::2], strict=True)
-        ]
+        pairs = [(str(id_, "utf-8", "replace"), moment(at)) for id_, at in zip(answer[::2], answer[1::2], strict=True)]
         # Of one time they are in the order of their ids.
         fresh = [(id_, at) for id_, at in pairs if not after or (at, id_) < (after[0], after[1])]
         offset += limit
@@ -246,18 +246,18 @@ def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> di
     calls = families[0].calls
     places = [place for family in families for place in _places(family.keys)]
     leases = [("ZRANGE", family.keys.leases, 0, -1) for family in families]
-    answers = calls.pipeline([*((command, key) for _, command, key in places), *leases])
+    answers = calls.look([*((command, key) for _, command, key in places), *leases])
     owners = answers[len(places) :]
     for (state, _, _), length in zip(places, answers, strict=False):
         counts[state] += length
     holds = [
-        family.keys.hold(owner.decode()) for family, found in zip(families, owners, strict=True) for owner in found
+        family.keys.hold(owner)
+        for family, found in zip(families, owners, strict=True)
+        for owner in owners_of(found, family.keys.leases)
     ]
-    held = [
-        str(id_, "utf-8", "replace") for found in calls.pipeline([("HKEYS", hold) for hold in holds]) for id_ in found
-    ]
+    held = [str(id_, "utf-8", "replace") for found in calls.look([("HKEYS", hold) for hold in holds]) for id_ in found]
     queues = [family.keys.queue for family in families]
-    for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues):
+    for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues, partly=True):
         counts["running" if known in ("running", None) else "queued"] += 1
     return counts
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from typing import Any, Final
+
+import msgspec
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import codec
+from switchyard.broker.queue.operations import lane_of, leases_in, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word
+from switchyard.broker.redis.own_keys import number, read
 from switchyard.broker.shapes import LaneStats, QueuePause, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
@@ -32,16 +36,16 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         reads.append(("ZCARD", keys.due(lane)))
         for waiting in keys.waiting(lane):
             reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
-    owners, dead, quarantined, paused, issued, *of_lanes = calls.pipeline(reads)
+    owners, dead, quarantined, paused, issued, *of_lanes = calls.look(reads)
     parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
     width = len(of_lanes) // len(ALL_LANES)
     by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
-    holds = [(owner.rpartition(b"/")[2].decode(), keys.hold(owner.decode())) for owner in owners]
+    holds = [(lane_of(owner), keys.hold(owner)) for owner in owners_of(owners, keys.leases)]
     reads = []
     for _, hold in holds:
         reads += [("HLEN", hold), ("HEXISTS", hold, "#")]
     reads += [("HMGET", keys.bodies, *filter(None, by_lane[lane][2::2]), "") for lane in ALL_LANES]
-    *held, live_bodies, retry_bodies, alone_bodies = calls.pipeline(reads)
+    *held, live_bodies, retry_bodies, alone_bodies = calls.look(reads)
     running: dict[str, int] = dict.fromkeys(ALL_LANES, 0)
     for (lane, _), count, numbered in zip(holds, held[::2], held[1::2], strict=True):
         running[lane] += count - bool(numbered)
@@ -55,7 +59,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         )
         for lanes, bodies in zip(COUNTED, ([*live_bodies, *alone_bodies], retry_bodies), strict=True)
     )
-    pause = pause_of(paused)
+    pause = pause_of(paused, keys.paused)
     return QueueStats(
         keys.queue,
         live,
@@ -66,29 +70,28 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         parked=parked,
         pause=pause,
         oldest_held_age_ms=_oldest_held_age_ms(calls, keys, holds) if ages_held else None,
-        issued=int(issued or 0),
+        issued=number(issued, keys.token),
     )
 
 
-def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[str, str]]) -> int | None:
+def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[Lane, str]]) -> int | None:
     """Return the age of the oldest held message. A worker runs its messages in the order of their tokens."""
-    held = calls.pipeline([("HGETALL", hold) for lane, hold in holds if lane in COUNTED[0]])
-    pairs = [[(int(token), id_) for id_, token in zip(*[iter(one)] * 2, strict=True) if id_ != b"#"] for one in held]
-    oldest = [min(of_owner)[1] for of_owner in pairs if of_owner]
-    return _oldest_age_ms(calls.command("HMGET", keys.bodies, *oldest)) if oldest else None
+    counted = [hold for lane, hold in holds if lane in COUNTED[0]]
+    held = calls.look([("HGETALL", hold) for hold in counted])
+    pairs = [leases_in(answer, hold) for answer, hold in zip(held, counted, strict=True)]
+    oldest = [of_owner[0][1] for of_owner in pairs if of_owner]
+    return _oldest_age_ms(calls.look([("HMGET", keys.bodies, *oldest)])[0]) if oldest else None
 
 
-def pause_of(text: bytes | None) -> QueuePause | None:
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return QueuePause()
-    if not isinstance(found, dict):
-        return QueuePause()
-    since, until = (found.get(name) if isinstance(found.get(name), int) else None for name in ("since", "until"))
-    return QueuePause(since, until or None, str(found.get("by", "")), str(found.get("reason", "")))
+PAUSE: Final = msgspec.json.Decoder(QueuePause | int)
+
+
+def pause_of(text: bytes | None, key: str) -> QueuePause | None:
+    """Return a pause; one that cannot be read has neither times nor names, and pauses nevertheless."""
+    found = None if text is None else read(PAUSE, text, key)
+    if isinstance(found, QueuePause):
+        return dataclasses.replace(found, until=found.until or None)
+    return None if text is None else QueuePause()
 
 
 def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:

@@ -71,16 +71,20 @@ class ServerFacts:
     unfit: tuple[ServerFinding, ...] = ()
 
 
-FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
-
-
 def read_facts(calls: RedisCalls, *, budget_s: float | None = None) -> ServerFacts:
-    """Read a server's facts in one round trip, within ``budget_s``; ``BrokerUnavailable`` when it does not answer."""
-    return facts_of(*calls.pipeline(FACT_COMMANDS, raise_errors=False, budget_s=budget_s))
+    """Read a server's facts, within ``budget_s``; ``BrokerUnavailable`` when it does not answer.
+
+    Its settings are asked for only where ``INFO`` does not say enough: the yard's users may not read them.
+    """
+    [info] = calls.pipeline([("INFO",)], raise_errors=False, budget_s=budget_s)
+    if isinstance(info, BrokerUnavailable) or (isinstance(info, bytes) and b"\naof_enabled:1" in info):
+        return facts_of(info, [])
+    [config] = calls.pipeline([("CONFIG", "GET", *SETTINGS)], raise_errors=False, budget_s=budget_s)
+    return facts_of(info, config)
 
 
 def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -> ServerFacts:
-    """Return the facts in the answers to :data:`FACT_COMMANDS`. Either may be refused, to a user without the right.
+    """Return the facts in the answers to ``INFO`` and ``CONFIG GET``. Either may be refused to a user.
 
     Raises:
         BrokerUnavailable: the server answers neither, for example while it loads its data.
@@ -114,15 +118,14 @@ def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
     found = [*_evicting(facts), *_unfit(facts), *_busy(facts)]
     if production:
         found += _forgetful(facts)
-    if facts.hidden:
+    if facts.hidden and (facts.policy is None or facts.append_only is None):
         found.append(
             ServerFinding(
                 "unverified",
                 "warning",
                 f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be "
                 "verified",
-                f"Allow this user `+info +config|get`, or make sure of `maxmemory-policy {SAFE_POLICY}` and "
-                "`appendonly yes`.",
+                f"Allow this user `+info`, or make sure of `maxmemory-policy {SAFE_POLICY}` and `appendonly yes`.",
             )
         )
     return sorted(found, key=lambda finding: finding.severity)
@@ -152,6 +155,11 @@ def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[S
         for (key, kind), answer in zip(expected, answers, strict=True)
         if isinstance(answer, bytes) and answer not in (b"none", kind.encode())
     ]
+    return foreign(wrong, "error")
+
+
+def foreign(wrong: Sequence[str], severity: Severity) -> list[ServerFinding]:
+    """Return the finding for keys that hold what the yard did not write; none for none."""
     if not wrong:
         return []
     one = len(wrong) == 1
@@ -159,7 +167,7 @@ def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[S
     return [
         ServerFinding(
             "wrong_type",
-            "error",
+            severity,
             f"something else wrote to {len(wrong)} {'key' if one else 'keys'} of the broker: "
             f"{', '.join(wrong[:SHOWN])}{more} {'holds what it never does' if one else 'hold what they never do'}",
             "Give Switchyard a server or a database of its own; look at these keys, then delete or rename them.",

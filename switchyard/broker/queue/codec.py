@@ -12,6 +12,7 @@ from dramatiq.actor import Actor
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
+from switchyard.broker.clock import LARGEST as LARGEST
 from switchyard.broker.errors import InvalidMessageId, UnreadablePayload
 from switchyard.broker.queue import json_body
 from switchyard.broker.queue.arguments import in_json, in_message
@@ -29,8 +30,6 @@ VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
 # Value of ``enqueued_at`` in the body of a message that was enqueued at its ``sent_at``: twelve bytes less, and still
 # there, because its presence tells that a message is not sent for the first time.
 AS_SENT: Final = 0
-# The last millisecond of the year 9999. Later times, and negative numbers, raise where they are converted.
-LARGEST: Final = 253_402_300_799_999
 # For a body that is read for its fields alone.
 ANY_ID: Final = "any"
 # A sent message has no longer id; the table of running messages that supervisors read has no room for one.

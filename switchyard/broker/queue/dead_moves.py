@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -17,10 +16,9 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.queue.codec import as_sent
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import UNREADABLE, note
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import DeadLetter, Moved
-
-logger = logging.getLogger("switchyard.broker")
 
 # Options that describe a message in its present place; a moved message and a dead letter drop them.
 LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "parked_ms", "retries"})
@@ -40,16 +38,16 @@ def encode_letter(dead_letter: DeadLetter) -> str:
     return json.dumps(asdict(dead_letter))
 
 
-def decode_letter(queue: str, data: bytes) -> DeadLetter | None:
-    """Return the dead letter in JSON; log and return ``None`` for one of another release, or written by hand."""
+def decode_letter(key: str, data: bytes) -> DeadLetter | None:
+    """Return the dead letter in JSON; ``None``, and noted, for one of another release, or written by hand."""
     try:
         fields = json.loads(data)
         dead_letter = DeadLetter(**fields)
         msgspec.convert(fields, DeadLetter)
         msgspec.convert(dead_letter.message, _Payload)
         return dead_letter
-    except (TypeError, ValueError, RecursionError) as error:
-        logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
+    except (TypeError, *UNREADABLE) as error:
+        note(key, f"a letter of {len(data)} bytes: {error}")
         return None
 
 
@@ -108,7 +106,7 @@ def read(family: QueueOperations, ids: Sequence[str]) -> Iterator[list[StoredLet
     for batch in _batches(ids, sizes):
         found = family.calls.command("HMGET", key, *batch)
         yield [
-            StoredLetter(id_, stored, None if stored is None else decode_letter(family.keys.queue, stored))
+            StoredLetter(id_, stored, None if stored is None else decode_letter(key, stored))
             for id_, stored in zip(batch, found, strict=True)
         ]
 

@@ -20,6 +20,7 @@ from switchyard.broker.errors import BrokerFull, BrokerRefused, BrokerUnavailabl
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue.operations import LEASE_MS, Lease, QueueOperations, Reclaimed
 from switchyard.broker.redis.calls import calls_on
+from switchyard.broker.redis.own_keys import note
 
 # Longest time of a tick, and of one answer within it: a supervisor's loop waits that long for the server.
 TICK_S: Final = 1.0
@@ -74,19 +75,19 @@ class ServedQueue:
         name = self.operations.keys.queue
         try:
             act()
-        except (BrokerFull, BrokerRefused) as error:
-            if step not in self.refused:
-                logger.error("queue %s: the broker refuses the lease %s, retried every second: %s", name, step, error)
+        except TickExhausted:
+            raise
+        except Exception as error:
+            if isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerFull):
+                if self.operations.calls.addon is None:
+                    raise
+                if not self.refused:
+                    logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)
+                self.due_s.update(dict.fromkeys(STEPS, time.monotonic() + REFUSED_S))
+            elif step not in self.refused:  # of any kind: whatever a key may hold, the supervisor goes on
+                logger.error("queue %s: the broker refuses the lease %s, retried every second: %r", name, step, error)
             self.refused.add(step)
             self.due_s[step] = time.monotonic() + REFUSED_S
-            return
-        except BrokerUnavailable as error:
-            if self.operations.calls.addon is None:
-                raise
-            if not self.refused:
-                logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)
-            self.refused.add(step)
-            self.due_s.update(dict.fromkeys(STEPS, time.monotonic() + REFUSED_S))
             return
         self.due_s[step] = time.monotonic() + again_s
         if step in self.refused:
@@ -355,7 +356,11 @@ class LeaseKeeper:
         for owner in queue.operations.lapsed(budget_s=budget.left()):
             if owner in own:
                 continue
-            found = queue.operations.reclaim(owner, only_lapsed=True, budget_s=budget.left())
+            try:
+                found = queue.operations.reclaim(owner, only_lapsed=True, budget_s=budget.left())
+            except BrokerRefused as error:  # of one owner, whose hold cannot be read; it must not hold up the others
+                note(queue.operations.keys.hold(owner), error)
+                continue
             if found is not None:
                 logger.warning(
                     "the lease of %s in %s lapsed; %d messages went back; %d of them ran, and run alone from now on",

@@ -8,6 +8,7 @@ lost the message and changes nothing. Operators' acts are in :mod:`switchyard.br
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import msgspec
 from switchyard.broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, LANES, Lane, QueueKeys
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, Word
+from switchyard.broker.redis.own_keys import note, number
 from switchyard.broker.redis.scripts import script
 
 HIGH, NORMAL, LOW = 1, 2, 3
@@ -370,7 +372,7 @@ class QueueOperations:
         """Return owners whose lease expired; none after a gap without sweeps, when every lease starts anew."""
         keys = [self.keys.leases, self.keys.swept]
         answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
-        return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
+        return [owner for owner in self._known(answer) if owner.endswith(LANE_ENDS)]
 
     def backlog_call(self) -> tuple[list[str], list[Word]]:
         """Return keys and arguments of a count of what waits: live, retry, isolated (also due in 1 s), suspects."""
@@ -411,8 +413,8 @@ class QueueOperations:
         if answer[0] < 0 and len(answer) == 2:
             return None
         suspects = [
-            Suspect(str(id_, "ascii"), int(crashes), Lease(heir, id_, token) if token else None, body or None)
-            for id_, crashes, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
+            Suspect(str(id_, "ascii", "replace"), int(count), Lease(heir, id_, token) if token else None, body or None)
+            for id_, count, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
         ]
         returned = max(answer[0], 0)
         while answer[1]:
@@ -431,17 +433,46 @@ class QueueOperations:
         self.calls.call(script("notify"), [self.keys.wakeup(lane)], [])
 
     def owners(self) -> list[str]:
-        return [str(owner, "utf-8") for owner in self.calls.command("ZRANGE", self.keys.leases, 0, -1)]
+        return self._known(self.calls.command("ZRANGE", self.keys.leases, 0, -1))
+
+    def _known(self, found: Sequence[bytes]) -> list[str]:
+        """Return the owners among some members; remove those that no release names so: they would be found for ever."""
+        odd = [member for member in found if not OWNER.fullmatch(member) and member != b"rearmed"]
+        if odd:
+            note(self.keys.leases, f"{odd[0]!r} is no owner")
+            self.calls.command("ZREM", self.keys.leases, *odd)
+        return [str(member, "ascii") for member in found if OWNER.fullmatch(member)]
 
     def held(self, owner: str) -> list[Lease]:
-        answer = self.calls.command("HGETALL", self.keys.hold(owner))
-        pairs = zip(answer[::2], answer[1::2], strict=True)
-        return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
+        """Return what an owner holds, oldest first."""
+        hold = self.keys.hold(owner)
+        [answer] = self.calls.look([("HGETALL", hold)])
+        return [Lease(owner, id_, b"%d" % token) for token, id_ in leases_in(answer, hold)]
 
     def _fetch_keys(self, owner: str) -> list[str]:
         k, lane = self.keys, lane_of(owner)
         lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
         return [*lists, *k.done, k.notes, k.unique]
+
+
+# Those of a newer release may name other lanes.
+OWNER: Final = re.compile(rb"[ -~]+/[a-z]+")
+LANE_ENDS: Final = tuple(f"/{lane}" for lane in ALL_LANES)
+
+
+def owners_of(members: Sequence[bytes], key: str) -> list[str]:
+    """Return the owners among the members of leases; others, and those of unknown lanes, are left out."""
+    owners = [str(member, "utf-8", "replace") for member in members]
+    known = [owner for owner in owners if owner.endswith(LANE_ENDS) and owner.isascii()]
+    if len(known) < len(owners):
+        note(key, f"{len(owners) - len(known)} members are no owners of a lane")
+    return known
+
+
+def leases_in(hold: Sequence[bytes], key: str) -> list[tuple[int, bytes]]:
+    """Return tokens and ids in the answer to ``HGETALL`` of a hold, oldest first."""
+    pairs = [(number(token, key), id_) for id_, token in zip(hold[::2], hold[1::2], strict=True) if id_ != b"#"]
+    return sorted(pair for pair in pairs if pair[0])
 
 
 def lane_of(owner: str) -> Lane:

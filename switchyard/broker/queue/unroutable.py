@@ -17,6 +17,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue.operations import AT_ONCE, Fetched, QueueOperations, fetched
 from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import number
 from switchyard.broker.redis.scripts import script
 
 KEPT_MS: Final = 20 * 60_000
@@ -91,7 +92,8 @@ class UnroutableLane:
         """Return whether a worker that knows a call has listed it in the last ``within_ms``."""
         seen = self._family.calls.command("HGET", self._family.keys.known, call)
         seconds, micros = self._family.calls.command("TIME")
-        return seen is not None and int(seconds) * 1000 + int(micros) // 1000 - int(seen) < within_ms
+        at_ms = number(seen, self._family.keys.known)
+        return int(seconds) * 1000 + int(micros) // 1000 - at_ms < within_ms
 
 
 class ParkedCalls:

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from switchyard.addon import addons
+from switchyard.broker.keys import QueueKeys
 from switchyard.broker.redis.scripts import INCLUDE, LUA
 
 CALL: Final = re.compile(r"redis\.p?call\(([^,)]*)")
 FUNCTION: Final = re.compile(r"^local function (\w+).*?^end$", re.MULTILINE | re.DOTALL)
-# Login, health of connections, failover, scripts, and the watch over the server.
+# Login, health of connections, failover, scripts, and the watch over the server. Nobody reads the server's settings:
+# CONFIG GET cannot be limited to names, and answers the password of the replication.
 COMMON: Final = (
     "ping", "hello", "select", "role", "client|setname", "client|id", "time", "eval",
-    "evalsha", "info", "config|get", "type", "exists", "get", "set", "hget", "hmget", "hgetall", "hexists", "hlen",
+    "evalsha", "info", "type", "exists", "get", "set", "hget", "hmget", "hgetall", "hexists", "hlen",
     "smembers", "sadd", "llen", "zcard",
 )  # fmt: skip
 # Scripts of purges; keys of ended jobs' records, and the command that removes them.
@@ -35,11 +37,13 @@ class Role:
     Args:
         scripts: Names of Lua files that it runs.
         plain: Commands that it sends beside :data:`COMMON`.
+        keys: Patterns of keys below the prefix; ``%R~`` before one that it only reads.
         only: Patterns of keys below the prefix, and commands that are allowed on these alone.
     """
 
     scripts: frozenset[str]
     plain: tuple[str, ...]
+    keys: tuple[str, ...] = ("~*",)
     only: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -75,23 +79,24 @@ def _reachable(name: str) -> str:
     return reached
 
 
-def roles() -> dict[str, Role]:
+def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     """Return each role by its name.
 
-    A ``producer`` sends, follows jobs, and counts limits. A ``worker`` is a pool: bulk acts of people are jobs there.
+    A ``producer`` sends to some queues, follows their jobs, and counts limits: it sees no key of pools, alerts and
+    locks, and cannot change the keyspace id. A ``worker`` is a pool: bulk acts of people are jobs there.
     The ``scheduler`` also writes history, sends alerts, and drops or puts back what purges have set aside. The ``room``
     is a web with API, pages and commands.
     """
-    sends = frozenset({
-        "queue/enqueue", "queue/notify", "job_read", "limit_change", "lock_take", "lock_release", "window_reserve",
-        "generation_make",
-    })  # fmt: skip
+    sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve"})
     schedules = sends | PURGES | {
-        "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep",
+        "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
+        "lock_release", "generation_make",
     }  # fmt: skip
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
     own = (("lock:*", "del"), ("{*}:refused", "del"))
+    sent_to = tuple(f"~{queue.base.partition(':')[2]}*" for queue in queues)
+    counted = ("~limit:*", "~window:*", "~group:*", "~abort:*", "%R~generation*")
     lists = (
         "lrange", "zrange", "zcount", "zrevrank", "zrevrange", "zrangebyscore", "mget", "hstrlen", "hscan", "xrevrange",
     )  # fmt: skip
@@ -102,11 +107,11 @@ def roles() -> dict[str, Role]:
     scheduled = (("{alerts}:*", "del"), RECORDED, ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"))
     room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
     return {
-        "producer": Role(sends, RECORDS, own),
+        "producer": Role(sends, RECORDS, (*sent_to, *counted)),
         "scheduler": Role(
             schedules,
             (*RECORDS, *lists, "hset", "hdel", "hincrby", "srem", "expire", "pttl"),
-            (*own, *scheduled),
+            only=(*own, *scheduled),
         ),
         "worker": Role(works, works_plain),
         "room": Role(every_script(), (*works_plain, *room_plain)),
@@ -117,7 +122,8 @@ def line(name: str, role: Role, *, prefix: str = "switchyard", user: str = "") -
     """Return a role as a line of an ACL file: a user (``<prefix>-<role>``) that is off and has no password."""
     allowed = " ".join(f"+{command}" for command in sorted(role.commands))
     only = "".join(f" (~{prefix}:{pattern} +{command})" for pattern, command in role.only)
-    return f"user {user or f'{prefix}-{name}'} off resetchannels ~{prefix}:* -@all {allowed}{only}"
+    keys = " ".join(key.replace("~", f"~{prefix}:", 1) for key in role.keys)
+    return f"user {user or f'{prefix}-{name}'} off resetchannels {keys} -@all {allowed}{only}"
 
 
 def render(users: Mapping[str, Role] | None = None) -> str:

@@ -29,11 +29,12 @@ from redis.connection import ConnectionPool
 from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 
 from switchyard.addon import Addon
-from switchyard.broker.errors import BrokerError, BrokerFull, BrokerUnavailable
+from switchyard.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.connections import Client, lone_connection
 from switchyard.broker.redis.exchange import PACE, ask, connect_within, evaluate, left_s, sent_ahead
 from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
 from switchyard.broker.redis.exchange import Word as Word
+from switchyard.broker.redis.own_keys import note, unread
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.sentinel import Sentinels, server_url
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
@@ -184,6 +185,22 @@ class RedisCalls:
             return answers
 
         return self._until(None, budget_s, str(commands[0][0]), act)
+
+    def look(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Read keys as :meth:`pipeline` does; one of a wrong type is noted, and answered as if it were not there."""
+        try:
+            return self.pipeline(commands)
+        except BrokerRefused as error:
+            if not error.wrong_type:
+                raise
+        answers = self.pipeline(commands, raise_errors=False)
+        for at, (command, answer) in enumerate(zip(commands, answers, strict=True)):
+            if isinstance(answer, BrokerRefused) and answer.wrong_type:
+                note(str(command[1]), "it is of a wrong type")
+                answers[at] = unread(command)
+            elif isinstance(answer, BrokerError):
+                raise answer
+        return answers
 
     def _until(
         self,
@@ -393,7 +410,8 @@ def call_together(
 
     Args:
         commands: Plain commands that travel along; their answers follow. Their errors are returned, not raised.
-        partly: Return the ``BrokerUnavailable`` of a node that does not answer in place of its answers as well.
+        partly: Return the ``BrokerUnavailable`` of a node that does not answer, and the error for a key of a wrong
+            type, in place of the answers as well.
     """
     by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
     answers = calls.pipeline([*by_name, *commands], raise_errors=False)
@@ -402,7 +420,8 @@ def call_together(
         whole = [("EVAL", operation.text, len(keys), *keys, *args) for keys, args in batches]
         answers[: len(batches)] = calls.pipeline(whole, raise_errors=False)
     for answer in answers[: len(batches)]:
-        if isinstance(answer, BrokerError) and not (partly and isinstance(answer, BrokerUnavailable)):
+        tolerated = isinstance(answer, BrokerUnavailable) or (isinstance(answer, BrokerRefused) and answer.wrong_type)
+        if isinstance(answer, BrokerError) and not (partly and tolerated):
             raise answer
     return answers
 

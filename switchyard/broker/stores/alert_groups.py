@@ -6,16 +6,20 @@ when the window (``window_ms``) ends.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.own_keys import encode, note, number, read
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import Whole
 
 WINDOW_MS = 10 * 60_000
 CLAIM_MS = 30_000
@@ -32,7 +36,10 @@ class AlertFact:
     detail: str
     queue: str
     actor: str
-    at: int
+    at: Whole
+
+
+SAMPLE: Final = msgspec.json.Decoder(AlertFact)
 
 
 class AlertGroup(msgspec.Struct, frozen=True):
@@ -61,34 +68,54 @@ class AlertGroups:
     def raise_(self, fact: AlertFact) -> int:
         """Count an alert in its group; return the group's count."""
         keys = [self._keys.alerts_due(), self._keys.alert_group(fact.fingerprint)]
-        return int(
-            self._calls.call(
-                RAISE, keys, [fact.fingerprint, self._window_ms, json.dumps(asdict(fact))], repeatable=False
-            )
-        )
+        return int(self._calls.call(RAISE, keys, [fact.fingerprint, self._window_ms, encode(fact)], repeatable=False))
 
     def counts(self, fingerprints: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Return the groups that exist now: fingerprint -> time of the first alert (ms), and the count of alerts."""
         if not fingerprints:
             return {}
-        answers = self._calls.pipeline(
-            [("HMGET", self._keys.alert_group(name), "first_at", "count") for name in fingerprints]
-        )
-        found = dict(zip(fingerprints, answers, strict=True))
-        return {name: (int(first), int(count)) for name, (first, count) in found.items() if first and count}
+        keys = [self._keys.alert_group(name) for name in fingerprints]
+        answers = self._calls.look([("HMGET", key, "first_at", "count") for key in keys])
+        found = {
+            name: (number(first, key), number(count, key))
+            for name, key, (first, count) in zip(fingerprints, keys, answers, strict=True)
+        }
+        return {name: both for name, both in found.items() if all(both)}
+
+    def look(self, limit: int = 20) -> None:
+        """Read the groups that are due first; whatever of them cannot be read is noted."""
+        due = self._keys.alerts_due()
+        [members] = self._calls.look([("ZRANGE", due, 0, limit - 1)])
+        names = [str(member, "utf-8", "replace") for member in members]
+        self.counts(names)
+        answers = self._calls.look([("HGET", self._keys.alert_group(name), "sample") for name in names])
+        for member, name, sample in zip(members, names, answers, strict=True):
+            if name.encode() != member or (sample and not read(SAMPLE, sample, self._keys.alert_group(name))):
+                note(due, f"{member!r} names no group that can be read")
 
     def claim_due(self, limit: int = 20) -> list[AlertGroup]:
-        """Claim groups that are due. A claim that is not settled expires after 30 s, and the group is due again."""
-        due = self._calls.command("ZRANGE", self._keys.alerts_due(), 0, limit - 1)
+        """Claim groups that are due. A claim that is not settled expires after 30 s, and the group is due again.
+
+        One that cannot be read is put off for a window, so that it holds up no other.
+        """
+        due = self._keys.alerts_due()
         claimed = []
-        for fingerprint in (str(item, "utf-8") for item in due):
-            keys = [self._keys.alerts_due(), self._keys.alert_group(fingerprint)]
-            found = self._calls.call(CLAIM, keys, [fingerprint, CLAIM_MS, uuid.uuid4().hex])
-            if found:
-                token, sample, *numbers = found
-                count, sent, first_at, last_at = (int(number) for number in numbers)
-                fact = AlertFact(**json.loads(sample))
+        for member in self._calls.command("ZRANGE", due, 0, limit - 1):
+            fingerprint = str(member, "utf-8", "replace")
+            key = self._keys.alert_group(fingerprint)
+            try:
+                found = self._calls.call(CLAIM, [due, key], [member, CLAIM_MS, uuid.uuid4().hex])
+            except BrokerRefused as error:
+                note(key, error)
+                found = [0, b""]
+            if not found:
+                continue
+            token, sample, *numbers = found
+            if (fact := read(SAMPLE, sample, key)) is not None and fact.fingerprint == fingerprint:
+                count, sent, first_at, last_at = (number(word, key) for word in numbers)
                 claimed.append(AlertGroup(fact, count, sent, first_at, last_at, str(int(token))))
+            else:
+                self._calls.command("ZADD", due, "XX", now_ms() + self._window_ms, member)
         return claimed
 
     def settle(self, group: AlertGroup) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import uuid
+from typing import Final
+
+import msgspec
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.own_keys import encode, read
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 
@@ -38,15 +40,16 @@ class DeadLists:
     def get(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None`` when there is none that can be read."""
         found = self._calls.command("HGET", self._keys.queue(queue).dead_letters, message_id)
-        return None if found is None else decode_letter(queue, found)
+        return None if found is None else decode_letter(self._keys.queue(queue).dead_letters, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
         """Return the dead letters that can be read, newest first; ``cursor`` counts from the newest."""
+        key = self._keys.queue(queue).dead_letters
         ids = self._calls.command("LRANGE", self._keys.queue(queue).dead, -cursor - limit, -cursor - 1)
         if not ids:
             return Page([])
-        found = self._calls.command("HMGET", self._keys.queue(queue).dead_letters, *ids[::-1])
-        letters = [decode_letter(queue, letter) for letter in found if letter is not None]
+        found = self._calls.command("HMGET", key, *ids[::-1])
+        letters = [decode_letter(key, letter) for letter in found if letter is not None]
         return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:
@@ -58,6 +61,7 @@ class DeadLists:
 
 
 KEPT_BYTES = 4096
+ENTRY: Final = msgspec.json.Decoder(Unreadable)  # bytes are base64 in it, as msgspec writes them
 
 
 class Quarantine:
@@ -70,15 +74,8 @@ class Quarantine:
     @staticmethod
     def entry(queue: str, raw: bytes, error: str, *, message_id: str | None = None) -> str:
         """Return the JSON kept for an unreadable message: the first 4 KiB of it, its size and what was wrong."""
-        kept = {
-            "id": message_id or uuid.uuid4().hex,
-            "queue": queue,
-            "raw": base64.b64encode(raw[:KEPT_BYTES]).decode(),
-            "size_bytes": len(raw),
-            "error": error,
-            "seen_at": now_ms(),
-        }
-        return json.dumps(kept)
+        kept = Unreadable(message_id or uuid.uuid4().hex, queue, raw[:KEPT_BYTES], len(raw), error, now_ms())
+        return str(encode(kept), "utf-8")
 
     def add(self, queue: str, message_id: str, entry: str, body: bytes) -> None:
         """Add an entry that :meth:`entry` returned, with the whole message; from another server, so maybe twice."""
@@ -87,19 +84,17 @@ class Quarantine:
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
         key = self._keys.queue(queue).quarantine
-        found = self._calls.command("LRANGE", key, cursor, cursor + limit - 1)
-        entries = [json.loads(item) for item in found]
-        items = [Unreadable(**{**entry, "raw": base64.b64decode(entry["raw"])}) for entry in entries]
+        [found] = self._calls.look([("LRANGE", key, cursor, cursor + limit - 1)])
+        items = [entry for item in found if (entry := read(ENTRY, item, key)) is not None]
         return Page(items, cursor + limit if len(found) == limit else None)
 
     def find(self, queue: str, entry_id: str) -> tuple[bytes, Unreadable, bytes | None] | None:
         """Return an entry as it is stored, parsed, and with the whole message, which old entries lack."""
         keys = self._keys.queue(queue)
         for as_read in self._calls.command("LRANGE", keys.quarantine, 0, -1):
-            entry = json.loads(as_read)
-            if entry["id"] == entry_id:
-                whole = self._calls.command("HGET", keys.quarantined_bodies, entry_id)
-                return as_read, Unreadable(**{**entry, "raw": base64.b64decode(entry["raw"])}), whole
+            entry = read(ENTRY, as_read, keys.quarantine)
+            if entry is not None and entry.id == entry_id:
+                return as_read, entry, self._calls.command("HGET", keys.quarantined_bodies, entry_id)
         return None
 
     def count(self, queue: str) -> int:

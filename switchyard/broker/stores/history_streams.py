@@ -17,6 +17,7 @@ from switchyard.broker.errors import BrokerError, UnreadablePayload
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import json_body
 from switchyard.broker.redis.calls import RedisCalls, Word, call_together
+from switchyard.broker.redis.own_keys import UNREADABLE, number
 from switchyard.broker.redis.scripts import script
 
 logger = logging.getLogger("switchyard.broker")
@@ -107,7 +108,7 @@ def kept_body(body: bytes) -> bytes:
 
 
 _PACK: Final = msgspec.msgpack.Encoder()
-_READ: Final = msgspec.msgpack.Decoder(EndedJob)
+ENDED_JOB: Final = msgspec.msgpack.Decoder(EndedJob)
 _READ_ROWS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -129,11 +130,6 @@ def encode_success(
     return _PACK.encode((*head, None, None, None, lane, pool, worker, release, body))
 
 
-def decode(packed: bytes | msgspec.Raw) -> EndedJob:
-    """Return the ended attempt in bytes; ``msgspec.DecodeError`` or ``UnicodeDecodeError`` when there is none."""
-    return _READ.decode(packed)
-
-
 def encode_rows(rows: Iterable[bytes]) -> bytes:
     """Return encoded attempts as the field ``rows`` of an entry of a history stream."""
     packed = list(rows)
@@ -144,12 +140,12 @@ def decode_rows(packed: bytes) -> Iterator[EndedJob]:
     """Yield the attempts of the field ``rows``; one that cannot be read is left out and logged.
 
     Raises:
-        msgspec.DecodeError: it holds no rows at all.
+        ValueError, RecursionError: it holds no rows at all.
     """
     for row in _READ_ROWS.decode(packed):
         try:
-            yield _READ.decode(row)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            yield ENDED_JOB.decode(row)
+        except UNREADABLE as error:
             logger.error("a row of %d bytes in a history stream cannot be read, left out: %s", len(bytes(row)), error)
 
 
@@ -228,8 +224,9 @@ class HistoryStreams:
 
     def counts(self) -> dict[str, int]:
         """Return how many rows were written, and how many were skipped because they could not be read."""
-        found = self._calls.command("HMGET", self._keys.history_counts(), *COUNTS)
-        return {name: int(value or 0) for name, value in zip(COUNTS, found, strict=True)}
+        key = self._keys.history_counts()
+        [found] = self._calls.look([("HMGET", key, *COUNTS)])
+        return {name: number(value, key) for name, value in zip(COUNTS, found, strict=True)}
 
     def backlog(self) -> list[HistoryBacklog]:
         """Return what each family holds, in one round trip."""
@@ -245,7 +242,7 @@ class HistoryStreams:
                 queue,
                 length if isinstance(length, int) else 0,
                 _age_ms(first, now),
-                int(dropped) if isinstance(dropped, bytes) and dropped.isdigit() else 0,
+                number(dropped, self._keys.queue(queue).ended) if isinstance(dropped, bytes) else 0,
             )
             for queue, length, first, dropped in zip(
                 self._queues, answers[::3], answers[1::3], answers[2::3], strict=True

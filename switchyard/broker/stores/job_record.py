@@ -14,6 +14,7 @@ import msgspec
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
+from switchyard.broker.redis.own_keys import UNREADABLE, read
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
 from switchyard.broker.stores.history_streams import EndedJob, Failure, fields_of, kept_body
@@ -186,7 +187,7 @@ def read_json(text: str | None) -> Any:
     """Return a value kept as JSON; ``None`` for no value and for what is no JSON."""
     try:
         return json.loads(text) if text else None
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
 
 
@@ -282,11 +283,8 @@ def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
 
 def _of_family(job_id: str, found: FamilyAnswer, *, with_live: bool) -> Iterator[_Candidate]:
     if found.ended:
-        try:
-            ended = history_streams.decode(found.ended)
-        except msgspec.DecodeError:
-            pass
-        else:
+        ended = read(history_streams.ENDED_JOB, found.ended, f"{{{found.queue}}}:job:ended")
+        if ended is not None:
             order = sequence(generation=ended.generation, attempts=ended.attempt, state=known_state(ended.state))
             yield _Candidate(order, 4, record_of_ended(ended, found.queue))
     message = fields_of(found.body)
@@ -294,7 +292,7 @@ def _of_family(job_id: str, found: FamilyAnswer, *, with_live: bool) -> Iterator
         yield from _of_live(found, message)
     if found.body and not is_untracked(message):
         yield _of_body(job_id, found, message)
-    letter = decode_letter(found.queue, found.letter) if found.letter else None
+    letter = decode_letter(f"{{{found.queue}}}:{found.queue}-dead.letters", found.letter) if found.letter else None
     if letter is not None and not is_untracked(letter.message):
         yield _of_letter(letter, found.queue)
     if found.quarantined and not is_untracked(fields_of(found.quarantined)):
@@ -302,10 +300,11 @@ def _of_family(job_id: str, found: FamilyAnswer, *, with_live: bool) -> Iterator
 
 
 def _of_live(found: FamilyAnswer, message: dict[str, Any]) -> Iterator[_Candidate]:
-    try:
-        order, live = int(found.live[:DIGITS]), _LIVE.decode(found.live[DIGITS:])
-    except (ValueError, msgspec.DecodeError):
+    key = f"{{{found.queue}}}:job:live"
+    live = read(_LIVE, found.live[DIGITS:], key)
+    if live is None or not found.live[:DIGITS].isdigit():
         return
+    order = int(found.live[:DIGITS])
     message = message or fields_of(live.message.encode())
     record = record_with(
         live.id,

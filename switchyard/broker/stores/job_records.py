@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import Call, RedisCalls, Word, call_together
 from switchyard.broker.redis.scripts import script
@@ -170,23 +170,30 @@ class JobRecords:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
         return self._find([job_id])[0]
 
-    def read_many(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
-        """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms."""
-        chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
-        return [found for chunk in chunks for found in self._find(chunk, queues=queues)]
+    def read_many(
+        self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False
+    ) -> list[JobRecord | None]:
+        """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms.
 
-    def states(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[str | None]:
+        With ``partly`` those in keys of a wrong type are unknown, else they raise ``BrokerRefused``.
+        """
+        chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
+        return [found for chunk in chunks for found in self._find(chunk, queues=queues, partly=partly)]
+
+    def states(self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False) -> list[str | None]:
         """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown or unreadable."""
-        records = self.read_many(job_ids, queues=queues)
+        records = self.read_many(job_ids, queues=queues, partly=partly)
         return [None if found is None else found.state for found in records]
 
-    def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
+    def _find(
+        self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False
+    ) -> list[JobRecord | None]:
         if not job_ids:
             return []
         queues = queues or self.queues
         batches = [(self._find_keys(queue), job_ids) for queue in queues]
         found = call_together(self.calls, READ, batches, partly=True)
-        away = next((answer for answer in found if isinstance(answer, BrokerUnavailable)), None)
+        away = next((answer for answer in found if isinstance(answer, BrokerError)), None)
         known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
         records = [
             record_of(
@@ -196,7 +203,8 @@ class JobRecords:
             )
             for at, job_id in enumerate(job_ids)
         ]
-        if away is not None and None in records:  # what no node knows may be on the one that does not answer
+        # What no node knows may be on the one that does not answer, or in the key that cannot be read.
+        if away is not None and None in records and not (partly and isinstance(away, BrokerRefused)):
             raise away
         return records
 

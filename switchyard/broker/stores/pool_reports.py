@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal, NamedTuple, TypedDict
 
 import msgspec
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.own_keys import encode, number, read
+from switchyard.broker.shapes import Whole
 
 REPORT_TTL_MS = 15_000
 # Reasons for which children are replaced on purpose: recycling, or a running job that was cancelled.
@@ -29,8 +29,6 @@ Verb = Literal["quiet", "resume", "stop"]
 VERBS: Final[tuple[Verb, ...]] = ("quiet", "resume", "stop")
 QUIETED = "quieted"
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
@@ -45,10 +43,21 @@ class Instruction:
 
     id: str
     verb: str
-    started_at: int
-    at: int
+    started_at: Whole
+    at: Whole
     by: str = ""
     reason: str = ""
+
+
+class ReportedChild(TypedDict, total=False):
+    """A child in a report: ``ready``: it takes work; ``quiet``: it fetches and starts nothing."""
+
+    pid: Whole
+    ready: bool
+    busy: Whole
+    done: Whole
+    rss_bytes: Whole
+    quiet: bool
 
 
 class Notices(NamedTuple):
@@ -64,8 +73,6 @@ class PoolReport:
 
     Args:
         slots: Messages its children can run at once; ``busy``: run now.
-        children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``, and ``quiet``
-            (it fetches and starts nothing).
         restarts: Reason -> children restarted since the supervisor started.
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
@@ -75,18 +82,18 @@ class PoolReport:
 
     pool: str
     host: str
-    pid: int
+    pid: Whole
     kind: str
-    slots: int
-    busy: int
-    started_at: int
-    beat_at: int
+    slots: Whole
+    busy: Whole
+    started_at: Whole
+    beat_at: Whole
     state: str
-    children: list[dict[str, Any]] = field(default_factory=list)
-    restarts: dict[str, int] = field(default_factory=dict)
-    metrics_port: int = 0
+    children: list[ReportedChild] = field(default_factory=list)
+    restarts: dict[str, Whole] = field(default_factory=dict)
+    metrics_port: Whole = 0
     release: str = ""
-    clock_ahead_ms: int | None = None
+    clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
 
     @property
     def member(self) -> str:
@@ -117,8 +124,14 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class ChildStacks:
-    pid: int
+    pid: Whole
     stacks: list[Stack]
+
+
+# A newer release may report more, while the hosts are updated one by one: other fields are ignored.
+REPORT: Final = msgspec.json.Decoder(PoolReport)
+INSTRUCTION: Final = msgspec.json.Decoder(Instruction)
+STACKS: Final = msgspec.json.Decoder(list[ChildStacks])
 
 
 class PoolReports:
@@ -136,12 +149,12 @@ class PoolReports:
         """
         member = report.member
         note = (
-            [] if quieted is None else [("SET", self._keys.pool_quieted(member), _dumped(quieted), "PX", REPORT_TTL_MS)]
+            [] if quieted is None else [("SET", self._keys.pool_quieted(member), encode(quieted), "PX", REPORT_TTL_MS)]
         )
         *_, request, instruction = self._calls.pipeline(
             [
                 *note,
-                ("SET", self._keys.pool_report(member), json.dumps(asdict(report)), "PX", REPORT_TTL_MS),
+                ("SET", self._keys.pool_report(member), encode(report), "PX", REPORT_TTL_MS),
                 ("SADD", self._keys.pool_reports(), member),
                 ("HSET", self._keys.pool_beats(), member, report.beat_at),
                 ("GET", self._keys.stacks_asked(member)),
@@ -149,20 +162,30 @@ class PoolReports:
             ]
         )
         stacks = str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
-        return Notices(stacks, None if instruction is None else _read_instruction(instruction))
+        key = self._keys.pool_instruction(member)
+        return Notices(stacks, None if instruction is None else read(INSTRUCTION, instruction, key))
 
     def instruct(self, member: str, instruction: Instruction) -> None:
         """Give a supervisor an instruction, in place of one that it has not read; it looks with its next report."""
-        self._calls.command("SET", self._keys.pool_instruction(member), _dumped(instruction), "PX", INSTRUCTION_TTL_MS)
+        key, data = self._keys.pool_instruction(member), encode(instruction)
+        self._calls.command("SET", key, data, "PX", INSTRUCTION_TTL_MS)
 
     def read_quieted(self, reports: Sequence[PoolReport]) -> dict[str, Instruction]:
         """Return, by member, the instructions by which supervisors are quieted, as far as they are known."""
         members = [report.member for report in reports if report.state == QUIETED]
+        return self._instructions(members, self._keys.pool_quieted)
+
+    def read_instructions(self, reports: Sequence[PoolReport]) -> dict[str, Instruction]:
+        """Return, by member, the last instructions to supervisors, obeyed or not."""
+        return self._instructions([report.member for report in reports], self._keys.pool_instruction)
+
+    def _instructions(self, members: Sequence[str], key_of: Callable[[str], str]) -> dict[str, Instruction]:
         if not members:
             return {}
-        found = self._calls.command("MGET", *(self._keys.pool_quieted(member) for member in members))
-        read = {member: _read_instruction(data) for member, data in zip(members, found, strict=True) if data}
-        return {member: instruction for member, instruction in read.items() if instruction is not None}
+        keys = [key_of(member) for member in members]
+        found = zip(members, keys, self._calls.command("MGET", *keys), strict=True)
+        known = {member: read(INSTRUCTION, data, key) for member, key, data in found if data}
+        return {member: instruction for member, instruction in known.items() if instruction is not None}
 
     def ask_for_stacks(self, member: str, request: str) -> None:
         """Ask a supervisor for its children's stacks; it looks with its next report.
@@ -173,15 +196,14 @@ class PoolReports:
 
     def answer_stacks(self, request: str, children: Sequence[ChildStacks]) -> None:
         """Store the answer to a request, for a minute."""
-        data = json.dumps([asdict(child) for child in children])
+        data = encode(children)
         self._calls.command("SET", self._keys.stacks_answer(request), data, "PX", ANSWER_TTL_MS)
 
     def read_stacks(self, request: str) -> list[ChildStacks] | None:
-        """Return the answer to a request, or ``None`` while there is none."""
-        data = self._calls.command("GET", self._keys.stacks_answer(request))
-        if data is None:
-            return None
-        return [ChildStacks(child["pid"], [Stack(**stack) for stack in child["stacks"]]) for child in json.loads(data)]
+        """Return the answer to a request, or ``None`` while there is none that can be read."""
+        key = self._keys.stacks_answer(request)
+        [data] = self._calls.look([("GET", key)])
+        return None if data is None else read(STACKS, data, key)
 
     def remove(self, report: PoolReport) -> None:
         """Remove a report when its supervisor ends."""
@@ -198,14 +220,16 @@ class PoolReports:
     def read_all(self) -> list[PoolReport]:
         """Return the reports of all live supervisors, by pool and host; remove the expired ones from the index."""
         index = self._keys.pool_reports()
-        members = sorted(str(member, "utf-8", "replace") for member in self._calls.command("SMEMBERS", index))
+        [found] = self._calls.look([("SMEMBERS", index)])
+        members = sorted(found)
         if not members:
             return []
-        found = self._calls.command("MGET", *(self._keys.pool_report(member) for member in members))
+        keys = [self._keys.pool_report(str(member, "utf-8", "replace")) for member in members]
+        found = self._calls.command("MGET", *keys)
         lapsed = [member for member, report in zip(members, found, strict=True) if report is None]
         if lapsed:
             self._calls.command("SREM", index, *lapsed)
-        reports = [_read(report) for report in found if report is not None]
+        reports = [read(REPORT, report, key) for key, report in zip(keys, found, strict=True) if report is not None]
         return [report for report in reports if report is not None]
 
     def read_silent(self, reports: Sequence[PoolReport], now: int) -> list[SilentSupervisor]:
@@ -226,40 +250,17 @@ class PoolReports:
 
     def _with_beats(self, now: int) -> list[SilentSupervisor]:
         """Return every supervisor that reported within the last hour, those that report still among them."""
-        beats = self._calls.command("HGETALL", self._keys.pool_beats())
+        key = self._keys.pool_beats()
+        [beats] = self._calls.look([("HGETALL", key)])
         found, forgotten = [], []
         for name, beat in zip(beats[::2], beats[1::2], strict=True):
             pool, _, rest = str(name, "utf-8", "replace").partition(":")
             host, _, pid = rest.rpartition(":")
-            if not (beat.isdigit() and pid.isdecimal()) or int(beat) < now - SILENT_KEPT_MS:
+            beat_at, number_of = number(beat, key), number(pid.encode(), key)
+            if not number_of or beat_at < now - SILENT_KEPT_MS:
                 forgotten.append(name)
             else:
-                found.append(SilentSupervisor(pool, host, int(pid), int(beat)))
+                found.append(SilentSupervisor(pool, host, number_of, beat_at))
         if forgotten:
-            self._calls.command("HDEL", self._keys.pool_beats(), *forgotten)
+            self._calls.command("HDEL", key, *forgotten)
         return found
-
-
-_FIELDS = frozenset(one.name for one in fields(PoolReport))
-
-
-def _read(data: bytes) -> PoolReport | None:
-    try:
-        found = json.loads(data)
-        # A newer release may report more, while the hosts are updated one by one.
-        return PoolReport(**{name: value for name, value in found.items() if name in _FIELDS})
-    except (AttributeError, TypeError, ValueError) as error:  # of a release that reported less, or written by hand
-        logger.warning("a pool's report cannot be read: %s", error)
-        return None
-
-
-def _dumped(instruction: Instruction) -> str:
-    return json.dumps(asdict(instruction))
-
-
-def _read_instruction(data: bytes) -> Instruction | None:
-    try:
-        return Instruction(**json.loads(data))
-    except (TypeError, ValueError) as error:  # of another release, or written by hand
-        logger.warning("an instruction to a supervisor cannot be read: %s", error)
-        return None

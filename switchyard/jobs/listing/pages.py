@@ -284,7 +284,7 @@ def unfinished_jobs(
     names = [family.keys.queue for family in asked]
     looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
-    known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
+    known = dict(zip(held, facilities().records.states(held, queues=names, partly=True), strict=True)) if held else {}
     comparison, any_state = Comparison(wanted), states == UNFINISHED
     found: list[tuple[int, str, int]] = []
     also: set[str] = set()

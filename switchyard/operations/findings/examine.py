@@ -30,7 +30,7 @@ from switchyard.operations.findings.database import database_away
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
 from switchyard.operations.findings.servers import GROUP as BROKER
-from switchyard.operations.findings.servers import look_at_addons, look_at_sentinels, look_at_servers
+from switchyard.operations.findings.servers import look_at_addons, look_at_own_keys, look_at_sentinels, look_at_servers
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
 # Groups of the checks that ask a server for nothing but its state.
@@ -435,6 +435,7 @@ def checks() -> tuple[Check, ...]:
         Check(actors.GROUP, actors.look, SOON_S, needs=database.GROUP),
         Check(records.DEAD_LETTERS, records.look_at_dead_letters, SELDOM_S, needs=database.GROUP),
         Check(records.ALERTS, records.look_at_alerts, SOON_S, needs=database.GROUP),
+        Check(BROKER, look_at_own_keys, SELDOM_S),
     )
 
 

@@ -21,9 +21,10 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
 from switchyard.broker.keys import ALL_LANES, QueueKeys
-from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue.operations import QueueOperations, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
 from switchyard.broker.redis.connections import Client, connect
+from switchyard.broker.redis.own_keys import UNREADABLE, moment
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
 from switchyard.conf import declared_yard, switchyard_settings
@@ -131,10 +132,11 @@ def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
         ("HSCAN", keys.suspects, 0, "COUNT", CRASH_NOTES),
         *(("ZRANGE", keys.parked(lane), 0, PARKED_SHOWN - 1) for lane in ALL_LANES),
     ]
-    leases, (_, noted), (_, suspected), *parked = calls.pipeline(reads)
-    expired = {str(owner, "utf-8", "replace"): (now_ms - float(until)) / 1000 for owner, until in _pairs(leases)}
+    leases, (_, noted), (_, suspected), *parked = calls.look(reads)
+    until_of = {str(owner, "utf-8", "replace"): moment(until) for owner, until in _pairs(leases)}
+    expired = {owner: (now_ms - until_of[owner]) / 1000 for owner in owners_of(leases[::2], keys.leases)}
     reads = [read for hold in map(keys.hold, expired) for read in (("HLEN", hold), ("HEXISTS", hold, "#"))]
-    answers = calls.pipeline(reads)
+    answers = calls.look(reads)
     held = sum(answers[::2]) - sum(answers[1::2])
     notes, suspects = dict(_pairs(noted)), dict(_pairs(suspected))
     crashed = {
@@ -160,7 +162,7 @@ def _pairs(words: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _actors_of(calls: RedisCalls, keys: QueueKeys, ids: list[str]) -> dict[str, str]:
-    bodies = calls.command("HMGET", keys.bodies, *ids) if ids else []
+    bodies = calls.look([("HMGET", keys.bodies, *ids)])[0] if ids else []
     found = {id_: fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
     return {id_: fields.actor for id_, fields in found.items() if fields is not None}
 
@@ -170,7 +172,7 @@ def _actor(member: bytes) -> str:
     try:
         call = json.loads(member.partition(b"\n")[0])
         return str(call[0])[:80]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (LookupError, TypeError, *UNREADABLE):
         return "?"
 
 
@@ -343,7 +345,7 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
 
 
 def _last(family: QueueOperations) -> list[BrowsedMessage]:
-    count = int(family.calls.command("ZCARD", family.keys.due("live")))
+    [count] = family.calls.look([("ZCARD", family.keys.due("live"))])
     return list(look(family, "live", "scheduled", cursor=max(count - 1, LOOKED_THROUGH), limit=1).items)
 
 

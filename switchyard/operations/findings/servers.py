@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import redis
 from django.conf import settings
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.health.keyspace_id import ACCEPT
-from switchyard.broker.health.server import ServerFacts
+from switchyard.broker.health.server import ServerFacts, foreign
 from switchyard.broker.health.servers import (
     ADDRESS,
     ServerLook,
@@ -28,9 +30,14 @@ from switchyard.broker.health.servers import (
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.own_keys import noted
 from switchyard.broker.redis.sentinel import is_sentinel_url, parse, sentinels_of
+from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
+from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import size
+from switchyard.operations.findings.facts import quick_client
 from switchyard.operations.findings.finding import Finding, FindingGroup, addon_words
 from switchyard.operations.supervisors import read_server_state
 
@@ -59,7 +66,7 @@ CAUSES = {
     "loading": ("It has just been started", "manage.py switchyard doctor, again in a minute"),
     "keyspace": ("FLUSHDB, a failover to an empty server, another database number", f"Restore it, or {ACCEPT}"),
     "wrong_type": ("Another program uses the same database", ""),
-    "unverified": ("An ACL user without INFO or CONFIG GET", ""),
+    "unverified": ("An ACL user without INFO", ""),
     "too_old": ("An old package", ""),
     "sentinel_away": ("It is down or cut off, or the address is out of date", ""),
     "sentinel_refuses": ("Login, TLS or master's name differ on both sides", ""),
@@ -77,6 +84,8 @@ def cause_of(code: str) -> tuple[str, str]:
 
 
 PINGS = 20
+# Letters that are read of each queue.
+LETTERS = 20
 SLOW_PING_MS = 5.0
 CLOCK_S = 1.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
@@ -202,6 +211,25 @@ def look_at_servers() -> Iterator[Finding]:
     finally:
         calls.close()
         client.close()
+
+
+def look_at_own_keys() -> Iterator[Finding]:
+    """Report what this process could not read lately, after reading what no other check reads.
+
+    A server that does not answer is reported by its own check.
+    """
+    keys = declared_yard().keys
+    with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls, suppress(BrokerUnavailable):
+        pools, lists = PoolReports(calls, keys), (DeadLists(calls, keys), Quarantine(calls, keys))
+        reads: list[Callable[[], object]] = [AlertGroups(calls, keys).look]
+        reads.append(lambda: pools.read_instructions(pools.read_all()))
+        names = [queue.name for queue in declared_yard().queues]
+        reads += [partial(each.page, name, cursor=0, limit=LETTERS) for name in names for each in lists]
+        for read in reads:
+            with suppress(BrokerRefused):  # a key of a wrong type, which is reported above
+                read()
+    for item in foreign(noted(), "warning"):
+        yield GROUP.finding(item.severity, item.code, item.seen, cause_of(item.code)[0], item.remedy)
 
 
 def look_at_addons() -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.queue.leases import ANSWER_S, LaneKey, TickBudget, TickExhausted
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, Word
@@ -105,8 +105,8 @@ class BacklogPoll:
                     isolated += self._backlogs[queue].isolated
         except BrokerUnavailable:
             self.forget()  # the lease keeper logs it
-        except BrokerRefused as error:
-            logger.warning("queue %s: the broker refuses to count its backlog: %s", self._order[0], error)
+        except Exception as error:  # noqa: BLE001  whatever a key may hold, the supervisor goes on
+            logger.warning("queue %s: the broker refuses to count its backlog: %r", self._order[0], error)
             self._backlogs.pop(self._order[0], None)
             self._order.rotate(-1)
         return isolated

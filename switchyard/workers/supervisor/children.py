@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.topology import SUCCESSORS, Pool
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.spawn import start_child
@@ -45,8 +45,8 @@ class CancellationWatch:
     """Running messages whose jobs were cancelled, with the time of each request.
 
     Args:
-        poll: Given index -> messages that run there, returns those whose jobs are to stop, by index. It may raise
-            ``BrokerUnavailable`` or ``BrokerRefused``, which does not end the supervisor.
+        poll: Given index -> messages that run there, returns those whose jobs are to stop, by index. What it
+            raises does not end the supervisor.
     """
 
     def __init__(self, poll: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
@@ -73,10 +73,9 @@ class CancellationWatch:
             try:
                 for key in self._poll(running):
                     self._since_ns.setdefault(key, time.monotonic_ns())
-            except BrokerUnavailable:
-                self._poll_at_s = now_s + POLL_AGAIN_S
-            except BrokerRefused as error:
-                logger.warning("cancellations of running jobs cannot be read now: %s", error)
+            except Exception as error:  # noqa: BLE001  whatever a key may hold, the supervisor goes on
+                if not isinstance(error, BrokerUnavailable):
+                    logger.warning("cancellations of running jobs cannot be read now: %r", error)
                 self._poll_at_s = now_s + POLL_AGAIN_S
         return max(self._poll_at_s - time.monotonic(), 0.0)
 

@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.errors import BrokerError
@@ -18,7 +17,15 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.server_clock import ServerClock
-from switchyard.broker.stores.pool_reports import ChildStacks, Instruction, Notices, PoolReport, PoolReports, Stack
+from switchyard.broker.stores.pool_reports import (
+    ChildStacks,
+    Instruction,
+    Notices,
+    PoolReport,
+    PoolReports,
+    ReportedChild,
+    Stack,
+)
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
@@ -85,9 +92,10 @@ class Reporter:
             if not self._forgot_silent:
                 self._reports.forget_silent(report.beat_at)
                 self._forgot_silent = True
-        except BrokerError as error:
+        except Exception as error:  # noqa: BLE001  whatever a key may hold, the supervisor goes on
             if not self._away:
-                logger.warning("pool %s: the broker accepts no report: %s", self._pool.name, error.kind)
+                kind = error.kind if isinstance(error, BrokerError) else repr(error)
+                logger.warning("pool %s: the broker accepts no report: %s", self._pool.name, kind)
             self._away = True
             return AFTER_FAILURE_S
         if self._away:
@@ -118,7 +126,7 @@ class Reporter:
             logger.warning("pool %s: report not removed, it expires by itself: %s", self._pool.name, error.kind)
 
 
-def _child(pid: int, state: ChildState) -> dict[str, Any]:
+def _child(pid: int, state: ChildState) -> ReportedChild:
     return {
         "pid": pid,
         "ready": state.works,

@@ -81,10 +81,10 @@ def test_an_idle_worker_starts_within_a_second_of_the_end(
 
 def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redis, facilities: Facilities) -> None:
     run("pause", "default", "--until", "1h", "--reason", 'first "quoted" \n ünïcode')
-    first = pause_of(valkey.get(KEY))
+    first = pause_of(valkey.get(KEY), KEY)
 
     run("pause", "default", "--reason", "second")
-    second = pause_of(valkey.get(KEY))
+    second = pause_of(valkey.get(KEY), KEY)
 
     assert first is not None and second is not None
     assert first.reason == 'first "quoted" \n ünïcode'

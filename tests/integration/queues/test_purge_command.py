@@ -12,7 +12,6 @@ from django.core.management import CommandError, call_command
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
-from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
@@ -109,7 +108,6 @@ def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(
     family.calls.client.delete(others[0].keys.purges)
     family.calls.client.set(others[0].keys.purges, "no hash")
 
-    with pytest.raises(BrokerRefused, match="WRONGTYPE"):
-        finish_purges()
+    finish_purges()
 
     assert [purge.purges(other) for other in others[1:]] == [[]] * (len(others) - 1)

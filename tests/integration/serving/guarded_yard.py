@@ -40,7 +40,7 @@ class GuardedYard:
 
     def __init__(self, folder: Path, binary: Path, *, place_url: str = "") -> None:
         self._place_url, self._addon = place_url, addon_for(place_url.partition(":")[0])
-        roles = acl.roles()
+        roles = acl.roles(Keys().queue(queue.name) for queue in YARD.queues)
         users = acl.render(self._addon.call("rights", roles, roles) if self._addon else roles)
         users = re.sub(r"user (\S+) off", r"user \1 on >\1", users)
         self.folder = folder

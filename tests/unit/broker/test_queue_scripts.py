@@ -138,6 +138,9 @@ class Recorder:
     def command(self, *words: Word, **_: Any) -> Any:
         return [b"other/live"]
 
+    def look(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        return [[] for _ in commands]
+
 
 @pytest.fixture
 def calls() -> list[tuple[str, list[str], list[Word]]]:

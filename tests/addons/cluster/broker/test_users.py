@@ -42,7 +42,7 @@ class Guarded(ClusterUnderTest):
     def start(self) -> None:
         """Start the nodes, and load the users."""
         super().start()
-        for line in acl.render().splitlines():
+        for line in acl.render(acl.roles([Keys().queue(QUEUE)])).splitlines():
             _, name, *rules = re.findall(r"\([^)]*\)|\S+", line)  # what is in parentheses is one rule
             for node in self.nodes:
                 node.ask("ACL", "SETUSER", name, "on", f">{name}", *(rule for rule in rules if rule != "off"))

@@ -25,7 +25,7 @@ def test_a_producer_and_a_worker_have_the_rights_that_they_need(
     rabbit_yard: Callable[..., Any], rabbitmq_server: Any, run_worker: Any, tmp_path: Path
 ) -> None:
     rabbit_yard()  # empties the queues
-    roles = rights(acl.roles())
+    roles = rights(acl.roles([Keys().queue("work")]))
     lines = [acl.line(name, role, prefix="test-rabbit", user=name) for name, role in roles.items()]
     users = "".join(f"{line.replace(' off ', f' on >{name} ')}\n" for line, name in zip(lines, roles, strict=True))
     server = GuardedServer(tmp_path / "server", server_binary("redis-server"), users)

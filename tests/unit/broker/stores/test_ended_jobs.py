@@ -7,7 +7,7 @@ import logging
 import msgspec
 import pytest
 
-from switchyard.broker.stores.history_streams import EndedJob, Failure, decode, decode_rows, encode, encode_rows
+from switchyard.broker.stores.history_streams import ENDED_JOB, EndedJob, Failure, decode_rows, encode, encode_rows
 
 JOB = EndedJob(
     id="7d5f1c1e-0a4b-4c58-9d3e-1f0d3a8f2b11",
@@ -28,7 +28,7 @@ JOB = EndedJob(
 
 
 def test_an_ended_job_is_read_as_it_was_written() -> None:
-    assert decode(encode(JOB)) == JOB
+    assert ENDED_JOB.decode(encode(JOB)) == JOB
 
 
 def test_what_the_message_says_is_read_from_its_body() -> None:
@@ -52,13 +52,13 @@ def test_rows_are_read_as_they_were_written(count: int) -> None:
 def test_a_job_of_an_older_release_lacks_the_fields_that_came_later() -> None:
     known = msgspec.msgpack.encode([JOB.id, "succeeded"])
 
-    assert decode(known) == EndedJob(JOB.id, "succeeded")
+    assert ENDED_JOB.decode(known) == EndedJob(JOB.id, "succeeded")
 
 
 def test_a_job_of_a_newer_release_is_read_without_its_new_fields() -> None:
     newer = msgspec.msgpack.encode([*msgspec.structs.astuple(JOB), "later"])
 
-    assert decode(newer) == JOB
+    assert ENDED_JOB.decode(newer) == JOB
 
 
 @pytest.mark.parametrize("row", [msgspec.msgpack.encode({"not": "a row"}), b"\x92\xa1\xff\xa1b"])

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from switchyard.broker.stores import job_steps
-from switchyard.broker.stores.history_streams import EndedJob, decode
+from switchyard.broker.stores.history_streams import ENDED_JOB, EndedJob
 from switchyard.broker.stores.job_steps import WorkerPlace, ended_step, success_step
 
 
@@ -33,6 +33,6 @@ def test_a_plain_success_is_recorded_as_any_other_end(monkeypatch: pytest.Monkey
         body=b"{}",
     )
     other = ended_step("mail", ended)
-    assert decode(step.record) == decode(other.record) == ended
+    assert ENDED_JOB.decode(step.record) == ENDED_JOB.decode(other.record) == ended
     assert replace(step, record=b"", rows=()) == replace(other, record=b"", rows=())
     assert step.rows[0] is step.record  # sent once
