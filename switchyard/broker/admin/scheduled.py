@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
@@ -11,7 +13,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import SeenMessage
 from switchyard.broker.admin.cancel import STOPS, Stop, WalkPage, readable
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import TOLERATED_MS, now_ms
 from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
@@ -176,8 +178,33 @@ def amend(
 
 def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None) -> Message[Any]:
     args, kwargs = arguments
-    options = message.options if due_at_ms is None else {**message.options, "due_at": due_at_ms}
-    return message.copy(args=tuple(args), kwargs=kwargs, options=options)
+    options = dict(message.options)
+    if due_at_ms is not None:
+        options["due_at"] = due_at_ms
+        options.pop("delay", None)  # the time does not follow from it any more
+    return replace(message, args=tuple(args), kwargs=kwargs, options=options)  # its own copy() keeps every option
+
+
+def pull_forward(family: QueueOperations) -> int:
+    """Have messages that a clock ahead of now has delayed due a delay after now; return their number.
+
+    Reads the schedules only after a sweep has noted that the server's clock was set back.
+    """
+    if not family.calls.command("HEXISTS", family.keys.notes, "ahead"):
+        return 0
+    done = 0
+    for page in next_due([family], after=None, count=AT_ONCE, lanes=ALL_LANES):
+        now = int(family.calls.command("TIME")[0]) * 1000  # read after the page: what it holds was delayed before
+        for seen in page:
+            with suppress(codec.UnreadableMessage):
+                message = codec.decode(seen.body, message_id=seen.id, lane=family.keys.queue)
+                delay_ms = message.options.get("delay")
+                if type(delay_ms) is int and (seen.due_at or 0) - delay_ms > now + TOLERATED_MS:
+                    due = now + delay_ms
+                    body = codec.encode(_amended(message, (list(message.args), message.kwargs), due), grown=True)
+                    done += administration.amend(family, seen.id, as_read=seen.body, body=body, due_at_ms=due) == 1
+    family.calls.command("HDEL", family.keys.notes, "ahead")
+    return done
 
 
 SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
