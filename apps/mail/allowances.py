@@ -3,8 +3,8 @@
 A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
 absence changes nothing. Keys are hashes: neither table nor logs hold a subject.
 
-Password resets are limited by mailbox, so that nobody floods one, and by API token. A caller over a limit gets 429
-instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
+Password resets are limited by mailbox, so that nobody floods one; their route, as each, by API token. A caller over a
+limit gets 429 instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from django.db.models import F
 from django.utils.crypto import salted_hmac
 
 from apps.mail.models import UsedAllowance
-from switchyard.api.problems import Problem
-from switchyard.api.request_jobs import current_request, is_repeated_request
+from switchyard.api.request_jobs import allowance_used_up, is_repeated_request
 from switchyard.broker import clock
 from switchyard.middleware.clock_comparison import compared_now
 
@@ -79,20 +78,11 @@ class Allowance:
         wait_s = self.use(subject)
         if wait_s == 0:
             return
-        jobs = current_request()
-        if jobs is not None:
-            jobs.refused_before_work = True
         minutes = math.ceil(self.window.total_seconds() / 60)
-        raise Problem(
-            429,
-            f"{self.name}: {self.limit} within {minutes} min are the most; send the request again in {wait_s} s",
-            headers={"Retry-After": str(wait_s)},
-            type="urn:switchyard:problem:allowance-used-up",
-        )
+        raise allowance_used_up(f"{self.name}: {self.limit} within {minutes} min", wait_s)
 
 
 PER_ADDRESS = Allowance("password resets for one address", limit=10, window=timedelta(minutes=15))
-PER_TOKEN = Allowance("password resets of one token", limit=10_000, window=timedelta(hours=1))
 # Providers that ignore dots before the @, under both of their names.
 DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
 
