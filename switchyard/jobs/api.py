@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from ninja import Router, Status
 from pydantic import BaseModel
 
