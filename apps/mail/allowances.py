@@ -19,7 +19,8 @@ from django.db.models import F
 from django.utils.crypto import salted_hmac
 
 from apps.mail.models import UsedAllowance
-from switchyard.api.request_jobs import allowance_used_up, is_repeated_request
+from switchyard.api.problems import Problem
+from switchyard.api.request_jobs import current_request, is_repeated_request
 from switchyard.broker import clock
 from switchyard.middleware.clock_comparison import compared_now
 
@@ -78,8 +79,16 @@ class Allowance:
         wait_s = self.use(subject)
         if wait_s == 0:
             return
+        jobs = current_request()
+        if jobs is not None:
+            jobs.refused_before_work = True
         minutes = math.ceil(self.window.total_seconds() / 60)
-        raise allowance_used_up(f"{self.name}: {self.limit} within {minutes} min", wait_s)
+        raise Problem(
+            429,
+            f"{self.name}: {self.limit} within {minutes} min are the most; send the request again in {wait_s} s",
+            headers={"Retry-After": str(wait_s)},
+            type="urn:switchyard:problem:allowance-used-up",
+        )
 
 
 PER_ADDRESS = Allowance("password resets for one address", limit=10, window=timedelta(minutes=15))

@@ -11,7 +11,7 @@ from ninja.security import HttpBearer
 
 from switchyard.api.models import Token
 from switchyard.api.problems import Problem
-from switchyard.api.request_jobs import allowance_used_up, is_repeated_request
+from switchyard.api.request_jobs import current_request, is_repeated_request
 from switchyard.api.tokens import find_token, note_use
 
 # Attribute of the request that caches its checked token.
@@ -41,9 +41,8 @@ class BearerToken(HttpBearer):
 
     Args:
         scopes: ``submit``, ``read`` or ``operate``; one of those given suffices.
-        a_minute: Requests of one token to one route within a minute, by each web process; those that only read, and a
-            repetition with an ``Idempotency-Key``, are not counted. By default twice what one process was measured
-            with from request to start; less for a route whose jobs take long.
+        a_minute: Requests of one token to one route within a minute, in each web process; those that only read are not
+            counted. By default twice the rate that one process was measured with.
 
     Raises:
         Problem: 403, the token lacks the scope; 429, its allowance is used up. Without a token the API answers 401.
@@ -70,10 +69,13 @@ class BearerToken(HttpBearer):
         minute, passed_s = divmod(int(time.monotonic()), 60)
         if minute != self._minute:
             self._minute, self._used = minute, Counter()
-        route = request.resolver_match.route if request.resolver_match else ""
+        route = getattr(request.resolver_match, "route", "")
         self._used[token.pk, route] += 1
         if self._used[token.pk, route] > self.a_minute:
-            raise allowance_used_up(f"requests of this token: {self.a_minute} within a minute", 60 - passed_s)
+            if (jobs := current_request()) is not None:
+                jobs.refused_before_work = True
+            headers = {"Retry-After": f"{60 - passed_s}"}
+            raise Problem(429, f"a token may send {self.a_minute} requests to this route a minute", headers=headers)
 
     def authenticate(self, request: HttpRequest, token: str) -> Token | None:
         """Not called: ``__call__`` reads the header itself."""

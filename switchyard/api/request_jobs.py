@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 
 _NAMESPACE = uuid.UUID("6f1cc1a0-90c5-4a0b-9c5f-0a1f6b0d7f53")
@@ -109,18 +108,6 @@ def row_id_of_request(kind: str) -> uuid.UUID | None:
     """
     jobs = current_request()
     return None if jobs is None else jobs.row_id(kind)
-
-
-def allowance_used_up(most: str, wait_s: int) -> Problem:
-    """Return the refusal of a request that wrote nothing yet: 429, its key is free for another body."""
-    if (jobs := current_request()) is not None:
-        jobs.refused_before_work = True
-    return Problem(
-        429,
-        f"{most} are the most; send the request again in {wait_s} s",
-        headers={"Retry-After": str(wait_s)},
-        type="urn:switchyard:problem:allowance-used-up",
-    )
 
 
 def is_repeated_request() -> bool:

@@ -17,7 +17,6 @@ from switchyard.broker.admin.purge import finish
 from switchyard.broker.admin.scheduled import pull_forward
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_records import sweep
 from switchyard.conf import declared_yard
@@ -25,8 +24,6 @@ from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.schedules import registry, services
 from switchyard.schedules.registry import Schedule, schedules
-
-log = get_logger("switchyard.scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the tasks: alerts, broker, letters, purges, due times, records, old rows, bulk acts whose job is gone."""
+    """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
     from switchyard.alerts.intake import BrokerAlerts
     from switchyard.alerts.sending import dispatch_due
     from switchyard.audit import services as audit
@@ -54,8 +51,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("alerts", 1.0, dispatch_due),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
-        MaintenanceTask("purges", 1.0, finish_purges),
-        MaintenanceTask("due times", 10.0, correct_due_times),
+        MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 30.0, bulk.resume_lost),
@@ -83,33 +79,22 @@ def sweep_records() -> int:
     return sweep(facilities(dramatiq.get_broker()).records)
 
 
-def finish_purges() -> int:
-    """Drop or put back what purges have set aside, in every queue; return the number of messages."""
-    records = facilities(dramatiq.get_broker()).records
-    return _in_each_queue(lambda family: finish(family, records))
-
-
-def correct_due_times() -> int:
-    """Correct due times that were reckoned by a clock ahead, in every queue; return the number of messages."""
-    if done := _in_each_queue(pull_forward):
-        log.warning("the server's clock was ahead: delayed messages are due a delay after now", messages=done)
-    return done
-
-
-def _in_each_queue(act: Callable[[QueueOperations], int]) -> int:
-    """Return the sum of what an act returns for each queue of Switchyard's own broker.
+def finish_moves() -> int:
+    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
-        BrokerRefused: it refused the act in a queue; that in the others is done.
+        BrokerRefused: it refused a queue; the others are done.
     """
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return 0
+    records = facilities(broker).records
     done, refused = 0, []
     for queue in declared_yard().queues:
         try:
-            done += act(broker.lane(queue.name)[0])
+            family = broker.lane(queue.name)[0]
+            done += finish(family, records) + pull_forward(family)
         except BrokerRefused as error:  # a key of a wrong type in one queue must not hold up the others
             refused.append(error)
     if refused:
@@ -146,6 +131,7 @@ def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: 
 
 POLL_S = 1.0
 STOP_WITHIN_S = 2.0
+log = get_logger("switchyard.scheduler")
 
 
 class Scheduler:

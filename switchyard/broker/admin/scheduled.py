@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
@@ -24,6 +24,7 @@ from switchyard.broker.stores.job_records import JobRecords
 FIRST_ATTEMPTS: Final[tuple[Lane, ...]] = ("live", "alone")
 # Ids that one call reads from one schedule.
 AT_ONCE: Final = 500
+logger = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
@@ -178,11 +179,10 @@ def amend(
 
 def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None) -> Message[Any]:
     args, kwargs = arguments
-    options = dict(message.options)
     if due_at_ms is not None:
-        options["due_at"] = due_at_ms
-        options.pop("delay", None)  # the time does not follow from it any more
-    return replace(message, args=tuple(args), kwargs=kwargs, options=options)  # its own copy() keeps every option
+        message.options["due_at"] = due_at_ms
+        message.options.pop("delay", None)  # the time does not follow from it any more
+    return message.copy(args=tuple(args), kwargs=kwargs)
 
 
 def pull_forward(family: QueueOperations) -> int:
@@ -198,12 +198,11 @@ def pull_forward(family: QueueOperations) -> int:
         for seen in page:
             with suppress(codec.UnreadableMessage):
                 message = codec.decode(seen.body, message_id=seen.id, lane=family.keys.queue)
-                delay_ms = message.options.get("delay")
-                if type(delay_ms) is int and (seen.due_at or 0) - delay_ms > now + TOLERATED_MS:
-                    due = now + delay_ms
-                    body = codec.encode(_amended(message, (list(message.args), message.kwargs), due), grown=True)
-                    done += administration.amend(family, seen.id, as_read=seen.body, body=body, due_at_ms=due) == 1
+                delay, same = message.options.get("delay"), (list(message.args), message.kwargs)
+                if type(delay) is int and (seen.due_at or 0) - delay > now + TOLERATED_MS:
+                    done += amend([family], seen.id, expected=same, arguments=same, due_at_ms=now + delay) == "amended"
     family.calls.command("HDEL", family.keys.notes, "ahead")
+    logger.warning("queue %s: the server's clock was ahead; %d due times are corrected", family.keys.queue, done)
     return done
 
 

@@ -23,7 +23,7 @@ GROUP = FindingGroup("disk")
 STORAGE = FindingGroup("storage")
 LOW_BYTES = 1_000_000_000
 EMPTY_BYTES = 100_000_000
-# Less than the first file of a process takes, several times. A folder in memory is small, and not low for that.
+# A few files of a process; a folder in memory is small.
 METRICS_BYTES = 1_000_000
 # Codes of the clients' errors for a bucket, of S3 and of Google.
 MISSING = ("404", "NoSuchBucket", "NotFound")
@@ -78,9 +78,9 @@ def look() -> Iterator[Finding]:
     if metrics.is_dir() and (free := shutil.disk_usage(metrics).free) < METRICS_BYTES:
         seen, cause = (
             f"the metrics folder has {size(free)} free",
-            "New counts stay in memory: no metric or page has them",
+            "Its disk is full: counts end with a process",
         )
-        yield GROUP.warning("low", seen, cause, f"df {metrics}; then delete files there, or make it larger", "metrics")
+        yield GROUP.warning("low", seen, cause, f"df {metrics}; make room there", "metrics")
     folder = switchyard_settings().state_dir
     if not folder.is_dir():
         seen = "the state folder does not exist"

@@ -15,7 +15,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard
-from switchyard.schedules.runner import correct_due_times
+from switchyard.schedules.runner import finish_moves
 from tests.waiting import wait_for
 
 HOUR_MS = 3_600_000
@@ -79,10 +79,10 @@ def test_what_a_clock_ahead_has_delayed_is_due_a_delay_after_now(
     scheduled.amend([family], "moved", expected=same, arguments=same, due_at_ms=now_ms() + day_ms)
 
     family.lapsed()
-    at_rest = correct_due_times()
+    at_rest = finish_moves()
     family.calls.command("SET", family.keys.swept, now_ms() + day_ms)
     family.lapsed()
-    corrected = [correct_due_times(), correct_due_times()]
+    corrected = [finish_moves(), finish_moves()]
 
     after = {name: due_in_ms(name) or 0 for name in names}
     assert at_rest == 0 and corrected == [2, 0]
