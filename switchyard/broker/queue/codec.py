@@ -25,7 +25,7 @@ RESERVED: Final = frozenset({"#", "events", "progress"})
 MESSAGE_ID: Final = re.compile(r"(?!(?:#|events|progress)\Z)[!-~]{1,200}(?<!:events)(?<!:progress)")
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
 # Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
-VALIDATED: Final = frozenset((*NUMBERS, "owner", "delay", "deferred_by", "parked_ms"))
+VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
 # Value of ``enqueued_at`` in the body of a message that was enqueued at its ``sent_at``: twelve bytes less, and still
 # there, because its presence tells that a message is not sent for the first time.
 AS_SENT: Final = 0
