@@ -13,6 +13,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from switchyard.broker.clock import CLOCK, now_ms
+from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.middleware.options import OptionRule, rule_of_both
 
 # Time from making a message to sending it that its times do not tell apart.
@@ -22,6 +23,7 @@ AT_ONCE_MS: Final = 1
 class Envelope(Middleware):
     """Middleware that sets ``enqueued_at`` (once) and ``due_at`` (at each delay) on messages, ms since the epoch.
 
+    The ``delay`` goes with it: it tells a due time that was reckoned by a clock ahead, see ``pull_forward``.
     Listed last: the middleware before it recognise a first send by the missing ``enqueued_at``.
     """
 
@@ -35,7 +37,7 @@ class Envelope(Middleware):
         # switchyard/broker/queue/codec.py.
         message.options.setdefault("enqueued_at", made_at if 0 <= now - made_at <= AT_ONCE_MS else now)
         if delay is not None:
-            message.options["due_at"] = now + delay
+            message.options.update(due_at=now + delay, delay=min(delay, LONGEST_DELAY_MS))
 
 
 def ready_since(message: Any) -> int:

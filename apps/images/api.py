@@ -14,7 +14,7 @@ from apps.images import requests
 from apps.images.fetching import MAX_BYTES
 from apps.outbound.addresses import MAX_URL_CHARACTERS
 from apps.outbound.given_urls import refuse_forbidden
-from switchyard.api.auth import submit_scope
+from switchyard.api.auth import BearerToken
 from switchyard.api.parsing import field_errors, invalid, read_json, refuse_bad_text
 from switchyard.api.problems import FieldError, Problem
 from switchyard.api.responses import accepted
@@ -55,14 +55,14 @@ def _request_body() -> dict[str, Any]:
 
 @router.post(
     "",
-    auth=submit_scope,
+    auth=BearerToken("submit", a_minute=600),  # of a slow address each holds a slot of its queue for seconds
     response={202: Accepted},
     operation_id="make_thumbnail",
     openapi_extra={"requestBody": _request_body()},
 )
 def make_thumbnail(request: HttpRequest) -> Status[dict[str, str]]:
     """Make a thumbnail that fits into width by height. Send a URL as JSON, or the picture itself as a form."""
-    owner: str = request.auth.owner_key  # type: ignore[attr-defined]  # set by submit_scope
+    owner: str = request.auth.owner_key  # type: ignore[attr-defined]  # set by BearerToken
     if request.content_type == JSON:
         body = read_json(request, ThumbnailByUrl)
         refuse_forbidden("url", body.url)

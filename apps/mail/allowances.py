@@ -3,8 +3,8 @@
 A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
 absence changes nothing. Keys are hashes: neither table nor logs hold a subject.
 
-Password resets are limited by mailbox, so that nobody floods one, and by API token. A caller over a limit gets 429
-instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
+Password resets are limited by mailbox, so that nobody floods one; their route, as each, by API token. A caller over a
+limit gets 429 instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
 """
 
 from __future__ import annotations
@@ -92,7 +92,6 @@ class Allowance:
 
 
 PER_ADDRESS = Allowance("password resets for one address", limit=10, window=timedelta(minutes=15))
-PER_TOKEN = Allowance("password resets of one token", limit=10_000, window=timedelta(hours=1))
 # Providers that ignore dots before the @, under both of their names.
 DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
 

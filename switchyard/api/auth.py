@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from typing import Any
+
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
 from switchyard.api.models import Token
 from switchyard.api.problems import Problem
+from switchyard.api.request_jobs import current_request, is_repeated_request
 from switchyard.api.tokens import find_token, note_use
 
 # Attribute of the request that caches its checked token.
@@ -36,14 +41,17 @@ class BearerToken(HttpBearer):
 
     Args:
         scopes: ``submit``, ``read`` or ``operate``; one of those given suffices.
+        a_minute: Requests of one token to one route within a minute, in each web process; those that only read are not
+            counted. By default twice the rate that one process was measured with.
 
     Raises:
-        Problem: 403, the token lacks the scope. Without a token the API answers 401.
+        Problem: 403, the token lacks the scope; 429, its allowance is used up. Without a token the API answers 401.
     """
 
-    def __init__(self, *scopes: str) -> None:
+    def __init__(self, *scopes: str, a_minute: int = 12_000) -> None:
         super().__init__()
-        self.scopes = scopes
+        self.scopes, self.a_minute = scopes, a_minute
+        self._minute, self._used = 0, Counter[tuple[Any, str]]()
 
     def __call__(self, request: HttpRequest) -> Token | None:
         token = token_of(request)
@@ -53,7 +61,21 @@ class BearerToken(HttpBearer):
                 f"the token has the scopes {token.shown_scopes}, this request needs {' or '.join(self.scopes)}; "
                 "use a token that has it, whose owner has the permission",
             )
+        if token is not None and request.method not in ("GET", "HEAD") and not is_repeated_request():
+            self._count(request, token)
         return token
+
+    def _count(self, request: HttpRequest, token: Token) -> None:
+        minute, passed_s = divmod(int(time.monotonic()), 60)
+        if minute != self._minute:
+            self._minute, self._used = minute, Counter()
+        route = getattr(request.resolver_match, "route", "")
+        self._used[token.pk, route] += 1
+        if self._used[token.pk, route] > self.a_minute:
+            if (jobs := current_request()) is not None:
+                jobs.refused_before_work = True
+            headers = {"Retry-After": f"{60 - passed_s}"}
+            raise Problem(429, f"a token may send {self.a_minute} requests to this route a minute", headers=headers)
 
     def authenticate(self, request: HttpRequest, token: str) -> Token | None:
         """Not called: ``__call__`` reads the header itself."""

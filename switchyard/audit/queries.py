@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import datetime_of
 from switchyard.console import links
+from switchyard.console.formatting import time_ms
 
 ACTS: dict[str, str] = {
     "queue.pause": "Pause a queue",
@@ -117,8 +118,6 @@ def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-_AGO: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 LONGEST_TEXT: Final = 255
 
 
@@ -155,30 +154,12 @@ class AuditFilter:
         _check_choice("outcome", values["outcome"], AuditEntry.Outcome.values)
         _check_choice("act", values["act"], [*ACTS, *{name.partition(".")[0] for name in ACTS}])
         for name in ("since", "until"):
-            moment(name, values[name])
+            time_ms(name, values[name])
         return cls(**values)
 
     def to_query(self) -> dict[str, str]:
         """Return what ``from_query`` reads, without the conditions that are empty."""
         return {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name)}
-
-
-def moment(name: str, text: str) -> datetime | None:
-    """Return a time; ``None`` for an empty text. Without an offset it is UTC.
-
-    Raises:
-        ValueError: the text is no time.
-    """
-    if not text:
-        return None
-    try:
-        if ago := _AGO.fullmatch(text):
-            return timezone.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
-        raise ValueError(f"{name}: {text!r:.100} is no time; {remedy}") from None
 
 
 def _check_choice(name: str, value: str, choices: list[str]) -> None:
@@ -205,10 +186,10 @@ def entries(asked: AuditFilter) -> QuerySet[AuditEntry]:
     for name in ("who", "target", "via", "outcome"):
         if value := getattr(asked, name):
             rows = rows.filter(**{name: value})
-    if since := moment("since", asked.since):
-        rows = rows.filter(at__gte=since)
-    if until := moment("until", asked.until):
-        rows = rows.filter(at__lt=until)
+    if (since := time_ms("since", asked.since)) is not None:
+        rows = rows.filter(at__gte=datetime_of(since))
+    if (until := time_ms("until", asked.until)) is not None:
+        rows = rows.filter(at__lt=datetime_of(until))
     return rows
 
 

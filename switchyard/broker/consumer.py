@@ -332,7 +332,7 @@ def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: Consu
 
 def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: ConsumingBroker) -> bool:
     """Make a due time of a message's ``eta``; return ``False`` when it is due, and still held."""
-    eta = message.options.pop("eta")
+    eta, _ = message.options.pop("eta"), message.options.pop("delay", None)
     if eta is None:
         return False
     message.options.update(due_at=int(eta), deferred_by="eta")

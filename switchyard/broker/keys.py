@@ -97,7 +97,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         ``alone`` after a move or without a crash; on the last line, after ``@``, the times of the crashes
         (``-`` for none) and, of a lapse suspect, ``+`` or time and host of each counted lapse; ``spent:<id>``
         the last move and its token; ``cancel:<id>`` the message must not start; ``asked:<id>`` its cancellation
-        was requested while it was leased.
+        was requested while it was leased; ``ahead`` the milliseconds by which the server's clock was set back.
         """
         return f"{self.base}notes"
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from django.utils import timezone
 
-from switchyard.broker.clock import datetime_of
+from switchyard.broker.clock import EPOCH, datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
+from switchyard.broker.queue.codec import LARGEST
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 SPAN_UNITS = ((DAY_S * 1_000, "day"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s"))
@@ -186,3 +187,28 @@ def _parse(text: str, now: datetime) -> datetime:
     except ValueError as error:
         raise unusable_end(text, "it is no time") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def time_ms(name: str, text: str) -> int | None:
+    """Return a time in ms since the epoch; ``None`` for an empty text. Without an offset it is UTC.
+
+    Times before the epoch are the epoch, those after the year 9999 its end: no job is beyond them.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    if not text:
+        return None
+    if ago := SPAN.fullmatch(text):
+        return max(now_ms() - int(ago[1]) * UNITS_MS[ago[2]], 0)
+    try:
+        at = datetime.fromisoformat(text)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
+    except (ValueError, OverflowError):
+        remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
+        raise ValueError(f"{name}: {text!r:.100} is no time; {remedy}") from None

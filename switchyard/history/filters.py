@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import dramatiq
 
-from switchyard.broker.clock import EPOCH, now_ms
-from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.clock import EPOCH
 from switchyard.broker.stores.job_records import STEPS
+from switchyard.console.formatting import time_ms
 from switchyard.database import storable
 
 LONGEST_VALUE: Final = 200
@@ -55,8 +54,6 @@ def why_none_found(argument: tuple[str, str] | None, actor: str = "") -> str:
 LONGEST_TEXT: Final = 255
 TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release")
 TIMES: Final = ("since", "until")
-SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _FLAGS: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
@@ -141,27 +138,6 @@ class Filter:
     def __bool__(self) -> bool:
         """Whether there is any condition."""
         return any(getattr(self, field.name) != field.default for field in fields(self))
-
-
-def time_ms(name: str, text: str) -> int | None:
-    """Return a time in ms since the epoch; ``None`` for an empty text. Without an offset it is UTC.
-
-    Times before the epoch are the epoch, those after the year 9999 its end: no job is beyond them.
-
-    Raises:
-        ValueError: the text is no time.
-    """
-    if not text:
-        return None
-    if ago := SPAN.fullmatch(text):
-        return max(now_ms() - int(ago[1]) * UNITS_MS[ago[2]], 0)
-    try:
-        at = datetime.fromisoformat(text)
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
-    except (ValueError, OverflowError):
-        remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
-        raise ValueError(f"{name}: {text!r:.100} is no time; {remedy}") from None
 
 
 def _fixed(at_ms: int | None) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
 from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
@@ -74,4 +74,9 @@ async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpR
     job = await sync_to_async(find_known)(job_id)
     if job is None:
         return HttpResponse(GONE, status=404, content_type="text/plain")
-    return await live.answer(request, job, caller=caller)
+
+    def allowed() -> bool:
+        user = get_user_model().objects.filter(pk=caller.removeprefix("user:")).first()
+        return user is not None and user.has_perm("switchyard_jobs.view_job")  # an inactive one has no rights
+
+    return await live.answer(request, job, caller=caller, allowed=allowed)

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from ninja import Router, Status
 from pydantic import BaseModel
 
-from switchyard.api.auth import cancel_scope, read_scope, token_of
+from switchyard.api.auth import cancel_scope, plain_token, read_scope, token_of
 from switchyard.api.problems import Problem, not_found
 from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted
+from switchyard.api.tokens import find_token
 from switchyard.audit.services import Who
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.history.filters import Filter
@@ -261,7 +261,12 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
 async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     """Follow a job live as server-sent events, up to its end."""
     job = await sync_to_async(_visible)(request, job_id)
-    return await live.answer(request, job, caller=str(request.auth.prefix))  # type: ignore[attr-defined]
+
+    def allowed() -> bool:
+        token = find_token(plain_token(request))
+        return token is not None and token.allows("operate" if token.owner_key != job.owner else "read")
+
+    return await live.answer(request, job, caller=str(request.auth.prefix), allowed=allowed)  # type: ignore[attr-defined]
 
 
 @router.get(

@@ -7,8 +7,9 @@ import json
 import logging
 import re
 import threading
+import time
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -16,9 +17,8 @@ from weakref import WeakKeyDictionary
 
 import redis.asyncio
 from asgiref.sync import sync_to_async
-from django.db import connections
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
+from django.db import DatabaseError, connections
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -331,8 +331,10 @@ async def has_news(job: JobRecord, after: str) -> bool:
     return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
 
 
-async def answer(request: HttpRequest, job: JobRecord, *, caller: str) -> HttpResponseBase:
+async def answer(request: HttpRequest, job: JobRecord, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
     """Return the response that follows a job after the request's ``Last-Event-ID``; 204 where nothing follows.
+
+    ``allowed`` is called in a thread every ``HEARTBEAT_S``: when the caller may not follow the job any more, it ends.
 
     Raises:
         Problem: see ``StreamPlace``.
@@ -342,7 +344,8 @@ async def answer(request: HttpRequest, job: JobRecord, *, caller: str) -> HttpRe
     if not await has_news(job, after):
         return HttpResponse(status=204)
     await free_database()
-    return response(follow(job, after=after, heartbeat_s=HEARTBEAT_S), place=StreamPlace(caller))
+    events = follow(job, after=after, heartbeat_s=HEARTBEAT_S)
+    return response(_while_allowed(events, allowed), place=StreamPlace(caller))
 
 
 def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingHttpResponse:
@@ -368,6 +371,25 @@ async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGene
                 yield chunk
     except BrokerError as error:
         logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
+
+
+async def _while_allowed(events: AsyncGenerator[bytes], allowed: Callable[[], bool]) -> AsyncGenerator[bytes]:
+    def ask() -> bool:
+        try:
+            return allowed()
+        except DatabaseError:
+            return True  # asked again; until then the rights are those of the last answer
+        finally:
+            connections.close_all()  # of this thread, which no request uses
+
+    asked_s = time.monotonic()
+    async with aclosing(events):
+        async for chunk in events:
+            if time.monotonic() - asked_s >= HEARTBEAT_S:
+                asked_s = time.monotonic()
+                if not await sync_to_async(ask, thread_sensitive=False)():
+                    return
+            yield chunk
 
 
 def is_event_id(text: str) -> bool:

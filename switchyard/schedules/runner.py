@@ -14,6 +14,7 @@ from dramatiq.broker import Broker
 
 from switchyard.broker import clock
 from switchyard.broker.admin.purge import finish
+from switchyard.broker.admin.scheduled import pull_forward
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
@@ -50,7 +51,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("alerts", 1.0, dispatch_due),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
-        MaintenanceTask("purges", 1.0, finish_purges),
+        MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 30.0, bulk.resume_lost),
@@ -78,12 +79,12 @@ def sweep_records() -> int:
     return sweep(facilities(dramatiq.get_broker()).records)
 
 
-def finish_purges() -> int:
-    """Drop or put back what purges have set aside, in every queue; return the number of messages.
+def finish_moves() -> int:
+    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
-        BrokerRefused: it refused the purges of a queue; those of the others are done.
+        BrokerRefused: it refused a queue; the others are done.
     """
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
@@ -92,7 +93,8 @@ def finish_purges() -> int:
     done, refused = 0, []
     for queue in declared_yard().queues:
         try:
-            done += finish(broker.lane(queue.name)[0], records)
+            family = broker.lane(queue.name)[0]
+            done += finish(family, records) + pull_forward(family)
         except BrokerRefused as error:  # a key of a wrong type in one queue must not hold up the others
             refused.append(error)
     if refused:

@@ -224,15 +224,11 @@ def scheduler_stopped(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
-def history_gone(yard: WatchedYard) -> Iterator[None]:
-    """Kill the history writer, and let jobs end."""
-    os.killpg(yard.processes["runhistory"].pid, signal.SIGKILL)
-    yard.processes["runhistory"].wait()
-    yard.send("send_mail", "default", 1, count=5)
-    try:
+def history_stopped(yard: WatchedYard) -> Iterator[None]:
+    """Stop the history writer with SIGSTOP, and let jobs end."""
+    with stopped(yard.processes["runhistory"].pid):
+        yard.send("send_mail", "default", 1, count=5)
         yield
-    finally:
-        yard.launch("runhistory", "runhistory")
 
 
 @contextmanager

@@ -188,8 +188,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "no history writer",
-            causes.history_gone,
+            "the history writer stands still",
+            causes.history_stopped,
             r"^Of the history: no history writer leads",
             "",
             within_s=BEAT_S,
@@ -266,7 +266,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         Situation(
             "the disk of the state folder is full",
             causes.disk_full,
-            r"^On the disk of the state folder: 4 MB of 67 MB free",
+            r"^Of the disk: 4 MB of 67 MB free",
             "",
             first=False,
         ),

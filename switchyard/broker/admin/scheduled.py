@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
@@ -11,7 +13,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import SeenMessage
 from switchyard.broker.admin.cancel import STOPS, Stop, WalkPage, readable
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import TOLERATED_MS, now_ms
 from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
@@ -23,6 +25,7 @@ from switchyard.broker.stores.job_records import JobRecords
 FIRST_ATTEMPTS: Final[tuple[Lane, ...]] = ("live", "alone")
 # Ids that one call reads from one schedule.
 AT_ONCE: Final = 500
+logger = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
@@ -178,8 +181,31 @@ def amend(
 
 def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None) -> Message[Any]:
     args, kwargs = arguments
-    options = message.options if due_at_ms is None else {**message.options, "due_at": due_at_ms}
-    return message.copy(args=tuple(args), kwargs=kwargs, options=options)
+    if due_at_ms is not None:
+        message.options["due_at"] = due_at_ms
+        message.options.pop("delay", None)  # the time does not follow from it any more
+    return message.copy(args=tuple(args), kwargs=kwargs)
+
+
+def pull_forward(family: QueueOperations) -> int:
+    """Have messages that a clock ahead of now has delayed due a delay after now; return their number.
+
+    Reads the schedules only after a sweep has noted that the server's clock was set back.
+    """
+    if not family.calls.command("HEXISTS", family.keys.notes, "ahead"):
+        return 0
+    done = 0
+    for page in next_due([family], after=None, count=AT_ONCE, lanes=ALL_LANES):
+        now = int(family.calls.command("TIME")[0]) * 1000  # read after the page: what it holds was delayed before
+        for seen in page:
+            with suppress(codec.UnreadableMessage):
+                message = codec.decode(seen.body, message_id=seen.id, lane=family.keys.queue)
+                delay, same = message.options.get("delay"), (list(message.args), message.kwargs)
+                if type(delay) is int and (seen.due_at or 0) - delay > now + TOLERATED_MS:
+                    done += amend([family], seen.id, expected=same, arguments=same, due_at_ms=now + delay) == "amended"
+    family.calls.command("HDEL", family.keys.notes, "ahead")
+    logger.warning("queue %s: the server's clock was ahead; %d due times are corrected", family.keys.queue, done)
+    return done
 
 
 SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")

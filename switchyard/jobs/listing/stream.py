@@ -11,8 +11,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities

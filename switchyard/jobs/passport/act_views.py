@@ -28,10 +28,9 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, 
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.console.formatting import as_time, whole_duration
+from switchyard.console.formatting import SPAN, UNITS_MS, as_time, time_ms, whole_duration
 from switchyard.console.links import job_url
 from switchyard.dead_letters.editing import parse_text, shown_text
-from switchyard.history.filters import SPAN, UNITS_MS, time_ms
 from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls import checked, read_json
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job

@@ -23,6 +23,8 @@ GROUP = FindingGroup("disk")
 STORAGE = FindingGroup("storage")
 LOW_BYTES = 1_000_000_000
 EMPTY_BYTES = 100_000_000
+# A few files of a process; a folder in memory is small.
+METRICS_BYTES = 1_000_000
 # Codes of the clients' errors for a bucket, of S3 and of Google.
 MISSING = ("404", "NoSuchBucket", "NotFound")
 REFUSED = ("403", "AccessDenied", "Forbidden")
@@ -70,8 +72,15 @@ RESULTS = _Store("SWITCHYARD_RESULTS_URL", "warning", "jobs go on, and their rec
 
 
 def look() -> Iterator[Finding]:
-    """Check the free space, the permission to write, and the metrics that were removed."""
+    """Check the free space, the permission to write, and the metrics that were removed or have no room."""
     yield from _gaps()
+    metrics = switchyard_settings().metrics_dir
+    if metrics.is_dir() and (free := shutil.disk_usage(metrics).free) < METRICS_BYTES:
+        seen, cause = (
+            f"the metrics folder has {size(free)} free",
+            "Its disk is full: counts end with a process",
+        )
+        yield GROUP.warning("low", seen, cause, f"df {metrics}; make room there", "metrics")
     folder = switchyard_settings().state_dir
     if not folder.is_dir():
         seen = "the state folder does not exist"

@@ -216,7 +216,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("broker.clock_off", "Clock", says="Of the broker, {seen}."),
     Rank("database.*", "Database", says="Of the database: {seen}."),
     Rank("disk.metrics_gap", "On time", "ok", says="of the disk: {seen}."),
-    Rank("disk.*", "Disk", says="On the disk of the state folder: {seen}."),
+    Rank("disk.*", "Disk", says="Of the disk: {seen}."),
     Rank("alerts.channel", "Alerts not sent", says="Alerts do not reach {seen}."),
     Rank("alerts.open", "Open alerts", says="{seen}."),
     # Every queue is on time; a person should look some day.

@@ -113,7 +113,7 @@ def look_at_history() -> Iterator[Finding]:
     oldest_ms = max((each.oldest_age_ms or 0 for each in backlog), default=0)
     waits = f"the oldest jobs that ended wait {duration(oldest_ms)} to be written" if oldest_ms else "nothing waits"
     if not leads:
-        cause = "No history writer runs; the broker keeps what fits its budget, and drops the oldest rows then"
+        cause = "None runs, or it stands still; the broker keeps what fits its budget, and drops the oldest rows then"
         yield HISTORY.warning("down", f"no history writer leads; {waits}", cause, "manage.py switchyard runhistory")
     elif oldest_ms > BEHIND_MS:
         cause = "The database does not answer or refuses to write, or jobs end faster than the writer writes"

@@ -69,6 +69,21 @@ def test_a_disk_that_fills_up_is_told_before_it_is_full(
     assert of(disk.look(), severity)["low"].next.startswith("du -xh")
 
 
+def test_a_metrics_folder_without_room_is_a_warning(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, where it has a file system of its own, such as one in memory."""
+    configure(metrics_dir=Path("/"))
+    free = {Path("/"): 64_000}
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(total=10**12, free=free.get(folder, 10**11))
+    )
+
+    found = of(disk.look(), "warning")
+
+    assert found["low"].subject == "metrics" and "the metrics folder has" in found["low"].seen
+    free.clear()
+    assert not of(disk.look(), "warning")
+
+
 def test_a_state_folder_that_is_not_there_is_a_warning(configure: Configure, tmp_path: Path) -> None:
     configure(state_dir=tmp_path / "nowhere")
 

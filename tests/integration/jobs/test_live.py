@@ -6,6 +6,7 @@ import gc
 import json
 import socket
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,7 @@ from django.contrib.auth.models import User
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from project.asgi import application
+from switchyard.api.models import Token
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import EndedJob, encode
 from switchyard.jobs import live
@@ -146,6 +148,26 @@ def test_a_silent_job_is_kept_alive_by_comments(
 
     assert follower.ended()
     assert set(follower.comments) == {": heartbeat"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "lost"),
+    [("read", {"revoked_at": "2026-01-01T00:00Z"}), ("read", {"is_active": False}), ("operate", {"scopes": ["read"]})],
+    ids=["token", "account", "scope"],
+)
+def test_a_stream_ends_with_the_rights_of_its_token(
+    web: str, ada: User, headers: MakeHeaders, short_heartbeat: None, valkey: redis.Redis, scope: str, lost: Any
+) -> None:
+    """Also while events come all the time."""
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk if scope == 'read' else 0}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers(scope))
+    wait_for(lambda: len(follower.comments) >= 3)
+    went_on = not follower.closed
+
+    (User if "is_active" in lost else Token).objects.update(**lost)
+    wait_for(lambda: report_progress(valkey, job_id, 1) or follower.closed)
+
+    assert went_on and "end" not in follower.names()
 
 
 def test_a_job_whose_events_are_gone_still_comes_to_its_end(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
-from apps.mail.allowances import Allowance
 from apps.mail.models import UsedAllowance
 from tests.factories.callers import Caller
 from tests.waiting import wait_for
@@ -107,31 +104,6 @@ def test_one_mailbox_gets_ten_reset_mails_however_it_is_spelt(smtp, facilities):
     assert "ada" not in answers[-1].json()["detail"]
     assert other.status_code == 202
     assert waiting(facilities, "urgent") == 11
-
-
-def test_one_token_requests_a_limited_number_of_resets(facilities, monkeypatch):
-    monkeypatch.setattr("apps.mail.api.PER_TOKEN", Allowance("resets of one token", 3, timedelta(hours=1)))
-    caller = Caller()
-
-    answers = [
-        caller.post("/emails", {"to": f"person{number}@mail.example", "template": "password_reset"}).status_code
-        for number in range(5)
-    ]
-
-    assert answers == [202] * 3 + [429] * 2
-
-
-def test_a_token_over_its_limit_uses_up_no_mailboxs_allowance(facilities, monkeypatch):
-    monkeypatch.setattr("apps.mail.api.PER_TOKEN", Allowance("resets of one token", 1, timedelta(hours=1)))
-    monkeypatch.setattr("apps.mail.api.PER_ADDRESS", Allowance("resets for one", 1, timedelta(hours=1)))
-    attacker, honest = Caller(), Caller("another")
-    body = {"to": "ada@mail.example", "template": "password_reset"}
-
-    attacker.post("/emails", {"to": "eve@mail.example", "template": "password_reset"})
-    refused = attacker.post("/emails", body)
-
-    assert refused.status_code == 429
-    assert honest.post("/emails", body).status_code == 202
 
 
 def test_a_key_that_was_refused_by_a_limit_is_free_again(facilities):

@@ -16,7 +16,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.history_streams import decode_rows
-from switchyard.schedules.runner import finish_purges
+from switchyard.schedules.runner import finish_moves
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,7 +47,7 @@ def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
     told = run("purge", "default", "--yes", "--reason", "sent twice")
 
     assert (told["queue"], told["purged"]) == ("default", 6)
-    assert finish_purges() == 0, "there is time to undo it"
+    assert finish_moves() == 0, "there is time to undo it"
     family.enqueue([Entry("m2", b"{}")])
     undone = {"queue": "default", "put_back": 5, "left_out": 1, "purges": [told["purge"]]}
     assert run("purge", "default", "--undo") == undone
@@ -62,7 +62,7 @@ def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
 def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkeypatch: pytest.MonkeyPatch) -> None:
     purge.set_aside(family, "p", by="me", undo_ms=0)
 
-    assert finish_purges() == 6
+    assert finish_moves() == 6
     assert purge.purges(family) == []
     with pytest.raises(CommandError, match="no purge that can be undone"):
         run("purge", "default", "--undo")
@@ -72,7 +72,7 @@ def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> 
     purge.set_aside(family, "p", by="me")
     family.calls.call(script("claim_purge"), [family.keys.purges], ["p", "undo"])
 
-    assert finish_purges() == 6
+    assert finish_moves() == 6
     assert family.calls.client.hlen(family.keys.bodies) == 6
 
 
@@ -88,7 +88,7 @@ def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facil
     family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
     purge.set_aside(family, "p", by="me", undo_ms=0)
 
-    assert finish_purges() == 1
+    assert finish_moves() == 1
 
     record = facilities.records.read(job_id)
     assert record is not None
@@ -108,6 +108,6 @@ def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(
     family.calls.client.delete(others[0].keys.purges)
     family.calls.client.set(others[0].keys.purges, "no hash")
 
-    finish_purges()
+    finish_moves()
 
     assert [purge.purges(other) for other in others[1:]] == [[]] * (len(others) - 1)

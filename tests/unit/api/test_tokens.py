@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -12,12 +13,14 @@ import time_machine
 from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
+from django.http import HttpResponse
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from switchyard.api.models import Token
 from switchyard.api.tokens import create_token, find_token, note_use, revoke_token
 from tests.factories.callers import api_user
+from tests.unit.api import probe_urls
 from tests.unit.api.conftest import problem
 
 MakeToken = Callable[..., tuple[Token, str]]
@@ -139,6 +142,29 @@ def test_a_token_may_what_its_scopes_say(
     assert response.status_code == status
     if status == 403:
         assert "this request needs" in problem(response, 403)["detail"]
+
+
+def test_a_token_has_an_allowance_on_each_route(
+    probe: Client, make_token: MakeToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading and repeating a request are not counted, and a refused key is free."""
+    first, second = ({"Authorization": f"Bearer {make_token()[1]}"} for _ in range(2))
+    monkeypatch.setattr(probe_urls.submit_scope, "a_minute", 2)
+    monkeypatch.setattr(time, "monotonic", lambda: 90.0)
+
+    def sent(number: int, headers: dict[str, str], key: str, route: str = "orders") -> HttpResponse:
+        body, headers = {"id": number, "month": "2026-10"}, {**headers, "Idempotency-Key": key}
+        return probe.post(f"/api/v1/probe/{route}", body, "application/json", headers=headers)
+
+    before = [sent(number, first, f"{min(number, 2)}").status_code for number in (1, 2, 2)]
+    refused, another = sent(3, first, "3"), sent(3, second, "3")
+    other_route = sent(1, first, "4", "fail/404").status_code
+    reads = {probe.get("/api/v1/probe/mine", headers=first).status_code for _ in range(3)}
+    monkeypatch.setattr(time, "monotonic", lambda: 120.0)
+
+    assert (before, another.status_code, reads) == ([201] * 3, 201, {200})
+    assert problem(refused, 429) and refused["Retry-After"] == "30"
+    assert other_route == 404 and sent(4, first, "3").status_code == 201
 
 
 @pytest.mark.parametrize("way", ["user", "group"])

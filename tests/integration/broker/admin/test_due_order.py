@@ -11,9 +11,12 @@ import pytest
 from switchyard.broker.admin import scheduled
 from switchyard.broker.admin.scheduled import next_due
 from switchyard.broker.clock import now_ms
+from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.schedules.runner import finish_moves
+from tests.waiting import wait_for
 
 HOUR_MS = 3_600_000
 NAMES = ("first", "second", "third")
@@ -41,6 +44,50 @@ def schedule(broker: RedisBroker, due: Sequence[int]) -> list[str]:
         family.calls.command("ZADD", family.keys.due("live"), "XX", due_at, message.message_id)
         sent.append((due_at, message.message_id))
     return [id_ for _, id_ in sorted(sent)]
+
+
+def test_what_a_clock_ahead_has_delayed_is_due_a_delay_after_now(
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First sends and retries. Times that a person gave, and delays of a right clock, stay as they are."""
+    family, day_ms = families_of(broker)[0], 24 * HOUR_MS
+    monkeypatch.setattr("switchyard.schedules.runner.declared_yard", lambda: facilities(broker).yard)
+    monkeypatch.setattr(dramatiq, "get_broker", lambda: broker)
+
+    @dramatiq.actor(queue_name="first", broker=broker, max_retries=3, min_backoff=HOUR_MS, max_backoff=HOUR_MS)
+    def fails() -> None:
+        raise ValueError
+
+    names = ("sent", "retried", "right", "moved", "given")
+    for name in ("sent", "right", "moved"):
+        broker.enqueue(broker.actors["job_first"].message(0).copy(message_id=name), delay=HOUR_MS)
+    given = broker.actors["job_first"].message_with_options(args=(0,), eta=now_ms() + day_ms)
+    broker.enqueue(given.copy(message_id="given"))
+    broker.enqueue(fails.message().copy(message_id="retried"))
+    key = {name: family.keys.due("retry" if name == "retried" else "live") for name in names}
+
+    def due_in_ms(name: str) -> int | None:
+        found = family.calls.command("ZSCORE", key[name], name)
+        return None if found is None else int(float(found)) - now_ms()
+
+    with run_worker(broker=broker):
+        wait_for(lambda: due_in_ms("retried") and due_in_ms("given"))
+    before = {name: due_in_ms(name) or 0 for name in names}
+    for name in ("sent", "retried", "moved"):
+        family.calls.command("ZINCRBY", key[name], day_ms, name)
+    same: Any = ([0], {})
+    scheduled.amend([family], "moved", expected=same, arguments=same, due_at_ms=now_ms() + day_ms)
+
+    family.lapsed()
+    at_rest = finish_moves()
+    family.calls.command("SET", family.keys.swept, now_ms() + day_ms)
+    family.lapsed()
+    corrected = [finish_moves(), finish_moves()]
+
+    after = {name: due_in_ms(name) or 0 for name in names}
+    assert at_rest == 0 and corrected == [2, 0]
+    assert after == {name: pytest.approx(before[name] if name != "moved" else day_ms, abs=60_000) for name in names}
+    assert before["retried"] > HOUR_MS / 3
 
 
 def walked(pages: Iterator[list[Any]]) -> list[str]:
