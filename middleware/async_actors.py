@@ -95,6 +95,8 @@ class EventLoop(EventLoopThread):
         """
         if not self.is_alive():
             coroutine.close()
+            if message := CurrentMessage.get_current_message():  # retried, whatever its policy says
+                message.shut_down = True  # type: ignore[attr-defined]
             raise RuntimeError("the event loop of this worker has ended")
         run = _Run(self.loop, coroutine)
         interrupt: Interrupt | None = None

@@ -22,7 +22,7 @@ from switchyard.broker.worker.acks import AckBarrier
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import UnusableResult
 from switchyard.middleware.options import OptionRule, actor_name, flag, is_message, rule_of_both
-from switchyard.middleware.outcomes import attempt
+from switchyard.middleware.outcomes import attempt, text_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
 DEEPEST_TRACEBACK: Final = 30
@@ -94,7 +94,7 @@ class DurableCallbacks(Callbacks):
         callback = actor and (message.options.get(name) or actor.options.get(name))
         if actor is None or not callback:
             return
-        outcome = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
+        outcome = result if exception is None else {"type": type(exception).__name__, "message": text_of(exception)}
         # Created once: a second send after a lost answer enqueues the same message id.
         follows = follow_up_of(broker, message, callback, name, (fields_of(message), outcome))
         _send(partial(broker.enqueue, follows), message, "callback")

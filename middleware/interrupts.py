@@ -6,13 +6,13 @@ import ctypes
 import math
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat, starmap
 from operator import call, is_, itemgetter, methodcaller
 from queue import SimpleQueue
+from time import monotonic  # not as a task may have left it: a frozen clock would interrupt others
 from types import FrameType, MappingProxyType
 from typing import Any, Protocol
 
@@ -127,7 +127,7 @@ class ThreadInterrupts:
             threading.Thread(target=self._log, name="switchyard-interrupts-log", daemon=True).start()
 
     def begin(self, job_id: str, limit_s: float) -> None:
-        self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
+        self._tasks[threading.get_ident()] = _ThreadTask(job_id, monotonic() + limit_s)
 
     def end(self) -> None:
         """Unregister the task of this thread. One that is registered, and not raised in, needs no lock.
@@ -149,10 +149,10 @@ class ThreadInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        self._ask([job_id], self.cancellation, time.monotonic() + after_s)
+        self._ask([job_id], self.cancellation, monotonic() + after_s)
 
     def shut_down(self, job_ids: Collection[str]) -> None:
-        self._ask(job_ids, Shutdown, time.monotonic())
+        self._ask(job_ids, Shutdown, monotonic())
 
     def _ask(self, job_ids: Collection[str], exception: type[Interrupt], at_s: float) -> None:
         with self._lock:
@@ -166,7 +166,7 @@ class ThreadInterrupts:
 
     def raise_due(self) -> float:
         """Raise the exceptions that are due; return the seconds until the next one may be."""
-        now_s = time.monotonic()
+        now_s = monotonic()
         next_s = now_s + INTERVAL_S
         is_contended = False
         with self._lock:

@@ -86,15 +86,20 @@ class Logs(Middleware):
         if outcome.kind == "dead":
             refusal = {"retry_refused": outcome.refusal} if outcome.refusal else {}
             if outcome.expected:
-                log.info("dead", reason=outcome.reason, duration_ms=duration_ms, raised=repr(cause)[:500], **names)
+                log.info("dead", reason=outcome.reason, duration_ms=duration_ms, **_error(cause), **names)
                 return
             log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **refusal, **names)
         elif outcome.kind == "retried":
-            error = {"exception": type(cause).__name__, "error": text_of(cause)[:500] if cause else ""}
             first = {"exc_info": cause} if self._tracebacks and names["attempt"] == 1 else {}
-            log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **first, **names)
+            log.warning(
+                "retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **_error(cause), **first, **names
+            )
         else:
             log.info(outcome.kind, duration_ms=duration_ms, **names)
+
+
+def _error(cause: BaseException | None) -> dict[str, Any]:
+    return {"exception": type(cause).__name__, "error": text_of(cause)[:500] if cause else ""}
 
 
 def running_message() -> MessageProxy | None:
@@ -224,7 +229,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     if log_format == "json":
         render = [structlog.processors.format_exc_info, _short_traceback, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: not str(record.msg).startswith(UNTRUE))
+    handler.addFilter(lambda record: not (isinstance(record.msg, str) and record.msg.startswith(UNTRUE)))
     handler.addFilter(_without_traceback_of_refusals)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,6 +19,8 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 PAUSE_S = 2.0
+# A process that can open nothing refuses no message: its supervisor replaces it.
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 # Entered with a job's id while it waits for no fault of its own. A worker replaces it: no hard limit counts that time.
 waiting: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext
@@ -33,6 +36,8 @@ def retry_until_available(act: Callable[[], T], *, job_id: str, what: str) -> T:
             try:
                 with limits_lifted():
                     return act()
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in NO_DESCRIPTOR:
+                    raise
                 log.warning("broker unavailable, retrying", what=what, job_id=job_id, error=str(error))
                 time.sleep(PAUSE_S)

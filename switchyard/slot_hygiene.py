@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import decimal
 import os
+import re
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FuturesTimeout
+from inspect import iscoroutinefunction, unwrap
 from typing import Any
+from weakref import WeakSet
 
+from asgiref.sync import SyncToAsync
 from django.db.backends.signals import connection_created
 from django.utils import timezone, translation
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
+from dramatiq.worker import Worker
 
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import OpenTransaction
+
+# A call of the thread of async actors that takes longer is one of another job, whose transaction is its own.
+LONGEST_CALL_S = 10.0
+
+IDLE, OPEN, UNUSABLE = "idle", "open", "unusable"
+# Statements that change their session beyond their transaction.
+SESSION = re.compile(
+    r"\s*(?:SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|PRAGMA\s+\w+\s*=|ATTACH|LISTEN|CREATE\s+TEMP)", re.I
+)
+ADVISORY = "advisory_lock"
 
 log = get_logger(__name__)
 
 
 class SlotHygiene(Middleware):
-    """Middleware that puts a worker's thread back after each attempt: transactions, language, time zone.
+    """Middleware that puts a worker's thread back after each attempt: database, language, time zone, decimals.
 
     Rows that later jobs write into a transaction that is still open are lost when its connection closes, although those
     jobs have succeeded.
+
+    Async actors share one thread for the database. A transaction that is open between two of its calls fails each async
+    attempt that runs meanwhile: rows of all may be part of it.
 
     Listed before the time limit alone: its after-hook runs as soon as no exception can arrive from outside.
 
@@ -36,10 +60,24 @@ class SlotHygiene(Middleware):
 
     def __init__(self) -> None:
         self._thread = _Thread()
+        self._async: set[str] = set()  # names of actors
+        self._elsewhere: WeakSet[Any] = WeakSet()  # connections of threads that run no attempts
+        self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
+        self._works = False
         connection_created.connect(self._note)
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Watch the statements of this process from now on; those of other processes are not slowed down."""
+        self._works = True
+
+    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        """Note the actors that are async, below what wraps them."""
+        if iscoroutinefunction(unwrap(actor.fn)):
+            self._async.add(actor.actor_name)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the connections whose transaction is not the attempt's: a test may run an actor inside of one."""
+        self._thread.works, self._thread.lost = True, len(self._lost)
         self._thread.outer = [each for each in self._thread.connections if is_in_transaction(each)]
 
     def after_process_message(
@@ -51,48 +89,99 @@ class SlotHygiene(Middleware):
             os._exit(0 if exception is None else 1)
         translation.deactivate()
         timezone.deactivate()
-        thread = self._thread
-        left = [each for each in thread.connections if is_in_transaction(each) and each not in thread.outer]
+        decimal.setcontext(decimal.DefaultContext)
+        left = self._roll_back()
+        if message.actor_name in self._async:
+            if found := self.roll_back_between_calls():
+                with contextlib.suppress(FuturesTimeout):
+                    found.result(LONGEST_CALL_S)
+            left += self._lost[self._thread.lost :]
+            self._thread.lost = len(self._lost)
         if not left:
             return
-        databases = ", ".join(each.alias for each in left)
-        for each in left:
-            abandon(each)
+        databases = ", ".join(left)
         log.error("transaction left open, rolled back", actor=message.actor_name, databases=databases)
         if exception is None:
             raise OpenTransaction(message.actor_name, databases)
 
+    def roll_back_between_calls(self) -> Future[list[str]] | None:
+        """Have the thread of async actors roll back what it has open when its current call has ended."""
+        if any(map(is_in_transaction, list(self._elsewhere))):
+            return SyncToAsync.single_thread_executor.submit(self._roll_back)
+        return None
+
+    def _roll_back(self) -> list[str]:
+        """Give up connections of this thread that are not as they were; return the databases of open transactions."""
+        thread = self._thread
+        states = [(each, state_of(each)) for each in thread.connections if each not in thread.outer]
+        left = [each.alias for each, state in states if state == OPEN]
+        for each, state in states:
+            if state != IDLE or each in thread.changed:
+                abandon(each)
+        thread.changed = []
+        if not thread.works:
+            self._lost += left
+        return left
+
+    def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        """Note a connection whose session a statement changes: the next job would find it changed."""
+        if isinstance(sql, str) and (SESSION.match(sql) or ADVISORY in sql):
+            self._thread.changed = [*self._thread.changed, context["connection"]]
+        return execute(sql, params, many, context)
+
     def _note(self, connection: Any, **signal: Any) -> None:
         if connection not in self._thread.connections:
             self._thread.connections = [*self._thread.connections, connection]
+            if self._works:
+                connection.execute_wrappers.append(self._watch)
+        if not self._thread.works:
+            self._elsewhere.add(connection)
 
 
 class _Thread(threading.local):
+    works = False  # whether it runs attempts
+    lost = 0  # length of the list when its attempt began
     connections: list[Any] = []
     outer: list[Any] = []
+    changed: list[Any] = []
 
 
-def is_in_transaction(connection: Any) -> bool:
+def state_of(connection: Any) -> str:
     """Return whether a transaction is open on a Django connection, as Django knows it or as the driver does.
 
     The two differ where SQL said ``BEGIN``, or where an exception arrived between the driver's step and Django's note.
+    A connection of SQLite that a task has closed, and one whose driver differs on autocommit, are unusable, of which
+    Django knows nothing.
     """
     if connection.in_atomic_block:
-        return True
+        return OPEN
     driver = connection.connection
     if driver is None:
-        return False
+        return IDLE
     if connection.vendor == "sqlite":
-        return bool(driver.in_transaction)
-    status = getattr(getattr(driver, "pgconn", None), "transaction_status", 0)  # of psycopg 3; 0 is idle
-    return bool(status)
+        try:
+            return OPEN if driver.in_transaction else IDLE
+        except connection.Database.ProgrammingError:
+            return UNUSABLE
+    if (server := getattr(driver, "pgconn", None)) is None:  # of psycopg 3
+        return IDLE
+    if server.transaction_status in (1, 2, 3):  # 0 is idle, 4 closed
+        return OPEN
+    return IDLE if driver.autocommit == connection.autocommit else UNUSABLE
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Return whether a transaction is open on a Django connection."""
+    return state_of(connection) == OPEN
 
 
 def abandon(connection: Any) -> None:
-    """Roll back whatever is open on a Django connection by closing it; the next query opens another."""
+    """End a Django connection's transaction and session by closing it; the next query opens another."""
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
     connection.in_atomic_block = connection.closed_in_transaction = False
     try:
+        if connection.connection is not None:
+            connection.connection.close()  # a pool of Django's would hand it to the next
         connection.close()
     finally:
         connection.connection = None

@@ -21,6 +21,7 @@ PATHS = (
     "integration/dead_letters/test_projection.py",
     "integration/dead_letters/test_reconcile.py",
     "integration/files/test_retention.py",
+    "integration/middleware/test_slot_hygiene.py",
     "integration/jobs/listing/test_live_list.py",
     "unit/api/test_idempotency.py",
     "unit/api/test_tokens.py",

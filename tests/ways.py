@@ -138,6 +138,11 @@ def hold_log(seconds: float) -> None:
     logging.getLogger().handlers[0].acquire()
 
 
+def freeze_clock(seconds: float) -> None:
+    """Leave clocks that stand still."""
+    time.time = time.monotonic = lambda: 0.0
+
+
 def fork_copies(seconds: float) -> None:
     """Fork as libraries do, and fail unless each copy works undisturbed, ends at a signal, and leaves the message."""
     kinds = (("fork", seconds), ("fork", 60), ("spawn", 60))
@@ -217,7 +222,7 @@ WAYS = {
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
-        chatter, litter, leave_threads, hoard, hold_log, fork_copies,
+        chatter, litter, leave_threads, hoard, hold_log, freeze_clock, fork_copies,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

@@ -25,12 +25,14 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
 from tests.chaos.database_yard.yard import YARD
 from tests.chaos.ledger import Ledger
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = "tests.chaos.database_yard.settings"
 TABLE = (
     "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER GENERATED ALWAYS AS IDENTITY, job VARCHAR(60), "
     "process INTEGER, backend INTEGER DEFAULT pg_backend_pid())"
@@ -43,12 +45,22 @@ class DatabaseYard:
 
     Args:
         database_url: Of a database with the platform's tables and ``chaos_row``.
+        yard: What ``settings`` declare.
     """
 
-    def __init__(self, folder: Path, ledger: Ledger, broker_url: str, database_url: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        broker_url: str,
+        database_url: str,
+        *,
+        yard: Yard = YARD,
+        settings: str = SETTINGS,
+    ) -> None:
         self.ledger = ledger
-        self.broker = build_yard(YARD, connect(broker_url), Keys())
-        self.environment = environment(folder, ledger, broker_url, database_url)
+        self.broker = build_yard(yard, connect(broker_url), Keys())
+        self.environment = environment(folder, ledger, broker_url, database_url, settings)
         self._log = folder / "pools.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
@@ -148,11 +160,13 @@ class DatabaseYard:
         return manage(self.environment, *arguments)
 
 
-def environment(folder: Path, ledger: Ledger, broker_url: str, database_url: str) -> dict[str, str]:
+def environment(
+    folder: Path, ledger: Ledger, broker_url: str, database_url: str, settings: str = SETTINGS
+) -> dict[str, str]:
     """Return the environment of the pools' processes."""
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.chaos.database_yard.settings",
+        "DJANGO_SETTINGS_MODULE": settings,
         "SWITCHYARD_BROKER_URL": broker_url,
         "SWITCHYARD_STATE_DIR": str(folder),
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),

@@ -31,5 +31,12 @@ def script(name: str, *, folder: str = "queue/") -> Script:
 @cache
 def source(name: str) -> str:
     """Return a script's text with its includes, one level deep."""
-    text = (LUA / f"{name}.lua").read_text()
-    return INCLUDE.sub(lambda match: (LUA / "include" / f"{match[1]}.lua").read_text(), text)
+    path = LUA / f"{name}.lua"
+    text = _texts().get(path) or path.read_text()
+    return INCLUDE.sub(lambda match: _texts()[LUA / "include" / f"{match[1]}.lua"], text)
+
+
+@cache
+def _texts() -> dict[Path, str]:
+    """Read all at the first use: a process that a task has left no file descriptor must still return its messages."""
+    return {path: path.read_text() for path in LUA.rglob("*.lua")}

@@ -22,6 +22,8 @@ def become_child(broker: Broker, slots: int) -> None:
     monkey.patch_signal()
     gevent.config.resolver = "thread"
     hub = gevent.get_hub()
+    # A greenlet that a task left must not end the process by a ``sys.exit()``.
+    hub.SYSTEM_ERROR = (SystemError,)
     del hub.resolver
     hub.threadpool.maxsize = max(RESOLVER_THREADS, slots)
     drop_event_loop(broker)

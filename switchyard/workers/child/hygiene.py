@@ -14,6 +14,7 @@ from typing import Any
 
 from dramatiq.broker import Broker
 
+from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import HANDLED, INTERRUPT
@@ -28,6 +29,9 @@ WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM
 # A slow handler holds its lock as long as it writes.
 LONGEST_HELD_S = 10.0
 
+# As they were when this was loaded. Where a task has replaced them, waits and limits of this process go wrong.
+CLOCKS = {name: getattr(time, name) for name in ("time", "monotonic", "time_ns", "monotonic_ns")}
+
 logger = logging.getLogger("switchyard.workers")
 
 
@@ -36,6 +40,8 @@ class ChildHygiene:
 
     A task may have changed the first three for its own time. They are put back once all tasks have ended that ran when
     the change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
+
+    A replaced clock is put back, and has the child replaced too: times that it gave may be waited for.
 
     Created in the main thread of a child that works.
     """
@@ -49,6 +55,7 @@ class ChildHygiene:
             ("umask", lambda: int(status(b"Umask:"), 8), os.umask),
             ("signal handlers", signal_handlers, set_signal_handlers),
         )
+        [self._slot_hygiene] = (entry for entry in broker.middleware if isinstance(entry, SlotHygiene))
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
         self._changed: dict[str, tuple[set[str], set[str]]] = {}
         self._ran: set[str] = set()
@@ -60,12 +67,13 @@ class ChildHygiene:
 
     def check(self) -> None:
         """Check if a second has passed, at 0.02 % of a processor, unless this process can open nothing."""
-        now_s = time.monotonic()
+        now_s = CLOCKS["monotonic"]()
         if now_s < self._check_at_s or self._row.ill:
             return
         self._check_at_s = now_s + CHECK_EVERY_S
         self._checks += 1
         self._release_log(now_s)
+        self._slot_hygiene.roll_back_between_calls()  # a call may have outlasted its job
         running = {message.message_id: message.actor_name for message in self._slots.running}
         ran, self._slots.ran = self._ran | self._slots.ran, set()
         self._ran = set(running.values())
@@ -99,6 +107,10 @@ class ChildHygiene:
 
     def _excess(self) -> str:
         """Return what this process has too much of, or nothing."""
+        if any(getattr(time, name) is not clock for name, clock in CLOCKS.items()):
+            for name, clock in CLOCKS.items():
+                setattr(time, name, clock)
+            return "clocks that a task has replaced"
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         os.close(lowest := os.open(os.devnull, os.O_RDONLY))
         if 0 < most * MOST_DESCRIPTORS <= lowest:

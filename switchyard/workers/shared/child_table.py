@@ -15,10 +15,10 @@ import mmap
 import os
 import struct
 import tempfile
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic_ns
 
 from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
 
@@ -131,14 +131,14 @@ class ChildRow:
 
     def beat(self) -> None:
         """Write a heartbeat, and the progress since the one before."""
-        now_ns = self._cells[BEAT] = time.monotonic_ns()
+        now_ns = self._cells[BEAT] = monotonic_ns()
         moved = sum(self._counts())
         if moved != self._moved:
             self._moved, self._cells[PROGRESS] = moved, now_ns
 
     def progressed(self) -> None:
         """Write progress now."""
-        self._cells[PROGRESS] = time.monotonic_ns()
+        self._cells[PROGRESS] = monotonic_ns()
 
     def set_ready(self) -> None:
         """Note that the child is up."""
@@ -160,7 +160,7 @@ class ChildRow:
     @property
     def leased(self) -> bool:
         """Whether the child may fetch and start messages."""
-        return self._cells[LEASED] > time.monotonic_ns()
+        return self._cells[LEASED] > monotonic_ns()
 
     def set_full(self) -> None:
         """Mark the child as full: it starts no more messages, because of the memory or whatever else it holds."""
@@ -241,7 +241,7 @@ class ChildRow:
         Returns:
             Its slot until it ends; ``None``, with nothing written, if the child is quiet or its leases may be expired.
         """
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         if self._cells[LEASED] <= now_ns or self._cells[QUIET]:
             return None
         slot = self._free.popleft()
@@ -261,7 +261,7 @@ class ChildRow:
 
     def start_clock(self, slot: int, limit_ns: int) -> None:
         """Start a limit for a slot's message, from now on."""
-        self._cells[slot + START] = time.monotonic_ns()
+        self._cells[slot + START] = monotonic_ns()
         self._cells[slot + LIMIT] = limit_ns  # written last: the limit is never measured from the first start
 
     def request_stop(self, ran: Running) -> None:

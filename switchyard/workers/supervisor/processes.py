@@ -237,7 +237,8 @@ def suspects_of(
         return running, exit_cause.crash
     if clean or (exit_cause is not None and exit_cause.killed):
         return (), ""
-    return running, description
+    # Also those whose task has ended: what it left may have ended the process before their acknowledgement, each time.
+    return tuple(leftovers.running), description
 
 
 def redacted_lines(lines: Sequence[str]) -> list[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
 import pytest
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth.models import Group
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone, translation
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.database import CONNECTION_AGE_S
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -54,6 +57,35 @@ def switch_autocommit_off() -> None:
     Group.objects.create(name="uncommitted")
 
 
+async def begin_elsewhere() -> None:
+    """Begin a transaction in the thread that async actors share."""
+    await sync_to_async(begin)()
+
+
+async def enter_block_elsewhere() -> None:
+    """Enter a block in the thread that async actors share."""
+    await sync_to_async(enter_block)()
+
+
+def forbid_writing() -> None:
+    """Change the session of the connection."""
+    with connection.cursor() as cursor:
+        sqlite, postgres = "PRAGMA query_only = on", "SET default_transaction_read_only = on"
+        cursor.execute(sqlite if connection.vendor == "sqlite" else postgres)
+
+
+def close_driver() -> None:
+    """Close the connection below Django, which does not notice."""
+    connection.ensure_connection()
+    connection.connection.close()
+
+
+def part_autocommit() -> None:
+    """Change the driver's autocommit without Django, as an exception between its step and Django's note does."""
+    connection.ensure_connection()
+    connection.connection.autocommit = False
+
+
 def rows() -> int:
     """Return how many rows the innocent jobs have written."""
     return Group.objects.filter(name__startswith="row-").count()
@@ -90,6 +122,53 @@ def test_a_transaction_left_open_fails_its_attempt_and_takes_no_later_row(
     assert {letter.exception for letter in letters} == {"OpenTransaction" if ends == "returns" else "ValueError"}
 
 
+@pytest.mark.parametrize("leave", [begin_elsewhere, enter_block_elsewhere])
+def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], Any]
+) -> None:
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()  # noted by the broker of an earlier test
+    broker = yard_broker(small_yard(max_retries=0))
+    dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    async def writes(name: str) -> None:
+        await sync_to_async(Group.objects.create)(name=name)
+
+    transport = facilities(broker).transport
+    with run_worker("work", broker=broker, threads=1):
+        for number in range(3):
+            broker.get_actor("leaves").send()
+            writes.send(f"row-{number}")
+        wait_for(lambda: rows() == 3)
+        wait_for(lambda: transport.stats("work").dead == 3)
+
+    assert {letter.exception for letter in transport.dead_letters("work").items} == {"OpenTransaction"}
+
+
+@pytest.mark.parametrize("leave", [forbid_writing, close_driver, part_autocommit])
+def test_a_session_that_was_changed_or_closed_is_not_the_next_jobs(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor == "sqlite" and leave is part_autocommit:
+        return
+    for name, value in (("CONN_MAX_AGE", CONNECTION_AGE_S), ("CONN_HEALTH_CHECKS", True)):  # as in a pool's child
+        monkeypatch.setitem(connections.settings["default"], name, value)
+    broker = yard_broker(small_yard(max_retries=0))
+    dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def writes(name: str) -> None:
+        Group.objects.create(name=name)
+
+    with run_worker("work", broker=broker, threads=1):
+        for number in range(3):
+            broker.get_actor("leaves").send()
+            writes.send(f"row-{number}")
+        wait_for(lambda: rows() == 3)
+
+    assert facilities(broker).transport.stats("work").dead == 0
+
+
 def test_time_limits_amid_transactions_take_no_later_row(
     yard_broker: Callable[..., RedisBroker], run_worker: Any
 ) -> None:
@@ -116,15 +195,19 @@ def test_time_limits_amid_transactions_take_no_later_row(
     assert {letter.exception for letter in transport.dead_letters("work").items} == {"TimeLimitExceeded"}
 
 
-def test_language_and_time_zone_end_with_the_attempt(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
+def test_language_time_zone_and_decimals_end_with_the_attempt(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any
+) -> None:
     broker = yard_broker(small_yard())
-    seen: list[tuple[str | None, str]] = []
+    seen: list[tuple[str | None, str, int]] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def changes() -> None:
-        seen.append((translation.get_language(), timezone.get_current_timezone_name()))
+        zone, digits = timezone.get_current_timezone_name(), decimal.getcontext().prec
+        seen.append((translation.get_language(), zone, digits))
         translation.activate("fr")
         timezone.activate("Asia/Tokyo")
+        decimal.getcontext().prec = 2
 
     with run_worker("work", broker=broker, threads=1):
         changes.send()

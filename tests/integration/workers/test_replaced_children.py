@@ -38,7 +38,12 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
 
 @pytest.mark.parametrize(
     ("how", "why", "runs"),
-    [("leave_threads", "recycled", 1), ("hoard", "recycled", 1), ("hold_log", "stuck_message", 2)],
+    [
+        ("leave_threads", "recycled", 1),
+        ("hoard", "recycled", 1),
+        ("freeze_clock", "recycled", 1),
+        ("hold_log", "stuck_message", 2),
+    ],
 )
 def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not_blamed(
     bench: Bench, how: str, why: str, runs: int

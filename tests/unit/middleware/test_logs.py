@@ -55,6 +55,21 @@ def test_control_characters_are_shown_in_a_terminals_log(capsys: pytest.CaptureF
     assert all(line.isprintable() for line in lines)
 
 
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_an_exception_that_cannot_be_shown_is_logged(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    class Unshowable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("not to be shown")
+
+        __repr__ = __str__
+
+    logs.configure(log_format)
+
+    structlog.stdlib.get_logger("ours").error("dead", exc_info=Unshowable())
+
+    assert "dead" in capsys.readouterr().err
+
+
 def test_a_parked_message_is_not_said_to_be_given_up(capsys: pytest.CaptureFixture[str]) -> None:
     stub_broker = StubBroker()
     logs.configure("json")

@@ -25,3 +25,12 @@ def test_who_is_over_its_hard_limit_is_blamed_also_where_the_grace_is_shorter_th
 
 def test_who_ended_in_that_time_is_not() -> None:
     assert blamed([NEIGHBOUR], clean=True) == ((), "")
+
+
+def test_what_a_task_left_may_crash_its_child_before_the_task_is_acknowledged() -> None:
+    ended = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
+
+    assert suspects_of(Leftovers("child", SERVED, [ended]), None, clean=False, description="exited with 1") == (
+        (ended,),
+        "exited with 1",
+    )

@@ -1,0 +1,58 @@
+"""Well-behaved actors, which write a row each, and the misbehaving ones. ``CHAOS_LEDGER`` names the ledger."""
+
+from __future__ import annotations
+
+import decimal
+import os
+from typing import Any
+
+import dramatiq
+from asgiref.sync import sync_to_async
+from django.db import connection, transaction
+from django.utils import timezone, translation
+
+from tests.chaos.ledger import Ledger
+from tests.chaos.soak_yard.misbehaving import MISBEHAVING
+from tests.chaos.soak_yard.yard import BAD, KINDS
+
+LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
+
+
+def surroundings() -> tuple[Any, ...]:
+    """Return state of the thread that a job may rely on."""
+    return translation.get_language(), timezone.get_current_timezone_name(), decimal.getcontext().prec
+
+
+USUAL = surroundings()
+
+
+def write(job: str) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("INSERT INTO chaos_row (job, process) VALUES (%s, %s)", [job, os.getpid()])
+
+
+def good(job: str, fails_once: bool = False) -> None:
+    """Write a row in surroundings that are as usual."""
+    run_of = f"{job}@{os.getppid()}"
+    LEDGER.note("started", run_of)
+    if fails_once and not dramatiq.middleware.CurrentMessage.get_current_message().options.get("attempts"):
+        raise RuntimeError("as it was told to")
+    assert surroundings() == USUAL, surroundings()
+    write(job)
+    LEDGER.note("completed", run_of)
+
+
+@dramatiq.actor(queue_name="threads")
+async def async_good(job: str) -> None:
+    run_of = f"{job}@{os.getppid()}"
+    LEDGER.note("started", run_of)
+    await sync_to_async(write)(job)
+    LEDGER.note("completed", run_of)
+
+
+for kind in KINDS:
+    dramatiq.actor(good, actor_name=f"{kind}_good", queue_name=kind)
+
+for entry in MISBEHAVING:
+    for kind in entry.kinds:
+        dramatiq.actor(entry.act, actor_name=f"{kind}_{entry.name}", queue_name=f"{kind}{BAD}")
