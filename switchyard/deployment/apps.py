@@ -9,9 +9,9 @@ from switchyard.workers.checks import TAG
 
 def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
     """Check the compose file of this project, if it has one, on ``check --deploy``, which alone loads what it needs."""
-    from switchyard.deployment import checks
+    from switchyard.deployment import rendered_files
 
-    return checks.containers_hold_their_pools(app_configs, **options)
+    return rendered_files.containers_hold_their_pools(app_configs, **options)
 
 
 class DeploymentConfig(AppConfig):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Warning
 from django.template import Context, Engine
 
 from switchyard.broker.redis import acl
@@ -163,3 +165,31 @@ def _bytes(memory: str) -> int:
     memory = memory.lower().removesuffix("b")
     number, unit = (memory[:-1], memory[-1]) if memory[-1] in UNITS else (memory, "b")
     return int(float(number) * UNITS[unit])
+
+
+def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Check the compose file of this project, if it has one, on ``check --deploy``."""
+    own = switchyard_settings()
+    file = own.base_dir / COMPOSE_FILE
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return too_small(own.topology.with_cores(RENDERED_CORES), given_mib(text))
+
+
+def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
+    """Return W008 for each pool whose container gets less memory than its children may take.
+
+    Args:
+        given_mib: Container -> its memory limit in MiB; pools without one are not judged.
+    """
+    given = {pool.name: given_mib.get(f"{POOL_PREFIX}{pool.name}", memory_mib(pool)) for pool in yard.pools}
+    return [
+        Warning(
+            f"gets {given[pool.name]:,}M in {COMPOSE_FILE}; {needs(pool)}",
+            hint="Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or "
+            "processes in the topology.",
+            obj=f"pool {pool.name}",
+            id="switchyard.W008",
+        )
+        for pool in yard.pools
+        if given[pool.name] < memory_mib(pool)
+    ]

@@ -1,43 +1,141 @@
-"""URLs of metrics, probes and the operations room; include them at the root, before the admin.
+"""URLs of metrics, probes and every page of the operations room; include them at the root, before the admin.
 
 The room needs the users, sessions and permissions that come with Django's admin: without ``django.contrib.admin`` in
 ``INSTALLED_APPS`` there is no room, and a yard is watched by its metrics and commands.
+
+Views are named, not imported: the apps of some stand above this one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from django.apps import apps as installed_apps
-from django.urls import URLPattern, URLResolver, include, path
+from django.db import transaction
+from django.http import HttpRequest
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_GET
 
 from switchyard.console.room_view import Views, room_view
 
-overview_views = Views("switchyard.operations.overview_views")
-views = Views("switchyard.operations.views")
-worker_views = Views("switchyard.operations.worker_views")
-instruction_views = Views("switchyard.operations.worker_views")
-
-urlpatterns: list[URLPattern | URLResolver] = [
-    path("metrics", views.metrics, name="switchyard-metrics"),
-    path("healthz", views.healthz, name="switchyard-healthz"),
-    path("readyz", views.readyz, name="switchyard-readyz"),
-]
 ROOM = "admin/operations/"
 STACKS = f"{ROOM}workers/<str:member>/stacks/"
-# Named, not imported: the apps of some of these pages stand above this one.
-PAGES = ("queues", "jobs", "dead_letters", "alerts", "schedules", "actors", "audit", "bulk", "frame")
-_ROOM: list[URLPattern | URLResolver] = [
-    path(ROOM, room_view(overview_views.overview), name="switchyard-operations"),
-    path(f"{ROOM}live/", room_view(overview_views.live), name="switchyard-operations-live"),
-    path(f"{ROOM}workers/", room_view(worker_views.workers), name="switchyard-operations-workers"),
-    path(f"{ROOM}workers/live/", room_view(worker_views.live), name="switchyard-operations-workers-live"),
-    path(STACKS, room_view(worker_views.ask_for_stacks), name="switchyard-operations-ask-for-stacks"),
-    path(f"{STACKS}<str:name>/", room_view(worker_views.stacks), name="switchyard-operations-stacks"),
-    # Beside the workers, whose names may be any word.
-    path(
-        f"{ROOM}instructions/<str:verb>/", room_view(instruction_views.instruct), name="switchyard-operations-instruct"
-    ),
-    *(path("", include(f"switchyard.{page}.urls")) for page in PAGES),
-]
+QUEUE = f"{ROOM}queues/<str:name>/"
+ACTOR = f"{ROOM}actors/<str:name>/"
+SCHEDULE = f"{ROOM}schedules/<str:name>/"
+BULK = f"{ROOM}bulk/"
+JOBS = "admin/switchyard_jobs/job/"
+JOB = f"{JOBS}<str:job_id>/"
+LETTERS = "admin/switchyard_dead_letters/deadletter/"
+LETTER = f"{LETTERS}<int:pk>/"
+ALERTS = "admin/switchyard_alerts/alert/"
 
+measured = Views("switchyard.operations.views")
+overview = Views("switchyard.operations.overview_views")
+workers = Views("switchyard.operations.worker_views")
+queues = Views("switchyard.queues.views")
+job_pages = Views("switchyard.jobs.admin_pages")
+job_list = Views("switchyard.jobs.listing.views")
+job_stream = Views("switchyard.jobs.listing.stream")
+chosen_jobs = Views("switchyard.jobs.listing.chosen")
+passport = Views("switchyard.jobs.passport.views")
+passport_acts = Views("switchyard.jobs.passport.act_views")
+letters = Views("switchyard.dead_letters.views")
+letter_acts = Views("switchyard.dead_letters.act_views")
+alerts = Views("switchyard.alerts.views")
+schedules = Views("switchyard.schedules.views")
+actors = Views("switchyard.actors.views")
+audit = Views("switchyard.audit.views")
+bulk = Views("switchyard.bulk.views")
+frame = Views("switchyard.frame.views")
+
+
+def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
+    """Return the pattern of a page of the room."""
+    return path(address, room_view(view), name=f"switchyard-{name}")
+
+
+def events_view(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a view that streams events, see :func:`switchyard.jobs.admin_pages.stream`."""
+
+    # Django refuses asynchronous views within ATOMIC_REQUESTS.
+    @require_GET
+    @transaction.non_atomic_requests
+    async def events(request: HttpRequest, **parts: str) -> Any:
+        return await job_pages.stream(request, answer, **parts)
+
+    return events
+
+
+urlpatterns = [
+    path("metrics", measured.metrics, name="switchyard-metrics"),
+    path("healthz", measured.healthz, name="switchyard-healthz"),
+    path("readyz", measured.readyz, name="switchyard-readyz"),
+]
 if installed_apps.is_installed("django.contrib.admin"):
-    urlpatterns += _ROOM
+    urlpatterns += [
+        page(ROOM, overview.overview, "operations"),
+        page(f"{ROOM}live/", overview.live, "operations-live"),
+        page(f"{ROOM}workers/", workers.workers, "operations-workers"),
+        page(f"{ROOM}workers/live/", workers.live, "operations-workers-live"),
+        page(STACKS, workers.ask_for_stacks, "operations-ask-for-stacks"),
+        page(f"{STACKS}<str:name>/", workers.stacks, "operations-stacks"),
+        # Beside the workers and the queues, whose names may be any word.
+        page(f"{ROOM}instructions/<str:verb>/", workers.instruct, "operations-instruct"),
+        page(f"{ROOM}chosen-queues/<str:verb>/", queues.chosen, "queues-chosen"),
+        page(f"{ROOM}queues/", queues.queues, "queues"),
+        page(QUEUE, queues.queue, "queue"),
+        page(f"{QUEUE}live/", queues.live, "queue-live"),
+        page(f"{QUEUE}pause/", queues.pause, "queue-pause"),
+        page(f"{QUEUE}purge/", queues.purge, "queue-purge"),
+        page(f"{QUEUE}purge/<str:purge_id>/undo/", queues.undo, "queue-undo"),
+        page(f"{QUEUE}relocate/", queues.relocate, "queue-relocate"),
+        page(f"{QUEUE}resume/", queues.resume, "queue-resume"),
+        page(JOBS, job_list.jobs, "jobs"),
+        page(f"{JOBS}live/", job_list.live, "jobs-live"),
+        path(f"{JOBS}events/", events_view(job_stream.list_events), name="switchyard-jobs-events"),
+        page(f"{JOBS}chosen/<str:verb>/", chosen_jobs.chosen, "jobs-chosen"),
+        page(JOB, passport.passport, "job"),
+        page(f"{JOB}live/", passport.live, "job-live"),
+        path(f"{JOB}events/", events_view(job_pages.job_events), name="switchyard-job-events"),
+        page(f"{JOB}cancel/", passport_acts.cancel, "job-cancel"),
+        page(f"{JOB}run-now/", passport_acts.run_now, "job-run-now"),
+        page(f"{JOB}edit/", passport_acts.edit, "job-edit"),
+        page(f"{JOB}again/", passport_acts.again, "job-again"),
+        page(LETTERS, letters.letters, "letters"),
+        page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
+        page(f"{LETTERS}chosen/<str:action>/", letter_acts.chosen, "letters-chosen"),
+        page(f"{LETTERS}group/<str:fingerprint>/<str:action>/", letter_acts.group, "letters-group"),
+        page(f"{LETTER}change/", letters.letter, "letter"),
+        page(f"{LETTER}restore/", letter_acts.restore, "letter-restore"),
+        page(f"{LETTER}note/", letter_acts.note, "letter-note"),
+        page(f"{LETTER}edit/", letter_acts.edit, "letter-edit"),
+        page(f"{LETTER}<str:action>/do/", letter_acts.one, "letter-act"),
+        page(ALERTS, alerts.alerts, "alerts"),
+        page(f"{ALERTS}silences/new/", alerts.silence, "alerts-silence"),
+        page(f"{ALERTS}silences/<int:pk>/end/", alerts.unsilence, "alerts-unsilence"),
+        page(f"{ALERTS}channels/test/", alerts.test, "alerts-test"),
+        page(f"{ALERTS}<int:pk>/change/", alerts.alert, "alert"),
+        page(f"{ALERTS}<int:pk>/<str:verb>/do/", alerts.one, "alert-act"),
+        page(f"{ROOM}schedules/", schedules.all_schedules, "schedules"),
+        page(SCHEDULE, schedules.schedule, "schedule"),
+        page(f"{SCHEDULE}run/", schedules.run, "schedule-run"),
+        page(f"{SCHEDULE}pause/", schedules.pause, "schedule-pause"),
+        page(f"{SCHEDULE}resume/", schedules.resume, "schedule-resume"),
+        page(f"{ROOM}actors/", actors.actors, "actors"),
+        page(ACTOR, actors.actor, "actor"),
+        page(f"{ACTOR}send/", actors.send, "actor-send"),
+        page(f"{ROOM}audit/", audit.audit_log, "audit"),
+        page(BULK, bulk.acts, "bulk-acts"),
+        page(f"{BULK}<int:number>/", bulk.act, "bulk-act"),
+        page(f"{BULK}<int:number>/live/", bulk.live, "bulk-act-live"),
+        page(f"{BULK}<int:number>/stop/", bulk.stop, "bulk-act-stop"),
+        page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
+        page(f"{ROOM}find/", frame.find, "find"),
+        page(f"{ROOM}find/suggestions/", frame.suggest, "suggestions"),
+        page(f"{ROOM}steps/", frame.steps, "steps"),
+        page(f"{ROOM}strip/", frame.strip, "strip"),
+        page(f"{ROOM}keys/", frame.keys, "keys"),
+        page(f"{ROOM}theme/", frame.theme, "theme"),
+    ]

@@ -15,7 +15,6 @@ from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.conf import declared_yard
 from switchyard.middleware.arguments import misfit
 from switchyard.middleware.errors import ArgumentMismatch
-from switchyard.tasks.registry import is_discovered, register, task_at
 from switchyard.tasks.results import make_result, milliseconds, moment, result_of_record
 from switchyard.tasks.task_actors import actor_of
 from switchyard.tasks.task_api import (
@@ -24,7 +23,10 @@ from switchyard.tasks.task_api import (
     Task,
     TaskResult,
     TaskResultDoesNotExist,
+    is_discovered,
     normalize_json,
+    register,
+    task_at,
     task_enqueued,
 )
 

@@ -15,9 +15,15 @@ from django.apps import AppConfig, apps
 
 from switchyard.conf import switchyard_settings
 from switchyard.tasks.backend import SwitchyardBackend
-from switchyard.tasks.registry import all_tasks, mark_discovered, task_at
 from switchyard.tasks.task_actors import actor_of, prepare
-from switchyard.tasks.task_api import InvalidTask, Task, task_backends
+from switchyard.tasks.task_api import (
+    InvalidTask,
+    Task,
+    all_tasks,
+    mark_discovered,
+    task_at,
+    task_backends,
+)
 
 IMPORTED = re.compile(rb"^\s*(?:from|import)\s+django[._]tasks\b", re.MULTILINE)
 DECLARED = re.compile(rb"^@(?:\w+\.)?task\b|=\s*(?:\w+\.)?task\(", re.MULTILINE)

@@ -25,7 +25,6 @@ from switchyard.broker.stores.job_record import JobRecord, number_or_none
 from switchyard.middleware import crashes, errors
 from switchyard.middleware.errors import Cancelled, PermanentFailure
 from switchyard.middleware.options import OptionRule
-from switchyard.tasks.registry import task_at
 from switchyard.tasks.task_api import (
     TASK_MAX_PRIORITY,
     TASK_MIN_PRIORITY,
@@ -34,6 +33,7 @@ from switchyard.tasks.task_api import (
     TaskError,
     TaskResult,
     TaskResultStatus,
+    task_at,
     task_backends,
 )
 

@@ -22,7 +22,6 @@ from switchyard.middleware.errors import Cancelled
 from switchyard.middleware.outcomes import outcome_of, text_of
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
-from switchyard.tasks.registry import task_at
 from switchyard.tasks.results import ResultRefused, TaskAttempts, make_result, path_of, worker_of
 from switchyard.tasks.task_api import (
     Task,
@@ -30,6 +29,7 @@ from switchyard.tasks.task_api import (
     TaskError,
     TaskResult,
     normalize_json,
+    task_at,
     task_finished,
     task_started,
 )

@@ -8,7 +8,7 @@ Files in reading order: ``settings`` and ``place`` (construction, transport), ``
 server's queues), ``connections`` with ``frames`` (confirmed publishing), ``publication`` (identity of a delivery),
 ``consumer`` with ``outgoing``, ``held`` and ``waiting_messages`` (a worker's side), ``redeliveries`` (how a message's
 last delivery ended), ``mover`` (long delays), ``unique_claims``, ``keys``; then what supervisors and people see:
-``leases``, ``figures``, ``majority``, ``findings``, ``checks``, ``users``, ``stock``.
+``leases``, ``figures``, ``majority``, ``findings``, ``stock``.
 
 Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module imports nothing else: it is loaded wherever an
 address may be of an add-on, and pika is not installed everywhere.
@@ -31,8 +31,8 @@ ADDON = Addon(
     tells_ages=False,
     read=f"{__name__}.settings:read",
     place=f"{__name__}.place:on_rabbitmq",
-    check=f"{__name__}.checks:limits_over_the_consumer_timeout",
+    check=f"{__name__}.settings:limits_over_the_consumer_timeout",
     look=f"{__name__}.findings:look_at_rabbitmq",
-    rights=f"{__name__}.users:rights",
+    rights=f"{__name__}.unique_claims:rights",
     stock=f"{__name__}.stock:StockRabbitmq",
 )

@@ -1,13 +1,18 @@
-"""The address of a RabbitMQ server, and the settings beside it."""
+"""The address of a RabbitMQ server, the settings beside it, and the check of a yard that they do not fit."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
+
+from django.core.checks import CheckMessage, Error
 
 from switchyard.broker.redis.addresses import is_loopback
 from switchyard.setting_values import InvalidSetting, choice_of, number_of, with_valid_port
+
+if TYPE_CHECKING:
+    from switchyard.conf import SwitchyardSettings
 
 QUEUE_TYPES = ("quorum", "classic")
 # Options of pika, which raises an error without a variable's name for others.
@@ -47,3 +52,20 @@ def _check(name: str, url: str, *, debug: bool) -> None:
             raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
         if option in SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
             raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
+
+
+def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:
+    """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest."""
+    most_s = own.place_options["consumer_timeout_s"] / 2
+    return [
+        Error(
+            f"its hard limit of {queue.hard_limit_ms / 1000:g} s is over {most_s:g} s, half of RabbitMQ's "
+            "consumer_timeout: the server would give a task that still runs to another worker, again and again",
+            hint="Lower hard_limit_ms in the topology; or raise consumer_timeout in rabbitmq.conf, and "
+            "SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S to the same seconds.",
+            obj=f"queue {queue.name}",
+            id="switchyard.E026",
+        )
+        for queue in own.topology.queues
+        if queue.hard_limit_ms > most_s * 1000
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +12,7 @@ from dramatiq.message import Message
 from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
+from switchyard.broker.redis.acl import PURGES, RECORDED, Role
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords
@@ -55,3 +58,15 @@ class UniqueClaims:
     def _is_unfinished(self, message_id: str, sent_ms: int) -> bool:
         [state] = self._records.states([message_id])
         return state not in ENDED if state is not None else now_ms() - sent_ms < UNRECORDED_MS
+
+
+def rights(roles: Mapping[str, Role]) -> dict[str, Role]:
+    """Return the roles at the server beside RabbitMQ: who sends a message writes its record and claims its key."""
+    producer, scheduler, worker, room = (roles[name] for name in ("producer", "scheduler", "worker", "room"))
+    sends, kept = {"job_write", CLAIM_FILE}, tuple(each for each in scheduler.only if ":aside:" not in each[0])
+    return {
+        "producer": replace(producer, scripts=producer.scripts | sends, only=(*producer.only, RECORDED)),
+        "scheduler": replace(scheduler, scripts=scheduler.scripts - PURGES | sends, only=kept),
+        "worker": replace(worker, scripts=worker.scripts | {CLAIM_FILE}),
+        "room": replace(room, scripts=room.scripts | {CLAIM_FILE}),
+    }

@@ -8,8 +8,7 @@ import pytest
 
 from switchyard.broker.topology import Yard
 from switchyard.deployment import rendered_files
-from switchyard.deployment.checks import too_small
-from switchyard.deployment.rendered_files import COMPOSE_FILE, render
+from switchyard.deployment.rendered_files import COMPOSE_FILE, render, too_small
 from tests.unit.deployment.yards import SPARE, YARD
 
 LIMITED = Yard(YARD.queues, (replace(YARD.pools[0], memory_limit_bytes=200_000_000, isolated=1), SPARE))

@@ -8,7 +8,7 @@ from typing import Any
 
 import dramatiq
 
-from switchyard.addons.rabbitmq.users import rights
+from switchyard.addons.rabbitmq.unique_claims import rights
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect

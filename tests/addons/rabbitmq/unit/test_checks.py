@@ -8,7 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
-from switchyard.addons.rabbitmq.checks import limits_over_the_consumer_timeout
+from switchyard.addons.rabbitmq.settings import limits_over_the_consumer_timeout
 from switchyard.conf import SwitchyardSettings, switchyard_settings
 from switchyard.workers.checks import TAG
 from tests.addons.rabbitmq.yards import settings_of
