@@ -78,10 +78,9 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
         ("threads", "vanish"),
         ("greenlets", "vanish"),
         ("threads", "end_itself"),
-        ("threads", "exhaust"),
         pytest.param("threads", "vanish_early", marks=long),
-        *(pytest.param("processes", how, marks=long) for how in ("vanish", "vanish_early", "end_itself", "exhaust")),
-        *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself", "exhaust")),
+        *(pytest.param("processes", how, marks=long) for how in ("vanish", "vanish_early", "end_itself")),
+        *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself")),
     ],
 )
 def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(
@@ -103,6 +102,31 @@ def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(
     assert len(ledger.of("started", "pill")) == 3
     found = ledger.account()
     assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
+
+
+# Where a connection is open its failure is answered, and its policy decides; where none is, it is a suspect.
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("yard", ["threads", *(pytest.param(each, marks=long) for each in ("processes", "greenlets"))])
+def test_a_task_that_leaves_its_process_no_descriptor_costs_no_other(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    pool = pools.start("runpool", "work", "--grace", "1")
+    broker, transport = pools.broker, facilities(pools.broker).transport
+    others = {f"beside-{number}." for number in range(20)}
+    enqueue(broker, ledger, "pill", 100, "exhaust")
+    for job in sorted(others):
+        enqueue(broker, ledger, job, 20)
+
+    def is_over() -> bool:
+        stats = transport.stats(QUEUE)
+        return stats.dead + stats.retry.waiting + stats.retry.scheduled == 1
+
+    wait_for(is_over, 120, what="the pill is a dead letter, or waits for its retry, whose pool does not run")
+    wait_for(lambda: others <= set(ledger.jobs("completed")), 120, what="all others done")
+
+    assert {letter.id for letter in transport.dead_letters(QUEUE).items} <= {"pill"}
+    wait_for(lambda: "no file descriptor left; it is replaced" in pool.log(), what="the child is replaced")
 
 
 def rate_and_gap(broker: Broker, ledger: Ledger, name: str, good: int, pill_after: int = -1) -> tuple[float, float]:
