@@ -201,11 +201,14 @@ class _Reader:
 
     async def _read_once(self, client: redis.asyncio.Redis) -> None:
         places: dict[str, str] = {}
+        # Others, that ask while the server is read, may want events before these places: theirs is the next read.
+        interested: defaultdict[str, list[Watcher]] = defaultdict(list)
         for key, watchers in self._watchers.items():
             for watcher in watchers:
                 watcher.asked.set()
                 if not watcher.lags:
                     places[key] = min(places.get(key, watcher.after), watcher.after, key=_number)
+                    interested[key].append(watcher)
         if not places:  # all of them lag: one asks when it has fetched what waits
             await asyncio.sleep(ASK_AGAIN_S)
             return
@@ -214,10 +217,9 @@ class _Reader:
             answer = await client.xread(cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000))
         found = cast("list[Any]", answer)
         for key, entries in found or []:
-            interested = list(self._watchers.get(key.decode(), ()))
             for event_id, fields in entries:
                 event = _event(event_id, fields)
-                for watcher in interested:
+                for watcher in interested[key.decode()]:
                     watcher.offer(event)
         await asyncio.sleep(0)
 

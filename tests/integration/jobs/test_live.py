@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import socket
@@ -20,6 +21,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import EndedJob, encode
 from switchyard.jobs import live
 from switchyard.jobs import live as job_events
+from switchyard.jobs.live import Watcher
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.web import serving
@@ -330,3 +332,30 @@ def test_a_reader_that_never_reads_is_dropped_with_its_connection(
     reader.close()
 
     wait_for(lambda: readers_at(valkey) == 0, what="the reader's connection to close")
+
+
+def test_a_reader_that_asks_amid_a_read_takes_no_event_of_it(valkey: redis.Redis) -> None:
+    key = facilities().records.stream_key("j", "default")
+    report_progress(valkey, "j", 0)
+    stream: Any = valkey.xrange(key)
+    taken: list[list[int]] = []
+
+    async def read() -> None:
+        reader = job_events._Reader("")
+        client = await job_events.client_of_events()
+        ahead, behind = (Watcher(reader, key, after) for after in (stream[0][0].decode(), "0-0"))
+        behind.lags = True
+        reader._watchers[key] = {ahead, behind}
+        running = asyncio.create_task(reader._read_once(client))
+        await asyncio.to_thread(wait_for, lambda: readers_at(valkey))
+        behind.lags = False
+        report_progress(valkey, "j", 1)
+        await running
+        await reader._read_once(client)
+        for each in (ahead, behind):
+            taken.append([event.data["done"] for event in await each.next(1)])
+        await client.aclose()
+
+    asyncio.run(read())
+
+    assert taken == [[1], [0, 1]]
