@@ -17,7 +17,7 @@ from switchyard.broker.shapes import Whole
 
 T = TypeVar("T")
 
-# What a decoder raises for a value that is not of its type.
+# Errors of a decoder at a value that is not of its type.
 UNREADABLE: Final = (ValueError, RecursionError)
 NUMBER: Final = msgspec.json.Decoder(Whole)
 KEPT_S: Final = 120.0

@@ -203,7 +203,7 @@ class JobRecords:
             )
             for at, job_id in enumerate(job_ids)
         ]
-        # What no node knows may be on the one that does not answer, or in the key that cannot be read.
+        # A job that no node knows may be on the one that does not answer, or in the key that cannot be read.
         if away is not None and None in records and not (partly and isinstance(away, BrokerRefused)):
             raise away
         return records
