@@ -179,6 +179,10 @@ def abandon(connection: Any) -> None:
     """End a Django connection's transaction and session by closing it; the next query opens another."""
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
     connection.in_atomic_block = connection.closed_in_transaction = False
+    if connection.vendor == "sqlite" and connection.connection is not None:
+        # A closed connection keeps its locks for as long as a cursor of it lives, as the one in a traceback does.
+        with contextlib.suppress(connection.Database.Error):
+            connection.connection.rollback()
     try:
         if connection.connection is not None:
             connection.connection.close()  # a pool of Django's would hand it to the next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -67,6 +68,10 @@ class ChildHygiene:
 
     def check(self) -> None:
         """Check if a second has passed, at 0.02 % of a processor, unless this process can open nothing."""
+        with contextlib.suppress(OSError):  # a task may take the last descriptor at any time
+            self._check()
+
+    def _check(self) -> None:
         now_s = CLOCKS["monotonic"]()
         if now_s < self._check_at_s or self._row.ill:
             return

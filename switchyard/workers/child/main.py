@@ -122,11 +122,10 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
         if not row.ill and lacks_descriptors():
             logger.error("this process has no file descriptor left; it is replaced")
             row.set_ill()
-        with contextlib.suppress(OSError):  # no descriptor is left since the line above
-            hygiene.check()
+        hygiene.check()
         if row.quiet:
             release_unstarted(worker)
-    return drain(worker, slots, row, signals, assignment.grace_s)
+    return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
 
 
 def lacks_descriptors() -> bool:
@@ -242,7 +241,14 @@ def all_work(worker: dramatiq.Worker) -> bool:
     return not ended
 
 
-def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: SignalPipe, grace_s: float) -> int:
+def drain(
+    worker: dramatiq.Worker,
+    slots: SlotTracking,
+    row: ChildRow,
+    signals: SignalPipe,
+    hygiene: ChildHygiene,
+    grace_s: float,
+) -> int:
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
     In a child whose successor already works, only their own limits apply to the tasks, until the pool drains.
@@ -258,6 +264,7 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
         while thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
             release_unstarted(worker)
             row.beat()
+            hygiene.check()
             thread.join(min(BEAT_S, left_s))
             if signals.take():
                 deadline = min(deadline, time.monotonic() + grace_s)

@@ -51,6 +51,14 @@ def close_in_block() -> None:
     connection.close()
 
 
+def keep_cursor_in_block() -> None:
+    """Write in a block that nobody leaves, and keep a cursor that has not ended, as a traceback does."""
+    enter_block()
+    Group.objects.create(name="uncommitted")
+    KEPT.append(connection.cursor())
+    KEPT[-1].execute("SELECT 1 UNION ALL SELECT 2")
+
+
 def switch_autocommit_off() -> None:
     """Write, and leave the commit to nobody."""
     transaction.set_autocommit(False)
@@ -91,7 +99,9 @@ def rows() -> int:
     return Group.objects.filter(name__startswith="row-").count()
 
 
-@pytest.mark.parametrize("leave", [begin, enter_block, suspend_in_block, close_in_block, switch_autocommit_off])
+@pytest.mark.parametrize(
+    "leave", [begin, enter_block, suspend_in_block, close_in_block, keep_cursor_in_block, switch_autocommit_off]
+)
 @pytest.mark.parametrize("ends", ["returns", "raises"])
 def test_a_transaction_left_open_fails_its_attempt_and_takes_no_later_row(
     yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], ends: str
