@@ -54,6 +54,7 @@ FAILED = re.compile(r"\] (?:retried|dead) (.* job_id=(round-\d+-job-\d+) .*)")
 SHARED = (
     "it returned with a transaction open",
     "cannot start a transaction within a transaction",
+    "connection in transaction status IN",  # PostgreSQL's words for it
     "Cannot operate on a closed database.",
     "the connection is closed",
     "connection is bad",
