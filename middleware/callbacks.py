@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Callbacks, GroupCallbacks, MiddlewareError, Pipelines
 
-from switchyard.broker.errors import PayloadTooLarge, UnencodablePayload
+from switchyard.broker.errors import InvalidMessageId, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.administration import follows_a_job
 from switchyard.broker.queue.codec import as_sent
@@ -25,7 +24,6 @@ from switchyard.middleware.options import OptionRule, actor_name, flag, is_messa
 from switchyard.middleware.outcomes import attempt, text_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
-DEEPEST_TRACEBACK: Final = 30
 _NAMESPACE: Final = uuid.UUID("1c7a5f0e-6d8f-5b0a-9f5e-52a7e0f1d0c4")
 
 
@@ -52,9 +50,13 @@ def fields_of(message: MessageProxy) -> dict[str, Any]:
     return {**message.asdict(), "args": sent.args, "kwargs": sent.kwargs}
 
 
-def traceback_of(exception: BaseException | None) -> str:
-    """Return the traceback of a failure as Dramatiq writes it into a message."""
-    return "" if exception is None else "".join(traceback.format_exception(exception, limit=DEEPEST_TRACEBACK))
+# A forged or altered follow-up fails in Dramatiq and in the broker in many ways.
+REFUSALS: Final = (
+    PayloadTooLarge, UnencodablePayload, InvalidMessageId, MiddlewareError, TypeError, ValueError, LookupError,
+    AttributeError,
+)  # fmt: skip
+
+log = get_logger(__name__)
 
 
 class DurablePipelines(Pipelines):
@@ -71,10 +73,13 @@ class DurablePipelines(Pipelines):
     ) -> None:
         if message.options.get("pipe_target") is None:
             return
-        lane = message.options["pipe_target"].get("queue_name")
-        if exception is None and lane not in broker.queues:  # a queue of newer code, whose workers consume it
-            broker.declare_queue(lane)
-        send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+
+        def send() -> None:
+            if exception is None and (lane := message.options["pipe_target"]["queue_name"]) not in broker.queues:
+                broker.declare_queue(lane)  # of newer code, whose workers consume it
+            after(broker, message, result=result, exception=exception)
+
+        after = super().after_process_message
         _send(send, message, "next step of a pipeline")
 
 
@@ -104,11 +109,8 @@ def _send(send: Callable[[], object], message: MessageProxy, what: str) -> None:
     """Send what follows a job, which is part of it: without it the job has not succeeded."""
     try:
         retry_until_available(send, job_id=message.message_id, what=what)
-    except (PayloadTooLarge, UnencodablePayload, MiddlewareError) as error:
+    except REFUSALS as error:
         raise UnusableResult(f"actor {message.actor_name}: its {what} was refused: {error}") from error
-
-
-log = get_logger(__name__)
 
 
 class DurableGroupCallbacks(GroupCallbacks):
@@ -166,7 +168,7 @@ class DurableGroupCallbacks(GroupCallbacks):
             log.error("group unknown, its callbacks are not sent", group=job.group, job_id=message.message_id)
         if state == "complete":
             call_back = partial(self._call_back, broker, job)
-            retry_until_available(call_back, job_id=message.message_id, what="callback of a group")
+            _send(call_back, message, "callback of a group")
 
     def _count(self, group: str, message: MessageProxy) -> str:
         self._barrier.flush(with_starts=False, queue=self._yard.queue_of(message.queue_name).name)
@@ -205,8 +207,8 @@ class _Job(NamedTuple):
 def _job_of_group(message: Message[Any]) -> _Job | None:
     """Return the job that a message is, or leads to as a step of a pipeline."""
     id_, options = message.message_id, message.options
-    while target := options.get("pipe_target"):
-        id_, options = target["message_id"], target["options"]
+    while isinstance(target := options.get("pipe_target"), dict):
+        id_, options = str(target.get("message_id")), target.get("options") or {}
     return _job_in(id_, options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from switchyard.broker.topology import Yard
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.options import boolean_of, flag, rule_of_both
-from switchyard.middleware.outcomes import Outcome, attempt, error_text, fingerprint, outcome_of
+from switchyard.middleware.outcomes import Outcome, attempt, error_text, fingerprint, outcome_of, traceback_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = get_logger(__name__)
@@ -148,8 +147,8 @@ class DeadLetters(Middleware):
             reason=outcome.reason,
             exception=type(cause).__name__,
             error=error_text(cause, outcome.refusal)[:ERROR_CHARACTERS],
-            traceback="".join(traceback.format_exception(cause))[-TRACEBACK_CHARACTERS:],
-            attempts=attempt(message) if started is not None else int(message.options.get("attempts", 0)),
+            traceback=traceback_of(cause)[-TRACEBACK_CHARACTERS:],
+            attempts=attempt(message) - (started is None),
             enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),
             died_at=died_at,
             duration_ms=max(died_at - started, 0) if started is not None else 0,

@@ -15,6 +15,9 @@ from typing import Any, Literal
 import msgspec
 from dramatiq.broker import MessageProxy
 
+# Attribute of an exception that holds its text.
+TEXT = "_switchyard_text"
+
 Kind = Literal["succeeded", "retried", "dead", "cancelled", "expired", "deferred"]
 
 
@@ -56,11 +59,27 @@ def outcome_of(message: MessageProxy, exception: BaseException | None = None) ->
 
 
 def text_of(exception: BaseException) -> str:
-    """Return an exception's text, or a placeholder when ``str()`` raises: a hook must not fail for it."""
+    """Return an exception's text, or a placeholder when ``str()`` raises: a hook must not fail for it.
+
+    It is made once, by code of the actor: a hook that waits for the broker, outside of every limit, only reads it.
+    """
+    text = exception.__dict__.get(TEXT)
+    if text is None:
+        try:
+            text = str(exception)
+        except Exception:  # noqa: BLE001  the actor's own code
+            text = "(its text could not be made)"
+        exception.__dict__[TEXT] = text
+    return str(text)
+
+
+def traceback_of(exception: BaseException, limit: int | None = None) -> str:
+    """Return an exception's traceback; that of its own frames alone where the whole cannot be formatted."""
     try:
-        return str(exception)
+        return "".join(traceback.format_exception(exception, limit=limit))
     except Exception:  # noqa: BLE001  the actor's own code
-        return "(its text could not be made)"
+        frames = "".join(traceback.format_tb(exception.__traceback__, limit=limit))
+        return f"{frames}{type(exception).__name__}: {text_of(exception)}\n"
 
 
 def error_text(exception: BaseException, refusal: str = "") -> str:
@@ -69,8 +88,9 @@ def error_text(exception: BaseException, refusal: str = "") -> str:
 
 
 def attempt(message: Any) -> int:
-    """Return the number of the attempt that runs, from 1."""
-    return int(message.options.get("attempts", 0)) + 1
+    """Return the number of the attempt that runs, from 1. A task may have written anything over the count."""
+    value = message.options.get("attempts", 0)
+    return (value if type(value) is int and value >= 0 else 0) + 1
 
 
 def fingerprint(actor: str, exception: BaseException) -> str:

@@ -25,11 +25,11 @@ from switchyard.broker.topology import (
     takes_arguments,
 )
 from switchyard.loggers import get_logger
-from switchyard.middleware.callbacks import fields_of, follow_up_of, traceback_of
+from switchyard.middleware.callbacks import fields_of, follow_up_of
 from switchyard.middleware.crashes import Poison, SuspectedPoison
 from switchyard.middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure, RetryLater
 from switchyard.middleware.options import OptionRule, actor_name, rule_of_both
-from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
+from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide, text_of, traceback_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
 log = get_logger(__name__)
@@ -299,6 +299,8 @@ class Retries(Middleware):
             if outcome.kind == "dead" and outcome.reason in ("exhausted", "time_limit"):
                 self._tell_exhausted(broker, message, outcome)
             return
+        if outcome.exception is not None:
+            text_of(outcome.exception)  # by the actor's code, which has a limit now
         try:
             self._divert(message, outcome.delay_ms or 0)
             message.open = False  # type: ignore[attr-defined]
@@ -342,7 +344,8 @@ class Retries(Middleware):
         most = max_retries_of(message, actor, self._yard.queue_of(message.queue_name).retry)
         retries = attempt(message) - 1
         data = fields_of(message)
-        data["options"] = {**data["options"], "retries": retries + 1, "traceback": traceback_of(outcome.exception)}
+        formatted = "" if outcome.exception is None else traceback_of(outcome.exception, 30)  # frames, as Dramatiq does
+        data["options"] = {**data["options"], "retries": retries + 1, "traceback": formatted}
         info = {"retries": retries, "max_retries": None if most == math.inf else int(most)}
         follows = follow_up_of(broker, message, target, "on_retry_exhausted", (data, info))
         retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="on_retry_exhausted")

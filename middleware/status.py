@@ -54,7 +54,7 @@ def result_of(
 ) -> tuple[str | None, str, Failure | None]:
     """Return a result as JSON, ``null`` of none; or the place that a store keeps it in; or the failure to keep it."""
     try:
-        text = json.dumps(result)
+        text = json.dumps(result, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         path, fault, remedy = refused_part(result, "result")
         instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"

@@ -7,6 +7,7 @@ import decimal
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeout
@@ -15,6 +16,7 @@ from typing import Any
 from weakref import WeakSet
 
 from asgiref.sync import SyncToAsync
+from django.db import connections
 from django.db.backends.signals import connection_created
 from django.utils import timezone, translation
 from dramatiq.actor import Actor
@@ -31,9 +33,13 @@ LONGEST_CALL_S = 10.0
 IDLE, OPEN, UNUSABLE = "idle", "open", "unusable"
 # Statements that change their session beyond their transaction.
 SESSION = re.compile(
-    r"\s*(?:SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|PRAGMA\s+\w+\s*=|ATTACH|LISTEN|CREATE\s+TEMP)", re.I
+    r"(?:\A|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|RESET\b|PRAGMA\s+[\w.]+\s*[=(]|ATTACH\b|LISTEN\b|DECLARE\b"
+    r"|CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP)",
+    re.I | re.S,
 )
-ADVISORY = "advisory_lock"
+# Functions that change it, within any statement.
+CHANGING = ("advisory_lock", "set_config")
 
 log = get_logger(__name__)
 
@@ -64,11 +70,23 @@ class SlotHygiene(Middleware):
         self._elsewhere: WeakSet[Any] = WeakSet()  # connections of threads that run no attempts
         self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
         self._works = False
+        self._settings: dict[str, dict[str, Any]] = {}  # of databases, by alias
+        self._moved = 0  # times that they were put back
+        self._after_call: Future[None] | None = None  # runs once the call of an async job that failed has ended
+        self._blocked_at_s = 0.0
         connection_created.connect(self._note)
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Watch the statements of this process from now on; those of other processes are not slowed down."""
         self._works = True
+        self._settings = {alias: {**settings} for alias, settings in connections.settings.items()}
+
+    def is_blocked(self) -> bool:
+        """Return whether a call of the thread of async actors runs for 10 s and more after its job has ended."""
+        if self._after_call is None or self._after_call.done():
+            self._after_call = None
+            return False
+        return time.monotonic() > self._blocked_at_s
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Note the actors that are async, below what wraps them."""
@@ -78,6 +96,11 @@ class SlotHygiene(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the connections whose transaction is not the attempt's: a test may run an actor inside of one."""
         self._thread.works, self._thread.lost = True, len(self._lost)
+        if self._thread.moved != self._moved:
+            self._thread.moved = self._moved
+            for each in self._thread.connections:
+                if not is_in_transaction(each):
+                    abandon(each)
         self._thread.outer = [each for each in self._thread.connections if is_in_transaction(each)]
 
     def after_process_message(
@@ -90,7 +113,12 @@ class SlotHygiene(Middleware):
         translation.deactivate()
         timezone.deactivate()
         decimal.setcontext(decimal.DefaultContext)
+        if restored := self._restore():
+            log.error("database settings or wrappers put back", actor=message.actor_name, databases=", ".join(restored))
         left = self._roll_back()
+        if exception is not None and message.actor_name in self._async and self._after_call is None:
+            self._blocked_at_s = time.monotonic() + LONGEST_CALL_S
+            self._after_call = SyncToAsync.single_thread_executor.submit(_nothing)
         if message.actor_name in self._async:
             if found := self.roll_back_between_calls():
                 with contextlib.suppress(FuturesTimeout):
@@ -125,7 +153,13 @@ class SlotHygiene(Middleware):
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         """Note a connection whose session a statement changes: the next job would find it changed."""
-        if isinstance(sql, str) and (SESSION.match(sql) or ADVISORY in sql):
+        if fresh := self._thread.fresh:
+            # Other receivers of the signal may have added theirs before the first statement.
+            kept = [pair for pair in self._thread.wrappers if pair[0] not in fresh]
+            self._thread.wrappers = [*kept, *((each, list(each.execute_wrappers)) for each in fresh)]
+            self._thread.fresh = []
+        # Statements of psycopg.sql are read by their server alone.
+        if not isinstance(sql, str) or changes_session(sql):
             self._thread.changed = [*self._thread.changed, context["connection"]]
         return execute(sql, params, many, context)
 
@@ -134,16 +168,48 @@ class SlotHygiene(Middleware):
             self._thread.connections = [*self._thread.connections, connection]
             if self._works:
                 connection.execute_wrappers.append(self._watch)
+        if self._works:
+            self._thread.fresh = [*self._thread.fresh, connection]
         if not self._thread.works:
             self._elsewhere.add(connection)
+
+    def _restore(self) -> list[str]:
+        """Put back databases' settings and this thread's execute wrappers; return the names of those that differed."""
+        restored = []
+        for alias, settings in self._settings.items():
+            if (now := connections.settings[alias]) != settings:
+                now.clear()
+                now.update(settings)
+                self._moved += 1  # every connection since may be one to another database
+                SyncToAsync.single_thread_executor.submit(connections.close_all)
+                restored.append(alias)
+        for connection, wrappers in self._thread.wrappers:
+            if connection.execute_wrappers != wrappers:
+                connection.execute_wrappers = list(wrappers)
+                restored.append(connection.alias)
+        return restored
 
 
 class _Thread(threading.local):
     works = False  # whether it runs attempts
+    moved = 0  # settings of databases that were put back before its attempt began
+    fresh: list[Any] = []  # connections since whose opening no statement ran
+    wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were at the first statement
     lost = 0  # length of the list when its attempt began
     connections: list[Any] = []
     outer: list[Any] = []
     changed: list[Any] = []
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def changes_session(sql: str) -> bool:
+    """Return whether a statement, or one that follows it, changes its session beyond the transaction."""
+    if SESSION.match(sql) or (";" in sql and SESSION.search(sql)):
+        return True
+    return any(name in sql for name in CHANGING)
 
 
 def state_of(connection: Any) -> str:

@@ -113,8 +113,10 @@ def chatter(seconds: float) -> None:
 
 
 def litter(seconds: float) -> None:
-    """Leave another folder, umask and, in a greenlet, handler of SIGTERM; fail where an earlier job's are left."""
-    assert (os.getcwd(), os.umask(0o077)) == (FOLDER, MASK)
+    """Leave another folder, umask, limit and, in a greenlet, handler of SIGTERM; fail where a job has left them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert (os.getcwd(), os.umask(0o077), soft) == (FOLDER, MASK, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**40, hard))
     os.chdir("/")
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NoReturn, TypeVar, cast
 
 import pydantic
@@ -18,6 +19,7 @@ JSON_TYPE = "application/json"
 MAX_DEPTH = 64
 MAX_ERRORS = 50
 MAX_NAME_CHARACTERS = 100
+MAX_PATH_CHARACTERS = 300
 # Replacements for pydantic's messages, which use Python terms.
 MESSAGES = {"extra_forbidden": "is not a known field; leave it out", "missing": "is required"}
 
@@ -76,9 +78,9 @@ def refuse_bad_text(value: Any) -> None:
     """Refuse text that databases cannot store.
 
     Raises:
-        Problem: 422 with the fields that have NUL or half of a surrogate pair; 400 when nested too deep.
+        Problem: 422 with the first 50 fields that have NUL or half of a surrogate pair; 400 when nested too deep.
     """
-    errors = [FieldError(path, message) for path, message in _bad_text(value, "", 0)]
+    errors = [FieldError(path, message) for path, message in islice(_bad_text(value, "", 0), MAX_ERRORS)]
     if errors:
         raise invalid(errors)
 
@@ -131,12 +133,19 @@ def _bad_text(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         for name, item in value.items():
             shown = name[:MAX_NAME_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "\\0")
-            inner = f"{path}.{shown}" if path else shown
+            inner = _below(path, shown)
             yield from _bad_text(name, f"{inner} (name)", depth)
             yield from _bad_text(item, inner, depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _bad_text(item, f"{path}.{index}" if path else str(index), depth + 1)
+            yield from _bad_text(item, _below(path, str(index)), depth + 1)
+
+
+def _below(path: str, name: str) -> str:
+    """Return the path of a part, which ends with the name that makes it too long."""
+    if len(path) >= MAX_PATH_CHARACTERS:
+        return path
+    return f"{path}.{name}" if path else name
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

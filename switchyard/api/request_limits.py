@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -10,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connections
+from django.utils.http import parse_header_parameters
 
 from switchyard.api.problems import CONTENT_TYPE, Problem
 
@@ -32,6 +34,8 @@ LONGEST = {b"cookie": 8 * KIB, b"content-type": 512}
 RETRY_AFTER = {"Retry-After": "5"}
 NO_TOKEN = {"WWW-Authenticate": 'Bearer realm="switchyard"'}
 LARGE_SCOPE = "submit"
+# Valid tokens are looked up once a minute for their share; as many are kept.
+VALID_S, VALID_TOKENS = 60.0, 1_000
 # Answered however many requests run: an orchestrator would restart a busy web.
 PROBES = frozenset({"/healthz", "/readyz"})
 
@@ -172,6 +176,8 @@ class RequestLimits:
         self._places, self._large_places = Places(requests, share), Places(large_requests, share)
         # Apart, so that slow clients of a few addresses hold up nobody else.
         self._unknown_places = Places(unknown_requests, share)
+        self._look_ups = Places(unknown_requests, share)
+        self._valid_until_s: dict[str, float] = {}  # tokens that need not be looked up again for their share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -207,7 +213,7 @@ class RequestLimits:
         scheme, _, plain = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         token = plain.strip() if scheme.lower() == "bearer" else ""
         if complete:
-            return await self._places.take(token or address, self.wait_s)
+            return await self._place_of(token, address)
         try:
             scopes = await self._check_token(token) if token else None
         except DatabaseError as error:
@@ -219,6 +225,19 @@ class RequestLimits:
         if large and LARGE_SCOPE not in scopes:
             raise Problem(403, f"a large body needs a token with the scope {LARGE_SCOPE}; use one that has it")
         return await (self._large_places if large else self._places).take(token, self.wait_s)
+
+    async def _place_of(self, token: str, address: str) -> ExitStack:
+        """Return a place of a token's share if it is valid, else of the address's: made-up tokens have none."""
+        if self._valid_until_s.get(token, 0.0) > time.monotonic():
+            return await self._places.take(token, self.wait_s)
+        if token:
+            with await self._look_ups.take(address, self.wait_s), suppress(DatabaseError):  # the application tells that
+                if await self._check_token(token) is not None:
+                    if len(self._valid_until_s) >= VALID_TOKENS:
+                        self._valid_until_s.clear()
+                    self._valid_until_s[token] = time.monotonic() + VALID_S
+                    address = token
+        return await self._places.take(address, self.wait_s)
 
     async def _run(self, scope: Scope, body: RequestBody, send: Send, place: ExitStack) -> None:
         started = False
@@ -242,7 +261,7 @@ def _readable(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return headers by name; of those given twice, both values, as Django has them.
 
     Raises:
-        Problem: 431, Python would take long for one; 400, Django would fail at the type.
+        Problem: 431, Python would take long for one; 400, Django would fail at the type, or take long for its charset.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -252,6 +271,10 @@ def _readable(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             raise Problem(431, f"{name.decode()}: has {size} bytes, {most} are the most; send less")
     if b"*" in found.get(b"content-type", b""):
         raise Problem(400, "content-type: has a parameter that is encoded by RFC 2231; write it as it is")
+    _, parameters = parse_header_parameters(found.get(b"content-type", b"").decode("latin-1"))
+    if (charset := parameters.get("charset", "utf-8")).lower() not in ("utf-8", "utf8"):
+        # Django decodes each field by any codec of Python; punycode takes minutes for a mebibyte.
+        raise Problem(400, f"content-type: has the charset {charset!r:.50}; send UTF-8")
     return found
 
 

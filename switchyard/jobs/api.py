@@ -309,6 +309,6 @@ def _may_view_arguments(request: HttpRequest) -> bool:
 def _limit(text: str) -> int:
     if not text:
         return LIMIT
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_LISTED):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_LISTED):
         raise ValueError(f"limit: {text!r:.50} is no number from 1 to {MOST_LISTED}")
     return int(text)

@@ -134,6 +134,7 @@ class _Reader:
     def __init__(self, place: str) -> None:
         self._place = place
         self._watchers: defaultdict[str, set[Watcher]] = defaultdict(set)
+        self._wrong: set[str] = set()  # keys that are no streams: one of them would fail the read of all
         self._connection_id = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -206,7 +207,7 @@ class _Reader:
         for key, watchers in self._watchers.items():
             for watcher in watchers:
                 watcher.asked.set()
-                if not watcher.lags:
+                if not watcher.lags and key not in self._wrong:
                     places[key] = min(places.get(key, watcher.after), watcher.after, key=_number)
                     interested[key].append(watcher)
         if not places:  # all of them lag: one asks when it has fetched what waits
@@ -214,11 +215,20 @@ class _Reader:
             return
         # Not wait_for: in Python 3.11 it loses the cancellation that arrives together with the answer.
         async with asyncio.timeout(BLOCK_S + GRACE_S):
-            answer = await client.xread(cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000))
+            try:
+                answer = await client.xread(cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000))
+            except redis.ResponseError:
+                wrong = {key for key in places if await client.type(key) not in (b"stream", b"none")}
+                if not wrong:
+                    raise
+                logger.error("keys of events have another type, and are not read: %s", ", ".join(sorted(wrong)))
+                self._wrong |= wrong
+                return
         found = cast("list[Any]", answer)
         for key, entries in found or []:
             for event_id, fields in entries:
-                event = _event(event_id, fields)
+                if (event := _event(event_id, fields)) is None:
+                    continue
                 for watcher in interested[key.decode()]:
                     watcher.offer(event)
         await asyncio.sleep(0)
@@ -239,12 +249,17 @@ async def _place_of(key: str) -> str:
     return await sync_to_async(facilities().records.calls.place_now, thread_sensitive=False)(key)
 
 
-def _event(event_id: bytes, fields: dict[bytes, bytes]) -> JobEvent:
-    data = json.loads(fields[b"data"])
-    for name in TIMES:
-        if isinstance(data.get(name), int):
-            data[name] = iso_time(data[name])
-    return JobEvent(event_id.decode(), fields[b"event"].decode(), data, len(fields[b"data"]))
+def _event(event_id: bytes, fields: dict[bytes, bytes]) -> JobEvent | None:
+    """Return an event, or nothing for an entry that no worker has written."""
+    try:
+        data = json.loads(fields[b"data"])
+        for name in TIMES:
+            if isinstance(data.get(name), int):
+                data[name] = iso_time(data[name])
+        return JobEvent(event_id.decode(), fields[b"event"].decode(), data, len(fields[b"data"]))
+    except (KeyError, ValueError, AttributeError, RecursionError) as error:
+        logger.error("event %s of a job cannot be read: %r", event_id, error)
+        return None
 
 
 def _number(event_id: str) -> tuple[int, int]:

@@ -102,9 +102,12 @@ class Watch:
     def _ask(self) -> list[ServerFinding]:
         looks = self._servers.read(production=self._production)
         markers, probes = self.generation.commands(), self._servers.probes()
-        answers = self._calls.pipeline([*markers, *probes, *type_commands(self._families)], raise_errors=False)
+        # Whoever may write to a queue could refuse its messages for ever.
+        expiries: list[tuple[Word, ...]] = [("PEXPIRE", each.refused, REFUSED_MS, "NX") for each in self._families]
+        commands = [*markers, *probes, *expiries, *type_commands(self._families)]
+        answers = self._calls.pipeline(commands, raise_errors=False)
         marked, answers = answers[: len(markers)], answers[len(markers) :]
-        probed, types = answers[: len(probes)], answers[len(probes) :]
+        probed, types = answers[: len(probes)], answers[len(probes) + len(expiries) :]
         found = self._servers.findings(looks) + self._servers.judge_probes(probed) + wrong_types(self._families, types)
         self._lost = finding(self.generation.look(marked), self.generation.where_lost())
         if (failed := self.generation.failure(marked)) is not None:

@@ -24,6 +24,7 @@ NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
 RESERVED_ENDS: Final = (":events", ":progress")
 RESERVED: Final = frozenset({"#", "events", "progress"})
 MESSAGE_ID: Final = re.compile(r"(?!(?:#|events|progress)\Z)[!-~]{1,200}(?<!:events)(?<!:progress)")
+MOST_ATTEMPTS: Final = 2**31 - 2
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
 # Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
 VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
@@ -121,6 +122,8 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
                 value = options[name]
                 if type(value) is not int:
                     raise UnreadableMessage(f"option {name} is {value!r:.100}, a {type(value).__name__}, not an int")
+                if name == "attempts" and value > MOST_ATTEMPTS:  # a letter counts one more
+                    raise UnreadableMessage(f"option attempts is {value!r:.100}, out of range: 0 to {MOST_ATTEMPTS}")
                 if not 0 <= value <= LARGEST:
                     raise UnreadableMessage(f"option {name} is {value!r:.100}, out of range: 0 to the year 9999")
         if options.get("enqueued_at") == AS_SENT:

@@ -27,6 +27,7 @@ LEFT, LEFT_PER_SLOT = 200, 50
 CHECKS_OF_PROCESSES = 10  # as many as for one count of processes: the kernel lists them by thread
 # A child without these is deaf, or ends with what it cannot write to.
 WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM} - {signal.SIGUSR1},)
+LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 # A slow handler holds its lock as long as it writes.
 LONGEST_HELD_S = 10.0
 
@@ -37,9 +38,9 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class ChildHygiene:
-    """Watch over a child's folder, umask, signal handlers, descriptors, threads, processes and the locks of its log.
+    """Watch over a child's folder, umask, signal handlers, limits, descriptors, threads, processes, locks of its log.
 
-    A task may have changed the first three for its own time. They are put back once all tasks have ended that ran when
+    A task may have changed the first four for its own time. They are put back once all tasks have ended that ran when
     the change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
 
     A replaced clock is put back, and has the child replaced too: times that it gave may be waited for.
@@ -55,6 +56,7 @@ class ChildHygiene:
             ("working folder", working_folder, os.chdir),
             ("umask", lambda: int(status(b"Umask:"), 8), os.umask),
             ("signal handlers", signal_handlers, set_signal_handlers),
+            ("limits of the process", resource_limits, set_resource_limits),
         )
         [self._slot_hygiene] = (entry for entry in broker.middleware if isinstance(entry, SlotHygiene))
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
@@ -112,6 +114,8 @@ class ChildHygiene:
 
     def _excess(self) -> str:
         """Return what this process has too much of, or nothing."""
+        if self._slot_hygiene.is_blocked():
+            return "a call in the thread of async actors that has outlasted its job"
         if any(getattr(time, name) is not clock for name, clock in CLOCKS.items()):
             for name, clock in CLOCKS.items():
                 setattr(time, name, clock)
@@ -157,6 +161,19 @@ def working_folder() -> str:
         return str(Path.cwd())
     except OSError:
         return ""
+
+
+def resource_limits() -> dict[int, tuple[int, int]]:
+    """Return the limits that fail a later task when they are lower; those of memory guards are as they were set."""
+    return {limit: resource.getrlimit(limit) for limit in LIMITS}
+
+
+def set_resource_limits(limits: dict[int, tuple[int, int]]) -> None:
+    """Set the soft limits, as far as the hard ones allow it."""
+    for limit, (soft, _) in limits.items():
+        highest = resource.getrlimit(limit)[1]
+        within = highest == resource.RLIM_INFINITY or resource.RLIM_INFINITY != soft <= highest
+        resource.setrlimit(limit, (soft if within else highest, highest))
 
 
 def signal_handlers() -> dict[int, Any]:

@@ -359,3 +359,26 @@ def test_a_reader_that_asks_amid_a_read_takes_no_event_of_it(valkey: redis.Redis
     asyncio.run(read())
 
     assert taken == [[1], [0, 1]]
+
+
+def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey: redis.Redis) -> None:
+    key, wrong = (facilities().records.stream_key(name, "default") for name in ("j", "wrong"))
+    report_progress(valkey, "j", 0)
+    valkey.xadd(key, {"event": "progress", "data": "{"})
+    report_progress(valkey, "j", 1)
+    valkey.set(wrong, "x")
+    taken: list[int] = []
+
+    async def read() -> None:
+        reader = job_events._Reader("")
+        client = await job_events.client_of_events()
+        follower, other = Watcher(reader, key, "0-0"), Watcher(reader, wrong, "0-0")
+        reader._watchers.update({key: {follower}, wrong: {other}})
+        await reader._read_once(client)
+        await reader._read_once(client)
+        taken.extend([event.data["done"] for event in await follower.next(1)])
+        await client.aclose()
+
+    asyncio.run(read())
+
+    assert taken == [0, 1]

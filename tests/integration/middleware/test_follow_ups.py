@@ -61,6 +61,22 @@ def test_a_result_that_what_follows_cannot_take_makes_the_job_a_dead_letter(
     assert re.search(fault, letter.error)
 
 
+@pytest.mark.parametrize("altered", [{"message_id": "invoice:events"}, {"message_id": 5}, {"more": 1}])
+def test_a_follow_up_that_cannot_be_sent_makes_the_job_a_dead_letter(
+    broker: RedisBroker, run_worker: Any, altered: dict[str, Any]
+) -> None:
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> None: ...
+
+    message = first.message()
+    message.options["pipe_target"] = {**first.message().asdict(), **altered}
+    with run_worker("work", broker=broker):
+        broker.enqueue(message)
+        letter = only_letter(broker)
+
+    assert (letter.id, letter.reason, letter.exception) == (message.message_id, "permanent", "UnusableResult")
+
+
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function with one that is not async."""
 

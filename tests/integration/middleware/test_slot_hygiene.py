@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.contrib.auth.models import Group
 from django.db import connection, connections, transaction
 from django.utils import timezone, translation
 
+from switchyard import slot_hygiene
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.database import CONNECTION_AGE_S
@@ -80,6 +82,30 @@ def forbid_writing() -> None:
     with connection.cursor() as cursor:
         sqlite, postgres = "PRAGMA query_only = on", "SET default_transaction_read_only = on"
         cursor.execute(sqlite if connection.vendor == "sqlite" else postgres)
+
+
+def forbid_writing_in_other_words() -> None:
+    """Change the session by statements that do not begin with the usual word."""
+    with connection.cursor() as cursor:
+        sqlite, postgres = "PRAGMA query_only(1)", "/* x */ SELECT 1; SET default_transaction_read_only = on"
+        cursor.execute(sqlite if connection.vendor == "sqlite" else postgres)
+
+
+def block_the_database() -> None:
+    """Hang on the connection what refuses each statement."""
+
+    def refuse(*args: Any) -> Any:
+        raise RuntimeError("no database access allowed here")
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    connection.execute_wrapper(refuse).__enter__()
+
+
+def move_to_another_database() -> None:
+    """Write to another database from now on."""
+    connection.close()
+    connection.settings_dict["NAME"] = "another"
 
 
 def close_driver() -> None:
@@ -155,7 +181,17 @@ def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(
     assert {letter.exception for letter in transport.dead_letters("work").items} == {"OpenTransaction"}
 
 
-@pytest.mark.parametrize("leave", [forbid_writing, close_driver, part_autocommit])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        forbid_writing,
+        forbid_writing_in_other_words,
+        block_the_database,
+        move_to_another_database,
+        close_driver,
+        part_autocommit,
+    ],
+)
 def test_a_session_that_was_changed_or_closed_is_not_the_next_jobs(
     yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,3 +262,38 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(
 
     assert seen[0] == seen[1]
     assert seen[0][1] != "Asia/Tokyo"
+
+
+def test_a_call_of_a_coroutine_that_outlasts_its_job_is_seen(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_hygiene, "LONGEST_CALL_S", 0.0)
+    broker, release = yard_broker(small_yard(max_retries=0)), threading.Event()
+    [hygiene] = (entry for entry in broker.middleware if isinstance(entry, slot_hygiene.SlotHygiene))
+
+    @dramatiq.actor(broker=broker, queue_name="work", time_limit=100)
+    async def waits() -> None:
+        await sync_to_async(release.wait)()
+
+    with run_worker("work", broker=broker, threads=1):
+        waits.send()
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+        wait_for(hygiene.is_blocked)
+        release.set()
+        wait_for(lambda: not hygiene.is_blocked())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SET ROLE x", "-- of a\n/* x */ set search_path = x", "SELECT 1; RESET ALL", "SELECT set_config('a', '5', false)",
+     "PRAGMA main.locking_mode=EXCLUSIVE", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "create local temp table x ()"],
+)  # fmt: skip
+def test_statements_that_change_their_session_are_known(statement: str) -> None:
+    assert slot_hygiene.changes_session(statement)
+
+
+@pytest.mark.parametrize(
+    "statement", ["SET LOCAL x = 1", "UPDATE a SET b = 1", "SELECT ';'", "INSERT INTO a VALUES (1)"]
+)
+def test_other_statements_change_no_session(statement: str) -> None:
+    assert not slot_hygiene.changes_session(statement)

@@ -67,7 +67,8 @@ def test_a_changed_folder_umask_and_handler_are_put_back_in_the_name_of_the_acto
     for times in (1, 2):
         tokens = [bench.send(queue, how="litter") for queue in ("urgent", "webhook")]
         wait_for(lambda tokens=tokens: all(map(bench.ended, tokens)))  # type: ignore[misc]
-        for what, actor in (("umask", "urgent"), ("working folder", "webhook"), ("signal handlers", "webhook")):
+        left = {"umask": "urgent", "limits of the process": "urgent", "working folder": "webhook"}
+        for what, actor in (*left.items(), ("signal handlers", "webhook")):
             line = f"another {what}, which was put back. It may be one of: {actor}_job"
             wait_for(lambda line=line, times=times: bench.log().count(line) == times, 20)  # type: ignore[misc]
 

@@ -326,9 +326,53 @@ def test_a_content_type_that_django_cannot_read_is_400() -> None:
     assert echo.asked == 0
 
 
+@pytest.mark.parametrize("charset", ["punycode", '"rot13"', "x", 'utf-8;charset="idna"'])
+def test_a_charset_other_than_utf_8_is_400(charset: str) -> None:
+    sent, echo, _ = call({"content-type": f"multipart/form-data; boundary=x; charset={charset}"}, [b""])
+
+    assert "send UTF-8" in refusal(sent, 400)["detail"]
+    assert echo.asked == 0
+
+
 @pytest.mark.parametrize(("name", "value"), [("cookie", 'a="' + "\\" * 31_000 + '"'), ("content-type", ";" * 31_000)])
 def test_a_header_that_takes_seconds_to_read_is_431(name: str, value: str) -> None:
     sent, echo, _ = call({name: value}, [b""], path="/healthz", method="GET")
 
     assert refusal(sent, 431)["detail"].startswith(f"{name}: has 31")
     assert echo.asked == 0
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(["made-up-1", "made-up-2", "made-up-3"], 429), (["good"] * 3, 200)])
+def test_made_up_tokens_have_no_share_of_their_own(tokens: list[str], expected: int) -> None:
+    statuses: list[int] = []
+
+    async def run() -> None:
+        go_on = asyncio.Event()
+
+        async def application(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+            if scope["path"] == "/held":
+                await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def request(path: str, token: str, done: Callable[[int], None]) -> None:
+            async def receive() -> Message:
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    done(message["status"])
+
+            headers = [(b"authorization", f"Bearer {token}".encode())]
+            scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": ("::1", 1)}
+            await limit(scope, receive, send)  # type: ignore[arg-type]
+
+        limit = limited(application, requests=4)
+        held = [asyncio.ensure_future(request("/held", token, lambda _: None)) for token in ("bad-1", "bad-2")]
+        await asyncio.sleep(0)
+        await asyncio.gather(*(request("/", token, statuses.append) for token in tokens))
+        go_on.set()
+        await asyncio.gather(*held)
+
+    asyncio.run(run())
+
+    assert statuses == [expected] * 3

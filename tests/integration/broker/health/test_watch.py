@@ -105,6 +105,15 @@ def test_the_refusal_lapses_with_whoever_wrote_it(
     assert all(emptied.admin.exists(KEYS.queue(queue).refused) for queue in QUEUES)
 
 
+def test_a_refusal_without_an_end_gets_one(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+) -> None:
+    emptied.admin.set(family.keys.refused, "forged")
+
+    assert make_watch().look() == Health()
+    assert 0 < emptied.admin.pttl(family.keys.refused) <= 20_000
+
+
 def test_memory_that_runs_out_is_told_before_it_is_full(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
     used_bytes = int(emptied.admin.info("memory")["used_memory"])  # type: ignore[index]
     emptied.config_set("maxmemory", int(used_bytes / 0.95))

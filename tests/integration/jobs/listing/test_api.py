@@ -55,6 +55,7 @@ def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
         {"colour": "x"},
         {"limit": "0"},
         {"limit": "x"},
+        {"limit": "00000000199999"},
         {"after": "x"},
         {"sort": "size"},
         {"since": "soon"},

@@ -25,8 +25,13 @@ def test_a_number_that_counts_nothing_is_unreadable(name: str, value: object) ->
         read(options={name: value})
 
 
+def test_more_attempts_than_a_letter_can_count_are_unreadable() -> None:
+    with pytest.raises(UnreadableMessage, match="out of range: 0 to 2147483646"):
+        read(options={"attempts": 2**31 - 1})
+
+
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", [1, 7, NOW_MS])
+@pytest.mark.parametrize("value", [1, 7, 2**31 - 2])
 def test_other_numbers_are_read(name: str, value: int) -> None:
     assert read(options={name: value}).options == {name: value}
 
