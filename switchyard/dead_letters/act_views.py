@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -245,7 +245,7 @@ def _confirmed(request: HttpRequest, action: str, count: int) -> bool:
     return True
 
 
-def _apply(request: HttpRequest, action: str, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
+def _apply(request: HttpRequest, action: Any, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
     """Act, and say what came of it on the page that asked; where the broker did not answer, on one of its own."""
     reason = request.POST.get("reason", "").strip()
     outcome = acts.apply(action, list(rows), who=Who.of_request(request), reason=reason)

@@ -14,7 +14,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.conf import declared_yard
-from switchyard.dead_letters.actions import CLAIM_S, settle_claim
+from switchyard.dead_letters.acts import CLAIM_S, settle_claim
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, locked, project, set_state
 from switchyard.loggers import get_logger
