@@ -27,7 +27,7 @@ from switchyard.database import storable
 from switchyard.dead_letters.editing import EditedArguments
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, add_history, clear_claim, locked, project, set_state
-from switchyard.dead_letters.queries import find, listing, open_ids
+from switchyard.dead_letters.queries import find, ids_of, listing
 from switchyard.loggers import get_logger
 
 log = get_logger(__name__)
@@ -103,7 +103,7 @@ def apply_to_group(
     Raises:
         NotFound: no open letter has that fingerprint.
     """
-    result = apply(name, open_ids(fingerprint, limit=limit), who=who, reason=reason, group=fingerprint)
+    result = apply(name, ids_of(fingerprint, limit=limit), who=who, reason=reason, group=fingerprint)
     return replace(result, left=listing(fingerprint=fingerprint).count())
 
 

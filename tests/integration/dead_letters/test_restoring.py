@@ -140,14 +140,14 @@ def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: Us
     asked = client.get(address)
     assert "Restore 2 dead letters?" in asked.content.decode()
     assert facilities.transport.stats("default").dead == 0
-    ask = asked.context["ask"]
-    client.post(ask.to, {"confirmed": "1", "ids": ask.ids})
+    to, answer = asked.context["to"], {"confirmed": "1", "ids": asked.context["ids"]}
+    client.post(to, answer)
 
     assert facilities.transport.stats("default").dead == 2
     assert AuditEntry.objects.filter(act="letter.restore", count=2).exists()
     assert "No letter was discarded" in client.get(listed, {"state": "discarded"}).content.decode()
     operator.user_permissions.set(Permission.objects.filter(codename__in=["view_deadletter", "requeue_deadletter"]))
-    assert client.get(address).status_code == client.post(ask.to, {"confirmed": "1", "ids": ask.ids}).status_code == 403
+    assert client.get(address).status_code == client.post(to, answer).status_code == 403
 
 
 def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
