@@ -48,16 +48,19 @@ class Command(PrintingCommand):
         groups.add_argument("--limit", type=int, default=20, metavar="N", help="at most N groups (default: 20)")
         show = verbs.add_parser("show", help="one dead letter with its traceback")
         show.add_argument("id", metavar="ID")
-        for verb, text in (("requeue", "send back to their queues"), ("discard", "delete from the broker")):
-            move = verbs.add_parser(verb, help=f"{text}, by id or by group")
+        for verb, state, text in (
+            ("requeue", "open", "send back to their queues, by id or by group"),
+            ("discard", "open", "delete from the broker, by id or by group"),
+            ("restore", "discarded", "put discarded letters back into their dead lists, for 90 days"),
+        ):
+            move = verbs.add_parser(verb, help=text)
             move.add_argument("ids", nargs="*", metavar="ID")
-            move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
+            move.add_argument("--group", metavar="FP", default="", help=f"all {state} letters of this fingerprint")
             move.add_argument("--reason", default="", help="reason to note in the history")
-            move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
-        restore = verbs.add_parser("restore", help="put discarded letters back into their dead lists, for 90 days")
-        restore.add_argument("ids", nargs="*", metavar="ID")
-        restore.add_argument("--group", metavar="FP", default="", help="all discarded letters of this fingerprint")
-        restore.add_argument("--reason", default="", help="reason to note in the history")
+            if verb == "restore":
+                move.set_defaults(quarantined=False)
+            else:
+                move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
         note = verbs.add_parser("note", help="append a note to a letter's history")
         note.add_argument("id", metavar="ID")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
@@ -69,7 +72,6 @@ class Command(PrintingCommand):
             "list": self._list,
             "groups": self._groups,
             "show": self._show,
-            "restore": self._restore,
             "note": self._note,
         }
         verb = verbs.get(options["verb"], self._move)
@@ -130,26 +132,16 @@ class Command(PrintingCommand):
         who, verb = Who.of_command(), options["verb"]
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
-        elif group:
+        elif group and verb != "restore":
             outcome = acts.apply_to_group(verb, group, who=who, reason=reason)
         else:
+            if group and not (ids := queries.ids_of(group, state="discarded")):
+                raise CommandError(f"group {group}: it has no discarded letter")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
-        past = {"requeue": "Requeued", "discard": "Discarded"}[verb]
+        past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
         left = f"; {outcome.left} of the group are open: died meanwhile, or beyond one run" if outcome.left else ""
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
         self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
-
-    def _restore(self, options: dict[str, Any]) -> None:
-        ids = list(dict.fromkeys(options["ids"]))
-        if bool(ids) == bool(options["group"]):
-            raise CommandError("give ids or --group, one of the two", returncode=WRONG_ARGUMENTS)
-        if options["group"]:
-            rows = queries.listing(fingerprint=options["group"], states=(DeadLetter.State.DISCARDED.value,))
-            ids = list(rows.order_by("died_at", "id").values_list("message_id", flat=True))
-            if not ids:
-                raise CommandError(f"group {options['group']}: it has no discarded letter")
-        outcome = acts.apply("restore", ids, who=Who.of_command(), reason=options["reason"])
-        self._report(outcome, f"Restored {presentation.letters(len(outcome.done))}.", as_json=options["json"])
 
     def _note(self, options: dict[str, Any]) -> None:
         result = acts.note(options["id"], who=Who.of_command(), text=options["text"])

@@ -10,10 +10,9 @@ It keeps true:
 - Letters with one cause have one fingerprint, by which they are grouped. Arguments are shown by right, redacted ones
   never.
 
-Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``actions`` (requeue,
-discard, acknowledge one letter), ``acts`` (the same for several, with a row in the audit log), ``bulk_moves`` (all
-that match a filter), ``editing`` (other arguments), ``queries``, ``presentation``; then the pages: ``views`` and
-``act_views``.
+Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``acts`` (on letters, each
+with its row in the audit log), ``bulk_moves`` (all that match a filter), ``editing`` (other arguments), ``queries``,
+``presentation``; then the pages: ``views`` and ``act_views``.
 
 Public: ``models.DeadLetter``, ``queries`` and ``editing``, ``projection`` for the worker's middleware and
 ``reconcile`` for the scheduler.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -18,7 +17,7 @@ from django.views.decorators.http import require_POST
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
 from switchyard.bulk.services import AT_ONCE
-from switchyard.console.formatting import between
+from switchyard.console.formatting import between, counted
 from switchyard.console.room_view import not_answered, require
 from switchyard.dead_letters import acts, editing, queries
 from switchyard.dead_letters.acts import MOST_AT_ONCE
@@ -46,81 +45,49 @@ INSTEAD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """A confirmation question with its facts.
+def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) -> dict[str, Any]:
+    """Return the question whether to apply ``action`` to these rows, for its page.
 
     Args:
         to: URL the answer is posted to; "" is the page itself.
         back: URL of "Keep them".
-        ids: Primary keys of the rows, separated by commas.
     """
-
-    TYPED_ABOVE: ClassVar[int] = 100
-
-    action: str
-    count: int
-    title: str
-    headline: str
-    tail: str
-    facts: tuple[tuple[str, str], ...]
-    button: str
-    to: str
-    back: str
-    ids: str
-
-    @property
-    def destructive(self) -> bool:
-        """Return whether the action cannot be undone."""
-        return self.action == "discard"
-
-    @property
-    def needs_broker(self) -> bool:
-        """Return whether the action moves letters; a mark is only in the database."""
-        return self.action != "acknowledge"
-
-    @property
-    def typed(self) -> bool:
-        """Return whether the operator must type the count."""
-        return self.count > self.TYPED_ABOVE
-
-
-def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) -> Confirmation:
-    """Return the question whether to apply ``action`` to these rows."""
     count = len(rows)
     headline, tail = (text.format(**(ONE if count == 1 else MANY)) for text in CONSEQUENCES[action])
     causes = sorted({f"{row.exception} in {row.actor}" for row in rows})
     shown = ", ".join(causes[:3]) + (f" and {len(causes) - 3} more" if len(causes) > 3 else "")
     queues = ", ".join(sorted({row.queue for row in rows}))
     first, last = min(row.died_at for row in rows), max(row.died_at for row in rows)
-    facts = (
-        ("Failures", shown),
-        ("Letters", f"{count:,}, died {between(first, last)}. Later ones are not touched."),
-        ("Queues", queues),
-        *((("Owners", owners),) if (owners := _owners(rows)) else ()),
-        ("Undo", UNDO[action]),
-        *((("Instead", INSTEAD[action]),) if action in INSTEAD else ()),
-    )
-    return Confirmation(
-        action=action,
-        count=count,
-        title=f"{action.capitalize()} {letters(count)}?",
-        headline=headline,
-        tail=tail,
-        facts=facts,
-        button=f"{action.capitalize()} {count:,} letter{'' if count == 1 else 's'}",
-        to=to,
-        back=back,
-        ids=",".join(str(row.pk) for row in rows),
-    )
+    facts = {
+        "Failures": shown,
+        "Letters": f"{count:,}, died {between(first, last)}. Later ones are not touched.",
+        "Queues": queues,
+        "Owners": _owners(rows),
+        "Undo": UNDO[action],
+        "Instead": INSTEAD.get(action, ""),
+    }
+    return {
+        "title": f"{action.capitalize()} {letters(count)}?",
+        "count": count,
+        "headline": headline,
+        "tail": tail,
+        "facts": {name: fact for name, fact in facts.items() if fact},
+        "button": f"{action.capitalize()} {counted(count, 'letter')}",
+        "to": to,
+        "back": back,
+        "ids": ",".join(str(row.pk) for row in rows),
+        "destructive": action == "discard",
+        "needs_broker": action != "acknowledge",  # a mark is only in the database
+        "typed": count > TYPED_ABOVE,
+    }
 
 
 def _owners(rows: Sequence[DeadLetter]) -> str:
     """Return whose jobs are hit, the most first; "" where no letter names an owner."""
     options = [row.payload.get("options") if isinstance(row.payload, dict) else None for row in rows]
-    counted = Counter(str(each["owner"])[:80] for each in options if isinstance(each, dict) and each.get("owner"))
-    named = [f"{owner} ({count:,})" for owner, count in counted.most_common(3)]
-    more = f" and {len(counted) - 3:,} more" if len(counted) > 3 else ""
+    found = Counter(str(each["owner"])[:80] for each in options if isinstance(each, dict) and each.get("owner"))
+    named = [f"{owner} ({count:,})" for owner, count in found.most_common(3)]
+    more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
     return f"{', '.join(named)}{more}"
 
 
@@ -130,24 +97,18 @@ RESTORE = "restore"
 ARGUMENTS = "switchyard_jobs.view_arguments"
 LIST, VIEW = "switchyard-letters", "switchyard_dead_letters.view_deadletter"
 MOST_MESSAGES = 5
+TYPED_ABOVE = 100
 
 
 def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
     """Apply an action to one letter; ask before discarding."""
-    _check(request, action)
+    _check(request, action, RESTORE)
     row, page = _row(pk), _page(pk)
     if action == "discard" and not _confirmed(request, action, 1):
         return _ask(request, of_rows(action, [row], back=page))
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     return _apply(request, action, [row], page)
-
-
-@require_POST
-def restore(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Restore a discarded letter."""
-    _check(request, RESTORE, RESTORE)
-    return _apply(request, RESTORE, [_row(pk)], _page(pk))
 
 
 @require_POST
@@ -236,7 +197,7 @@ def _confirm_rows(request: HttpRequest, action: str, rows: QuerySet[DeadLetter])
 def _confirmed(request: HttpRequest, action: str, count: int) -> bool:
     if request.method != "POST" or "confirmed" not in request.POST:
         return False
-    if count > Confirmation.TYPED_ABOVE and request.POST.get("typed", "").strip() != str(count):
+    if count > TYPED_ABOVE and request.POST.get("typed", "").strip() != str(count):
         messages.error(request, f"Nothing was done: type {count} into the field to go on.")
         return False
     if action == "discard" and not request.POST.get("reason", "").strip():
@@ -245,7 +206,7 @@ def _confirmed(request: HttpRequest, action: str, count: int) -> bool:
     return True
 
 
-def _apply(request: HttpRequest, action: str, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
+def _apply(request: HttpRequest, action: Any, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
     """Act, and say what came of it on the page that asked; where the broker did not answer, on one of its own."""
     reason = request.POST.get("reason", "").strip()
     outcome = acts.apply(action, list(rows), who=Who.of_request(request), reason=reason)
@@ -260,9 +221,8 @@ def _apply(request: HttpRequest, action: str, rows: Iterable[DeadLetter], back: 
     return HttpResponseRedirect(back)
 
 
-def _ask(request: HttpRequest, confirmation: Confirmation) -> HttpResponseBase:
-    context = {"title": confirmation.title, "ask": confirmation}
-    return TemplateResponse(request, "switchyard_dead_letters/confirm.html", context)
+def _ask(request: HttpRequest, question: dict[str, Any]) -> HttpResponseBase:
+    return TemplateResponse(request, "switchyard_dead_letters/confirm.html", question)
 
 
 def _check(request: HttpRequest, action: str, *others: str) -> None:

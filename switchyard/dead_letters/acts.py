@@ -1,38 +1,71 @@
-"""Operator actions on letters and quarantined messages, each call with its row in the audit log."""
+"""Acts of people on dead letters and quarantined messages. Each is safe to repeat and to interrupt.
+
+``apply`` and its like write the row of an act in the audit log, ``act_on`` acts on one letter. A move takes three
+steps: claim the row, move the letter in the broker, record the result in the row. A claim older than ``CLAIM_S``
+belongs to an interrupted move: ``settle_claim`` asks the broker whether its list still holds the letter. When two
+operators act at once, the claim lets one move the letter and refuses the other by name.
+"""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
-from switchyard.audit.services import Who, act
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound, not_quarantined
-from switchyard.broker.interface import facilities
-from switchyard.conf import declared_yard
-from switchyard.dead_letters import actions
-from switchyard.dead_letters.actions import ActionResult
-from switchyard.dead_letters.editing import EditedArguments
-from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.queries import listing, open_ids
+from django.db import transaction
 
-ACTIONS: dict[str, Callable[..., ActionResult]] = {
-    "acknowledge": actions.acknowledge,
-    "requeue": actions.requeue,
-    "discard": actions.discard,
-    "restore": actions.restore,
-}
+from switchyard.audit.services import Who, act
+from switchyard.broker import clock
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, QueueFull, not_quarantined
+from switchyard.broker.interface import Arguments, facilities
+from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.conf import declared_yard
+from switchyard.database import storable
+from switchyard.dead_letters.editing import EditedArguments
+from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.dead_letters.projection import GONE, add_history, clear_claim, locked, project, set_state
+from switchyard.dead_letters.queries import find, ids_of, listing
+from switchyard.loggers import get_logger
+
+log = get_logger(__name__)
+
+CLAIM_S = 60
+LONGEST_NOTE = 500
 MOST_AT_ONCE = 1_000
 # More ids make the row of an act larger than the page that shows it.
 MOST_IDS = 100
+# State and sentence of a move that is over.
+MOVED: dict[str, tuple[DeadLetter.State, str]] = {
+    "requeue": (DeadLetter.State.REQUEUED, "Requeued {row} to {row.queue}."),
+    "discard": (DeadLetter.State.DISCARDED, "Discarded {row}."),
+}
+MoveName = Literal["requeue", "discard"]
+ActName = Literal["acknowledge", "requeue", "discard", "restore"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """Result of an act on one letter.
+
+    Args:
+        done: Whether this call changed the letter.
+        message: Sentence for the operator: what was done, or the reason why nothing was.
+    """
+
+    row: DeadLetter
+    done: bool
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """Result of an action on several letters.
+    """Result of an act on several letters.
 
     Args:
-        done: Message ids the action was applied to.
+        done: Message ids that it was applied to.
         skipped: One sentence for each of the others.
         left: Open letters of the group that this call did not reach.
         stopped: Why the call ended early, or "".
@@ -44,39 +77,38 @@ class BulkResult:
     stopped: str = ""
 
 
-def apply(name: str, letters: Sequence[DeadLetter | str], *, who: Who, reason: str = "", group: str = "") -> BulkResult:
-    """Apply an action to letters one by one. Stops at the first broker error; earlier actions stand.
+def apply(
+    name: ActName, letters: Sequence[DeadLetter | str], *, who: Who, reason: str = "", group: str = ""
+) -> BulkResult:
+    """Act on letters one by one, see ``act_on``. Stops at the first broker error; what is done stays done.
 
     Args:
-        name: One of ``ACTIONS``.
         letters: Rows, or ids of messages.
         group: Fingerprint that all of them have, for the audit log; "" where they were chosen one by one.
     """
     by_id = {letter if isinstance(letter, str) else letter.message_id: letter for letter in letters}
 
     def move(message_id: str) -> str:
-        result = ACTIONS[name](by_id[message_id], by=who.signature, reason=reason)
+        result = act_on(by_id[message_id], name, by=who.signature, reason=reason)
         return "" if result.done else result.message
 
     return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group)
 
 
 def apply_to_group(
-    name: Literal["requeue", "discard"], fingerprint: str, *, who: Who, reason: str = "", limit: int = MOST_AT_ONCE
+    name: MoveName, fingerprint: str, *, who: Who, reason: str = "", limit: int = MOST_AT_ONCE
 ) -> BulkResult:
     """Requeue or discard a group's open letters, oldest first, at most ``limit``.
 
     Raises:
         NotFound: no open letter has that fingerprint.
     """
-    result = apply(name, open_ids(fingerprint, limit=limit), who=who, reason=reason, group=fingerprint)
+    result = apply(name, ids_of(fingerprint, limit=limit), who=who, reason=reason, group=fingerprint)
     return replace(result, left=listing(fingerprint=fingerprint).count())
 
 
-def move_quarantined(
-    name: Literal["requeue", "discard"], ids: Sequence[str], *, who: Who, reason: str = ""
-) -> BulkResult:
-    """Requeue or discard quarantined messages one by one. Stops at the first broker error; earlier actions stand."""
+def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: str = "") -> BulkResult:
+    """Requeue or discard quarantined messages one by one. Stops at the first broker error; what is done stays done."""
     transport = facilities().transport
     move_from = transport.requeue_quarantined if name == "requeue" else transport.discard_quarantined
     queues = [queue.name for queue in declared_yard().queues]
@@ -94,12 +126,23 @@ def move_quarantined(
 
 
 def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
-    """Append a note to a letter's history, see ``actions.note``."""
+    """Append a note to a letter's history.
+
+    Args:
+        letter: The row, or the message's id.
+        text: Cut after 500 characters.
+
+    Raises:
+        NotFound: no dead letter has that id.
+    """
     target = letter if isinstance(letter, str) else letter.message_id
-    with act("letter.note", who=who, target=target, reason=text) as entry:
-        result = actions.note(letter, by=who.signature, text=text)
-        entry.count = int(result.done)
-    return result
+    with act("letter.note", who=who, target=target, reason=text) as entry, locked(find(letter)) as row:
+        entry.count = int(bool(text.strip()))
+        if not entry.count:
+            return ActionResult(row, False, "The note is empty; nothing was written.")
+        add_history(row, action="note", by=who.signature, text=text.strip()[:LONGEST_NOTE])
+        row.save(update_fields=("history",))
+    return ActionResult(row, True, f"Noted on {row}.")
 
 
 def edit_and_requeue(row: DeadLetter, edited: EditedArguments, *, who: Who, reason: str = "") -> ActionResult:
@@ -107,7 +150,7 @@ def edit_and_requeue(row: DeadLetter, edited: EditedArguments, *, who: Who, reas
     detail = {"changed": edited.changes, "actor": row.actor}
     with act("letter.edit", who=who, target=row.message_id, reason=reason, detail=detail) as entry:
         text = f"{reason} (changed: {', '.join(edited.changes) or 'nothing'})".strip()
-        result = actions.requeue(row, by=who.signature, reason=text, arguments=edited.arguments)
+        result = act_on(row, "requeue", by=who.signature, reason=text, arguments=edited.arguments)
         entry.count = int(result.done)
     return result
 
@@ -143,3 +186,155 @@ def _move_each(
         if skipped and not done and not stopped:
             entry.error = "nothing moved"
     return BulkResult(tuple(done), tuple(skipped), stopped=stopped)
+
+
+def act_on(
+    letter: DeadLetter | str, name: ActName, *, by: str, reason: str = "", arguments: Arguments | None = None
+) -> ActionResult:
+    """Act on one letter, without a row in the audit log.
+
+    Requeued, it goes back to its queue with zero attempts. Discarded, it leaves the broker; its row stays for 90 days,
+    in which it can be restored. Acknowledged, it is only marked as known.
+
+    Args:
+        letter: The row, or the message's id.
+        by: Name for the history.
+        reason: Why, for the history.
+        arguments: To requeue with in place of the message's own; validated by ``editing.parse``.
+
+    Raises:
+        NotFound: no dead letter has that id.
+        BrokerUnavailable: the broker did not answer. Of a move the row shows the result within a minute; a restore is
+            to be called again.
+    """
+    row = find(letter)
+    if name == "acknowledge":
+        return _acknowledge(row, by, reason)
+    return _restore(row, by, reason) if name == "restore" else _move(row, name, by, reason, arguments)
+
+
+def _acknowledge(row: DeadLetter, by: str, reason: str) -> ActionResult:
+    with locked(row) as now:
+        if now.state != DeadLetter.State.NEW:
+            return ActionResult(now, False, _already(now))
+        set_state(now, DeadLetter.State.ACKNOWLEDGED, "acknowledge", by, reason)
+        now.save()
+    return ActionResult(now, True, f"Acknowledged {now}.")
+
+
+def keep(letters: Sequence[Letter]) -> None:
+    """Write whole letters into their rows, before the broker drops them, so that they can be restored."""
+    with transaction.atomic():
+        for letter in letters:
+            DeadLetter.objects.filter(message_id=letter.id).update(kept=encode_letter(letter))
+
+
+def settle_claim(row: DeadLetter) -> bool:
+    """Ask the broker whether an interrupted action moved the letter, and record the answer; return whether it did."""
+    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
+    if letter is not None and project(letter):
+        return True
+    with locked(row) as now:
+        if not row.claim_token or now.claim_token != row.claim_token:
+            return False
+        if letter is None:
+            _finish(now, now.claim_act, now.claim_by, f"{now.claim_note} (was interrupted)".strip())
+            return True
+        text = "was interrupted before the letter moved; nothing changed"
+        add_history(now, action=now.claim_act, by=now.claim_by, text=text)
+        clear_claim(now)
+        now.save()
+    return False
+
+
+def _move(row: DeadLetter, action: MoveName, by: str, reason: str, arguments: Arguments | None = None) -> ActionResult:
+    claimed = _claim(row, action, by, reason)
+    if isinstance(claimed, ActionResult):
+        return claimed
+    transport = facilities().transport
+    try:
+        if action == "requeue":
+            transport.requeue(claimed.queue, claimed.message_id, arguments=arguments)
+        else:
+            letter = transport.find_dead_letter(claimed.queue, claimed.message_id)
+            keep([letter] if letter is not None else [])
+            transport.discard(claimed.queue, claimed.message_id)
+    except NotFound:
+        return _gone(claimed)
+    except QueueFull as error:
+        _release(claimed)
+        return ActionResult(claimed, False, f"{claimed} stays dead: {error}")
+    except BrokerError as error:
+        if error.outcome == "refused":
+            _release(claimed)
+        raise
+    with locked(claimed) as now:
+        # After a later death project() has recorded this action already.
+        if now.died_at == claimed.died_at and now.state != MOVED[action][0]:
+            _finish(now, action, by, reason)
+    log.info("dead letter moved", act=action, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
+    return ActionResult(now, True, MOVED[action][1].format(row=now))
+
+
+def _claim(row: DeadLetter, action: MoveName, by: str, reason: str) -> DeadLetter | ActionResult:
+    stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
+    if stale and not row.claim_token.startswith(BULK_CLAIM):
+        settle_claim(row)
+    with locked(row) as now:
+        if now.claim_token:
+            text = f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
+            return ActionResult(now, False, text)
+        if now.state not in OPEN_STATES:
+            return ActionResult(now, False, _already(now))
+        now.claim_token = uuid.uuid4().hex
+        now.claim_act, now.claim_by, now.claim_note = action, by, storable(reason)[:500]
+        now.claim_at = clock.utc_now()
+        now.save()
+    return now
+
+
+def _release(claimed: DeadLetter) -> None:
+    with locked(claimed) as now:
+        if now.claim_token == claimed.claim_token:
+            clear_claim(now)
+            now.save()
+
+
+def _gone(claimed: DeadLetter) -> ActionResult:
+    with locked(claimed) as now:
+        if now.died_at == claimed.died_at and now.state in OPEN_STATES:
+            set_state(now, DeadLetter.State.MISSING, "missing", "", GONE)
+            now.save()
+    return ActionResult(now, False, f"{now} is no longer in {now.queue}-dead: something else has removed it.")
+
+
+def _finish(row: DeadLetter, action: str, by: str, reason: str) -> None:
+    set_state(row, MOVED[action][0], action, by, reason)
+    row.save()
+
+
+def _already(row: DeadLetter) -> str:
+    by = f" by {row.state_by}" if row.state_by else ""
+    label = DeadLetter.State(row.state).label.lower()
+    return f"{row} is {label} already, since {row.state_at:%Y-%m-%d %H:%M:%S} UTC{by}."
+
+
+def _restore(row: DeadLetter, by: str, reason: str) -> ActionResult:
+    """Put a discarded letter back into its dead list, from where it can be requeued.
+
+    A crash between broker and row leaves the letter in the list; the reconciler opens its row then.
+    """
+    if row.state != DeadLetter.State.DISCARDED:
+        return ActionResult(row, False, _already(row))
+    kept = decode_letter(row.queue, row.kept.encode()) if row.kept else None
+    if kept is None:
+        return ActionResult(row, False, f"{row} cannot be restored: it was discarded by a release that kept no copy.")
+    if not facilities().transport.restore(kept):
+        return ActionResult(row, False, f"{row} cannot be restored: a message with its id is in {row.queue}.")
+    with locked(row) as now:
+        if now.state != DeadLetter.State.DISCARDED:
+            return ActionResult(now, True, f"Restored {now}.")
+        now.kept = ""
+        set_state(now, DeadLetter.State.NEW, "restore", by, reason)
+        now.save()
+    return ActionResult(now, True, f"Restored {now}.")

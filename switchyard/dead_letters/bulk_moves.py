@@ -23,7 +23,7 @@ from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between
 from switchyard.dead_letters.act_views import INSTEAD
-from switchyard.dead_letters.actions import keep
+from switchyard.dead_letters.acts import keep
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, LONGEST_HISTORY, history_entry
 

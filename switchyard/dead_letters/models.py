@@ -10,7 +10,7 @@ class DeadLetter(models.Model):
 
     The broker's dead list is authoritative: ``projection`` writes this row from the list, ``reconcile`` repairs the row
     after a crash.
-    ``claim_*`` holds an operator's action that the broker has not yet confirmed; see ``actions``.
+    ``claim_*`` holds an operator's action that the broker has not yet confirmed; see ``acts``.
     """
 
     class State(models.TextChoices):

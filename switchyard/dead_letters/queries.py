@@ -71,9 +71,9 @@ def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] =
     return rows.filter(fingerprint=fingerprint) if fingerprint else rows
 
 
-def open_ids(fingerprint: str, *, limit: int) -> list[str]:
-    """Return the ids of a group's open letters, oldest first."""
-    rows = listing(fingerprint=fingerprint).order_by("died_at", "id")
+def ids_of(fingerprint: str, *, state: str = "", limit: int | None = None) -> list[str]:
+    """Return the ids of a group's letters of a state, by default of the open ones, oldest first."""
+    rows = listing(fingerprint=fingerprint, states=(state,) if state else ()).order_by("died_at", "id")
     return list(rows.values_list("message_id", flat=True)[:limit])
 
 

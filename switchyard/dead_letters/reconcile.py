@@ -14,7 +14,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.conf import declared_yard
-from switchyard.dead_letters.actions import CLAIM_S, settle_claim
+from switchyard.dead_letters.acts import CLAIM_S, settle_claim
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, locked, project, set_state
 from switchyard.loggers import get_logger
@@ -112,12 +112,8 @@ def _reopen(row: DeadLetter) -> int:
         return 0
     if project(letter):
         return 1
-    with locked(row) as now:
-        if (now.state, now.state_at, now.claim_token) != (row.state, row.state_at, ""):
-            return 0
-        set_state(now, DeadLetter.State.NEW, "reopened", "", f"was {now.state}, but the dead list still holds it")
-        now.save()
-    return 1
+    note = f"was {row.state}, but the dead list still holds it"
+    return int(_set_if_same(row, DeadLetter.State.NEW, "reopened", note))
 
 
 def _settle_stale() -> int:
@@ -139,14 +135,14 @@ def _find_missing(pages: int) -> int:
     _positions["rows"] = chunk[-1].pk if len(chunk) == PAGE * pages else 0
     transport = facilities().transport
     gone = [row for row in chunk if transport.find_dead_letter(row.queue, row.message_id) is None]
-    return sum(_mark_missing(row) for row in gone)
+    return sum(_set_if_same(row, DeadLetter.State.MISSING, "missing", GONE) for row in gone)
 
 
-def _mark_missing(row: DeadLetter) -> bool:
+def _set_if_same(row: DeadLetter, state: DeadLetter.State, action: str, note: str) -> bool:
     with locked(row) as now:
-        if (now.state, now.died_at, now.claim_token) != (row.state, row.died_at, ""):
+        if (now.state, now.state_at, now.died_at, now.claim_token) != (row.state, row.state_at, row.died_at, ""):
             return False
-        set_state(now, DeadLetter.State.MISSING, "missing", "", GONE)
+        set_state(now, state, action, "", note)
         now.save()
     return True
 

@@ -36,16 +36,10 @@ DISCARDED = DeadLetter.State.DISCARDED.value
 TABS = (("Open", ""), ("Requeued", DeadLetter.State.REQUEUED.value), ("Discarded", DISCARDED), ("All", "all"))
 COUNTED = 10_000
 REASONS = ("exhausted", "permanent", "poison", "suspected_poison", "time_limit")
-# Actions on the letters that are ticked: right, name, button, whether it needs the broker. Discarding stands last.
-CHOSEN = (
-    ("requeue", "requeue_chosen", "Requeue chosen…", True),
-    ("acknowledge", "acknowledge_chosen", "Acknowledge chosen…", False),
-)
-CHOSEN_LAST = (("discard", "discard_chosen", "Discard chosen…"),)
 
 
 def context_of(request: HttpRequest) -> dict[str, Any]:
-    """Return what the page shows above its letters."""
+    """Return what the page shows above its letters, and what a user may do to them."""
     given = request.GET.dict()
     state, fingerprint = given.get("state", ""), given.get("fingerprint", "")
     filter = bulk_moves.of_list(given) or {}
@@ -55,21 +49,20 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
     else:
         groups = []
-    letters, bugs = queries.open_count(), queries.group_count()
+    letters, bugs, rights = queries.open_count(), queries.group_count(), _rights(request)
     found = {
         "sentence": _sentence(letters, bugs, state),
         "letter_count": letters,
         "group_count": bugs if not filter and state != DISCARDED else len(groups),
         "rows": rows_of(groups),
         "of_discarded": state == DISCARDED,
-        "filter": filter,
+        "matching": {"count": bulk_moves.matching(filter).count()} if filter else None,
         "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),
         "tabs": list(_tabs(state, letters)),
         "fields": list(_fields(given)),
-        "chosen_acts": [(name, text, needs) for act, name, text, needs in CHOSEN if _may(request, act)],
-        "chosen_last": [(name, text) for act, name, text in CHOSEN_LAST if _may(request, act)],
-        "may_choose": any(_may(request, act) for act, *_ in (*CHOSEN, *CHOSEN_LAST)),
+        "rights": rights,
+        "may_choose": any(rights.values()),
         "all_requeue": _bulk_address("letter.requeue", filter),
         "all_discard": _bulk_address("letter.discard", filter),
     }
@@ -83,15 +76,8 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     return found
 
 
-def _may(request: HttpRequest, act: str) -> bool:
-    return request.user.has_perm(f"switchyard_dead_letters.{act}_deadletter")
-
-
 def _bulk_address(kind: str, filter: dict[str, str]) -> str:
     return f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(filter)}"
-
-
-_LIST = "switchyard-letters"
 
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
@@ -100,7 +86,7 @@ def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]
     for text, state in TABS:
         count = queries.count_up_to(COUNTED, state="" if state == "all" else state) if state else open_letters
         counted = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
-        yield text, f"?state={state}" if state else reverse(_LIST), state == shown, counted
+        yield text, f"?state={state}" if state else reverse(LIST), state == shown, counted
 
 
 def _sentence(letters: int, bugs: int, state: str) -> str:
@@ -349,8 +335,8 @@ def letters(request: HttpRequest) -> HttpResponseBase:
     except ValueError as error:
         messages.warning(request, str(error))
         return HttpResponseRedirect(reverse(LIST))
-    context = {"title": "Dead letters", "rights": _rights(request), "matching": _matching(query), "listed": listed}
-    return TemplateResponse(request, "switchyard_dead_letters/list.html", context | context_of(request))
+    context = {"title": "Dead letters", "listed": listed} | context_of(request)
+    return TemplateResponse(request, "switchyard_dead_letters/list.html", context)
 
 
 @require_safe
@@ -387,12 +373,6 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
         away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
     context = {"title": "Quarantine", "page": shown, "away": away, "is_later": "after" in request.GET}
     return TemplateResponse(request, "switchyard_dead_letters/quarantine.html", context)
-
-
-def _matching(query: dict[str, str]) -> dict[str, Any] | None:
-    """Return the filter of the list with the number of its open letters, where there is one."""
-    found = bulk_moves.of_list(query)
-    return {"count": bulk_moves.matching(found).count(), "query": urlencode(found)} if found else None
 
 
 def _rights(request: HttpRequest) -> dict[str, bool]:

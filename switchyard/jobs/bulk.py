@@ -1,4 +1,4 @@
-"""Start of all scheduled jobs that match a filter before their time, as a bulk act."""
+"""Bulk acts on jobs: cancel those that have not ended, run scheduled ones now, run ended ones again."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ ENDED_ONLY: Final = ("error", "fingerprint", "release", "failures")
 # Pages of 500 messages that the count at the start looks through in each list.
 COUNTED_PAGES: Final = 20
 PAGE: Final = 500
+# Pages that one step looks through.
+PAGES: Final = 10
 
 
 def live_filter(query: dict[str, Any]) -> Filter:
@@ -82,10 +84,12 @@ class LiveKind(Kind):
     Attributes:
         stops: Lists of a family that are walked through.
         look: Reads a page of such a list.
+        walks: How often at most the lists are walked through, while a walk finds something.
     """
 
     stops: Sequence[Stop]
     look: Callable[[QueueOperations, Stop, Sequence[Any] | None, int], WalkPage]
+    walks = 1
 
     def hits(self, found: Found) -> bool:
         """Return whether the act applies to a job that matches."""
@@ -116,6 +120,35 @@ class LiveKind(Kind):
                     yield from (found for found in page.found if self.hits(found) and matcher.matches(found))
                     if (after := page.after) is None:
                         break
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Walk on until some match, or 5,000 messages were looked through."""
+        asked, matcher = families_of(act), Matcher(act)
+        place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
+        place.pop("end", None)
+        for _ in range(PAGES if asked else 0):
+            family = asked[place["queue"]]
+            page = self.look(family, self.stops[place["stop"]], place["after"], limit)
+            hit = [found.id for found in page.found if self.hits(found) and matcher.matches(found)]
+            place["hit"] = place["hit"] or bool(hit)
+            more = self._advance(place, page.after, len(asked))
+            if hit or not more:
+                return Taken([[id_, family.keys.queue] for id_ in hit], place, more=more)
+        return Taken([], place, more=bool(asked))
+
+    def _advance(self, place: dict[str, Any], after: list[Any] | None, queues: int) -> bool:
+        """Move a place to the next page; return ``False`` at the end of the last walk."""
+        place["after"] = after
+        if after is None:
+            place["stop"] += 1
+        if place["stop"] == len(self.stops):
+            place["stop"], place["queue"] = 0, place["queue"] + 1
+        if place["queue"] < queues:
+            return True
+        if not place["hit"] or place["walk"] == self.walks:
+            return False
+        place["queue"], place["walk"], place["hit"] = 0, place["walk"] + 1, False
+        return True
 
 
 # A job takes several reads: a step of fewer lets Stop and progress follow.
@@ -197,10 +230,6 @@ def _wanted(act: BulkAct) -> Filter:
     return replace(wanted, until=act.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 
 
-# Pages of 500 messages that one step looks through.
-PAGES: Final = 10
-# A walk is repeated while it finds something: a message may have gone back to where it was before.
-MOST_WALKS: Final = 5
 NOT_CANCELLED: Final = {"before": "cancelled before", "unknown": "ended before"}
 NEVER: Final = "run_bulk_act"
 
@@ -215,6 +244,7 @@ class BulkCancel(LiveKind):
         undo="None: run the jobs again once their records are in the history.",
     )  # fmt: skip
     stops, look = STOPS, staticmethod(look)
+    walks = 5  # a message may have gone back to where it was before
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the actors and the states, as far as messages are looked through."""
@@ -244,21 +274,6 @@ class BulkCancel(LiveKind):
         """Return how many jobs match; of more than 10,000 messages how many there are, whether they match or not."""
         return _too_many(act) or super().count(act)
 
-    def take(self, act: BulkAct, limit: int) -> Taken:
-        """Walk on until some match, or 5,000 messages were looked through."""
-        asked, matcher = families_of(act), Matcher(act)
-        place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
-        place.pop("end", None)
-        for _ in range(PAGES):
-            family = asked[place["queue"]]
-            page = look(family, STOPS[place["stop"]], place["after"], limit)
-            hit = [found.id for found in page.found if self.hits(found) and matcher.matches(found)]
-            place["hit"] = place["hit"] or bool(hit)
-            more = _advance(place, page.after, len(asked))
-            if hit or not more:
-                return Taken([[id_, family.keys.queue] for id_ in hit], place, more=more)
-        return Taken([], place, more=True)
-
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Cancel the messages together with their rows for the history, then record the cancellations."""
         by_queue: dict[str, list[str]] = defaultdict(list)
@@ -285,21 +300,6 @@ def _too_many(act: BulkAct) -> int:
     """Return how many messages an act would look through; 0 for those that can be counted one by one."""
     depth = sum(count(family) for family in families_of(act))
     return depth if depth > COUNTED_PAGES * PAGE else 0
-
-
-def _advance(place: dict[str, Any], after: list[Any] | None, queues: int) -> bool:
-    """Move a place to the next page; return ``False`` at the end of the last walk."""
-    place["after"] = after
-    if after is None:
-        place["stop"] += 1
-    if place["stop"] == len(STOPS):
-        place["stop"], place["queue"] = 0, place["queue"] + 1
-    if place["queue"] < queues:
-        return True
-    if not place["hit"] or place["walk"] == MOST_WALKS:
-        return False
-    place["queue"], place["walk"], place["hit"] = 0, place["walk"] + 1, False
-    return True
 
 
 STATES: Final = ("scheduled", "retrying")
@@ -331,20 +331,6 @@ class BulkRunNow(LiveKind):
         """Return whether a job is held by nothing but its time."""
         options = found.message.options
         return options.get("deferred_by") != "rate_limit" and "parked_ms" not in options
-
-    def take(self, act: BulkAct, limit: int) -> Taken:
-        """Return those that match on the next page of a schedule."""
-        asked, place, matcher = families_of(act), {"queue": 0, "stop": 0, "after": None, **act.cursor}, Matcher(act)
-        if not asked:
-            return Taken([], place, more=False)
-        family = asked[place["queue"]]
-        page = look_later(family, SCHEDULES[place["stop"]], place["after"], limit)
-        hit = [found.id for found in page.found if self.hits(found) and matcher.matches(found)]
-        place["after"] = page.after
-        if page.after is None:
-            place["stop"] = (place["stop"] + 1) % len(SCHEDULES)
-            place["queue"] += place["stop"] == 0
-        return Taken([[id_, family.keys.queue] for id_ in hit], place, more=place["queue"] < len(asked))
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Make the jobs due."""

@@ -15,7 +15,7 @@ from django.apps import apps as installed_apps
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import URLPattern, path
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
 from switchyard.console.room_view import Views, room_view
 
@@ -43,6 +43,7 @@ passport = Views("switchyard.jobs.passport.views")
 passport_acts = Views("switchyard.jobs.passport.act_views")
 letters = Views("switchyard.dead_letters.views")
 letter_acts = Views("switchyard.dead_letters.act_views")
+restores = require_POST(letter_acts.one)
 alerts = Views("switchyard.alerts.views")
 schedules = Views("switchyard.schedules.views")
 actors = Views("switchyard.actors.views")
@@ -108,7 +109,7 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{LETTERS}chosen/<str:action>/", letter_acts.chosen, "letters-chosen"),
         page(f"{LETTERS}group/<str:fingerprint>/<str:action>/", letter_acts.group, "letters-group"),
         page(f"{LETTER}change/", letters.letter, "letter"),
-        page(f"{LETTER}restore/", letter_acts.restore, "letter-restore"),
+        path(f"{LETTER}restore/", room_view(restores), {"action": "restore"}, name="switchyard-letter-restore"),
         page(f"{LETTER}note/", letter_acts.note, "letter-note"),
         page(f"{LETTER}edit/", letter_acts.edit, "letter-edit"),
         page(f"{LETTER}<str:action>/do/", letter_acts.one, "letter-act"),

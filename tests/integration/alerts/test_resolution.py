@@ -14,7 +14,7 @@ from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroups
-from switchyard.dead_letters import actions
+from switchyard.dead_letters import acts
 from switchyard.schedules.runner import reconcile_letters
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
@@ -46,11 +46,11 @@ def test_alert_is_resolved_once_every_letter_of_its_group_is_triaged(alert: Aler
     keep(letter(id="b", fingerprint=alert.fingerprint))
     age(alert, minutes=5)
 
-    actions.discard("a", by="ada")
+    acts.act_on("a", "discard", by="ada")
     reconcile_letters()
     alert.refresh_from_db()
     before = alert.state
-    actions.discard("b", by="ada")
+    acts.act_on("b", "discard", by="ada")
     reconcile_letters()
 
     alert.refresh_from_db()

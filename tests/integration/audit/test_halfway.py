@@ -33,7 +33,7 @@ with act("letter.discard", who=Who("ada", "command"), target="a", reason="test d
 @contextmanager
 def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the action work for two letters, then raise."""
-    real, calls = acts.ACTIONS["requeue"], []
+    real, calls = acts.act_on, []
 
     def action(*args: object, **options: object) -> object:
         calls.append(args)
@@ -41,7 +41,7 @@ def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> I
             raise error
         return real(*args, **options)
 
-    monkeypatch.setitem(acts.ACTIONS, "requeue", action)
+    monkeypatch.setattr(acts, "act_on", action)
     yield
 
 

@@ -24,7 +24,7 @@ from switchyard.bulk import actors, services
 from switchyard.bulk.actors import run_bulk_act
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
-from switchyard.dead_letters import actions
+from switchyard.dead_letters import acts
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.projection import project
 from switchyard.dead_letters.reconcile import reconcile_all
@@ -158,7 +158,7 @@ def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> No
     actors.begin(act.pk, act.run)
     DeadLetter.objects.update(claim_at="2026-01-01T00:00:00Z")
 
-    result = actions.discard(made.id, by="b.berg")
+    result = acts.act_on(made.id, "discard", by="b.berg")
 
     assert not result.done
     assert "a.lind has begun to requeue" in result.message
@@ -332,11 +332,11 @@ def test_a_requeue_that_waits_for_room_can_be_stopped(
 def test_a_letter_is_not_requeued_into_a_full_queue(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 1}))
     first, second = bury(2)
-    assert actions.requeue(first.id, by="b.berg").done
+    assert acts.act_on(first.id, "requeue", by="b.berg").done
 
-    result = actions.requeue(second.id, by="b.berg")
+    result = acts.act_on(second.id, "requeue", by="b.berg")
 
     assert not result.done and "queue 'default' holds 1 messages of at most 1" in result.message
     assert dead_ids(facilities) == [second.id]
     make_room(facilities)
-    assert actions.requeue(second.id, by="b.berg").done
+    assert acts.act_on(second.id, "requeue", by="b.berg").done

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,7 +14,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import actions, acts, projection, reconcile
+from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 
 pytestmark = pytest.mark.django_db
@@ -33,7 +32,7 @@ def test_requeue_moves_the_letter_and_says_who(
     made = bury()
     projection.project_or_log(made)
 
-    act = actions.requeue(made.id, by=operator.username, reason="mended")
+    act = acts.act_on(made.id, "requeue", by=operator.username, reason="mended")
 
     row = DeadLetter.objects.get()
     assert act.done
@@ -47,7 +46,7 @@ def test_requeue_repeated_sends_nothing_twice(bury: Callable[..., Letter], facil
     made = bury()
     projection.project_or_log(made)
 
-    first, second = (actions.requeue(made.id, by="a.lind") for _ in range(2))
+    first, second = (acts.act_on(made.id, "requeue", by="a.lind") for _ in range(2))
 
     assert (first.done, second.done) == (True, False)
     assert "is requeued already" in second.message
@@ -57,7 +56,7 @@ def test_requeue_repeated_sends_nothing_twice(bury: Callable[..., Letter], facil
 def test_letter_without_a_row_yet_can_be_requeued(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
 
-    assert actions.requeue(made.id, by="a.lind").done
+    assert acts.act_on(made.id, "requeue", by="a.lind").done
 
     assert DeadLetter.objects.get().state == "requeued"
 
@@ -67,7 +66,7 @@ def test_discard_drops_the_letter_and_keeps_the_row(
 ) -> None:
     made = bury()
 
-    assert actions.discard(made.id, by=operator.username, reason="duplicate").done
+    assert acts.act_on(made.id, "discard", by=operator.username, reason="duplicate").done
 
     assert DeadLetter.objects.get().state == "discarded"
     assert (facilities.transport.stats("default").dead, waiting(facilities)) == (0, 0)
@@ -78,11 +77,11 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
 ) -> None:
     made = bury()
 
-    assert actions.acknowledge(made.id, by=operator.username).done
-    assert not actions.acknowledge(made.id, by=operator.username).done
+    assert acts.act_on(made.id, "acknowledge", by=operator.username).done
+    assert not acts.act_on(made.id, "acknowledge", by=operator.username).done
     assert facilities.transport.stats("default").dead == 1
 
-    assert actions.requeue(made.id, by=operator.username).done
+    assert acts.act_on(made.id, "requeue", by=operator.username).done
 
 
 def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter], facilities: Facilities) -> None:
@@ -90,7 +89,7 @@ def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter],
     projection.project_or_log(made)
     facilities.transport.discard("default", made.id)
 
-    act = actions.requeue(made.id, by="a.lind")
+    act = acts.act_on(made.id, "requeue", by="a.lind")
 
     assert not act.done
     assert DeadLetter.objects.get().state == "missing"
@@ -99,7 +98,7 @@ def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter],
 
 def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
     with pytest.raises(NotFound, match="'nope'"):
-        actions.requeue("nope", by="a.lind")
+        acts.act_on("nope", "requeue", by="a.lind")
     with pytest.raises(NotFound, match="'nope'"):
         acts.apply_to_group("requeue", "nope", who=OPERATOR)
 
@@ -122,19 +121,19 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter]
     reconcile.reconcile_all()
     barrier = threading.Barrier(2)
 
-    def click(name: str, act: Callable[..., actions.ActionResult]) -> list[bool]:
+    def click(name: str, act: acts.ActName) -> list[bool]:
         done = []
         try:
             for letter in made:
                 barrier.wait(30)
-                done.append(act(letter.id, by=name).done)
+                done.append(acts.act_on(letter.id, act, by=name).done)
         finally:
             connection.close()
         return done
 
     with ThreadPoolExecutor(2) as pool:
-        requeued = pool.submit(click, "a.lind", actions.requeue)
-        discarded = pool.submit(click, "m.keller", actions.discard)
+        requeued = pool.submit(click, "a.lind", "requeue")
+        discarded = pool.submit(click, "m.keller", "discard")
 
     pairs = list(zip(requeued.result(), discarded.result(), strict=True))
     assert all(pair in ((True, False), (False, True)) for pair in pairs)
@@ -167,7 +166,7 @@ def test_act_killed_before_the_letter_moved_changes_nothing(
     row = DeadLetter.objects.get()
     assert (report.settled, row.state, row.claim_token) == (1, "new", "")
     assert "interrupted before the letter moved" in row.history[-1]["note"]
-    assert actions.requeue(made.id, by="m.keller").done
+    assert acts.act_on(made.id, "requeue", by="m.keller").done
 
 
 @pytest.mark.parametrize(("act", "state"), [("requeue", "requeued"), ("discard", "discarded")])
@@ -192,7 +191,7 @@ def test_act_just_begun_elsewhere_is_not_done_twice(bury: Callable[..., Letter],
     projection.project_or_log(made)
     interrupt(made.id, "requeue", seconds_ago=1)
 
-    act = actions.discard(made.id, by="m.keller")
+    act = acts.act_on(made.id, "discard", by="m.keller")
 
     assert not act.done
     assert "a.lind has begun to requeue" in act.message
@@ -204,15 +203,13 @@ def test_old_claim_is_settled_by_whoever_acts_next(bury: Callable[..., Letter], 
     projection.project_or_log(made)
     interrupt(made.id, "requeue")
 
-    assert actions.discard(made.id, by="m.keller").done
+    assert acts.act_on(made.id, "discard", by="m.keller").done
 
     assert DeadLetter.objects.get().state == "discarded"
 
 
-@pytest.mark.parametrize("act", [actions.requeue, actions.discard, actions.acknowledge])
-def test_reason_is_written_without_what_postgresql_cannot_store(
-    bury: Callable[..., Letter], act: Callable[..., Any]
-) -> None:
-    result = act(bury().id, by="b.lind", reason="why\0")
+@pytest.mark.parametrize("act", ["requeue", "discard", "acknowledge"])
+def test_reason_is_written_without_what_postgresql_cannot_store(bury: Callable[..., Letter], act: acts.ActName) -> None:
+    result = acts.act_on(bury().id, act, by="b.lind", reason="why\0")
 
     assert result.done and result.row.history[-1]["note"] == "why\\x00"

@@ -14,7 +14,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import actions, projection, reconcile
+from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -57,7 +57,7 @@ def mirrored(made: Letter) -> DeadLetter:
 def test_list_counts_bugs_and_shows_open_letters_only(bury: Callable[..., Letter], client: Client) -> None:
     mirrored(bury(error="the open one"))
     mirrored(bury(error="the other one", fingerprint="beef"))
-    actions.discard(mirrored(bury(error="the discarded one")), by="a.lind")
+    acts.act_on(mirrored(bury(error="the discarded one")), "discard", by="a.lind")
 
     page = client.get(reverse(LIST)).content.decode()
 
@@ -86,7 +86,7 @@ def test_detail_shows_traceback_payload_and_history_escaped(bury: Callable[..., 
         message={**bury().message, "kwargs": {"number": EVIL, "address": "ada"}},
     )
     row = mirrored(made)
-    actions.acknowledge(row, by="a.lind", reason=EVIL)
+    acts.act_on(row, "acknowledge", by="a.lind", reason=EVIL)
 
     page = client.get(page_of(row)).content.decode()
 

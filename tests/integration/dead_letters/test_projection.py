@@ -10,7 +10,7 @@ from dramatiq.actor import Actor
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import actions, projection
+from switchyard.dead_letters import acts, projection
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import letter
 from tests.waiting import wait_for
@@ -32,7 +32,7 @@ def test_recording_twice_makes_one_row(bury: Callable[..., Letter]) -> None:
 def test_letter_that_died_again_is_new_again_with_its_history(bury: Callable[..., Letter]) -> None:
     first = bury()
     projection.project_or_log(first)
-    actions.requeue(first.id, by="a.lind")
+    acts.act_on(first.id, "requeue", by="a.lind")
 
     projection.project_or_log(dataclasses.replace(first, died_at=first.died_at + 1_000, attempts=1, error="again"))
 

@@ -14,7 +14,7 @@ from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.redis.own_keys import noted
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.broker.stores.job_steps import LiveJob, live_step
-from switchyard.dead_letters import actions, projection, reconcile
+from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import keep
 
@@ -92,7 +92,7 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facil
 
 def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
-    actions.requeue(made.id, by="a.lind")
+    acts.act_on(made.id, "requeue", by="a.lind")
     keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
 
     assert reconcile.reconcile_all().made == 1
@@ -104,7 +104,7 @@ def test_letter_still_listed_though_its_row_says_requeued_is_reopened(
     bury: Callable[..., Letter], facilities: Facilities
 ) -> None:
     made = bury()
-    actions.requeue(made.id, by="a.lind")
+    acts.act_on(made.id, "requeue", by="a.lind")
     keep(made)
 
     assert reconcile.reconcile_all().made == 1
@@ -117,7 +117,7 @@ def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter])
     old, fresh, still_open = bury(), bury(), bury()
     reconcile.reconcile_all()
     for made in (old, fresh):
-        actions.discard(made.id, by="a.lind")
+        acts.act_on(made.id, "discard", by="a.lind")
     long_ago = timezone.now() - timedelta(days=91)
     DeadLetter.objects.filter(message_id__in=[old.id, still_open.id]).update(state_at=long_ago)
 
@@ -132,7 +132,7 @@ def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], 
     projection.project_or_log(only_row)
     projection.project_or_log(moved)
     facilities.transport.discard("default", only_row.id)
-    actions.requeue(moved.id, by="a.lind")
+    acts.act_on(moved.id, "requeue", by="a.lind")
     DeadLetter.objects.filter(message_id=moved.id).update(
         state="new", claim_token="x", claim_act="requeue", claim_at=timezone.now() - timedelta(minutes=5)
     )

@@ -20,7 +20,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import actors, services
-from switchyard.dead_letters import actions, projection, reconcile
+from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -30,7 +30,7 @@ Bury = Callable[..., Letter]
 
 def discarded(bury: Bury, **changes: Any) -> Letter:
     made = bury(**changes)
-    assert actions.discard(made.id, by="a.lind", reason="duplicate").done
+    assert acts.act_on(made.id, "discard", by="a.lind", reason="duplicate").done
     return made
 
 
@@ -38,7 +38,7 @@ def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> Non
     made = discarded(bury)
     assert facilities.transport.find_dead_letter("default", made.id) is None
 
-    result = actions.restore(made.id, by="b.berg", reason="it was none")
+    result = acts.act_on(made.id, "restore", by="b.berg", reason="it was none")
 
     assert result.done
     assert facilities.transport.find_dead_letter("default", made.id) == made
@@ -54,8 +54,8 @@ def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now
     ran: list[int] = []
     fail_always.fn = lambda number=7, address="": ran.append(number)
     made = discarded(bury)
-    actions.restore(made.id, by="b.berg")
-    actions.requeue(made.id, by="b.berg")
+    acts.act_on(made.id, "restore", by="b.berg")
+    acts.act_on(made.id, "requeue", by="b.berg")
 
     with run_worker("default"):
         wait_for(lambda: ran == [7])
@@ -72,7 +72,7 @@ def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facili
         pass
     assert DeadLetter.objects.get().state == "discarded"
 
-    assert actions.restore(made.id, by="b.berg").done
+    assert acts.act_on(made.id, "restore", by="b.berg").done
 
     assert facilities.transport.find_dead_letter("default", made.id) == made
 
@@ -90,11 +90,11 @@ def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: 
 
 def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> None:
     opened = bury()
-    assert "is new already" in actions.restore(opened.id, by="a.lind").message
+    assert "is new already" in acts.act_on(opened.id, "restore", by="a.lind").message
     made = discarded(bury)
     DeadLetter.objects.filter(message_id=made.id).update(kept="")
 
-    assert "kept no copy" in actions.restore(made.id, by="a.lind").message
+    assert "kept no copy" in acts.act_on(made.id, "restore", by="a.lind").message
 
 
 def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
@@ -140,14 +140,14 @@ def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: Us
     asked = client.get(address)
     assert "Restore 2 dead letters?" in asked.content.decode()
     assert facilities.transport.stats("default").dead == 0
-    ask = asked.context["ask"]
-    client.post(ask.to, {"confirmed": "1", "ids": ask.ids})
+    to, answer = asked.context["to"], {"confirmed": "1", "ids": asked.context["ids"]}
+    client.post(to, answer)
 
     assert facilities.transport.stats("default").dead == 2
     assert AuditEntry.objects.filter(act="letter.restore", count=2).exists()
     assert "No letter was discarded" in client.get(listed, {"state": "discarded"}).content.decode()
     operator.user_permissions.set(Permission.objects.filter(codename__in=["view_deadletter", "requeue_deadletter"]))
-    assert client.get(address).status_code == client.post(ask.to, {"confirmed": "1", "ids": ask.ids}).status_code == 403
+    assert client.get(address).status_code == client.post(to, answer).status_code == 403
 
 
 def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from django_tasks import default_task_backend, task, task_backends
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
 from django_tasks.signals import task_enqueued, task_finished, task_started
 
-from switchyard.dead_letters.actions import requeue
+from switchyard.dead_letters.acts import act_on
 from switchyard.jobs.services import request_cancel
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
 from switchyard.tasks import SwitchyardBackend
@@ -160,7 +160,7 @@ def test_a_failed_task_that_a_person_requeues_may_succeed(
     result = finish(host_tasks.divide.enqueue(0), run_worker)
     assert (result.status, result.attempts) == ("FAILED", 1)
 
-    assert requeue(result.id, by="ada", arguments=([2], {})).done
+    assert act_on(result.id, "requeue", by="ada", arguments=([2], {})).done
     result.refresh()
 
     assert result.status == "READY"

@@ -28,16 +28,16 @@ def rows(count: int) -> list[DeadLetter]:
 def test_question_says_how_many_and_what_happens(act: str, count: int, title: str, headline: str) -> None:
     question = of_rows(act, rows(count), back="/")
 
-    assert (question.title, question.headline) == (title, headline)
+    assert (question["title"], question["headline"]) == (title, headline)
 
 
 def test_count_is_typed_above_a_hundred_only() -> None:
-    assert not of_rows("requeue", rows(100), back="/").typed
-    assert of_rows("requeue", rows(101), back="/").typed
+    assert not of_rows("requeue", rows(100), back="/")["typed"]
+    assert of_rows("requeue", rows(101), back="/")["typed"]
 
 
 def test_only_discarding_is_destructive() -> None:
-    assert [of_rows(act, rows(1), back="/").destructive for act in ("acknowledge", "requeue", "discard")] == [
+    assert [of_rows(act, rows(1), back="/")["destructive"] for act in ("acknowledge", "requeue", "discard")] == [
         False,
         False,
         True,
@@ -50,7 +50,7 @@ def test_owners_are_named_with_the_jobs_of_theirs_that_are_hit() -> None:
         row.payload = {"options": {"owner": owner}}
     hit[6].payload = "unreadable"
 
-    facts = dict(of_rows("discard", hit, back="/").facts)
+    facts = of_rows("discard", hit, back="/")["facts"]
 
     assert facts["Owners"] == "nordwind (2), acme (1), globex (1) and 1 more"
-    assert "Owners" not in dict(of_rows("discard", hit[5:], back="/").facts)
+    assert "Owners" not in of_rows("discard", hit[5:], back="/")["facts"]
