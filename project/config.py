@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 import dj_database_url
 
 from switchyard import conf
-from switchyard.conf import SwitchyardSettings
+from switchyard.conf import SwitchyardSettings, remedy_for_metrics, setting_of_metrics
 from switchyard.files.addresses import StorageAddress, address_of
-from switchyard.metrics_folder import remedy_for, setting_of
 from switchyard.setting_values import InvalidSetting, number_of, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -135,7 +134,7 @@ def make_metrics_dir(library: SwitchyardSettings) -> None:
         library.metrics_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fact = f"{error.filename} cannot be created: {str(error.strerror).lower()}"
-        raise InvalidSetting(setting_of(library), fact, remedy_for(error, library)) from error
+        raise InvalidSetting(setting_of_metrics(library), fact, remedy_for_metrics(error, library)) from error
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from errno import EACCES, EPERM
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -456,3 +457,18 @@ def _known(key: object) -> str:
     keys = all_keys()
     close = get_close_matches(str(key).upper(), keys, n=1)
     return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(keys)}"
+
+
+def setting_of_metrics(library: SwitchyardSettings, declared: Any = None) -> str:
+    """Return the setting that places the folder of metrics: a variable, or a key of ``SWITCHYARD``, if a dict."""
+    key = "STATE_DIR" if library.metrics_dir == library.state_dir / "metrics" else "METRICS_DIR"
+    if isinstance(declared, Mapping) and declared.get(key) is not None:
+        return f'SWITCHYARD["{key}"]'
+    return str(KEYS[key])
+
+
+def remedy_for_metrics(error: OSError, library: SwitchyardSettings, declared: Any = None) -> str:
+    """Return what to do where the folder of metrics cannot be created or written to."""
+    name = setting_of_metrics(library, declared)
+    elsewhere = f"set {name} to another folder" if "[" in name else f"export {name}=DIR for another folder"
+    return f"let this user write there, or {elsewhere}" if error.errno in (EACCES, EPERM) else elsewhere

@@ -8,8 +8,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
@@ -18,18 +18,44 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.held_moves import ConsumingBroker
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, QueueOperations, fetched, lane_of
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, Wakeup
+from switchyard.broker.worker.acks import Acks
+from switchyard.broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, CancellationPoll, Wakeup
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
 CLOSING_PAUSE_S = 0.05
 # Acknowledgements wait for the next fetch, but no longer than this where there is no credit for one.
 ACKS_WAIT_S = 0.02
+
+
+class ConsumingBroker(Protocol):
+    """The part of a :class:`switchyard.broker.redis_broker.RedisBroker` that its consumers use."""
+
+    in_flight: dict[str, HeldMessage]
+    draining: bool
+    quiet: Callable[[], bool]
+    knows: Callable[[str], bool]
+    cancellations: CancellationPoll
+
+    @property
+    def credit(self) -> PrefetchCredit: ...
+
+    def acks_of(self, family: QueueOperations, owner: str) -> Acks: ...
+
+    def dead_letter(self, held: HeldMessage) -> None: ...
+
+    def emit_before(self, signal: str, *args: Any) -> None: ...
+
+    def emit_after(self, signal: str, *args: Any) -> None: ...
+
+    def lost_lease(self, owner: str) -> None: ...
+
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None: ...
 
 
 class Consumer(DramatiqConsumer):
@@ -115,7 +141,7 @@ class Consumer(DramatiqConsumer):
         """Move a rejected message to the dead list, unless a middleware did so."""
         assert isinstance(message, HeldMessage)  # noqa: S101  see ack
         if not message.moved:
-            self._broker.moves.dead_letter(message)
+            self._broker.dead_letter(message)
         self._release_credit(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:

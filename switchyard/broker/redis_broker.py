@@ -15,16 +15,15 @@ from dramatiq.middleware import Middleware
 from dramatiq.results import ResultBackend, Results
 
 from switchyard.broker.consumer import Consumer
-from switchyard.broker.enqueue_many import enqueue_in_batches
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.held_moves import HeldMoves
 from switchyard.broker.keys import Keys, Lane
-from switchyard.broker.queue import administration
+from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.administration import DepthLimits
-from switchyard.broker.queue.codec import entry_of, require_message
+from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.leases import SelfManagedLeases
-from switchyard.broker.queue.operations import Lease, QueueOperations, level_of
+from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations, level_of
 from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, Acks, record_enqueued, report_stale
 from switchyard.broker.worker.hooks import Hooks
@@ -73,7 +72,6 @@ class RedisBroker(Broker):
         self.limits = DepthLimits(limits or {})
         self.barrier, self._stores = barrier, stores
         self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
-        self.moves = HeldMoves(self)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
@@ -214,15 +212,15 @@ class RedisBroker(Broker):
             BrokerFull: the server has no memory left. QueueFull: the queue is at its limit.
             QueueNotFound: the queue was never declared. TypeError: it is no message.
         """
-        require_message(message)
+        codec.require_message(message)
         family, lane = self.lane(message.queue_name)
         delay = delay and whole_delay(delay)
         if (held := self._held_by_sender(message, family)) is not None:
-            if self.moves.move(held, message, move="divert", delay=delay):
+            if self.move(held, message, move="divert", delay=delay):
                 record_enqueued(self.barrier, 1, family.keys.queue)
             return message
         self.emit_before("enqueue", message, delay)
-        entry, limit = entry_of(message, self.actors), self.limits.of(message.queue_name)
+        entry, limit = codec.entry_of(message, self.actors), self.limits.of(message.queue_name)
         level = self.level(message)
         id_ = family.enqueue_one(entry, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
         if id_ != entry.id:
@@ -237,7 +235,31 @@ class RedisBroker(Broker):
 
         After an error earlier messages may be there: enqueue all again, none is there twice.
         """
-        return enqueue_in_batches(self, messages, delay and whole_delay(delay))
+        messages, delay = list(messages), delay and whole_delay(delay)
+        by_lane: dict[tuple[str, int], list[int]] = {}
+        has_before, has_after = (self.hooks.named(f"{when}_enqueue", self.middleware) for when in ("before", "after"))
+        for position, message in enumerate(messages):
+            if has_before:
+                self.emit_before("enqueue", message, delay)
+            by_lane.setdefault((message.queue_name, self.level(message)), []).append(position)
+        standing = [message.message_id for message in messages]
+        queues: set[str] = set()
+        for (queue_name, level), positions in by_lane.items():
+            family, lane = self.lane(queue_name)
+            queues.add(family.keys.queue)
+            entries = (codec.entry_of(messages[position], self.actors) for position in positions)
+            limit = self.limits.of(queue_name)
+            ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+            for position, id_ in zip(positions, ids, strict=True):
+                standing[position] = id_
+        for position, message in enumerate(messages):
+            if standing[position] != message.message_id:
+                self.emit_after("yield_to_holder", message)
+                messages[position] = message.copy(message_id=standing[position])
+            elif has_after:
+                self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, len(messages), *queues)
+        return messages
 
     def level(self, message: Message[Any]) -> int:
         """Return the level of a message: of its own priority, else of its actor's."""
@@ -253,6 +275,44 @@ class RedisBroker(Broker):
             return None
         itself: object = message
         return held if held is itself or held.runs_in == threading.get_ident() else None
+
+    # --- Moves of held messages: one step on the server each, so that a message is never in two places or in none ---
+
+    def move(self, held: HeldMessage, message: Message[Any], *, move: Move, delay: int | None) -> bool:
+        """Move a held message into the lane that its copy ``message`` names, in the queue family it is in.
+
+        The copy may have grown beyond the size that a new message may have; ``delay`` is in milliseconds. Returns
+        ``False`` when the lease was lost: another worker has the message by now, and the loss is reported.
+        """
+        lane = self.lane(message.queue_name)[1]
+        self.emit_before("enqueue", message, delay)
+        body, level = codec.encode(message, grown=True), self.level(message)
+        how: dict[str, Any] = {"body": body, "delay_ms": delay or 0, "level": level, "row": self._row_of(held)}
+        moved = held.family.move(held.lease, move=move, lane=lane, **how)
+        self._note_move(held, moved)
+        if moved:
+            self.emit_after("enqueue", message, delay)
+        return moved
+
+    def isolate(self, held: HeldMessage) -> None:
+        self._note_move(held, held.family.isolate(held.lease))
+
+    def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
+        """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
+        dead_letter = dead_letter or rejected(held, held.family.keys.queue)
+        letter, row = encode_letter(dead_letter).encode(), self._row_of(held)
+        self._note_move(held, held.family.dead_letter(held.lease, letter, row))
+
+    def _row_of(self, held: HeldMessage) -> HistoryRow:
+        """Return the row of the attempt that ends with the move; of a deferral there is none."""
+        return NO_ROW if self.barrier is None else self.barrier.row_of(held)
+
+    def _note_move(self, held: HeldMessage, moved: bool) -> None:
+        held.moved = True
+        if not moved:
+            self.report_stale(held.family, [held.lease])
+
+    # --- Emptying and waiting ---
 
     def flush(self, queue_name: str) -> None:
         """Drop every message of a queue and of its retry lane; dead letters stay."""

@@ -71,11 +71,11 @@ class RedisTransport:
         return self._lane(held).known_lately(call, within_ms)
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
-        self._broker.moves.isolate(_held(held))
+        self._broker.isolate(_held(held))
         return True
 
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
-        self._broker.moves.dead_letter(_held(held), dead_letter)
+        self._broker.dead_letter(_held(held), dead_letter)
 
     def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         family = self._family(queue)
@@ -241,7 +241,7 @@ class RedisTransport:
         family, _ = self._broker.lane(lane)
         if family is not message.family:
             raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
-        self._broker.moves.move(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
+        self._broker.move(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
 
     @staticmethod
     def _unquarantine(

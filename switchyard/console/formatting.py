@@ -113,11 +113,6 @@ def ago(moment: datetime) -> str:
     return f"{duration(seconds * 1_000)} ago" if seconds > 0 else f"in {duration(-seconds * 1_000)}"
 
 
-def zone() -> str:
-    """Return the name of the time zone of the times that pages show, ``UTC`` unless the project says otherwise."""
-    return str(timezone.get_current_timezone())
-
-
 def size(count_bytes: float) -> str:
     """Return bytes as ``118 MB`` or ``1.27 GB``."""
     if count_bytes >= 1_000_000_000:

@@ -131,7 +131,6 @@ def visible_untracked(job_id: str, *, owner: str, operator: bool) -> bool:
 
 # As LeaseTable names a child: pool, host, process id, eight letters, number of the child, number of its start.
 _OWNER = re.compile(r"(?P<pool>.+?)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<child>\d+)\.\d+/\w+")
-MOST_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,6 @@ def _keep(schedule: str, ticks: list[ScheduleTick]) -> None:
 
 
 SHOWN_TICKS = 14
-PAUSE = ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from switchyard.broker.health.watch import Watch
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool
-from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.conf import declared_yard, remedy_for_metrics, switchyard_settings
 from switchyard.console.commands import refuse
-from switchyard.metrics_folder import remedy_for
 from switchyard.middleware import logs
 from switchyard.workers.checks import TAG
 from switchyard.workers.checks.database import unmigrated
@@ -67,7 +66,7 @@ def refuse_if_unwritable(pools: Iterable[Pool]) -> None:
                 pass
         except OSError as error:
             fact = f"its metrics cannot be written to {folder} ({str(error.strerror).lower()})"
-            remedy = remedy_for(error, settings, getattr(django_settings, "SWITCHYARD", None))
+            remedy = remedy_for_metrics(error, settings, getattr(django_settings, "SWITCHYARD", None))
             refuse(f"pool {pool.name}: {fact}; {remedy}")
 
 

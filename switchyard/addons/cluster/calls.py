@@ -30,7 +30,7 @@ from switchyard.addons.cluster.hash_slots import (
 )
 from switchyard.addons.cluster.pipeline import ClusterPipeline
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable, PlaceChanged
-from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, Again, RedisCalls, Way
+from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, Again, Budget, RedisCalls, Way
 from switchyard.broker.redis.connections import lone_connection
 from switchyard.broker.redis.exchange import PACE, Word, ask
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
@@ -101,8 +101,8 @@ class ClusterCalls(RedisCalls):
         """
         if not commands:
             return []
-        pipeline = ClusterPipeline(self, commands, self.budget_s if budget_s is None else budget_s)
-        answers = pipeline.run(self.refused_s)
+        budget = Budget(self.budget_s if budget_s is None else budget_s, self.refused_s)
+        answers = ClusterPipeline(self, commands, budget).run()
         failed = [answer for answer in answers if isinstance(answer, BrokerError)]
         silent = len(failed) == len(answers) and isinstance(failed[0], BrokerUnavailable)
         if failed and (raise_errors or (silent and not any(isinstance(one, HashSlotHalfMoved) for one in failed))):

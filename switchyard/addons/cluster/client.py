@@ -69,11 +69,7 @@ class ClusterClient(Client):
 
     addon = ADDON
     slots: HashSlots
-    open_node: Callable[[Address], Client]
-
-    def node(self, address: Address) -> Client:
-        """Return a client of one node. Its connections are closed by itself."""
-        return self.open_node(address)
+    node: Callable[[Address], Client]  # returns a client of one node, whose connections are closed by itself
 
     def servers(self) -> list[tuple[str, redis.Redis]]:
         return [(text_of(address), self.node(address)) for address in self.slots.masters()]
@@ -136,6 +132,6 @@ def connect_cluster(url: str, *, profile: Profile = "normal", absence: Absence |
         node.connection_pool.connection_kwargs.update(host=address[0], port=address[1])
         return node
 
-    client.open_node = open_node
+    client.node = open_node
     client.slots = HashSlots(seeds, lambda at, answer_s: lone_connection(pool, answer_s, host=at[0], port=at[1]))
     return client

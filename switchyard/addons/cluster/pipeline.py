@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ import redis
 from redis.exceptions import AskError, BusyLoadingError, TryAgainError
 
 from switchyard.addons.cluster.hash_slots import FOLLOWED_AT_ONCE, NOTHING_DONE, Address, Asking, is_half_moved, key_of
-from switchyard.broker.redis.calls import ANSWER_S, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from switchyard.broker.redis.calls import ANSWER_S, Budget
 from switchyard.broker.redis.exchange import Word, connect_within, left_s
 from switchyard.broker.redis.server_errors import is_away, named
 
@@ -26,7 +24,7 @@ LEAST_S = 0.05
 class ClusterPipeline:
     """One pipeline: its answers by position, and what is still to be asked until its budget is spent."""
 
-    def __init__(self, calls: ClusterCalls, commands: Sequence[Sequence[Word]], budget_s: float) -> None:
+    def __init__(self, calls: ClusterCalls, commands: Sequence[Sequence[Word]], budget: Budget) -> None:
         self._calls, self._slots, self._commands = calls, calls.slots, commands
         self._keys = [key_of(words) for words in commands]
         self._answers: list[Any] = [None] * len(commands)
@@ -34,27 +32,19 @@ class ClusterPipeline:
         self._errors: dict[int, redis.RedisError] = {}
         self._givers: dict[int, Address] = {}  # nodes that are handing a slot over, by position
         self._sent: set[int] = set()
-        self._began_s = time.monotonic()
-        self._deadline = self._began_s + budget_s
+        self._budget = budget
 
-    def run(self, refused_s: float) -> list[Any]:
+    def run(self) -> list[Any]:
         """Return the answers; what failed has its ``BrokerError`` in place. What cannot be sent is given up earlier."""
         left = list(range(len(self._commands)))
-        pause_s, rounds = FIRST_PAUSE_S, 0
-        while True:
-            left = self._round(left)
-            if not left:
-                break
+        rounds = 0
+        while left := self._round(left):
             rounds += 1
-            wait_s = random.uniform(pause_s / 2, pause_s)  # noqa: S311  no secret
-            reached = any(map(self._is_reached, left))
-            give_up_s = self._deadline if reached else min(self._deadline, self._began_s + refused_s)
-            if time.monotonic() + wait_s >= give_up_s:
-                break
             redirected = all(isinstance(self._errors[position], AskError) for position in left)
-            if not redirected or rounds > FOLLOWED_AT_ONCE:
-                time.sleep(wait_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            wait_s = 0.0 if redirected and rounds <= FOLLOWED_AT_ONCE else self._budget.pause_s()
+            if self._budget.ends_within(wait_s, reached=any(map(self._is_reached, left))):
+                break
+            self._budget.wait(wait_s)
         for position in left:
             error = self._errors[position]
             name = str(self._commands[position][0])
@@ -100,7 +90,7 @@ class ClusterPipeline:
     def _send(self, each: tuple[Address, Any, Any, list[int]]) -> bool:
         address, connection, on, positions = each
         try:
-            connect_within(connection, max(left_s(self._deadline), LEAST_S))
+            connect_within(connection, max(left_s(self._budget.give_up_s), LEAST_S))
             packed = on.pack_commands([self._commands[position] for position in positions])
             connection.send_packed_command(packed, check_health=False)
         except redis.RedisError as error:
@@ -116,7 +106,7 @@ class ClusterPipeline:
         again: list[int] = []
         asking = on is not connection
         for at, position in enumerate(positions):
-            timeout_s = min(max(left_s(self._deadline), LEAST_S), ANSWER_S)
+            timeout_s = min(max(left_s(self._budget.give_up_s), LEAST_S), ANSWER_S)
             try:
                 self._answers[position] = on.read_response(disable_decoding=True, timeout=timeout_s)
             except AskError as error:

@@ -6,9 +6,10 @@ import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
@@ -16,9 +17,8 @@ from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
 from dramatiq.results import ResultBackend, Results
 
-from switchyard.addons.rabbitmq.connections import Publishers, parameters_of
+from switchyard.addons.rabbitmq.connections import AWAY, PUBLISH_S, Publishers, parameters_of, unavailable
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
-from switchyard.addons.rabbitmq.figures import QueueFigures
 from switchyard.addons.rabbitmq.frames import PublicationFields
 from switchyard.addons.rabbitmq.held import RabbitMessage
 from switchyard.addons.rabbitmq.mover import Mover
@@ -43,6 +43,9 @@ from switchyard.broker.worker.hooks import Hooks
 from switchyard.broker.worker.prefetch import HeldMarks
 from switchyard.broker.worker.wakeup import CancellationPoll
 from switchyard.broker.worker.work_queue import WorkQueue, join, settle
+
+# A purge declares the queues of a lane first, which takes a while each.
+PURGE_S: Final = 30.0
 
 
 class RabbitBroker(RabbitmqBroker):
@@ -93,7 +96,6 @@ class RabbitBroker(RabbitmqBroker):
         self.delivering = threading.RLock()
         self.redeliveries, self.unreadable = Redeliveries(calls, keys), Quarantine(calls, keys)
         self.mover = Mover(calls, keys, lanes=lambda: sorted(self.queues), enqueue=self.enqueue)
-        self.figures = QueueFigures(self.publishers, self.server_queues, self.mover.delays)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._consumers: list[RabbitConsumer] = []
         self._numbers, self._name = itertools.count(1), ""
@@ -196,9 +198,6 @@ class RabbitBroker(RabbitmqBroker):
 
         return RabbitLeases(*arguments, keys=self.keys, count=self.count)
 
-    def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
-        return self.figures.count(names)
-
     # --- Sending ---
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
@@ -260,11 +259,22 @@ class RabbitBroker(RabbitmqBroker):
 
     def _refuse_if_full(self, lane: str) -> None:
         limit = self.limits.of(lane)
-        if limit and (depth := self.figures.waiting(lane)) >= limit:
+        if not limit:
+            return
+        levels = [(lane, name) for name in self.server_queues.of(lane)]
+        if (depth := sum(self.count(levels, patience_s=PUBLISH_S))) >= limit:
             raise QueueFull(lane, depth, limit)
 
     def flush(self, queue_name: str) -> None:
-        self.figures.empty(queue_name)
+        """Drop every message of a lane that no worker holds, what the server rejected included."""
+        try:
+            with self.publishers.channel(within_s=PURGE_S) as channel:
+                for name in self.server_queues.every(queue_name):
+                    self.server_queues.declare(channel, queue_name, name)
+                    channel.queue_purge(name)
+        except AWAY as error:
+            raise unavailable("a purge", error) from error
+        self.mover.delays.clear(queue_name)
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 100) -> None:  # type: ignore[override]
         """Wait until nothing is ready or delayed in a lane and nothing of it runs here; for tests."""
@@ -272,10 +282,30 @@ class RabbitBroker(RabbitmqBroker):
         counted = [(queue_name, name) for name in names]
         join(queue_name, lambda: bool(self.in_flight or sum(self.count(counted))), timeout=timeout, interval=interval)
 
-    # --- Figures ---
+    # --- Figures: the server tells a client neither ages, nor what workers hold ---
+
+    def count(self, names: Iterable[tuple[str, str]], *, patience_s: float = 0.0) -> list[int]:
+        """Return how many messages are ready in queues of the server: pairs of a lane and a queue, declared if missing.
+
+        A lost connection is made again for ``patience_s``.
+        """
+        names, give_up_s = list(names), time.monotonic() + patience_s
+        while True:
+            try:
+                with self.publishers.channel() as channel:
+                    return [self.server_queues.declare(channel, lane, name) for lane, name in names]
+            except AWAY as error:
+                if time.monotonic() >= give_up_s:
+                    raise unavailable("a count", error, outcome="refused") from error
+            time.sleep(0.05)
 
     def lane_stats(self, lane: str) -> LaneStats:
-        return self.figures.of(lane)
+        """Return what is ready and delayed in a lane; what workers hold until it is due is not counted."""
+        names = (*self.server_queues.of(lane), self.server_queues.delayed(lane))
+        *ready, delayed = self.count((lane, name) for name in names)
+        [later] = self.mover.delays.count([lane])
+        return LaneStats(lane, sum(ready), delayed + later, 0, None)
 
     def rejected(self, lane: str) -> int:
-        return self.figures.rejected(lane)
+        """Return how many messages of a lane the server rejected."""
+        return self.count([(lane, self.server_queues.rejected(lane))])[0]

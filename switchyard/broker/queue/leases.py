@@ -193,11 +193,6 @@ class LeaseKeeper:
         if (found := self._children.get(child)) is not None:
             found.work = dict(work)
 
-    def has_leases(self, child: str) -> bool:
-        """Return whether the child has its lease in every lane."""
-        found = self._children.get(child)
-        return found is not None and len(found.leased_until_s) == len(found.lanes)
-
     def leased_until_s(self, child: str) -> float:
         """Return the monotonic time until which the child's leases last for certain; 0 before it has them all.
 
@@ -255,16 +250,12 @@ class LeaseKeeper:
         return lost
 
     def reclaim(self, child: str, leftovers: Mapping[LaneKey, LaneLeftovers] | None = None) -> None:
-        """Return a dead child's messages to the heads of their lanes, now or as soon as the server answers."""
+        """Return an ended child's messages to the heads of their lanes, now or as soon as the server answers."""
         found = self._children.pop(child, None)
         self._lost.pop(child, None)
         lanes = found.lanes if found is not None else self._lanes
         self._reclaims += [_Reclaim(child, key, (leftovers or {}).get(key, LaneLeftovers())) for key in lanes]
         self._within_a_tick(self._reclaim_all)
-
-    def forget(self, child: str) -> None:
-        """Release the leases of a child that drained, and reclaim whatever it held."""
-        self.reclaim(child)
 
     def _within_a_tick(self, act: Callable[[TickBudget], None]) -> None:
         now_s = time.monotonic()
@@ -433,7 +424,7 @@ class SelfManagedLeases:
             for key, child in list(self._children.items()):
                 if owner_of(child, key) == owner:
                     del self._children[key]
-                    self._keeper.forget(child)
+                    self._keeper.reclaim(child)
                     return True
         return False
 
@@ -444,7 +435,7 @@ class SelfManagedLeases:
             self._thread.join()
         with self._lock:
             for child in self._children.values():
-                self._keeper.forget(child)
+                self._keeper.reclaim(child)
             self._children.clear()
         self._calls.close()
 

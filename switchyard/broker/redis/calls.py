@@ -47,6 +47,34 @@ ANSWER_S = 0.9
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
 
 
+class Budget:
+    """The time of one call: its pauses grow, and it is shorter until a server has taken the call.
+
+    Args:
+        budget_s: Seconds after which the call is given up.
+        refused_s: Seconds after which it is given up that no server took.
+    """
+
+    def __init__(self, budget_s: float, refused_s: float) -> None:
+        began_s = time.monotonic()
+        self.give_up_s = began_s + budget_s
+        self._refused_s = min(self.give_up_s, began_s + refused_s)
+        self._longest_s = FIRST_PAUSE_S
+
+    def pause_s(self) -> float:
+        """Return the pause before the next try, in seconds."""
+        return random.uniform(self._longest_s / 2, self._longest_s)  # noqa: S311  no secret
+
+    def ends_within(self, wait_s: float, *, reached: bool) -> bool:
+        return time.monotonic() + wait_s >= (self.give_up_s if reached else self._refused_s)
+
+    def wait(self, wait_s: float) -> None:
+        """Wait before the next try; the pause after it is longer. One that is sent at once changes nothing."""
+        if wait_s:
+            time.sleep(wait_s)
+            self._longest_s = min(2 * self._longest_s, LONGEST_PAUSE_S)
+
+
 class Again(NamedTuple):
     """How a call goes on after a failure.
 
@@ -211,16 +239,14 @@ class RedisCalls:
         *,
         repeatable: bool = True,
     ) -> T:
-        began_s = time.monotonic()
-        deadline = began_s + (self.budget_s if budget_s is None else budget_s)
-        pause_s = FIRST_PAUSE_S
+        budget = Budget(self.budget_s if budget_s is None else budget_s, self.refused_s)
         sent = False
         way: Way | None = None
         while True:
             sent_before, connection = sent, None
             try:
                 connection = self.acquire(key) if way is None else way.acquire()
-                within_s = left_s(deadline)
+                within_s = left_s(budget.give_up_s)
                 connect_within(connection, within_s)
                 sent = True
                 on = connection if way is None else way.through(connection)
@@ -231,7 +257,7 @@ class RedisCalls:
                 raise BrokerFull(name, str(error)) from error
             except redis.RedisError as error:
                 way = way or self.way(key)
-                again = way.after(error, connection, random.uniform(pause_s / 2, pause_s))  # noqa: S311  no secret
+                again = way.after(error, connection, budget.pause_s())
                 if again is None:
                     raise named(name, error) from error
                 if again.done_nothing:
@@ -239,8 +265,7 @@ class RedisCalls:
                 elif connection is not None:
                     connection.disconnect()
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
-                give_up_s = deadline if sent or again.reached else min(deadline, began_s + self.refused_s)
-                if lost or time.monotonic() + again.wait_s >= give_up_s:
+                if lost or budget.ends_within(again.wait_s, reached=sent or again.reached):
                     raise way.given_up(name, error, sent=sent) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
                 if connection is not None:
@@ -249,9 +274,7 @@ class RedisCalls:
             finally:
                 if connection is not None:
                     self.release(connection)
-            if again.wait_s:
-                time.sleep(again.wait_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            budget.wait(again.wait_s)
 
     def way(self, key: str | bytes | None) -> Way:
         """Return the way of a call that failed."""

@@ -1,8 +1,9 @@
-"""Hygiene of a child: what its tasks leave in the process is put back, or the child is replaced."""
+"""Hygiene of a child: what tasks leave is put back, or the child is replaced; copies that they fork are disowned."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import resource
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from dramatiq.broker import Broker
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import HANDLED, INTERRUPT
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT, is_patched, name_process
 
 # Share of the descriptors that may be open: a replacement needs some until it has drained.
 MOST_DESCRIPTORS = 0.9
@@ -35,6 +37,9 @@ LONGEST_HELD_S = 10.0
 CLOCKS = {name: getattr(time, name) for name in ("time", "monotonic", "time_ns", "monotonic_ns")}
 
 logger = logging.getLogger("switchyard.workers")
+
+# Hubs of which this process is a copy. Kept, so that no greenlet of theirs is collected: it would run its ``finally``.
+_left: list[Any] = []
 
 
 class ChildHygiene:
@@ -186,3 +191,44 @@ def set_signal_handlers(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
         if handler is not None and signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+def disown_copies(title: str) -> None:
+    """Have each process that a task forks give up what is its child's: signals, stack dumps, title, greenlets.
+
+    A copy that kept the handlers would outlive ``terminate()``, and one with its greenlets would run other tasks again.
+    Signals are blocked meanwhile: one that came before the handlers are gone would be lost.
+    """
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, HANDLED),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, HANDLED),
+        after_in_child=partial(_disown, title),
+    )
+
+
+def _disown(title: str) -> None:
+    SlotHygiene.in_copy = True
+    try:
+        signal.set_wakeup_fd(-1)
+        faulthandler.disable()
+        faulthandler.unregister(signal.SIGUSR1)
+        for signum in (*HANDLED, INTERRUPT):
+            signal.signal(signum, signal.SIG_DFL)
+        name_process(f"forked by a task of {title}")
+        if is_patched():
+            _leave_hub()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+
+def _leave_hub() -> None:
+    """Have the current greenlet open a hub of its own: the other greenlets wait for the one that they had."""
+    import gevent
+
+    hub, current = gevent.get_hub(), gevent.getcurrent()
+    _left.append((hub, hub.loop))
+    if hub.parent is not current:
+        # A hub that ends passes control on to its parent: not to the child's main loop.
+        current.parent, hub.parent = hub.parent, current
+    gevent.reinit()
+    hub.destroy(destroy_loop=True)

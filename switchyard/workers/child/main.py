@@ -30,8 +30,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
-from switchyard.workers.child.forked_copies import disown_copies
-from switchyard.workers.child.hygiene import ChildHygiene
+from switchyard.workers.child.hygiene import ChildHygiene, disown_copies
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow

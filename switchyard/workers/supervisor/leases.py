@@ -141,7 +141,7 @@ class ChildLeases:
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
         if index in self._children:  # named before, and could not be started
-            self.keeper.forget(self._children[index].child)
+            self.keeper.reclaim(self._children[index].child)
         adopted = self._children[index] = ChildWork(child, served, slots, alone)
         self.keeper.adopt(child, served.keys, work=self._work(adopted, row))
         self._lost.update(self.keeper.tick())
@@ -168,7 +168,7 @@ class ChildLeases:
         self._report(rows)
         lost, self._lost = self._lost.union(self.keeper.tick()), set()
         if self._heir in lost:
-            self.keeper.forget(self._heir)
+            self.keeper.reclaim(self._heir)
             self._adopt_heir()
         if self.keeper.away:
             self.backlog.forget()
@@ -236,7 +236,7 @@ class ChildLeases:
     def close(self) -> None:
         """Release the heir's leases, and close the connections."""
         if self._isolates and not self.keeper.silent:
-            self.keeper.forget(self._heir)
+            self.keeper.reclaim(self._heir)
         self._calls.close()
 
     def close_inherited(self) -> None:

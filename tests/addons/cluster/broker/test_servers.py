@@ -147,7 +147,7 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
             (name, "live") for name in QUEUES
         ])  # fmt: skip
         keeper.adopt("pool.1")
-        wait_for(lambda: keeper.tick() or keeper.has_leases("pool.1"))
+        wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > 0)
         until_s = keeper.leased_until_s("pool.1")
 
         dead = cluster.masters[0]
