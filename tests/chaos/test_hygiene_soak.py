@@ -63,6 +63,7 @@ SHARED = (
     "Too many open files",
     "the event loop of this worker has ended",
     "Event loop is closed",
+    "its worker was killed at the hard limit",  # a greenlet waits for a hub that a neighbour broke
     "raised=GreenletExit",  # left to the hub by the job before
 )
 
