@@ -38,7 +38,7 @@ MOST_AT_ONCE = 1_000
 # More ids make the row of an act larger than the page that shows it.
 MOST_IDS = 100
 # State and sentence of a move that is over.
-MOVED: dict[str, tuple[DeadLetter.State, str]] = {
+DONE: dict[str, tuple[DeadLetter.State, str]] = {
     "requeue": (DeadLetter.State.REQUEUED, "Requeued {row} to {row.queue}."),
     "discard": (DeadLetter.State.DISCARDED, "Discarded {row}."),
 }
@@ -270,10 +270,10 @@ def _move(row: DeadLetter, action: MoveName, by: str, reason: str, arguments: Ar
         raise
     with locked(claimed) as now:
         # After a later death project() has recorded this action already.
-        if now.died_at == claimed.died_at and now.state != MOVED[action][0]:
+        if now.died_at == claimed.died_at and now.state != DONE[action][0]:
             _finish(now, action, by, reason)
     log.info("dead letter moved", act=action, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
-    return ActionResult(now, True, MOVED[action][1].format(row=now))
+    return ActionResult(now, True, DONE[action][1].format(row=now))
 
 
 def _claim(row: DeadLetter, action: MoveName, by: str, reason: str) -> DeadLetter | ActionResult:
@@ -309,7 +309,7 @@ def _gone(claimed: DeadLetter) -> ActionResult:
 
 
 def _finish(row: DeadLetter, action: str, by: str, reason: str) -> None:
-    set_state(row, MOVED[action][0], action, by, reason)
+    set_state(row, DONE[action][0], action, by, reason)
     row.save()
 
 
