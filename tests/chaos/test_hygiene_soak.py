@@ -50,8 +50,8 @@ NO_PROGRESS_S = 180.0
 ENDED = re.compile(r"child \d+ \(pid (\d+)\)")
 # A well-behaved job whose attempt raised something, and what: the policy of its queue repeats it.
 FAILED = re.compile(r"\] (?:retried|dead) (.* job_id=(round-\d+-job-\d+) .*)")
-# Signs of what an earlier job has left to it. By what all jobs of a process have in common, such as its descriptors, its
-# event loop or a transaction of async jobs, a neighbour may cost it an attempt at any time: those are counted.
+# Signs of what an earlier job has left to it. By what all jobs of a process share, such as its descriptors, its event
+# loop or a transaction of async jobs, a neighbour may cost it an attempt at any time: those are counted.
 INHERITED = ("raised=AssertionError", "readonly database", "read-only transaction", "raised=DecimalException")
 
 
