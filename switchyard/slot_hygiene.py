@@ -30,6 +30,7 @@ from switchyard.middleware.errors import OpenTransaction
 # A call of the thread of async actors that takes longer is one of another job, whose transaction is its own.
 LONGEST_CALL_S = 10.0
 
+PLACE = ("NAME", "HOST", "PORT")
 IDLE, OPEN, UNUSABLE = "idle", "open", "unusable"
 # Statements that change their session beyond their transaction.
 SESSION = re.compile(
@@ -70,7 +71,7 @@ class SlotHygiene(Middleware):
         self._elsewhere: WeakSet[Any] = WeakSet()  # connections of threads that run no attempts
         self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
         self._works = False
-        self._settings: dict[str, dict[str, Any]] = {}  # of databases, by alias
+        self._settings: dict[str, tuple[Any, ...]] = {}  # places of databases, by alias
         self._moved = 0  # times that they were put back
         self._after_call: Future[None] | None = None  # runs once the call of an async job that failed has ended
         self._blocked_at_s = 0.0
@@ -79,7 +80,7 @@ class SlotHygiene(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Watch the statements of this process from now on; those of other processes are not slowed down."""
         self._works = True
-        self._settings = {alias: {**settings} for alias, settings in connections.settings.items()}
+        self._settings = {alias: place_of(settings) for alias, settings in connections.settings.items()}
 
     def is_blocked(self) -> bool:
         """Return whether a call of the thread of async actors runs for 10 s and more after its job has ended."""
@@ -174,12 +175,11 @@ class SlotHygiene(Middleware):
             self._elsewhere.add(connection)
 
     def _restore(self) -> list[str]:
-        """Put back databases' settings and this thread's execute wrappers; return the names of those that differed."""
+        """Put back places of databases and this thread's execute wrappers; return the names of those that differed."""
         restored = []
         for alias, settings in self._settings.items():
-            if (now := connections.settings[alias]) != settings:
-                now.clear()
-                now.update(settings)
+            if place_of(now := connections.settings[alias]) != settings:
+                now.update(zip(PLACE, settings, strict=True))
                 self._moved += 1  # every connection since may be one to another database
                 SyncToAsync.single_thread_executor.submit(connections.close_all)
                 restored.append(alias)
@@ -203,6 +203,11 @@ class _Thread(threading.local):
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def place_of(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the settings that say which database a connection is to; others, such as a password, may change."""
+    return tuple(settings.get(name) for name in PLACE)
 
 
 def changes_session(sql: str) -> bool:
