@@ -171,7 +171,7 @@ def _actor(member: bytes) -> str:
     """Return the actor that a parked message calls, from its member of the sorted set."""
     try:
         call = json.loads(member.partition(b"\n")[0])
-        return str(call[0])[:80]
+        return str(call[0])[:80].encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be shown
     except (LookupError, TypeError, *UNREADABLE):
         return "?"
 

@@ -32,6 +32,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis import own_keys
 from switchyard.operations.findings.examine import examine
+from switchyard.operations.findings.facts import _actor
 from tests.integration.documentation.test_keys import MEMBER, OWNER, filled
 from tests.integration.documentation.test_keys import server as server
 from tests.integration.project.test_urls import bear
@@ -219,3 +220,7 @@ def test_the_doctor_names_each_key_that_cannot_be_read(db: None, server: redis.R
 
     assert odd_parts.keys() - set(own_keys.noted()) == set()
     assert wrong in said and f"something else wrote to {len(odd_parts) + 1} keys" in said
+
+
+def test_the_actor_of_a_parked_call_can_be_shown() -> None:
+    assert _actor(b'"\\ud800"') == "?"
