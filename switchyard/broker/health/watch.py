@@ -102,7 +102,7 @@ class Watch:
     def _ask(self) -> list[ServerFinding]:
         looks = self._servers.read(production=self._production)
         markers, probes = self.generation.commands(), self._servers.probes()
-        # Whoever may write to a queue could refuse its messages for ever.
+        # A refusal that another client wrote without an end would hold for ever.
         expiries: list[tuple[Word, ...]] = [("PEXPIRE", each.refused, REFUSED_MS, "NX") for each in self._families]
         commands = [*markers, *probes, *expiries, *type_commands(self._families)]
         answers = self._calls.pipeline(commands, raise_errors=False)
