@@ -222,13 +222,29 @@ def _disown(title: str) -> None:
 
 
 def _leave_hub() -> None:
-    """Have the current greenlet open a hub of its own: the other greenlets wait for the one that they had."""
-    import gevent
+    """Have the current greenlet open a hub of its own: the other greenlets wait for the one that they had.
 
-    hub, current = gevent.get_hub(), gevent.getcurrent()
-    _left.append((hub, hub.loop))
+    The old hub never runs again, not even to end: it would first run the greenlets of events that came with this one's.
+    """
+    from gevent.hub import get_hub, getcurrent, set_hub, set_loop
+    from greenlet import greenlet
+
+    hub, current = get_hub(), getcurrent()
+    _left.append(hub)
+    hub.loop.destroy()
+    set_loop(None)
+    set_hub(None)
     if hub.parent is not current:
-        # A hub that ends passes control on to its parent: not to the child's main loop.
-        current.parent, hub.parent = hub.parent, current
-    gevent.reinit()
-    hub.destroy(destroy_loop=True)
+        greenlet(_outlive, hub.parent).switch(current)
+
+
+def _outlive(forking: Any) -> None:
+    """End the process once the greenlet that forked it has ended: control would pass on to the child's main loop."""
+    import greenlet
+
+    forking.parent = greenlet.getcurrent()
+    try:
+        forking.switch()
+    finally:
+        logger.error("process that a task forked ended: it returned from its greenlet")
+        os._exit(0)

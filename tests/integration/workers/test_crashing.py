@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
@@ -24,6 +26,13 @@ def test_a_child_for_what_runs_alone_ends_when_there_is_none(bench: Bench) -> No
     wait_for(lambda: "urgent alone 1" not in titles_below(pool.pid))
 
 
+def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> None:
+    program = [sys.executable, "-m", "tests.integration.workers.child.forking_greenlets"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    lines = sorted(done.stdout.splitlines())
+    assert lines == ["joined", *["slept in a copy"] * 2, *["woke in the original"] * 2], done.stderr
+
+
 def test_a_process_that_a_task_forks_is_no_child_of_the_pool(bench: Bench) -> None:
     bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
     bench.wait_for_log("pools: all ready")
@@ -31,5 +40,5 @@ def test_a_process_that_a_task_forks_is_no_child_of_the_pool(bench: Bench) -> No
     tokens = [bench.send("webhook", ms=1_500)]
     tokens += [bench.send(queue, ms=1_000, how="fork_copies") for queue in ("urgent", "slow", "webhook")]
 
-    wait_for(lambda: {note["token"] for note in bench.notes(ENDED)} >= set(tokens), what=bench.unusual_log())
+    wait_for(lambda: {note["token"] for note in bench.notes(ENDED)} >= set(tokens))
     assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted(tokens)
