@@ -45,7 +45,7 @@ def fell_until_buried(
     print(f"{host.rounds} rounds, {felled} starts of the pill")
     assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
     assert (letter.id, letter.reason) == ("pill", "suspected_poison")
-    assert felled == host.rounds <= MOST_ROUNDS
+    assert felled == host.rounds <= MOST_ROUNDS, (felled, host.rounds, host.failed_starts)
     assert f"on {socket.gethostname()}" in letter.error
     times = re.findall(r"found expired at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, on host (\S+)", letter.traceback)
     assert times == [socket.gethostname()] * 5

@@ -8,18 +8,21 @@ from tests.chaos.pools import Pools, RunningPool
 
 
 class Host:
-    """A host that starts its container again whenever the container's processes were killed."""
+    """A host that starts its container again whenever its processes have ended, and counts the kills."""
 
     def __init__(self, pools: Pools, settings: str) -> None:
         self._pools, self._settings = pools, settings
-        self.rounds = 0
+        self.rounds, self.failed_starts = 0, list[str]()
         self.pool = self._start()
 
     def restart_if_gone(self) -> bool:
-        """Start the pool again if it was killed, and return whether it runs still."""
+        """Start the pool again if it has ended, and return whether it runs still."""
         if self.pool.process.poll() is None:
             return True
-        self.rounds += 1
+        if self.pool.process.returncode == -signal.SIGKILL:
+            self.rounds += 1
+        else:
+            self.failed_starts.append(self.pool.log()[-2_000:])
         self.pool = self._start()
         return False
 

@@ -112,7 +112,7 @@ class ChildLeases:
         self._name = f"{pool.name}.{self._host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self._children: dict[int, ChildWork] = {}
         self._report_at_s = 0.0
-        self._done: dict[int, int] = {}
+        self._seen: dict[int, tuple[int, bool]] = {}  # messages done, and whether all slots were busy
         self._incarnations: dict[int, int] = {}
         self._lost = set[str]()  # noticed when another child was given its leases
         # The heir is an owner of this process: it gets suspects until they are isolated.
@@ -250,11 +250,14 @@ class ChildLeases:
         self._report_at_s = time.monotonic() + REPORT_S
         for index, adopted in self._children.items():
             state = rows[index].read()
-            done, self._done[index] = state.done - self._done.get(index, 0), state.done
-            # A free slot takes the next message at once: there is stock only while all are busy. Where messages are
-            # short, many of the oldest leases belong to finished ones, whose acknowledgement is on its way.
-            stocks = state.busy >= adopted.slots and 0 <= done < adopted.slots
-            work = self._work(adopted, rows[index], adopted.slots if stocks else ALL_HELD)
+            full = state.busy >= adopted.slots
+            done_before, was_full = self._seen.get(index, (0, False))
+            self._seen[index] = state.done, full
+            done = state.done - done_before
+            # A free slot takes the next message at once: there is stock only while all are busy. Among the oldest
+            # leases are those of finished messages whose acknowledgement is on its way: at most all of the last second.
+            stocks = full and was_full and 0 <= done < adopted.slots
+            work = self._work(adopted, rows[index], adopted.slots + done if stocks else ALL_HELD)
             began_ns = time.monotonic_ns() - int(LONG_S * 1e9)
             lines: dict[int, str] = {}
             for ran in rows[index].running():

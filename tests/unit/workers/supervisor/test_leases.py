@@ -165,16 +165,22 @@ def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest
 
     idle = oldest(leases, server, row)
     first, second = (row.start(0, b"%d" % number, b"1", 0) for number in (1, 2))
+    begun = oldest(leases, server, row)
     full = oldest(leases, server, row)
     monkeypatch.setattr("switchyard.workers.supervisor.leases.LONG_S", 0.0)
     long = oldest(leases, server, row)
     assert first is not None and second is not None
+    row.end(first, worked_off=True)
+    first = row.start(0, b"1", b"1", 0)
+    assert first is not None
+    one_done = oldest(leases, server, row)
     for slot in (first, second):
         row.end(slot, worked_off=True)
     busy = [row.start(0, b"3", b"3", 0), row.start(0, b"4", b"4", 0)]
     short = oldest(leases, server, row)
 
-    assert (idle, full, long) == (["500"], ["2"], ["2", "1", "2"])
+    assert (idle, begun, full, long) == (["500"], ["500"], ["2"], ["2", "1", "2"])
+    assert one_done[0] == "3"
     assert (short[0], len(busy)) == ("500", 2)
 
 
