@@ -294,12 +294,21 @@ class ChildRow:
 
         A child may have died while it filled an entry, which clears it first: entries without token or id are left out.
         """
-        found = []
+        written = self._cells[WRITTEN]
+        return [Finished(ran.lane, ran.id, ran.token) for state, ran in self._ended() if state <= written]
+
+    def ended_unwritten(self, count: int) -> list[Running]:
+        """Return up to ``count`` messages of an ended child whose tasks ended last, their records not written."""
+        written = self._cells[WRITTEN]
+        unwritten = sorted((ended for ended in self._ended() if ended[0] > written), reverse=True)
+        return [ran for _, ran in unwritten[:count]]
+
+    def _ended(self) -> Iterator[tuple[int, Running]]:
+        """Yield state and message of each entry that is kept of an ended message."""
         for slot in self._slots(WORKED_OFF):
-            _, _, token, lane, length, id_, _, state = self._entry(slot)
-            if state <= self._cells[WRITTEN] and token.rstrip(b"\0").isdigit() and 0 < length <= ID_BYTES:
-                found.append(Finished(lane, id_[:length], int(token.rstrip(b"\0"))))
-        return found
+            start_ns, _, token, lane, length, id_, _, state = self._entry(slot)
+            if token.rstrip(b"\0").isdigit() and 0 < length <= ID_BYTES:
+                yield state, Running(lane, id_[:length], int(token.rstrip(b"\0")), start_ns, NO_LIMIT)
 
     def _running(self) -> Iterator[tuple[int, int, Running]]:
         """Yield slot, state and message of each running message.

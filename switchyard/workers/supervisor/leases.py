@@ -65,6 +65,7 @@ class Leftovers:
     Args:
         running: Messages in its slots.
         finished: Finished and recorded messages whose acknowledgement is not confirmed.
+        unwritten: Those that ended last, their records not written: they run again.
         cancelled: Messages in its slots whose jobs were cancelled.
         held: Marks of what it held, where its broker writes them.
     """
@@ -75,6 +76,7 @@ class Leftovers:
     finished: list[Finished] = field(default_factory=list)
     cancelled: list[Running] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
+    unwritten: list[Running] = field(default_factory=list)
 
 
 class ChildLeases:
@@ -187,7 +189,8 @@ class ChildLeases:
     def leftovers(self, index: int, row: ChildRow) -> Leftovers:
         """Return the messages that the child of an index left, before its row is cleared."""
         adopted = self._children.pop(index)
-        return Leftovers(adopted.child, adopted.served, row.running(), row.finished(), held=row.held_marks.read())
+        unwritten, held = row.ended_unwritten(adopted.slots), row.held_marks.read()
+        return Leftovers(adopted.child, adopted.served, row.running(), row.finished(), [], held, unwritten)
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
         """Return those of the running messages, by index, whose jobs were cancelled.

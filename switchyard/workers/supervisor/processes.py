@@ -238,7 +238,7 @@ def suspects_of(
     if clean or (exit_cause is not None and exit_cause.killed):
         return (), ""
     # Also those whose task has ended: what it left may have ended the process before their acknowledgement, each time.
-    return tuple(leftovers.running), description
+    return (*leftovers.running, *leftovers.unwritten), description
 
 
 def redacted_lines(lines: Sequence[str]) -> list[str]:

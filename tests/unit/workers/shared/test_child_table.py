@@ -126,6 +126,8 @@ def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row:
     work_off(row, 3)
 
     assert row.finished() == [Finished(0, b"a", 1)]
+    assert [ran.token for ran in row.ended_unwritten(1)] == [3]
+    assert [ran.token for ran in row.ended_unwritten(9)] == [3, 2]
 
 
 def test_written_is_what_the_quickest_flush_has_written(row: ChildRow) -> None:

@@ -30,7 +30,8 @@ def test_who_ended_in_that_time_is_not() -> None:
 def test_what_a_task_left_may_crash_its_child_before_the_task_is_acknowledged() -> None:
     ended = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
 
-    assert suspects_of(Leftovers("child", SERVED, [ended]), None, clean=False, description="exited with 1") == (
-        (ended,),
-        "exited with 1",
-    )
+    noted, unnoted = Leftovers("child", SERVED, [ended]), Leftovers("child", SERVED, unwritten=[ended])
+
+    for left in (noted, unnoted):
+        assert suspects_of(left, None, clean=False, description="exited with 1") == ((ended,), "exited with 1")
+        assert suspects_of(left, None, clean=True, description="exited with 0") == ((), "")
