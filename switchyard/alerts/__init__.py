@@ -1,4 +1,4 @@
-"""Alerts: reports to people about dead letters, late queues and the broker's server.
+"""Alerts: reports to people about dead letters, what the overview finds, and the broker's server.
 
 It keeps true:
 
@@ -9,10 +9,10 @@ It keeps true:
 - A silence stops sending, not writing. While the database is away, alerts are sent all the same.
 - An alert is resolved by a person, or by itself once its cause has ended.
 
-Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries; alerts about the server),
-``sending`` (the scheduler's dispatch) with ``channels`` and ``notice``, ``silences`` (and resolution), ``acts``
-(people), ``views``, ``checks``.
+Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``lasting`` (raised and
+resolved while something lasts), ``sending`` (the scheduler's dispatch) with ``channels`` and ``notice``, ``silences``,
+``acts`` (people), ``views``, ``checks``.
 
-Public: ``sending.dispatch_due``, ``silences`` and ``intake`` for the scheduler; ``models`` and ``notice`` for
+Public: ``sending.dispatch_due``, ``silences`` and ``lasting`` for the scheduler; ``models`` and ``notice`` for
 findings and pages.
 """

@@ -63,8 +63,9 @@ class LogChannel:
         alert = notice.alert
         log.error(
             "alert",
-            title=alert.title, kind=alert.kind, severity=alert.severity, queue=alert.queue, actor=alert.actor,
-            count=notice.count, new=notice.count - notice.reported, fingerprint=alert.fingerprint, link=alert.link,
+            title=alert.title, kind=alert.kind, severity=alert.severity, state=alert.state, queue=alert.queue,
+            actor=alert.actor, count=notice.count, new=notice.count - notice.reported, fingerprint=alert.fingerprint,
+            link=alert.link,
         )  # fmt: skip
 
 

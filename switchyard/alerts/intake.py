@@ -1,4 +1,4 @@
-"""Intake of alert groups from the broker: an alert row, and a delivery for each channel; alerts about the broker."""
+"""Intake of alert groups from the broker: an alert row, and a delivery for each channel."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from django.utils.http import urlencode
 
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.silences import in_force, resolve_broker
+from switchyard.alerts.silences import in_force
 from switchyard.broker import clock
-from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.broker.health.server import ServerFinding
-from switchyard.broker.interface import facilities
-from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.conf import switchyard_settings
 from switchyard.database import storable
-from switchyard.workers.preflight import make_watch
 
 LONGEST_SAMPLE = 4_000
-CRITICAL_KINDS = frozenset({"dead_letter", "pool_down", "broker"})
+CRITICAL_KINDS = frozenset({"dead_letter", "broker", "finding"})
 
 
 def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
@@ -108,51 +105,3 @@ def _link(group: AlertGroup) -> str:
     except NoReverseMatch:
         return ""
     return f"{switchyard_settings().public_url}{page}"[:500]
-
-
-# Warnings that turn into errors if nobody acts.
-ALERTED_WARNINGS = frozenset({"nearly_full"})
-
-
-class BrokerAlerts:
-    """Checks of the server, with an alert for each new finding."""
-
-    def __init__(self) -> None:
-        self._watch = make_watch()
-        self._raised: set[str] = set()
-
-    def check(self) -> frozenset[str]:
-        """Check once, and return the codes of the findings.
-
-        Raises:
-            BrokerError: an alert could not be raised; the next check retries.
-        """
-        findings = self._watch.look().findings
-        self._raised &= {found.code for found in findings}
-        for found in findings:
-            if found.code not in self._raised and (found.severity == "error" or found.code in ALERTED_WARNINGS):
-                facilities().alerts.raise_(_fact(found))
-                self._raised.add(found.code)
-        return frozenset(found.code for found in findings)
-
-    def check_and_resolve(self) -> None:
-        """Check once, and resolve the alerts of findings that are gone; nothing is known of a server that is away.
-
-        Raises:
-            BrokerError, django.db.DatabaseError: the next check retries.
-        """
-        codes = self.check()
-        if "away" not in codes:
-            resolve_broker(codes)
-
-
-def _fact(found: ServerFinding) -> AlertFact:
-    return AlertFact(
-        fingerprint=f"broker-{found.code}",
-        kind="broker",
-        title=f"The broker's server: {found.seen}",
-        detail=found.remedy,
-        queue="",
-        actor="",
-        at=now_ms(),
-    )

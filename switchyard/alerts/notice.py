@@ -76,16 +76,18 @@ class Notice:
 
     @property
     def headline(self) -> str:
-        """Severity, title and count in one line."""
+        """Severity, or that it is resolved, title and count in one line."""
         times = "" if self.count == 1 else f" ({self.count:,} times)"
-        return f"[{self.alert.severity}] {self.alert.title}{times}"
+        return f"[{'resolved' if self.alert.resolved_at else self.alert.severity}] {self.alert.title}{times}"
 
     @property
     def text(self) -> str:
         """The whole message as plain text."""
         alert = self.alert
         lines = [alert.title, ""]
-        if self.reported:
+        if alert.resolved_at:
+            lines.append(f"Its cause has ended: resolved {_clock(alert.resolved_at)}.")
+        elif self.reported:
             lines.append(f"{self.count - self.reported:,} more, {self.count:,} since {_clock(alert.first_at)}.")
         elif self.count > 1:
             lines.append(f"{self.count:,} times so far.")
@@ -106,6 +108,7 @@ class Notice:
             "type": f"switchyard.alert.{alert.kind}",
             "fingerprint": alert.fingerprint,
             "severity": alert.severity,
+            "state": alert.state,
             "title": alert.title,
             "text": alert.sample,
             "queue": alert.queue,

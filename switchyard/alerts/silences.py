@@ -92,29 +92,18 @@ def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) ->
         still_open: Returns those of some fingerprints that have open letters.
     """
     before, resolved = timezone.now() - SETTLED_AFTER, 0
-    for fingerprints in _fingerprints("dead_letter"):
+    for fingerprints in _fingerprints():
         ended = set(fingerprints) - set(still_open(fingerprints))
-        resolved += _resolve_ended("dead_letter", ended, before)
+        resolved += _resolve_ended(ended, before)
     return resolved
 
 
-def resolve_broker(codes: Collection[str]) -> int:
-    """Resolve the alerts of the broker's server whose finding is gone; return their count.
-
-    Args:
-        codes: Codes of the present findings.
-    """
-    present = {f"broker-{code}" for code in codes}
-    return sum(
-        _resolve_ended("broker", set(fingerprints) - present, timezone.now())
-        for fingerprints in _fingerprints("broker")
-    )
-
-
-def _fingerprints(kind: str) -> Iterator[list[str]]:
+def _fingerprints() -> Iterator[list[str]]:
     last = ""
     while True:
-        rows = Alert.objects.filter(kind=kind, state__in=UNRESOLVED, fingerprint__gt=last).order_by("fingerprint")
+        rows = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED, fingerprint__gt=last).order_by(
+            "fingerprint"
+        )
         found = list(rows.values_list("fingerprint", flat=True).distinct()[:FINGERPRINTS_AT_ONCE])
         if found:
             yield found
@@ -123,8 +112,9 @@ def _fingerprints(kind: str) -> Iterator[list[str]]:
         last = found[-1]
 
 
-def _resolve_ended(kind: str, fingerprints: Collection[str], before: datetime) -> int:
+def _resolve_ended(fingerprints: Collection[str], before: datetime) -> int:
     if not fingerprints:
         return 0
-    rows = Alert.objects.filter(kind=kind, state__in=UNRESOLVED, fingerprint__in=fingerprints, last_at__lt=before)
+    unresolved = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED)
+    rows = unresolved.filter(fingerprint__in=fingerprints, last_at__lt=before)
     return rows.update(state=Alert.State.RESOLVED, resolved_by="", resolved_at=timezone.now())

@@ -63,6 +63,12 @@ class RuleRow:
 RULES = (
     RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", ("dead_letter",)),
     RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", ("broker",)),
+    RuleRow(
+        "Finding",
+        "bad for 30 s, or one of some warnings for 30 s to 2 min; until it is gone",
+        "the overview",
+        ("finding",),
+    ),
 )
 
 

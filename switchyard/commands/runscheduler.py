@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from switchyard.long_running import run_until_signal
-from switchyard.schedules.runner import Scheduler, maintenance_tasks
+from switchyard.operations.alerting import FindingAlerts
+from switchyard.schedules.runner import MaintenanceTask, Scheduler, maintenance_tasks
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 STOP_WITHIN_S = 5.0
@@ -23,8 +24,9 @@ class Command(BaseCommand):
         """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
         log_to_standard_error()
         refuse_if_wrong()
+        tasks = (*maintenance_tasks(), MaintenanceTask("findings", 5.0, FindingAlerts().check))
         run_until_signal(
-            lambda stop: Scheduler(maintenance_tasks=maintenance_tasks()).run(stop),
+            lambda stop: Scheduler(maintenance_tasks=tasks).run(stop),
             name="scheduler",
             logger="switchyard.scheduler",
             stop_within_s=STOP_WITHIN_S,

@@ -41,7 +41,7 @@ class MaintenanceTask:
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
-    from switchyard.alerts.intake import BrokerAlerts
+    from switchyard.alerts.lasting import BrokerAlerts
     from switchyard.alerts.sending import dispatch_due
     from switchyard.audit import services as audit
     from switchyard.bulk import services as bulk
@@ -49,7 +49,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
 
     return (
         MaintenanceTask("alerts", 1.0, dispatch_due),
-        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
+        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("job records", 300.0, sweep_records),

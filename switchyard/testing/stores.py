@@ -220,6 +220,11 @@ class MemoryAlertGroups(AlertGroups):
         self._sent[group.fingerprint] = group.count
         return True
 
+    def forget(self, fingerprint: str) -> None:
+        """Drop a group."""
+        self._facts.pop(fingerprint, None)
+        self._sent.pop(fingerprint, None)
+
 
 class MemoryGroupBarriers(GroupBarriers):
     """Barriers of groups: the ids of the jobs that have succeeded, until the callbacks are sent."""

@@ -84,8 +84,8 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
 
     A ``producer`` sends to some queues, follows their jobs, and counts limits: it sees no key of pools, alerts and
     locks, and cannot change the keyspace id. A ``worker`` is a pool: bulk acts of people are jobs there.
-    The ``scheduler`` also writes history, sends alerts, and drops or puts back what purges have set aside. The ``room``
-    is a web with API, pages and commands.
+    The ``scheduler`` also writes history, sends alerts, looks at all that the overview looks at, and drops or puts back
+    what purges have set aside. The ``room`` is a web with API, pages and commands.
     """
     sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve"})
     schedules = sends | PURGES | {
@@ -105,16 +105,16 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
         "zrangebylex", "lindex",
     )  # fmt: skip
     scheduled = (("{alerts}:*", "del"), RECORDED, ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"))
-    room_plain = ("scan", "slowlog|get", "client|unblock", "pttl")
+    looks = ("scan", "slowlog|get", "setrange", "zrangebylex", "lindex", "pttl")
     return {
         "producer": Role(sends, RECORDS, (*sent_to, *counted)),
         "scheduler": Role(
             schedules,
-            (*RECORDS, *lists, "hset", "hdel", "hincrby", "srem", "expire", "pttl"),
+            (*RECORDS, *lists, *looks, "hset", "hdel", "hincrby", "srem", "expire"),
             only=(*own, *scheduled),
         ),
         "worker": Role(works, works_plain),
-        "room": Role(every_script(), (*works_plain, *room_plain)),
+        "room": Role(every_script(), (*works_plain, *looks, "client|unblock")),
     }
 
 

@@ -122,3 +122,7 @@ class AlertGroups:
         """Note a claimed group as sent; ``False`` when the claim had expired."""
         keys = [self._keys.alerts_due(), self._keys.alert_group(group.fingerprint)]
         return bool(self._calls.call(SETTLE, keys, [group.fingerprint, group.token, group.count, self._window_ms]))
+
+    def forget(self, fingerprint: str) -> None:
+        """Drop a group: the next alert of its cause begins another one, which is due at once."""
+        self._calls.command("DEL", self._keys.alert_group(fingerprint))

@@ -342,3 +342,8 @@ def _explains(cause: Ranked, effect: Ranked) -> bool:
     if not any(fnmatchcase(effect.finding.name, name) for name in cause.rank.explains):
         return False
     return not cause.rank.same or cause.finding.subject == effect.finding.subject
+
+
+def causes(found: Sequence[Ranked]) -> list[Ranked]:
+    """Return those that no other explains."""
+    return [each for each in found if not any(_explains(other, each) for other in found)]

@@ -60,7 +60,8 @@ def look_at_alerts() -> Iterator[Finding]:
         yield ALERTS.warning("channel", seen, cause, step, row["channel"])
     if not found:
         yield ALERTS.ok("no channel fails")
-    waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
+    unseen = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL)
+    waiting = unseen.exclude(kind="finding").count()  # those are told as long as they last
     if waiting:
         seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
         cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"

@@ -104,17 +104,10 @@ def described(facts: ServerFacts) -> Finding:
 
 def minor_defects(client: redis.Redis) -> Iterator[Finding]:
     """Yield defects that pools do not watch for, because they page nobody."""
-    with client.pipeline(transaction=False) as pipe:
-        pipe.info()
-        pipe.config_get("*")
-        info, config = pipe.execute(raise_on_error=False)
-    if isinstance(info, Exception):
+    try:
+        info = client.info()
+    except redis.RedisError:
         return
-    config = {} if isinstance(config, Exception) else config
-    if config.get("lazyfree-lazy-expire") == "no":
-        yield GROUP.warning("stalls", "lazyfree-lazy-expire is no: the server blocks while a large key expires",
-            "The default of Redis 7", "valkey-cli CONFIG SET lazyfree-lazy-expire yes, and in its configuration",
-        )  # fmt: skip
     if not info.get("maxmemory") and not settings.DEBUG:
         yield GROUP.warning("no_limit", "maxmemory is not set: when memory runs out, the kernel kills the server",
             "The server's default", "valkey-cli CONFIG SET maxmemory 512mb, and in its configuration",

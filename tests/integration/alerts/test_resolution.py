@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 import redis
+from django.db import DatabaseError
 from django.utils import timezone
 
 from switchyard.alerts import sending, silences
-from switchyard.alerts.intake import BrokerAlerts
+from switchyard.alerts.intake import notice_of
+from switchyard.alerts.lasting import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
@@ -104,15 +108,64 @@ def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyP
 
 
 def test_alert_of_the_server_is_resolved_when_its_finding_is_gone(facilities: Facilities, valkey: redis.Redis) -> None:
-    watch = BrokerAlerts()
+    now_s = 0.0
+    watch = BrokerAlerts(lambda: now_s)
     valkey.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        watch.check_and_resolve()
+        watch.check()
         before = dispatched().state
     finally:
         valkey.config_set("maxmemory-policy", "noeviction")
         valkey.delete(*(facilities.records.keys.queue(queue.name).refused for queue in facilities.yard.queues))
-    watch.check_and_resolve()
+    watch.check()
+    gone = Alert.objects.get().state
+    now_s = CALM_S
+    watch.check()
 
-    after = Alert.objects.get()
-    assert (before, after.state, after.fingerprint) == ("open", "resolved", "broker-evicting")
+    after = dispatched()
+    assert (before, gone, after.state, after.fingerprint) == ("open", "open", "resolved", "broker-evicting")
+    assert list(after.deliveries.values_list("state", "count", "reported")) == [("sent", 1, 0), ("sent", 1, 1)]
+
+
+def test_what_lasts_is_raised_once_and_each_time_that_it_returns_after_its_end(groups: AlertGroups) -> None:
+    clock, found = Mock(return_value=0), [(replace(fact(), kind="finding"), 30.0)]
+    lasting = LastingAlerts("finding", clock)
+
+    def sent(*times_s: int, present: bool = True) -> list[int]:
+        """Look at some times, and return how many messages were sent at each."""
+        messages = []
+        for clock.return_value in times_s:
+            lasting.note(found if present else ())
+            lasting.resolve()
+            with with_alert_urls("log:"):
+                messages.append(sending.dispatch_due())
+        return messages
+
+    short = [*sent(0, 5), *sent(10, 20, present=False), *sent(25, 30)]
+    raised = [*sent(35, 45, 55, 65), *sent(70, present=False), *sent(75)]
+    another_leader = LastingAlerts("finding", clock)
+    another_leader.note((each, 0.0) for each, _ in found)
+    ended = [*sent(100, 105, present=False), *sent(150, 160, 170, 180)]
+
+    assert (short, raised, ended) == ([0] * 6, [0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 1])
+    assert list(Alert.objects.order_by("pk").values_list("state", "count")) == [("resolved", 1), ("open", 1)]
+    assert "ended" in notice_of(Alert.objects.earliest("pk").deliveries.latest("pk")).text
+
+
+def test_what_was_sent_without_the_database_is_resolved_with_it(
+    groups: AlertGroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    lasting = LastingAlerts("finding", lambda: now_s)
+    lasting.note([(replace(fact(), kind="finding"), 0.0)])
+    with monkeypatch.context() as away:
+        away.setattr(sending, "write_alert", Mock(side_effect=DatabaseError))
+        with with_alert_urls("log:"):
+            assert sending.dispatch_due() == 1
+    now_s = CALM_S
+
+    with with_alert_urls("log:"):
+        lasting.resolve()
+        assert sending.dispatch_due() == 1
+
+    assert Alert.objects.get().state == "resolved"

@@ -25,9 +25,11 @@ INSERT INTO switchyard_schedules_schedulestate (actor, spec, since, last_job_id,
 VALUES (?, '*/5 * * * *', datetime('now', '-20 minutes'), '', '', '', 0)
 """
 EVERY_TASK = """
+from switchyard.operations.alerting import FindingAlerts
 from switchyard.schedules.runner import maintenance_tasks
 for task in maintenance_tasks():
     task.run()
+FindingAlerts().check()
 """
 EVERY_COMMAND = f"""
 from django.core.management import call_command

@@ -1,0 +1,137 @@
+"""Alerts about what lasts: raised once it has lasted for a while, resolved once it is gone; those about the broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from switchyard.alerts.channels import channels
+from switchyard.alerts.intake import write_alert
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.silences import UNRESOLVED
+from switchyard.broker.clock import now_ms
+from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
+from switchyard.conf import switchyard_settings
+from switchyard.workers.preflight import make_watch
+
+# A cause that is back within the first has lasted; one that stays away for the second has ended.
+GAP_S, CALM_S = 10.0, 30.0
+
+
+class LastingAlerts:
+    """One alert for each cause of a kind, from when it has lasted until it is gone.
+
+    The leading scheduler keeps it. A new leader raises nothing again whose alert is unresolved, and resolves nothing
+    before it has looked for 30 s.
+    """
+
+    def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kind, self._clock, self._began_s = kind, clock, clock()
+        self._seen: dict[str, tuple[float, float]] = {}  # fingerprint -> first and last time
+        self._raised: dict[str, AlertFact] = {}
+
+    def note(self, present: Iterable[tuple[AlertFact, float]]) -> None:
+        """Note what there is now, each with the seconds after which it is raised.
+
+        Raises:
+            BrokerError: an alert could not be raised; the next call retries.
+        """
+        now_s = self._clock()
+        for fact, after_s in present:
+            first_s, last_s = self._seen.get(fact.fingerprint, (now_s, now_s))
+            known = fact.fingerprint in self._raised
+            first_s = first_s if known or now_s - last_s <= GAP_S else now_s
+            self._seen[fact.fingerprint] = first_s, now_s
+            if not known and now_s - first_s >= after_s:
+                if not self._is_open(fact.fingerprint):
+                    facilities().alerts.raise_(fact)
+                self._raised[fact.fingerprint] = fact
+
+    def resolve(self) -> None:
+        """Resolve the alerts of what has been gone for 30 s.
+
+        Raises:
+            BrokerError, django.db.DatabaseError: the next call resolves the rest.
+        """
+        now_s = self._clock()
+        if now_s - self._began_s < CALM_S:
+            return
+        gone = {name for name, (_, last_s) in self._seen.items() if now_s - last_s >= CALM_S}
+        for fact in (self._raised[name] for name in gone if name in self._raised):
+            if not self._is_open(fact.fingerprint) and facilities().alerts.counts([fact.fingerprint]):
+                # It was sent while the database was away.
+                write_alert(AlertGroup(fact, 1, 1, fact.at, fact.at, ""), ())
+        resolve_gone(self._kind, set(self._seen) - gone)
+        for name in gone:
+            del self._seen[name]
+            self._raised.pop(name, None)
+
+    def _is_open(self, fingerprint: str) -> bool:
+        """Return whether an alert of a cause is unresolved; also ``False`` while the database does not answer."""
+        rows = Alert.objects.filter(kind=self._kind, fingerprint=fingerprint[:128], state__in=UNRESOLVED)
+        try:
+            return rows.exists()
+        except DatabaseError:
+            return False
+
+
+def resolve_gone(kind: str, lasting: Collection[str]) -> None:
+    """Resolve a kind's alerts but those of causes that last, and tell every channel that was told of them.
+
+    The group goes first: an alert raised after the message of the resolution must not count as part of what ended.
+    """
+    for alert in Alert.objects.filter(kind=kind, state__in=UNRESOLVED).exclude(fingerprint__in=lasting):
+        facilities().alerts.forget(alert.fingerprint)
+        with transaction.atomic():
+            now, row = timezone.now(), Alert.objects.filter(pk=alert.pk, state__in=UNRESOLVED)
+            if not row.update(state=Alert.State.RESOLVED, resolved_by="", resolved_at=now):
+                continue
+            told = set(alert.deliveries.filter(state=Delivery.State.SENT).values_list("channel", flat=True))
+            if not alert.deliveries.exists():
+                told = {channel.name for channel in channels(switchyard_settings().alert_urls)}
+            Delivery.objects.bulk_create(
+                Delivery(alert=alert, channel=name, reported=alert.count, count=alert.count, next_try_at=now)
+                for name in told
+            )
+
+
+# Warnings that turn into errors if nobody acts.
+ALERTED_WARNINGS = frozenset({"nearly_full"})
+
+
+class BrokerAlerts:
+    """Checks of the server, with an alert for each finding."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._watch = make_watch()
+        self._lasting = LastingAlerts("broker", clock)
+
+    def check(self) -> None:
+        """Check once. Nothing is known of a server that is away.
+
+        Raises:
+            BrokerError, django.db.DatabaseError: the next check retries.
+        """
+        findings = self._watch.look().findings
+        if any(found.code == "away" for found in findings):
+            return
+        wrong = [found for found in findings if found.severity == "error" or found.code in ALERTED_WARNINGS]
+        self._lasting.note((_fact(found), 0.0) for found in wrong)
+        self._lasting.resolve()
+
+
+def _fact(found: ServerFinding) -> AlertFact:
+    return AlertFact(
+        fingerprint=f"broker-{found.code}",
+        kind="broker",
+        title=f"The broker's server: {found.seen}",
+        detail=found.remedy,
+        queue="",
+        actor="",
+        at=now_ms(),
+    )

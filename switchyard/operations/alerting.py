@@ -1,0 +1,75 @@
+"""Alerts about findings: a person is called for what the overview says, once it has lasted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import groupby
+from operator import attrgetter
+
+from switchyard.alerts.lasting import LastingAlerts
+from switchyard.broker.clock import now_ms
+from switchyard.broker.stores.alert_groups import AlertFact
+from switchyard.operations.findings.examine import DEADLINE_S, KEPT
+from switchyard.operations.findings.finding import Ranked, causes
+from switchyard.operations.overview import FACTS, diagnose
+
+# Seconds for which a finding of the level "bad" must last; and warnings that call a person as well.
+BAD_AFTER_S = 30.0
+WARNINGS_AFTER_S = {
+    "pools.down": 30.0, "pools.host_gone": 60.0, "queues.late": 60.0, "queues.ends_late": 60.0, "queues.parked": 60.0,
+    "actors.failing": 120.0, "actors.host_down": 120.0, "scheduler.late": 60.0, "history.down": 60.0,
+    "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0, "alerts.channel": 60.0,
+}  # fmt: skip
+# The first two have alerts of their own; the others are for whoever deploys, and last until he does.
+LEFT_OUT = frozenset({"broker", "dead letters", "configuration", "checks"})
+SHOWN = 10
+
+
+class FindingAlerts:
+    """Checks of the overview's findings, with an alert for each kind that lasts, however many queues it concerns."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lasting = LastingAlerts("finding", clock)
+
+    def check(self) -> None:
+        """Check once. While the broker is away nothing is known of the rest.
+
+        Raises:
+            BrokerError, django.db.DatabaseError: the next check retries.
+        """
+        facts, away = FACTS.read()
+        found = diagnose(facts, KEPT.findings(DEADLINE_S), 0, away).findings
+        if any(each.rank.ends for each in found):
+            return
+        name = attrgetter("finding.name")
+        calling = sorted((each for each in causes(found) if after_s(each) is not None), key=name)
+        self._lasting.note(
+            (fact_of(list(alike)), min(after_s(each) or 0.0 for each in calling if name(each) == named))
+            for named, alike in groupby(calling, name)
+        )
+        self._lasting.resolve()
+
+
+def after_s(found: Ranked) -> float | None:
+    """Return the seconds that a finding must last before a person is called; ``None``: nobody is."""
+    if found.finding.group in LEFT_OUT or found.level not in ("bad", "warn"):
+        return None
+    return BAD_AFTER_S if found.level == "bad" else WARNINGS_AFTER_S.get(found.finding.name)
+
+
+def fact_of(alike: list[Ranked]) -> AlertFact:
+    """Return the alert of findings of one name, the worst first."""
+    first = alike[0].finding
+    more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+    others = [each.sentence for each in alike[1:SHOWN]]
+    lines = [*others, first.cause and f"Cause: {first.cause}.", first.then or f"Next: {first.next}"]
+    return AlertFact(
+        fingerprint=f"finding-{first.name}",
+        kind="finding",
+        title=f"{alike[0].sentence}{more}",
+        detail="\n".join(line for line in lines if line),
+        queue=first.subject if first.group == "queues" and len(alike) == 1 else "",
+        actor="",
+        at=now_ms(),
+    )

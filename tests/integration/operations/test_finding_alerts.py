@@ -1,0 +1,55 @@
+"""Findings of the overview that last call a person, one alert a kind; what others explain, or passes, calls nobody."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import pytest
+
+from switchyard.alerts.models import Alert
+from switchyard.broker.interface import Facilities
+from switchyard.operations import alerting
+from switchyard.operations.alerting import FindingAlerts, after_s, fact_of
+from switchyard.operations.findings.finding import Finding, causes, ranked
+
+pytestmark = pytest.mark.django_db
+
+
+def late(queue: str, *, severity: str = "error") -> Finding:
+    return Finding("queues", "late", severity, f"{queue} is late", "it is", "look", queue)  # type: ignore[arg-type]
+
+
+def test_a_yard_without_pools_calls_once_and_names_them_all(facilities: Facilities) -> None:
+    clock, groups = Mock(return_value=0.0), []
+    alerts = FindingAlerts(clock)
+    for clock.return_value in (0.0, 10.0, 20.0, 30.0, 40.0):
+        alerts.check()
+        groups += facilities.alerts.claim_due()
+
+    [group] = [each for each in groups if each.sample.fingerprint == "finding-pools.down"]
+    assert (group.count, group.sample.kind) == (1, "finding")
+    assert "pool" in group.sample.title and "runpool" in group.sample.detail
+    assert not Alert.objects.exists()
+
+
+def test_nothing_is_known_while_the_broker_is_away(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerting.FACTS, "read", lambda: (None, "it is away"))
+    clock = Mock(return_value=0.0)
+    alerts = FindingAlerts(clock)
+    for clock.return_value in (0.0, 10.0, 20.0, 30.0):
+        alerts.check()
+
+    assert facilities.alerts.claim_due() == []
+
+
+def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
+    down = Finding("pools", "down", "error", "No pool serves urgent", "it ended", "runpool urgent", "urgent")
+    debug = Finding("configuration", "debug", "error", "DEBUG is on", "it is", "look")
+    found = causes(ranked([late("urgent"), late("slow"), late("default", severity="warning"), down, debug]))
+
+    assert [(each.finding.subject, after_s(each)) for each in found] == [
+        ("urgent", 30.0), ("slow", 30.0), ("default", 60.0), ("", None)
+    ]  # fmt: skip
+    fact = fact_of([each for each in found if each.finding.code == "late"])
+    assert (fact.title, fact.queue, fact.fingerprint) == ("slow is late. (and 1 more)", "", "finding-queues.late")
+    assert fact.detail.splitlines() == ["default is late.", "Cause: it is.", "Next: look"]
