@@ -20,14 +20,14 @@ from switchyard.conf import switchyard_settings
 from switchyard.workers.preflight import make_watch
 
 # A cause that is back within the first has lasted; one that stays away for the second has ended.
-GAP_S, CALM_S = 10.0, 30.0
+GAP_S, CALM_S = 10.0, 20.0
 
 
 class LastingAlerts:
     """One alert for each cause of a kind, from when it has lasted until it is gone.
 
     The leading scheduler keeps it. A new leader raises nothing again whose alert is unresolved, and resolves nothing
-    before it has looked for 30 s.
+    before it has looked for 20 s.
     """
 
     def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +53,7 @@ class LastingAlerts:
                 self._raised[fact.fingerprint] = fact
 
     def resolve(self) -> None:
-        """Resolve the alerts of what has been gone for 30 s.
+        """Resolve the alerts of what has been gone for 20 s.
 
         Raises:
             BrokerError, django.db.DatabaseError: the next call resolves the rest.

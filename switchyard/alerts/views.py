@@ -65,7 +65,7 @@ RULES = (
     RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", ("broker",)),
     RuleRow(
         "Finding",
-        "bad for 30 s, or one of some warnings for 30 s to 2 min; until it is gone",
+        "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone",
         "the overview",
         ("finding",),
     ),

@@ -14,10 +14,10 @@ from switchyard.operations.findings.examine import DEADLINE_S, KEPT
 from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.overview import FACTS, diagnose
 
-# Seconds for which a finding of the level "bad" must last; and warnings that call a person as well.
+# Seconds for which a finding of the level "bad" must last; and others, which call a person also as warnings.
 BAD_AFTER_S = 30.0
-WARNINGS_AFTER_S = {
-    "pools.down": 30.0, "pools.host_gone": 60.0, "queues.late": 60.0, "queues.ends_late": 60.0, "queues.parked": 60.0,
+AFTER_S = {
+    "pools.down": 20.0, "pools.host_gone": 60.0, "queues.late": 60.0, "queues.ends_late": 60.0, "queues.parked": 60.0,
     "actors.failing": 120.0, "actors.host_down": 120.0, "scheduler.late": 60.0, "history.down": 60.0,
     "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0, "alerts.channel": 60.0,
 }  # fmt: skip
@@ -55,7 +55,8 @@ def after_s(found: Ranked) -> float | None:
     """Return the seconds that a finding must last before a person is called; ``None``: nobody is."""
     if found.finding.group in LEFT_OUT or found.level not in ("bad", "warn"):
         return None
-    return BAD_AFTER_S if found.level == "bad" else WARNINGS_AFTER_S.get(found.finding.name)
+    after = AFTER_S.get(found.finding.name)
+    return min(after or BAD_AFTER_S, BAD_AFTER_S) if found.level == "bad" else after
 
 
 def fact_of(alike: list[Ranked]) -> AlertFact:

@@ -145,7 +145,7 @@ def test_what_lasts_is_raised_once_and_each_time_that_it_returns_after_its_end(g
     raised = [*sent(35, 45, 55, 65), *sent(70, present=False), *sent(75)]
     another_leader = LastingAlerts("finding", clock)
     another_leader.note((each, 0.0) for each, _ in found)
-    ended = [*sent(100, 105, present=False), *sent(150, 160, 170, 180)]
+    ended = [*sent(90, 95, present=False), *sent(150, 160, 170, 180)]
 
     assert (short, raised, ended) == ([0] * 6, [0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 1])
     assert list(Alert.objects.order_by("pk").values_list("state", "count")) == [("resolved", 1), ("open", 1)]

@@ -48,7 +48,7 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     found = causes(ranked([late("urgent"), late("slow"), late("default", severity="warning"), down, debug]))
 
     assert [(each.finding.subject, after_s(each)) for each in found] == [
-        ("urgent", 30.0), ("slow", 30.0), ("default", 60.0), ("", None)
+        ("urgent", 20.0), ("slow", 30.0), ("default", 60.0), ("", None)
     ]  # fmt: skip
     fact = fact_of([each for each in found if each.finding.code == "late"])
     assert (fact.title, fact.queue, fact.fingerprint) == ("slow is late. (and 1 more)", "", "finding-queues.late")
