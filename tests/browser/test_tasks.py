@@ -22,8 +22,10 @@ WAIT_S = 120.0
 SIZES = {Keys: 14, Touch: 15, Mouse: 16}
 
 
-# Without JavaScript with --long: `test_without_scripts` has its pages, and Django's client sends the same forms.
-@pytest.fixture(scope="module", params=["keys", "touch", pytest.param("no scripts", marks=pytest.mark.long)])
+# The others with --long: `test_keys` has the keys, `test_without_scripts` the pages; Django's client sends the same forms.
+@pytest.fixture(
+    scope="module", params=["touch", *(pytest.param(way, marks=pytest.mark.long) for way in ("keys", "no scripts"))]
+)
 def way(request: pytest.FixtureRequest, browser: Browser, yard: RoomYard) -> Iterator[tuple[BrowserContext, Any]]:
     """A way to work, and a browser's context for it, with the operator logged in."""
     kind, options = WAYS[request.param]

@@ -63,12 +63,19 @@ DEFECTS = (
     lua(
         "enqueue is not idempotent", "queue/enqueue", "if not taken[id] and not known(id) then", "if not taken[id] then"
     ),
-    lua("an acknowledgement is not fenced", "include/acked", "if tokens[n] == token then", "if tokens[n] then"),
+    lua(
+        "an acknowledgement is not fenced",
+        "include/acked",
+        "if tokens[n] == token then",
+        "if tokens[n] then",
+        rare=True,
+    ),
     lua(
         "moves are not fenced",
         "include/held",
         'if redis.call("HGET", hold, id) ~= token then',
         'if not redis.call("HGET", hold, id) then',
+        rare=True,
     ),
     lua("ack keeps the body", "include/finish", 'redis.call("HDEL", bodies, unpack(ids)) < #ids', "false"),
     lua(

@@ -68,6 +68,7 @@ def send_work(demo: RunningDemo) -> list[str]:
     return jobs
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_with_reload(start: Start) -> None:
     demo = start("--no-sample")
     first = demo.credentials

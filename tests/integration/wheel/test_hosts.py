@@ -120,6 +120,7 @@ def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
+@pytest.mark.long
 def test_project_with_packages_of_the_same_names_works(full: Environment, broker_url: str, tmp_path: Path) -> None:
     host = write_host(tmp_path, last=NAMESAKE_SETTINGS)
     for name, text in NAMESAKES.items():
@@ -305,6 +306,7 @@ def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Envir
     assert "switchyard.pytest_plugin" in output
 
 
+@pytest.mark.long
 def test_project_runs_tasks_of_djangos_api(full: Environment, broker_url: str, tmp_path: Path) -> None:
     host = write_host(tmp_path, last=TASK_SETTINGS)
     for name, text in TASKS.items():

@@ -45,7 +45,10 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
     assert parent.wait(60) == 0
 
 
-@pytest.mark.parametrize("stopped", ["pool urgent", "greenlet pools", "pool webhook"])
+@pytest.mark.parametrize(
+    "stopped",
+    ["greenlet pools", *(pytest.param(name, marks=pytest.mark.long) for name in ("pool urgent", "pool webhook"))],
+)
 def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench, stopped: str) -> None:
     parent = bench.start("runpools", "urgent", "webhook", "webhook-retry", "--no-history", settings="hung_settings")
     bench.wait_for_log("pools: all ready")

@@ -48,7 +48,8 @@ def senders(valkey_url: str, rabbitmq_server: Any, ledger: Ledger) -> Iterator[t
         broker.client.close()
 
 
-@pytest.mark.parametrize(("per_s", "jobs"), [(30, 60), pytest.param(100, 300, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("per_s", "jobs"), [(30, 60), (100, 300)])
 def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
     senders: tuple[Any, Any],
     valkey_url: str,
