@@ -22,7 +22,7 @@ WAIT_S = 120.0
 SIZES = {Keys: 14, Touch: 15, Mouse: 16}
 
 
-# The others with --long: `test_keys` has the keys, `test_without_scripts` the pages, which Django's client sends as well.
+# The others with --long: `test_keys` has the keys, `test_without_scripts` the pages; Django's client sends the forms.
 @pytest.fixture(
     scope="module", params=["touch", *(pytest.param(way, marks=pytest.mark.long) for way in ("keys", "no scripts"))]
 )
