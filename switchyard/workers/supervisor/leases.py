@@ -189,8 +189,10 @@ class ChildLeases:
     def leftovers(self, index: int, row: ChildRow) -> Leftovers:
         """Return the messages that the child of an index left, before its row is cleared."""
         adopted = self._children.pop(index)
-        unwritten, held = row.ended_unwritten(adopted.slots), row.held_marks.read()
-        return Leftovers(adopted.child, adopted.served, row.running(), row.finished(), [], held, unwritten)
+        running, held = row.running(), row.held_marks.read()
+        # What a child with one slot ran when it ended is the nearer cause, and the one before is not blamed.
+        unwritten = [] if running and adopted.slots == 1 else row.ended_unwritten(adopted.slots)
+        return Leftovers(adopted.child, adopted.served, running, row.finished(), [], held, unwritten)
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
         """Return those of the running messages, by index, whose jobs were cancelled.

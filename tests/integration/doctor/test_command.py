@@ -171,7 +171,7 @@ def test_a_user_that_may_not_look_is_a_warning_with_the_user_that_may(
 
     try:
         assert refused("worker") == [("queues", "warning")]
-        assert refused("scheduler") == [("pools", "warning"), ("queues", "warning")]
+        assert refused("scheduler") == []
         assert refused("room") == []
     finally:
         server.close()

@@ -184,6 +184,27 @@ def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest
     assert (short[0], len(busy)) == ("500", 2)
 
 
+@pytest.mark.parametrize(("slots", "blamed"), [(1, []), (2, [b"1"])])
+def test_what_ended_before_something_else_ran_in_the_only_slot_is_not_blamed(
+    server: Server, slots: int, blamed: list[bytes]
+) -> None:
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=slots), server)
+    row = ChildTable.create(1, slots).rows[0]
+    left = []
+    for runs in (False, True):
+        leases.adopt(1, row, SERVED, slots=slots)
+        row.lease(time.monotonic() + 60)
+        ended = row.start(0, b"1", b"1", 0)
+        assert ended is not None
+        row.end(ended, worked_off=True)
+        if runs:
+            row.start(0, b"2", b"2", 0)
+        left.append([ran.id for ran in leases.leftovers(1, row).unwritten])
+        row.clear()
+
+    assert left == [[b"1"], blamed]
+
+
 def test_a_report_is_sent_once_unless_it_changes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
     row = ChildTable.create(1, 2).rows[0]
