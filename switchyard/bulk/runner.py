@@ -78,6 +78,7 @@ class BulkRunner:
         else:
             if act is None:
                 del self._runs[number]
+                self._due_s.pop(number, None)
             elif act.rate is not None:
                 self._due_s[number] = began_s + step_size(act) / act.rate
 
