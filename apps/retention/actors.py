@@ -8,11 +8,17 @@ from periodiq import cron
 from apps.retention import services
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue.administration import limits_lifted
-from switchyard.bulk.actors import queue_of
+from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
 
 # A job of a long run makes room for others, and a deploy waits for no longer than this.
 AT_A_TIME_S = 10.0
+
+
+def queue_of(yard: Yard) -> str:
+    """Return the queue of the job: ``default``, or else the yard's first."""
+    names = [queue.name for queue in yard.queues]
+    return "default" if "default" in names else names[0]
 
 
 @dramatiq.actor(queue_name=queue_of(declared_yard()), periodic=cron("20 4 * * *"))

@@ -1,4 +1,4 @@
-"""Bulk acts: one act of a person on everything that matches a filter, done by a job in steps."""
+"""Bulk acts: one act of a person on everything that matches a filter, done by the scheduler in steps."""
 
 from __future__ import annotations
 

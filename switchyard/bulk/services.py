@@ -21,16 +21,13 @@ log = get_logger(__name__)
 
 # Above this number a page or a command makes a bulk act of what it would otherwise do at once.
 AT_ONCE = 100
-# A step takes seconds at most: an act that is unfinished and untouched for so long has lost its job.
-LOST_S = 120
-RESUMED_AT_ONCE = 20
 KEEP_DAYS = 90
 
 
 def start(
     kind: str, filter: dict[str, Any], *, who: Who, reason: str = "", rate: int | None = None, form_id: str = ""
 ) -> BulkAct:  # fmt: skip
-    """Start a bulk act on all that match a filter now, and return its row. A job does it in steps.
+    """Start a bulk act on all that match a filter now, and return its row. The scheduler does it.
 
     Args:
         kind: Name of a registered kind, such as ``letter.requeue``.
@@ -42,7 +39,7 @@ def start(
         IntegrityError: an act of this form has started.
         NotFound: no installed app registers the kind.
         ValueError: the filter is wrong, or the rate is below 1.
-        BrokerUnavailable: the broker did not answer; the act starts within minutes, once it does.
+        BrokerUnavailable: the broker did not answer; nothing is started.
     """
     chosen = kind_of(kind)
     stored = chosen.check(filter)
@@ -58,26 +55,7 @@ def start(
         entry.target, entry.count = f"bulk act {row.pk}", row.total
         row.audit_id = begin(chosen.act, who=who, target=entry.target, reason=reason, detail={"filter": stored})
         row.save(update_fields=("audit_id",))
-    send(row)
     return row
-
-
-def send(row: BulkAct, *, waits_for: str = "", delay_ms: int | None = None) -> None:
-    """Enqueue the job that continues an act; a job that was enqueued for it before ends when it sees that.
-
-    Args:
-        waits_for: Why it continues only after ``delay_ms``, for people.
-    """
-    from switchyard.bulk.actors import run_bulk_act
-
-    with transaction.atomic():
-        now = BulkAct.objects.select_for_update().get(pk=row.pk)
-        now.run += 1
-        now.touched_at = compared_now()
-        now.error = waits_for[:500] or now.error
-        now.save(update_fields=("run", "touched_at", "error"))
-    row.run = now.run
-    run_bulk_act.send_with_options(args=(row.pk, now.run), delay=delay_ms)
 
 
 def no_such_act(number: object) -> NotFound:
@@ -104,22 +82,6 @@ def stop(number: int, *, who: Who, reason: str = "") -> bool:
         row.save(update_fields=("stop_asked_at", "stop_by"))
         entry.count = 1
     return True
-
-
-def resume_lost() -> int:
-    """Enqueue the jobs of unfinished acts that nothing has touched for 2 minutes; return how many.
-
-    The leading scheduler calls this function: a message may be lost with its server, or dead after many crashes.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
-    before = compared_now() - timedelta(seconds=LOST_S)
-    lost = list(BulkAct.objects.filter(state__in=UNFINISHED, touched_at__lt=before).order_by("id")[:RESUMED_AT_ONCE])
-    for row in lost:
-        log.warning("bulk act resumed: its job was lost", bulk_act=row.pk, kind=row.kind)
-        send(row)
-    return len(lost)
 
 
 def delete_old_rows() -> int:

@@ -231,7 +231,6 @@ def _wanted(act: BulkAct) -> Filter:
 
 
 NOT_CANCELLED: Final = {"before": "cancelled before", "unknown": "ended before"}
-NEVER: Final = "run_bulk_act"
 
 
 class BulkCancel(LiveKind):
@@ -265,10 +264,6 @@ class BulkCancel(LiveKind):
         if wanted.queue and wanted.queue not in names:
             raise ValueError(f"queue: {wanted.queue!r} is no queue; there are {', '.join(names)}")
         return dict(wanted.to_query())
-
-    def hits(self, found: Found) -> bool:
-        """Return whether a job is not that of a bulk act."""
-        return found.message.actor_name != NEVER
 
     def count(self, act: BulkAct) -> int:
         """Return how many jobs match; of more than 10,000 messages how many there are, whether they match or not."""

@@ -40,11 +40,12 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
+    """Return the tasks: alerts, broker, letters, purges, records, bulk acts, old rows."""
     from switchyard.alerts.lasting import BrokerAlerts
     from switchyard.alerts.sending import dispatch_due
     from switchyard.audit import services as audit
     from switchyard.bulk import services as bulk
+    from switchyard.bulk.runner import BulkRunner
     from switchyard.jobs.once import delete_old_keys
 
     return (
@@ -54,7 +55,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
-        MaintenanceTask("bulk acts", 30.0, bulk.resume_lost),
+        MaintenanceTask("bulk acts", 1.0, BulkRunner().go_on),
         MaintenanceTask("old bulk acts", 3_600.0, bulk.delete_old_rows),
         MaintenanceTask("audit log", 3_600.0, audit.delete_old_rows),
     )

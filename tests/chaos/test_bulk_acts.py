@@ -1,4 +1,4 @@
-"""A bulk act whose worker is killed in the middle, again and again, is exact in the end."""
+"""A bulk act whose scheduler is killed in the middle, again and again, is exact in the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from switchyard.dead_letters.projection import columns
 from tests.factories.letters import letter
 from tests.waiting import wait_for
 
-# No pool of these tests serves it, so that what was moved can be counted; it takes 100,000.
+# It takes 100,000.
 QUEUE = "webhook"
 WHO = Who("a.lind", "page")
 # Letters or jobs, and kills.
@@ -43,9 +43,9 @@ SLOW_MEAN_US = 100_000
 
 
 @contextlib.contextmanager
-def pool(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the pool that serves bulk acts, in a process group of its own."""
-    command = [sys.executable, "manage.py", "runpool", "default"]
+def scheduler(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a scheduler, which does bulk acts, in a process group of its own."""
+    command = [sys.executable, "manage.py", "switchyard", "runscheduler"]
     process = subprocess.Popen(
         command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -67,10 +67,10 @@ def finish_with_kills(act: BulkAct, environment: dict[str, str], kills: int) -> 
 
     for nth in range(kills):
         at = chance.randint(act.total * nth // (kills + 1), act.total * (nth + 1) // (kills + 1))
-        with pool(environment):
+        with scheduler(environment):
             wait_for(lambda: reached() >= at, timeout_s=120, what=f"{at} done")  # noqa: B023
             time.sleep(chance.uniform(0, 0.05))  # anywhere in a step
-    with pool(environment):
+    with scheduler(environment):
         wait_for(lambda: not BulkAct.objects.get(pk=act.pk).unfinished, timeout_s=600)
 
 

@@ -26,6 +26,9 @@ COMMON: Final = (
 )  # fmt: skip
 # Scripts of purges; keys of ended jobs' records, and the command that removes them.
 PURGES: Final = frozenset({"queue/claim_purge", "queue/drop_purged", "queue/put_back"})
+# Scripts of bulk acts; those that nothing else calls but the room.
+BULK_ALONE: Final = frozenset({"queue/requeue_many", "queue/discard_many", "queue/cancel_many"})
+BULK: Final = BULK_ALONE | {"queue/cancel", "queue/due_now", "job_cancel"}
 RECORDED: Final = ("{*}:job:ended*", "unlink")
 RECORDS: Final = ("xread", "xrange", "xlen", "zadd", "zremrangebyscore", "hsetnx", "pexpire")
 
@@ -83,16 +86,16 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     """Return each role by its name.
 
     A ``producer`` sends to some queues, follows their jobs, and counts limits: it sees no key of pools, alerts and
-    locks, and cannot change the keyspace id. A ``worker`` is a pool: bulk acts of people are jobs there.
-    The ``scheduler`` also writes history, sends alerts, looks at all that the overview looks at, and drops or puts back
-    what purges have set aside. The ``room`` is a web with API, pages and commands.
+    locks, and cannot change the keyspace id. A ``worker`` is a pool.
+    The ``scheduler`` also writes history, sends alerts, looks at all that the overview looks at, does bulk acts, and
+    drops or puts back what purges have set aside. The ``room`` is a web with API, pages and commands.
     """
     sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve"})
-    schedules = sends | PURGES | {
+    schedules = sends | PURGES | BULK | {
         "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
         "lock_release", "generation_make",
     }  # fmt: skip
-    works = every_script() - {"generation_accept"}
+    works = every_script() - BULK_ALONE - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
     own = (("lock:*", "del"), ("{*}:refused", "del"))
     sent_to = tuple(f"~{queue.base.partition(':')[2]}*" for queue in queues)

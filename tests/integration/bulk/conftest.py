@@ -9,7 +9,7 @@ from dramatiq.actor import Actor
 
 from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
-from switchyard.bulk import actors, services
+from switchyard.bulk import runner, services
 from switchyard.bulk.models import BulkAct
 
 WHO = Who("a.lind", "page")
@@ -43,7 +43,8 @@ def finish(db: None) -> Callable[[BulkAct], BulkAct]:
     """Do all steps of an act in this process."""
 
     def run(act: BulkAct) -> BulkAct:
-        while actors.take_step(act.pk, act.run) is not None:
+        act.refresh_from_db()
+        while runner.take_step(act.pk, act.run) is not None:
             pass
         act.refresh_from_db()
         return act

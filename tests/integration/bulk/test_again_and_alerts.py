@@ -16,7 +16,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry, QueueOperations
-from switchyard.bulk import actors
+from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.history.models import JobRow
@@ -62,14 +62,14 @@ def test_ended_jobs_run_again_once_each(
     killed: bool, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(actors, "MOST", 4)
+    monkeypatch.setattr(runner, "MOST", 4)
     for number in range(10):
         ended(number)
     ended(10, state="succeeded", not_succeeded_at=None)
     ended(11, arguments='{"number":"[redacted]"}')
     act = start("job.run_again", {"actor": "work", "state": "dead"}, reason="rates are back")
     if killed:
-        begun = actors.begin(act.pk, act.run)
+        begun = runner.begin(act.pk, act.run)
         assert begun is not None
         kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
 
@@ -83,7 +83,7 @@ def test_ended_jobs_run_again_once_each(
 def test_scheduled_jobs_that_match_are_run_now_and_others_keep_their_time(
     start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "MOST", 4)
+    monkeypatch.setattr(runner, "MOST", 4)
     calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
     for number in range(10):
         work.send_with_options(args=(number,), delay=3_600_000 + number, tags=["partner"])

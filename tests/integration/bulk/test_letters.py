@@ -11,7 +11,6 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
@@ -20,14 +19,15 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.bulk import actors, services
-from switchyard.bulk.actors import run_bulk_act
+from switchyard.bulk import runner, services
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
+from switchyard.bulk.runner import BulkRunner
 from switchyard.dead_letters import acts
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.projection import project
 from switchyard.dead_letters.reconcile import reconcile_all
+from switchyard.schedules.runner import maintenance_tasks
 from tests.factories.letters import keep, letter
 from tests.integration.bulk.conftest import WHO, Start
 
@@ -78,7 +78,7 @@ def test_a_cause_is_counted_along_its_index_not_by_the_time_of_all_letters(filte
 def test_requeues_each_letter_of_a_group_once_oldest_first(
     start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "MOST", 20)
+    monkeypatch.setattr(runner, "MOST", 20)
     of_group = [one.id for one in bury(50)]
     other = [one.id for one in bury(3, fingerprint="other")]
 
@@ -104,7 +104,7 @@ def test_step_repeated_after_a_kill_moves_each_letter_once(
 ) -> None:
     letters = bury(10)
     act = start(kind, {"fingerprint": "f00dfacef00dface"})
-    begun = actors.begin(act.pk, act.run)
+    begun = runner.begin(act.pk, act.run)
     assert begun is not None
     if killed == "after the moves":
         kind_of(kind).apply(begun.act, begun.items, repeated=False)
@@ -112,7 +112,7 @@ def test_step_repeated_after_a_kill_moves_each_letter_once(
         kind_of(kind).apply(begun.act, begun.items[:4], repeated=False)
 
     reconcile_all()
-    services.send(act)
+    runner.claim(act.pk)
     act = finish(act)
 
     assert (act.state, act.done, act.skipped) == ("done", 10, 0)
@@ -129,7 +129,7 @@ def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_o
 ) -> None:
     made = bury(1)[0]
     act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
-    begun = actors.begin(act.pk, act.run)
+    begun = runner.begin(act.pk, act.run)
     assert begun is not None
     kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
     facilities.records.calls.command("HDEL", facilities.records.keys.queue("default").bodies, made.id)
@@ -155,7 +155,7 @@ def test_letter_that_a_person_has_claimed_is_left_to_that_person(start: Start, f
 def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> None:
     made = bury(1)[0]
     act = start("letter.requeue", {})
-    actors.begin(act.pk, act.run)
+    runner.begin(act.pk, act.run)
     DeadLetter.objects.update(claim_at="2026-01-01T00:00:00Z")
 
     result = acts.act_on(made.id, "discard", by="b.berg")
@@ -174,14 +174,12 @@ def test_act_whose_step_fails_ends_and_releases_its_letters(
         raise ValueError("no such field")
 
     monkeypatch.setattr(type(facilities.transport), "requeue_many", fail)
-    with pytest.raises(ValueError, match="no such field"):
-        run_bulk_act.fn(act.pk, act.run)
+    BulkRunner().go_on()
 
     act.refresh_from_db()
     assert (act.state, act.error, act.skips) == ("failed", "ValueError: no such field", {"their step failed": 2})
     assert {(row.state, row.claim_token) for row in DeadLetter.objects.all()} == {("new", "")}
     assert AuditEntry.objects.get(act="letter.requeue").outcome == "failed"
-    run_bulk_act.fn(act.pk, act.run)  # the retry of the job finds nothing to do
 
 
 def test_act_waits_while_the_broker_is_away(
@@ -196,7 +194,7 @@ def test_act_waits_while_the_broker_is_away(
     with monkeypatch.context() as away:
         away.setattr(type(facilities.transport), "requeue_many", fail)
         with pytest.raises(BrokerUnavailable):
-            run_bulk_act.fn(act.pk, act.run)
+            BulkRunner().go_on()
 
     assert finish(act).state == "done"
 
@@ -232,10 +230,10 @@ def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_
 def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(
     start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "MOST", 5)
+    monkeypatch.setattr(runner, "MOST", 5)
     bury(12)
     act = start("letter.requeue", {})
-    actors.take_step(act.pk, act.run)
+    runner.take_step(act.pk, act.run)
 
     assert services.stop(act.pk, who=WHO)
     assert not services.stop(act.pk, who=WHO)
@@ -256,36 +254,38 @@ def test_letters_that_die_after_the_start_are_not_touched(start: Start, finish: 
     assert dead_ids(facilities) == [late.id]
 
 
-@pytest.mark.django_db(transaction=True)
-def test_job_of_the_yard_does_the_act(
-    start: Start, run_worker: Callable[..., Any], fail_always: Actor[Any, Any]
+def test_the_schedulers_task_does_every_act_and_one_that_cannot_go_on_holds_up_no_other(
+    start: Start, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.waiting import wait_for
+    bury(2, fingerprint="away")
+    bury(30, fingerprint="mended")
+    away, slowly = start("letter.requeue", {"fingerprint": "away"}), start("letter.discard", {}, rate=1_000)
+    [task] = [task for task in maintenance_tasks() if task.name == "bulk acts"]
 
-    bury(30)
-    act = start("letter.discard", {})
+    def fail(*args: Any, **options: Any) -> None:
+        raise BrokerUnavailable("requeue_many", "no answer")
 
-    with run_worker("default"):
-        wait_for(lambda: BulkAct.objects.get(pk=act.pk).state == "done")
+    monkeypatch.setattr(type(facilities.transport), "requeue_many", fail)
+    with pytest.raises(BrokerUnavailable):
+        task.run()
+    task.run()
 
-    assert BulkAct.objects.get(pk=act.pk).done == 30
+    states = {act.pk: (act.state, act.done) for act in BulkAct.objects.all()}
+    assert (states[away.pk], states[slowly.pk]) == (("running", 0), ("done", 30))
 
 
-def test_act_whose_job_was_lost_is_enqueued_again_after_two_minutes(start: Start, facilities: Facilities) -> None:
+def test_a_scheduler_that_takes_over_ends_the_run_of_the_one_before(start: Start, facilities: Facilities) -> None:
     bury(1)
     act = start("letter.requeue", {})
-    assert services.resume_lost() == 0
-    BulkAct.objects.update(touched_at="2026-01-01T00:00:00Z")
+    first, second = runner.claim(act.pk), runner.claim(act.pk)
 
-    assert (services.resume_lost(), services.resume_lost()) == (1, 0)
-
-    assert actors.take_step(act.pk, act.run) is None, "the job from before ends"
-    assert actors.take_step(act.pk, act.run + 1) is not None
+    assert runner.take_step(act.pk, first) is None
+    assert runner.take_step(act.pk, second) is not None
 
 
 @pytest.fixture
 def limit(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Let the queue ``default`` hold 120 messages; one of them is the act's own job."""
+    """Let the queue ``default`` hold 120 messages."""
     monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 120}))
     return 120
 
@@ -300,17 +300,16 @@ def test_a_requeue_waits_while_its_queue_is_full(
     bury(200)
     act = start("letter.requeue", {})
 
-    run_bulk_act.fn(act.pk, act.run)
+    BulkRunner().go_on()
 
-    # The act's own job waits as well, with high priority.
-    assert len(waiting_ids(facilities)) == limit - 1 and len(dead_ids(facilities)) == 81
+    assert len(waiting_ids(facilities)) == limit and len(dead_ids(facilities)) == 80
     act.refresh_from_db()
-    assert (act.state, act.done, act.run) == ("running", 0, 2)
+    assert (act.state, act.done, act.run) == ("running", 0, 1)
     assert act.error == "queue default is full; the act goes on once there is room"
     make_room(facilities)
     act = finish(act)
     assert (act.state, act.done, act.skipped, act.error) == ("done", 200, 0, "")
-    assert len(waiting_ids(facilities)) == 81 and dead_ids(facilities) == []
+    assert len(waiting_ids(facilities)) == 80 and dead_ids(facilities) == []
 
 
 def test_a_requeue_that_waits_for_room_can_be_stopped(
@@ -318,15 +317,15 @@ def test_a_requeue_that_waits_for_room_can_be_stopped(
 ) -> None:
     bury(150)
     act = start("letter.requeue", {})
-    run_bulk_act.fn(act.pk, act.run)
+    BulkRunner().go_on()
 
     services.stop(act.pk, who=WHO)
     act.refresh_from_db()
     act = finish(act)
 
-    assert (act.state, act.done, act.skips) == ("stopped", 119, {"its queue was full when the act was stopped": 31})
-    assert len(dead_ids(facilities)) == 31
-    assert DeadLetter.objects.filter(state="new", claim_token="").count() == 31
+    assert (act.state, act.done, act.skips) == ("stopped", 120, {"its queue was full when the act was stopped": 30})
+    assert len(dead_ids(facilities)) == 30
+    assert DeadLetter.objects.filter(state="new", claim_token="").count() == 30
 
 
 def test_a_letter_is_not_requeued_into_a_full_queue(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from django.test import Client
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.bulk import actors, views
+from switchyard.bulk import runner, views
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
 from tests.integration.bulk.conftest import Start
@@ -73,7 +73,7 @@ def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Fi
     assert (act.kind, act.filter, act.reason, act.who) == (
         "letter.requeue", {"fingerprint": "f00dfacef00dface"}, "mended", "a.lind",
     )  # fmt: skip
-    assert "It waits for a worker" in text_of(page.get(answer["Location"]))
+    assert "It waits for the scheduler" in text_of(page.get(answer["Location"]))
     finish(act)
     text = text_of(page.get(answer["Location"]))
     assert "Everything that matched at its start was reached: 3 done" in text
@@ -107,10 +107,10 @@ def test_destructive_act_needs_a_reason(page: Client) -> None:
 
 
 def test_stop_leaves_the_rest(page: Client, start: Start, finish: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actors, "MOST", 2)
+    monkeypatch.setattr(runner, "MOST", 2)
     bury(5)
     act = start("letter.requeue", {})
-    actors.take_step(act.pk, act.run)
+    runner.take_step(act.pk, act.run)
     address = f"/admin/operations/bulk/{act.pk}/"
     assert "2 dead letters done, about 3 left" in text_of(page.get(address))
 

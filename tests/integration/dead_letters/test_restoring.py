@@ -19,7 +19,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.bulk import actors, services
+from switchyard.bulk import runner, services
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
@@ -68,7 +68,7 @@ def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facili
     made = bury()
     projection.project(made)
     act = services.start("letter.discard", {}, who=Who("a.lind", "page"), reason="duplicate")
-    while actors.take_step(act.pk, act.run) is not None:
+    while runner.take_step(act.pk, act.run) is not None:
         pass
     assert DeadLetter.objects.get().state == "discarded"
 

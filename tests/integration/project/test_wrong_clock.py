@@ -24,8 +24,6 @@ from switchyard.api.models import IdempotentRequest
 from switchyard.api.tokens import create_token
 from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
-from switchyard.bulk import services as bulk
-from switchyard.bulk.models import BulkAct
 from tests.factories.callers import api_user
 
 pytestmark = pytest.mark.django_db
@@ -156,14 +154,3 @@ def test_a_pause_ends_by_the_clock_of_the_others(off: timedelta) -> None:
 
     until = datetime.fromisoformat(json.loads(said.getvalue())["until"])
     assert abs(until - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)
-
-
-def test_a_bulk_act_that_another_host_works_on_is_not_lost(off: timedelta) -> None:
-    right = datetime.now(UTC) - off
-    BulkAct.objects.create(kind="letter.discard", filter={}, created_at=right, touched_at=right)
-    late = right - timedelta(minutes=3)
-    lost = BulkAct.objects.create(kind="letter.discard", filter={}, created_at=late, touched_at=late)
-
-    assert bulk.resume_lost() == 1
-    lost.refresh_from_db()
-    assert abs(lost.touched_at - right) < timedelta(seconds=30)

@@ -38,7 +38,7 @@ for command in (
     "queues pause urgent --reason x", "queues resume urgent", "workers", "jobs list", "history list",
     "deadletters list", "alerts list", "schedules list", "schedules show {SCHEDULE}", "schedules run {SCHEDULE}",
     "actors list", "actors show send_mail", "actors send send_mail --args [1]", "bulk list", "audit list",
-    "deadletters requeue --group GROUP", "doctor",
+    "deadletters requeue --group GROUP", "jobs cancel --filter actor=of_a_newer_release --reason x", "doctor",
 ):
     try:
         call_command(*(["switchyard"] * (command[:5] != "check")), *command.split())

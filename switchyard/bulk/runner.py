@@ -1,4 +1,4 @@
-"""The job that does a bulk act, some seconds of it at a time."""
+"""Bulk acts go on in the leading scheduler, step by step: outside of the queues that they may be there to rescue."""
 
 from __future__ import annotations
 
@@ -6,73 +6,88 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-import dramatiq
 import msgspec
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from switchyard.audit.services import complete
 from switchyard.broker.errors import BrokerError, QueueFull
-from switchyard.broker.queue.administration import limits_lifted
-from switchyard.broker.topology import Yard
-from switchyard.bulk import services
 from switchyard.bulk.kinds import Item, Kind, NoRoom, kind_of
-from switchyard.bulk.models import BulkAct
-from switchyard.conf import declared_yard
+from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.database import storable
 from switchyard.loggers import get_logger
 from switchyard.middleware.clock_comparison import compared_now
 
-# A job of a long act makes room for others, and a deploy waits for no longer than this.
-AT_A_TIME_S = 10.0
-NO_ROOM_MS = 5_000
-# The step is repeated once broker, queue or database can do it.
+# One call goes on for so long, so that its process can end; acts beyond the first twenty wait for one of them to end.
+AT_A_TIME_S, AT_ONCE = 10.0, 20
+# With a rate a step is followed by the next one after a second at most.
+LONGEST_STEP_S = 1.0
+# Pause of an act whose step is to be repeated once broker, queue or database can do it.
+AGAIN_S = 5.0
 AWAY = (BrokerError, QueueFull, OperationalError, InterfaceError)
 
 
-def queue_of(yard: Yard) -> str:
-    """Return the queue of bulk acts: ``default``, or else the yard's first."""
-    names = [queue.name for queue in yard.queues]
-    return "default" if "default" in names else names[0]
+class BulkRunner:
+    """Takes the steps of unfinished acts in turn. The leading scheduler keeps it.
 
-
-# Before the messages that it may be there to cancel.
-@dramatiq.actor(queue_name=queue_of(declared_yard()), priority=-1)
-def run_bulk_act(number: int, run: int) -> None:
-    """Do the next steps of a bulk act, then enqueue the job that continues it.
-
-    Args:
-        number: Of the act.
-        run: Number of this job: an act that was resumed has a later one, and this one ends.
+    It claims an act before its first step there: a scheduler that led before, and hangs, finds its run over.
     """
-    until_s = time.monotonic() + AT_A_TIME_S
-    try:
-        while (act := _step(number, run)) is not None:
-            if time.monotonic() >= until_s:
-                _continue(act)
+
+    def __init__(self) -> None:
+        self._runs: dict[int, int] = {}
+        self._due_s: dict[int, float] = {}
+
+    def go_on(self) -> None:
+        """Take steps for up to 10 s, while an act has one to take.
+
+        Raises:
+            BrokerError, django.db.OperationalError: of an act that could not go on; the others did.
+        """
+        until_s, error = time.monotonic() + AT_A_TIME_S, None
+        while (now_s := time.monotonic()) < until_s and error is None:
+            acts = BulkAct.objects.filter(state__in=UNFINISHED).order_by("id")
+            numbers = list(acts.values_list("pk", flat=True)[:AT_ONCE])
+            due_s = {number: self._due_s.get(number, now_s) for number in numbers}
+            if not due_s or (first_s := min(due_s.values())) > now_s + LONGEST_STEP_S:
                 return
-    except NoRoom as error:
-        _continue(BulkAct.objects.get(pk=number), waits_for=str(error), delay_ms=NO_ROOM_MS)
-    except AWAY:
-        raise
-    except Exception as error:  # a repetition would fail alike, and the act would be resumed for ever
-        fail(number, run, f"{type(error).__name__}: {error}")
-        raise
+            time.sleep(max(first_s - now_s, 0.0))
+            for number in [each for each in numbers if due_s[each] <= time.monotonic()]:
+                try:
+                    self._step(number)
+                except AWAY as away:
+                    self._due_s[number], error = time.monotonic() + AGAIN_S, away
+        if error is not None:
+            raise error
+
+    def _step(self, number: int) -> None:
+        if number not in self._runs:
+            self._runs[number] = claim(number)
+        began_s = time.monotonic()
+        try:
+            act = take_step(number, self._runs[number])
+        except NoRoom as full:
+            BulkAct.objects.filter(pk=number).update(error=str(full)[:500], touched_at=compared_now())
+            self._due_s[number] = time.monotonic() + AGAIN_S
+        except AWAY:
+            raise
+        except Exception as error:
+            log.exception("bulk act failed", bulk_act=number)
+            fail(number, self._runs[number], f"{type(error).__name__}: {error}")
+        else:
+            if act is None:
+                del self._runs[number]
+                self._due_s.pop(number, None)
+            elif act.rate is not None:
+                self._due_s[number] = began_s + step_size(act) / act.rate
 
 
-def _continue(act: BulkAct, **details: Any) -> None:
-    with limits_lifted():  # its own queue may be the full one
-        services.send(act, **details)
-
-
-def _step(number: int, run: int) -> BulkAct | None:
-    began_s = time.monotonic()
-    act = take_step(number, run)
-    if act is not None and act.rate is not None:
-        time.sleep(max(0.0, step_size(act) / act.rate - (time.monotonic() - began_s)))
-    return act
+def claim(number: int) -> int:
+    """Return the number of a new run of an act; earlier ones end."""
+    with transaction.atomic():
+        BulkAct.objects.filter(pk=number).update(run=F("run") + 1)
+        return BulkAct.objects.values_list("run", flat=True).get(pk=number)
 
 
 log = get_logger(__name__)
@@ -119,7 +134,7 @@ def begin(number: int, run: int) -> Begun | None:
 
 
 def finish(begun: Begun, answers: Sequence[str]) -> bool:
-    """Commit the results of a step; ``False`` when another job has done so before."""
+    """Commit the results of a step; ``False`` when another run has done so before."""
     with transaction.atomic():
         act = BulkAct.objects.select_for_update().get(pk=begun.act.pk)
         if act.run != begun.act.run or act.step != begun.act.step or not act.unfinished:
@@ -133,7 +148,7 @@ def finish(begun: Begun, answers: Sequence[str]) -> bool:
 
 
 def take_step(number: int, run: int) -> BulkAct | None:
-    """Do one step; return the act, or ``None`` when it has ended or another job continues it.
+    """Do one step; return the act, or ``None`` when it has ended or another run continues it.
 
     Raises:
         BrokerUnavailable: the broker did not answer; the items stay in hand.
