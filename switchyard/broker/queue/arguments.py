@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -302,6 +303,7 @@ class ArgumentType:
         # msgspec prepares the fields of a structure once, any other type at each conversion.
         self._type = annotation.type
         self._box = msgspec.defstruct("Argument", [("value", annotation.type)], array_like=True)
+        msgspec.json.Decoder(self._box)  # prepares it here, and not in two threads at once
 
     def read(self, value: Any, *, strict: bool = True) -> Any:
         """Return the value of a JSON form; a value that is of the type already stays as it is.
@@ -396,6 +398,7 @@ class ArgumentTypes:
         self._needs_each = self.is_typed or self._more is not None or self._others is not None
         parts = [("args", _struct(by_place, by_place=True)), ("kwargs", _struct(by_name, by_place=False))]
         self._call = msgspec.defstruct("Call", parts, array_like=True, gc=False)
+        msgspec.json.Decoder(self._call)  # as above
 
     def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Return whether the values of a call are known to fit. All others need :meth:`misfit`, which is slower."""
@@ -453,10 +456,15 @@ class ArgumentTypes:
         return parameter.name if place < first else f"{parameter.name}[{place - first}]"
 
 
+# msgspec prepares a class that a type names once, in the class: two threads that do so at once crash the process.
+_making = threading.Lock()
+
+
 @functools.cache
 def argument_types(function: Callable[..., Any]) -> ArgumentTypes:
     """Return the types of a function's arguments; made at its first message, when all its annotations' names exist."""
-    return ArgumentTypes(function)
+    with _making:
+        return ArgumentTypes(function)
 
 
 def in_json(message: Message[Any], actors: Actors) -> Message[Any]:

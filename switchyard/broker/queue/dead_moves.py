@@ -34,6 +34,10 @@ class _Payload(TypedDict):
     message_timestamp: int
 
 
+# Prepares both here: two threads that did so at once, at their first letters, would crash the process.
+msgspec.json.Decoder(tuple[DeadLetter, _Payload])
+
+
 def encode_letter(dead_letter: DeadLetter) -> str:
     return json.dumps(asdict(dead_letter))
 

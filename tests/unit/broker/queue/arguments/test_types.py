@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -409,3 +411,21 @@ def test_a_message_of_plain_arguments_is_encoded_as_it_is() -> None:
     assert in_json(message, broker.actors) is message
     unknown: Message[Any] = Message("default", "unknown", (DAY,), {}, {})
     assert in_json(unknown, broker.actors) is unknown
+
+
+FIRST_MESSAGES = """
+import sys, threading
+from switchyard.broker.queue.arguments import argument_types
+
+sys.setswitchinterval(1e-6)
+for _ in range(30):
+    names = {}
+    exec("def send(a: int, b: str = 'x', c: dict[str, list[int]] | None = None, d: float = 0.0): ...", names)
+    send = lambda: argument_types(names["send"]).fit((1, "a"), {"d": 1.0})
+    threads = [threading.Thread(target=send) for _ in "123456"]
+    [each.start() for each in threads], [each.join() for each in threads]
+"""
+
+
+def test_the_first_messages_of_an_actor_may_come_from_several_threads() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_MESSAGES], check=True, timeout=60)
