@@ -34,14 +34,15 @@ class FindingAlerts:
         self._lasting = LastingAlerts("finding", clock)
 
     def check(self) -> None:
-        """Check once. While the broker is away nothing is known of the rest.
+        """Check once. Nothing is raised or resolved while the yard or the last examination is not known.
 
         Raises:
             BrokerError, django.db.DatabaseError: the next check retries.
         """
         facts, away = FACTS.read()
-        found = diagnose(facts, KEPT.findings(DEADLINE_S), 0, away).findings
-        if any(each.rank.ends for each in found):
+        examined = KEPT.findings(DEADLINE_S)
+        found = diagnose(facts, examined, 0, away).findings
+        if facts is None or examined is None or any(each.rank.ends for each in found):
             return
         name = attrgetter("finding.name")
         calling = sorted((each for each in causes(found) if after_s(each) is not None), key=name)

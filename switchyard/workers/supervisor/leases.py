@@ -190,7 +190,7 @@ class ChildLeases:
         """Return the messages that the child of an index left, before its row is cleared."""
         adopted = self._children.pop(index)
         running, held = row.running(), row.held_marks.read()
-        # What a child with one slot ran when it ended is the nearer cause, and the one before is not blamed.
+        # A message in a child's only slot is the nearer cause of its end: the one before is not blamed.
         unwritten = [] if running and adopted.slots == 1 else row.ended_unwritten(adopted.slots)
         return Leftovers(adopted.child, adopted.served, running, row.finished(), [], held, unwritten)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from unittest.mock import Mock
 
 import pytest
+from django.utils import timezone
 
 from switchyard.alerts.models import Alert
+from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
 from switchyard.operations import alerting
 from switchyard.operations.alerting import FindingAlerts, after_s, fact_of
@@ -33,13 +35,18 @@ def test_a_yard_without_pools_calls_once_and_names_them_all(facilities: Faciliti
 
 
 def test_nothing_is_known_while_the_broker_is_away(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerting.FACTS, "read", lambda: (None, "it is away"))
+    wrong = ServerFinding("wrong_type", "error", "a key is a string", "delete it")
+    read = Mock(side_effect=[(None, "it is away"), (None, wrong)] * 2)
+    monkeypatch.setattr(alerting.FACTS, "read", read)
+    now = timezone.now()
+    Alert.objects.create(kind="finding", fingerprint="finding-pools.down", count=1, first_at=now, last_at=now)
     clock = Mock(return_value=0.0)
     alerts = FindingAlerts(clock)
     for clock.return_value in (0.0, 10.0, 20.0, 30.0):
         alerts.check()
 
     assert facilities.alerts.claim_due() == []
+    assert Alert.objects.get().state == "open"
 
 
 def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
