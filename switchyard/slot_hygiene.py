@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeout
+from contextvars import Context, copy_context
 from inspect import iscoroutinefunction, unwrap
 from typing import Any
 from weakref import WeakSet
@@ -66,12 +67,12 @@ class SlotHygiene(Middleware):
     in_copy = False
 
     def __init__(self) -> None:
-        self._thread = _Thread()
+        self._threads = _Threads()
         self._async: set[str] = set()  # names of actors
         self._elsewhere: WeakSet[Any] = WeakSet()  # connections of threads that run no attempts
         self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
         self._works = False
-        self._settings: dict[str, tuple[Any, ...]] = {}  # places of databases, by alias
+        self._settings: dict[str, dict[str, Any]] = {}  # of databases, by alias
         self._moved = 0  # times that they were put back
         self._after_call: Future[None] | None = None  # runs once the call of an async job that failed has ended
         self._blocked_at_s = 0.0
@@ -80,7 +81,7 @@ class SlotHygiene(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Watch the statements of this process from now on; those of other processes are not slowed down."""
         self._works = True
-        self._settings = {alias: place_of(settings) for alias, settings in connections.settings.items()}
+        self._settings = {alias: dict(settings) for alias, settings in connections.settings.items()}
 
     def is_blocked(self) -> bool:
         """Return whether a call of the thread of async actors runs for 10 s and more after its job has ended."""
@@ -96,13 +97,15 @@ class SlotHygiene(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the connections whose transaction is not the attempt's: a test may run an actor inside of one."""
-        self._thread.works, self._thread.lost = True, len(self._lost)
-        if self._thread.moved != self._moved:
-            self._thread.moved = self._moved
-            for each in self._thread.connections:
+        thread = self._threads.own
+        thread.works, thread.lost = True, len(self._lost)
+        if thread.moved != self._moved:
+            thread.moved = self._moved
+            for each in thread.connections:
                 if not is_in_transaction(each):
                     abandon(each)
-        self._thread.outer = [each for each in self._thread.connections if is_in_transaction(each)]
+        thread.outer = [each for each in thread.connections if state_of(each) == OPEN]
+        thread.context = copy_context()
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -111,27 +114,30 @@ class SlotHygiene(Middleware):
         if self.in_copy:
             log.error("process that the actor forked ended: it returned from the actor", actor=message.actor_name)
             os._exit(0 if exception is None else 1)
-        translation.deactivate()
-        timezone.deactivate()
+        thread = self._threads.own
+        # Contexts that nothing was set in are compared by identity; asking for language and zone takes 5 µs each.
+        if copy_context() != thread.context:
+            translation.deactivate()
+            timezone.deactivate()
         decimal.setcontext(decimal.DefaultContext)
-        if restored := self._restore():
+        if restored := self._restore(thread):
             log.error("database settings or wrappers put back", actor=message.actor_name, databases=", ".join(restored))
         left = self._roll_back()
-        if exception is not None and message.actor_name in self._async and self._after_call is None:
+        is_async = message.actor_name in self._async
+        if exception is not None and is_async and self._after_call is None:
             self._blocked_at_s = time.monotonic() + LONGEST_CALL_S
             self._after_call = SyncToAsync.single_thread_executor.submit(_nothing)
-        if message.actor_name in self._async:
+        if is_async:
             if found := self.roll_back_between_calls():
                 with contextlib.suppress(FuturesTimeout):
                     found.result(LONGEST_CALL_S)
-            left += self._lost[self._thread.lost :]
-            self._thread.lost = len(self._lost)
-        if not left:
-            return
-        databases = ", ".join(left)
-        log.error("transaction left open, rolled back", actor=message.actor_name, databases=databases)
-        if exception is None:
-            raise OpenTransaction(message.actor_name, databases)
+            left += self._lost[thread.lost :]
+            thread.lost = len(self._lost)
+        if left:
+            databases = ", ".join(left)
+            log.error("transaction left open, rolled back", actor=message.actor_name, databases=databases)
+            if exception is None:
+                raise OpenTransaction(message.actor_name, databases)
 
     def roll_back_between_calls(self) -> Future[list[str]] | None:
         """Have the thread of async actors roll back what it has open when its current call has ended."""
@@ -141,11 +147,11 @@ class SlotHygiene(Middleware):
 
     def _roll_back(self) -> list[str]:
         """Give up connections of this thread that are not as they were; return the databases of open transactions."""
-        thread = self._thread
-        states = [(each, state_of(each)) for each in thread.connections if each not in thread.outer]
-        left = [each.alias for each, state in states if state == OPEN]
-        for each, state in states:
-            if state != IDLE or each in thread.changed:
+        thread, left = self._threads.own, []
+        for each in thread.connections:
+            state = state_of(each)
+            if (state != IDLE or each in thread.changed) and each not in thread.outer:
+                left += [each.alias] if state == OPEN else []
                 abandon(each)
         thread.changed = []
         if not thread.works:
@@ -154,51 +160,60 @@ class SlotHygiene(Middleware):
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         """Note a connection whose session a statement changes: the next job would find it changed."""
-        if fresh := self._thread.fresh:
+        thread = self._threads.own
+        if fresh := thread.fresh:
             # Other receivers of the signal may have added theirs before the first statement.
-            kept = [pair for pair in self._thread.wrappers if pair[0] not in fresh]
-            self._thread.wrappers = [*kept, *((each, list(each.execute_wrappers)) for each in fresh)]
-            self._thread.fresh = []
+            kept = [pair for pair in thread.wrappers if pair[0] not in fresh]
+            thread.wrappers = [*kept, *((each, list(each.execute_wrappers)) for each in fresh)]
+            thread.fresh = []
         # Statements of psycopg.sql are read by their server alone.
         if not isinstance(sql, str) or changes_session(sql):
-            self._thread.changed = [*self._thread.changed, context["connection"]]
+            thread.changed = [*thread.changed, context["connection"]]
         return execute(sql, params, many, context)
 
     def _note(self, connection: Any, **signal: Any) -> None:
-        if connection not in self._thread.connections:
-            self._thread.connections = [*self._thread.connections, connection]
+        thread = self._threads.own
+        if connection not in thread.connections:
+            thread.connections = [*thread.connections, connection]
             if self._works:
                 connection.execute_wrappers.append(self._watch)
         if self._works:
-            self._thread.fresh = [*self._thread.fresh, connection]
-        if not self._thread.works:
+            thread.fresh = [*thread.fresh, connection]
+        if not thread.works:
             self._elsewhere.add(connection)
 
-    def _restore(self) -> list[str]:
-        """Put back places of databases and this thread's execute wrappers; return the names of those that differed."""
-        restored = []
+    def _restore(self, thread: _Thread) -> list[str]:
+        """Put back places of databases and a thread's execute wrappers; return the names of those that differed."""
+        restored, present = [], connections.settings
         for alias, settings in self._settings.items():
-            if place_of(now := connections.settings[alias]) != settings:
-                now.update(zip(PLACE, settings, strict=True))
+            if present[alias] != settings and place_of(now := present[alias]) != place_of(settings):
+                now.update(zip(PLACE, place_of(settings), strict=True))
                 self._moved += 1  # every connection since may be one to another database
                 SyncToAsync.single_thread_executor.submit(connections.close_all)
                 restored.append(alias)
-        for connection, wrappers in self._thread.wrappers:
+        for connection, wrappers in thread.wrappers:
             if connection.execute_wrappers != wrappers:
                 connection.execute_wrappers = list(wrappers)
                 restored.append(connection.alias)
         return restored
 
 
-class _Thread(threading.local):
-    works = False  # whether it runs attempts
-    moved = 0  # settings of databases that were put back before its attempt began
-    fresh: list[Any] = []  # connections since whose opening no statement ran
-    wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were at the first statement
-    lost = 0  # length of the list when its attempt began
-    connections: list[Any] = []
-    outer: list[Any] = []
-    changed: list[Any] = []
+class _Thread:
+    """State of a thread, in an object of its own: each look into a ``threading.local`` costs as much as a call."""
+
+    def __init__(self) -> None:
+        self.works = False  # whether it runs attempts
+        self.moved = self.lost = 0  # settings put back, and length of the list, when its attempt began
+        self.context: Context | None = None  # when its attempt began
+        self.connections: list[Any] = []
+        self.outer, self.changed = list[Any](), list[Any]()
+        self.fresh: list[Any] = []  # connections since whose opening no statement ran
+        self.wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were at the first statement
+
+
+class _Threads(threading.local):
+    def __init__(self) -> None:
+        self.own = _Thread()
 
 
 def _nothing() -> None:

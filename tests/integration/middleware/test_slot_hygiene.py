@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import decimal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import dramatiq
 import pytest
@@ -262,6 +264,25 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(
 
     assert seen[0] == seen[1]
     assert seen[0][1] != "Asia/Tokyo"
+
+
+def test_an_attempt_that_leaves_nothing_costs_few_calls() -> None:
+    """Asking Django for language and zone took 37 calls a message, and two fifths of its processor time with them."""
+    connection.ensure_connection()
+    hygiene, calls = slot_hygiene.SlotHygiene(), []
+    broker, worker, message = Mock(), Mock(), Mock(actor_name="works")
+    hygiene.before_worker_boot(broker, worker)
+    hygiene.before_process_message(broker, message)
+
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        hygiene.before_process_message(broker, message)
+        hygiene.after_process_message(broker, message)
+    finally:
+        sys.setprofile(None)
+
+    assert "deactivate" not in calls
+    assert len(calls) < 12, calls
 
 
 def test_a_call_of_a_coroutine_that_outlasts_its_job_is_seen(
