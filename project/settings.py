@@ -62,7 +62,6 @@ INSTALLED_APPS = [
     "servestatic",
     "django.contrib.staticfiles",
     "axes",
-    "ninja",  # the files of the API's page
     *switchyard.apps(),
     *DEVELOPMENT_APPS,
     *PRODUCT_APPS,

@@ -28,6 +28,7 @@ APPS = (
     BROKER_APP,
     "audit",
     "api",
+    "api.swagger",
     "history",
     "bulk",
     "jobs",
@@ -47,7 +48,7 @@ APPS = (
 def apps(installed: Iterable[str] = ()) -> list[str]:
     """Return the apps to add to a project's ``INSTALLED_APPS``: ``INSTALLED_APPS += apps()``.
 
-    The list includes django-dramatiq. A project with the API adds ``"ninja"``, which has the files of the API's page.
+    The list includes django-dramatiq.
 
     Args:
         installed: Apps to leave out because the project has them: ``INSTALLED_APPS += apps(INSTALLED_APPS)``. A

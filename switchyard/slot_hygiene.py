@@ -123,11 +123,10 @@ class SlotHygiene(Middleware):
         if restored := self._restore(thread):
             log.error("database settings or wrappers put back", actor=message.actor_name, databases=", ".join(restored))
         left = self._roll_back()
-        is_async = message.actor_name in self._async
-        if exception is not None and is_async and self._after_call is None:
-            self._blocked_at_s = time.monotonic() + LONGEST_CALL_S
-            self._after_call = SyncToAsync.single_thread_executor.submit(_nothing)
-        if is_async:
+        if message.actor_name in self._async:
+            if exception is not None and self._after_call is None:
+                self._blocked_at_s = time.monotonic() + LONGEST_CALL_S
+                self._after_call = SyncToAsync.single_thread_executor.submit(_nothing)
             if found := self.roll_back_between_calls():
                 with contextlib.suppress(FuturesTimeout):
                     found.result(LONGEST_CALL_S)

@@ -1,7 +1,7 @@
 """The project's apps without its products, for yards of tests.
 
 Their processes are started hundreds of times. The admin's modules and those of the API are each a fifth of what a start
-loads, and a worker shows no page: ``tests.library_urls`` loads them. Ninja's app has the page of the API's document.
+loads, and a worker shows no page: ``tests.library_urls`` loads them.
 """
 
 from __future__ import annotations
@@ -10,5 +10,5 @@ from project.settings import INSTALLED_APPS
 
 ADMIN, ADMIN_WITHOUT_PAGES = "django.contrib.admin", "django.contrib.admin.apps.SimpleAdminConfig"
 
-NEEDED = [app for app in INSTALLED_APPS if app != "ninja" and not app.startswith("apps.")]
+NEEDED = [app for app in INSTALLED_APPS if not app.startswith("apps.")]
 LIBRARY_APPS = [ADMIN_WITHOUT_PAGES if app == ADMIN else app for app in NEEDED]

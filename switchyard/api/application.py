@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from ninja import NinjaAPI
 from ninja.errors import ValidationErrorContext
 from ninja.openapi.docs import Swagger
@@ -87,6 +90,14 @@ class ApiDocument(OpenAPISchema):
         return components
 
 
+class OwnSwagger(Swagger):
+    """Swagger's page with scripts of this server: :mod:`switchyard.api.swagger`."""
+
+    def render_page(self, request: HttpRequest, api: NinjaAPI, **kwargs: Any) -> HttpResponse:
+        given = json.dumps({**self.settings, "url": self.get_openapi_url(api, kwargs)}, indent=1)
+        return render(request, self.template, {"swagger_settings": given, "api": api})
+
+
 def _statuses(operation: Operation, details: dict[str, Any]) -> set[int]:
     post = "POST" in operation.methods
     places = {parameter["in"] for parameter in details["parameters"]}
@@ -168,7 +179,7 @@ def build_api(*routers: tuple[str, str]) -> SwitchyardAPI:
         urls_namespace="switchyard_api",
         openapi_url="/openapi.json",
         docs_url="/docs",
-        docs=Swagger({"validatorUrl": None}),  # it would be asked about the document, on another server
+        docs=OwnSwagger({"validatorUrl": None}),  # it would be asked about the document, on another server
         parser=StrictParser(),
     )
     api.add_decorator(once, mode="view")

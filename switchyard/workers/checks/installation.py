@@ -91,9 +91,6 @@ def addresses() -> list[CheckMessage]:
             found.append(Error(fact, f"Put {include} before the admin's addresses.", "ROOT_URLCONF", "switchyard.E030"))
     if API not in named:
         return found
-    if not installed_apps.is_installed("ninja"):
-        fact = "lacks django-ninja, so that the API's page takes its scripts from another server"
-        found.append(Warning(fact, hint='Add "ninja".', obj="INSTALLED_APPS", id="switchyard.W030"))
     if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
         others = [

@@ -68,7 +68,7 @@ def stamp(get_response):
 """,
 }
 NAMESAKE_SETTINGS = """
-INSTALLED_APPS += ["apps.shop", "api", "jobs", "ninja"]
+INSTALLED_APPS += ["apps.shop", "api", "jobs"]
 MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_documents"]
 """
 ROOM = """
@@ -105,7 +105,7 @@ def shout(word):
 """,
 }
 TASK_SETTINGS = """
-INSTALLED_APPS += ["django_tasks", "news", "ninja"]
+INSTALLED_APPS += ["django_tasks", "news"]
 MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
 TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}
 """

@@ -53,7 +53,6 @@ class BelowExpression:
 def test_apps_are_all_that_a_project_adds() -> None:
     first = ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
     assert switchyard.apps()[:2] == first
-    assert "ninja" not in switchyard.apps()  # projects with the API add it, where they have not
     assert set(switchyard.apps()) <= set(settings.INSTALLED_APPS)
 
 
@@ -166,16 +165,6 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
         assert str(found.hint) == 'Add "switchyard.api.middleware.problem_documents" near its beginning.'
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
-
-
-def test_a_missing_ninja_is_named_where_there_is_an_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed_apps, "is_installed", lambda name: name != "ninja")
-
-    (found,) = addresses()
-
-    assert (found.id, found.obj, found.hint) == ("switchyard.W030", "INSTALLED_APPS", 'Add "ninja".')
-    with override_settings(ROOT_URLCONF=WithoutApi):
-        assert addresses() == []
 
 
 @pytest.mark.parametrize(

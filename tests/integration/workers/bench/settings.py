@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403
-from project.settings import SILENCED_SYSTEM_CHECKS as OTHER_SILENCED
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.yard import YARD as YARD
 from tests.library_apps import LIBRARY_APPS
@@ -16,5 +15,4 @@ INSTALLED_APPS = [
 ]
 DRAMATIQ_BROKER = {"BROKER": "tests.integration.workers.bench.broker.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
-SILENCED_SYSTEM_CHECKS = [*OTHER_SILENCED, "switchyard.W030"]  # ninja is left out, and commands print JSON alone
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)
