@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict
 from datetime import datetime
@@ -317,6 +318,9 @@ class Command(PrintingCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         state = queries.yard_state()
+        if options["json"]:  # rates are those between two readings
+            time.sleep(queries.SHORTEST_S)
+            state = queries.yard_state()
         # A program that reads the table or the JSON gets nothing else.
         print_sentences(state, self.stderr)
         if options["json"]:

@@ -46,6 +46,7 @@ class CancellationPoll:
         due_s, now_s = self._due_s, time.monotonic()
         if not in_flight:
             self._due_s = None
+            self.paused.clear()  # what is fetched from now on is newer
             return
         if due_s is None:
             self._due_s = now_s + POLL_CANCELLATIONS_S
