@@ -64,7 +64,7 @@ def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
     if found.redacted:
         raise ActRefused(f"argument {name}", "its actor hides its values; pause by another argument, or all of it")
     value: Any = written
-    if not found.is_text(written):
+    if written[0] == '"' or not found.is_text(written):
         try:
             value = read_json(written)
         except ValueError as error:

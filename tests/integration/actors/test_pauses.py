@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -143,6 +144,23 @@ def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, ad
     assert "too many" not in admin_client.get(page).content.decode()
     acts = list(AuditEntry.objects.values_list("act", "target").order_by("id"))
     assert acts == [("actor.pause", "sync with customer_id=7"), ("actor.resume", "sync with customer_id=7")]
+
+
+def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(
+    sync: Any, facilities: Facilities, admin_client: Client
+) -> None:
+    run("actors", "pause", "sync", "--argument", "month=2026-10")
+    run("actors", "pause", "sync", "--argument", 'month="2026-11"')
+    page = admin_client.get(reverse("switchyard-actor", args=["sync"])).content.decode()
+    links = re.findall(r'href="([^"]*/resume/[^"]*)"', page)
+
+    assert len(links) == 2
+    first = admin_client.get(links[0]).context["argument"]
+    admin_client.post(reverse("switchyard-actor-resume", args=["sync"]), {"argument": first})
+    assert run("actors", "resume", "sync", "--argument", "month=2026-11")["changed"] is True
+
+    assert first == 'month="2026-10"'
+    assert run("actors", "show", "sync")["pauses"] == []
 
 
 def test_a_pause_takes_its_right_and_by_a_value_that_to_see_arguments(sync: Any) -> None:
