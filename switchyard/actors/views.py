@@ -241,9 +241,9 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         ended, recent, groups = None, None, None
     facts = queries.facts_of(found)
     try:
-        paused = pauses.paused_actors(name)
+        paused, yields = pauses.paused_actors(name), queries.yields_of(name)
     except BrokerError:
-        paused = []
+        paused, yields = [], 0
     context = {
         "title": name,
         "actor": facts,
@@ -260,6 +260,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "form": form,
         "pauses": [each for each in paused if not each.argument or may(ARGUMENTS)],
         "may_pause": may(PAUSE),
+        "yields": yields,
     }
     return _render(request, "actor.html", context, status=status)
 

@@ -116,6 +116,14 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.base}unique"
 
     @property
+    def yields(self) -> str:
+        """Hash: actor -> sends of it that met a unique key which another unfinished message held.
+
+        Beyond 500 actors, and of bodies that name none, they count for ``other``.
+        """
+        return f"{self.base}yields"
+
+    @property
     def paused(self) -> str:
         """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
 
@@ -247,7 +255,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
-        hashes += [self.actor_pauses]
+        hashes += [self.actor_pauses, self.yields]
         hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -135,6 +135,7 @@ class QueueStats:
         oldest_held_age_ms: Time since the oldest message that a worker holds was ready, of the live lane and the
             isolated one; ``None`` where none is held, or where it was not asked for.
         issued: Attempts that were ever handed to workers; ``None`` where they are not counted.
+        yields: By actor, sends that met a unique key which another unfinished message held.
     """
 
     queue: str
@@ -147,6 +148,7 @@ class QueueStats:
     pause: QueuePause | None = None
     oldest_held_age_ms: int | None = None
     issued: int | None = None
+    yields: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def oldest_unfinished_age_ms(self) -> int | None:

@@ -85,6 +85,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked.add("later", '["an_actor", 0, []]')
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     administration.pause(family)
+    family.enqueue([Entry("yields", b"{}", "purged-key"), Entry("yields-2", b"{}", "purged-key")])
     administration.pause_actor(family, ActorPause(0, 0, 0, "an_actor"))
     HistoryStreams(RedisCalls(valkey), keys, ()).remove([], written=1, skipped=0)
     records, name = facilities.records, make_keys.QUEUE
