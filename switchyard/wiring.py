@@ -37,6 +37,7 @@ from switchyard.console.commands import refuse
 from switchyard.database import Connections
 from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
+from switchyard.middleware.actor_pauses import ActorPauses
 from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors
 from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallbacks, DurablePipelines
@@ -191,6 +192,7 @@ def in_order(
         Parking(transport=transport),
         UniqueKeys(),
         Cancellation(transport=transport, interrupts=interrupts),
+        ActorPauses(transport=transport),
         AgeLimits(),
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),

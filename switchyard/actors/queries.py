@@ -14,10 +14,11 @@ from dramatiq.actor import Actor
 
 from switchyard.broker.errors import NotFound, UnknownQueue
 from switchyard.broker.interface import facilities
+from switchyard.broker.redis.own_keys import number
 from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.conf import declared_yard
 from switchyard.jobs.calls import CallArguments
-from switchyard.jobs.queries import is_job_id
+from switchyard.jobs.queries import families, is_job_id
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.options import rules_of
 from switchyard.middleware.places import place_of
@@ -114,6 +115,17 @@ def _written(value: Any) -> str:
         return f"({', '.join(each.__qualname__ for each in value)},)"
     text = repr(value)
     return f'cron("{value}")' if text.startswith("<CronSpec") else text
+
+
+def yields_of(actor: str) -> int:
+    """Return how many sends of an actor met a unique key which another unfinished message held.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    asked = families()
+    found = asked[0].calls.look([("HGET", family.keys.yields, actor) for family in asked]) if asked else []
+    return sum(number(count, family.keys.yields) for family, count in zip(asked, found, strict=True))
 
 
 def send(

@@ -1,4 +1,4 @@
-"""Pages of actors: the list, one actor, and the form that sends it."""
+"""Pages of actors: the list, one actor, the form that sends it, and the pages that ask before a pause and its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
@@ -26,15 +26,17 @@ from switchyard.actors.figures import ActorHistory, ActorMetrics
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, NotFound, SwitchyardError
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.console.formatting import duration, whole_duration
+from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
+from switchyard.jobs import pauses
 from switchyard.jobs.calls import WHOLE_CALL, ActorParameter, CallArguments, from_fields, parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id
+from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
 
 PREFIX = "argument-"
@@ -114,6 +116,7 @@ def _field(parameter: ActorParameter) -> forms.CharField:
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
 JOBS, ARGUMENTS = "switchyard_jobs.view_job", "switchyard_jobs.view_arguments"
 LETTERS = "switchyard_dead_letters.view_deadletter"
+PAUSE = "switchyard_operations.pause_queue"
 RECENT = 10
 
 
@@ -172,6 +175,55 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     return redirect(link if link and request.user.has_perm(JOBS) else reverse("switchyard-actor", args=[name]))
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def pause(request: HttpRequest, name: str) -> HttpResponse:
+    """Ask for a reason, an end and perhaps the value of an argument, and pause an actor."""
+
+    def act(wanted: pauses.Chosen, reason: str) -> str:
+        if not reason:
+            raise ActRefused("pause", "write a reason; nothing was paused")
+        given = request.POST.get("until", "").strip()
+        until = parse_until(given, now=compared_now()) if given else None
+        changed = pauses.pause(wanted, who=Who.of_request(request), reason=reason, until=until)
+        done = "is paused: no job of it starts, running ones continue."
+        return f"{name} {done if changed else 'was paused already; nothing is changed.'}"
+
+    return _ask(request, "pause", name, act)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def resume(request: HttpRequest, name: str) -> HttpResponse:
+    """Ask, and end a pause of an actor."""
+
+    def act(wanted: pauses.Chosen, reason: str) -> str:
+        changed = pauses.resume(wanted, who=Who.of_request(request), reason=reason)
+        return f"{name} is resumed." if changed else f"{name} was not paused."
+
+    return _ask(request, "resume", name, act)
+
+
+def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
+    """Do the act of a form that was sent and say what it came to; otherwise ask, and say why the act is refused."""
+    _require(request, PAUSE)
+    found, refused = _find(name), ""
+    given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}
+    if given["argument"]:  # its value may be one that the user may not see
+        _require(request, ARGUMENTS)
+    status = 200
+    if request.method == "POST":
+        try:
+            messages.success(request, act(pauses.chosen(found, given["argument"]), given["reason"][:500]))
+            return redirect(reverse("switchyard-actor", args=[name]))
+        except (ActRefused, BrokerError) as error:
+            refused, status = str(error), 503 if isinstance(error, BrokerError) else 422
+    names = [each.name for each in parameters_of(found) if not each.redacted]
+    title = f"{verb.capitalize()} {name}"
+    context = {**given, "title": title, "verb": verb, "name": name, "names": names, "refused": refused}
+    return _render(request, "pause.html", context, status=status)
+
+
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
     if not request.user.has_perm(RUN):
         return None
@@ -188,6 +240,10 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     except DatabaseError:
         ended, recent, groups = None, None, None
     facts = queries.facts_of(found)
+    try:
+        paused, yields = pauses.paused_actors(name), queries.yields_of(name)
+    except BrokerError:
+        paused, yields = [], 0
     context = {
         "title": name,
         "actor": facts,
@@ -202,6 +258,9 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "jobs": jobs_url(actor=name),
         "may_see": {"jobs": may(JOBS), "letters": may(LETTERS), "arguments": may(ARGUMENTS)},
         "form": form,
+        "pauses": [each for each in paused if not each.argument or may(ARGUMENTS)],
+        "may_pause": may(PAUSE),
+        "yields": yields,
     }
     return _render(request, "actor.html", context, status=status)
 

@@ -23,6 +23,8 @@ ACTS: dict[str, str] = {
     "queue.purge_undo": "Undo a purge",
     "queue.relocate": "Relocate an actor's messages",
     "queue.import": "Import a queue's messages",
+    "actor.pause": "Pause an actor",
+    "actor.resume": "Resume an actor",
     "worker.quiet": "Quiet a worker",
     "worker.resume": "Let a worker take work again",
     "worker.stop": "Stop a worker",

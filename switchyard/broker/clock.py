@@ -16,6 +16,15 @@ TOLERATED_MS = 1_000
 NS_IN_MS = 1_000_000
 # Last millisecond of the year 9999.
 LARGEST: Final = 253_402_300_799_999
+# A message of a paused actor is scheduled for the time at which it was put off plus an offset that no sender's delay
+# has, see lua/include/actor_pauses.lua.
+PUT_OFF_MS: Final = 200_000_000_000_000
+LAST_PUT_OFF_MS: Final = PUT_OFF_MS + 10_000_000_000_000
+
+
+def is_put_off(due_at: int | None) -> bool:
+    """Return whether a due time is that of a message whose actor is paused."""
+    return due_at is not None and PUT_OFF_MS <= due_at <= LAST_PUT_OFF_MS
 
 
 class YardClock:

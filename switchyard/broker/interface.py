@@ -67,6 +67,9 @@ class Transport(Protocol):
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
 
+    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+        """Return a held message whose actor was paused after it was fetched, unstarted; whether that was so."""
+
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 

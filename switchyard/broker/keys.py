@@ -116,12 +116,30 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.base}unique"
 
     @property
+    def yields(self) -> str:
+        """Hash: actor -> sends of it that met a unique key which another unfinished message held.
+
+        Beyond 500 actors, and of bodies that name none, they count for ``other``.
+        """
+        return f"{self.base}yields"
+
+    @property
     def paused(self) -> str:
         """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
 
         Expires at ``until``, ms since the epoch. Releases before 1.0 wrote the time of the pause alone.
         """
         return f"{self.base}paused"
+
+    @property
+    def actor_pauses(self) -> str:
+        """Hash: actor, with a line break and an argument's value as JSON if only those pause -> the pause as JSON.
+
+        ``since``, ``until`` (0: none; ms since the epoch by the server's clock), ``token`` (the last that was issued
+        before it), ``by``, ``reason``, ``actor``, ``argument``, its ``position`` and its ``value``. One that has ended
+        stays until the messages that it had set aside are due again.
+        """
+        return f"{self.base}pauses"
 
     @property
     def refused(self) -> str:
@@ -237,6 +255,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
+        hashes += [self.actor_pauses, self.yields]
         hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]

@@ -77,6 +77,10 @@ class PortableTransport:
         """Return ``False``: this broker has no lane for isolated runs."""
         return False
 
+    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+        """Return ``False``: this broker pauses no actors."""
+        return False
+
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]

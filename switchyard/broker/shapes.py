@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -84,6 +84,49 @@ class QueuePause:
 
 
 @dataclass(frozen=True, slots=True)
+class ActorPause:
+    """Pause of an actor, or of one value of an argument of it. Times in ms since the epoch by the server's clock.
+
+    Args:
+        token: The last token of the queue family when it began.
+        until: When it ends by itself; 0 for never.
+        argument: Name of the argument; "" where all messages of the actor are paused.
+        position: Its position in calls without names, from 1; ``None`` where it has none.
+        value: Its JSON value.
+    """
+
+    since: Whole
+    until: Whole
+    token: Whole
+    actor: str
+    argument: str = ""
+    position: Whole | None = None
+    value: Any = None
+    by: str = ""
+    reason: str = ""
+
+    @property
+    def field(self) -> str:
+        """Name by which a queue family keeps it."""
+        return field_of(self.actor, self.argument, self.value)
+
+    @property
+    def named(self) -> str:
+        """The actor, with the argument's value if only that is paused: ``sync_customer with customer_id=7``."""
+        return f"{self.actor} with {self.argument}={shown_json(self.value)}" if self.argument else self.actor
+
+
+def shown_json(value: Any) -> str:
+    """Return a JSON value as text on one line."""
+    return str(msgspec.json.encode(value), "utf-8", "replace")
+
+
+def field_of(actor: str, argument: str, value: Any) -> str:
+    """Return the name by which a queue family keeps a pause of an actor."""
+    return f"{actor}\n{argument}={shown_json(value)}" if argument else actor
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """Figures of a queue family.
 
@@ -92,6 +135,7 @@ class QueueStats:
         oldest_held_age_ms: Time since the oldest message that a worker holds was ready, of the live lane and the
             isolated one; ``None`` where none is held, or where it was not asked for.
         issued: Attempts that were ever handed to workers; ``None`` where they are not counted.
+        yields: By actor, sends that met a unique key which another unfinished message held.
     """
 
     queue: str
@@ -104,6 +148,7 @@ class QueueStats:
     pause: QueuePause | None = None
     oldest_held_age_ms: int | None = None
     issued: int | None = None
+    yields: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def oldest_unfinished_age_ms(self) -> int | None:

@@ -467,6 +467,6 @@ def check_queue_name(name: str) -> None:
     if not keys or len(set(keys)) < len(keys):
         remedy = (
             "use 1 to 64 of a-z, 0-9, '_', '.' and '-', and none of the broker's own words (bodies, leases, token, "
-            "notes, unique, swept, paused, refused)"
+            "notes, unique, swept, paused, pauses, yields, refused)"
         )
         raise InvalidDeclaration("queue", "name", name, remedy)

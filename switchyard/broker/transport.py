@@ -74,6 +74,18 @@ class RedisTransport:
         self._broker.isolate(_held(held))
         return True
 
+    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+        """Return it to the head of its lane: the next fetch compares its arguments as well, and puts it off or not."""
+        if not (paused := self._broker.cancellations.paused):
+            return False
+        message = _held(held)
+        token = paused.get(message.family.keys.queue, {}).get(message.actor_name)
+        if token is None or int(message.lease.token) > token:
+            return False
+        message.family.release(message.lease.owner, [message.lease])
+        message.moved = True
+        return True
+
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         self._broker.dead_letter(_held(held), dead_letter)
 

@@ -32,12 +32,16 @@ class Taken(msgspec.Struct, frozen=True):
         cursor: Where the next step begins.
         more: Whether there is a next step.
         skips: Items that are left as they are, by reason.
+        waits: Nothing is to be done for a second: the next step is asked for again then.
+        stopped: Why the act ends before its end, "" to go on. ``cursor`` may name a job of it, ``failed_job``.
     """
 
     items: Sequence[Item]
     cursor: dict[str, Any]
     more: bool
     skips: dict[str, int] = msgspec.field(default_factory=dict)
+    waits: bool = False
+    stopped: str = ""
 
 
 class KindTexts(msgspec.Struct, frozen=True):

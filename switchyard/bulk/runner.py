@@ -79,6 +79,8 @@ class BulkRunner:
             if act is None:
                 del self._runs[number]
                 self._due_s.pop(number, None)
+            elif act.cursor.get("waits"):
+                self._due_s[number] = began_s + LONGEST_STEP_S
             elif act.rate is not None:
                 self._due_s[number] = began_s + step_size(act) / act.rate
 
@@ -128,7 +130,11 @@ def begin(number: int, run: int) -> Begun | None:
             return None
         taken = kind_of(act.kind).take(act, step_size(act))
         act.note_skips(taken.skips)
-        act.hand, act.cursor = list(taken.items), {**taken.cursor, "end": not taken.more}
+        act.hand, act.cursor = list(taken.items), {**taken.cursor, "end": not taken.more, "waits": taken.waits}
+        if taken.stopped:
+            act.error = storable(taken.stopped)[:500]
+            _end(act, BulkAct.State.STOPPED)
+            return None
         act.save()
         return Begun(act, act.hand, repeated=False)
 
@@ -156,6 +162,8 @@ def take_step(number: int, run: int) -> BulkAct | None:
     begun = begin(number, run)
     if begun is None:
         return None
+    if begun.act.cursor.get("waits"):
+        return begun.act
     kind: Kind = kind_of(begun.act.kind)
     answers = kind.apply(begun.act, begun.items, repeated=begun.repeated) if begun.items else []
     return begun.act if finish(begun, answers) else None

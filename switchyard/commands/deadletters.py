@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from django.core.management.base import CommandError
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
 from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
-from switchyard.dead_letters import acts, presentation, queries
+from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.acts import BulkResult
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
@@ -23,6 +24,8 @@ EXAMPLES = """examples:
   manage.py switchyard deadletters groups                              causes of the open ones, the largest first
   manage.py switchyard deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
   manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
+  manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a --since 1h        only those that died lately
+  manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a --canary          1, then 10, then all
   manage.py switchyard deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'
   manage.py switchyard deadletters restore 0f8fad5b-d9cb-469f-a165-70867728950e   within 90 days
   manage.py switchyard deadletters restore --group 1f2e3d4c5b6a                   all discarded ones of one cause
@@ -58,9 +61,15 @@ class Command(PrintingCommand):
             move.add_argument("--group", metavar="FP", default="", help=f"all {state} letters of this fingerprint")
             move.add_argument("--reason", default="", help="reason to note in the history")
             if verb == "restore":
-                move.set_defaults(quarantined=False)
+                move.set_defaults(quarantined=False, since="", until="", canary=False)
             else:
+                text = "open letters that died since then: 1h ago, or a time such as 2026-11-21T12:00 (UTC)"
+                move.add_argument("--since", metavar="T", default="", help=text)
+                move.add_argument("--until", metavar="T", default="", help="as --since; the time itself is left out")
                 move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
+        text = "1, then 10, then all, as a bulk act: each step waits until its jobs have ended, a failure stops it"
+        verbs.choices["requeue"].add_argument("--canary", action="store_true", help=text)
+        verbs.choices["discard"].set_defaults(canary=False)
         note = verbs.add_parser("note", help="append a note to a letter's history")
         note.add_argument("id", metavar="ID")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
@@ -126,12 +135,30 @@ class Command(PrintingCommand):
 
     def _move(self, options: dict[str, Any]) -> None:
         reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
-        if bool(ids) == bool(group) or (options["quarantined"] and group):
-            message = f"{options['verb']}: name ids, or one group with --group FP; quarantined messages have no group"
+        times = {"died_since": options["since"], "died_until": options["until"]}
+        many = bool(group or any(times.values()))
+        if bool(ids) == many or (options["quarantined"] and many):
+            choice = "name ids, or one group with --group FP, or a time with --since and --until, or both of these"
+            message = f"{options['verb']}: {choice}; quarantined messages have neither"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
         who, verb = Who.of_command(), options["verb"]
+        if options["canary"] and not many:
+            raise CommandError("requeue: --canary takes --group FP, or a time", returncode=WRONG_ARGUMENTS)
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
+        elif options["canary"] or any(times.values()):
+            try:
+                wanted = bulk_moves.check({"fingerprint": group, **times})
+            except ValueError as error:
+                raise CommandError(f"{verb}: {error}") from error
+            self._catch_up()
+            if options["canary"]:
+                self._canary(wanted, who, reason, as_json=options["json"])
+                return
+            if not (ids := list(bulk_moves.matching(wanted).values_list("message_id", flat=True)[: acts.MOST_AT_ONCE])):
+                raise CommandError(f"{verb}: no open letter of that group and time")
+            outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
+            outcome = replace(outcome, left=bulk_moves.matching(wanted).count())
         elif group and verb != "restore":
             outcome = acts.apply_to_group(verb, group, who=who, reason=reason)
         else:
@@ -139,9 +166,16 @@ class Command(PrintingCommand):
                 raise CommandError(f"group {group}: it has no discarded letter")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
-        left = f"; {outcome.left} of the group are open: died meanwhile, or beyond one run" if outcome.left else ""
+        left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
         self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
+
+    def _canary(self, wanted: dict[str, str], who: Who, reason: str, *, as_json: bool) -> None:
+        row = bulk.start("letter.canary", wanted, who=who, reason=reason)
+        text = (
+            f"bulk act {row.pk} requeues 1, then 10, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
+        )
+        self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total}, as_json=as_json)
 
     def _note(self, options: dict[str, Any]) -> None:
         result = acts.note(options["id"], who=Who.of_command(), text=options["text"])

@@ -34,6 +34,7 @@ from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job,
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import Passport, as_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
+from switchyard.jobs.pauses import pause_of
 from switchyard.jobs.presentation import job_body
 from switchyard.jobs.queries import find_known, find_untracked, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
@@ -46,6 +47,8 @@ def print_job(job: JobRecord, known: Passport, acts: Sequence[AuditEntry], out: 
     """Print a job's state, what else is known of it, and what happened to it, the first thing first."""
     for name, value in _state(job):
         out.write(f"{name:16} {value}")
+    if not job.ended and job.state != "running" and (pause := pause_of(job.actor, known.arguments)) is not None:
+        out.write(printable(f"{'paused':16} {pause.named}. {pause.facts.sentence} {pause.facts.end}"))
     if job.reason == "parked":
         out.write(f"{'why':16} {_why_parked(job)}")
     for name, value in _facts(known):

@@ -1,10 +1,11 @@
-"""``manage.py switchyard actors``: list the actors, show one, send one."""
+"""``manage.py switchyard actors``: list the actors, show one, send one, pause and resume one."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from argparse import SUPPRESS
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -14,23 +15,28 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who, act
-from switchyard.broker.errors import BrokerError, NotFound, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
 from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
-from switchyard.console.formatting import aligned, duration
+from switchyard.console.formatting import aligned, duration, parse_until
+from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
+from switchyard.middleware.clock_comparison import compared_now
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
 EXAMPLES = """examples:
   manage.py switchyard actors list
   manage.py switchyard actors show generate_report
   manage.py switchyard actors send generate_report --kwargs '{"customer_id": 7, "month": "2026-10"}'
-  manage.py switchyard actors send generate_report --args '[7, "2026-10"]' --delay 60000 --tag audit"""
+  manage.py switchyard actors send generate_report --args '[7, "2026-10"]' --delay 60000 --tag audit
+  manage.py switchyard actors pause generate_report --until 10m --reason "wrong rates"
+  manage.py switchyard actors pause generate_report --argument customer_id=7    only the jobs of one customer
+  manage.py switchyard actors resume generate_report --argument customer_id=7"""
 
 
 class Command(PrintingCommand):
-    """List the actors, show one, or send one."""
+    """List the actors, show one, send one, pause or resume one."""
 
-    help = "List the actors, show one, or send one."
+    help = "List the actors; show, send, pause or resume one."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -38,7 +44,9 @@ class Command(PrintingCommand):
         listing = actions.add_parser("list", help="every actor with its queue, options and place in the code")
         show = actions.add_parser("show", help="one actor: signature, options, figures of this machine")
         send = actions.add_parser("send", help="enqueue one job; prints its id")
-        for each in (show, send):
+        stop = actions.add_parser("pause", help="start no job of one, in any queue; running ones continue")
+        go_on = actions.add_parser("resume", help="start its jobs again, in the order of their queue")
+        for each in (show, send, stop, go_on):
             each.add_argument("name", metavar="NAME", help="name of the actor, see list")
         send.add_argument("bare", nargs="*", help=SUPPRESS)  # refused with what to write
         send.add_argument("--args", metavar="JSON", default="[]", dest="arguments", help="positional arguments: a list")
@@ -47,7 +55,13 @@ class Command(PrintingCommand):
         send.add_argument(
             "--tag", metavar="TAG", action="append", default=[], dest="tags", help="a tag; may be repeated"
         )
-        for each in (listing, show, send):
+        for each in (stop, go_on):
+            text = "only jobs with this value of an argument: a JSON value, or the text of a parameter that takes one"
+            each.add_argument("--argument", metavar="NAME=VALUE", default="", help=text)
+            each.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
+        text = "resume by itself: in a span (10m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
+        stop.add_argument("--until", metavar="T", default="", help=text)
+        for each in (listing, show, send, stop, go_on):
             each.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool, **options: Any) -> None:
@@ -59,11 +73,30 @@ class Command(PrintingCommand):
             if action == "show":
                 shown = _shown(options["name"])
                 self.stdout.write(_json(shown) if as_json else _lines(shown))
+            elif action in ("pause", "resume"):
+                with as_command_error("actors"):
+                    self._turn(action, as_json=as_json, **options)
             else:
                 job_id = self._send(**options)
                 self.stdout.write(_json({"id": job_id}) if as_json else job_id)
-        except NotFound as error:
+        except (NotFound, ActRefused) as error:
             raise CommandError(str(error)) from error
+
+    def _turn(
+        self, action: str, *, name: str, argument: str, reason: str, as_json: bool, until: str = "", **_: Any
+    ) -> None:
+        wanted = pauses.chosen(queries.find_actor(name), argument)
+        end = parse_until(until, now=compared_now()) if until else None
+        if action == "pause":
+            changed = pauses.pause(wanted, who=Who.of_command(), reason=reason, until=end)
+            text = "paused: no job of it starts, running ones continue"
+        else:
+            changed, text = pauses.resume(wanted, who=Who.of_command(), reason=reason), "resumed"
+        text += "" if changed else " (as before)"
+        text += f"; resumes by itself at {end:%Y-%m-%d %H:%M:%S} UTC" if end is not None else ""
+        body = {"actor": name, "argument": argument or None, "paused": action == "pause", "changed": changed}
+        found = body | ({"until": end.isoformat()} if end is not None else {})
+        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found, as_json=as_json)
 
     def _send(
         self,
@@ -124,13 +157,18 @@ def _shown(name: str) -> dict[str, Any]:
         ended: dict[str, Any] | None = dataclasses.asdict(figures.of_actor(name))
     except DatabaseError:
         ended = None
-    code = {"signature": signature_text(actor), "parameters": parameters}
+    code: dict[str, Any] = {"signature": signature_text(actor), "parameters": parameters, "pauses": []}
+    with suppress(BrokerError):
+        code["pauses"] = [
+            f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in pauses.paused_actors(name)
+        ]
     return {**facts, **code, "this_machine": machine, "history": ended}
 
 
 def _lines(shown: dict[str, Any]) -> str:
     lines = [shown["signature"], *(f"  {line}".rstrip() for line in shown["docstring"].splitlines()), ""]
     lines.append(f"{'queue':12} {shown['queue']}, pools {', '.join(shown['pools']) or 'none'}")
+    lines += [f"{'paused':12} {text}" for text in shown["pauses"]]
     lines.append(f"{'where':12} {shown['module']}, {shown['place']}")
     for option in shown["options"]:
         rule = f"   ({option['rule']})" if option["rule"] else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict
 from datetime import datetime
@@ -70,6 +71,7 @@ def status_lines(view: QueueView) -> list[str]:
         lines.append(f"{purge.sentence} {purge.end}")
     if view.pause is not None:
         lines.append(f"{view.pause.sentence} {view.pause.end}")
+    lines += [f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
     if view.stats is not None:
         stats = view.stats
         lines.append(f"{view.row.held:,} held for later, {stats.retry.total:,} retrying, {stats.dead:,} dead.")
@@ -316,6 +318,9 @@ class Command(PrintingCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         state = queries.yard_state()
+        if options["json"]:  # rates are those between two readings
+            time.sleep(queries.SHORTEST_S)
+            state = queries.yard_state()
         # A program that reads the table or the JSON gets nothing else.
         print_sentences(state, self.stderr)
         if options["json"]:

@@ -14,4 +14,5 @@ class DeadLettersConfig(AppConfig):
         from switchyard.bulk.kinds import register
 
         register("letter.requeue", "switchyard.dead_letters.bulk_moves:REQUEUE")
+        register("letter.canary", "switchyard.dead_letters.bulk_moves:CANARY")
         register("letter.discard", "switchyard.dead_letters.bulk_moves:DISCARD")

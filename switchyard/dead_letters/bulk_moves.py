@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Moved
 from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
-from switchyard.console.formatting import between
+from switchyard.console.formatting import between, time_ms
 from switchyard.dead_letters.act_views import INSTEAD
 from switchyard.dead_letters.acts import keep
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
@@ -38,7 +37,7 @@ SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 
 
 def check(filter: dict[str, Any]) -> dict[str, str]:
-    """Return the filter with its empty fields left out.
+    """Return the filter with its empty fields left out, and the times of now in place of ``1h`` ago.
 
     Raises:
         ValueError: a field is not known, or has no valid value.
@@ -52,9 +51,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
     if given.get("state", "new") not in OPEN_STATES:
         raise ValueError(f"state: {given['state']!r} is no state of an open letter; write new or acknowledged")
-    for name in TIMES:
-        if name in given:
-            _moment(name, given[name])
+    given |= {name: _fixed(name, given[name]) for name in TIMES if name in given}
     if len(given.get("search", "").split()) > MOST_WORDS:
         raise ValueError(f"search: more than {MOST_WORDS} words; a part of the error's text is enough")
     return given
@@ -86,7 +83,7 @@ def listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
 
 
 def matching(filter: dict[str, str]) -> QuerySet[DeadLetter]:
-    """Return the open letters that match a checked filter, oldest first."""
+    """Return the open letters that match a filter that :func:`check` has returned, oldest first."""
     return _narrowed(DeadLetter.objects.filter(is_open=1).order_by("died_at", "id"), filter)
 
 
@@ -96,7 +93,9 @@ def _given(query: Mapping[str, str]) -> dict[str, str]:
 
 def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[DeadLetter]:
     rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter})
-    rows = rows.filter(**{field: _moment(name, filter[name]) for name, field in TIMES.items() if name in filter})
+    rows = rows.filter(
+        **{field: datetime.fromisoformat(filter[name]) for name, field in TIMES.items() if name in filter}
+    )
     for word in filter.get("search", "").split():
         wanted = Q()
         for column in SEARCHED:
@@ -105,14 +104,8 @@ def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[De
     return rows
 
 
-def _moment(name: str, text: str) -> datetime:
-    try:
-        moment = parse_datetime(text)
-        if moment is not None and moment.tzinfo is not None:
-            return moment.astimezone(UTC)  # as databases compare it: the first and last day have no such time
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"{name}: {text!r:.100} is no time with a zone, such as 2026-11-21T13:00:00Z")
+def _fixed(name: str, text: str) -> str:
+    return datetime_of(time_ms(name, text) or 0).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 REASONS: dict[Moved, str] = {
@@ -243,6 +236,61 @@ class BulkMove:
         DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(**free)
 
 
+# Letters of the first steps of a canary; the others follow once all of these have ended well.
+TRIALS: Final = (1, 10)
+
+
+class BulkCanary(BulkMove):
+    """Requeue of one dead letter, then of ten, then of all: the next step waits until the jobs before it have ended.
+
+    A job that fails, even if it is to be retried, stops the act. Its cursor has the jobs that it waits for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("requeue", DeadLetter.State.REQUEUED)
+        self.texts = KindTexts(
+            "Requeue 1, then 10, then all of", "dead letter", "dead letters", left="dead",
+            effect="Each step waits until its jobs have ended; one that fails, or is to be retried, stops the act.",
+            undo=TEXTS["requeue"].undo,
+        )  # fmt: skip
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Claim the letters of the next step, once those of the last one have ended."""
+        done, tried = act.cursor.get("trials", 0), act.cursor.get("tried", [])
+        outcomes = {message_id: _outcome(message_id, queue) for message_id, queue in tried}
+        for message_id, outcome in outcomes.items():
+            if outcome not in ("succeeded", "unknown"):
+                text = f"job {message_id} {outcome}; mend the cause, then requeue the others"
+                return Taken([], {**act.cursor, "failed_job": message_id}, more=False, stopped=text)
+        if "unknown" in outcomes.values():
+            return Taken([], act.cursor, more=True, waits=True)
+        if act.cursor.get("last"):
+            return Taken([], act.cursor, more=False)
+        taken = super().take(act, TRIALS[done] if done < len(TRIALS) else limit)
+        tried = [[item[1], item[2]] for item in taken.items] if done < len(TRIALS) else []
+        cursor = {**taken.cursor, "trials": done + 1, "tried": tried, "last": not taken.more}
+        return Taken(taken.items, cursor, more=taken.more or bool(tried), skips=taken.skips)
+
+
+def _outcome(message_id: str, queue: str) -> str:
+    """Return ``succeeded``, ``unknown`` while a requeued job has not ended, or what became of it, as half a sentence.
+
+    A message that is in no place has ended: it is looked for before its letter, which it may become meanwhile.
+    """
+    parts = facilities()
+    message, record = parts.transport.find_message(queue, message_id), parts.records.read(message_id)
+    if (message is not None and message.options.get("attempts", 0)) or (record and record.state == "retrying"):
+        return "has failed and is to be retried"
+    if message is not None:
+        return "unknown"
+    if parts.transport.find_dead_letter(queue, message_id) is not None:
+        return "is dead again"
+    if record is None or record.state == "succeeded":
+        return "succeeded"
+    return f"is {record.state}" if record.ended else "unknown"
+
+
+CANARY: Final[Kind] = BulkCanary()
 REQUEUE: Final[Kind] = BulkMove("requeue", DeadLetter.State.REQUEUED)
 DISCARD: Final[Kind] = BulkMove("discard", DeadLetter.State.DISCARDED)
 

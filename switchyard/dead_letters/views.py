@@ -59,6 +59,8 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "matching": {"count": bulk_moves.matching(filter).count()} if filter else None,
         "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),
+        "fingerprint": fingerprint,
+        "times": {name: given.get(name, "") for name in bulk_moves.TIMES.values()},
         "tabs": list(_tabs(state, letters)),
         "fields": list(_fields(given)),
         "rights": rights,

@@ -38,6 +38,11 @@ class QueueBody(BaseModel):
     dead: int
     parked: int = Field(description="Scheduled messages that wait for a worker that can run them.")
     quarantined: int = Field(description="Unreadable messages.")
+    arrivals_per_second: float | None = Field(
+        description="Attempts that arrived, over the last minute or since the first request; null at the first."
+    )
+    starts_per_second: float | None = Field(description="Attempts that were handed to workers, over the same time.")
+    ends_per_second: float | None = Field(description="Attempts that ended, over the same time.")
     oldest_age_seconds: float | None = Field(description="Age of the oldest waiting message; null when none waits.")
     objective_seconds: float | None = Field(description="Time within which a message should start; null for none.")
     done_objective_seconds: float | None = Field(description="Time within which a message should end; null for none.")

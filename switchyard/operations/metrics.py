@@ -88,6 +88,12 @@ def _queues(state: YardState) -> Iterator[Metric]:
         ("switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", "parked"),
     ):
         yield _gauge(family, text, {stats.queue: int(getattr(stats, figure)) for stats in state.queues})
+    text = "Sends that met a unique key which another unfinished message held."
+    yields = CounterMetricFamily("switchyard_unique_yields", text, labels=("queue", "actor"))
+    for stats in state.queues:
+        for actor, count in sorted(stats.yields.items()):
+            yields.add_metric((stats.queue, actor), count)
+    yield yields
     unfinished_ms = {stats.queue: stats.oldest_unfinished_age_ms for stats in state.queues}
     text = "Time since the oldest message that waits or is held was ready, of queues that promise their end"
     promising = [queue.name for queue in declared_yard().queues if queue.done_objective_ms is not None]

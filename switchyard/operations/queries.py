@@ -214,6 +214,7 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
                 "retrying": stats.retry.total,
                 "dead": stats.dead,
                 "quarantined": stats.quarantined,
+                **_rates(state.rates.get(stats.queue)),
                 "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
                 "objective_seconds": _seconds(queue.objective_ms),
                 "done_objective_seconds": _seconds(queue.done_objective_ms),
@@ -227,6 +228,11 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _rates(rates: Rates | None) -> dict[str, float | None]:
+    names = ("arrivals", "starts", "ends")
+    return {f"{name}_per_second": None if rates is None else round(getattr(rates, name), 2) for name in names}
 
 
 def pool_state(

@@ -127,6 +127,8 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ROOM}actors/", actors.actors, "actors"),
         page(ACTOR, actors.actor, "actor"),
         page(f"{ACTOR}send/", actors.send, "actor-send"),
+        page(f"{ACTOR}pause/", actors.pause, "actor-pause"),
+        page(f"{ACTOR}resume/", actors.resume, "actor-resume"),
         page(f"{ROOM}audit/", audit.audit_log, "audit"),
         page(BULK, bulk.acts, "bulk-acts"),
         page(f"{BULK}<int:number>/", bulk.act, "bulk-act"),

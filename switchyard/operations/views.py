@@ -120,7 +120,7 @@ BROKER_SIDE_NAMES = frozenset(
     for name in (
         "broker_up", "scheduler_up",
         "queue_depth", "queue_oldest_age_seconds", "queue_oldest_unfinished_age_seconds",
-        "dead_letters", "queue_paused", "quarantined", "parked",
+        "dead_letters", "queue_paused", "quarantined", "parked", "unique_yields",
         "worker_up", "worker_slots", "worker_slots_busy", "worker_memory_bytes", "worker_restarts",
     )
 )  # fmt: skip

@@ -16,8 +16,10 @@ from switchyard.broker.shapes import QueueStats
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, duration, promise, retries_text, whole_duration
+from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
 from switchyard.history.models import JobRow
+from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import RunningJob
 from switchyard.middleware.places import place_of
 from switchyard.operations.findings.facts import HeldGroup
@@ -201,30 +203,6 @@ class SlotHolder:
 
 
 @dataclass(frozen=True, slots=True)
-class PauseFacts:
-    """A pause with its times."""
-
-    since: datetime | None
-    until: datetime | None
-    by: str
-    reason: str
-
-    @property
-    def sentence(self) -> str:
-        """Sentence of who paused the queue, since when, and why."""
-        by = f" by {self.by}" if self.by else ""
-        since = f", {ago(self.since)} ({self.since:%Y-%m-%d %H:%M:%S} UTC)" if self.since else ""
-        return f"Paused{by}{since}.{f' Reason: {self.reason}.' if self.reason else ''}"
-
-    @property
-    def end(self) -> str:
-        """Until when it stays paused."""
-        if self.until is None:
-            return "It stays so until somebody resumes it."
-        return f"Resumes by itself {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
-
-
-@dataclass(frozen=True, slots=True)
 class PurgeFacts:
     """A purge whose messages are set aside, with its times.
 
@@ -268,6 +246,7 @@ class QueueView:
         next, held, purges: Empty where the broker is not Switchyard's own.
         waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
         history: Whether the database answered.
+        paused_actors: Pauses of actors of the queue, and of others that have put off messages of it.
         picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
         change: The line to change while an actor blocks the queue.
         node: Address of the server that holds it; "" where the broker is one server.
@@ -277,6 +256,7 @@ class QueueView:
     row: Row
     stats: QueueStats | None
     pause: PauseFacts | None
+    paused_actors: tuple[PausedActor, ...]
     rates: Rates | None
     holders: tuple[SlotHolder, ...] | None
     running: list[RunningJob] | None
@@ -339,7 +319,8 @@ class QueueView:
         if not self.held:
             return ""
         first, others = self.held[0], ", and others" if len(self.held) > 1 else ""
-        return f"{first.count:,} of {first.actor} ({first.reason}), the first due {ago(first.due)}{others}"
+        due = f", the first due {ago(first.due)}" if first.due is not None else ""
+        return f"{first.count:,} of {first.actor} ({first.reason}){due}{others}"
 
     @property
     def switched_off(self) -> str:

@@ -6,15 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import dramatiq
 from django.utils import timezone
 
+from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import Purge, purges
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import QueuePause
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
+from switchyard.console import pauses
+from switchyard.console.pauses import PauseFacts
+from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import RunningJob, running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, held_groups
 from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
@@ -25,7 +31,6 @@ from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.timeouts import NoAnswer
 from switchyard.queues.facts import (
     EndedQueueJob,
-    PauseFacts,
     PurgeFacts,
     QueueLine,
     QueueView,
@@ -60,7 +65,7 @@ def view_of(queue: Queue) -> QueueView:
     state = yard_state()
     row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
     stats = None if state is None else next((each for each in state.queues if each.queue == queue.name), None)
-    first, held, aside = _of_broker(queue) if stats is not None else ((), (), ())
+    first, held, aside, paused = _of_broker(queue) if stats is not None else ((), (), (), ())
     running = running_or_none() if state is not None else None
     if state is not None:
         row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}))
@@ -73,6 +78,7 @@ def view_of(queue: Queue) -> QueueView:
         row=row,
         stats=stats,
         pause=pause_facts(stats.pause) if stats is not None else None,
+        paused_actors=paused,
         rates=None if state is None else state.rates.get(queue.name),
         holders=holders,
         running=None if running is None else [job for job in running if job.queue == queue.name],
@@ -110,11 +116,10 @@ def pause_facts(pause: QueuePause | None) -> PauseFacts | None:
     """Return a pause with its times; ``None`` for none."""
     if pause is None:
         return None
-    since, until = (None if ms is None else datetime_of(ms) for ms in (pause.since, pause.until))
-    return PauseFacts(since, until, pause.by, pause.reason)
+    return pauses.pause_facts(pause.since, pause.until, pause.by, pause.reason)
 
 
-_OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...]]
+_OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...], tuple[PausedActor, ...]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
@@ -122,9 +127,17 @@ def _of_broker(queue: Queue) -> _OfBroker:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
         aside = tuple(map(_purge_facts, purges(family)))
-        return tuple(waiting.items), held_groups(family), aside
+        held = held_groups(family)
+        return tuple(waiting.items), held, aside, _paused_actors(queue, family, held)
     except (BrokerError, LookupError, ForeignBroker):
-        return (), (), ()
+        return (), (), (), ()
+
+
+def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGroup]) -> tuple[PausedActor, ...]:
+    actors = dramatiq.get_broker().actors
+    here = {name for name, actor in actors.items() if actor.queue_name == queue.name}
+    here |= {group.actor for group in held if group.due is None}
+    return tuple(PausedActor(each) for each in actor_pauses.pauses([family]) if each.actor in here)
 
 
 def _purge_facts(purge: Purge) -> PurgeFacts:

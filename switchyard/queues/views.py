@@ -22,13 +22,14 @@ from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, parse_until
 from switchyard.console.lists import SortColumn, SortHead, heads_of
+from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import SWITCHED_OFF, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.queues import queries, services
-from switchyard.queues.facts import PauseFacts, all_queues_sentence
+from switchyard.queues.facts import all_queues_sentence
 from switchyard.queues.services import ForeignBroker
 
 

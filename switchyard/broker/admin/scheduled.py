@@ -13,7 +13,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import SeenMessage
 from switchyard.broker.admin.cancel import STOPS, Stop, WalkPage, readable
-from switchyard.broker.clock import TOLERATED_MS, now_ms
+from switchyard.broker.clock import PUT_OFF_MS, TOLERATED_MS, is_put_off, now_ms
 from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
@@ -201,7 +201,11 @@ def pull_forward(family: QueueOperations) -> int:
             with suppress(codec.UnreadableMessage):
                 message = codec.decode(seen.body, message_id=seen.id, lane=family.keys.queue)
                 delay, same = message.options.get("delay"), (list(message.args), message.kwargs)
-                if type(delay) is int and (seen.due_at or 0) - delay > now + TOLERATED_MS:
+                if (
+                    type(delay) is int
+                    and not is_put_off(seen.due_at)
+                    and (seen.due_at or 0) - delay > now + TOLERATED_MS
+                ):
                     done += amend([family], seen.id, expected=same, arguments=same, due_at_ms=now + delay) == "amended"
     family.calls.command("HDEL", family.keys.notes, "ahead")
     logger.warning("queue %s: the server's clock was ahead; %d due times are corrected", family.keys.queue, done)
@@ -211,7 +215,8 @@ def pull_forward(family: QueueOperations) -> int:
 SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
 
 # Put off for a reason that lasts: a worker would put it off again.
-HELD: Final = ("rate_limit", "parked")
+PAUSED: Final = "actor_paused"
+HELD: Final = ("rate_limit", "parked", PAUSED)
 
 
 def run_now(facilities: Facilities, job_id: str) -> str:
@@ -219,12 +224,14 @@ def run_now(facilities: Facilities, job_id: str) -> str:
 
     Returns:
         ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
-        holds it, or no worker knows its actor; ``ended``; ``unknown``: no job has the id, or it cannot be found.
+        holds it, no worker knows its actor, or its actor is paused; ``ended``; ``unknown``: no job has the id, or it
+        cannot be found.
     """
     record = facilities.records.read(job_id)
     if record is not None and (record.ended or record.end_recorded):
         return "ended"
-    if record is not None and record.state == "scheduled" and record.reason in HELD:
+    held = HELD if record is not None and record.state == "scheduled" else (PAUSED,)
+    if record is not None and record.reason in held:
         return "held"
     first = record.queue if record is not None else ""
     # Its own queue first, then the others: it may have been relocated meanwhile.
@@ -236,12 +243,12 @@ def run_now(facilities: Facilities, job_id: str) -> str:
 
 
 def look_later(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> WalkPage:
-    """Return the next page of what is not due yet in a schedule, the latest first.
+    """Return the next page of what is not due yet in a schedule, the latest first; not what a pause has put off.
 
     Those that are made due between two pages leave the walk, and move no other one in it.
     """
     key, earliest = family.keys.due(stop.lane), f"({now_ms()}"
-    top = after[0] if after else "+inf"
+    top = after[0] if after else f"({PUT_OFF_MS}"
     offset = 0
     fresh: list[tuple[str, int]] = []
     pairs = [("", 0)] * limit

@@ -30,13 +30,14 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         ("LLEN", keys.quarantine),
         ("GET", keys.paused),
         ("GET", keys.token),
+        ("HGETALL", keys.yields),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
     for lane in ALL_LANES:
         reads.append(("ZCARD", keys.due(lane)))
         for waiting in keys.waiting(lane):
             reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
-    owners, dead, quarantined, paused, issued, *of_lanes = calls.look(reads)
+    owners, dead, quarantined, paused, issued, yields, *of_lanes = calls.look(reads)
     parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
     width = len(of_lanes) // len(ALL_LANES)
     by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
@@ -71,6 +72,10 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         pause=pause,
         oldest_held_age_ms=_oldest_held_age_ms(calls, keys, holds) if ages_held else None,
         issued=number(issued, keys.token),
+        yields={
+            str(actor, "utf-8", "replace"): number(count, keys.yields)
+            for actor, count in zip(yields[::2], yields[1::2], strict=True)
+        },
     )
 
 

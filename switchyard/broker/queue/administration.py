@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue.operations import (
+    AT_ONCE,
     NO_RECORD,
     NORMAL,
     CancelRecord,
@@ -24,6 +27,7 @@ from switchyard.broker.queue.operations import (
 )
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import ActorPause
 
 _lifted: ContextVar[bool] = ContextVar("switchyard_limits_lifted", default=False)
 
@@ -81,6 +85,49 @@ def resume(family: QueueOperations) -> bool:
     """Resume the queue; ``False`` when it was not paused."""
     keys = [family.keys.paused, *map(family.keys.wakeup, ALL_LANES)]
     return bool(family.calls.call(script("resume"), keys, []))
+
+
+# Every fetch of a family with pauses reads all of them.
+MOST_ACTOR_PAUSES: Final = 100
+
+
+def pause_actor(family: QueueOperations, pause: ActorPause) -> bool:
+    """Start no message of an actor, or of one value of its argument; ``False`` when that was so and stays as it was.
+
+    Messages of it that are leased, and did not start, go back to their lane; what runs goes on.
+
+    Args:
+        pause: Without ``since`` and ``token``. An end or a reason replaces those of an earlier pause.
+
+    Raises:
+        ValueError: its ``until`` is over, or there are 100 pauses already.
+    """
+    stored: dict[str, Any] = {"actor": pause.actor}
+    if pause.argument:
+        stored |= {"argument": pause.argument, "value": pause.value}
+        stored |= {"position": pause.position} if pause.position else {}
+    text = msgspec.json.encode(stored | {"by": pause.by, "reason": pause.reason})
+    args: list[Word] = [pause.field, pause.until, "1" if pause.reason else "", text, MOST_ACTOR_PAUSES]
+    changed = int(family.calls.call(script("pause_actor"), [family.keys.actor_pauses, family.keys.token], args))
+    if changed == -1:
+        raise ValueError("the end of the pause is over by the server's clock; give a later one")
+    if changed == -2:
+        raise ValueError(f"there are {MOST_ACTOR_PAUSES} pauses of actors already; resume one, or pause the queue")
+    return bool(changed)
+
+
+def resume_actor(family: QueueOperations, field: str = "") -> bool:
+    """End a pause of an actor, named by its ``field``, and make due what pauses that have ended had put off.
+
+    They are due in the order in which they were put off, which is that of their queue. Returns ``False`` when the pause
+    was over, or there was none. Interrupted, it is completed by the next call, also by a worker's next fetch.
+    """
+    k = family.keys
+    keys = [k.actor_pauses, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
+    ended, more = family.calls.call(script("resume_actor"), keys, [field, AT_ONCE])
+    while more:
+        _, more = family.calls.call(script("resume_actor"), keys, ["", AT_ONCE])
+    return bool(ended)
 
 
 def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:

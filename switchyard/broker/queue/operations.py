@@ -20,8 +20,9 @@ import msgspec
 from switchyard.broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, LANES, Lane, QueueKeys
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, Word
-from switchyard.broker.redis.own_keys import note, number
+from switchyard.broker.redis.own_keys import note, number, read
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import ActorPause
 
 HIGH, NORMAL, LOW = 1, 2, 3
 # Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
@@ -113,7 +114,8 @@ class Fetched(msgspec.Struct, frozen=True):
     """Answer to a fetch.
 
     Args:
-        state: ``ok``; ``paused``; or ``gone`` when the owner has no lease and must go on under another name.
+        state: ``ok``; ``paused``; ``over`` when a pause of an actor has ended, and what it had set aside is to be made
+            due; or ``gone`` when the owner has no lease and must go on under another name.
         stale: Those of the acknowledged leases that were lost.
         next_due_ms: Milliseconds until the next scheduled message is due; ``None`` when none is.
         left: More messages wait.
@@ -208,7 +210,7 @@ class QueueOperations:
         self.keys = keys
         k = keys
         self._work_keys = [k.leases, k.running]
-        others = [k.dead_letters, k.unique, k.notes, k.refused]
+        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
         }
@@ -429,6 +431,19 @@ class QueueOperations:
         answer = self.calls.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
         return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
+    def read_acts(self, ids: Sequence[str]) -> tuple[set[str], dict[str, int]]:
+        """Return which held messages were asked to stop, and the paused actors; one round trip.
+
+        Of each actor the token before whose pause a message was leased if its own is not greater.
+        """
+        reads = [("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids)), ("HVALS", self.keys.actor_pauses)]
+        noted, pauses = self.calls.look(reads)
+        paused: dict[str, int] = {}
+        for text in pauses:
+            if (pause := read(ACTOR_PAUSE, text, self.keys.actor_pauses)) is not None:
+                paused[pause.actor] = max(pause.token, paused.get(pause.actor, 0))
+        return {id_ for id_, found in zip(ids, noted, strict=True) if found is not None}, paused
+
     def notify(self, lane: Lane) -> None:
         self.calls.call(script("notify"), [self.keys.wakeup(lane)], [])
 
@@ -452,9 +467,10 @@ class QueueOperations:
     def _fetch_keys(self, owner: str) -> list[str]:
         k, lane = self.keys, lane_of(owner)
         lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
-        return [*lists, *k.done, k.notes, k.unique]
+        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses]
 
 
+ACTOR_PAUSE: Final = msgspec.json.Decoder(ActorPause)
 # Those of a newer release may name other lanes.
 OWNER: Final = re.compile(rb"[ -~]+/[a-z]+")
 LANE_ENDS: Final = tuple(f"/{lane}" for lane in ALL_LANES)

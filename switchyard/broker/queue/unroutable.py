@@ -84,6 +84,7 @@ class UnroutableLane:
         """
         k = self._family.keys
         keys = [k.bodies, k.due(self._lane), k.leases, k.hold(owner), k.token, k.paused, k.notes, self._key, k.known]
+        keys.append(k.actor_pauses)
         args: list[Word] = [owner, call, KEPT_MS, *ids[:AT_ONCE]]
         state, *grants = self._family.calls.call(script("adopt"), keys, args)
         return fetched(owner, [state, [], -1, 0, *grants])

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import is_put_off, now_ms
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
 from switchyard.broker.redis.own_keys import UNREADABLE, read
@@ -311,7 +311,7 @@ def _of_live(found: FamilyAnswer, message: dict[str, Any]) -> Iterator[_Candidat
         found.queue,
         message,
         state=known_state(live.state),
-        reason=live.reason or None,
+        reason=_held_reason(found) or live.reason or None,
         attempts=live.attempt,
         generation=live.generation,
         started_at=live.started_at,
@@ -332,9 +332,14 @@ def _next_attempt_of(live: LiveJob, found: FamilyAnswer, message: dict[str, Any]
         return live.next_attempt_at
     due_at = read_number(str(found.due, "ascii", "replace"))
     if due_at is not None:
-        return due_at
+        return None if is_put_off(due_at) else due_at
     was_due_at = number_or_none(options_of(message).get("due_at"))
     return live.next_attempt_at if was_due_at is None else min(was_due_at, live.next_attempt_at)
+
+
+def _held_reason(found: FamilyAnswer) -> str:
+    """Return the reason of a message that waits for the end of a pause of its actor; "" for others."""
+    return "actor_paused" if is_put_off(read_number(str(found.due, "ascii", "replace"))) else ""
 
 
 def _of_body(job_id: str, found: FamilyAnswer, message: dict[str, Any]) -> _Candidate:
@@ -345,8 +350,8 @@ def _of_body(job_id: str, found: FamilyAnswer, message: dict[str, Any]) -> _Cand
     parked, step = "parked_ms" in options, "queued"
     if due_at is not None:
         step = "retrying" if attempts and not parked else "scheduled"
-    reason = None
-    if step == "scheduled":
+    reason = _held_reason(found) or None
+    if step == "scheduled" and reason is None:
         reason = "parked" if parked else text_or_empty(options.get("deferred_by")) or "delay"
     record = record_with(
         job_id,
@@ -356,7 +361,7 @@ def _of_body(job_id: str, found: FamilyAnswer, message: dict[str, Any]) -> _Cand
         reason=reason,
         attempts=attempts,
         generation=generation,
-        next_attempt_at=due_at,
+        next_attempt_at=None if is_put_off(due_at) else due_at,
         lane=found.queue,
         body=found.body,
     )

@@ -26,7 +26,9 @@ POLL_CANCELLATIONS_S = 0.25
 
 
 class CancellationPoll:
-    """Marks and reports messages in flight whose cancellation was requested: one command a queue, 4 times a second.
+    """Marks and reports messages in flight whose cancellation was requested: one round trip a queue, 4 times a second.
+
+    The same round trip reads which actors are paused: messages that were fetched before may not have started yet.
 
     The first poll is due a quarter of a second after a message went in flight where none was: one that was requested
     before is found at its start. A worker with few messages thus reads nothing while each begins.
@@ -34,6 +36,8 @@ class CancellationPoll:
 
     def __init__(self, report: Callable[[HeldMessage], None]) -> None:
         self._report = report
+        # Queue -> paused actor -> token, of queues with such an actor; see QueueOperations.read_acts.
+        self.paused: dict[str, dict[str, int]] = {}
         self._due_s: float | None = None  # None while nothing is in flight
         self._reading = threading.Lock()
 
@@ -42,6 +46,7 @@ class CancellationPoll:
         due_s, now_s = self._due_s, time.monotonic()
         if not in_flight:
             self._due_s = None
+            self.paused.clear()  # what is fetched from now on is newer
             return
         if due_s is None:
             self._due_s = now_s + POLL_CANCELLATIONS_S
@@ -58,8 +63,12 @@ class CancellationPoll:
         by_queue: dict[str, list[HeldMessage]] = {}
         for held in in_flight:
             by_queue.setdefault(held.family.keys.queue, []).append(held)
-        for messages in by_queue.values():
-            requested = messages[0].family.cancel_requested([held.message_id for held in messages])
+        for queue, messages in by_queue.items():
+            requested, paused = messages[0].family.read_acts([held.message_id for held in messages])
+            if paused:
+                self.paused[queue] = paused
+            else:
+                self.paused.pop(queue, None)
             for held in messages:
                 if held.message_id in requested and not held.cancel_requested:
                     held.cancel_requested = True

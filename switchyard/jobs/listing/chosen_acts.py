@@ -140,8 +140,8 @@ ACTS: Final = {
             "due": ("starts as soon as a slot is free", "start as soon as a slot is free"),
             "waiting": ("waits or runs already", "wait or run already"),
             "held": (
-                "is held by a rate limit or until a worker knows its actor, and stays so",
-                "are held by a rate limit or until a worker knows their actor, and stay so",
+                "is held by a rate limit, by a pause, or until a worker knows its actor, and stays so",
+                "are held by a rate limit, by a pause, or until a worker knows their actor, and stay so",
             ),
             "ended": ENDED_BEFORE,
             "unknown": GONE,

@@ -23,7 +23,7 @@ from switchyard.broker.admin.browse import (
     look_through,
 )
 from switchyard.broker.admin.scheduled import AT_ONCE, next_due
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import is_put_off, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import LARGEST
@@ -368,9 +368,9 @@ def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobL
         owner=str(options.get("owner") or ""),
         tags=_tags(options.get("tags")),
         attempts=_number(options.get("attempts")) or 0,
-        reason=str(options.get("deferred_by") or ""),
+        reason="actor_paused" if is_put_off(job.seen.due_at) else str(options.get("deferred_by") or ""),
         enqueued_at=job.at,
-        due_at=job.seen.due_at,
+        due_at=None if is_put_off(job.seen.due_at) else job.seen.due_at,
         worker=holder_of(job.seen.lease_owner).name if job.seen.lease_owner else "",
         parent=str(options.get("parent") or ""),
         arguments=arguments_of(fields) if arguments else None,

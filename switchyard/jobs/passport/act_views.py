@@ -176,7 +176,10 @@ CANCEL_ANSWERS = {
 RUN_NOW_ANSWERS = {
     "due": (messages.SUCCESS, "The job is due now: it starts as soon as a slot is free."),
     "waiting": (messages.WARNING, "The job waits or runs already; nothing was changed."),
-    "held": (messages.WARNING, "A rate limit holds the job, or no worker knows its actor; nothing was changed."),
+    "held": (
+        messages.WARNING,
+        "A rate limit holds the job, no worker knows its actor, or it is paused; nothing was changed.",
+    ),
     "ended": (messages.WARNING, "The job has ended already; to repeat it, run it again."),
     "unknown": (messages.ERROR, "No job has this id any longer, or this broker cannot find a delayed one."),
 }

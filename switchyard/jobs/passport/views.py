@@ -17,6 +17,7 @@ from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
 from switchyard.jobs.listing.views import without_broker, without_job
 from switchyard.jobs.passport.reading import TONES, Passport, as_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
+from switchyard.jobs.pauses import PausedActor, pause_of
 from switchyard.jobs.queries import running_jobs
 
 
@@ -62,6 +63,7 @@ def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:
         "may_run_again": may(request, "run_job"),
         "may_edit": _can_edit(request, job),
         "may_run_now": _can_run_now(job) and may(request, "run_job"),
+        "pause": _pause_of(job),
     }
 
 
@@ -69,6 +71,16 @@ def _can_run_now(job: Passport) -> bool:
     """Return whether a job waits for a time that an operator can bring forward."""
     waits = job.state in ("scheduled", "retrying") and job.due_at is not None and job.due_at > now_ms()
     return waits and job.reason not in HELD and facilities().transport.finds_waiting
+
+
+def _pause_of(job: Passport) -> PausedActor | None:
+    """Return the pause that keeps a job from starting."""
+    if job.ended or job.state == "running":
+        return None
+    try:
+        return pause_of(job.actor, job.arguments)
+    except BrokerError:
+        return None
 
 
 def _can_edit(request: HttpRequest, job: Passport) -> bool:

@@ -16,8 +16,9 @@ import dramatiq
 import redis
 
 from switchyard.broker.admin.browse import BrowsedMessage, fields_of, look
+from switchyard.broker.admin.scheduled import PAUSED
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.clock import datetime_of
+from switchyard.broker.clock import datetime_of, is_put_off
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
 from switchyard.broker.keys import ALL_LANES, QueueKeys
@@ -255,7 +256,7 @@ class HeldGroup:
 
     Args:
         reason: As in the option ``deferred_by``, with the actor's limit where it has one; ``delay`` as it was sent.
-        due: Of the first; ``last`` of the last.
+        due: Of the first; ``None`` where the actor is paused. ``last`` of the last.
         by_limit: A limit holds them back, not their sender.
         more: There are more than were looked through.
     """
@@ -263,7 +264,7 @@ class HeldGroup:
     actor: str
     reason: str
     count: int
-    due: datetime
+    due: datetime | None
     last: datetime
     by_limit: bool = False
     more: bool = False
@@ -327,7 +328,8 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
     groups: dict[tuple[str, str], list[datetime]] = {}
     for one in seen:
         if one.message is not None and one.due_at is not None:
-            key = one.message.actor_name, str(one.message.options.get("deferred_by") or AS_SENT)
+            reason = PAUSED if is_put_off(one.due_at) else str(one.message.options.get("deferred_by") or AS_SENT)
+            key = one.message.actor_name, reason
             groups.setdefault(key, []).append(datetime_of(one.due_at))
     counts = Counter({key: len(dues) for key, dues in groups.items()})
     return tuple(
@@ -335,7 +337,7 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
             actor,
             _words(reason, actor),
             count,
-            due=min(groups[actor, reason]),
+            due=None if reason == PAUSED else min(groups[actor, reason]),
             last=max(groups[actor, reason]),
             by_limit=reason.endswith("_limit"),
             more=cut,

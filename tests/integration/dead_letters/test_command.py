@@ -9,6 +9,7 @@ import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
@@ -75,6 +76,22 @@ def test_requeue_by_group(bury: Callable[..., Letter]) -> None:
     run("list")
 
     assert set(json.loads(run("requeue", "--group", "f00dfacef00dface", "--json"))["done"]) == made
+
+
+@pytest.mark.parametrize(("verb", "past"), [("requeue", "Requeued"), ("discard", "Discarded")])
+def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Callable[..., Letter], verb: str, past: str) -> None:
+    now = now_ms()
+    old, wanted, other = bury(died_at=now - 7_200_000), bury(died_at=now - 600_000), bury(fingerprint="other")
+
+    assert run(verb, "--group", wanted.fingerprint, "--since", "1h").strip() == f"{past} 1 dead letter."
+    states = dict(DeadLetter.objects.values_list("message_id", "is_open"))
+    assert (states[wanted.id], states[old.id], states[other.id]) == (0, 1, 1)
+
+    assert run(verb, "--until", "1h").strip() == f"{past} 1 dead letter."
+    with pytest.raises(CommandError, match="no open letter"):
+        run(verb, "--until", "1h")
+    with pytest.raises(CommandError, match="is no time"):
+        run(verb, "--since", "noon")
 
 
 def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Callable[..., Letter]) -> None:

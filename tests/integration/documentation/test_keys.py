@@ -17,6 +17,7 @@ from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.shapes import ActorPause
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams
@@ -84,6 +85,8 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked.add("later", '["an_actor", 0, []]')
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     administration.pause(family)
+    family.enqueue([Entry("yields", b"{}", "purged-key"), Entry("yields-2", b"{}", "purged-key")])
+    administration.pause_actor(family, ActorPause(0, 0, 0, "an_actor"))
     HistoryStreams(RedisCalls(valkey), keys, ()).remove([], written=1, skipped=0)
     records, name = facilities.records, make_keys.QUEUE
     records.follow("held")

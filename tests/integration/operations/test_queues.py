@@ -15,6 +15,7 @@ from tests.factories.letters import keep, letter
 
 FIELDS = {
     "queue", "depth", "scheduled", "parked", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
+    "arrivals_per_second", "starts_per_second", "ends_per_second",
     "objective_seconds", "done_objective_seconds",
     "oldest_unfinished_age_seconds", "paused", "pause", "pools", "pools_up",
     "slots", "slots_busy",
@@ -48,6 +49,7 @@ def test_json_holds_the_same_as_the_api(busy: None) -> None:
     assert (slow["depth"], slow["dead"], slow["slots"], slow["slots_busy"], slow["pools_up"]) == (2, 1, 2, 1, 1)
     assert 0 <= slow["oldest_age_seconds"] < 30
     assert slow["objective_seconds"] == 300
+    assert slow["arrivals_per_second"] >= 0 and slow["starts_per_second"] == slow["ends_per_second"] == 0
 
 
 @pytest.mark.django_db

@@ -158,6 +158,14 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     ),
     "admin/operations/actors/": (get("/admin/operations/actors/", *READERS),),
     "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
+    "admin/operations/actors/<str:name>/pause/": (
+        get(ACTOR + "pause/", *OPERATORS),
+        post(ACTOR + "pause/", *ACTS, act="actor.pause", reason="x"),
+    ),
+    "admin/operations/actors/<str:name>/resume/": (
+        get(ACTOR + "resume/", *OPERATORS),
+        post(ACTOR + "resume/", *ACTS, act="actor.resume", reason="x"),
+    ),
     "admin/operations/actors/<str:name>/send/": (
         get(ACTOR + "send/", *ONLY_POST),
         post(ACTOR + "send/", *ACTS, act="job.send"),

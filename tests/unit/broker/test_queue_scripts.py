@@ -18,6 +18,7 @@ from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, Queu
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
+from switchyard.broker.shapes import ActorPause
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}
@@ -118,6 +119,7 @@ ANSWERS: dict[str, Any] = {
     "discard_many": [0, 1],
     "cancel_many": [b"unknown"],
     "put_back": [0, 0],
+    "resume_actor": [0, 0],
 }
 
 
@@ -182,6 +184,8 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     cancel_many(family, {"a": b""}, nonce="n")
     administration.pause(family)
     administration.resume(family)
+    administration.pause_actor(family, ActorPause(0, 0, 0, "a"))
+    administration.resume_actor(family, "a")
     family.notify("retry")
     purge.set_aside(family, "p", by="an_operator")
     purge.undo(family, "p")

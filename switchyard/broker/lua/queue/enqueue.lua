@@ -9,6 +9,7 @@
 -- KEYS[10] unique: hash
 -- KEYS[11] notes: hash
 -- KEYS[12] refused: string
+-- KEYS[13] yields: hash
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
@@ -38,6 +39,13 @@ local function known(id)
     or buried and redis.call("HEXISTS", KEYS[9], id) == 1
 end
 
+-- Count a send that its key's holder stands for. A repeated call counts it again.
+local function note_yield(body)
+  local actor = string.match(body, '^{"actor":"([^"\\]+)"') or "other"
+  if redis.call("HEXISTS", KEYS[13], actor) == 0 and redis.call("HLEN", KEYS[13]) >= 500 then actor = "other" end
+  redis.call("HINCRBY", KEYS[13], actor, 1)
+end
+
 local new, standing, taken, for_others = {}, {}, {}, false
 for i = 5, #ARGV, step do
   local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
@@ -50,6 +58,7 @@ for i = 5, #ARGV, step do
     if holder then
       standing[#standing] = holder
       for_others = for_others or holder ~= id
+      if holder ~= id then note_yield(ARGV[i + 1]) end
     else
       if key ~= "" then taken["key " .. key] = id end
       new[#new + 1] = i

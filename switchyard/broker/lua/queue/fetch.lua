@@ -11,6 +11,7 @@
 -- KEYS[11..12] done: hashes
 -- KEYS[13] notes: hash
 -- KEYS[14] unique: hash
+-- KEYS[15] pauses of actors: hash
 -- ARGV[1] owner
 -- ARGV[2] count: messages wanted, at most 500
 -- ARGV[3] request: number of this fetch, grows with each of the owner's; the same number gets the same answer
@@ -18,8 +19,10 @@
 -- ARGV[5...] id, token: acknowledged, at most 500 pairs
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}, with " asked" behind the
 -- crashes of a message whose cancellation was requested while it was leased, ": <cause>" with the cause of its last crash,
--- and with state "ok", "paused", or "gone" when the owner has no lease: its name cannot be used again. A family that is
--- paused until a time answers with next_due_in_ms when it resumes: the consumer fetches then.
+-- and with state "ok", "paused", "over" when the pause of an actor has ended and unpause is to be called, or "gone" when the
+-- owner has no lease: its name cannot be used again. A family that is paused until a time, or has an actor that is, answers
+-- with next_due_in_ms when that ends, if nothing is due before: the consumer fetches then.
+-- A message of a paused actor is put off when it would be leased, as many as are cancelled.
 -- `left` is 1 when messages still wait. A body is nil when a foreign client put an id there without one; a finished id
 -- that was put there again is dropped, and a cancelled one when it would be leased, at most about 500 of them in one call.
 -- O(messages).
@@ -28,6 +31,7 @@
 --@include acked
 --@include put
 --@include noted
+--@include actor_pauses
 
 local hold = KEYS[8]
 local stale = acked(5, #ARGV, hold, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
@@ -37,8 +41,9 @@ if not lease or tonumber(lease) == 0 then return { "gone", stale, -1, 0 } end
 local levels = { KEYS[2], KEYS[3], KEYS[4] }
 local now
 local answer = { "ok", stale, -1, 0 }
--- Most of the time a queue is not paused and has no notes, no scheduled messages and none of high or low priority.
-local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5]) > 0
+-- Most of the time neither queue nor actor is paused, and there are no notes, no scheduled messages and none of high or low
+-- priority.
+local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5], KEYS[15]) > 0
 local noted = rare and redis.call("EXISTS", KEYS[13]) == 1
 local function grant(ids, tokens, bodies)
   local crashes = {}
@@ -96,6 +101,13 @@ if rare and redis.call("EXISTS", KEYS[10]) == 1 then
   return answer
 end
 
+local pauses = rare and redis.call("EXISTS", KEYS[15]) == 1 and actor_pauses(KEYS[15], now_ms())
+if pauses and pauses.over then
+  answer[1], answer[3], answer[4] = "over", 0, 1
+  return answer
+end
+local by_actor = pauses and next(pauses.by_actor) and pauses.by_actor
+
 if rare and say_next_due() then
   local due = redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now, "LIMIT", 0, ARGV[4])
   redis.call("ZREM", KEYS[5], unpack(due))
@@ -119,6 +131,9 @@ for _, list in ipairs(rare and levels or { levels[2] }) do
     for _, id in ipairs(popped) do
       if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
         cancelled[#cancelled + 1], words[#words + 1] = id, "cancel"
+      elseif by_actor and is_paused(by_actor, redis.call("HGET", KEYS[1], id)) then
+        now, dropped = now or now_ms(), dropped + 1
+        redis.call("ZADD", KEYS[5], PUT_OFF + now, id)
       else
         ids[#ids + 1] = id
       end
@@ -153,4 +168,8 @@ if #ids > 0 then
   grant(ids, tokens, bodies)
 end
 if full then say_left() end
+if pauses and pauses.ends then
+  local left_ms = math.max(pauses.ends - (now or now_ms()), 0) + 1
+  if answer[3] < 0 or left_ms < answer[3] then answer[3] = left_ms end
+end
 return answer

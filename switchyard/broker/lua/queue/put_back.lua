@@ -16,10 +16,11 @@
 -- ARGV[1] purge: its claim is "undo"
 -- ARGV[2] count: messages moved in one call, at most 500
 -- A message whose id was sent again since is left out, wherever the newer one is: it waits, runs, is dead, or has ended in
--- the last 10 to 20 minutes. A unique key stays with the newer message that holds it: both were accepted.
+-- the last 10 to 20 minutes. One that a pause of its actor had put off is due. A unique key stays with the newer message that holds it: both were accepted.
 -- Returns {1 when more calls are needed, else 0; messages left out by all calls}; {0, 0} after the last one.
 -- O(count · log scheduled).
 --@include put
+--@include actor_pauses
 
 if redis.call("HGET", KEYS[23], ARGV[1] .. ":claim") ~= "undo" then return { 0, 0 } end
 -- A key of a wrong type ends the script here, and nothing has changed.
@@ -88,7 +89,10 @@ for place = 13, 15 do
     ids[#ids + 1], score[due[n]] = due[n], due[n + 1]
   end
   if #ids > 0 then
-    for _, id in ipairs(moved(ids)) do redis.call("ZADD", KEYS[place], score[id], id) end
+    for _, id in ipairs(moved(ids)) do
+      local due_at = tonumber(score[id])
+      redis.call("ZADD", KEYS[place], due_at > PUT_OFF and due_at < LAST_PUT_OFF and due_at - PUT_OFF or due_at, id)
+    end
     redis.call("ZREM", KEYS[place + 23], unpack(ids))
     notify(KEYS[place + 3])
     room = room - #ids

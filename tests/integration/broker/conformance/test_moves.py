@@ -57,6 +57,15 @@ def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_w
     assert id_ in subject.scheduled(parked_ms=delay_ms)
 
 
+def test_a_message_whose_actor_is_not_paused_stays_with_its_worker(subject: Subject) -> None:
+    subject.send()
+    held = subject.hold()
+
+    assert subject.transport.return_paused(held) is False
+    assert not getattr(held, "moved", False)
+    assert subject.places() == 1
+
+
 def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_worker: Any) -> None:
     id_ = subject.send()
     held = subject.hold()

@@ -14,7 +14,7 @@ from gevent import monkey
 
 from tests.ways import WAYS
 
-STARTED, ENDED = "bench:started", "bench:ended"
+STARTED, ENDED, FANNED_OUT = "bench:started", "bench:ended", "bench:fanned_out"
 
 
 @dramatiq.actor(queue_name="urgent")
@@ -33,6 +33,16 @@ def slow_job(token: str, ms: int, how: str = "sleep") -> None:
 def webhook_job(token: str, ms: int, how: str = "sleep") -> None:
     """Run in the gevent pool."""
     run(token, ms, how)
+
+
+@dramatiq.actor(queue_name="urgent")
+def fan_out() -> None:
+    """Send itself twice, so that it never ends."""
+    broker: Any = dramatiq.get_broker()
+    broker.client.rpush(FANNED_OUT, os.getpid())
+    time.sleep(0.03)
+    fan_out.send()
+    fan_out.send()
 
 
 def run(token: str, ms: int, how: str) -> None:

@@ -1,0 +1,39 @@
+"""Pauses as pages and commands say them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from switchyard.broker.clock import datetime_of
+from switchyard.console.formatting import ago
+
+
+@dataclass(frozen=True, slots=True)
+class PauseFacts:
+    """Pause of a queue or of an actor, with its times."""
+
+    since: datetime | None
+    until: datetime | None
+    by: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """Sentence of who paused it, since when, and why."""
+        by = f" by {self.by}" if self.by else ""
+        since = f", {ago(self.since)} ({self.since:%Y-%m-%d %H:%M:%S} UTC)" if self.since else ""
+        return f"Paused{by}{since}.{f' Reason: {self.reason}.' if self.reason else ''}"
+
+    @property
+    def end(self) -> str:
+        """Until when it stays paused."""
+        if self.until is None:
+            return "It stays so until somebody resumes it."
+        return f"Resumes by itself {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
+
+
+def pause_facts(since: int | None, until: int | None, by: str, reason: str) -> PauseFacts:
+    """Return a pause whose times are in ms since the epoch; ``None`` and 0 stand for none."""
+    begun, end = (datetime_of(ms) if ms else None for ms in (since, until))
+    return PauseFacts(begun, end, by, reason)

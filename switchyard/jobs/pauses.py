@@ -1,0 +1,160 @@
+"""Pauses of actors: acts, each written to the audit log before it begins, and reads for pages and commands.
+
+Every function may raise ``switchyard.broker.errors.BrokerError``. The acts work without the database; their rows are in
+the log then.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import dramatiq
+from dramatiq.actor import Actor
+
+from switchyard.audit.services import Who, act
+from switchyard.broker.admin import actor_pauses
+from switchyard.broker.errors import ActRefused
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.shapes import ActorPause, field_of
+from switchyard.console.formatting import unusable_end
+from switchyard.console.pauses import PauseFacts, pause_facts
+from switchyard.jobs.calls import parameters_of, read_json
+from switchyard.jobs.queries import families
+
+LONGEST_REASON: Final = 500
+# Lua reads numbers as floats: others would equal their neighbours.
+LARGEST_NUMBER: Final = 2**53
+BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The messages that a pause is for: all of an actor, or those with one value of an argument."""
+
+    actor: str
+    argument: str = ""
+    position: int | None = None
+    value: Any = None
+
+    @property
+    def field(self) -> str:
+        """Name by which queues keep the pause."""
+        return field_of(self.actor, self.argument, self.value)
+
+
+def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
+    """Return what a person means by an actor, and by a text such as ``customer_id=7`` or ``month="2026-10"``.
+
+    Raises:
+        ActRefused: the actor has no such argument, hides it, or the value is none that can be compared.
+    """
+    if not text.strip():
+        return Chosen(actor.actor_name)
+    name, equals, written = (part.strip() for part in text.partition("="))
+    parameters = parameters_of(actor)
+    found = next((each for each in parameters if each.name == name), None)
+    subject = f"argument {text!r:.100}"
+    if not equals or not written or found is None:
+        known = ", ".join(each.name for each in parameters if not each.redacted)
+        raise ActRefused(subject, f"write NAME=VALUE, with an argument of {actor.actor_name}: {known or 'it has none'}")
+    if found.redacted:
+        raise ActRefused(f"argument {name}", "its actor hides its values; pause by another argument, or all of it")
+    value: Any = written
+    if written[0] == '"' or not found.is_text(written):
+        try:
+            value = read_json(written)
+        except ValueError as error:
+            if not found.takes_text:
+                raise ActRefused(subject, str(error)) from error
+    if isinstance(value, (list, dict)) or (type(value) in (int, float) and not abs(value) < LARGEST_NUMBER):
+        raise ActRefused(subject, "a text, true, false, null or a number below 2**53 can be compared; write one")
+    positions = [each.name for each in parameters if each.kind in BY_POSITION]
+    return Chosen(actor.actor_name, name, positions.index(name) + 1 if name in positions else None, value)
+
+
+def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None = None) -> bool:
+    """Start nothing more of an actor; ``False`` when it was paused already and stays as it was.
+
+    Messages that wait, or become due, are put off, in all queues; what runs goes on, as does what starts within a
+    quarter of a second.
+
+    Args:
+        until: When it resumes by itself. With it, or with a reason, an earlier pause is changed.
+
+    Raises:
+        ActRefused: ``until`` is over by the server's clock, there are too many pauses, or the broker has none.
+    """
+    until_ms = 0 if until is None else int(until.timestamp() * 1000)
+    stored = ActorPause(
+        0, until_ms, 0, wanted.actor, wanted.argument, wanted.position, wanted.value, who.name, reason[:LONGEST_REASON]
+    )
+    detail = {"until": until.isoformat()} if until is not None else {}
+    asked = _families()
+    with act("actor.pause", who=who, target=stored.named, reason=reason, detail=detail, essential=False) as entry:
+        try:
+            changed = actor_pauses.pause(asked, stored)
+        except ValueError as error:
+            raise unusable_end(until.isoformat() if until else "", str(error)) from error
+        entry.count = int(changed)
+        return changed
+
+
+def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
+    """Make what a pause has put off due, in its order; ``False`` when there was no such pause."""
+    named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, wanted.position, wanted.value).named
+    asked = _families()
+    with act("actor.resume", who=who, target=named, reason=reason, essential=False) as entry:
+        changed = actor_pauses.resume(asked, wanted.field)
+        entry.count = int(changed)
+        return changed
+
+
+def _families() -> Sequence[QueueOperations]:
+    if not (found := families()):
+        broker = type(dramatiq.get_broker()).__name__
+        raise ActRefused("pause", f"a {broker} pauses no actor; stop the pools of its queue, or cancel its jobs")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class PausedActor:
+    """A pause in force, as pages and commands show it."""
+
+    pause: ActorPause
+
+    @property
+    def named(self) -> str:
+        """The actor, with the value of its argument if only that is paused."""
+        return self.pause.named
+
+    @property
+    def argument(self) -> str:
+        """Such as ``customer_id=7``; "" where all of the actor is paused."""
+        return self.pause.named.partition(" with ")[2]
+
+    @property
+    def facts(self) -> PauseFacts:
+        """Who paused it, since when, why, and until when."""
+        return pause_facts(self.pause.since, self.pause.until, self.pause.by, self.pause.reason)
+
+
+def paused_actors(actor: str = "") -> list[PausedActor]:
+    """Return the pauses in force, of one actor or of all."""
+    found = actor_pauses.pauses(families())
+    return [PausedActor(each) for each in found if actor in ("", each.actor)]
+
+
+def pause_of(actor: str, arguments: Mapping[str, Any] | None) -> PausedActor | None:
+    """Return a pause in force of an actor's job with some arguments."""
+    return next(
+        (
+            each
+            for each in paused_actors(actor)
+            if not each.pause.argument or (arguments or {}).get(each.pause.argument) == each.pause.value
+        ),
+        None,
+    )

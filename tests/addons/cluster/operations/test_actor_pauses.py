@@ -1,0 +1,28 @@
+"""A pause of an actor on a cluster: each queue keeps it on its own node."""
+
+from __future__ import annotations
+
+from switchyard.broker.admin import actor_pauses
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.shapes import ActorPause
+
+BODY = b'{"actor":"fan_out","sent_at":1}'
+
+
+def test_queues_on_several_nodes_are_paused_and_resumed(calls: RedisCalls) -> None:
+    families = [QueueOperations(calls, Keys().queue(f"queue-{number}")) for number in range(6)]
+    for family in families:
+        family.join("me/live")
+        family.enqueue([Entry("one", BODY), Entry("two", b'{"actor":"mail","sent_at":1}')])
+
+    assert actor_pauses.pause(families, ActorPause(0, 0, 0, "fan_out", reason="it sends itself"))
+    started = [[grant.lease.id for grant in family.fetch("me/live", 9, request=1).grants] for family in families]
+    assert started == [[b"two"]] * 6
+    assert [each.reason for each in actor_pauses.pauses(families)] == ["it sends itself"]
+
+    assert actor_pauses.resume(families, "fan_out")
+    started = [[grant.lease.id for grant in family.fetch("me/live", 9, request=2).grants] for family in families]
+    assert started == [[b"one"]] * 6
+    assert actor_pauses.pauses(families) == []

@@ -1,0 +1,176 @@
+"""Pauses of actors by command and page: rights, refusals, what pages say, and what a worker holds already."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.interface import Facilities
+from tests.integration.actors.test_pages import client_with
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ran: list[Any] = []
+released = threading.Event()
+
+
+@pytest.fixture
+def sync(facilities: Facilities) -> Iterator[Any]:
+    """An actor of the project's yard, beside another one of its queue that runs until it is released."""
+    ran.clear()
+    released.clear()
+    broker = dramatiq.get_broker()
+
+    @dramatiq.actor(actor_name="sync", queue_name="billing", redact=("pin",), max_retries=0)
+    def sync(customer_id: int, month: str = "", *, pin: str = "") -> None:
+        ran.append(customer_id)
+
+    @dramatiq.actor(actor_name="waits", queue_name="billing")
+    def waits() -> None:
+        ran.append("waits")
+        released.wait(60)
+
+    yield sync
+    released.set()
+    del broker.actors["sync"], broker.actors["waits"]
+
+
+def run(*words: str) -> Any:
+    out = io.StringIO()
+    call_command("switchyard", *words, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+def record(facilities: Facilities, job_id: str) -> Any:
+    return facilities.records.read(job_id)
+
+
+def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(
+    sync: Any, facilities: Facilities, run_worker: Any
+) -> None:
+    with run_worker("billing", threads=1):
+        dramatiq.get_broker().actors["waits"].send()
+        wait_for(lambda: ran == ["waits"])
+        held = sync.send(7).message_id
+        wait_for(lambda: facilities.transport.stats("billing").live.running == 2)
+        run("actors", "pause", "sync", "--reason", "wrong rates", "--until", "1h")
+        poll = dramatiq.get_broker().cancellations  # type: ignore[attr-defined]
+        wait_for(lambda: poll.paused)
+        later = [sync.send(8).message_id, sync.send(9).message_id]
+        released.set()
+        wait_for(lambda: [record(facilities, id_).reason for id_ in (held, *later)] == ["actor_paused"] * 3)
+        found = record(facilities, held)
+        listed = run("jobs", "list", "--actor", "sync")["jobs"]
+        assert ran == ["waits"]
+        assert (found.state, found.attempts, found.next_attempt_at) == ("scheduled", 0, None)
+        assert {(line["state"], line["reason"], line["due_at"]) for line in listed} == {
+            ("scheduled", "actor_paused", None)
+        }
+
+        assert run("actors", "resume", "sync")["changed"] is True
+        wait_for(lambda: sorted(ran[1:]) == [7, 8, 9])
+        wait_for(lambda: facilities.records.states([held, *later]) == ["succeeded"] * 3)
+
+    assert record(facilities, held).attempts == 1
+    entry = AuditEntry.objects.filter(act="actor.pause").get()
+    assert (entry.target, entry.reason, entry.outcome) == ("sync", "wrong rates", "done")
+
+
+def test_one_customer_waits_and_the_others_start(sync: Any, facilities: Facilities, run_worker: Any) -> None:
+    told = run("actors", "pause", "sync", "--argument", "customer_id=7", "--reason", "too many")
+    for customer in (7, 8):
+        sync.send(customer)
+        sync.send_with_options(kwargs={"customer_id": customer + 10})
+        sync.send_with_options(kwargs={"customer_id": customer})
+
+    with run_worker("billing"):
+        wait_for(lambda: len(ran) == 4)
+        assert sorted(ran) == [8, 8, 17, 18]
+        run("actors", "resume", "sync", "--argument", "customer_id=7")
+        wait_for(lambda: len(ran) == 6)
+
+    assert sorted(ran) == [7, 7, 8, 8, 17, 18]
+    assert told["argument"] == "customer_id=7"
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["snyc"], "did you mean sync?"),
+        (["sync", "--argument", "customer=7"], "with an argument of sync: customer_id, month"),
+        (["sync", "--argument", "customer_id"], "write NAME=VALUE"),
+        (["sync", "--argument", "pin=1"], "hides its values"),
+        (["sync", "--argument", "customer_id=[1]"], "can be compared"),
+        (["sync", "--argument", "customer_id=9007199254740993"], "can be compared"),
+        (["sync", "--argument", "customer_id=seven"], "no JSON"),
+        (["sync", "--until", "yesterday"], "write a span"),
+    ],
+)
+def test_what_cannot_be_paused_is_refused_with_a_remedy(sync: Any, words: list[str], fault: str) -> None:
+    with pytest.raises(CommandError, match=fault.replace("?", r"\?")):
+        call_command("switchyard", "actors", "pause", *words)
+
+    assert run("actors", "show", "sync")["pauses"] == []
+
+
+def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, admin_client: Client) -> None:
+    job_id = sync.send(7).message_id
+    page, queue = reverse("switchyard-actor", args=["sync"]), reverse("switchyard-queue", args=["billing"])
+    pause, resume = (reverse(f"switchyard-actor-{verb}", args=["sync"]) for verb in ("pause", "resume"))
+    given = {"argument": "customer_id=7", "until": "10m", "reason": "too many"}
+
+    without_reason = admin_client.post(pause, given | {"reason": ""})
+    asked = admin_client.get(pause)
+    done = admin_client.post(pause, given)
+    pages = [admin_client.get(address) for address in (page, queue, reverse("switchyard-job", args=[job_id]))]
+    over = admin_client.post(resume, {"argument": "customer_id=7"})
+
+    assert (without_reason.status_code, asked.status_code, done.status_code, over.status_code) == (422, 200, 302, 302)
+    for answer in pages:
+        assert all(
+            word in answer.content.decode() for word in ("customer_id=7", "Reason: too many", "Resumes by itself")
+        )
+    assert "too many" not in admin_client.get(page).content.decode()
+    acts = list(AuditEntry.objects.values_list("act", "target").order_by("id"))
+    assert acts == [("actor.pause", "sync with customer_id=7"), ("actor.resume", "sync with customer_id=7")]
+
+
+def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(
+    sync: Any, facilities: Facilities, admin_client: Client
+) -> None:
+    run("actors", "pause", "sync", "--argument", "month=2026-10")
+    run("actors", "pause", "sync", "--argument", 'month="2026-11"')
+    page = admin_client.get(reverse("switchyard-actor", args=["sync"])).content.decode()
+    links = re.findall(r'href="([^"]*/resume/[^"]*)"', page)
+
+    assert len(links) == 2
+    first = admin_client.get(links[0]).context["argument"]
+    admin_client.post(reverse("switchyard-actor-resume", args=["sync"]), {"argument": first})
+    assert run("actors", "resume", "sync", "--argument", "month=2026-11")["changed"] is True
+
+    assert first == 'month="2026-10"'
+    assert run("actors", "show", "sync")["pauses"] == []
+
+
+def test_a_pause_takes_its_right_and_by_a_value_that_to_see_arguments(sync: Any) -> None:
+    pause = reverse("switchyard-actor-pause", args=["sync"])
+    without, with_it = client_with("view_operations"), client_with("view_operations", "pause_queue")
+
+    answers = [
+        without.post(pause, {"reason": "r"}),
+        with_it.post(pause, {"reason": "r", "argument": "customer_id=7"}),
+        with_it.post(pause, {"reason": "r"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 302]

@@ -1,0 +1,67 @@
+"""An actor that sends itself is ended by a pause and a cancel, while its queue works and while it hangs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from switchyard.broker.interface import Facilities
+from switchyard.bulk.models import BulkAct
+from switchyard.bulk.runner import BulkRunner
+from tests.integration.workers.bench.actors import FANNED_OUT, fan_out
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def run(*words: str) -> Any:
+    out = io.StringIO()
+    call_command("switchyard", *words, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+def cancel() -> int:
+    """Cancel all that wait or run, and return how many were hit."""
+    number = run("jobs", "cancel", "--filter", "actor=fan_out")["bulk_act"]
+    BulkRunner().go_on()
+    act = BulkAct.objects.get(pk=number)
+    assert (act.state, act.error) == ("done", "")
+    return act.done
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_pause_and_a_cancel_end_it(bench: Bench, facilities: Facilities, hangs: bool) -> None:
+    bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    family = bench.broker.families["urgent"]
+    fan_out.send()  # this process knows it as well
+    wait_for(lambda: bench.waiting("urgent") > 100)
+    child = int(bench.client.lindex(FANNED_OUT, 0))  # type: ignore[arg-type]
+    if hangs:
+        os.kill(child, signal.SIGSTOP)
+
+    run("actors", "pause", "fan_out", "--reason", "it sends itself")
+    hit = cancel()
+    if hangs:
+        os.kill(child, signal.SIGCONT)
+    else:  # the others of the queue go on
+        other = bench.send("urgent")
+        wait_for(lambda: bench.ended(other))
+    wait_for(lambda: facilities.transport.stats("urgent").live.running == 0)
+    ran = bench.client.llen(FANNED_OUT)
+    again = cancel()  # what ran meanwhile has sent
+    run("actors", "resume", "fan_out")
+    last = bench.send("urgent")
+    wait_for(lambda: bench.ended(last))
+
+    wait_for(lambda: family.calls.command("HLEN", family.keys.bodies) == 0)
+    assert bench.client.llen(FANNED_OUT) == ran
+    assert hit > 100 and again <= 8
+    assert run("actors", "show", "fan_out")["pauses"] == []
