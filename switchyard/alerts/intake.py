@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from django.db import transaction
+from django.db.models import F
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
@@ -65,6 +66,7 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
 def _reopen(alert: Alert) -> None:
     if alert.resolved_at is None or alert.last_at <= alert.resolved_at:
         return
+    alert.deliveries.filter(reported=F("count")).delete()  # of its resolution: those of occurrences report fewer
     alert.state, alert.acknowledged_by, alert.acknowledged_at = Alert.State.OPEN, "", None
     alert.resolved_by, alert.resolved_at = "", None
 

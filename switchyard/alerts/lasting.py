@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
-from django.db import DatabaseError, transaction
-from django.utils import timezone
+from django.db import DatabaseError
 
-from switchyard.alerts.channels import channels
 from switchyard.alerts.intake import write_alert
-from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.models import Alert
+from switchyard.alerts.resolution import resolve_gone
 from switchyard.alerts.silences import UNRESOLVED
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
-from switchyard.conf import switchyard_settings
 from switchyard.workers.preflight import make_watch
 
 # A cause that is back within the first has lasted; one that stays away for the second has ended.
@@ -78,26 +76,6 @@ class LastingAlerts:
             return rows.exists()
         except DatabaseError:
             return False
-
-
-def resolve_gone(kind: str, lasting: Collection[str]) -> None:
-    """Resolve a kind's alerts but those of causes that last, and tell every channel that was told of them.
-
-    The group goes first: an alert raised after the message of the resolution must not count as part of what ended.
-    """
-    for alert in Alert.objects.filter(kind=kind, state__in=UNRESOLVED).exclude(fingerprint__in=lasting):
-        facilities().alerts.forget(alert.fingerprint)
-        with transaction.atomic():
-            now, row = timezone.now(), Alert.objects.filter(pk=alert.pk, state__in=UNRESOLVED)
-            if not row.update(state=Alert.State.RESOLVED, resolved_by="", resolved_at=now):
-                continue
-            told = set(alert.deliveries.filter(state=Delivery.State.SENT).values_list("channel", flat=True))
-            if not alert.deliveries.exists():
-                told = {channel.name for channel in channels(switchyard_settings().alert_urls)}
-            Delivery.objects.bulk_create(
-                Delivery(alert=alert, channel=name, reported=alert.count, count=alert.count, next_try_at=now)
-                for name in told
-            )
 
 
 # Warnings that turn into errors if nobody acts.

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import DatabaseError
 from django.db.models import F, QuerySet
@@ -16,7 +16,7 @@ from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, chann
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
 from switchyard.alerts.models import Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.silences import in_force
+from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
@@ -32,6 +32,8 @@ BATCH = 50
 BUDGET_S = 4.0
 BATCH_ENDS_S = 10.0
 CLAIM_S = 60
+# What was given up is tried again after the first, for the second: its channel may be back.
+RETRY_AFTER, KEPT_FOR = timedelta(minutes=5), timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ def send_due(channels: Sequence[Channel]) -> int:
 
 def _claim_due(names: Sequence[str]) -> list[Delivery]:
     now = clock.utc_now()
+    _retry_given_up(now)
     pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
@@ -111,6 +114,13 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
             delivery.tries += 1
             claimed.append(delivery)
     return claimed
+
+
+def _retry_given_up(now: datetime) -> None:
+    """Bring back what a channel did not accept while its alert is unresolved: one more try, every five minutes."""
+    given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
+    given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
+    given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
 
 
 def _hold_back(pending: QuerySet[Delivery]) -> None:
@@ -177,7 +187,10 @@ def dispatch_due() -> int:
             written = write_alert(group, [channel.name for channel in targets])
         except DatabaseError as error:
             _log_database_error(error)
-            accepted += _send_without_rows(group, targets)
+            # Without settling, the claim expires and the group is due again.
+            if told := send_without_rows(group, targets):
+                accepted += told
+                alerts.settle(group)
         else:
             alerts.settle(written)
     try:
@@ -187,15 +200,17 @@ def dispatch_due() -> int:
         return accepted
 
 
-def _send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
+def send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
+    """Send a group while the database is away; return how many channels accepted it.
+
+    0 if only the log did, beside which there are others: a line there has not reached anybody.
+    """
     notice = notice_of_group(group)
     batches = [ChannelBatch(channel, [notice]) for channel in targets]
     send_all(batches)
     accepted = [batch.channel for batch in batches if batch.results.get(notice.id, True) is None]
-    # Without settling, the claim expires and the group is due again: a log line alone has not reached anybody.
-    if any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets):
-        facilities().alerts.settle(group)
-    return len(accepted)
+    told = any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets)
+    return len(accepted) if told else 0
 
 
 def _log_database_error(error: DatabaseError) -> None:

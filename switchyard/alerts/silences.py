@@ -1,9 +1,8 @@
-"""Silences of alerts, and their acknowledgement and resolution: by a person, or by the maintenance."""
+"""Silences of alerts, and their acknowledgement."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
@@ -67,9 +66,6 @@ def end(silence: int, *, by: str) -> Silence | None:
 
 
 UNRESOLVED = (Alert.State.OPEN, Alert.State.ACKNOWLEDGED)
-# A dead letter's row may follow its alert by one reconciliation.
-SETTLED_AFTER = timedelta(seconds=90)
-FINGERPRINTS_AT_ONCE = 500
 
 
 def acknowledge(pk: int, *, by: str) -> bool:
@@ -77,44 +73,3 @@ def acknowledge(pk: int, *, by: str) -> bool:
     opened = Alert.objects.filter(pk=pk, state=Alert.State.OPEN)
     values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": by[:150], "acknowledged_at": timezone.now()}
     return bool(opened.update(**values))
-
-
-def resolve(pk: int, *, by: str) -> bool:
-    """Resolve an alert by hand; return ``False`` if it was before."""
-    unresolved = Alert.objects.filter(pk=pk, state__in=UNRESOLVED)
-    return bool(unresolved.update(state=Alert.State.RESOLVED, resolved_by=by[:150], resolved_at=timezone.now()))
-
-
-def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
-    """Resolve the alerts of groups without an open dead letter; return their count.
-
-    Args:
-        still_open: Returns those of some fingerprints that have open letters.
-    """
-    before, resolved = timezone.now() - SETTLED_AFTER, 0
-    for fingerprints in _fingerprints():
-        ended = set(fingerprints) - set(still_open(fingerprints))
-        resolved += _resolve_ended(ended, before)
-    return resolved
-
-
-def _fingerprints() -> Iterator[list[str]]:
-    last = ""
-    while True:
-        rows = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED, fingerprint__gt=last).order_by(
-            "fingerprint"
-        )
-        found = list(rows.values_list("fingerprint", flat=True).distinct()[:FINGERPRINTS_AT_ONCE])
-        if found:
-            yield found
-        if len(found) < FINGERPRINTS_AT_ONCE:
-            return
-        last = found[-1]
-
-
-def _resolve_ended(fingerprints: Collection[str], before: datetime) -> int:
-    if not fingerprints:
-        return 0
-    unresolved = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED)
-    rows = unresolved.filter(fingerprint__in=fingerprints, last_at__lt=before)
-    return rows.update(state=Alert.State.RESOLVED, resolved_by="", resolved_at=timezone.now())

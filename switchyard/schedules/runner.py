@@ -67,7 +67,7 @@ def reconcile_letters() -> None:
     Raises:
         BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
     """
-    from switchyard.alerts.silences import resolve_triaged
+    from switchyard.alerts.resolution import resolve_triaged
     from switchyard.dead_letters.queries import open_fingerprints
     from switchyard.dead_letters.reconcile import reconcile_all
 

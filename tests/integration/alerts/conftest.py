@@ -24,6 +24,8 @@ class Receiver:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.words = b""
         self.answers: list[int] = []
         self.hang: threading.Event | None = None
         receiver = self
@@ -36,10 +38,12 @@ class Receiver:
                 status = receiver.answers.pop(0) if receiver.answers else 204
                 if status < 300:
                     receiver.bodies.append(json.loads(body))
+                    receiver.paths.append(self.path)
                     receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(receiver.words)))
                 self.end_headers()
+                self.wfile.write(receiver.words)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

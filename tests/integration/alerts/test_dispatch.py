@@ -90,6 +90,23 @@ def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
     assert len(second_receiver.bodies) == 1
 
 
+def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups: AlertGroups, receiver: Receiver) -> None:
+    receiver.answers = [500] * 6
+    for cause in ("lasts", "over"):
+        groups.raise_(fact(fingerprint=cause))
+    with configured(receiver):
+        sending.dispatch_due()
+        Delivery.objects.update(state="given_up", tries=5)
+        Alert.objects.filter(fingerprint="over").update(state="resolved")
+        receiver.answers = []
+        sending.dispatch_due()
+        soon = len(receiver.bodies)
+        Delivery.objects.update(next_try_at=timezone.now() - sending.RETRY_AFTER - timedelta(seconds=1))
+        sending.dispatch_due()
+
+    assert (soon, [body["fingerprint"] for body in receiver.bodies]) == (0, ["lasts"])
+
+
 def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: Receiver) -> None:
     receiver.answers = [503, 503]
     groups.raise_(fact())

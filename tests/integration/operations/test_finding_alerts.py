@@ -12,6 +12,7 @@ from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
 from switchyard.operations import alerting
 from switchyard.operations.alerting import FindingAlerts, after_s, fact_of
+from switchyard.operations.findings import records
 from switchyard.operations.findings.finding import Finding, causes, ranked
 
 pytestmark = pytest.mark.django_db
@@ -60,3 +61,15 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     fact = fact_of([each for each in found if each.finding.code == "late"])
     assert (fact.title, fact.queue, fact.fingerprint) == ("slow is late. (and 1 more)", "", "finding-queues.late")
     assert fact.detail.splitlines() == ["default is late.", "Cause: it is.", "Next: look"]
+
+
+def test_a_dead_channel_is_said_to_the_others() -> None:
+    now = timezone.now()
+    row = Alert.objects.create(kind="broker", fingerprint="broker-full", count=1, first_at=now, last_at=now)
+    row.deliveries.create(channel="team", reported=0, count=1, tries=2, error="answered 500", next_try_at=now)
+
+    [channel] = [each for each in ranked(records.look_at_alerts()) if each.finding.code == "channel"]
+
+    assert after_s(channel) == 60.0
+    fact = fact_of([channel])
+    assert fact.fingerprint == "finding-alerts.channel" and fact.title.startswith("Alerts do not reach team: ")
