@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from switchyard.alerts.channels import refuse_unusable
+from switchyard.conf import switchyard_settings
+from switchyard.console.commands import refuse
 from switchyard.long_running import run_until_signal
-from switchyard.operations.alerting import FindingAlerts
+from switchyard.operations.alerting import HEARTBEAT_S, FindingAlerts, beat
 from switchyard.schedules.runner import MaintenanceTask, Scheduler, maintenance_tasks
+from switchyard.setting_values import InvalidSetting
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 STOP_WITHIN_S = 5.0
@@ -24,7 +29,16 @@ class Command(BaseCommand):
         """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
         log_to_standard_error()
         refuse_if_wrong()
-        tasks = (*maintenance_tasks(), MaintenanceTask("findings", 5.0, FindingAlerts().check))
+        try:
+            refuse_unusable(switchyard_settings().alert_urls)
+        except InvalidSetting as error:
+            refuse(str(error))
+        findings = FindingAlerts()
+        tasks = (
+            *maintenance_tasks(),
+            MaintenanceTask("findings", 5.0, findings.check),
+            MaintenanceTask("heartbeat", HEARTBEAT_S, partial(beat, findings)),
+        )
         run_until_signal(
             lambda stop: Scheduler(maintenance_tasks=tasks).run(stop),
             name="scheduler",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -25,6 +26,7 @@ class Receiver:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.asked: list[str] = []
         self.words = b""
         self.answers: list[int] = []
         self.hang: threading.Event | None = None
@@ -43,7 +45,14 @@ class Receiver:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(receiver.words)))
                 self.end_headers()
-                self.wfile.write(receiver.words)
+                with contextlib.suppress(ConnectionError):  # of a sender that has given up
+                    self.wfile.write(receiver.words)
+
+            def do_GET(self) -> None:
+                receiver.asked.append(self.path)
+                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
