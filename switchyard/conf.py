@@ -24,7 +24,7 @@ from switchyard.addon import Addon, addon_for, addons
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.stores.job_records import RecordLimits
-from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy, Yard
 from switchyard.files.addresses import ResultsAddress, results_of
 from switchyard.middleware.places import place
 from switchyard.setting_values import (
@@ -108,7 +108,7 @@ DEFAULT_YARD = Yard(
 )
 
 
-DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
+DECLARED = {kind.__name__: kind for kind in (AlertRule, Pool, Queue, RetryPolicy, Yard)}
 # Python's own words for a call of one of them that it refuses, and for what a misspelt and a missing option are in it.
 REFUSED = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) (.*)")
 MISSPELT = re.compile(r"got an unexpected keyword argument '(\w+)'")

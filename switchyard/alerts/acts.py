@@ -36,7 +36,7 @@ def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
 
 
-def _each(name: str, change: Callable[..., bool], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
+def _each(name: str, change: Callable[..., int], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
     with act(name, who=who, target=target, reason=reason, detail=detail) as entry:
@@ -162,8 +162,7 @@ class BulkAcknowledge:
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
         """Acknowledge the alerts."""
         ids = [item[0] for item, answer in zip(items, answers, strict=True) if not answer]
-        values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": act.who, "acknowledged_at": timezone.now()}
-        Alert.objects.filter(pk__in=ids, state=Alert.State.OPEN).update(**values)
+        silences.acknowledge(*ids, by=act.who)
 
 
 ACKNOWLEDGE: Final[Kind] = BulkAcknowledge()

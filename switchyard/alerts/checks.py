@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 
-from switchyard.conf import switchyard_settings
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.setting_values import InvalidSetting
 
 
@@ -21,6 +21,26 @@ def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
 
     found = [_refusal(partial(parse, url, position)) for position, url in enumerate(urls, start=1)]
     return list(filter(None, found)) or list(filter(None, [_refusal(partial(channels, urls))]))
+
+
+def check_alert_rules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse rules for labels that no entry has, where there are entries."""
+    urls, rules = switchyard_settings().alert_urls, declared_yard().alerts
+    if not urls or not rules or check_alert_urls(None):
+        return []
+    from switchyard.alerts.channels import channels
+
+    known = [channel.name for channel in channels(urls)]
+    return [
+        Error(
+            f"alert rule of {rule.finding}: no entry of SWITCHYARD_ALERT_URLS has the label {label!r}",
+            hint=f"They are {', '.join(known)}; write it before an entry, as in {label}=mailto:ops@example.com.",
+            id="switchyard.E043",
+        )
+        for rule in rules
+        for label in (*rule.channels, *rule.escalate_to)
+        if label not in known
+    ]
 
 
 def check_apprise(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:

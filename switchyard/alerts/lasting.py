@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from django.db import DatabaseError
 
-from switchyard.alerts.intake import write_alert
+from switchyard.alerts.intake import worsen, write_alert
 from switchyard.alerts.models import Alert
 from switchyard.alerts.resolution import resolve_gone
 from switchyard.alerts.silences import UNRESOLVED
@@ -46,9 +48,14 @@ class LastingAlerts:
             first_s = first_s if known or now_s - last_s <= GAP_S else now_s
             self._seen[fact.fingerprint] = first_s, now_s
             if not known and now_s - first_s >= after_s:
-                if not self._is_open(fact.fingerprint):
+                if not (was_open := self._is_open(fact.fingerprint)):
                     facilities().alerts.raise_(fact)
-                self._raised[fact.fingerprint] = fact
+                # How severe another leader has found it is not known here.
+                self._raised[fact.fingerprint] = replace(fact, severity="") if was_open else fact
+            elif known and fact.severity == "critical" != self._raised[fact.fingerprint].severity:
+                with contextlib.suppress(DatabaseError):  # tried again by the next call
+                    worsen(fact)
+                    self._raised[fact.fingerprint] = fact
 
     def resolve(self) -> None:
         """Resolve the alerts of what has been gone for 20 s.

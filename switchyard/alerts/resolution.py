@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from switchyard.alerts.channels import channels, keeps_incidents
 from switchyard.alerts.models import Alert, Delivery
-from switchyard.alerts.silences import UNRESOLVED
+from switchyard.alerts.silences import UNRESOLVED, unsent
 from switchyard.broker.interface import facilities
 from switchyard.conf import switchyard_settings
 
@@ -75,6 +75,7 @@ def _end(row: QuerySet[Alert], *, by: str = "", tell_all: bool = False) -> bool:
         if not row.filter(state__in=UNRESOLVED).update(**values):
             return False
         alert = row.get()
+        unsent(alert.pk).update(state=Delivery.State.SILENCED)
         told = set(alert.deliveries.filter(state=Delivery.State.SENT).values_list("channel", flat=True))
         if not alert.deliveries.exists():  # sent while the database was away
             told = {channel.name for channel in channels(switchyard_settings().alert_urls)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from switchyard.alerts.models import Alert, Silence
+from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.broker.errors import ActRefused
 from switchyard.database import storable
 from switchyard.middleware.clock_comparison import compared_now
@@ -68,8 +69,16 @@ def end(silence: int, *, by: str) -> Silence | None:
 UNRESOLVED = (Alert.State.OPEN, Alert.State.ACKNOWLEDGED)
 
 
-def acknowledge(pk: int, *, by: str) -> bool:
-    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved."""
-    opened = Alert.objects.filter(pk=pk, state=Alert.State.OPEN)
+def acknowledge(*pks: int, by: str) -> int:
+    """Mark alerts as acknowledged, and send none of them to further people; return how many were open."""
+    opened = Alert.objects.filter(pk__in=pks, state=Alert.State.OPEN)
     values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": by[:150], "acknowledged_at": timezone.now()}
-    return bool(opened.update(**values))
+    with transaction.atomic():
+        unsent(*opened.values_list("pk", flat=True)).update(state=Delivery.State.SILENCED)
+        return opened.update(**values)
+
+
+def unsent(*pks: int) -> QuerySet[Delivery]:
+    """Return the messages of alerts that wait for their time: the end of the quiet hours, or an acknowledgement."""
+    waiting = Delivery.objects.filter(state=Delivery.State.PENDING, tries=0, next_try_at__gt=timezone.now())
+    return waiting.filter(alert__in=pks)

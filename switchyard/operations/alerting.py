@@ -13,7 +13,7 @@ import urllib3
 from switchyard.alerts.lasting import LastingAlerts
 from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.alert_groups import AlertFact
-from switchyard.conf import switchyard_settings
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.loggers import get_logger
 from switchyard.operations.findings.examine import DEADLINE_S, KEPT
 from switchyard.operations.findings.finding import Ranked, causes
@@ -92,6 +92,9 @@ def after_s(found: Ranked) -> float | None:
     """Return the seconds that a finding must last before a person is called; ``None``: nobody is."""
     if found.finding.group in LEFT_OUT or found.level not in ("bad", "warn"):
         return None
+    rule = declared_yard().alert_rule(found.finding.name)
+    if rule is not None and rule.after_s is not None:
+        return rule.after_s
     after = AFTER_S.get(found.finding.name)
     return min(after or BAD_AFTER_S, BAD_AFTER_S) if found.level == "bad" else after
 
@@ -110,4 +113,5 @@ def fact_of(alike: list[Ranked]) -> AlertFact:
         queue=first.subject if first.group == "queues" and len(alike) == 1 else "",
         actor="",
         at=now_ms(),
+        severity="critical" if alike[0].level == "bad" else "warning",
     )
