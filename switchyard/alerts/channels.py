@@ -47,7 +47,7 @@ LONGEST_SUBJECT = 200
 # Modules, requirement and extra of the wheel, as pyproject.toml has them.
 APPRISE = ("apprise", "apprise>=2.2,<3", "alerts")
 SETTING = "SWITCHYARD_ALERT_URLS"
-LABELLED = re.compile(r"(?P<label>[a-z][a-z0-9_-]{0,31})=(?P<url>.+)", re.DOTALL)
+LABELLED = re.compile(r"(?P<label>[a-z][a-z0-9_-]{0,31})=(?P<url>[a-z][a-z0-9+.-]*:.*)")
 KEY = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 log = get_logger("switchyard.alerts")
@@ -118,15 +118,21 @@ class WebhookChannel:
 
 
 @dataclass(frozen=True, slots=True)
-class PagerDutyChannel:
-    """Channel that triggers an incident of PagerDuty for each cause (Events API v2), and resolves it."""
+class IncidentChannel:
+    """Base of channels whose incidents stay open until they are told of the end."""
 
     key: str = field(repr=False)
-    origin: str = "https://events.pagerduty.com"
+    origin: str
 
     @property
     def name(self) -> str:
-        return f"pagerduty #{_digest(self.key)}"
+        return f"{type(self).__name__.removesuffix('Channel').lower()} #{_digest(self.key)}"
+
+
+class PagerDutyChannel(IncidentChannel):
+    """Channel that triggers an incident of PagerDuty for each cause (Events API v2), and resolves it."""
+
+    __slots__ = ()
 
     def send(self, notice: Notice) -> None:
         event: dict[str, Any] = {"routing_key": self.key, "dedup_key": notice.cause, "event_action": "resolve"}
@@ -150,16 +156,10 @@ class PagerDutyChannel:
         _post(self.name, f"{self.origin}/v2/enqueue", event, {})
 
 
-@dataclass(frozen=True, slots=True)
-class OpsgenieChannel:
+class OpsgenieChannel(IncidentChannel):
     """Channel that creates an alert of Opsgenie for each cause, and closes it."""
 
-    key: str = field(repr=False)
-    origin: str = "https://api.opsgenie.com"
-
-    @property
-    def name(self) -> str:
-        return f"opsgenie #{_digest(self.key)}"
+    __slots__ = ()
 
     def send(self, notice: Notice) -> None:
         alert, address = notice.alert, f"{self.origin}/v2/alerts"
@@ -178,12 +178,11 @@ class OpsgenieChannel:
 
 
 class _Answers(logging.Handler):
-    """Statuses that apprise logs in the thread that made this; its lines hold addresses, and are not passed on."""
+    """Status that apprise logs in the thread that made this; its lines hold addresses, and are not passed on."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.status = ""
-        self._thread = threading.get_ident()
+        self.status, self._thread = "", threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
         found = re.search(r"error=(\d{3})\b", record.getMessage())
@@ -263,9 +262,7 @@ class LabelledChannel:
 
 def keeps_incidents(channel: Channel) -> bool:
     """Return whether what was sent to a channel stays open there until it is told of the end."""
-    if isinstance(channel, LabelledChannel):
-        return keeps_incidents(channel.channel)
-    return isinstance(channel, PagerDutyChannel | OpsgenieChannel)
+    return isinstance(channel.channel if isinstance(channel, LabelledChannel) else channel, IncidentChannel)
 
 
 def _digest(secret: str) -> str:
@@ -325,9 +322,9 @@ def parse(url: str, position: int) -> Channel:
                 raise _unusable(position, "names no host")
             return WebhookChannel(url)
         case "pagerduty":
-            return PagerDutyChannel(*_key_and_origin(url, position))
+            return PagerDutyChannel(*_key_and_origin(url, position, "events.pagerduty.com"))
         case "opsgenie":
-            return OpsgenieChannel(*_key_and_origin(url, position))
+            return OpsgenieChannel(*_key_and_origin(url, position, "api.opsgenie.com"))
     if not parts.scheme or not parts.netloc:
         raise _unusable(position, f"has the scheme {parts.scheme!r}")
     refuse_without(SETTING, APPRISE, f"entry {position}, {parts.scheme}")
@@ -342,8 +339,7 @@ def refuse_unusable(urls: Sequence[str]) -> None:
     """
     for position, url in enumerate(urls, start=1):
         channel = parse(url, position)
-        while isinstance(channel, LabelledChannel):
-            channel = channel.channel
+        channel = channel.channel if isinstance(channel, LabelledChannel) else channel
         if isinstance(channel, AppriseChannel) and channel.service() is None:
             raise _unusable(position, f"is no address that apprise can use for {urlsplit(channel.url).scheme}")
 
@@ -363,14 +359,12 @@ def _port(url: str) -> int | None:
         return 0
 
 
-def _key_and_origin(url: str, position: int) -> tuple[str, ...]:
-    """Return the key of ``pagerduty://KEY@HOST``, and where a host is named, its origin."""
+def _key_and_origin(url: str, position: int, default: str) -> tuple[str, str]:
+    """Return the key of ``pagerduty://KEY@HOST``, and the origin of that host or of the default."""
     key, _, host = urlsplit(url).netloc.partition("@")
     if not KEY.fullmatch(key) or _port(url) == 0:
         raise _unusable(position, "names no key of 8 to 64 letters and digits, as in pagerduty://KEY or …://KEY@HOST")
-    if not host:
-        return (key,)
-    return key, f"{'http' if is_loopback(urlsplit(url).hostname) else 'https'}://{host}"
+    return key, f"{'http' if host and is_loopback(urlsplit(url).hostname) else 'https'}://{host or default}"
 
 
 def _recipients(path: str, position: int) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from django.utils.http import urlencode
 
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.rules import chosen, due_at, further
-from switchyard.alerts.silences import UNRESOLVED, in_force, unsent
+from switchyard.alerts.rules import chosen, further
+from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
@@ -50,8 +50,7 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
         reported = group.count
         silenced = in_force(alert.fingerprint).exists()
         state = Delivery.State.SILENCED if silenced else Delivery.State.PENDING
-        due = due_at(alert.severity, now)
-        wanted = [(name, due) for name in chosen(group.sample, names)]
+        wanted = [(name, now) for name in chosen(group.sample, names)]
         for channel, at in wanted + (further(group.sample, names, now) if created else []):
             delivery, made = Delivery.objects.select_for_update().get_or_create(
                 alert=alert,
@@ -67,19 +66,14 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
 
 
 def worsen(fact: AlertFact) -> None:
-    """Make the unresolved alert of a cause critical, and send at once what waited for the end of the quiet hours.
+    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then.
 
     Raises:
         django.db.DatabaseError: nothing was written.
     """
     rows = Alert.objects.filter(kind=fact.kind, fingerprint=fact.fingerprint[:128], state__in=UNRESOLVED)
-    for alert in rows.filter(severity=Alert.Severity.WARNING):
-        title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
-        with transaction.atomic():
-            rows.filter(pk=alert.pk).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)
-            held = unsent(alert.pk)
-            names = set(held.values_list("channel", flat=True))
-            held.filter(channel__in=chosen(fact, names)).update(next_try_at=clock.utc_now())
+    title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
+    rows.filter(severity=Alert.Severity.WARNING).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)
 
 
 def _reopen(alert: Alert) -> bool:

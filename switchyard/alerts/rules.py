@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from switchyard.alerts.models import Alert
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard
 
@@ -27,16 +26,10 @@ def further(fact: AlertFact, names: Collection[str], now: datetime) -> list[tupl
     return [(name, at) for name in names if name in rule.escalate_to and name not in told]
 
 
-def due_at(severity: str, now: datetime) -> datetime:
-    """Return when an alert is to be sent: at once, or at the end of the quiet hours if it is not critical."""
-    hours = declared_yard().quiet_hours
-    if hours is None or severity == Alert.Severity.CRITICAL:
-        return now
+def is_quiet(now: datetime) -> bool:
+    """Return whether it is one of the quiet hours, in which only what is critical is sent."""
+    hours, clock = declared_yard().quiet_hours, f"{timezone.localtime(now):%H:%M}"
+    if hours is None:
+        return False
     begins, ends = hours
-    local = timezone.localtime(now)
-    clock = f"{local:%H:%M}"
-    if not (begins <= clock < ends if begins < ends else clock >= begins or clock < ends):
-        return now
-    hour, minute = map(int, ends.split(":"))
-    end = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    return end if end > local else end + timedelta(days=1)
+    return begins <= clock < ends if begins < ends else clock >= begins or clock < ends

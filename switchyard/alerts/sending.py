@@ -14,8 +14,9 @@ from django.db.models import F, QuerySet
 
 from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, channels
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
-from switchyard.alerts.models import Delivery
+from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
+from switchyard.alerts.rules import is_quiet
 from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.interface import facilities
@@ -106,6 +107,8 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
     _hold_back(pending)
+    if is_quiet(now):
+        pending = pending.filter(alert__severity=Alert.Severity.CRITICAL)
     claimed = []
     for delivery in pending.filter(channel__in=names).select_related("alert")[:BATCH]:
         # Of several schedulers the one whose update matches sends. After a crash the delivery is due again in 60 s.

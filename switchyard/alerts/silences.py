@@ -74,11 +74,11 @@ def acknowledge(*pks: int, by: str) -> int:
     opened = Alert.objects.filter(pk__in=pks, state=Alert.State.OPEN)
     values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": by[:150], "acknowledged_at": timezone.now()}
     with transaction.atomic():
-        unsent(*opened.values_list("pk", flat=True)).update(state=Delivery.State.SILENCED)
+        later = unsent(*opened.values_list("pk", flat=True)).filter(next_try_at__gt=timezone.now())
+        later.update(state=Delivery.State.SILENCED)
         return opened.update(**values)
 
 
 def unsent(*pks: int) -> QuerySet[Delivery]:
-    """Return the messages of alerts that wait for their time: the end of the quiet hours, or an acknowledgement."""
-    waiting = Delivery.objects.filter(state=Delivery.State.PENDING, tries=0, next_try_at__gt=timezone.now())
-    return waiting.filter(alert__in=pks)
+    """Return the messages of alerts that no channel was given yet."""
+    return Delivery.objects.filter(state=Delivery.State.PENDING, tries=0, alert__in=pks)

@@ -213,13 +213,12 @@ class Command(PrintingCommand):
 
     def _channels(self, options: dict[str, Any]) -> None:
         rows = channel_rows()
-        if options["json"]:
-            self.print_json([asdict(row) | {"at": row.at and row.at.isoformat()} for row in rows])
-            return
+        lines = []
         for number, row in enumerate(rows, start=1):
             at = f"last message {row.at:%Y-%m-%d %H:%M:%S} UTC" if row.at else "no message yet"
-            error = f", failing: {row.error}" if row.error else ""
-            self.stdout.write(printable(f"{number:>3}  {row.name}: {at}{error}"))
+            lines.append(printable(f"{number:>3}  {row.name}: {at}{f', failing: {row.error}' if row.error else ''}"))
+        values = [asdict(row) | {"at": row.at and row.at.isoformat()} for row in rows]
+        self.answer("\n".join(lines), values, as_json=options["json"])
 
     def _test(self, options: dict[str, Any]) -> None:
         name = options["channel"]
@@ -233,10 +232,8 @@ class Command(PrintingCommand):
         except ChannelFailed as error:
             fact = f"{name} did not accept the test: {error.fact}; check its entry in SWITCHYARD_ALERT_URLS"
             raise CommandError(fact) from error
-        if options["json"]:
-            self.print_json({"channel": name, "took_s": round(took_s, 3)})
-            return
-        self.stdout.write(f"{name} accepted a test message within {duration(took_s * 1_000)}.")
+        text = f"{name} accepted a test message within {duration(took_s * 1_000)}."
+        self.answer(text, {"channel": name, "took_s": round(took_s, 3)}, as_json=options["json"])
 
     def _rows(self, ids: list[int]) -> list[Alert]:
         found = Alert.objects.in_bulk([pk for pk in ids if 0 < pk < 2**63])

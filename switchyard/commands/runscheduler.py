@@ -7,13 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from switchyard.alerts.channels import refuse_unusable
-from switchyard.conf import switchyard_settings
+from switchyard.alerts.checks import check_apprise
 from switchyard.console.commands import refuse
 from switchyard.long_running import run_until_signal
 from switchyard.operations.alerting import HEARTBEAT_S, FindingAlerts, beat
 from switchyard.schedules.runner import MaintenanceTask, Scheduler, maintenance_tasks
-from switchyard.setting_values import InvalidSetting
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 STOP_WITHIN_S = 5.0
@@ -29,10 +27,8 @@ class Command(BaseCommand):
         """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
         log_to_standard_error()
         refuse_if_wrong()
-        try:
-            refuse_unusable(switchyard_settings().alert_urls)
-        except InvalidSetting as error:
-            refuse(str(error))
+        if wrong := check_apprise(None):  # loaded here, before it leads: nothing else sends alerts by it
+            refuse(*(f"{message.msg}; {message.hint}" for message in wrong))
         findings = FindingAlerts()
         tasks = (
             *maintenance_tasks(),

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from django.apps import apps
@@ -60,41 +61,27 @@ class StandIn:
         """
         if self._run is None:
             return
-        self._reap()
+        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
+            self._pid = 0
         now_s = self._clock()
         try:
-            leads = anyone_leads(self._calls, self._keys)
-            if leads or now_s - self._looked_s > GAP_S:
+            if anyone_leads(self._calls, self._keys) or now_s - self._looked_s > GAP_S:
                 self._alone_since_s = now_s
             self._looked_s = now_s
-            if leads:
+            if now_s - self._alone_since_s < ALONE_S or not self._lock.acquire():
                 self.end()
-            elif now_s - self._alone_since_s >= ALONE_S:
-                self._keep(self._run, mine=self._lock.acquire())
+            elif not self._pid:
+                logger.warning("no scheduler leads: this pool sends the alerts until one does")
+                self._pid = fork(partial(_run, self._run), title="alerts", close_inherited=self._close_inherited)
         except BrokerError as error:
             logger.warning("no answer to whether a scheduler leads: %s", error.kind)
 
     def end(self) -> None:
         """End the process, so that another supervisor may start its own."""
         if self._pid:
-            self._stop()
-            with contextlib.suppress(BrokerError):
+            with contextlib.suppress(ProcessLookupError, BrokerError):
+                os.kill(self._pid, signal.SIGTERM)
                 self._lock.release()
-
-    def _keep(self, run: Callable[[], int], *, mine: bool) -> None:
-        if mine and not self._pid:
-            logger.warning("no scheduler leads: this pool sends the alerts until one does")
-            self._pid = fork(lambda: _run(run), title="alerts", close_inherited=self._close_inherited)
-        elif not mine and self._pid:
-            self._stop()
-
-    def _stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGTERM)
-
-    def _reap(self) -> None:
-        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
-            self._pid = 0
 
 
 def _run(run: Callable[[], int]) -> int:

@@ -49,6 +49,7 @@ WRONG = [
     "pagerduty://no!key-canary",
     "opsgenie://canary",
     "oncall=mailto:",
+    "oncall=team=log:",
     "mailto:",
     "mailto:not-an-address",
     "https://",

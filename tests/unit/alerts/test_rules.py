@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 from switchyard.alerts.checks import check_alert_rules
-from switchyard.alerts.rules import chosen, due_at, further
+from switchyard.alerts.rules import chosen, further, is_quiet
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard
@@ -55,17 +55,13 @@ def test_the_first_rule_that_matches_chooses_the_channels_and_those_beyond() -> 
 
 
 @override_settings(TIME_ZONE="UTC")
-def test_what_is_not_critical_waits_for_the_end_of_the_quiet_hours() -> None:
-    with with_rules(quiet=("22:00", "07:00")):
-        found = [due_at("warning", NOW + timedelta(hours=hours)) for hours in (0, 5, 9)]
-        assert due_at("critical", NOW) == NOW
-    with with_rules(quiet=("09:00", "10:00")):
-        assert due_at("warning", NOW) == NOW
-    with with_rules():
-        assert due_at("warning", NOW) == NOW
+def test_quiet_hours_may_go_over_midnight() -> None:
+    found = {}
+    for quiet in (("22:00", "07:00"), ("09:00", "23:00"), ("09:00", "10:00"), None):
+        with with_rules(quiet=quiet):
+            found[quiet] = [is_quiet(NOW + timedelta(hours=hours)) for hours in (0, 5, 9)]
 
-    end = datetime(2026, 11, 28, 7, 0, tzinfo=UTC)
-    assert found == [end, end, NOW + timedelta(hours=9)]
+    assert [*found.values()] == [[True, True, False], [True, False, False], [False] * 3, [False] * 3]
 
 
 def test_a_rule_says_after_which_time_a_person_is_called() -> None:
