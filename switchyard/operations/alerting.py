@@ -100,8 +100,9 @@ def after_s(found: Ranked) -> float | None:
 
 
 def fact_of(alike: list[Ranked]) -> AlertFact:
-    """Return the alert of findings of one name, the worst first."""
+    """Return the alert of findings of one name, the worst first; critical if it is bad, or urgent in the table."""
     first = alike[0].finding
+    urgent = alike[0].level == "bad" or AFTER_S.get(first.name, math.inf) <= BAD_AFTER_S
     more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
     others = [each.sentence for each in alike[1:SHOWN]]
     lines = [*others, first.cause and f"Cause: {first.cause}.", first.then or f"Next: {first.next}"]
@@ -113,5 +114,5 @@ def fact_of(alike: list[Ranked]) -> AlertFact:
         queue=first.subject if first.group == "queues" and len(alike) == 1 else "",
         actor="",
         at=now_ms(),
-        severity="critical" if alike[0].level == "bad" else "warning",
+        severity="critical" if urgent else "warning",
     )

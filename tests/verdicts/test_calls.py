@@ -74,6 +74,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
             wait_for(lambda: "pools: all ready" in yard.log("runpools"), START_S, what="pools ready")
             wait_for(lambda: "leading" in yard.log("runscheduler"), START_S, what="a scheduler leads")
             yield CalledYard(yard, chat, pager, mails)
+            print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
         finally:
             yard.stop()
             chat.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -63,6 +64,11 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     ]  # fmt: skip
     fact = fact_of([each for each in found if each.finding.code == "late"])
     assert (fact.title, fact.queue, fact.fingerprint) == ("slow is late. (and 1 more)", "", "finding-queues.late")
+    waits = [
+        fact_of([each]) for each in ranked([late("default", severity="warning"), replace(down, severity="warning")])
+    ]
+    assert {each.name: each.severity for each in [fact, *waits]} == {"queues.late": "warning", "pools.down": "critical"}
+    assert fact.severity == "critical"
     assert fact.detail.splitlines() == ["default is late.", "Cause: it is.", "Next: look"]
 
 
