@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from unittest.mock import Mock
 
 import pytest
@@ -37,9 +38,10 @@ def look(alerts: AwayAlert, clock: Mock, *times_s: float) -> None:
 
 
 def test_two_schedulers_tell_it_once_and_the_leader_resolves_it(
-    facilities: Facilities, server: Mock, receiver: Receiver
+    facilities: Facilities, server: Mock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Mock(return_value=0.0)
+    clock, minutes = Mock(return_value=0.0), count(30_000_000)
+    monkeypatch.setattr(away, "now_ms", lambda: next(minutes) * away.ROUNDED_MS)
     one, other, leader = AwayAlert(clock), AwayAlert(clock), BrokerAlerts(clock)
     with with_alert_urls(receiver.url):
         with broker_without_server():

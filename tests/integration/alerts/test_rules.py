@@ -89,15 +89,16 @@ def lasting_of(found: list[AlertFact], clock: Mock, *times_s: float) -> LastingA
     return lasting
 
 
+@pytest.mark.parametrize("seen_first", [LATE, replace(LATE, severity="critical", title="default is 90 × late")])
 def test_in_quiet_hours_a_warning_waits_until_their_end_or_until_it_is_critical(
-    groups: AlertGroups, receiver: Receiver
+    groups: AlertGroups, receiver: Receiver, seen_first: AlertFact
 ) -> None:
     clock = Mock(return_value=0.0)
     critical = replace(LATE, severity="critical", title="default is 90 × late")
     with quiet(receiver):
         lasting_of([LATE], clock, 0.0)
         held = len(receiver.bodies)
-        leader = lasting_of([LATE, LATE, critical, critical], clock, 5.0, 10.0, 15.0, 20.0)
+        leader = lasting_of([seen_first, seen_first, critical, critical], clock, 5.0, 10.0, 15.0, 20.0)
         leader.note([(critical, 0.0)])
         sending.dispatch_due()
 
