@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -171,7 +171,30 @@ _log_lock = threading.Lock()
 _logged_at: dict[str, float] = {}
 
 
-def dispatch_due() -> int:
+MOST_A_MINUTE, MINUTE_S = 8, 60.0
+
+
+class Throttle:
+    """Limit of messages about dead letters: of many causes eight are told a minute; the others wait, and count on.
+
+    Alerts of other kinds are told at once: there is one for each kind of finding.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._told_s = clock, deque[float](maxlen=MOST_A_MINUTE)
+
+    def holds(self, group: AlertGroup) -> bool:
+        """Return whether a group has to wait; if not, it counts as told."""
+        if group.sample.kind != "dead_letter":
+            return False
+        now_s = self._clock()
+        if len(self._told_s) == MOST_A_MINUTE and now_s - self._told_s[0] < MINUTE_S:
+            return True
+        self._told_s.append(now_s)
+        return False
+
+
+def dispatch_due(throttle: Throttle | None = None) -> int:
     """Claim the due alert groups and send them to every channel; return how many messages were accepted.
 
     The scheduler calls this function every second. It takes about 10 s if a channel hangs. Safe to run in two
@@ -186,6 +209,8 @@ def dispatch_due() -> int:
     alerts = facilities().alerts
     accepted = 0
     for group in alerts.claim_due(GROUPS_AT_ONCE):
+        if throttle is not None and throttle.holds(group):
+            continue  # its claim expires, and it is due again, behind others
         try:
             written = write_alert(group, [channel.name for channel in targets])
         except DatabaseError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import django
 
@@ -13,12 +14,12 @@ def run() -> int:
     """Do the leader's tasks that alerts need, until a signal; return 0."""
     from switchyard.alerts.away import AwayAlert
     from switchyard.alerts.lasting import BrokerAlerts
-    from switchyard.alerts.sending import dispatch_due
+    from switchyard.alerts.sending import Throttle, dispatch_due
     from switchyard.operations.alerting import FindingAlerts
     from switchyard.schedules.runner import MaintenanceTask, start
 
     tasks = (
-        MaintenanceTask("alerts", 1.0, dispatch_due),
+        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle())),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
         MaintenanceTask("broker away", 5.0, AwayAlert().check),
         MaintenanceTask("findings", 5.0, FindingAlerts().check),

@@ -6,6 +6,7 @@ import datetime
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -45,14 +46,14 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, records, bulk acts, old rows."""
     from switchyard.alerts.away import AwayAlert
     from switchyard.alerts.lasting import BrokerAlerts
-    from switchyard.alerts.sending import dispatch_due
+    from switchyard.alerts.sending import Throttle, dispatch_due
     from switchyard.audit import services as audit
     from switchyard.bulk import services as bulk
     from switchyard.bulk.runner import BulkRunner
     from switchyard.jobs.once import delete_old_keys
 
     return (
-        MaintenanceTask("alerts", 1.0, dispatch_due),
+        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle())),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
         MaintenanceTask("broker away", 5.0, AwayAlert().check, always=True),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
