@@ -24,7 +24,7 @@ from switchyard.addon import Addon, addon_for, addons
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.stores.job_records import RecordLimits
-from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy, Yard
 from switchyard.files.addresses import ResultsAddress, results_of
 from switchyard.middleware.places import place
 from switchyard.setting_values import (
@@ -34,6 +34,7 @@ from switchyard.setting_values import (
     broker_url_of,
     choice_of,
     git_release,
+    heartbeat_url_of,
     number_of,
     public_url_of,
     refuse_without,
@@ -107,7 +108,7 @@ DEFAULT_YARD = Yard(
 )
 
 
-DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
+DECLARED = {kind.__name__: kind for kind in (AlertRule, Pool, Queue, RetryPolicy, Yard)}
 # Python's own words for a call of one of them that it refuses, and for what a misspelt and a missing option are in it.
 REFUSED = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) (.*)")
 MISSPELT = re.compile(r"got an unexpected keyword argument '(\w+)'")
@@ -191,6 +192,7 @@ KEYS: dict[str, str | None] = {
     "REDIS_URL": "SWITCHYARD_REDIS_URL",
     "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
     "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
+    "ALERT_HEARTBEAT_URL": "SWITCHYARD_ALERT_HEARTBEAT_URL",
     "METRICS_TOKEN": "SWITCHYARD_METRICS_TOKEN",
     "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
@@ -224,6 +226,7 @@ class SwitchyardSettings:
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
         has_public_url: It was set, and is no default.
         record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
+        alert_heartbeat_url: Called every minute by the leading scheduler, for a watcher outside; "" for none.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
@@ -260,6 +263,7 @@ class SwitchyardSettings:
     variables: tuple[str, ...] = ()
     audit_days: int = 365
     record_limits: RecordLimits = field(default_factory=RecordLimits)
+    alert_heartbeat_url: str = field(default="", repr=False)
 
     @property
     def place(self) -> Addon | None:
@@ -371,6 +375,7 @@ def read(
         broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
         public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
+        alert_heartbeat_url=heartbeat_url_of(*given.text("ALERT_HEARTBEAT_URL")),
         metrics_token=given.text("METRICS_TOKEN")[1],
         metrics_dir=given.path("METRICS_DIR", state_dir / "metrics"),
         state_dir=state_dir,

@@ -174,6 +174,14 @@ def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -
     return value.rstrip("/")
 
 
+def heartbeat_url_of(name: str, value: str) -> str:
+    """Return the address of a watcher, or "". It is a secret, and not in the error's message."""
+    parts = urlsplit(with_valid_port(name, value))
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise InvalidSetting(name, "is no web address", "use https://watcher.example.com/…, or leave it out")
+    return value
+
+
 def git_release(folder: Path) -> str:
     """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
     try:

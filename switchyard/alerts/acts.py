@@ -13,7 +13,7 @@ from django.db.models import Count, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from switchyard.alerts import silences
+from switchyard.alerts import resolution, silences
 from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
@@ -33,10 +33,10 @@ def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
 
 def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
     """Resolve alerts by hand; return how many were not resolved."""
-    return _each("alert.resolve", silences.resolve, alerts, who, by=who.name, reason=reason)
+    return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
 
 
-def _each(name: str, change: Callable[..., bool], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
+def _each(name: str, change: Callable[..., int], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
     with act(name, who=who, target=target, reason=reason, detail=detail) as entry:
@@ -79,7 +79,8 @@ def send_test(name: str, *, who: Who) -> float:
     found = {channel.name: channel for channel in channels(switchyard_settings().alert_urls)}
     if name not in found:
         raise NotFound(
-            f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(found)}: reload the page of alerts"
+            f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(found)}: reload the page of alerts, "
+            "or see manage.py switchyard alerts channels"
         )
     now = timezone.now()
     alert = Alert(
@@ -161,8 +162,7 @@ class BulkAcknowledge:
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
         """Acknowledge the alerts."""
         ids = [item[0] for item, answer in zip(items, answers, strict=True) if not answer]
-        values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": act.who, "acknowledged_at": timezone.now()}
-        Alert.objects.filter(pk__in=ids, state=Alert.State.OPEN).update(**values)
+        silences.acknowledge(*ids, by=act.who)
 
 
 ACKNOWLEDGE: Final[Kind] = BulkAcknowledge()

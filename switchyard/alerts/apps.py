@@ -11,15 +11,18 @@ class AlertsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the check, and silence urllib3's warnings about malformed headers: they log URLs, which are secrets.
+        """Register the checks, and silence urllib3 where it logs URLs, which are secrets.
 
         A level that the project has set itself stays.
         """
-        from switchyard.alerts.checks import check_alert_urls
+        from switchyard.alerts.checks import check_alert_rules, check_alert_urls, check_apprise
         from switchyard.bulk import kinds
 
         register(check_alert_urls, "switchyard")
-        logger = logging.getLogger("urllib3.connection")
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.ERROR)
+        register(check_alert_rules, "switchyard")
+        register(check_apprise, "switchyard", deploy=True)
+        for name, level in (("urllib3.connection", logging.ERROR), ("urllib3.connectionpool", logging.INFO)):
+            logger = logging.getLogger(name)
+            if logger.level == logging.NOTSET:
+                logger.setLevel(level)
         kinds.register("alert.acknowledge", "switchyard.alerts.acts:ACKNOWLEDGE")

@@ -1,18 +1,21 @@
 """Channels that alerts are sent to, and the entries of SWITCHYARD_ALERT_URLS that name them.
 
 A channel's name is unique and holds no secret. ``send`` sends one message within ``DEADLINE_S``, or raises
-``ChannelFailed``.
+``ChannelFailed``. PagerDuty and Opsgenie have classes of their own, since apprise resolves nothing there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+import re
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from smtplib import SMTPException
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
 
 import urllib3
 from django.core.exceptions import ValidationError
@@ -21,8 +24,9 @@ from django.core.validators import validate_email
 
 from switchyard.alerts.notice import Notice
 from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.redis.addresses import is_loopback
 from switchyard.loggers import get_logger
-from switchyard.setting_values import InvalidSetting
+from switchyard.setting_values import InvalidSetting, refuse_without
 
 
 class ChannelFailed(SwitchyardError):
@@ -40,6 +44,11 @@ class ChannelFailed(SwitchyardError):
 
 DEADLINE_S = 5.0
 LONGEST_SUBJECT = 200
+# Modules, requirement and extra of the wheel, as pyproject.toml has them.
+APPRISE = ("apprise", "apprise>=2.2,<3", "alerts")
+SETTING = "SWITCHYARD_ALERT_URLS"
+LABELLED = re.compile(r"(?P<label>[a-z][a-z0-9_-]{0,31})=(?P<url>[a-z][a-z0-9+.-]*:.*)")
+KEY = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 log = get_logger("switchyard.alerts")
 
@@ -102,25 +111,180 @@ class WebhookChannel:
 
     @property
     def name(self) -> str:
-        digest = hashlib.sha256(self.url.encode()).hexdigest()[:8]
-        return f"webhook {urlsplit(self.url).hostname} #{digest}"[:200]
+        return f"webhook {urlsplit(self.url).hostname} #{_digest(self.url)}"[:200]
 
     def send(self, notice: Notice) -> None:
-        body = json.dumps(notice.as_json()).encode()
-        headers = {"Content-Type": "application/json", "Idempotency-Key": notice.id}
-        limit = urllib3.Timeout(total=DEADLINE_S)
-        try:
-            # The body of the answer is not read: it could last for ever.
-            with (
-                urllib3.PoolManager(1, retries=False, timeout=limit) as pool,
-                pool.request("POST", self.url, body=body, headers=headers, preload_content=False) as answer,
-            ):
-                status = answer.status
-        except urllib3.exceptions.HTTPError as error:
-            # The error's own message contains the URL.
-            raise ChannelFailed(self.name, type(error).__name__) from None
-        if not 200 <= status < 300:
-            raise ChannelFailed(self.name, f"answered {status}", answered=True)
+        _post(self.name, self.url, notice.as_json(), {"Idempotency-Key": notice.id})
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentChannel:
+    """Base of channels whose incidents stay open until they are told of the end."""
+
+    key: str = field(repr=False)
+    origin: str
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__.removesuffix('Channel').lower()} #{_digest(self.key)}"
+
+
+class PagerDutyChannel(IncidentChannel):
+    """Channel that triggers an incident of PagerDuty for each cause (Events API v2), and resolves it."""
+
+    __slots__ = ()
+
+    def send(self, notice: Notice) -> None:
+        event: dict[str, Any] = {"routing_key": self.key, "dedup_key": notice.cause, "event_action": "resolve"}
+        alert = notice.alert
+        if not alert.resolved_at:
+            event |= {
+                "event_action": "trigger",
+                "client": "Switchyard",
+                "client_url": alert.link,
+                "links": [{"href": alert.link, "text": "Show it"}] if alert.link else [],
+                "payload": {
+                    "summary": notice.headline[:1_024],
+                    "source": notice.yard,
+                    "severity": alert.severity,
+                    "component": alert.queue or None,
+                    "class": alert.kind,
+                    "timestamp": alert.first_at.isoformat(),
+                    "custom_details": {"text": notice.text, "count": notice.count},
+                },
+            }
+        _post(self.name, f"{self.origin}/v2/enqueue", event, {})
+
+
+class OpsgenieChannel(IncidentChannel):
+    """Channel that creates an alert of Opsgenie for each cause, and closes it."""
+
+    __slots__ = ()
+
+    def send(self, notice: Notice) -> None:
+        alert, address = notice.alert, f"{self.origin}/v2/alerts"
+        body: dict[str, Any] = {"source": notice.yard}
+        if alert.resolved_at:
+            address += f"/{quote(notice.cause, safe='')}/close?identifierType=alias"
+        else:
+            body |= {
+                "message": notice.headline[:130],
+                "alias": notice.cause,
+                "description": notice.text[:15_000],
+                "priority": "P1" if alert.severity == "critical" else "P3",
+                "entity": alert.queue,
+            }
+        _post(self.name, address, body, {"Authorization": f"GenieKey {self.key}"})
+
+
+class _Answers(logging.Handler):
+    """Status that apprise logs in the thread that made this; its lines hold addresses, and are not passed on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status, self._thread = "", threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"error=(\d{3})\b", record.getMessage())
+        if found and record.thread == self._thread:
+            self.status = found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class AppriseChannel:
+    """Channel of one of apprise's services: Slack, Teams, Discord, gateways of SMS and many more."""
+
+    url: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{urlsplit(self.url).scheme} #{_digest(self.url)}"
+
+    def service(self) -> Any:
+        """Return apprise's own object; ``None`` where it cannot use the address.
+
+        Loads all of apprise, which takes 40 MB and a second.
+        """
+        from apprise import Apprise, AppriseAsset
+        from apprise.logger import logger
+
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)  # below it whole messages and addresses are put together
+        asset = AppriseAsset(app_id="Switchyard", app_desc="", app_url="", image_url_mask="", async_mode=False)
+        return Apprise.instantiate(self.url, asset=asset, suppress_exceptions=True)
+
+    def send(self, notice: Notice) -> None:
+        if (service := self.service()) is None:
+            raise ChannelFailed(self.name, "apprise cannot use its address")
+        refused: list[ChannelFailed] = []
+        # Bounded from outside: a service may take several requests, and wait between them.
+        work = (service, notice, refused)
+        thread = threading.Thread(target=self._send, args=work, name=f"alert {self.name}", daemon=True)
+        thread.start()
+        thread.join(DEADLINE_S)
+        if thread.is_alive():
+            raise ChannelFailed(self.name, f"no answer in {DEADLINE_S:g} s")
+        if refused:
+            raise refused[0]
+
+    def _send(self, service: Any, notice: Notice, refused: list[ChannelFailed]) -> None:
+        from apprise import NotifyType
+        from apprise.logger import logger
+
+        service.socket_connect_timeout = service.socket_read_timeout = DEADLINE_S
+        alert, answers = notice.alert, _Answers()
+        told = NotifyType.FAILURE if alert.severity == "critical" else NotifyType.WARNING
+        told = NotifyType.SUCCESS if alert.resolved_at else told
+        logger.addHandler(answers)
+        try:  # by the service itself: what is sent through Apprise waits for its other threads at the end of a process
+            text = notice.within(service.body_maxlen)
+            sent = service.notify(body=text, title=notice.headline, notify_type=told, body_format="text")
+        except Exception as error:  # noqa: BLE001  of a service's own code, whose words may hold its address
+            refused.append(ChannelFailed(self.name, f"{type(error).__name__} in apprise"))
+        else:
+            if not sent:
+                fact = f"answered {answers.status}" if answers.status else "apprise could not send it"
+                refused.append(ChannelFailed(self.name, fact, answered=bool(answers.status)))
+        finally:
+            logger.removeHandler(answers)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledChannel:
+    """Channel under the name that its entry gives it, which rules may use."""
+
+    name: str
+    channel: Channel
+
+    def send(self, notice: Notice) -> None:
+        self.channel.send(notice)
+
+
+def keeps_incidents(channel: Channel) -> bool:
+    """Return whether what was sent to a channel stays open there until it is told of the end."""
+    return isinstance(channel.channel if isinstance(channel, LabelledChannel) else channel, IncidentChannel)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+def _post(name: str, url: str, body: dict[str, Any], headers: Mapping[str, str]) -> None:
+    """Post JSON for the channel of a name. Raises ``ChannelFailed`` for any but a 2xx answer within the deadline."""
+    limit = urllib3.Timeout(total=DEADLINE_S)
+    content = {"Content-Type": "application/json", **headers}
+    try:
+        # The body of the answer is not read: it could last for ever.
+        with (
+            urllib3.PoolManager(1, retries=False, timeout=limit) as pool,
+            pool.request("POST", url, body=json.dumps(body).encode(), headers=content, preload_content=False) as answer,
+        ):
+            status = answer.status
+    except urllib3.exceptions.HTTPError as error:
+        # The error's own message contains the URL.
+        raise ChannelFailed(name, type(error).__name__) from None
+    if not 200 <= status < 300:
+        raise ChannelFailed(name, f"answered {status}", answered=True)
 
 
 def channels(urls: Sequence[str]) -> tuple[Channel, ...]:
@@ -129,31 +293,78 @@ def channels(urls: Sequence[str]) -> tuple[Channel, ...]:
     Raises:
         InvalidSetting: no channel can use an entry. The message names its position, never the URL.
     """
-    found = {channel.name: channel for channel in (parse(url, at) for at, url in enumerate(urls, start=1))}
+    found: dict[str, Channel] = {}
+    for position, url in enumerate(urls, start=1):
+        channel = parse(url, position)
+        if found.setdefault(channel.name, channel) != channel:
+            raise _unusable(position, f"has the label {channel.name} of another entry")
     return tuple(found.values()) or (LogChannel(),)
 
 
 def parse(url: str, position: int) -> Channel:
-    """Return the channel of the URL at a position in the list, from 1; errors as for ``channels``."""
+    """Return the channel of the URL at a position in the list, from 1; errors as for ``channels``.
+
+    Whether apprise can use an address of its own is not checked, as apprise is not loaded, see :func:`refuse_unusable`.
+    """
+    if labelled := LABELLED.fullmatch(url):
+        return LabelledChannel(labelled["label"], parse(labelled["url"], position))
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError as error:
         raise _unusable(position, "is no URL") from error
-    if parts.scheme == "log":
-        return LogChannel()
-    if parts.scheme == "mailto":
-        return EmailChannel(_recipients(parts.path, position))
-    if parts.scheme not in ("http", "https"):
+    match parts.scheme:
+        case "log":
+            return LogChannel()
+        case "mailto":
+            return EmailChannel(_recipients(parts.path, position))
+        case "http" | "https":
+            if not parts.hostname or _port(url) == 0:
+                raise _unusable(position, "names no host")
+            return WebhookChannel(url)
+        case "pagerduty":
+            return PagerDutyChannel(*_key_and_origin(url, position, "events.pagerduty.com"))
+        case "opsgenie":
+            return OpsgenieChannel(*_key_and_origin(url, position, "api.opsgenie.com"))
+    if not parts.scheme or not parts.netloc:
         raise _unusable(position, f"has the scheme {parts.scheme!r}")
-    if not parts.hostname or port == 0:
-        raise _unusable(position, "names no host")
-    return WebhookChannel(url)
+    refuse_without(SETTING, APPRISE, f"entry {position}, {parts.scheme}")
+    return AppriseChannel(url)
+
+
+def refuse_unusable(urls: Sequence[str]) -> None:
+    """Refuse an entry that apprise cannot use, which is loaded for it.
+
+    Raises:
+        InvalidSetting: as of ``channels``.
+    """
+    for position, url in enumerate(urls, start=1):
+        channel = parse(url, position)
+        channel = channel.channel if isinstance(channel, LabelledChannel) else channel
+        if isinstance(channel, AppriseChannel) and channel.service() is None:
+            raise _unusable(position, f"is no address that apprise can use for {urlsplit(channel.url).scheme}")
 
 
 def _unusable(position: int, fact: str) -> InvalidSetting:
-    remedy = "use log:, mailto:ops@example.com or https://hooks.example.com/…, separated by spaces"
-    return InvalidSetting("SWITCHYARD_ALERT_URLS", f"entry {position} {fact}", remedy)
+    remedy = (
+        "use log:, mailto:ops@example.com, https://hooks.example.com/…, pagerduty://KEY, opsgenie://KEY or an address "
+        "of apprise's such as slack://…, separated by spaces, each with a label before it if rules name it: oncall=…"
+    )
+    return InvalidSetting(SETTING, f"entry {position} {fact}", remedy)
+
+
+def _port(url: str) -> int | None:
+    try:
+        return urlsplit(url).port
+    except ValueError:
+        return 0
+
+
+def _key_and_origin(url: str, position: int, default: str) -> tuple[str, str]:
+    """Return the key of ``pagerduty://KEY@HOST``, and the origin of that host or of the default."""
+    key, _, host = urlsplit(url).netloc.partition("@")
+    if not KEY.fullmatch(key) or _port(url) == 0:
+        raise _unusable(position, "names no key of 8 to 64 letters and digits, as in pagerduty://KEY or …://KEY@HOST")
+    return key, f"{'http' if host and is_loopback(urlsplit(url).hostname) else 'https'}://{host or default}"
 
 
 def _recipients(path: str, position: int) -> tuple[str, ...]:

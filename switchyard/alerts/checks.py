@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from django.core.checks import CheckMessage, Error
 
-from switchyard.conf import switchyard_settings
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.setting_values import InvalidSetting
 
 
 def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse alert URLs that no channel can use."""
-    found: list[CheckMessage] = []
-    for position, url in enumerate(switchyard_settings().alert_urls, start=1):
-        from switchyard.alerts.channels import parse  # loads urllib3: only where there are addresses
+    urls = switchyard_settings().alert_urls
+    if not urls:
+        return []
+    from switchyard.alerts.channels import channels, parse  # loads urllib3: only where there are addresses
 
-        try:
-            parse(url, position)
-        except InvalidSetting as error:
-            fact, _, remedy = str(error).partition("; ")
-            found.append(Error(fact, hint=remedy, id="switchyard.E043"))
-    return found
+    found = [_refusal(partial(parse, url, position)) for position, url in enumerate(urls, start=1)]
+    return list(filter(None, found)) or list(filter(None, [_refusal(partial(channels, urls))]))
+
+
+def check_alert_rules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse rules for labels that no entry has, where there are entries."""
+    urls, rules = switchyard_settings().alert_urls, declared_yard().alerts
+    if not urls or not rules or check_alert_urls(None):
+        return []
+    from switchyard.alerts.channels import channels
+
+    known = [channel.name for channel in channels(urls)]
+    return [
+        Error(
+            f"alert rule of {rule.finding}: no entry of SWITCHYARD_ALERT_URLS has the label {label!r}",
+            hint=f"They are {', '.join(known)}; write it before an entry, as in {label}=mailto:ops@example.com.",
+            id="switchyard.E043",
+        )
+        for rule in rules
+        for label in (*rule.channels, *rule.escalate_to)
+        if label not in known
+    ]
+
+
+def check_apprise(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse alert URLs that apprise cannot use. Loads apprise for them: for deployments, not for each start."""
+    urls = switchyard_settings().alert_urls
+    if not urls or check_alert_urls(None):
+        return []
+    from switchyard.alerts.channels import refuse_unusable
+
+    return list(filter(None, [_refusal(partial(refuse_unusable, urls))]))
+
+
+def _refusal(use: Callable[[], object]) -> CheckMessage | None:
+    try:
+        use()
+    except InvalidSetting as error:
+        return Error(f"{error.name}: {error.fact}", hint=error.remedy, id="switchyard.E043")
+    return None

@@ -7,15 +7,17 @@ from typing import Any
 
 import msgspec
 from django.db import transaction
+from django.db.models import F
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.silences import in_force
+from switchyard.alerts.rules import chosen, further
+from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.stores.alert_groups import AlertGroup
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
 from switchyard.conf import switchyard_settings
 from switchyard.database import storable
 
@@ -36,24 +38,25 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     Raises:
         django.db.DatabaseError: nothing was written.
     """
-    now = clock.utc_now()
+    now, names = clock.utc_now(), list(channels)
     with transaction.atomic():
         alert, created = Alert.objects.select_for_update().get_or_create(
             fingerprint=group.fingerprint[:128], first_at=datetime_of(group.first_at), defaults=_columns(group)
         )
         if not created:
             alert.count, alert.last_at = max(alert.count, group.count), datetime_of(group.last_at)
-            _reopen(alert)
+            created = _reopen(alert)
             alert.save()
         reported = group.count
         silenced = in_force(alert.fingerprint).exists()
         state = Delivery.State.SILENCED if silenced else Delivery.State.PENDING
-        for channel in channels:
+        wanted = [(name, now) for name in chosen(group.sample, names)]
+        for channel, at in wanted + (further(group.sample, names, now) if created else []):
             delivery, made = Delivery.objects.select_for_update().get_or_create(
                 alert=alert,
                 channel=channel,
                 reported=group.sent_count,
-                defaults={"count": group.count, "next_try_at": now, "state": state},
+                defaults={"count": group.count, "next_try_at": at, "state": state},
             )
             if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
                 delivery.count = group.count
@@ -62,11 +65,25 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     return msgspec.structs.replace(group, count=reported)
 
 
-def _reopen(alert: Alert) -> None:
+def worsen(fact: AlertFact) -> None:
+    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
+    rows = Alert.objects.filter(kind=fact.kind, fingerprint=fact.fingerprint[:128], state__in=UNRESOLVED)
+    title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
+    rows.filter(severity=Alert.Severity.WARNING).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)
+
+
+def _reopen(alert: Alert) -> bool:
+    """Open an alert that was resolved before it last occurred; return whether it was."""
     if alert.resolved_at is None or alert.last_at <= alert.resolved_at:
-        return
+        return False
+    alert.deliveries.filter(reported=F("count")).delete()  # of its resolution: those of occurrences report fewer
     alert.state, alert.acknowledged_by, alert.acknowledged_at = Alert.State.OPEN, "", None
     alert.resolved_by, alert.resolved_at = "", None
+    return True
 
 
 def notice_of(delivery: Delivery) -> Notice:
@@ -83,6 +100,8 @@ def notice_of_group(group: AlertGroup) -> Notice:
 def _columns(group: AlertGroup) -> dict[str, Any]:
     fact = group.sample
     severity = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
+    if fact.severity in Alert.Severity.values:
+        severity = Alert.Severity(fact.severity)
     return {
         "kind": fact.kind[:64],
         "title": storable(fact.title)[:300],

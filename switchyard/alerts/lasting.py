@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from django.db import DatabaseError, transaction
-from django.utils import timezone
+from django.db import DatabaseError
 
-from switchyard.alerts.channels import channels
-from switchyard.alerts.intake import write_alert
-from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.intake import worsen, write_alert
+from switchyard.alerts.models import Alert
+from switchyard.alerts.resolution import resolve_gone
 from switchyard.alerts.silences import UNRESOLVED
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
-from switchyard.conf import switchyard_settings
 from switchyard.workers.preflight import make_watch
 
 # A cause that is back within the first has lasted; one that stays away for the second has ended.
@@ -48,9 +48,14 @@ class LastingAlerts:
             first_s = first_s if known or now_s - last_s <= GAP_S else now_s
             self._seen[fact.fingerprint] = first_s, now_s
             if not known and now_s - first_s >= after_s:
-                if not self._is_open(fact.fingerprint):
+                if not (was_open := self._is_open(fact.fingerprint)):
                     facilities().alerts.raise_(fact)
-                self._raised[fact.fingerprint] = fact
+                # How severe another leader has found it is not known here.
+                self._raised[fact.fingerprint] = replace(fact, severity="") if was_open else fact
+            elif known and fact.severity == "critical" != self._raised[fact.fingerprint].severity:
+                with contextlib.suppress(DatabaseError):  # tried again by the next call
+                    worsen(fact)
+                    self._raised[fact.fingerprint] = fact
 
     def resolve(self) -> None:
         """Resolve the alerts of what has been gone for 20 s.
@@ -78,26 +83,6 @@ class LastingAlerts:
             return rows.exists()
         except DatabaseError:
             return False
-
-
-def resolve_gone(kind: str, lasting: Collection[str]) -> None:
-    """Resolve a kind's alerts but those of causes that last, and tell every channel that was told of them.
-
-    The group goes first: an alert raised after the message of the resolution must not count as part of what ended.
-    """
-    for alert in Alert.objects.filter(kind=kind, state__in=UNRESOLVED).exclude(fingerprint__in=lasting):
-        facilities().alerts.forget(alert.fingerprint)
-        with transaction.atomic():
-            now, row = timezone.now(), Alert.objects.filter(pk=alert.pk, state__in=UNRESOLVED)
-            if not row.update(state=Alert.State.RESOLVED, resolved_by="", resolved_at=now):
-                continue
-            told = set(alert.deliveries.filter(state=Delivery.State.SENT).values_list("channel", flat=True))
-            if not alert.deliveries.exists():
-                told = {channel.name for channel in channels(switchyard_settings().alert_urls)}
-            Delivery.objects.bulk_create(
-                Delivery(alert=alert, channel=name, reported=alert.count, count=alert.count, next_try_at=now)
-                for name in told
-            )
 
 
 # Warnings that turn into errors if nobody acts.

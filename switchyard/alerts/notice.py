@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
+from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import counted
 from switchyard.console.links import runbook_of_alert
 
@@ -75,6 +77,16 @@ class Notice:
     reported: int = 0
 
     @property
+    def yard(self) -> str:
+        """Host of the yard's web: tells the alerts of two yards apart."""
+        return urlsplit(switchyard_settings().public_url).hostname or "switchyard"
+
+    @property
+    def cause(self) -> str:
+        """Name of the cause, the same in its first message, its digests and its resolution."""
+        return f"{self.yard}/{self.alert.fingerprint}"
+
+    @property
     def headline(self) -> str:
         """Severity, or that it is resolved, title and count in one line."""
         times = "" if self.count == 1 else f" ({self.count:,} times)"
@@ -86,7 +98,8 @@ class Notice:
         alert = self.alert
         lines = [alert.title, ""]
         if alert.resolved_at:
-            lines.append(f"Its cause has ended: resolved {_clock(alert.resolved_at)}.")
+            why = f"Resolved by {alert.resolved_by}" if alert.resolved_by else "Its cause has ended: resolved"
+            lines.append(f"{why} {_clock(alert.resolved_at)}.")
         elif self.reported:
             lines.append(f"{self.count - self.reported:,} more, {self.count:,} since {_clock(alert.first_at)}.")
         elif self.count > 1:
@@ -99,6 +112,11 @@ class Notice:
         if alert.link:
             lines += ["", alert.link]
         return "\n".join(lines)
+
+    def within(self, most: int) -> str:
+        """Return the message in at most so many characters, title left out: shortened to the link if need be."""
+        text = self.text.partition("\n")[2].strip()
+        return text if len(text) <= most else f"{self.alert.link or self.text}"[:most]
 
     def as_json(self) -> dict[str, object]:
         """Return the body of a webhook. Times are ISO 8601 in UTC."""

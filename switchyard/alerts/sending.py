@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import DatabaseError
 from django.db.models import F, QuerySet
 
 from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, channels
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
-from switchyard.alerts.models import Delivery
+from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.silences import in_force
+from switchyard.alerts.rules import is_quiet
+from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
@@ -32,6 +33,8 @@ BATCH = 50
 BUDGET_S = 4.0
 BATCH_ENDS_S = 10.0
 CLAIM_S = 60
+# What was given up is tried again after the first, for the second: its channel may be back.
+RETRY_AFTER, KEPT_FOR = timedelta(minutes=5), timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -99,10 +102,13 @@ def send_due(channels: Sequence[Channel]) -> int:
 
 def _claim_due(names: Sequence[str]) -> list[Delivery]:
     now = clock.utc_now()
+    _retry_given_up(now)
     pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
     _hold_back(pending)
+    if is_quiet(now):
+        pending = pending.filter(alert__severity=Alert.Severity.CRITICAL)
     claimed = []
     for delivery in pending.filter(channel__in=names).select_related("alert")[:BATCH]:
         # Of several schedulers the one whose update matches sends. After a crash the delivery is due again in 60 s.
@@ -111,6 +117,13 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
             delivery.tries += 1
             claimed.append(delivery)
     return claimed
+
+
+def _retry_given_up(now: datetime) -> None:
+    """Bring back what a channel did not accept while its alert is unresolved: one more try, every five minutes."""
+    given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
+    given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
+    given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
 
 
 def _hold_back(pending: QuerySet[Delivery]) -> None:
@@ -158,7 +171,30 @@ _log_lock = threading.Lock()
 _logged_at: dict[str, float] = {}
 
 
-def dispatch_due() -> int:
+MOST_A_MINUTE, MINUTE_S = 8, 60.0
+
+
+class Throttle:
+    """Limit of messages about dead letters: of many causes eight are told a minute; the others wait, and count on.
+
+    Alerts of other kinds are told at once: there is one for each kind of finding.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._told_s = clock, deque[float](maxlen=MOST_A_MINUTE)
+
+    def holds(self, group: AlertGroup) -> bool:
+        """Return whether a group has to wait; if not, it counts as told."""
+        if group.sample.kind != "dead_letter":
+            return False
+        now_s = self._clock()
+        if len(self._told_s) == MOST_A_MINUTE and now_s - self._told_s[0] < MINUTE_S:
+            return True
+        self._told_s.append(now_s)
+        return False
+
+
+def dispatch_due(throttle: Throttle | None = None) -> int:
     """Claim the due alert groups and send them to every channel; return how many messages were accepted.
 
     The scheduler calls this function every second. It takes about 10 s if a channel hangs. Safe to run in two
@@ -173,11 +209,16 @@ def dispatch_due() -> int:
     alerts = facilities().alerts
     accepted = 0
     for group in alerts.claim_due(GROUPS_AT_ONCE):
+        if throttle is not None and throttle.holds(group):
+            continue  # its claim expires, and it is due again, behind others
         try:
             written = write_alert(group, [channel.name for channel in targets])
         except DatabaseError as error:
             _log_database_error(error)
-            accepted += _send_without_rows(group, targets)
+            # Without settling, the claim expires and the group is due again.
+            if told := send_without_rows(group, targets):
+                accepted += told
+                alerts.settle(group)
         else:
             alerts.settle(written)
     try:
@@ -187,15 +228,17 @@ def dispatch_due() -> int:
         return accepted
 
 
-def _send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
+def send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
+    """Send a group while the database is away; return how many channels accepted it.
+
+    0 if only the log did, beside which there are others: a line there has not reached anybody.
+    """
     notice = notice_of_group(group)
     batches = [ChannelBatch(channel, [notice]) for channel in targets]
     send_all(batches)
     accepted = [batch.channel for batch in batches if batch.results.get(notice.id, True) is None]
-    # Without settling, the claim expires and the group is due again: a log line alone has not reached anybody.
-    if any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets):
-        facilities().alerts.settle(group)
-    return len(accepted)
+    told = any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets)
+    return len(accepted) if told else 0
 
 
 def _log_database_error(error: DatabaseError) -> None:

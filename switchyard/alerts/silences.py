@@ -1,15 +1,15 @@
-"""Silences of alerts, and their acknowledgement and resolution: by a person, or by the maintenance."""
+"""Silences of alerts, and their acknowledgement."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from switchyard.alerts.models import Alert, Silence
+from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.broker.errors import ActRefused
 from switchyard.database import storable
 from switchyard.middleware.clock_comparison import compared_now
@@ -67,54 +67,18 @@ def end(silence: int, *, by: str) -> Silence | None:
 
 
 UNRESOLVED = (Alert.State.OPEN, Alert.State.ACKNOWLEDGED)
-# A dead letter's row may follow its alert by one reconciliation.
-SETTLED_AFTER = timedelta(seconds=90)
-FINGERPRINTS_AT_ONCE = 500
 
 
-def acknowledge(pk: int, *, by: str) -> bool:
-    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved."""
-    opened = Alert.objects.filter(pk=pk, state=Alert.State.OPEN)
+def acknowledge(*pks: int, by: str) -> int:
+    """Mark alerts as acknowledged, and send none of them to further people; return how many were open."""
+    opened = Alert.objects.filter(pk__in=pks, state=Alert.State.OPEN)
     values = {"state": Alert.State.ACKNOWLEDGED, "acknowledged_by": by[:150], "acknowledged_at": timezone.now()}
-    return bool(opened.update(**values))
+    with transaction.atomic():
+        later = unsent(*opened.values_list("pk", flat=True)).filter(next_try_at__gt=timezone.now())
+        later.update(state=Delivery.State.SILENCED)
+        return opened.update(**values)
 
 
-def resolve(pk: int, *, by: str) -> bool:
-    """Resolve an alert by hand; return ``False`` if it was before."""
-    unresolved = Alert.objects.filter(pk=pk, state__in=UNRESOLVED)
-    return bool(unresolved.update(state=Alert.State.RESOLVED, resolved_by=by[:150], resolved_at=timezone.now()))
-
-
-def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
-    """Resolve the alerts of groups without an open dead letter; return their count.
-
-    Args:
-        still_open: Returns those of some fingerprints that have open letters.
-    """
-    before, resolved = timezone.now() - SETTLED_AFTER, 0
-    for fingerprints in _fingerprints():
-        ended = set(fingerprints) - set(still_open(fingerprints))
-        resolved += _resolve_ended(ended, before)
-    return resolved
-
-
-def _fingerprints() -> Iterator[list[str]]:
-    last = ""
-    while True:
-        rows = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED, fingerprint__gt=last).order_by(
-            "fingerprint"
-        )
-        found = list(rows.values_list("fingerprint", flat=True).distinct()[:FINGERPRINTS_AT_ONCE])
-        if found:
-            yield found
-        if len(found) < FINGERPRINTS_AT_ONCE:
-            return
-        last = found[-1]
-
-
-def _resolve_ended(fingerprints: Collection[str], before: datetime) -> int:
-    if not fingerprints:
-        return 0
-    unresolved = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED)
-    rows = unresolved.filter(fingerprint__in=fingerprints, last_at__lt=before)
-    return rows.update(state=Alert.State.RESOLVED, resolved_by="", resolved_at=timezone.now())
+def unsent(*pks: int) -> QuerySet[Delivery]:
+    """Return the messages of alerts that no channel was given yet."""
+    return Delivery.objects.filter(state=Delivery.State.PENDING, tries=0, alert__in=pks)

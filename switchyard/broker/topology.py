@@ -1,4 +1,4 @@
-"""The dataclasses a yard is declared with: queues, pools, policies of retries; and checks of their values.
+"""The dataclasses a yard is declared with: queues, pools, policies of retries, alert rules; and checks of their values.
 
 A yard's own declaration is the topology.
 """
@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, get_args
 
 from switchyard.broker.cores import cores_here, memory_here
@@ -384,24 +385,73 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertRule:
+    """When and where people are called about findings of a name. ``InvalidDeclaration`` for one that cannot be used.
+
+    Args:
+        finding: Name, such as ``queues.late``, ``dead_letter`` or ``broker.away``; ``*`` stands for any characters.
+        after_s: Seconds that a finding must last; ``None`` leaves that to the table of defaults. Not of dead letters
+            and the broker, which are told at once.
+        channels: Labels of SWITCHYARD_ALERT_URLS; empty for every channel.
+        escalate_after_s: Seconds without an acknowledgement after which the alert goes to ``escalate_to`` as well.
+        escalate_to: Labels of further channels.
+    """
+
+    finding: str
+    after_s: float | None = None
+    channels: tuple[str, ...] = ()
+    escalate_after_s: float | None = None
+    escalate_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        usable = isinstance(self.finding, str) and self.finding != ""
+        require(usable, "alert rule", "finding", self.finding, 'write the name of a finding, such as "queues.late"')
+        subject = f"alert rule of {self.finding}"
+        for option in ("after_s", "escalate_after_s"):
+            value = getattr(self, option)
+            usable = value is None or value == 0 or is_duration(value)
+            require(usable, subject, option, value, "write seconds, 0 or more, or leave it out")
+        for option in ("channels", "escalate_to"):
+            value = getattr(self, option)
+            require(
+                _are_names(value), subject, option, value, 'write a tuple of labels, each once, such as ("oncall",)'
+            )
+        usable = bool(self.escalate_to) == (self.escalate_after_s is not None)
+        remedy = "write both escalate_after_s and escalate_to, or leave both out"
+        require(usable, subject, "escalate_to", self.escalate_to, remedy)
+
+
+CLOCK_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+
+
+@dataclass(frozen=True, slots=True)
 class Yard:
     """All queues and pools of a deployment. ``InvalidDeclaration`` when two have one name.
 
     ``retry_speed`` divides the delays of policies, so that a demo or a test shows hours in seconds; only 1 is accepted
-    in production.
+    in production. Of ``alerts`` the first rule that matches a finding counts. From the first to the second of
+    ``quiet_hours``, in Django's time zone, alerts that are not critical wait.
     """
 
     queues: tuple[Queue, ...]
     pools: tuple[Pool, ...]
     retry_speed: int = 1
+    alerts: tuple[AlertRule, ...] = ()
+    quiet_hours: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         usable = is_whole(self.retry_speed, least=1)
         require(usable, "yard", "retry_speed", self.retry_speed, "write a number, 1 or more, or leave it out")
-        for option, kind in (("queues", Queue), ("pools", Pool)):
+        hours, remedy = self.quiet_hours, 'write two different times, such as ("22:00", "07:00"), or leave it out'
+        usable = hours is None or (isinstance(hours, tuple) and len({*map(str, hours)}) == len(hours) == 2)
+        usable = usable and all(CLOCK_TIME.fullmatch(str(time)) for time in hours or ())
+        require(usable, "yard", "quiet_hours", hours, remedy)
+        for option, kind in (("alerts", AlertRule), ("queues", Queue), ("pools", Pool)):
             entries = getattr(self, option)
             usable = isinstance(entries, tuple) and all(isinstance(entry, kind) for entry in entries)
             require(usable, "yard", option, entries, f"write a tuple of {kind.__name__}(...)")
+            if kind is AlertRule:
+                continue
             names = [entry.name for entry in entries]
             twice = sorted({name for name in names if names.count(name) > 1})
             subject = f"{kind.__name__.lower()} {', '.join(twice)}"
@@ -419,6 +469,10 @@ class Yard:
     def with_cores(self, cores: int) -> Yard:
         """Return the yard in which ``processes="cores"`` stands for a number, on whatever machine."""
         return replace(self, pools=tuple(replace(p, cores=cores) if p.per_core else p for p in self.pools))
+
+    def alert_rule(self, finding: str) -> AlertRule | None:
+        """Return the rule of a finding's name; ``None`` where no rule matches it."""
+        return next((rule for rule in self.alerts if fnmatchcase(finding, rule.finding)), None)
 
     @property
     def lanes(self) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""``manage.py switchyard alerts``: list, show, acknowledge, silence, unsilence, resolve."""
+"""``manage.py switchyard alerts``: list, show, acknowledge, silence, unsilence, resolve; channels, test."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,12 +12,15 @@ from django.core.management.base import CommandError
 from django.db.models import Model
 
 from switchyard.alerts import acts, notice
+from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.alerts.silences import UNRESOLVED, end_of
+from switchyard.alerts.views import channel_rows
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused
+from switchyard.broker.errors import ActRefused, NotFound
+from switchyard.conf import switchyard_settings
 from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
-from switchyard.console.formatting import counted
+from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
 from switchyard.middleware.logs import printable
 
@@ -80,7 +84,9 @@ EXAMPLES = """examples:
   manage.py switchyard alerts silence f00dfacef00dface --for 4h --reason 'the provider is slow on Fridays'
   manage.py switchyard alerts silence 2041 --for 1h --reason known   all of that alert's cause
   manage.py switchyard alerts silence --all --for 30m --reason 'maintenance of the database'
-  manage.py switchyard alerts unsilence 17"""
+  manage.py switchyard alerts unsilence 17
+  manage.py switchyard alerts channels                               each with its number and its last message
+  manage.py switchyard alerts test 2                                 send the second of them a message"""
 
 # Of a cause, in hexadecimal digits; a number that is shorter is an alert's id.
 FINGERPRINT_LENGTH = 16
@@ -111,6 +117,9 @@ class Command(PrintingCommand):
         unsilence = verbs.add_parser("unsilence", help="end a silence before its time")
         unsilence.add_argument("id", type=int, metavar="ID", help="of the silence, see list")
         unsilence.add_argument("--reason", default="", help="why, for the audit log")
+        verbs.add_parser("channels", help="the channels, each with its last message")
+        test = verbs.add_parser("test", help="send a channel one message that says it is a test")
+        test.add_argument("channel", metavar="CHANNEL", help="its name or number, see channels")
         for sub in verbs.choices.values():
             sub.add_argument("--json", action="store_true", help="print JSON")
 
@@ -122,6 +131,8 @@ class Command(PrintingCommand):
             "resolve": self._apply,
             "silence": self._silence,
             "unsilence": self._unsilence,
+            "channels": self._channels,
+            "test": self._test,
         }
         with as_command_error("alerts"):
             verbs[options["verb"]](options)
@@ -199,6 +210,30 @@ class Command(PrintingCommand):
             self.print_json(silence_json(ended))
             return
         self.stdout.write(f"Silence {ended.pk} has ended: alerts from now on are sent.")
+
+    def _channels(self, options: dict[str, Any]) -> None:
+        rows = channel_rows()
+        lines = []
+        for number, row in enumerate(rows, start=1):
+            at = f"last message {row.at:%Y-%m-%d %H:%M:%S} UTC" if row.at else "no message yet"
+            lines.append(printable(f"{number:>3}  {row.name}: {at}{f', failing: {row.error}' if row.error else ''}"))
+        values = [asdict(row) | {"at": row.at and row.at.isoformat()} for row in rows]
+        self.answer("\n".join(lines), values, as_json=options["json"])
+
+    def _test(self, options: dict[str, Any]) -> None:
+        name = options["channel"]
+        names = [channel.name for channel in channels(switchyard_settings().alert_urls)]
+        if name.isdecimal() and 0 < int(name) <= len(names):
+            name = names[int(name) - 1]
+        try:
+            took_s = acts.send_test(name, who=Who.of_command())
+        except NotFound as error:
+            raise CommandError(str(error)) from error
+        except ChannelFailed as error:
+            fact = f"{name} did not accept the test: {error.fact}; check its entry in SWITCHYARD_ALERT_URLS"
+            raise CommandError(fact) from error
+        text = f"{name} accepted a test message within {duration(took_s * 1_000)}."
+        self.answer(text, {"channel": name, "took_s": round(took_s, 3)}, as_json=options["json"])
 
     def _rows(self, ids: list[int]) -> list[Alert]:
         found = Alert.objects.in_bulk([pk for pk in ids if 0 < pk < 2**63])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from switchyard.alerts.checks import check_apprise
+from switchyard.console.commands import refuse
 from switchyard.long_running import run_until_signal
-from switchyard.operations.alerting import FindingAlerts
+from switchyard.operations.alerting import HEARTBEAT_S, FindingAlerts, beat
 from switchyard.schedules.runner import MaintenanceTask, Scheduler, maintenance_tasks
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
 
@@ -24,7 +27,14 @@ class Command(BaseCommand):
         """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
         log_to_standard_error()
         refuse_if_wrong()
-        tasks = (*maintenance_tasks(), MaintenanceTask("findings", 5.0, FindingAlerts().check))
+        if wrong := check_apprise(None):  # loaded here, before it leads: nothing else sends alerts by it
+            refuse(*(f"{message.msg}; {message.hint}" for message in wrong))
+        findings = FindingAlerts()
+        tasks = (
+            *maintenance_tasks(),
+            MaintenanceTask("findings", 5.0, findings.check),
+            MaintenanceTask("heartbeat", HEARTBEAT_S, partial(beat, findings)),
+        )
         run_until_signal(
             lambda stop: Scheduler(maintenance_tasks=tasks).run(stop),
             name="scheduler",

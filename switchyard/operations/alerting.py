@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from itertools import groupby
 from operator import attrgetter
 
+import urllib3
+
 from switchyard.alerts.lasting import LastingAlerts
 from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.alert_groups import AlertFact
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.loggers import get_logger
 from switchyard.operations.findings.examine import DEADLINE_S, KEPT
 from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.overview import FACTS, diagnose
@@ -19,19 +24,29 @@ BAD_AFTER_S = 30.0
 AFTER_S = {
     "pools.down": 20.0, "database.locked": 20.0, "database.away": 20.0, "pools.host_gone": 60.0, "queues.late": 60.0,
     "queues.ends_late": 60.0, "queues.parked": 60.0,
-    "actors.failing": 120.0, "actors.host_down": 120.0, "scheduler.late": 60.0, "history.down": 60.0,
-    "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0, "alerts.channel": 60.0,
+    "actors.failing": 120.0, "actors.host_down": 120.0, "scheduler.late": 60.0, "scheduler.down": 5.0,
+    "history.down": 60.0, "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0,
+    "alerts.channel": 60.0,
 }  # fmt: skip
 # The first two have alerts of their own; the others are for whoever deploys, and last until he does.
 LEFT_OUT = frozenset({"broker", "dead letters", "configuration", "checks"})
 SHOWN = 10
+HEARTBEAT_S, LATELY_S, CALL_S = 60.0, 60.0, 5.0
+
+log = get_logger("switchyard.alerts")
 
 
 class FindingAlerts:
     """Checks of the overview's findings, with an alert for each kind that lasts, however many queues it concerns."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lasting = LastingAlerts("finding", clock)
+        self._lasting, self._clock = LastingAlerts("finding", clock), clock
+        self._checked_s = -math.inf
+
+    @property
+    def checks(self) -> bool:
+        """Whether the yard was known, and its findings were checked, within the last minute."""
+        return self._clock() - self._checked_s < LATELY_S
 
     def check(self) -> None:
         """Check once. Nothing is raised or resolved while the yard or the last examination is not known.
@@ -51,19 +66,43 @@ class FindingAlerts:
             for named, alike in groupby(calling, name)
         )
         self._lasting.resolve()
+        self._checked_s = self._clock()
+
+
+def beat(alerts: FindingAlerts) -> None:
+    """Call SWITCHYARD_ALERT_HEARTBEAT_URL, if it is set and the findings are checked; a failure is logged.
+
+    Its watcher calls people once no heartbeat comes: when all else is gone. Takes at most 5 s.
+    """
+    url = switchyard_settings().alert_heartbeat_url
+    if not url or not alerts.checks:
+        return
+    limit = urllib3.Timeout(total=CALL_S)
+    try:
+        with urllib3.PoolManager(1, retries=False, timeout=limit) as pool:
+            status = pool.request("GET", url, preload_content=False).status
+    except urllib3.exceptions.HTTPError as error:  # whose message contains the URL
+        log.warning("the heartbeat is not accepted", why=type(error).__name__)
+    else:
+        if not 200 <= status < 300:
+            log.warning("the heartbeat is not accepted", why=f"answered {status}")
 
 
 def after_s(found: Ranked) -> float | None:
     """Return the seconds that a finding must last before a person is called; ``None``: nobody is."""
     if found.finding.group in LEFT_OUT or found.level not in ("bad", "warn"):
         return None
+    rule = declared_yard().alert_rule(found.finding.name)
+    if rule is not None and rule.after_s is not None:
+        return rule.after_s
     after = AFTER_S.get(found.finding.name)
     return min(after or BAD_AFTER_S, BAD_AFTER_S) if found.level == "bad" else after
 
 
 def fact_of(alike: list[Ranked]) -> AlertFact:
-    """Return the alert of findings of one name, the worst first."""
+    """Return the alert of findings of one name, the worst first; critical if it is bad, or urgent in the table."""
     first = alike[0].finding
+    urgent = alike[0].level == "bad" or AFTER_S.get(first.name, math.inf) <= BAD_AFTER_S
     more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
     others = [each.sentence for each in alike[1:SHOWN]]
     lines = [*others, first.cause and f"Cause: {first.cause}.", first.then or f"Next: {first.next}"]
@@ -75,4 +114,5 @@ def fact_of(alike: list[Ranked]) -> AlertFact:
         queue=first.subject if first.group == "queues" and len(alike) == 1 else "",
         actor="",
         at=now_ms(),
+        severity="critical" if urgent else "warning",
     )

@@ -163,8 +163,8 @@ def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
     yield from lateness.look(facts)
     yield from queue_checks.look_at_held(facts)
     if not facts.state.scheduler_up:
-        seen, step = "no scheduler leads: no schedule starts and no alert is sent", "manage.py switchyard runscheduler"
-        then = f"Start `{step}`. Missed ticks are caught up as each schedule says; alerts wait."
+        seen, step = "no scheduler leads: no schedule starts", "manage.py switchyard runscheduler"
+        then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
         act = look_at_schedules()
         yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, act=act)
     if open_letters:

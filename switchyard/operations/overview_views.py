@@ -67,7 +67,7 @@ def _first_steps(room: page.Room) -> dict[str, Any] | None:
                 return None
     except DatabaseError:
         return None
-    return {"only_log": all(url.startswith("log:") for url in switchyard_settings().alert_urls)}
+    return {"only_log": all(url == "log:" or url.endswith("=log:") for url in switchyard_settings().alert_urls)}
 
 
 def _changes(request: HttpRequest) -> list[ShownEntry] | None:

@@ -6,6 +6,7 @@ import datetime
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -32,25 +33,29 @@ class MaintenanceTask:
 
     Args:
         every_s: Seconds between the end of one call and the start of the next.
+        always: It runs in schedulers that do not lead as well.
     """
 
     name: str
     every_s: float
     run: Callable[[], Any]
+    always: bool = False
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, records, bulk acts, old rows."""
+    from switchyard.alerts.away import AwayAlert
     from switchyard.alerts.lasting import BrokerAlerts
-    from switchyard.alerts.sending import dispatch_due
+    from switchyard.alerts.sending import Throttle, dispatch_due
     from switchyard.audit import services as audit
     from switchyard.bulk import services as bulk
     from switchyard.bulk.runner import BulkRunner
     from switchyard.jobs.once import delete_old_keys
 
     return (
-        MaintenanceTask("alerts", 1.0, dispatch_due),
+        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle())),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
+        MaintenanceTask("broker away", 5.0, AwayAlert().check, always=True),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("job records", 300.0, sweep_records),
@@ -67,7 +72,7 @@ def reconcile_letters() -> None:
     Raises:
         BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
     """
-    from switchyard.alerts.silences import resolve_triaged
+    from switchyard.alerts.resolution import resolve_triaged
     from switchyard.dead_letters.queries import open_fingerprints
     from switchyard.dead_letters.reconcile import reconcile_all
 
@@ -104,7 +109,7 @@ def finish_moves() -> int:
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
-    """Start a thread that runs a task periodically while ``leading()`` is true, until ``stop`` is set.
+    """Start a thread that runs a task periodically while ``leading()`` is true, or always, until ``stop`` is set.
 
     Logs whatever the task raises and calls it again after ``every_s``.
     """
@@ -117,7 +122,7 @@ def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading
 def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: threading.Event) -> None:
     throttle = LogThrottle(task.name)
     while not stop.wait(task.every_s):
-        if not leading():
+        if not task.always and not leading():
             continue
         close_old_connections()
         try:

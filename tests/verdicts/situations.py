@@ -182,7 +182,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         Situation(
             "the scheduler stands still",
             causes.scheduler_stopped,
-            r"^No scheduler leads: no schedule starts and no alert is sent",
+            r"^No scheduler leads: no schedule starts",
             r"Show \d+ schedules?",
             within_s=BEAT_S,
             first=False,

@@ -28,7 +28,7 @@ RAISE, CLAIM, SETTLE = (script(name, folder="") for name in ("alert_raise", "ale
 
 @dataclass(frozen=True, slots=True)
 class AlertFact:
-    """One fact to report. ``at``: ms since the epoch."""
+    """One fact to report. ``at``: ms since the epoch; ``severity``: "" for the kind's own."""
 
     fingerprint: str
     kind: str
@@ -37,6 +37,14 @@ class AlertFact:
     queue: str
     actor: str
     at: Whole
+    severity: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name that rules know it by: of a finding, ``broker.`` with a code, else the kind."""
+        if self.kind in ("finding", "broker"):
+            return self.fingerprint.removeprefix("finding-").replace("broker-", "broker.", 1)
+        return self.kind
 
 
 SAMPLE: Final = msgspec.json.Decoder(AlertFact)

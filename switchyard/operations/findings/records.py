@@ -152,8 +152,8 @@ def look_at_leader() -> Iterator[Finding]:
     with quick_client() as client:
         left_ms = int(client.pttl(declared_yard().keys.lock(SCHEDULER)))
     if left_ms == -2:
-        seen = "no scheduler leads: no schedule is sent and no alert is delivered"
-        cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
+        seen = "no scheduler leads: no schedule is sent"
+        cause = "No scheduler runs; missed ticks are caught up as each schedule declares"
         yield SCHEDULES.warning("down", seen, cause, "manage.py switchyard runscheduler", act=look_at_schedules())
     elif left_ms == -1 or left_ms > LEASE_S * 1000:
         seen = (

@@ -82,7 +82,7 @@ def _sends_by_smtp() -> bool:
         return False
     if any(settings.is_overridden(name) for name in SMTP_SETTINGS):  # type: ignore[misc]
         return True
-    if any(url.startswith("mailto:") for url in switchyard_settings().alert_urls):
+    if any(url.startswith("mailto:") or "=mailto:" in url for url in switchyard_settings().alert_urls):
         return True
     return any(b"django.core.mail" in path.read_bytes() for folder in own_folders() for path in folder.rglob("*.py"))
 

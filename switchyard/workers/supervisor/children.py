@@ -137,7 +137,7 @@ class ChildManager:
         self.isolated = self.process_set.processes[pool.children + 1 :]
         self._cancellations = cancellations
         self._grace_s = grace_s
-        self._close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
+        self.close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
         self._child_ended = child_ended
         self._leftovers: list[tuple[Leftovers, tuple[Running, ...], str]] = []
 
@@ -282,7 +282,7 @@ class ChildManager:
             isolated=isolated,
             exclusive=exclusive,
         )
-        return start_child(assignment, self._table, close_inherited=self._close_inherited)
+        return start_child(assignment, self._table, close_inherited=self.close_inherited)
 
     def _start_isolated(self, waiting: int) -> None:
         """Start isolated children for waiting suspects: one for each, beside the busy ones, up to the maximum."""

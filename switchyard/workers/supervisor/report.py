@@ -51,8 +51,8 @@ class Reporter:
         self._forgot_silent = False
         self._notices = NOTHING_ASKED
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
-        calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
-        self._reports, self._clock = PoolReports(calls, Keys()), ServerClock(calls)
+        self.calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
+        self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
 
     def build(
         self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], state: str, metrics_port: int

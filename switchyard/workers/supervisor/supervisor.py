@@ -26,6 +26,7 @@ from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, StackRequests
+from switchyard.workers.supervisor.stand_in import StandIn
 
 GRACE_S = 25.0
 # After the tasks' grace: for consumers to stop and connections to close.
@@ -96,6 +97,9 @@ class Supervisor:
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
+        self._stand_in = StandIn(
+            self._reporter.calls, declared_yard().keys, close_inherited=self._children.close_inherited
+        )
         self._instructions = Instructions(self._children, started_at=self._reporter.started_at, stop=self._drain)
 
     def run(self) -> int:
@@ -134,6 +138,7 @@ class Supervisor:
             )
             self._killed = True
         self._leases.close()
+        self._stand_in.end()
         if not self._leases.keeper.silent:
             self._reporter.remove()
         logger.info("pool %s: drained" if not self._killed else "pool %s: stopped by force", self.pool.name)
@@ -252,6 +257,8 @@ class Supervisor:
         if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:
             wait_s = self._reporter.write(self._build_report(), self._instructions.quieted)
             self._report_at_s = time.monotonic() + wait_s
+            if not self._children.stopping:
+                self._stand_in.look()
             stacks, instruction = self._reporter.take_notices()
             if stacks:
                 self._stacks.begin(stacks, self._children.process_set.pids)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -24,6 +25,9 @@ class Receiver:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.asked: list[str] = []
+        self.words = b""
         self.answers: list[int] = []
         self.hang: threading.Event | None = None
         receiver = self
@@ -36,8 +40,17 @@ class Receiver:
                 status = receiver.answers.pop(0) if receiver.answers else 204
                 if status < 300:
                     receiver.bodies.append(json.loads(body))
+                    receiver.paths.append(self.path)
                     receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
                 self.send_response(status)
+                self.send_header("Content-Length", str(len(receiver.words)))
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):  # of a sender that has given up
+                    self.wfile.write(receiver.words)
+
+            def do_GET(self) -> None:
+                receiver.asked.append(self.path)
+                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

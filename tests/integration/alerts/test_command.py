@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from switchyard.alerts.models import Alert, Silence
 from switchyard.audit.models import AuditEntry
+from tests.integration.alerts.conftest import Receiver
+from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
 
@@ -108,3 +110,22 @@ def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
 
     assert refused.value.returncode == 2
     assert not Silence.objects.exists()
+
+
+def test_channels_are_numbered_and_one_is_sent_a_test_by_name_or_number(receiver: Receiver) -> None:
+    with with_alert_urls("log:", f"team={receiver.url}"):
+        listed = run("channels")
+        by_number = run("test", "2")
+        assert as_json("test", "team")["channel"] == "team"
+        receiver.answers = [500]
+        with pytest.raises(CommandError, match="team did not accept the test: answered 500; check its entry"):
+            run("test", "team")
+        with pytest.raises(CommandError, match="has no channel 'nobody'; it has log, team"):
+            run("test", "nobody")
+        rows = as_json("channels")
+
+    assert [line.strip() for line in listed.splitlines()] == ["1  log: no message yet", "2  team: no message yet"]
+    assert "team accepted a test message" in by_number
+    assert [body["title"] for body in receiver.bodies] == ["Test of this channel"] * 2
+    assert [row["name"] for row in rows] == ["log", "team"]
+    assert "canary-secret" not in listed + by_number + str(rows)

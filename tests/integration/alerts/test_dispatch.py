@@ -2,18 +2,25 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
+import dramatiq
 import pytest
 import redis
 from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
 
-from switchyard.alerts import sending
+from switchyard.alerts import notice, sending
 from switchyard.alerts.models import Alert, Delivery
-from switchyard.alerts.sending import BACKOFF_S
+from switchyard.alerts.sending import BACKOFF_S, Throttle
+from switchyard.broker.interface import Facilities, attach
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores import alert_groups
 from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
@@ -61,6 +68,36 @@ def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups: AlertG
     assert Alert.objects.get().count == 1_000
 
 
+@pytest.mark.usefixtures("groups")
+def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
+    facilities: Facilities, valkey: redis.Redis, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_groups, "CLAIM_MS", 20)
+    groups = AlertGroups(RedisCalls(valkey), Keys("alerts-test"))
+    attach(dramatiq.get_broker(), replace(facilities, alerts=groups))
+    clock = Mock(return_value=0.0)
+    throttle, letters, causes = Throttle(clock), 1_000, 20
+    with configured(receiver):
+        for number in range(letters):
+            groups.raise_(fact(fingerprint=f"cause-{number % causes}"))
+            if number % 50 == 0:
+                sending.dispatch_due(throttle)
+        for _ in range(20):
+            sending.dispatch_due(throttle)
+        groups.raise_(fact(kind="finding", fingerprint="finding-pools.down"))
+        wait_for(lambda: sending.dispatch_due(throttle) or receiver.bodies[-1]["fingerprint"] == "finding-pools.down")
+        in_a_minute = len(receiver.bodies) - 1
+        while len(receiver.bodies) <= causes:
+            clock.return_value += 60.0
+            wait_for(lambda: sending.dispatch_due(throttle))
+
+    assert in_a_minute == sending.MOST_A_MINUTE
+    assert len(receiver.bodies) == causes + 1
+    assert len({body["fingerprint"] for body in receiver.bodies}) == causes + 1
+    counts = {alert.fingerprint: alert.count for alert in notice.counted_now(Alert.objects.filter(kind="dead_letter"))}
+    assert counts == {f"cause-{number}": letters // causes for number in range(causes)}
+
+
 def test_other_causes_are_alerts_of_their_own(groups: AlertGroups, receiver: Receiver) -> None:
     for number in range(3):
         groups.raise_(fact(fingerprint=f"cause-{number}"))
@@ -88,6 +125,23 @@ def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
     assert (failing.tries, failing.error) == (5, "answered 500")
     assert len(receiver.answers) == 5
     assert len(second_receiver.bodies) == 1
+
+
+def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups: AlertGroups, receiver: Receiver) -> None:
+    receiver.answers = [500] * 6
+    for cause in ("lasts", "over"):
+        groups.raise_(fact(fingerprint=cause))
+    with configured(receiver):
+        sending.dispatch_due()
+        Delivery.objects.update(state="given_up", tries=5)
+        Alert.objects.filter(fingerprint="over").update(state="resolved")
+        receiver.answers = []
+        sending.dispatch_due()
+        soon = len(receiver.bodies)
+        Delivery.objects.update(next_try_at=timezone.now() - sending.RETRY_AFTER - timedelta(seconds=1))
+        sending.dispatch_due()
+
+    assert (soon, [body["fingerprint"] for body in receiver.bodies]) == (0, ["lasts"])
 
 
 def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: Receiver) -> None:

@@ -11,7 +11,7 @@ import redis
 from django.db import DatabaseError
 from django.utils import timezone
 
-from switchyard.alerts import sending, silences
+from switchyard.alerts import resolution, sending, silences
 from switchyard.alerts.intake import notice_of
 from switchyard.alerts.lasting import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.alerts.models import Alert
@@ -81,8 +81,8 @@ def test_nothing_is_resolved_while_the_broker_is_away(alert: Alert) -> None:
 
 def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: AlertGroups) -> None:
     silences.acknowledge(alert.pk, by="ada")
-    assert silences.resolve(alert.pk, by="ada")
-    assert not silences.resolve(alert.pk, by="bob")
+    assert resolution.resolve(alert.pk, by="ada")
+    assert not resolution.resolve(alert.pk, by="bob")
 
     Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds
     groups.raise_(fact())
@@ -93,7 +93,7 @@ def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: 
 
 
 def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silences, "FINGERPRINTS_AT_ONCE", 3)
+    monkeypatch.setattr(resolution, "FINGERPRINTS_AT_ONCE", 3)
     long_ago = timezone.now() - timedelta(hours=1)
     for number in range(10):
         Alert.objects.create(
@@ -101,7 +101,7 @@ def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyP
             count=1, first_at=long_ago, last_at=long_ago,
         )  # fmt: skip
 
-    resolved = silences.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
+    resolved = resolution.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
 
     assert resolved == 9
     assert Alert.objects.get(state="open").fingerprint == "cause-4"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -11,8 +13,11 @@ from switchyard.alerts.models import Alert
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
 from switchyard.operations import alerting
-from switchyard.operations.alerting import FindingAlerts, after_s, fact_of
+from switchyard.operations.alerting import LATELY_S, FindingAlerts, after_s, beat, fact_of
+from switchyard.operations.findings import records
 from switchyard.operations.findings.finding import Finding, causes, ranked
+from tests.integration.alerts.conftest import Receiver
+from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
 
@@ -59,4 +64,50 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     ]  # fmt: skip
     fact = fact_of([each for each in found if each.finding.code == "late"])
     assert (fact.title, fact.queue, fact.fingerprint) == ("slow is late. (and 1 more)", "", "finding-queues.late")
+    waits = [
+        fact_of([each]) for each in ranked([late("default", severity="warning"), replace(down, severity="warning")])
+    ]
+    assert {each.name: each.severity for each in [fact, *waits]} == {"queues.late": "warning", "pools.down": "critical"}
+    assert fact.severity == "critical"
     assert fact.detail.splitlines() == ["default is late.", "Cause: it is.", "Next: look"]
+
+
+def test_a_dead_channel_is_said_to_the_others() -> None:
+    now = timezone.now()
+    row = Alert.objects.create(kind="broker", fingerprint="broker-full", count=1, first_at=now, last_at=now)
+    row.deliveries.create(channel="team", reported=0, count=1, tries=2, error="answered 500", next_try_at=now)
+
+    [channel] = [each for each in ranked(records.look_at_alerts()) if each.finding.code == "channel"]
+
+    assert after_s(channel) == 60.0
+    fact = fact_of([channel])
+    assert fact.fingerprint == "finding-alerts.channel" and fact.title.startswith("Alerts do not reach team: ")
+
+
+@pytest.fixture
+def watcher() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def test_heartbeat_is_sent_while_the_yard_is_checked(
+    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Mock(return_value=0.0)
+    alerts = FindingAlerts(clock)
+    with with_alert_urls(alert_heartbeat_url=watcher.url):
+        beat(alerts)
+        before = len(watcher.asked)
+        alerts.check()
+        beat(alerts)
+        clock.return_value = LATELY_S
+        beat(alerts)
+        alerts.check()
+        watcher.answers = [500]
+        beat(alerts)
+    with with_alert_urls():
+        beat(alerts)
+
+    assert (before, len(watcher.asked)) == (0, 2)
+    assert "answered 500" in caplog.text and "canary-secret" not in caplog.text

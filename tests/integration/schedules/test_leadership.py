@@ -163,3 +163,18 @@ def test_a_killed_process_is_followed(process_environment, facilities, transacti
             process.wait()
 
     assert heir != first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_stands_by_runs_what_runs_always(yard):
+    assert yard.scheduler().leadership.acquire_or_renew()
+    done, stop = threading.Event(), threading.Event()
+    standby = yard.scheduler(maintenance_tasks=[MaintenanceTask("always", 0.01, done.set, always=True)], poll_s=0.01)
+    thread = threading.Thread(target=run_and_close, args=(standby, stop))
+    thread.start()
+
+    ran = done.wait(30)
+    stop.set()
+    thread.join(30)
+
+    assert ran and not standby.leadership.held()

@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from switchyard.alerts.channels import EmailChannel, LogChannel, WebhookChannel, channels, parse
-from switchyard.alerts.checks import check_alert_urls
+from switchyard.alerts.channels import (
+    EmailChannel,
+    LogChannel,
+    WebhookChannel,
+    channels,
+    keeps_incidents,
+    parse,
+    refuse_unusable,
+)
+from switchyard.alerts.checks import check_alert_urls, check_apprise
 from switchyard.setting_values import InvalidSetting
 from tests.unit.alerts.configuration import with_alert_urls
 
@@ -35,7 +45,11 @@ def test_two_urls_of_one_host_are_two_channels_without_their_secrets() -> None:
 
 WRONG = [
     "ops@example.com",
-    "slack://token-canary",
+    "pagerduty://",
+    "pagerduty://no!key-canary",
+    "opsgenie://canary",
+    "oncall=mailto:",
+    "oncall=team=log:",
     "mailto:",
     "mailto:not-an-address",
     "https://",
@@ -55,12 +69,52 @@ def test_wrong_url_is_refused_by_its_place(url: str) -> None:
 
 
 def test_system_check_names_each_wrong_entry_and_the_fix() -> None:
-    with with_alert_urls("log:", "slack://token-canary", "mailto:"):
+    with with_alert_urls("log:", "token-canary", "mailto:"):
         found = check_alert_urls(None)
 
     assert [(error.id, "entry" in error.msg) for error in found] == [("switchyard.E043", True)] * 2
     assert "mailto:ops@example.com" in str(found[0].hint)
     assert "canary" not in str(found)
+
+
+def test_what_apprise_cannot_use_is_refused_for_a_deployment_and_by_the_scheduler() -> None:
+    with with_alert_urls("log:", "team=slack://token-canary", "nosuch://canary"):
+        at_each_start, deployed = check_alert_urls(None), check_apprise(None)
+        with pytest.raises(InvalidSetting, match="entry 2"):
+            refuse_unusable(["log:", "team=slack://token-canary"])
+
+    assert at_each_start == []
+    assert [(error.id, "entry 2" in error.msg) for error in deployed] == [("switchyard.E043", True)]
+    assert "canary" not in str(deployed)
+
+
+def test_entry_of_a_service_names_the_missing_package_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchyard.setting_values._exists", lambda module: module != "apprise")
+
+    with pytest.raises(InvalidSetting, match=r"entry 1, slack: needs the package apprise.*the extra alerts"):
+        parse("slack://token-canary/b/c", 1)
+
+
+def test_no_check_and_no_name_loads_apprise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    monkeypatch.setattr("switchyard.setting_values._exists", lambda module: True)
+    urls = ["slack://T0/B0/canary", "mailto:a@example.com", "pagerduty://canary-canary"]
+
+    with with_alert_urls(*urls):
+        assert check_alert_urls(None) == []
+
+    found = channels(urls)
+    assert [each.name.split()[0] for each in found] == ["slack", "email", "pagerduty"]
+    assert "canary" not in str([each.name for each in found]) + repr(found)
+
+
+def test_label_names_a_channel_once() -> None:
+    [channel] = channels([f"oncall={SECRET}", f"oncall={SECRET}"])
+
+    assert (channel.name, keeps_incidents(channel)) == ("oncall", False)
+    assert keeps_incidents(channels(["oncall=pagerduty://canary-canary"])[0])
+    with pytest.raises(InvalidSetting, match="entry 2 has the label oncall of another entry"):
+        channels([f"oncall={SECRET}", "oncall=log:"])
 
 
 def test_system_check_is_silent_when_all_is_well() -> None:

@@ -44,3 +44,14 @@ def test_a_project_that_sends_no_mail_needs_no_timeout(
     monkeypatch.setattr(servers, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
 
     assert [message.id for message in endless_mail()] == ids
+
+
+@pytest.mark.parametrize("url", ["mailto:ops@example.com", "oncall=mailto:ops@example.com"])
+def test_alerts_by_mail_need_a_timeout(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = UserSettingsHolder(global_settings)
+    settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
+    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(servers, "switchyard_settings", lambda: settings)
+    monkeypatch.setattr(servers, "own_folders", list)
+
+    assert [message.id for message in endless_mail()] == ["switchyard.E006"]

@@ -1,0 +1,88 @@
+"""Ends of alerts: by a person, by the triage of their dead letters, or since their cause is gone; and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from switchyard.alerts.channels import channels, keeps_incidents
+from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.silences import UNRESOLVED, unsent
+from switchyard.broker.interface import facilities
+from switchyard.conf import switchyard_settings
+
+# A dead letter's row may follow its alert by one reconciliation.
+SETTLED_AFTER = timedelta(seconds=90)
+FINGERPRINTS_AT_ONCE = 500
+
+
+def resolve(pk: int, *, by: str) -> bool:
+    """Resolve an alert by hand; return ``False`` if it was before."""
+    return _end(Alert.objects.filter(pk=pk), by=by)
+
+
+def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
+    """Resolve the alerts of groups without an open dead letter; return their count.
+
+    Args:
+        still_open: Returns those of some fingerprints that have open letters.
+    """
+    before, resolved = timezone.now() - SETTLED_AFTER, 0
+    for fingerprints in _fingerprints():
+        ended = set(fingerprints) - set(still_open(fingerprints))
+        rows = Alert.objects.filter(kind="dead_letter", fingerprint__in=ended, last_at__lt=before)
+        pks = rows.filter(state__in=UNRESOLVED).values_list("pk", flat=True)
+        resolved += sum(_end(rows.filter(pk=pk)) for pk in list(pks))
+    return resolved
+
+
+def _fingerprints() -> Iterator[list[str]]:
+    last = ""
+    while True:
+        rows = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED, fingerprint__gt=last).order_by(
+            "fingerprint"
+        )
+        found = list(rows.values_list("fingerprint", flat=True).distinct()[:FINGERPRINTS_AT_ONCE])
+        if found:
+            yield found
+        if len(found) < FINGERPRINTS_AT_ONCE:
+            return
+        last = found[-1]
+
+
+def resolve_gone(kind: str, lasting: Collection[str]) -> None:
+    """Resolve a kind's alerts but those of causes that last, and tell every channel that was told of them.
+
+    The group goes first: an alert raised after the message of the resolution must not count as part of what ended.
+    """
+    for alert in Alert.objects.filter(kind=kind, state__in=UNRESOLVED).exclude(fingerprint__in=lasting):
+        facilities().alerts.forget(alert.fingerprint)
+        _end(Alert.objects.filter(pk=alert.pk), tell_all=True)
+
+
+def _end(row: QuerySet[Alert], *, by: str = "", tell_all: bool = False) -> bool:
+    """Resolve an alert with the messages about it; return ``False`` if it was resolved, or has changed.
+
+    What people did themselves is told only where an incident would stay open.
+    """
+    with transaction.atomic():
+        now = timezone.now()
+        values = {"state": Alert.State.RESOLVED, "resolved_by": by[:150], "resolved_at": now}
+        if not row.filter(state__in=UNRESOLVED).update(**values):
+            return False
+        alert = row.get()
+        unsent(alert.pk).update(state=Delivery.State.SILENCED)
+        told = set(alert.deliveries.filter(state=Delivery.State.SENT).values_list("channel", flat=True))
+        if not alert.deliveries.exists():  # sent while the database was away
+            told = {channel.name for channel in channels(switchyard_settings().alert_urls)}
+        if not tell_all:
+            told &= {channel.name for channel in channels(switchyard_settings().alert_urls) if keeps_incidents(channel)}
+        Delivery.objects.bulk_create(
+            Delivery(alert=alert, channel=name, reported=alert.count, count=alert.count, next_try_at=now)
+            for name in told
+        )
+    return True

@@ -1,0 +1,116 @@
+"""People are called when all pools, the scheduler or the broker are killed, for real: once, and once when over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.server import ServerUnderTest
+from tests.factories.smtp import Recorder, smtp_server
+from tests.integration.alerts.conftest import Receiver
+from tests.verdicts.watched_yard import START_S, WatchedYard
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
+
+# Within a minute of the fault and of its end; a busy machine is slower.
+CALLED_S, LATEST_S = 60.0, 180.0
+KEY = "canary-canary-canary"
+
+
+class CalledYard:
+    """A yard that runs, and who is called: a chat, a pager and a mailbox."""
+
+    def __init__(self, yard: WatchedYard, chat: Receiver, pager: Receiver, mails: Recorder) -> None:
+        self.yard, self.chat, self.pager, self.mails = yard, chat, pager, mails
+        self.server = yard.server
+
+    def said(self, words: str) -> tuple[list[str], list[str], list[str]]:
+        """Return what each was told about a cause, in order."""
+        chat = [str(body["text"]).partition("\n")[0] for body in self.chat.bodies if words in str(body["text"])]
+        mine = [body for body in self.pager.bodies if words in str(body.get("payload"))]
+        keys = {body["dedup_key"] for body in mine}
+        pager = [body["event_action"] for body in self.pager.bodies if body["dedup_key"] in keys]
+        mails = [str(mail["Subject"]) for mail in self.mails.mails if words in str(mail["Subject"])]
+        return chat, pager, mails
+
+    def expect(self, words: str, count: int) -> None:
+        """Wait until each was told so often; print after which time."""
+        began_s = time.monotonic()
+        wait_for(lambda: all(len(each) >= count for each in self.said(words)), LATEST_S, what=f"{words}: {count}")
+        print(f"{words!r}, message {count}: after {time.monotonic() - began_s:.0f} s of {CALLED_S:.0f} s")
+
+    def kill(self, name: str) -> None:
+        """Kill a process and all that it started."""
+        process = self.yard.processes[name]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
+    """A yard with pools, a scheduler and a history writer."""
+    folder: Path = tmp_path_factory.mktemp("called")
+    chat, pager = Receiver(), Receiver()
+    chat.answers, pager.answers = [200] * 1_000, [202] * 1_000
+    with ServerUnderTest(folder / "server") as server, smtp_server() as mails:
+        yard = WatchedYard(folder, server)
+        yard.environment["SWITCHYARD_ALERT_URLS"] = (
+            f"chat=mmost://127.0.0.1:{chat.port}/{'a' * 24} pager=pagerduty://{KEY}@127.0.0.1:{pager.port} "
+            "mailto:ops@example.com"
+        )
+        yard.environment["SWITCHYARD_SMTP_URL"] = f"smtp://127.0.0.1:{mails.port}"
+        yard.manage("migrate", "--verbosity=0")
+        try:
+            for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
+                yard.launch(command[0], *command)
+            wait_for(lambda: "pools: all ready" in yard.log("runpools"), START_S, what="pools ready")
+            wait_for(lambda: "leading" in yard.log("runscheduler"), START_S, what="a scheduler leads")
+            yield CalledYard(yard, chat, pager, mails)
+            print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
+        finally:
+            yard.stop()
+            chat.close()
+            pager.close()
+
+
+def once_and_once_over(called: CalledYard, words: str) -> None:
+    """Assert that each was told of a cause once, and once of its end."""
+    chat, pager, mails = called.said(words)
+    assert [line.split()[0].strip("*#") for line in chat] == ["[critical]", "[resolved]"], chat
+    assert pager == ["trigger", "resolve"]
+    assert [line.split()[0] for line in mails] == ["[critical]", "[resolved]"], mails
+
+
+def test_all_pools_are_killed_and_started_again(called: CalledYard) -> None:
+    called.kill("runpools")
+    called.expect("No pool serves", 1)
+    called.yard.launch("runpools", "runpools", "--no-history")
+    called.expect("No pool serves", 2)
+
+    once_and_once_over(called, "No pool serves")
+
+
+def test_the_scheduler_is_killed_and_the_pools_say_so(called: CalledYard) -> None:
+    called.kill("runscheduler")
+    called.expect("No scheduler leads", 1)
+    called.yard.launch("runscheduler", "runscheduler")
+    called.expect("No scheduler leads", 2)
+
+    once_and_once_over(called, "No scheduler leads")
+
+
+def test_the_broker_is_killed_and_the_scheduler_says_so(called: CalledYard) -> None:
+    called.server.kill()
+    called.expect("The broker does not answer", 1)
+    called.server.restart()
+    called.expect("The broker does not answer", 2)
+
+    once_and_once_over(called, "The broker does not answer")
