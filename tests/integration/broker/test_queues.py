@@ -484,14 +484,14 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
         def after_request_cancellation(self, broker: Any, held: HeldMessage) -> None:
             reported.append(held.message_id)
 
-    def read(ids: list[str]) -> set[str]:
+    def read(ids: list[str]) -> tuple[set[str], dict[str, int]]:
         reads.append(ids)
         entered.set()
         assert go_on.wait(30)
-        return set(ids)
+        return set(ids), {}
 
     broker.add_middleware(Reports())
-    monkeypatch.setattr(broker.families["work"], "cancel_requested", read)
+    monkeypatch.setattr(broker.families["work"], "read_acts", read)
     broker.cancellations.run(broker.in_flight)  # the next one is due
     thread = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
     thread.start()
@@ -514,7 +514,7 @@ def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, mo
     broker = build()
     reads: list[list[str]] = []
     consumer = broker.consume("work", prefetch=1, timeout=100)
-    monkeypatch.setattr(broker.families["work"], "cancel_requested", lambda ids: reads.append(ids) or set())
+    monkeypatch.setattr(broker.families["work"], "read_acts", lambda ids: reads.append(ids) or (set(), {}))
 
     for number in range(3):
         broker.cancellations.run(broker.in_flight)
