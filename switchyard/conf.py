@@ -202,6 +202,7 @@ KEYS: dict[str, str | None] = {
     "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
     "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
     "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
+    "ADMIN_SITE": None,
     "CONFIGURE_LOGGING": None,
     "VARIABLES": None,
     "BASE_DIR": None,
@@ -227,6 +228,7 @@ class SwitchyardSettings:
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
+        admin_site: Dotted path of the ``AdminSite`` that the project mounts; "" for Django's default one.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
@@ -260,6 +262,7 @@ class SwitchyardSettings:
     variables: tuple[str, ...] = ()
     audit_days: int = 365
     record_limits: RecordLimits = field(default_factory=RecordLimits)
+    admin_site: str = ""
 
     @property
     def place(self) -> Addon | None:
@@ -388,6 +391,7 @@ def read(
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
         results=results_of(*given.text("RESULTS_URL")),
+        admin_site=given.text("ADMIN_SITE")[1],
         record_limits=RecordLimits(
             number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
             number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.test.utils import override_script_prefix
 from django.urls import include, path, re_path
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import GroupCallbacks, Retries, TimeLimit
@@ -155,6 +156,12 @@ def test_a_router_that_moves_our_tables_is_named_with_some_of_them() -> None:
 def test_missing_or_hidden_addresses_are_named(urls: type, ids: list[str]) -> None:
     with override_settings(ROOT_URLCONF=urls):
         assert [message.id for message in addresses()] == ids
+
+
+@pytest.mark.parametrize("urls", [WithoutApi, BelowExpression])
+def test_addresses_below_a_sub_path_are_found(urls: type) -> None:
+    with override_settings(ROOT_URLCONF=urls), override_script_prefix("/yard/"):
+        assert addresses() == []
 
 
 def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
