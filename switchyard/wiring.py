@@ -49,7 +49,7 @@ from switchyard.middleware.foreign_middleware import without_replaced
 from switchyard.middleware.interrupts import make_interrupts
 from switchyard.middleware.logs import Logs
 from switchyard.middleware.metrics import Metrics
-from switchyard.middleware.options import DeclaredOptions, Options, Periodic, refuse_unknown
+from switchyard.middleware.options import ForeignOptions, Options, Periodic, refuse_unknown
 from switchyard.middleware.parking import Parking
 from switchyard.middleware.rate_limits import RateLimits
 from switchyard.middleware.redaction import Redaction
@@ -142,6 +142,8 @@ def build_yard(
     attach(broker, facilities)
     for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
+    # Sentry and its like put theirs first when a broker is made, and would pass for the sender with their options.
+    broker.middleware.sort(key=lambda entry: not isinstance(entry, Options))
     refuse_unknown(broker)
     for lane in yard.lanes:
         broker.declare_queue(lane)
@@ -184,9 +186,9 @@ def in_order(
     metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
     name_files()
     return [
+        Options(),
         LostLeases(),
         Connections(),
-        Options(),
         Arguments(),
         Parking(transport=transport),
         UniqueKeys(),
@@ -217,7 +219,7 @@ def in_order(
         Origin(),
         Envelope(),
         *extra,
-        *([DeclaredOptions()] if extra else []),
+        ForeignOptions(),
         TypedArguments(),
         SlotHygiene(),
         TimeLimits(yard=yard, interrupts=interrupts),
