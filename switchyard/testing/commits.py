@@ -128,6 +128,13 @@ def run_callbacks() -> None:
                 logger.exception("a robust on_commit callback failed")
 
 
+def forget_callbacks() -> None:
+    """Never run the callbacks that are kept now: those of a class's set-up belong to none of its tests."""
+    for connection in connections.all(initialized_only=True):
+        for callback, _ in _pending(connection):
+            callback.has_run = True
+
+
 class TaskTransactions:
     """The test's transactions while a task runs: a statement that fails in a task must not break them."""
 
