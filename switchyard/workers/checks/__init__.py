@@ -30,7 +30,8 @@ def register_all() -> None:
     """Register the checks with Django. Workers, which have no addresses, do not run those of the addresses."""
     of_code = (
         *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
-        *(installation.routed_models, installation.unknown_variables, yard_is_sound, actors_are_sound),
+        *(installation.routed_models, installation.unsupported_database, installation.unknown_variables),
+        *(yard_is_sound, actors_are_sound),
         *(servers.endless_mail, database.forbidden_options),
     )
     for find in of_code:

@@ -13,7 +13,7 @@ import dramatiq
 from django.apps import apps as installed_apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.db import DEFAULT_DB_ALIAS, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.urls import Resolver404, URLResolver, get_resolver, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
@@ -68,6 +68,14 @@ def replaced_middleware() -> list[CheckMessage]:
     fact = f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
     hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
     return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W030")]
+
+
+def unsupported_database() -> list[CheckMessage]:
+    """Return E030 where the database ``default`` is neither SQLite nor PostgreSQL."""
+    if (vendor := connections[DEFAULT_DB_ALIAS].vendor) in ("sqlite", "postgresql"):
+        return []
+    fact = f"is {vendor}: the history of jobs and once() need statements that only SQLite and PostgreSQL have"
+    return [Error(fact, hint="Use one of the two.", obj="database default", id="switchyard.E030")]
 
 
 def routed_models() -> list[CheckMessage]:

@@ -10,6 +10,7 @@ from django.apps import apps as installed_apps
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.test import override_settings
 from django.test.utils import override_script_prefix
 from django.urls import include, path, re_path
@@ -29,6 +30,7 @@ from switchyard.workers.checks.installation import (
     missing_apps,
     replaced_middleware,
     routed_models,
+    unsupported_database,
 )
 
 room = path("", include("switchyard.operations.urls"))
@@ -147,6 +149,16 @@ def test_a_router_that_moves_our_tables_is_named_with_some_of_them() -> None:
     assert found.msg.startswith("sends switchyard_") and found.msg.endswith(
         " and others to another database than 'default'"
     )
+
+
+def test_a_database_of_a_third_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unsupported_database() == []
+
+    monkeypatch.setattr(type(connections["default"]), "vendor", "mysql")
+    (found,) = unsupported_database()
+
+    assert (found.id, found.obj) == ("switchyard.E030", "database default")
+    assert found.msg.startswith("is mysql: ")
 
 
 @pytest.mark.parametrize(
