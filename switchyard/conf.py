@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from errno import EACCES, EPERM
@@ -306,7 +307,8 @@ _cache: _Cache | None = None
 def switchyard_settings() -> SwitchyardSettings:
     """Return the settings, read and validated once for each value of ``SWITCHYARD``.
 
-    Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later.
+    Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later. What asks no broker
+    has the defaults of development too: images are built, tables made and tests run where production's are not.
 
     Raises:
         InvalidSetting: an unknown key, a value that is wrong or unsafe in production, or ``USE_TZ = False``.
@@ -319,7 +321,7 @@ def switchyard_settings() -> SwitchyardSettings:
     if isinstance(declared, SwitchyardSettings):
         return declared
     if _cache is None or _cache.declared is not declared:
-        debug = settings.DEBUG if _cache is None else _cache.debug
+        debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache.debug
         value = read(
             {} if declared is None else declared,
             os.environ,
@@ -329,6 +331,29 @@ def switchyard_settings() -> SwitchyardSettings:
         )
         _cache = _Cache(declared, value, debug)
     return _cache.value
+
+
+# Commands of Django's.
+WITHOUT_BROKER = frozenset(
+    {
+        *("changepassword", "collectstatic", "compilemessages", "createcachetable", "createsuperuser", "dbshell"),
+        *("diffsettings", "dumpdata", "findstatic", "flush", "inspectdb", "loaddata", "makemessages", "makemigrations"),
+        *(
+            "migrate",
+            "remove_stale_contenttypes",
+            "showmigrations",
+            "sqlflush",
+            "sqlmigrate",
+            "squashmigrations",
+            "test",
+        ),
+    }
+)
+
+
+def asks_no_broker() -> bool:
+    """Return whether this process is a command of ``manage.py`` that sends and reads nothing."""
+    return len(sys.argv) > 1 and sys.argv[1] in WITHOUT_BROKER
 
 
 def declared_yard() -> Yard:
@@ -369,10 +394,14 @@ def read(
         redis_name, redis_url = given.text("REDIS_URL")
     else:
         place_url = ""
+    broker_url, public_url = _all_of(
+        lambda: broker_url_of(redis_name, redis_url, state_dir, debug=debug),
+        lambda: public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
+    )
     return SwitchyardSettings(
         topology=on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
-        broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
-        public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
+        broker_url=broker_url,
+        public_url=public_url,
         alert_urls=given.listed("ALERT_URLS"),
         metrics_token=given.text("METRICS_TOKEN")[1],
         metrics_dir=given.path("METRICS_DIR", state_dir / "metrics"),
@@ -397,6 +426,21 @@ def read(
             number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),
         ),
     )
+
+
+def _all_of(*rules: Callable[[], str]) -> list[str]:
+    """Return the values of rules. The first one's ``InvalidSetting`` has those of the others as notes."""
+    found, wrong = list[str](), list[InvalidSetting]()
+    for rule in rules:
+        try:
+            found.append(rule())
+        except InvalidSetting as error:
+            wrong.append(error)
+    if wrong:
+        for other in wrong[1:]:
+            wrong[0].add_note(str(other))
+        raise wrong[0]
+    return found
 
 
 def shortened(path: Path) -> str:

@@ -77,7 +77,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         refuse_without_driver(settings.DATABASES)
         own = switchyard_settings()
     except SwitchyardError as error:
-        refuse(str(error))
+        refuse(str(error), *getattr(error, "__notes__", ()))
     if own.configure_logging:
         logs.configure(own.log_format)
     else:
