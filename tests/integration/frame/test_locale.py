@@ -34,8 +34,10 @@ PAGES = [
     and re.match(r"/admin/(operations|switchyard_\w+/\w)", row.path)
     and "events/" not in row.path
 ]
-# Differs between two answers to the same request.
-ONCE = re.compile(r'name="(csrfmiddlewaretoken|form_id|job_id)" value="[\w-]+"|\blast \d+\.\d s\b')
+# Differs between two answers to the same request: rates need a reading before.
+ONCE = re.compile(
+    r'name="(csrfmiddlewaretoken|form_id|job_id)" value="[\w-]+"|\blast \d+(\.\d)? s\b|–|\b\d+(\.\d)? ?/(min|s)\b'
+)
 BIG = 1_795_628
 
 
