@@ -443,6 +443,12 @@ def _all_of(*rules: Callable[[], str]) -> list[str]:
     return found
 
 
+def in_words_of_project(text: str) -> str:
+    """Return a text about ``DATABASE_URL`` with the setting in its place, where the project reads no such variable."""
+    reads = "DATABASE_URL" in os.environ or "dj_database_url" in sys.modules
+    return text if reads else text.replace("DATABASE_URL", 'DATABASES["default"]')
+
+
 def shortened(path: Path) -> str:
     """Return a path relative to the working directory where it lies below it."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import dramatiq
@@ -20,6 +21,7 @@ from dramatiq.middleware.prometheus import Prometheus
 from dramatiq.rate_limits.backends import StubBackend
 
 import switchyard
+from switchyard.conf import in_words_of_project
 from switchyard.dramatiq_app import DramatiqConfig
 from switchyard.wiring import build_broker
 from switchyard.workers.checks import installation
@@ -232,3 +234,13 @@ def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: A
     assert not {Retries, TimeLimit, Prometheus} & set(kinds)
     assert (found.id, found.obj) == ("switchyard.W030", "DRAMATIQ_BROKER")
     assert found.msg.startswith("lists Retries, TimeLimit, left out: ")
+
+
+def test_a_remedy_names_what_the_project_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = "check DATABASE_URL"
+    assert in_words_of_project(remedy) == remedy  # this project reads it
+
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delitem(sys.modules, "dj_database_url")
+
+    assert in_words_of_project(remedy) == 'check DATABASES["default"]'
