@@ -36,7 +36,7 @@ class Clock:
                 import time_machine
             except ModuleNotFoundError:
                 remedy = "install it, or Switchyard with its extra testing"
-                raise RuntimeError(f"advance() needs time-machine: {remedy}") from None
+                raise RuntimeError(f"advance() and run_enqueued(delayed=True) need time-machine: {remedy}") from None
             self._travel = time_machine.travel(datetime.now(UTC), tick=True)
             self._coordinates = self._travel.start()
         self._coordinates.shift(timedelta(seconds=seconds))
