@@ -150,8 +150,8 @@ def unusable(queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionR
 log = get_logger(__name__)
 
 # Written into a message between queues. A sender must not set one: it would falsify the message's history.
-WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms"})
-WRITTEN_ONLY_IN_MOVES = WRITTEN_BY_US - {"due_at"}
+# The last one names the options that middleware of others has written, such as Sentry's: every worker keeps them.
+WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms", "foreign_options"})
 # Options that only messages have. All but ``owner`` and ``delay`` are written by our middleware or Dramatiq.
 INTERNAL = WRITTEN_BY_US | frozenset(
     {"enqueued_at", "redis_message_id", "eta", "owner", "delay"}
@@ -226,9 +226,9 @@ class Options(Middleware):
 
         Where the actor is unknown as well, the message may be of a newer release: it is parked, not refused.
         """
-        actor, rules = message.actor_name, self._known(broker)
+        actor, rules, foreign = message.actor_name, self._known(broker), _foreign(message)
         for name in sorted(message.options) if actor in broker.actors else ():
-            if not _is_known(name, broker, rules):
+            if not _is_known(name, broker, rules) and name not in foreign:
                 raise UnknownOption(
                     f"actor {actor}: message option {name} is {message.options[name]!r:.100}, and this release "
                     "knows no such option; requeue the message once every worker has the release that sent it, "
@@ -267,14 +267,12 @@ class Options(Middleware):
         return self._rules
 
 
-class DeclaredOptions(Middleware):
-    """Refusal of options that another middleware writes into a new message and that none declares.
+class ForeignOptions(Middleware):
+    """List, in each message, of the options that middleware of others writes and does not declare.
 
-    Listed after the project's own middleware. Workers would quarantine such a message: they cannot tell its options
-    from those of another release.
-
-    Raises:
-        UnknownOption: declare the option in ``option_rules`` or ``actor_options`` of the middleware that writes it.
+    Listed after the project's own middleware, as :class:`Options` is before all: what no middleware declares is not the
+    sender's. Workers keep the listed options; others they would quarantine with the message, as those of another
+    release.
     """
 
     def __init__(self) -> None:
@@ -282,22 +280,15 @@ class DeclaredOptions(Middleware):
         self._read: tuple[list[Middleware], frozenset[str]] = [], frozenset()
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Validate the names of a new message's options; one that moves between queues is never refused."""
+        """List the undeclared options, also of a message that moves between queues."""
         listed, declared = self._read
         if listed != broker.middleware:
             listed, declared = self._read = list(broker.middleware), INTERNAL.union(rules_of(broker))
-        if message.options.keys() <= declared or follows_a_job():
-            return
-        if not WRITTEN_ONLY_IN_MOVES.isdisjoint(message.options):
-            return
-        undeclared = sorted(
-            name for name in message.options if name not in declared and name not in broker.actor_options
-        )
-        if undeclared:
-            raise UnknownOption(
-                f"actor {message.actor_name}: a middleware writes the undeclared message option {undeclared[0]!r}; "
-                "name it in the middleware's actor_options, or as an OptionRule in its option_rules"
-            )
+        if message.options.keys() <= declared or message.actor_name not in broker.actors:
+            return  # an unknown actor's message is parked, and may be of another release
+        added = {name for name in message.options if name not in declared and name not in broker.actor_options}
+        if added:
+            message.options["foreign_options"] = sorted(added.union(_foreign(message)))
 
 
 def rules_of(broker: Broker) -> dict[str, OptionRule]:
@@ -323,6 +314,11 @@ def _steps_after(message: Message[Any]) -> Iterator[dict[str, Any]]:
                 raise InvalidOption(message.actor_name, "pipe_target", step, remedy)
             yield step
             found.append(step["options"])
+
+
+def _foreign(message: Message[Any]) -> list[str]:
+    listed = message.options.get("foreign_options")
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
 def _is_known(name: str, broker: Broker, rules: Mapping[str, OptionRule]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from dramatiq.actor import Actor
+from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 from switchyard.broker.queue.arguments import Misfit, argument_types, leaves
@@ -37,6 +39,15 @@ class Redaction(Middleware):
 
     option_rules: ClassVar = (OptionRule("redact", lambda names, actor: _check_names(names, actor)),)
     actor_options = {"redact"}
+
+    def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        """Keep Dramatiq's debug record of a call, with the arguments, out of the project's log."""
+        if actor.options.get("redact"):
+            actor.logger.addFilter(_names_no_arguments)
+
+
+def _names_no_arguments(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Received args=")
 
 
 def _check_names(names: Any, actor: Actor[..., Any]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from errno import EACCES, EPERM
@@ -204,6 +205,7 @@ KEYS: dict[str, str | None] = {
     "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
     "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
     "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
+    "ADMIN_SITE": None,
     "CONFIGURE_LOGGING": None,
     "VARIABLES": None,
     "BASE_DIR": None,
@@ -230,6 +232,7 @@ class SwitchyardSettings:
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
+        admin_site: Dotted path of the ``AdminSite`` that the project mounts; "" for Django's default one.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
@@ -264,6 +267,7 @@ class SwitchyardSettings:
     audit_days: int = 365
     record_limits: RecordLimits = field(default_factory=RecordLimits)
     alert_heartbeat_url: str = field(default="", repr=False)
+    admin_site: str = ""
 
     @property
     def place(self) -> Addon | None:
@@ -307,7 +311,8 @@ _cache: _Cache | None = None
 def switchyard_settings() -> SwitchyardSettings:
     """Return the settings, read and validated once for each value of ``SWITCHYARD``.
 
-    Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later.
+    Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later. What asks no broker
+    has the defaults of development too: images are built, tables made and tests run where production's are not.
 
     Raises:
         InvalidSetting: an unknown key, a value that is wrong or unsafe in production, or ``USE_TZ = False``.
@@ -320,7 +325,7 @@ def switchyard_settings() -> SwitchyardSettings:
     if isinstance(declared, SwitchyardSettings):
         return declared
     if _cache is None or _cache.declared is not declared:
-        debug = settings.DEBUG if _cache is None else _cache.debug
+        debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache.debug
         value = read(
             {} if declared is None else declared,
             os.environ,
@@ -330,6 +335,29 @@ def switchyard_settings() -> SwitchyardSettings:
         )
         _cache = _Cache(declared, value, debug)
     return _cache.value
+
+
+# Commands of Django's.
+WITHOUT_BROKER = frozenset(
+    {
+        *("changepassword", "collectstatic", "compilemessages", "createcachetable", "createsuperuser", "dbshell"),
+        *("diffsettings", "dumpdata", "findstatic", "flush", "inspectdb", "loaddata", "makemessages", "makemigrations"),
+        *(
+            "migrate",
+            "remove_stale_contenttypes",
+            "showmigrations",
+            "sqlflush",
+            "sqlmigrate",
+            "squashmigrations",
+            "test",
+        ),
+    }
+)
+
+
+def asks_no_broker() -> bool:
+    """Return whether this process is a command of ``manage.py`` that sends and reads nothing."""
+    return len(sys.argv) > 1 and sys.argv[1] in WITHOUT_BROKER
 
 
 def declared_yard() -> Yard:
@@ -370,10 +398,14 @@ def read(
         redis_name, redis_url = given.text("REDIS_URL")
     else:
         place_url = ""
+    broker_url, public_url = _all_of(
+        lambda: broker_url_of(redis_name, redis_url, state_dir, debug=debug),
+        lambda: public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
+    )
     return SwitchyardSettings(
         topology=on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
-        broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
-        public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
+        broker_url=broker_url,
+        public_url=public_url,
         alert_urls=given.listed("ALERT_URLS"),
         alert_heartbeat_url=heartbeat_url_of(*given.text("ALERT_HEARTBEAT_URL")),
         metrics_token=given.text("METRICS_TOKEN")[1],
@@ -393,11 +425,33 @@ def read(
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
         results=results_of(*given.text("RESULTS_URL")),
+        admin_site=given.text("ADMIN_SITE")[1],
         record_limits=RecordLimits(
             number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
             number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),
         ),
     )
+
+
+def _all_of(*rules: Callable[[], str]) -> list[str]:
+    """Return the values of rules. The first one's ``InvalidSetting`` has those of the others as notes."""
+    found, wrong = list[str](), list[InvalidSetting]()
+    for rule in rules:
+        try:
+            found.append(rule())
+        except InvalidSetting as error:
+            wrong.append(error)
+    if wrong:
+        for other in wrong[1:]:
+            wrong[0].add_note(str(other))
+        raise wrong[0]
+    return found
+
+
+def in_words_of_project(text: str) -> str:
+    """Return a text about ``DATABASE_URL`` with the setting in its place, where the project reads no such variable."""
+    reads = "DATABASE_URL" in os.environ or "dj_database_url" in sys.modules
+    return text if reads else text.replace("DATABASE_URL", 'DATABASES["default"]')
 
 
 def shortened(path: Path) -> str:

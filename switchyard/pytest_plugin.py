@@ -43,8 +43,21 @@ def switchyard_eager() -> Iterator[MemoryBroker]:
 def switchyard_real_broker() -> Iterator[None]:
     """The real broker, on purpose: the test has workers of its own, and is not warned of what it sends."""
     from switchyard.send_warnings import real_broker_is_meant
+    from switchyard.testing.yard import out_of_memory
 
-    with real_broker_is_meant():
+    with real_broker_is_meant(), out_of_memory():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _switchyard_in_memory_session(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Cover the set-up of classes, modules and the session as well."""
+    if not request.config.getini("switchyard_in_memory"):
+        yield
+        return
+    from switchyard.testing import in_memory
+
+    with in_memory():
         yield
 
 

@@ -75,9 +75,16 @@ class TransactionWarnings(Middleware):
 
 
 class SentInTesting(UserWarning, MiddlewareError):
-    """A test sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test."""
+    """A run of tests sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test."""
 
     def __init__(self, actor_name: str, test: str) -> None:
+        if not test:
+            super().__init__(
+                f"actor {actor_name}: sent to the real broker outside of a test, by the set-up of a class, a fixture "
+                f"or an import, and a worker that runs there will do it; write @in_memory() of {__package__}.testing "
+                "above the class, or `switchyard_in_memory = true` in pytest's settings"
+            )
+            return
         super().__init__(
             f"actor {actor_name}: the test {test} sent it to the real broker, and no test runs what waits there; write "
             f"@in_memory() of {__package__}.testing above the test or its class, or give it the fixture "
@@ -86,7 +93,7 @@ class SentInTesting(UserWarning, MiddlewareError):
 
 
 class SendsInTesting(Middleware):
-    """Warn, once for each test and actor, of a message that a test sends to the real broker.
+    """Warn, once for each test and actor, of a message that a run of tests sends to the real broker.
 
     Listed in runs of tests only. With warnings as errors it raises ``SentInTesting``.
     """
@@ -95,8 +102,9 @@ class SendsInTesting(Middleware):
         self._test, self._reported = "", set[str]()
 
     def before_enqueue(self, broker: Broker, message: Message[object], delay: int | None) -> None:
-        if _meant or not (test := running_test()):
+        if _meant:
             return
+        test = running_test()
         if test != self._test:
             self._test, self._reported = test, set()
         if message.actor_name in self._reported:
@@ -117,7 +125,7 @@ def real_broker_is_meant() -> Iterator[None]:
 
 
 def running_test() -> str:
-    """Return the name of the test that leads here; "" if there is none, or a fixture (of many tests) leads here."""
+    """Return the name of the test that leads here; "" if a fixture, the set-up of a class or an import does."""
     if "pytest" in sys.modules and (named := os.environ.get("PYTEST_CURRENT_TEST")):
         test, _, phase = named.rpartition(" ")
         return test if phase == "(call)" else ""

@@ -50,7 +50,7 @@ from switchyard.middleware.foreign_middleware import without_replaced
 from switchyard.middleware.interrupts import make_interrupts
 from switchyard.middleware.logs import Logs
 from switchyard.middleware.metrics import Metrics
-from switchyard.middleware.options import DeclaredOptions, Options, Periodic, refuse_unknown
+from switchyard.middleware.options import ForeignOptions, Options, Periodic, refuse_unknown
 from switchyard.middleware.parking import Parking
 from switchyard.middleware.rate_limits import RateLimits
 from switchyard.middleware.redaction import Redaction
@@ -78,7 +78,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         refuse_without_driver(settings.DATABASES)
         own = switchyard_settings()
     except SwitchyardError as error:
-        refuse(str(error))
+        refuse(str(error), *getattr(error, "__notes__", ()))
     if own.configure_logging:
         logs.configure(own.log_format)
     else:
@@ -143,6 +143,8 @@ def build_yard(
     attach(broker, facilities)
     for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
+    # Sentry and its like put theirs first when a broker is made, and would pass for the sender with their options.
+    broker.middleware.sort(key=lambda entry: not isinstance(entry, Options))
     refuse_unknown(broker)
     for lane in yard.lanes:
         broker.declare_queue(lane)
@@ -185,9 +187,9 @@ def in_order(
     metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
     name_files()
     return [
+        Options(),
         LostLeases(),
         Connections(),
-        Options(),
         Arguments(),
         Parking(transport=transport),
         UniqueKeys(),
@@ -219,7 +221,7 @@ def in_order(
         Origin(),
         Envelope(),
         *extra,
-        *([DeclaredOptions()] if extra else []),
+        ForeignOptions(),
         TypedArguments(),
         SlotHygiene(),
         TimeLimits(yard=yard, interrupts=interrupts),

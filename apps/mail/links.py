@@ -17,7 +17,7 @@ from django.utils.crypto import salted_hmac
 from apps.mail.models import SentMail, Template
 from switchyard.broker import clock
 from switchyard.broker.errors import SwitchyardError
-from switchyard.conf import switchyard_settings
+from switchyard.console.links import absolute
 
 VALID_FOR = datetime.timedelta(hours=1)
 _SALT = "apps.mail.reset-link"
@@ -41,7 +41,7 @@ class _Signer(signing.TimestampSigner):
 def reset_link(mail: SentMail) -> str:
     """Return the absolute URL of a reset link."""
     token = _Signer(salt=_SALT).sign_object({"mail": mail.pk, "account": _account_state(mail.to)})
-    return switchyard_settings().public_url + reverse("mail-reset", args=[token])
+    return absolute(reverse("mail-reset", args=[token]))
 
 
 def open_link(token: str) -> SentMail:

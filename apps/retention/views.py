@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.retention.actors import apply_retention
 from apps.retention.queries import kept_kinds, removals_left
+from switchyard.console.room_view import RoomResponse
 
 RIGHT, SCHEDULES = "switchyard_operations.view_operations", "switchyard_schedules.view_schedulestate"
 
 
 @require_safe
 @never_cache
-def retention(request: HttpRequest) -> TemplateResponse:
+def retention(request: HttpRequest) -> RoomResponse:
     """Show each kind with the figures of its last run."""
     if not request.user.has_perm(RIGHT):
         raise PermissionDenied(f"The missing right is {RIGHT}.")
@@ -30,4 +30,4 @@ def retention(request: HttpRequest) -> TemplateResponse:
         "schedule": reverse("switchyard-schedule", args=[name]) if request.user.has_perm(SCHEDULES) else "",
         "actor": name,
     }
-    return TemplateResponse(request, "switchyard_retention/retention.html", context)
+    return RoomResponse(request, "switchyard_retention/retention.html", context)

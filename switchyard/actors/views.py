@@ -12,7 +12,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.views.decorators.cache import never_cache
@@ -31,6 +30,7 @@ from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
+from switchyard.console.room_view import RoomResponse
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs import pauses
@@ -273,7 +273,7 @@ def _find(name: str) -> Actor[..., Any]:
 
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    return TemplateResponse(request, f"switchyard_actors/{template}", context, status=status)
+    return RoomResponse(request, f"switchyard_actors/{template}", context, status=status)
 
 
 def _require(request: HttpRequest, right: str) -> None:

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import urllib3
+from django.core import mail
 from django.core.exceptions import ValidationError
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage
 from django.core.validators import validate_email
 
 from switchyard.alerts.notice import Notice
@@ -92,10 +93,12 @@ class EmailChannel:
         subject = " ".join(notice.headline.split())[:LONGEST_SUBJECT]
         # A repeated attempt carries the same Message-ID, so that mailboxes show it once.
         headers = {"Message-ID": f"<alert-{notice.id}@switchyard>", "Auto-Submitted": "auto-generated"}
-        connection = get_connection(timeout=DEADLINE_S)
-        mail = EmailMessage(subject, notice.text, to=list(self.recipients), headers=headers, connection=connection)
+        message = EmailMessage(subject, notice.text, to=list(self.recipients), headers=headers)
+        # Django 6.1 has mailers, and deprecates the other.
+        connection: Any = mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()
+        connection.timeout = DEADLINE_S
         try:
-            mail.send()
+            connection.send_messages([message])
         except (OSError, SMTPException) as error:
             raise ChannelFailed(self.name, f"{type(error).__name__} from the mail server") from error
 

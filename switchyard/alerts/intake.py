@@ -18,7 +18,7 @@ from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
-from switchyard.conf import switchyard_settings
+from switchyard.console.links import absolute
 from switchyard.database import storable
 
 LONGEST_SAMPLE = 4_000
@@ -123,4 +123,4 @@ def _link(group: AlertGroup) -> str:
             page = reverse("switchyard-operations")
     except NoReverseMatch:
         return ""
-    return f"{switchyard_settings().public_url}{page}"[:500]
+    return absolute(page)[:500]

@@ -13,7 +13,6 @@ from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -28,7 +27,7 @@ from switchyard.conf import switchyard_settings
 from switchyard.console import links
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import BY_KIND
-from switchyard.console.room_view import gone, require
+from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.setting_values import InvalidSetting
 
 MOST_CARDS = 20
@@ -191,7 +190,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
             messages.warning(request, "Nothing was done: no alert was chosen.")
         return redirect(request.get_full_path())
     context = {"title": "Alerts", **_rights(request), **context_of(request)}
-    return TemplateResponse(request, "switchyard_alerts/list.html", context)
+    return RoomResponse(request, "switchyard_alerts/list.html", context)
 
 
 @require_safe
@@ -213,7 +212,7 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
         "steps": BY_KIND.get(row.kind, ""),
         **_rights(request),
     }
-    return TemplateResponse(request, "switchyard_alerts/detail.html", context)
+    return RoomResponse(request, "switchyard_alerts/detail.html", context)
 
 
 @require_POST
@@ -251,7 +250,7 @@ def silence(request: HttpRequest) -> HttpResponse:
         "reason": given.get("reason", ""),
         "wrong": wrong,
     }
-    return TemplateResponse(request, "switchyard_alerts/silence.html", context, status=400 if wrong else 200)
+    return RoomResponse(request, "switchyard_alerts/silence.html", context, status=400 if wrong else 200)
 
 
 @require_POST

@@ -16,6 +16,7 @@ from django.template.response import TemplateResponse
 from switchyard.api.models import SCOPES, IdempotentRequest, Token, covered_scopes
 from switchyard.api.tokens import issue_secret, revoke_token
 from switchyard.audit.services import Who, act
+from switchyard.console.links import admin_site
 from switchyard.console.lists import CheckedQuery
 from switchyard.console.room_view import ReadOnly
 
@@ -42,7 +43,7 @@ class TokenForm(forms.ModelForm):
             scopes.choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(self.giver)]
 
 
-@admin.register(Token)
+@admin.register(Token, site=admin_site())
 class TokenAdmin(CheckedQuery):
     """Create, inspect and revoke tokens. The plain token is shown once, after it was created.
 
@@ -106,7 +107,7 @@ class TokenAdmin(CheckedQuery):
         if not change and not request.user.is_superuser:
             obj.owner = request.user  # type: ignore[assignment]  # the admin lets nobody in without a user
         obj.plain = "" if change else issue_secret(obj)
-        detail = {"name": obj.name, "scopes": obj.scopes, "owner": obj.owner.get_username()}
+        detail = {"name": obj.name, "scopes": obj.scopes, "owner": str(obj.owner.get_username())}
         name = "token.rename" if change else "token.create"
         with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail) as entry:
             super().save_model(request, obj, form, change)
@@ -145,7 +146,7 @@ class TokenAdmin(CheckedQuery):
         messages.success(request, f"Revoked: {len(prefixes)}. They are refused from now on.")
 
 
-@admin.register(IdempotentRequest)
+@admin.register(IdempotentRequest, site=admin_site())
 class IdempotentRequestAdmin(ReadOnly, CheckedQuery):
     """Requests stored with an Idempotency-Key, and their answers. Read-only but deletable."""
 

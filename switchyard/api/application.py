@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI
 from ninja.errors import ValidationErrorContext
 from ninja.openapi.docs import Swagger
@@ -158,6 +161,15 @@ class SwitchyardAPI(NinjaAPI):
                 return Problem(400, "the body is empty; send a JSON object")
             errors += found
         return invalid(errors)
+
+    @property
+    def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
+        """The addresses. Those with an asynchronous operation have no transaction of ``ATOMIC_REQUESTS``."""
+        patterns, app_name, namespace = super().urls
+        for pattern in patterns:
+            if isinstance(pattern, URLPattern) and iscoroutinefunction(pattern.callback):
+                transaction.non_atomic_requests(pattern.callback)
+        return patterns, app_name, namespace
 
     def get_openapi_schema(
         self, *, path_prefix: str | None = None, path_params: dict[str, Any] | None = None

@@ -45,7 +45,7 @@ class Token(models.Model):
     """A bearer token. Only a hash of its secret is stored, so that a copy of the database gives no access."""
 
     name = models.CharField(max_length=100, help_text="Where it is used, for people.")
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     scopes = models.JSONField(default=list, validators=[validate_scopes])
     prefix = models.CharField(max_length=12, unique=True, editable=False)
     secret_hash = models.CharField(max_length=64, editable=False)

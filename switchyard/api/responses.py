@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from switchyard.broker.clock import datetime_of
 from switchyard.conf import switchyard_settings
+from switchyard.console.links import absolute
 
 
 def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
@@ -29,7 +30,7 @@ def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
     known = switchyard_settings()
     if known.debug and not known.has_public_url:
         return request.build_absolute_uri(path)
-    return f"{known.public_url}{path}"
+    return absolute(path)
 
 
 def iso_time(ms: int | None) -> str | None:

@@ -57,13 +57,13 @@ class Who(msgspec.Struct, frozen=True):
         if token is not None and hasattr(token, "prefix"):
             return cls.of_token(token)
         user = getattr(request, "user", None)
-        name = user.get_username() if isinstance(user, AbstractBaseUser) else "anonymous"
+        name = str(user.get_username()) if isinstance(user, AbstractBaseUser) else "anonymous"
         return cls(name[:LONGEST_NAME], "page")
 
     @classmethod
     def of_token(cls, token: Any) -> Who:
         """Return the owner of an API token."""
-        return cls(token.owner.get_username()[:LONGEST_NAME], "api", token.prefix)
+        return cls(str(token.owner.get_username())[:LONGEST_NAME], "api", token.prefix)
 
     @classmethod
     def of_command(cls) -> Who:

@@ -6,14 +6,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import ACTS, AuditFilter, AuditPage, act_label, page, target_url
-from switchyard.console.room_view import require
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"
@@ -24,7 +23,7 @@ WITH_ARGUMENTS = ("changed", "filter")
 
 @require_safe
 @never_cache
-def audit_log(request: HttpRequest) -> TemplateResponse:
+def audit_log(request: HttpRequest) -> RoomResponse:
     """Show one page of the log, newest first."""
     require(request, RIGHT)
     address, asked, wrong, found = reverse("switchyard-audit"), AuditFilter(), "", AuditPage([], None)
@@ -46,7 +45,7 @@ def audit_log(request: HttpRequest) -> TemplateResponse:
         "newest": f"{address}?{urlencode(query)}" if "before" in request.GET else "",
         "older": f"{address}?{urlencode({**query, 'before': found.older})}" if found.older else "",
     }
-    return TemplateResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
+    return RoomResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
 
 
 def _before(text: str) -> int | None:

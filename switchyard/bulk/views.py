@@ -8,7 +8,6 @@ from typing import Any
 from django.contrib import messages
 from django.db import IntegrityError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -20,7 +19,7 @@ from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import admin_url
-from switchyard.console.room_view import require
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.clock_comparison import compared_now
 
 VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
@@ -29,7 +28,7 @@ TYPED_ABOVE = 100
 
 @require_safe
 @never_cache
-def acts(request: HttpRequest) -> TemplateResponse:
+def acts(request: HttpRequest) -> RoomResponse:
     """List the acts, newest first."""
     require(request, VIEW)
     text = request.GET.get("before", "")
@@ -43,7 +42,7 @@ def acts(request: HttpRequest) -> TemplateResponse:
 
 @require_safe
 @never_cache
-def act(request: HttpRequest, number: int) -> TemplateResponse:
+def act(request: HttpRequest, number: int) -> RoomResponse:
     """Show one act; complete without JavaScript."""
     require(request, VIEW)
     seen = _seen(number)
@@ -53,11 +52,11 @@ def act(request: HttpRequest, number: int) -> TemplateResponse:
 
 @require_safe
 @never_cache
-def live(request: HttpRequest, number: int) -> TemplateResponse:
+def live(request: HttpRequest, number: int) -> RoomResponse:
     """Render the part of an act's page that changes."""
     require(request, VIEW)
     context = {"seen": _seen(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
-    return TemplateResponse(request, "switchyard_bulk/act_live.html", context)
+    return RoomResponse(request, "switchyard_bulk/act_live.html", context)
 
 
 @require_POST
@@ -167,6 +166,6 @@ def _seen(number: int) -> services.Progress:
     return seen
 
 
-def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> TemplateResponse:
+def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> RoomResponse:
     page = {"at": timezone.now()} | context
-    return TemplateResponse(request, f"switchyard_bulk/{template}.html", page, status=status)
+    return RoomResponse(request, f"switchyard_bulk/{template}.html", page, status=status)

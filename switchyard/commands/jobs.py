@@ -23,7 +23,7 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardErr
 from switchyard.broker.stores.job_records import JobRecord
 from switchyard.bulk import services as bulk
 from switchyard.commands.history import CONDITIONS, add_conditions
-from switchyard.conf import declared_yard
+from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.commands import DATABASE_REMEDY, ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import duration
 from switchyard.history.filters import Filter, why_none_found
@@ -264,7 +264,7 @@ class Command(PrintingCommand):
                 self.stdout.write(f"note: {note}")
         if page.broker_away or page.history_away:
             # The broker's remedy goes first: where no yard runs, there is no database either.
-            cause = page.broker_error or f"the database does not answer; {DATABASE_REMEDY}"
+            cause = page.broker_error or f"the database does not answer; {in_words_of_project(DATABASE_REMEDY)}"
             raise CommandError(f"jobs: the list is not complete: {cause}")
 
     def _show(self, options: dict[str, Any], as_json: bool) -> None:

@@ -68,7 +68,7 @@ def _table(tokens: list[Token]) -> Table:
         state = "revoked" if token.revoked_at else "usable"
         name = Text(printable(token.name))  # free text of a user: Text disables markup
         scopes, last_used = token.shown_scopes, _moment(token.last_used_at)
-        table.add_row(token.prefix, state, token.owner.get_username(), scopes, last_used, name)
+        table.add_row(token.prefix, state, str(token.owner.get_username()), scopes, last_used, name)
     return table
 
 
@@ -80,7 +80,7 @@ def _row(token: Token) -> dict[str, Any]:
     return {
         "prefix": token.prefix,
         "name": token.name,
-        "owner": token.owner.get_username(),
+        "owner": str(token.owner.get_username()),
         "scopes": token.scopes,
         "rights": token.rights,
         "created_at": token.created_at.isoformat(timespec="microseconds"),

@@ -17,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from switchyard.broker.errors import BrokerError
+from switchyard.conf import in_words_of_project
 from switchyard.middleware.logs import printable_lines
 
 EX_CONFIG = 78
@@ -47,7 +48,9 @@ def as_command_error(subject: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        raise CommandError(f"{subject}: the database does not answer: {error}; {DATABASE_REMEDY}") from error
+        raise CommandError(
+            f"{subject}: the database does not answer: {error}; {in_words_of_project(DATABASE_REMEDY)}"
+        ) from error
     except BrokerError as error:
         raise CommandError(f"{subject}: {error}") from error
 

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
+from django.utils.module_loading import import_string
 
 from switchyard.conf import switchyard_settings
+from switchyard.setting_values import InvalidSetting
+
+if TYPE_CHECKING:
+    from django.contrib.admin import AdminSite
+
+SITE: Final = 'SWITCHYARD["ADMIN_SITE"]'
+
+
+def admin_site() -> AdminSite:
+    """Return the admin that has the room's entries: that of the setting ``ADMIN_SITE``, or Django's default one.
+
+    Raises:
+        InvalidSetting: the setting names no ``AdminSite``.
+    """
+    from django.contrib import admin  # workers, which have no pages, import this module
+
+    path = switchyard_settings().admin_site
+    if not path:
+        return admin.site
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise InvalidSetting(SITE, str(error), 'name it as in "mysite.admin.site"') from error
+    if not isinstance(found, admin.AdminSite):
+        fact = f"{path} is a {type(found).__name__}, no AdminSite"
+        raise InvalidSetting(SITE, fact, "name the object whose urls are in urls.py, not its class")
+    return found
 
 
 def admin_url(name: str, *args: Any) -> str:
-    """Return the address of a page of Django's admin; "" where the project has no admin in its URLs."""
-    return page_url(f"admin:{name}", *args)
+    """Return the address of a page of the admin; "" where the project has none in its URLs."""
+    return page_url(f"{admin_site().name}:{name}", *args)
 
 
 def job_url(job_id: str) -> str:
@@ -91,6 +119,18 @@ def page_url(name: str, *args: Any) -> str:
     return _found(name, args, get_urlconf() or settings.ROOT_URLCONF, get_script_prefix())
 
 
+def absolute(address: str) -> str:
+    """Return the whole address of a page of this site, for mails, alerts and programs.
+
+    ``PUBLIC_URL`` is that of the site's root. Where it has a path, a sub-path on its server, that path stands for the
+    prefix in the request or in ``FORCE_SCRIPT_NAME``: processes and threads without a request know no prefix.
+    """
+    root = switchyard_settings().public_url
+    if urlsplit(root).path:
+        address = f"/{address.removeprefix(get_script_prefix())}"
+    return f"{root}{address}"
+
+
 def _filtered(address: str, filters: dict[str, str]) -> str:
     return f"{address}?{urlencode(filters)}" if address and filters else address
 
@@ -113,7 +153,7 @@ BY_KIND: Final = {"dead_letter": "Dead letters", "broker": "Unsafe"}
 def runbook(heading: str) -> str:
     """Return the address of the steps for a verdict's label, or another heading of the page, with the web's host."""
     if address := steps_url(heading):
-        return f"{switchyard_settings().public_url}{address}"
+        return absolute(address)
     return f"{PAGE}#{heading.lower().replace(' ', '-')}" if heading else PAGE
 
 

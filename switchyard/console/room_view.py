@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
 from functools import wraps
 from importlib import import_module
 from typing import Any, Final
@@ -13,8 +15,10 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
+from django.template.context import make_context
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone, translation
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
@@ -44,10 +48,31 @@ def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespon
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
         if request.user.is_active and request.user.is_staff:
-            return view(request, *args, **parts)
+            with room_locale():
+                return view(request, *args, **parts)
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
 
     return never_cache(csrf_protect(guarded))
+
+
+@contextmanager
+def room_locale() -> Iterator[None]:
+    """Read and write as the room's pages do: in English, with times in UTC, whatever the project and the user have."""
+    with timezone.override(UTC), translation.override("en"):
+        yield
+
+
+class RoomResponse(TemplateResponse):
+    """Page of the room, in its own locale. Numbers are plain: they stand in forms, addresses and drawings too."""
+
+    @property
+    def rendered_content(self) -> str:
+        """The page."""
+        template: Any = self.resolve_template(self.template_name)
+        context = make_context(self.resolve_context(self.context_data), self._request)
+        context.use_l10n = False
+        with room_locale():
+            return str(template.template.render(context))
 
 
 def require(request: HttpRequest, *rights: str) -> None:
@@ -89,7 +114,8 @@ class ReadOnly(BaseModelAdmin):
         """Lead to the list, where Django leads to the start page: rows go by their age, and links to them stay."""
         name = opts.verbose_name
         messages.warning(request, f"There is no {name} with the id “{object_id[:100]}”; old rows are deleted in time.")
-        return HttpResponseRedirect(reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist"))
+        page = f"admin:{opts.app_label}_{opts.model_name}_changelist"
+        return HttpResponseRedirect(reverse(page, current_app=self.admin_site.name))
 
 
 # Stands beside buttons that are switched off, and is their title.
@@ -98,11 +124,11 @@ SWITCHED_OFF: Final = "The broker does not answer: what needs it is switched off
 NODE_SWITCHED_OFF: Final = "Its node does not answer: what needs it is switched off until it does."
 
 
-def not_answered(request: HttpRequest, error: BrokerError | str, *, back: str) -> TemplateResponse:
+def not_answered(request: HttpRequest, error: BrokerError | str, *, back: str) -> RoomResponse:
     """Answer an act that the broker did not answer: 503, with the fact in words and the messages of the request.
 
     Args:
         back: Address of the page that asked.
     """
     context = {"title": "Broker away", "fact": str(error), "back": back}
-    return TemplateResponse(request, "switchyard_frame/broker_away.html", context, status=503)
+    return RoomResponse(request, "switchyard_frame/broker_away.html", context, status=503)

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
@@ -18,7 +17,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
 from switchyard.bulk.services import AT_ONCE
 from switchyard.console.formatting import between, counted
-from switchyard.console.room_view import not_answered, require
+from switchyard.console.room_view import RoomResponse, not_answered, require
 from switchyard.dead_letters import acts, editing, queries
 from switchyard.dead_letters.acts import MOST_AT_ONCE
 from switchyard.dead_letters.models import DeadLetter
@@ -144,7 +143,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
         "title": "Edit and requeue", "row": row, "text": text,
         "wrong": wrong, "back": _page(pk), "reason": request.POST.get("reason", ""),
     }  # fmt: skip
-    return TemplateResponse(request, "switchyard_dead_letters/edit.html", context, status=status if wrong else 200)
+    return RoomResponse(request, "switchyard_dead_letters/edit.html", context, status=status if wrong else 200)
 
 
 def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
@@ -222,7 +221,7 @@ def _apply(request: HttpRequest, action: Any, rows: Iterable[DeadLetter], back: 
 
 
 def _ask(request: HttpRequest, question: dict[str, Any]) -> HttpResponseBase:
-    return TemplateResponse(request, "switchyard_dead_letters/confirm.html", question)
+    return RoomResponse(request, "switchyard_dead_letters/confirm.html", question)
 
 
 def _check(request: HttpRequest, action: str, *others: str) -> None:

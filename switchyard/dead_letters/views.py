@@ -15,7 +15,6 @@ from django.contrib import messages
 from django.db.models import CharField, Count, Q
 from django.db.models.functions import Cast, Substr
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
@@ -25,7 +24,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.lists import SortColumn, SortHead, heads_of
-from switchyard.console.room_view import gone, require
+from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
 from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
@@ -338,7 +337,7 @@ def letters(request: HttpRequest) -> HttpResponseBase:
         messages.warning(request, str(error))
         return HttpResponseRedirect(reverse(LIST))
     context = {"title": "Dead letters", "listed": listed} | context_of(request)
-    return TemplateResponse(request, "switchyard_dead_letters/list.html", context)
+    return RoomResponse(request, "switchyard_dead_letters/list.html", context)
 
 
 @require_safe
@@ -361,7 +360,7 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
         "history": list(reversed(row.history)),
         "rights": _rights(request),
     }
-    return TemplateResponse(request, "switchyard_dead_letters/detail.html", context)
+    return RoomResponse(request, "switchyard_dead_letters/detail.html", context)
 
 
 @require_safe
@@ -374,7 +373,7 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
     except BrokerError:
         away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
     context = {"title": "Quarantine", "page": shown, "away": away, "is_later": "after" in request.GET}
-    return TemplateResponse(request, "switchyard_dead_letters/quarantine.html", context)
+    return RoomResponse(request, "switchyard_dead_letters/quarantine.html", context)
 
 
 def _rights(request: HttpRequest) -> dict[str, bool]:

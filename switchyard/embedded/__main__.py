@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -20,8 +21,9 @@ def main() -> int:
         "folder",
         nargs="?",
         type=Path,
-        default=Path("var"),
-        help="for the data, and for the socket valkey.sock, where development looks for the broker; default var",
+        default=Path(os.environ.get("SWITCHYARD_STATE_DIR") or "var"),
+        help="for the data, and for the socket valkey.sock, where development looks for the broker; "
+        "default $SWITCHYARD_STATE_DIR, or var",
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port on loopback; default a free one")
     arguments = parser.parse_args()

@@ -11,8 +11,8 @@ from django.db import InterfaceError, OperationalError, connection
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
 
+from switchyard.console.room_view import RoomResponse
 from switchyard.files.addresses import is_full
 from switchyard.loggers import get_logger
 from switchyard.operations.timeouts import each_statement_within, limit_connection
@@ -62,7 +62,7 @@ class SilentDatabase:
         log.error("a page was not shown: the database does not answer", path=request.path, error=str(exception)[:200])
         limit_s = READ_S if _reads(request) else WRITE_S
         context = {"limit_s": limit_s, "reads": _reads(request), "again_s": RETRY_AFTER_S}
-        response = render(request, "switchyard_frame/database_silent.html", context, status=503)
+        response = RoomResponse(request, "switchyard_frame/database_silent.html", context, status=503).render()
         response["Retry-After"], response["Cache-Control"] = str(RETRY_AFTER_S), "no-store"
         return response
 

@@ -6,13 +6,12 @@ from typing import Final
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from switchyard.console.room_view import require
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.frame.finding import OPERATIONS, found
 from switchyard.frame.navigation import STRIP
 from switchyard.frame.suggesting import suggestions
@@ -34,7 +33,7 @@ def find(request: HttpRequest) -> HttpResponse:
     answer = found(request.user, asked) if asked else None
     if answer is not None and answer.exact:
         return redirect(answer.exact)
-    return TemplateResponse(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
+    return RoomResponse(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
 
 
 @require_safe
@@ -48,7 +47,7 @@ def suggest(request: HttpRequest) -> JsonResponse:
 @require_safe
 def steps(request: HttpRequest) -> HttpResponse:
     """Say where the steps from an alert to its cause are."""
-    return TemplateResponse(request, "switchyard_frame/steps.html", {"title": "Steps"})
+    return RoomResponse(request, "switchyard_frame/steps.html", {"title": "Steps"})
 
 
 @require_safe
@@ -56,13 +55,13 @@ def steps(request: HttpRequest) -> HttpResponse:
 def strip(request: HttpRequest) -> HttpResponse:
     """Render the strip alone, for pages that are open."""
     require(request, OPERATIONS)
-    return TemplateResponse(request, "switchyard_frame/strip.html", {"strip": STRIP.verdict()})
+    return RoomResponse(request, "switchyard_frame/strip.html", {"strip": STRIP.verdict()})
 
 
 @require_safe
 def keys(request: HttpRequest) -> HttpResponse:
     """List the keys; the same list opens over every page."""
-    return TemplateResponse(request, "switchyard_frame/keys.html", {"title": "Keys"})
+    return RoomResponse(request, "switchyard_frame/keys.html", {"title": "Keys"})
 
 
 @require_POST

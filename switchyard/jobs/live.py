@@ -370,7 +370,8 @@ def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingH
     return StreamingHttpResponse(
         Stream(events, source=place),
         content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        # Django's GZipMiddleware would make each event a file of its own, of which browsers read the first.
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
     )
 
 

@@ -9,6 +9,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from switchyard.alerts.models import Alert
+from switchyard.console.links import admin_site
 from switchyard.console.room_view import ReadOnly
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.models import Job
@@ -22,7 +23,7 @@ LISTS = {
 }
 
 
-@admin.register(*LISTS)
+@admin.register(*LISTS, site=admin_site())
 class RoomEntry(ReadOnly, admin.ModelAdmin):
     """Line of a model on the admin's start page, for who may view it; it leads to the room's list of its rows."""
 

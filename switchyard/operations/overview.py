@@ -211,7 +211,7 @@ _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting mess
 
 def _untriaged(open_letters: int) -> Finding:
     count, cause = counted(open_letters, "dead letter"), "Nothing consumes a dead list"
-    seen = f"{count} from before {'waits' if open_letters == 1 else 'wait'} to be triaged"
+    seen = f"{count} {'waits' if open_letters == 1 else 'wait'} to be triaged"
     then = f"{cause}: requeue the letters when the cause is removed, or discard them."
     step, act = "manage.py switchyard deadletters list", Act(f"Triage {count}", "switchyard-letters")
     return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, act=act)

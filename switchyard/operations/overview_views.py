@@ -7,14 +7,13 @@ from typing import Any
 
 from django.db import DatabaseError
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.queries import ShownEntry, newest_entries
 from switchyard.conf import switchyard_settings
-from switchyard.console.room_view import require
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.models import JobRow
 from switchyard.operations import overview as page
 from switchyard.operations.timeouts import answers_within
@@ -26,13 +25,13 @@ MOST_CHANGES = 6
 
 @require_safe
 @never_cache
-def overview(request: HttpRequest) -> TemplateResponse:
+def overview(request: HttpRequest) -> RoomResponse:
     """Render the whole page, complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
     chosen = request.GET.get("yard", "")
     plain = chosen == "table" if chosen else request.COOKIES.get(YARD_COOKIE) == "table"
     context = {"title": "Overview", **_content(request, plain=plain)}
-    response = TemplateResponse(request, "switchyard_operations/overview.html", context)
+    response = RoomResponse(request, "switchyard_operations/overview.html", context)
     if chosen:
         shown = "table" if plain else "drawing"
         response.set_cookie(
@@ -43,11 +42,11 @@ def overview(request: HttpRequest) -> TemplateResponse:
 
 @require_safe
 @never_cache
-def live(request: HttpRequest) -> TemplateResponse:
+def live(request: HttpRequest) -> RoomResponse:
     """Render the part that changes."""
     require(request, "switchyard_operations.view_operations")
     plain = request.COOKIES.get(YARD_COOKIE) == "table"
-    return TemplateResponse(request, "switchyard_operations/live.html", _content(request, plain=plain))
+    return RoomResponse(request, "switchyard_operations/live.html", _content(request, plain=plain))
 
 
 def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import dramatiq
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -28,7 +27,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.pool_reports import QUIETED, VERBS, ChildStacks, Instruction, PoolReport, Stack, Verb
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted
-from switchyard.console.room_view import SWITCHED_OFF, not_answered, require
+from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.jobs.queries import RunningJob, running_or_none
 from switchyard.operations import supervisors
 from switchyard.operations.supervisors import WORKERS_AWAY, ReportedWorkers, refusal, reported_workers
@@ -59,7 +58,7 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     except BrokerError as error:
         refused, status = str(error) if request.method == "POST" else WORKERS_AWAY, 503
     context = {**_context(verb, hit, left, workers), "refused": refused, "reason": reason}
-    return TemplateResponse(request, "switchyard_operations/instruct.html", context, status=status)
+    return RoomResponse(request, "switchyard_operations/instruct.html", context, status=status)
 
 
 def _chosen(
@@ -183,18 +182,18 @@ class ShownPool:
 
 @require_safe
 @never_cache
-def workers(request: HttpRequest) -> TemplateResponse:
+def workers(request: HttpRequest) -> RoomResponse:
     """List every supervisor with its children; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
-    return TemplateResponse(request, "switchyard_operations/workers.html", {"title": "Workers"} | _content())
+    return RoomResponse(request, "switchyard_operations/workers.html", {"title": "Workers"} | _content())
 
 
 @require_safe
 @never_cache
-def live(request: HttpRequest) -> TemplateResponse:
+def live(request: HttpRequest) -> RoomResponse:
     """Render the part that changes."""
     require(request, "switchyard_operations.view_operations")
-    return TemplateResponse(request, "switchyard_operations/workers_live.html", _content())
+    return RoomResponse(request, "switchyard_operations/workers_live.html", _content())
 
 
 def _content() -> dict[str, Any]:
@@ -249,7 +248,7 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
 
 @require_safe
 @never_cache
-def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
+def stacks(request: HttpRequest, member: str, name: str) -> RoomResponse:
     """Show the requested stacks; the page reloads every second until they arrive."""
     require(request, "switchyard_operations.dump_stacks")
     if not REQUEST.fullmatch(name):
@@ -267,7 +266,7 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
         "running": running_of(member, running_or_none()) if may_see_jobs else None,
         "late": now_ms() / 1_000 - int(name.partition("-")[0]) > PATIENCE_S,
     }
-    return TemplateResponse(request, "switchyard_operations/stacks.html", context)
+    return RoomResponse(request, "switchyard_operations/stacks.html", context)
 
 
 # Our own machinery within the project; other files of the project are of a task, all others of packages.

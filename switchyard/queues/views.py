@@ -10,7 +10,6 @@ from typing import Any, Final
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -23,7 +22,7 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, parse_until
 from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.pauses import PauseFacts
-from switchyard.console.room_view import SWITCHED_OFF, not_answered, require
+from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
@@ -35,7 +34,7 @@ from switchyard.queues.services import ForeignBroker
 
 @require_safe
 @never_cache
-def queues(request: HttpRequest) -> TemplateResponse:
+def queues(request: HttpRequest) -> RoomResponse:
     """List every queue."""
     require(request, "switchyard_operations.view_operations")
     state = queries.yard_state()
@@ -55,13 +54,13 @@ def queues(request: HttpRequest) -> TemplateResponse:
         "off": SWITCHED_OFF if state is None else "",
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
-        return TemplateResponse(request, "switchyard_queues/queues_live.html", context)
-    return TemplateResponse(request, "switchyard_queues/queues.html", context)
+        return RoomResponse(request, "switchyard_queues/queues_live.html", context)
+    return RoomResponse(request, "switchyard_queues/queues.html", context)
 
 
 @require_safe
 @never_cache
-def queue(request: HttpRequest, name: str) -> TemplateResponse:
+def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
     waiting = queries.waiting_actors(queue_of(name).name)
@@ -71,7 +70,7 @@ def queue(request: HttpRequest, name: str) -> TemplateResponse:
 
 @require_safe
 @never_cache
-def live(request: HttpRequest, name: str) -> TemplateResponse:
+def live(request: HttpRequest, name: str) -> RoomResponse:
     """Render the part that changes."""
     return _rendered(request, name, "switchyard_queues/queue_live.html", {})
 
@@ -88,10 +87,10 @@ def queue_of(name: str) -> Queue:
     raise Http404(f"The topology has no queue {name}.")
 
 
-def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> TemplateResponse:
+def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> RoomResponse:
     require(request, "switchyard_operations.view_operations")
     seen = queries.view_of(queue_of(name))
-    return TemplateResponse(request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue})
+    return RoomResponse(request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue})
 
 
 # A row of the yard, its pause, and its counts of retries and of dead letters.
@@ -247,10 +246,10 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
     return _page(request, verb, context, refused)
 
 
-def _page(request: HttpRequest, page: str, context: dict[str, Any], refused: str | Exception) -> TemplateResponse:
+def _page(request: HttpRequest, page: str, context: dict[str, Any], refused: str | Exception) -> RoomResponse:
     status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
     context = {**context, "refused": str(refused)}
-    return TemplateResponse(request, f"switchyard_queues/{page}.html", context, status=status)
+    return RoomResponse(request, f"switchyard_queues/{page}.html", context, status=status)
 
 
 def _reason(request: HttpRequest) -> str:

@@ -12,7 +12,6 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -24,7 +23,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.console.formatting import parse_until
 from switchyard.console.links import job_url
-from switchyard.console.room_view import not_answered, require
+from switchyard.console.room_view import RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.schedules import queries, services
 from switchyard.schedules.models import ScheduleState
@@ -168,7 +167,7 @@ def _back(name: str) -> HttpResponseRedirect:
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
     rights = {"may_run": request.user.has_perm(RUN), "may_pause": request.user.has_perm(PAUSE)}
-    return TemplateResponse(request, f"switchyard_schedules/{template}", rights | context, status=status)
+    return RoomResponse(request, f"switchyard_schedules/{template}", rights | context, status=status)
 
 
 WIDTH_PX, LEFT_PX, LINE_PX, TOP_PX = 1_000, 200, 30, 8

@@ -36,7 +36,7 @@ class Clock:
                 import time_machine
             except ModuleNotFoundError:
                 remedy = "install it, or Switchyard with its extra testing"
-                raise RuntimeError(f"advance() needs time-machine: {remedy}") from None
+                raise RuntimeError(f"advance() and run_enqueued(delayed=True) need time-machine: {remedy}") from None
             self._travel = time_machine.travel(datetime.now(UTC), tick=True)
             self._coordinates = self._travel.start()
         self._coordinates.shift(timedelta(seconds=seconds))
@@ -126,6 +126,13 @@ def run_callbacks() -> None:
                 if not robust:
                     raise
                 logger.exception("a robust on_commit callback failed")
+
+
+def forget_callbacks() -> None:
+    """Never run the callbacks that are kept now: those of a class's set-up belong to none of its tests."""
+    for connection in connections.all(initialized_only=True):
+        for callback, _ in _pending(connection):
+            callback.has_run = True
 
 
 class TaskTransactions:

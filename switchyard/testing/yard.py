@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from django.test.utils import TestContextDecorator
@@ -30,7 +32,7 @@ from switchyard.middleware.clock_comparison import ClockComparison
 from switchyard.middleware.options import refuse_unknown
 from switchyard.send_warnings import SendsInTesting
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
-from switchyard.testing.commits import Clock, watched_commits
+from switchyard.testing.commits import Clock, forget_callbacks, watched_commits
 from switchyard.testing.running import Runner, WatchedTask
 from switchyard.testing.stores import (
     MemoryAlertGroups,
@@ -41,6 +43,9 @@ from switchyard.testing.stores import (
     MemoryRateWindows,
 )
 from switchyard.wiring import in_order, project_dead_letter
+
+if TYPE_CHECKING:
+    from django.test import SimpleTestCase
 
 
 class MemoryTransport(PortableTransport):
@@ -173,6 +178,7 @@ def build(real: Broker) -> MemoryYard:
     broker.barrier = facilities.barrier
     attach(broker, facilities)
     broker.results = RecordResults(records, broker, remedy=RUN)
+    broker.middleware.clear()  # what Sentry and its like add to every broker: the real one has it too
     for entry in _middleware(real, in_order(facilities, (project_dead_letter,))):
         broker.add_middleware(entry)
     refuse_unknown(broker)
@@ -228,6 +234,21 @@ class in_memory(TestContextDecorator):
         super().__init__()
         self._eager = eager
 
+    def decorate_class(self, cls: type[SimpleTestCase]) -> type[SimpleTestCase]:
+        """Decorate the tests of a class, and its set-up: what that enqueues is forgotten before the first test."""
+        decorated: Any = super().decorate_class(cls)
+        set_up = decorated.setUpClass.__func__
+        of_class = in_memory(eager=self._eager)
+
+        def set_up_in_memory(cls: type[SimpleTestCase]) -> None:
+            of_class.enable()
+            cls.addClassCleanup(of_class.disable)
+            set_up(cls)
+            forget_callbacks()
+
+        decorated.setUpClass = classmethod(set_up_in_memory)
+        return cls
+
     def enable(self) -> MemoryYard:
         """Switch to the broker in memory."""
         self._real = dramatiq.get_broker()
@@ -258,6 +279,19 @@ class in_memory(TestContextDecorator):
             del self._real.actors[actor.actor_name]
             if getattr(sys.modules.get(actor.fn.__module__), actor.fn.__name__, None) is actor:
                 self._real.declare_actor(actor)
+
+
+@contextmanager
+def out_of_memory() -> Iterator[None]:
+    """Switch back to the real broker in this block, whatever has switched before."""
+    switches = list(_active)
+    for switch in reversed(switches):
+        switch.disable()
+    try:
+        yield
+    finally:
+        for switch in switches:
+            switch.enable()
 
 
 def active() -> in_memory:

@@ -138,7 +138,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         Situation(
             "dead letters that nobody triaged",
             causes.nothing,
-            r"^\d+ dead letters from before wait to be triaged",
+            r"^\d+ dead letters wait to be triaged",
             r"Triage \d+ dead letters",
             first=False,
         ),

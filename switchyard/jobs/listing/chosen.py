@@ -11,14 +11,13 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
-from switchyard.console.room_view import not_answered
+from switchyard.console.room_view import RoomResponse, not_answered
 from switchyard.jobs.admin_pages import check
 from switchyard.jobs.listing.chosen_acts import ACTS, ChosenAct, ChosenJob, chosen_jobs
 from switchyard.jobs.listing.pages import LIMIT
@@ -55,7 +54,7 @@ def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[ChosenJob]) -> Htt
         "question": f"{act.verb} {len(hit)} chosen job{'' if len(hit) == 1 else 's'}{act.when}",
         "form_id": str(uuid.uuid4()),
     }
-    return TemplateResponse(request, "switchyard_jobs/chosen.html", context)
+    return RoomResponse(request, "switchyard_jobs/chosen.html", context)
 
 
 def _do(request: HttpRequest, act: ChosenAct, ids: Sequence[str]) -> HttpResponse:

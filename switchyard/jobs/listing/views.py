@@ -15,7 +15,6 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -28,6 +27,7 @@ from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
 from switchyard.console.links import job_url
 from switchyard.console.lists import SortColumn, heads_of
+from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.models import JobRow
 from switchyard.history.queries import sort_of, why_missing
@@ -191,7 +191,7 @@ def live(request: HttpRequest) -> HttpResponse:
         "may_cancel": may(request, "cancel_job"),
         "may_run": may(request, "run_job"),
     }
-    return TemplateResponse(request, "switchyard_jobs/list_live.html", context)
+    return RoomResponse(request, "switchyard_jobs/list_live.html", context)
 
 
 def without_job(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -268,7 +268,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "bulk_links": _bulk_links(request, wanted),
         "older": f"?{urlencode(ordered | {'after': page.after})}",
     }
-    return TemplateResponse(request, "switchyard_jobs/list.html", context, status=status)
+    return RoomResponse(request, "switchyard_jobs/list.html", context, status=status)
 
 
 def _counts() -> dict[str, int] | None:

@@ -14,7 +14,6 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -30,6 +29,7 @@ from switchyard.broker.stores.job_records import JobRecord
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.formatting import SPAN, UNITS_MS, as_time, time_ms, whole_duration
 from switchyard.console.links import job_url
+from switchyard.console.room_view import RoomResponse
 from switchyard.dead_letters.editing import parse_text, shown_text
 from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls import checked, read_json
@@ -237,7 +237,7 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
         messages.add_message(request, *CANCEL_ANSWERS["ended"])
         return redirect("switchyard-job", job_id)
     context = {"title": "Cancel job", "job": job, "job_id": job_id}
-    return TemplateResponse(request, "switchyard_jobs/cancel.html", context)
+    return RoomResponse(request, "switchyard_jobs/cancel.html", context)
 
 
 @require_http_methods(METHODS)
@@ -278,7 +278,7 @@ def _ask_again(request: HttpRequest, job: Passport, text: str, *, wrong: str = "
         "reason": request.POST.get("reason", ""),
         "new_id": request.POST.get("job_id") or str(uuid.uuid4()),
     }
-    return TemplateResponse(request, "switchyard_jobs/again.html", context, status=status)
+    return RoomResponse(request, "switchyard_jobs/again.html", context, status=status)
 
 
 def _object_of(text: str) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str =
         "wrong": wrong,
         "reason": request.POST.get("reason", ""),
     }
-    return TemplateResponse(request, "switchyard_jobs/edit.html", context, status=status)
+    return RoomResponse(request, "switchyard_jobs/edit.html", context, status=status)
 
 
 def _shown_time(job: EditableJob) -> str:

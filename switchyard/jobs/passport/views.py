@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -13,6 +12,7 @@ from switchyard.broker.admin.scheduled import HELD
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
+from switchyard.console.room_view import RoomResponse
 from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
 from switchyard.jobs.listing.views import without_broker, without_job
 from switchyard.jobs.passport.reading import TONES, Passport, as_json, passport_of
@@ -35,7 +35,7 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
         shown = as_json(job, arguments=may(request, "view_arguments"))
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
     context = {"title": job.actor, "subtitle": job.id, "has_events": can_stream(request), **_context_of(request, job)}
-    return TemplateResponse(request, "switchyard_jobs/passport.html", context)
+    return RoomResponse(request, "switchyard_jobs/passport.html", context)
 
 
 @require_safe
@@ -49,7 +49,7 @@ def live(request: HttpRequest, job_id: str) -> HttpResponse:
         return HttpResponse(AWAY, status=503, content_type="text/plain")
     if job is None:
         return HttpResponse(GONE, status=404, content_type="text/plain")
-    return TemplateResponse(request, "switchyard_jobs/passport_live.html", _context_of(request, job))
+    return RoomResponse(request, "switchyard_jobs/passport_live.html", _context_of(request, job))
 
 
 def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _finding(message: CheckMessage) -> Finding:
         "" if settings.DEBUG else " with --deploy"
     )
     return GROUP.finding(
-        severity, str(message.id), seen, cause, str(message.hint or "See docs/reference/system-checks.md"), subject
+        severity, str(message.id), seen, cause, str(message.hint or "manage.py check --deploy"), subject
     )
 
 
@@ -69,4 +69,6 @@ def _unsafe_defaults() -> Iterator[Finding]:
     if connection.vendor == "sqlite":
         seen = "the database is an SQLite file, which only processes of this machine can use"
         cause = "DATABASE_URL is not set or names a file"
-        yield GROUP.warning("sqlite", seen, cause, "Set DATABASE_URL=postgresql://user:password@host/name")
+        yield GROUP.warning(
+            "sqlite", seen, cause, "Name a PostgreSQL in DATABASE_URL, as in postgresql://user:password@host/name"
+        )

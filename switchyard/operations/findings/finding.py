@@ -9,6 +9,7 @@ from functools import cache
 from typing import Literal
 
 from switchyard.addon import addons
+from switchyard.conf import in_words_of_project
 from switchyard.console.links import page_url
 
 Severity = Literal["ok", "skipped", "warning", "error"]
@@ -95,6 +96,7 @@ class FindingGroup:
         word: str = "",
     ) -> Finding:
         """Return a finding whose severity was computed."""
+        cause, next_step = in_words_of_project(cause), in_words_of_project(next_step)
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word)
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:

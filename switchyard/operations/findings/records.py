@@ -15,6 +15,7 @@ from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.stores.history_streams import HistoryStreams
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, counted, duration
+from switchyard.console.links import page_url
 from switchyard.dead_letters.queries import groups
 from switchyard.long_running import HISTORY_WRITER, LEASE_S, SCHEDULER, anyone_leads
 from switchyard.operations.findings.facts import quick_client
@@ -56,7 +57,7 @@ def look_at_alerts() -> Iterator[Finding]:
         failed = f"{counted(row['given_up'], 'alert')} given up, {row['failing']} to be retried ({row['error']})"
         seen = f"{row['channel']}: {failed}; {sent}"
         cause = "Its server is down or refuses the alert, or its URL in SWITCHYARD_ALERT_URLS is wrong"
-        step = "Check SWITCHYARD_ALERT_URLS; until then read the alerts in /admin/switchyard_alerts/alert/"
+        step = f"Check SWITCHYARD_ALERT_URLS; until then read the alerts in {_page()}"
         yield ALERTS.warning("channel", seen, cause, step, row["channel"])
     if not found:
         yield ALERTS.ok("no channel fails")
@@ -65,10 +66,14 @@ def look_at_alerts() -> Iterator[Finding]:
     if waiting:
         seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
         cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"
-        step = f"Acknowledge them in /admin/switchyard_alerts/alert/ or with {command}"
+        step = f"Acknowledge them in {_page()} or with {command}"
         then = "Who acknowledges an alert tells the others that somebody works on it; its count goes on."
         act = Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts")
         yield ALERTS.finding("warning", "open", seen, cause, step, then=then, act=act)
+
+
+def _page() -> str:
+    return page_url("switchyard-alerts") or "the room"
 
 
 DEAD_LETTERS = FindingGroup("dead letters")

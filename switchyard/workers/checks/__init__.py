@@ -17,7 +17,7 @@ from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
-from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.conf import asks_no_broker, declared_yard, switchyard_settings
 from switchyard.workers.checks import actors, database, installation, servers, topology
 
 TAG = "switchyard"
@@ -30,7 +30,8 @@ def register_all() -> None:
     """Register the checks with Django. Workers, which have no addresses, do not run those of the addresses."""
     of_code = (
         *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
-        *(installation.routed_models, installation.unknown_variables, yard_is_sound, actors_are_sound),
+        *(installation.routed_models, installation.unsupported_database, installation.unknown_variables),
+        *(yard_is_sound, actors_are_sound),
         *(servers.endless_mail, database.forbidden_options),
     )
     for find in of_code:
@@ -59,8 +60,8 @@ def actors_are_sound() -> list[CheckMessage]:
 
 
 def server_keeps_work(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
-    """Check the broker's server, but only when databases are checked."""
-    if not databases:
+    """Check the broker's server, but only when databases are checked, and not by ``migrate`` and its like."""
+    if not databases or asks_no_broker():
         return []
     from switchyard.workers.checks.servers import unsafe_server  # the other checks read no server
 

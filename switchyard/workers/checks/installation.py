@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import dramatiq
 from django.apps import apps as installed_apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.db import DEFAULT_DB_ALIAS, router
-from django.urls import Resolver404, URLResolver, get_resolver, resolve, reverse
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.urls import Resolver404, URLResolver, get_resolver, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
 from switchyard import APPS, BROKER_APP
 from switchyard import __name__ as library
 from switchyard.broker.interface import Facilities
 from switchyard.conf import KEYS, all_keys, switchyard_settings
+from switchyard.console.links import admin_site
 from switchyard.middleware.foreign_middleware import is_replaced
+
+if TYPE_CHECKING:
+    from django.contrib.admin import AdminSite
 
 LABEL = "switchyard_"
 METRICS, ROOM, API = "switchyard-metrics", "switchyard-operations", "switchyard_api:openapi-json"
@@ -64,6 +70,14 @@ def replaced_middleware() -> list[CheckMessage]:
     return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W030")]
 
 
+def unsupported_database() -> list[CheckMessage]:
+    """Return E030 where the database ``default`` is neither SQLite nor PostgreSQL."""
+    if (vendor := connections[DEFAULT_DB_ALIAS].vendor) in ("sqlite", "postgresql"):
+        return []
+    fact = f"is {vendor}: the history of jobs and once() need statements that only SQLite and PostgreSQL have"
+    return [Error(fact, hint="Use one of the two.", obj="database default", id="switchyard.E030")]
+
+
 def routed_models() -> list[CheckMessage]:
     """Return E030 where a router of the project keeps tables of the library out of the database ``default``."""
     own = [config for config in installed_apps.get_app_configs() if config.name.startswith(f"{library}.")]
@@ -77,7 +91,7 @@ def routed_models() -> list[CheckMessage]:
 
 
 def addresses() -> list[CheckMessage]:
-    """Return W030 without the library's URLs, E030 where the admin's hide them, W030 where the API lacks a part."""
+    """Return W030 without the library's URLs or a part of the API's, E030 where an admin hides them or is another."""
     include = f'`path("", include("{library}.urls"))`'
     named = dict(_named(get_resolver()))
     if METRICS not in named:
@@ -86,9 +100,10 @@ def addresses() -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if ROOM in named and _shown(named[ROOM]) != ROOM:
         page = reverse(ROOM)  # exact where the project includes the addresses below a regular expression
-        if (shown := _shown(page)) != ROOM:
+        if (shown := _shown(f"/{page.removeprefix(get_script_prefix())}")) != ROOM:
             fact = f"{page} shows {shown}, not the operations room"
             found.append(Error(fact, f"Put {include} before the admin's addresses.", "ROOT_URLCONF", "switchyard.E030"))
+    found += _other_site(named)
     if API not in named:
         return found
     if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
@@ -100,6 +115,34 @@ def addresses() -> list[CheckMessage]:
         hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning{rest}.'
         found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W030"))
     return found
+
+
+def _other_site(named: Mapping[str, str]) -> list[CheckMessage]:
+    """Return E030 where the project mounts an admin without the room's entries, and not the one that has them."""
+    sites = {id(site): site for site in _mounted(get_resolver())}
+    if not sites or f"{admin_site().name}:{LABEL}jobs_job_changelist" in named:
+        return []
+    # The addresses of a site are those of what is registered when urls.py is imported, and ours needs the site before.
+    places = [
+        f"{module}.{name}"
+        for module, loaded in list(sys.modules.items())
+        for name, value in list(getattr(loaded, "__dict__", {}).items())
+        if id(value) in sites and module != settings.ROOT_URLCONF
+    ]
+    kinds = {type(site).__module__ for site in sites.values()}
+    own = min(places, key=lambda place: (place.rpartition(".")[0] not in kinds, place), default="")
+    fact = f"mounts {own or 'an AdminSite'}, and the entries of the room and the tokens are on another site"
+    move = "Make that site in a module beside urls.py, such as mysite/admin.py, and name it: "
+    hint = f'{"" if own else move}SWITCHYARD = {{"ADMIN_SITE": "{own or "mysite.admin.site"}"}}.'
+    return [Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030")]
+
+
+def _mounted(resolver: URLResolver) -> Iterator[AdminSite]:
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _mounted(pattern)
+        elif site := getattr(pattern.callback, "admin_site", None):
+            yield site
 
 
 def misnamed_middleware() -> list[CheckMessage]:

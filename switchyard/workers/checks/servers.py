@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from django.apps import apps
-from django.conf import settings
+from django.conf import global_settings, settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.mail.backends.smtp import EmailBackend as SmtpBackend
 from django.utils.module_loading import import_string
@@ -59,26 +61,50 @@ def _message(finding: ServerFinding) -> CheckMessage:
 
 
 # One of these in the settings means that somebody sends mail; Django has a default for each.
+DEFAULT_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 SMTP_SETTINGS = ("EMAIL_BACKEND", "EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_PORT")
 
 
 def endless_mail() -> list[CheckMessage]:
-    """E006: ``EMAIL_TIMEOUT`` is not set in a project that sends mail through SMTP, so sending may block for ever."""
-    timeout = getattr(settings, "EMAIL_TIMEOUT", None)
-    if timeout or not _sends_by_smtp():
-        return []
-    fact = f"EMAIL_TIMEOUT is {timeout!r}, so a mail server that hangs holds its slot for ever"
-    hint = "Set EMAIL_TIMEOUT to seconds, for example 8, in the settings."
-    return [Error(fact, hint, "settings", "switchyard.E006")]
+    """E006: mail goes through SMTP without a timeout, so that sending may block for ever."""
+    return [
+        Error(
+            f"{name} is {timeout!r}, so a mail server that hangs holds its slot for ever",
+            f"Set {name} to seconds, for example 8, in the settings.", "settings", "switchyard.E006",
+        )
+        for name, timeout in _smtp_timeouts()
+        if not timeout
+    ]  # fmt: skip
+
+
+def _smtp_timeouts() -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of the setting with the timeout of each mail server."""
+    mailers = getattr(settings, "MAILERS", None)  # of Django 6.1, which then has no EMAIL_TIMEOUT
+    if mailers is None:
+        if _sends_by_smtp():
+            yield "EMAIL_TIMEOUT", _email_setting("EMAIL_TIMEOUT")
+        return
+    for alias, mailer in mailers.items():
+        if _is_smtp(mailer.get("BACKEND", DEFAULT_BACKEND)):
+            yield f'MAILERS["{alias}"]["OPTIONS"]["timeout"]', mailer.get("OPTIONS", {}).get("timeout")
+
+
+def _email_setting(name: str) -> Any:
+    """Return a setting. Django 6.1 warns of reading one, also of one that the project does not have."""
+    return getattr(settings if settings.is_overridden(name) else global_settings, name)  # type: ignore[misc]
+
+
+def _is_smtp(path: str) -> bool:
+    try:
+        backend = import_string(path)
+    except ImportError:  # Django's own error names it, at the first mail
+        return False
+    return isinstance(backend, type) and issubclass(backend, SmtpBackend)
 
 
 def _sends_by_smtp() -> bool:
     """Return whether mail goes through SMTP, and the settings, the alerts or the project's own code send some."""
-    try:
-        backend = import_string(settings.EMAIL_BACKEND)
-    except ImportError:  # Django's own error names it, at the first mail
-        return False
-    if not (isinstance(backend, type) and issubclass(backend, SmtpBackend)):
+    if not _is_smtp(_email_setting("EMAIL_BACKEND")):
         return False
     if any(settings.is_overridden(name) for name in SMTP_SETTINGS):  # type: ignore[misc]
         return True

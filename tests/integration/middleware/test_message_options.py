@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 import pytest
+import redis
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
@@ -16,6 +17,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.errors import InvalidOption, UnknownOption
+from switchyard.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -217,13 +219,11 @@ class DeclaredTracing(Tracing):
         return {"trace"}
 
 
-def test_an_undeclared_option_of_a_projects_own_middleware_is_refused_where_it_is_sent(
-    yard_broker: BuildBroker, run_worker: Any
+@pytest.mark.parametrize("declares", [False, True])
+def test_an_option_of_a_projects_own_middleware_is_kept_by_workers_with_it(
+    yard_broker: BuildBroker, run_worker: Any, declares: bool
 ) -> None:
-    undeclared, declared = (
-        yard_broker(small_yard(), extra=[Tracing()]),
-        yard_broker(small_yard(), extra=[DeclaredTracing()]),
-    )
+    broker = yard_broker(small_yard(), extra=[DeclaredTracing() if declares else Tracing()])
     seen: list[str] = []
 
     def job() -> None:
@@ -233,12 +233,41 @@ def test_an_undeclared_option_of_a_projects_own_middleware_is_refused_where_it_i
         if len(seen) == 1:
             raise RuntimeError("retried")
 
-    refused = dramatiq.actor(job, broker=undeclared, queue_name="work")
-    works = dramatiq.actor(job, broker=declared, queue_name="work")
-    with pytest.raises(UnknownOption, match="writes the undeclared message option 'trace'; name it in"):
-        refused.send()
-    with run_worker(broker=declared):
-        works.send()
+    actor = dramatiq.actor(job, broker=broker, queue_name="work")
+    with pytest.raises(UnknownOption, match="message option 'trase'"):
+        actor.send_with_options(trase="of the sender")
+    with run_worker(broker=broker):
+        actor.send()
+        wait_for(lambda: len(seen) == 2)
+
+    assert seen == ["a-trace", "a-trace"]
+
+
+def test_an_option_of_others_is_kept_by_workers_that_do_not_know_it(
+    yard_broker: BuildBroker, valkey: redis.Redis, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def job() -> None:
+        message = CurrentMessage.get_current_message()
+        assert message is not None
+        seen.append(message.options.get("trace"))
+        if len(seen) == 1:
+            raise RuntimeError("retried by a worker without it")
+
+    plain = Broker.__init__
+    # As Sentry's integration does with every broker.
+    monkeypatch.setattr(Broker, "__init__", lambda self, middleware=None: plain(self, [Tracing(), *(middleware or ())]))
+    sends = yard_broker(small_yard())
+    monkeypatch.undo()
+    works = build_yard(small_yard(), valkey, sends.keys)
+    actor = dramatiq.actor(job, broker=sends, queue_name="work")
+    dramatiq.actor(job, broker=works, queue_name="work")
+
+    with pytest.raises(UnknownOption, match="message option 'trase'"):
+        actor.send_with_options(trase="of the sender")
+    with run_worker(broker=works):
+        actor.send()
         wait_for(lambda: len(seen) == 2)
 
     assert seen == ["a-trace", "a-trace"]

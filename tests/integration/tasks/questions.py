@@ -32,10 +32,9 @@ def main(queue: str) -> None:
     django.setup()
     from django.core.management import call_command
     from django.utils import timezone
-    from django_tasks import default_task_backend, task_backends
-    from django_tasks.exceptions import InvalidTaskError
 
     from tests.integration.tasks.host import tasks
+    from tests.integration.tasks.names import InvalidTaskError, default_task_backend, task_backends
     from tests.waiting import wait_for
 
     begun = timezone.now()

@@ -14,9 +14,6 @@ from django.core.checks import run_checks
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
-from django_tasks import default_task_backend, task, task_backends
-from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
-from django_tasks.signals import task_enqueued, task_finished, task_started
 
 from switchyard.dead_letters.acts import act_on
 from switchyard.jobs.services import request_cancel
@@ -26,6 +23,17 @@ from switchyard.tasks.discovery import declare_tasks
 from tests.conftest import RunWorker
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.integration.tasks.conftest import OnBackend
+from tests.integration.tasks.names import (
+    InvalidTaskError,
+    TaskResultDoesNotExist,
+    TaskResultMismatch,
+    default_task_backend,
+    task,
+    task_backends,
+    task_enqueued,
+    task_finished,
+    task_started,
+)
 from tests.waiting import wait_for
 
 LANES = ("default", "threads", "again", "again-retry")
@@ -333,7 +341,7 @@ def test_a_task_that_no_worker_imports_is_refused(host_tasks: ModuleType) -> Non
 def _elsewhere() -> None: ...
 
 
-def test_checks_find_settings_that_cannot_be_used(on_backend: OnBackend) -> None:
+def test_checks_find_settings_that_cannot_be_used(on_backend: OnBackend, db: None) -> None:
     on_backend(QUEUES=["default", "nowhere"], OPTIONS={"databse": "x", "database": "replica"})
 
     found = [message for message in run_checks() if message.id and message.id.startswith("switchyard.E04")]

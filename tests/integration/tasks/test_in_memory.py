@@ -6,10 +6,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from django_tasks.signals import task_finished
 
 from switchyard.testing import in_memory, run_enqueued
 from tests.integration.tasks.conftest import OnBackend
+from tests.integration.tasks.names import task_finished
 
 
 @pytest.fixture

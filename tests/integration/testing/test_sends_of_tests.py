@@ -52,6 +52,35 @@ def test_on_purpose(switchyard_real_broker):
 def test_without_a_send():
     hello("Ada")
 """
+SET_UPS = """
+import pytest
+from django.test import SimpleTestCase
+from switchyard.testing import assert_nothing_enqueued, in_memory
+from hello_actors import hello
+
+@in_memory()
+class Covered(SimpleTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        hello.send("of the class")
+
+    def test_one(self):
+        assert_nothing_enqueued()
+
+class Heir(Covered):
+    pass
+"""
+FIXTURES = """
+import pytest
+from hello_actors import hello
+
+@pytest.fixture(scope="module")
+def sent():
+    hello.send("of the module")
+
+def test_two(sent): ...
+"""
 REMEDY = (
     "write @in_memory() of switchyard.testing above the test or its class, or give it the fixture switchyard_broker"
 )
@@ -102,3 +131,28 @@ def test_djangos_runner_shows_it_as_well(folder: Path) -> None:
 
     assert "Ran 2 tests" in output
     assert output.count("SentInTesting: actor hello: the test test_hello.Forgotten.test_in_a_class sent it to the") == 1
+
+
+NOWHERE = "redis://127.0.0.1:9/0"
+
+
+@pytest.mark.parametrize("runner", ["pytest", "django"])
+def test_the_set_up_of_a_class_in_memory_sends_nothing_to_the_server(folder: Path, runner: str) -> None:
+    (folder / "test_set_ups.py").write_text(SET_UPS)
+
+    if runner == "pytest":
+        output = pytest_in(folder, "-W", "error", "test_set_ups.py", url=NOWHERE)
+    else:
+        output = run(folder, "-W", "error::UserWarning", "-m", "django", "test", "test_set_ups", url=NOWHERE)
+
+    assert "2 passed" in output or ("Ran 2 tests" in output and "OK" in output), output
+
+
+def test_a_fixture_that_sends_is_warned_or_covered_by_the_setting(folder: Path) -> None:
+    (folder / "test_fixtures.py").write_text(FIXTURES)
+
+    warned = pytest_in(folder, "test_fixtures.py")
+    covered = pytest_in(folder, "-o", "switchyard_in_memory=true", "-W", "error", "test_fixtures.py", url=NOWHERE)
+
+    assert "test_fixtures.py:7: SentInTesting: actor hello: sent to the real broker outside of a test" in warned
+    assert "1 passed" in covered and "warning" not in covered

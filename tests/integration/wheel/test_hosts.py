@@ -178,6 +178,27 @@ def test_project_without_ninja_works(least: Environment, broker_url: str, tmp_pa
     assert [line for line in lines if " 200 " not in line or not line.endswith("False")] == []
 
 
+PRODUCTION = """
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+STATIC_ROOT = BASE_DIR / "static"
+"""
+
+
+def test_in_production_what_asks_no_broker_needs_none_and_the_rest_names_all_that_is_missing(
+    least: Environment, tmp_path: Path
+) -> None:
+    host = write_host(tmp_path, last=PRODUCTION)
+    variables = {"DJANGO_SETTINGS_MODULE": "host_settings", "PYTHONPATH": str(host)}
+
+    for command in ("makemigrations --check", "collectstatic --noinput", "migrate", "test"):
+        least.run("-m", "django", *command.split(), cwd=host, **variables)
+    refused = least.run("-m", "django", "check", cwd=host, code=78, **variables)
+
+    for name in ("SWITCHYARD_BROKER_URL: is not set", "SWITCHYARD_PUBLIC_URL: is not set"):
+        assert f"refused to start: {name}" in refused
+
+
 BARE_SETTINGS = """
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", *switchyard.apps(), "news"]
 MIDDLEWARE = []

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
+from typing import Any
 
-from switchyard.console.links import path_of
+import pytest
+from django.test.utils import override_script_prefix
+
+from switchyard.conf import switchyard_settings
+from switchyard.console.links import absolute, path_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +28,18 @@ from switchyard.console.links import path_of
 )
 def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> None:
     assert path_of(address) == path
+
+
+@pytest.mark.parametrize(
+    ("public", "prefix", "path"),
+    [
+        ("https://h", "/", "/api/v1/jobs"),
+        ("https://h/yard", "/yard/", "/yard/api/v1/jobs"),  # in a request
+        ("https://h/yard", "/", "/api/v1/jobs"),  # in a worker, or a thread, that knows no prefix
+    ],
+)
+def test_an_absolute_address_has_the_sub_path_once(settings: Any, public: str, prefix: str, path: str) -> None:
+    settings.SWITCHYARD = replace(switchyard_settings(), public_url=public)
+
+    with override_script_prefix(prefix):
+        assert absolute(path) == f"{public}/api/v1/jobs"

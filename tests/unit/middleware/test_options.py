@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import dramatiq
@@ -75,12 +76,19 @@ def test_rates_are_read_with_their_unit() -> None:
     assert rate_of("1/d").window_ms == 86_400_000
 
 
-def test_redacted_arguments_are_hidden_by_name_and_by_place(broker: StubBroker) -> None:
+def test_redacted_arguments_are_hidden_by_name_and_by_place(
+    broker: StubBroker, caplog: pytest.LogCaptureFixture
+) -> None:
     def mail(to: str, template: str, token: str = "") -> None: ...
 
     actor = dramatiq.Actor(
         mail, broker=broker, actor_name="mail", queue_name="default", priority=0, options={"redact": ("to", "token")}
     )
+
+    with caplog.at_level(logging.DEBUG):
+        actor("hunter2@b.example", "welcome")
+    assert "hunter2" not in caplog.text
+    assert "Completed after" in caplog.text
 
     shown = redacted(actor, {"args": ["a@b.example", "welcome"], "kwargs": {"token": "t"}, "other": 1})
 

@@ -68,12 +68,12 @@ def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
     found = verdict(state(), open_letters=16)
 
     assert (found.level, found.label) == ("ok", "On time")
-    assert found.sentence == "Every queue is on time; 16 dead letters from before wait to be triaged."
+    assert found.sentence == "Every queue is on time; 16 dead letters wait to be triaged."
     assert (found.act.label, found.act.href) == (
         "Triage 16 dead letters",
         "/admin/switchyard_dead_letters/deadletter/",
     )
-    assert "1 dead letter from before waits" in verdict(state(), open_letters=1).sentence
+    assert "1 dead letter waits" in verdict(state(), open_letters=1).sentence
 
 
 def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_it() -> None:

@@ -1,4 +1,4 @@
-"""The names of the task API, from Django 6 where that is installed. Django 6 itself is not tried."""
+"""The names of the task API, from Django 6 where that is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import django
 import pytest
 
 from switchyard.tasks import task_api
@@ -67,6 +68,7 @@ def test_django_6_has_the_names_under_a_path_of_its_own() -> None:
     assert _run(DJANGO_6) == "from Django 6\n"
 
 
+@pytest.mark.skipif(django.VERSION >= (6,), reason="Django 6 has the task API")
 def test_a_project_without_the_task_api_starts_and_is_told_what_to_install() -> None:
     assert _run(WITHOUT) == "Django before 6 has no task API: install django-tasks, or the extra tasks\n"
 

@@ -31,6 +31,19 @@ def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "names"), [({}, ['MAILERS["default"]["OPTIONS"]["timeout"]']), ({"OPTIONS": {"timeout": 8}}, [])]
+)
+def test_each_mailer_of_django_6_1_needs_a_timeout(
+    options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = UserSettingsHolder(global_settings)
+    stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+    monkeypatch.setattr(servers, "settings", stock)
+
+    assert [message.msg.partition(" is ")[0] for message in endless_mail()] == names
+
+
+@pytest.mark.parametrize(
     ("source", "ids"), [("", []), ("from django.core.mail import send_mail\n", ["switchyard.E006"])]
 )
 def test_a_project_that_sends_no_mail_needs_no_timeout(

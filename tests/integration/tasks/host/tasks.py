@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connection
-from django_tasks import TaskContext, task
-from django_tasks.signals import task_enqueued, task_finished, task_started
+
+from tests.integration.tasks.names import TaskContext, task, task_enqueued, task_finished, task_started
 
 NOTES = Path(os.environ.get("TASK_NOTES", "/dev/null"))
 
