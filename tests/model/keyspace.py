@@ -179,7 +179,10 @@ class Keyspace:
 
 
 def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
-    """Return the family's keys, all of the same moment."""
+    """Return the family's keys, all of the same moment, but for the count of sends that met a held unique key.
+
+    It is a figure for people: a send whose answer is lost counts twice.
+    """
     raw: dict[str, Any] = {}
     expiries: dict[str, int] = {}
     for name_bytes, kind, value, expires_at_ms in wire.call(DUMP, [keys.bodies], [f"{keys.base}*"]):
@@ -188,7 +191,8 @@ def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
             value = dict(zip(value[::2], value[1::2], strict=True))
         elif kind == b"set":
             value = frozenset(value)
-        raw[name] = value
+        if name != keys.yields:
+            raw[name] = value
         if name in keys.done:
             expiries[name] = expires_at_ms
     return Keyspace(keys, raw, expiries)
