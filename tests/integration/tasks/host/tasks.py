@@ -10,9 +10,16 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import django
 from django.db import connection
 
-from tests.integration.tasks.names import TaskContext, task, task_enqueued, task_finished, task_started
+# As a host has them, one or the other: tasks are found by this line.
+if django.VERSION >= (6,):
+    from django.tasks import TaskContext, task
+    from django.tasks.signals import task_enqueued, task_finished, task_started
+else:
+    from django_tasks import TaskContext, task
+    from django_tasks.signals import task_enqueued, task_finished, task_started
 
 NOTES = Path(os.environ.get("TASK_NOTES", "/dev/null"))
 
