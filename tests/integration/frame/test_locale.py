@@ -36,7 +36,8 @@ PAGES = [
 ]
 # Differs between two answers to the same request: rates need a reading before.
 ONCE = re.compile(
-    r'name="(csrfmiddlewaretoken|form_id|job_id)" value="[\w-]+"|\blast \d+(\.\d)? s\b|–|\b\d+(\.\d)? ?/(min|s)\b'
+    r'name="(csrfmiddlewaretoken|form_id|job_id)" value="[\w-]+"|(?<=ends</h2>)<p class="sy-small">.*?</p>|'
+    r"\blast \d+(\.\d)? s\b|–|\b\d+(\.\d)? ?/(min|s)\b"
 )
 BIG = 1_795_628
 
