@@ -1,0 +1,3 @@
+"""Examples of Hypothesis that are the same in every run."""
+
+from tests import same_examples as same_examples
