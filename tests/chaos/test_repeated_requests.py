@@ -306,7 +306,7 @@ def test_a_request_repeated_with_its_key_does_its_work_once_whatever_was_lost(
             bench.prepare(count)
             fault(bench, count)
             first = Counter(status for status, _ in bench.answers)
-            assert first.keys() <= {0, 202, 503}, (fault.__name__, first)
+            assert first.keys() <= {0, 202, 429, 503}, (fault.__name__, first)  # 429: many requests of one token run
             for status, document in bench.answers:
                 assert status != 503 or document["outcome"] in ("unknown", "not_enqueued"), document
             with run_worker(broker=broker):
