@@ -6,6 +6,7 @@ import decimal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from typing import Any
 from unittest.mock import Mock
 
@@ -264,6 +265,22 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(
 
     assert seen[0] == seen[1]
     assert seen[0][1] != "Asia/Tokyo"
+
+
+def test_values_that_refuse_to_be_compared_count_as_changed() -> None:
+    class Array:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    variable = ContextVar[Any]("variable")
+    variable.set(Array())
+    before = copy_context()
+    assert not slot_hygiene.is_changed(before, copy_context())
+    variable.set(Array())
+
+    assert slot_hygiene.is_changed(before, copy_context())
 
 
 def test_an_attempt_that_leaves_nothing_costs_few_calls() -> None:
