@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import dramatiq
@@ -54,6 +56,13 @@ def test_apps_are_all_that_a_project_adds() -> None:
     first = ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
     assert switchyard.apps()[:2] == first
     assert set(switchyard.apps()) <= set(settings.INSTALLED_APPS)
+
+
+def test_a_process_without_the_api_loads_none_of_its_packages() -> None:
+    program = "import django, sys; django.setup(); print({'ninja', 'pydantic'} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+
+    assert ran.stdout == "set()\n"
 
 
 def test_apps_that_a_project_has_are_left_out() -> None:
