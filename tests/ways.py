@@ -145,6 +145,12 @@ def freeze_clock(seconds: float) -> None:
     time.time = time.monotonic = lambda: 0.0
 
 
+def freeze_ill(seconds: float) -> None:
+    """Leave clocks that stand still, in a process that can open nothing."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    freeze_clock(seconds)
+
+
 def fork_copies(seconds: float) -> None:
     """Fork as libraries do, and fail unless each copy works undisturbed, ends at a signal, and leaves the message."""
     kinds = (("fork", seconds), ("fork", 60), ("spawn", 60))
@@ -224,7 +230,7 @@ WAYS = {
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
-        chatter, litter, leave_threads, hoard, hold_log, freeze_clock, fork_copies,
+        chatter, litter, leave_threads, hoard, hold_log, freeze_clock, freeze_ill, fork_copies,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

@@ -72,20 +72,24 @@ class ChildHygiene:
         self._held_since_s: dict[logging.Handler, float] = {}
         self._checks = 0
         self._check_at_s = 0.0
+        self._clocks_replaced = False
 
     def check(self) -> None:
-        """Check if a second has passed, at 0.02 % of a processor, unless this process can open nothing."""
+        """Check if a second has passed, at 0.02 % of a processor; of one that can open nothing, what needs no file."""
         with contextlib.suppress(OSError):  # a task may take the last descriptor at any time
             self._check()
 
     def _check(self) -> None:
         now_s = CLOCKS["monotonic"]()
-        if now_s < self._check_at_s or self._row.ill:
+        if now_s < self._check_at_s:
             return
         self._check_at_s = now_s + CHECK_EVERY_S
         self._checks += 1
+        self._clocks_replaced = put_clocks_back() or self._clocks_replaced
         self._release_log(now_s)
         self._slot_hygiene.roll_back_between_calls()  # a call may have outlasted its job
+        if self._row.ill:  # it is to end, and the rest needs a descriptor
+            return
         running = {message.message_id: message.actor_name for message in self._slots.running}
         ran, self._slots.ran = self._ran | self._slots.ran, set()
         self._ran = set(running.values())
@@ -121,9 +125,7 @@ class ChildHygiene:
         """Return what this process has too much of, or nothing."""
         if self._slot_hygiene.is_blocked():
             return "a call in the thread of async actors that has outlasted its job"
-        if any(getattr(time, name) is not clock for name, clock in CLOCKS.items()):
-            for name, clock in CLOCKS.items():
-                setattr(time, name, clock)
+        if self._clocks_replaced:
             return "clocks that a task has replaced"
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         os.close(lowest := os.open(os.devnull, os.O_RDONLY))
@@ -151,6 +153,14 @@ class ChildHygiene:
                 handler.createLock()
                 self._row.set_stuck()
                 logger.error("a lock of the log was held for %g s; this child is replaced", LONGEST_HELD_S)
+
+
+def put_clocks_back() -> bool:
+    """Put back the clocks that a task has replaced; return whether one was. Without them a process does not drain."""
+    replaced = {name: clock for name, clock in CLOCKS.items() if getattr(time, name) is not clock}
+    for name, clock in replaced.items():
+        setattr(time, name, clock)
+    return bool(replaced)
 
 
 def status(name: bytes) -> bytes:

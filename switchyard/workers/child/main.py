@@ -30,7 +30,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.workers.child.assignment import Assignment
-from switchyard.workers.child.hygiene import ChildHygiene, disown_copies
+from switchyard.workers.child.hygiene import ChildHygiene, disown_copies, put_clocks_back
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
@@ -254,6 +254,7 @@ def drain(
 
     After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
     """
+    put_clocks_back()
     deadline = math.inf if row.retired else time.monotonic() + grace_s
     worker.broker.emit_before("worker_shutdown", worker)
     worker.broker.drain()  # type: ignore[attr-defined]

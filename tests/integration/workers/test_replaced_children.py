@@ -42,6 +42,7 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
         ("leave_threads", "recycled", 1),
         ("hoard", "recycled", 1),
         ("freeze_clock", "recycled", 1),
+        ("freeze_ill", "no_descriptors", 1),
         ("hold_log", "stuck_message", 2),
     ],
 )
