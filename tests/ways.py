@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -145,10 +146,30 @@ def freeze_clock(seconds: float) -> None:
     time.time = time.monotonic = lambda: 0.0
 
 
+def open_nothing(seconds: float) -> None:
+    """Leave a process that can open nothing, and sleep."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    sleep(seconds)
+
+
 def freeze_ill(seconds: float) -> None:
     """Leave clocks that stand still, in a process that can open nothing."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    open_nothing(0)
     freeze_clock(seconds)
+
+
+def cut_off(seconds: float) -> None:
+    """Have this process replaced; then, as it drains, end its connections, let it open nothing more, and fail."""
+    hoard(0)
+    sleep(seconds)
+    open_nothing(0)
+    for number in range(OPEN[-1]):
+        with contextlib.suppress(OSError):
+            connection = socket.socket(fileno=number)
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.detach()
+    raise RuntimeError("as it was told to")
 
 
 def fork_copies(seconds: float) -> None:
@@ -229,7 +250,7 @@ WAYS = {
     way.__name__: way
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
-        vanish, vanish_early, end_itself, exhaust, fell, leak, gobble, gobble_slowly,
+        vanish, vanish_early, end_itself, exhaust, cut_off, open_nothing, fell, leak, gobble, gobble_slowly,
         chatter, litter, leave_threads, hoard, hold_log, freeze_clock, freeze_ill, fork_copies,
     )
 }  # fmt: skip

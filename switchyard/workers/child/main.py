@@ -118,17 +118,22 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
-        if not row.ill and lacks_descriptors():
-            logger.error("this process has no file descriptor left; it is replaced")
-            row.set_ill()
+        check_descriptors(row)
         hygiene.check()
         if row.quiet:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
 
 
+def check_descriptors(row: ChildRow) -> None:
+    """Mark this process as ill when it cannot open anything: to it, every server looks as if it were away."""
+    if not row.ill and lacks_descriptors():
+        row.set_ill()
+        logger.error("this process has no file descriptor left; it is replaced")
+
+
 def lacks_descriptors() -> bool:
-    """Return whether this process cannot open anything: to it, every server looks as if it were away."""
+    """Return whether this process cannot open anything."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -250,7 +255,8 @@ def drain(
 ) -> int:
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
-    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains.
+    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains. In one
+    that can open nothing they have the grace in any case: a task may wait for a server that it can never reach.
 
     After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
     """
@@ -265,6 +271,9 @@ def drain(
             release_unstarted(worker)
             row.beat()
             hygiene.check()
+            check_descriptors(row)
+            if row.ill:
+                deadline = min(deadline, time.monotonic() + grace_s)
             thread.join(min(BEAT_S, left_s))
             if signals.take():
                 deadline = min(deadline, time.monotonic() + grace_s)

@@ -30,9 +30,10 @@ from switchyard.workers.shared.fork import (
     prepare_to_fork,
     process_title,
 )
+from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
 from switchyard.workers.supervisor.limits import Heartbeats
 from switchyard.workers.supervisor.processes import Process, ProcessSet, send
-from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, POLL_READY_S, Supervisor
+from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, POLL_READY_S, Supervisor
 
 # A pool that is not ready by then delays the others no longer: a pool of a loaded project starts in about a second.
 SLOW_S = 10.0

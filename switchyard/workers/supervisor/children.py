@@ -35,6 +35,8 @@ POLL_AGAIN_S = 1.0
 INTERRUPT_AFTER_S = 0.4
 # The child gets SIGTERM then, and SIGKILL 5 s later: within 10 s in all, including the poll.
 END_AFTER_S = 3.0
+# After the tasks' grace: for consumers to stop and connections to close.
+KILL_AFTER_GRACE_S = 5.0
 
 Key = tuple[int, Running]
 
@@ -186,6 +188,10 @@ class ChildManager:
             return
         self.process_set.end(process)
         self.process_set.fill(free)
+
+    def kill_at_s(self) -> float:
+        """Return the monotonic time at which a child that is told to end now is killed."""
+        return time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
 
     def retire(self, process: Process) -> None:
         """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""

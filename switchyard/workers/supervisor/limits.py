@@ -137,21 +137,27 @@ class Heartbeats:
 
 
 def replace_stuck(children: ChildManager) -> None:
-    """Terminate children whose rows are marked as stuck, see :mod:`switchyard.workers.child.slot_tracking`, or as ill.
+    """Replace children whose rows are marked as stuck, see :mod:`switchyard.workers.child.slot_tracking`, or as ill.
 
-    Their running tasks have the grace period. Messages that a stuck child leaves are returned without counting a crash;
-    one that an ill child leaves may have made it ill.
+    Their running tasks have the grace period; a child that does not end by itself soon after is killed. Messages that a
+    stuck child leaves are returned without counting a crash; one that an ill child leaves may have made it ill.
     """
     if children.stopping or children.paused:
         return
     for process in children.running:
-        if children.rows[process.index].stuck and process.index not in children.exit_causes:
+        row, exit_cause = children.rows[process.index], children.exit_causes.get(process.index)
+        if row.ill and (exit_cause is None or exit_cause.why == "recycled"):  # also one that drains with no deadline
+            children.exit_causes[process.index] = ExitCause(
+                NO_DESCRIPTORS, crash="it left no file descriptor", kill_at_s=children.kill_at_s()
+            )
+            children.replace(process)
+        elif row.stuck and exit_cause is None:
             logger.error(
                 "pool %s: child %d holds a message that no thread runs, or a lock that nobody releases; it is replaced",
                 children.pool.name, process.index,
             )  # fmt: skip
-            children.exit_causes[process.index] = ExitCause(STUCK_MESSAGE)
+            children.exit_causes[process.index] = ExitCause(STUCK_MESSAGE, kill_at_s=children.kill_at_s())
             children.replace(process)
-        elif children.rows[process.index].ill and process.index not in children.exit_causes:
-            children.exit_causes[process.index] = ExitCause(NO_DESCRIPTORS, crash="it left no file descriptor")
-            children.replace(process)
+        elif exit_cause is not None and not exit_cause.killed and time.monotonic() >= exit_cause.kill_at_s:
+            logger.error("pool %s: child %d did not end by itself; killed", children.pool.name, process.index)
+            children.kill(process, exit_cause)

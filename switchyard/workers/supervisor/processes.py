@@ -209,12 +209,14 @@ class ExitCause:
         over: Messages over their limits, or cancelled, for which it is ended.
         crash: Cause to note with its running messages, when the end counts as a crash of theirs.
         killed: Whether it was sent SIGKILL.
+        kill_at_s: Monotonic time at which it is sent SIGKILL if it has not ended by itself.
     """
 
     why: str
     over: tuple[Running, ...] = ()
     crash: str = ""
     killed: bool = False
+    kill_at_s: float = math.inf
 
 
 def suspects_of(

@@ -20,7 +20,7 @@ from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListen
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import EX_CRASHED, HANDLED, SignalPipe, memory_bytes, prepare_to_fork
-from switchyard.workers.supervisor.children import CancellationWatch, ChildManager, Recycling
+from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause
@@ -29,8 +29,6 @@ from switchyard.workers.supervisor.report import Instructions, PoolHealth, Repor
 from switchyard.workers.supervisor.stand_in import StandIn
 
 GRACE_S = 25.0
-# After the tasks' grace: for consumers to stop and connections to close.
-KILL_AFTER_GRACE_S = 5.0
 POLL_READY_S = 0.1
 LONGEST_SLEEP_S = 2.0
 

@@ -62,6 +62,28 @@ def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not
     assert wait_for(lambda: [note["token"] for note in bench.notes(ENDED)].count(neighbour) == runs)
 
 
+def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench: Bench) -> None:
+    bench.start("runpool", "urgent", "--grace", "1")
+    bench.wait_for_log("pool urgent: ready")
+
+    bench.send("urgent", ms=3_000, how="cut_off")
+
+    assert wait_for(lambda: (found := bench.report("urgent")) and found.restarts.get("no_descriptors"))
+    assert wait_for(lambda: bench.ended(bench.send("urgent")))
+
+
+def test_a_child_that_is_replaced_and_stands_still_is_killed(bench: Bench) -> None:
+    bench.start("runpool", "urgent", "--grace", "5")
+    bench.wait_for_log("pool urgent: ready")
+    ill = bench.send("urgent", ms=60_000, how="open_nothing")
+    bench.wait_for_log("no file descriptor left; it is replaced")
+
+    os.kill(wait_for(lambda: bench.started(ill))["pid"], signal.SIGSTOP)
+
+    bench.wait_for_log("did not end by itself; killed")
+    assert wait_for(lambda: (found := bench.report("urgent")) and found.restarts) == {"no_descriptors": 1}
+
+
 def test_a_changed_folder_umask_and_handler_are_put_back_in_the_name_of_the_actor(bench: Bench) -> None:
     parent = bench.start("runpools", "urgent", "webhook", "--no-history")
     bench.wait_for_log("pools: all ready")
