@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import sys
 import threading
@@ -121,6 +122,9 @@ class ThreadInterrupts:
 
     def start(self) -> None:
         if self._watcher is None:
+            _started.append(self)
+            if len(_started) == 1:
+                sys.unraisablehook = partial(_raise_again, sys.unraisablehook)
             self._watcher = threading.Thread(target=self._watch, name="switchyard-interrupts", daemon=True)
             self._watcher.start()
             # A task may hold the log's lock for as long as it likes.
@@ -164,6 +168,17 @@ class ThreadInterrupts:
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
         """Do nothing: no handler interrupts a thread that works."""
 
+    def raise_again(self, exception: type[Interrupt]) -> bool:
+        """Have an exception that this thread's task has lost raised once more; return whether a task runs here."""
+        with self._lock:
+            if task := self._tasks.get(threading.get_ident()):
+                if exception is TimeLimitExceeded:
+                    task.limit_at_s = monotonic()
+                else:
+                    task.asked = {**task.asked, exception: monotonic()}
+        self._soon.set()
+        return task is not None
+
     def raise_due(self) -> float:
         """Raise the exceptions that are due; return the seconds until the next one may be."""
         now_s = monotonic()
@@ -196,6 +211,8 @@ class ThreadInterrupts:
         found = self._tasks.pop(ident, None)
         if found is None:
             return True
+        collects = gc.isenabled()
+        gc.disable()  # CPython 3.11 stops for ever where it collects a thread-local object as it lists frames
         try:
             frame = sys._current_frames().get(ident)
             if found is not task or frame is None:
@@ -206,6 +223,8 @@ class ThreadInterrupts:
             return task.raised
         finally:
             self._tasks.setdefault(ident, found)  # its end waits for the lock until then
+            if collects:
+                gc.enable()
 
     def _watch(self) -> None:
         while True:
@@ -215,6 +234,20 @@ class ThreadInterrupts:
     def _log(self) -> None:
         while True:
             _log_interrupt(*self._raised.get())
+
+
+# Those of this process: one, in a worker.
+_started: list[ThreadInterrupts] = []
+
+
+def _raise_again(instead: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
+    """Handle an exception that Python can only print, as one that ends a finalizer or the callback of a weak reference.
+
+    A task would go on as if its interrupt had never come.
+    """
+    exception = lost.exc_type
+    if not (issubclass(exception, Interrupt) and any(started.raise_again(exception) for started in _started)):
+        instead(lost)
 
 
 def _is_taking(frame: FrameType, waited_s: float) -> bool:

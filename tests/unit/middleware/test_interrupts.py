@@ -118,6 +118,44 @@ def test_what_catches_the_exception_still_has_its_time_limit(interrupts: ThreadI
     assert raised == [CancelInterrupt, TimeLimitExceeded]
 
 
+@pytest.mark.parametrize("exception", [CancelInterrupt, TimeLimitExceeded])
+def test_an_exception_that_a_finalizer_loses_is_raised_again(
+    interrupts: ThreadInterrupts, exception: type[Interrupt]
+) -> None:
+    struck, raised = threading.Event(), []
+
+    class Finalized:
+        def __del__(self) -> None:
+            try:
+                struck.wait(30)
+                for _ in range(30_000):
+                    time.sleep(0.001)
+            except Interrupt:
+                struck.clear()
+                raise
+
+    def task() -> None:
+        interrupts.begin("loses", 0.05 if exception is TimeLimitExceeded else math.inf)
+        try:
+            struck.set()
+            Finalized()
+            while True:
+                time.sleep(0.001)
+        except Interrupt as interrupt:
+            raised.append((type(interrupt), struck.is_set()))
+        finally:
+            interrupts.end()
+
+    thread = threading.Thread(target=task, daemon=True)
+    thread.start()
+    assert struck.wait(30)
+    if exception is CancelInterrupt:
+        interrupts.cancel("loses", after_s=0)
+    thread.join(30)
+
+    assert raised == [(exception, False)], "it came in the finalizer first"
+
+
 def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interrupts: ThreadInterrupts) -> None:
     broker = StubBroker(middleware=[limits := TimeLimits(yard=small_yard(), interrupts=interrupts)])
     message = MessageProxy(Message("work", "job", (), {}, {"time_limit": 60_000}))
@@ -186,6 +224,51 @@ def test_time_limits_leave_no_lock_taken(work: str, rounds: str) -> None:
     run = subprocess.run([sys.executable, "-c", AMID_LOCKS, work, rounds], capture_output=True, text=True, timeout=240)
 
     assert run.returncode == 0, run.stderr
+
+
+# CPython 3.11 lists its threads with a lock that the end of a thread-local object takes as well. The n-th round has the
+# garbage collected after n allocations, in one of them within the list.
+AMID_COLLECTIONS = """
+import gc, threading, time
+from dramatiq.middleware import TimeLimitExceeded
+from switchyard.middleware.interrupts import ThreadInterrupts
+
+interrupts, usual = ThreadInterrupts(), gc.get_threshold()
+
+def task(begun):
+    try:
+        interrupts.begin("a-job", 0)
+        begun.set()
+        while True:
+            time.sleep(0.001)
+    except TimeLimitExceeded:
+        interrupts.end()
+
+def litter():
+    cycle = [threading.local()]
+    cycle.append(cycle)
+    cycle[0].value = 1
+
+for allocations in range(40):
+    begun = threading.Event()
+    thread = threading.Thread(target=task, args=(begun,), daemon=True)
+    thread.start()
+    begun.wait(30)
+    gc.disable()
+    litter()
+    gc.set_threshold(gc.get_count()[0] + allocations)
+    gc.enable()
+    interrupts.raise_due()
+    gc.set_threshold(*usual)
+    while thread.is_alive():
+        interrupts.raise_due()
+        thread.join(0.01)
+    assert gc.isenabled()
+"""
+
+
+def test_a_garbage_collection_does_not_stop_the_process_as_a_task_is_interrupted() -> None:
+    subprocess.run([sys.executable, "-c", AMID_COLLECTIONS], check=True, timeout=120)
 
 
 def test_tasks_are_interrupted_although_one_keeps_the_lock_of_the_log(interrupts: ThreadInterrupts) -> None:
