@@ -8,7 +8,8 @@ Rooms, from below; each begins with a page like this, and imports only what stan
 - ``bulk``, ``workers``: acts in steps; the processes.
 - ``history``, ``dead_letters``, ``alerts``, ``jobs``, ``schedules``: records of the work, and people's acts on it.
 - ``operations``, ``tasks``, ``queues``, ``actors``: the yard as a whole, and by its parts.
-- ``frame``, ``doctor``, ``deployment``, ``serving``: around all pages; commands for the whole.
+- ``frame``, ``doctor``, ``deployment``, ``serving``: around all pages; commands for the whole. ``compat``: other
+  systems' declarations, of projects that move here.
 - ``wiring``: construction of the broker with its middleware, in order. ``testing``: a yard in memory.
 
 The way of one message through them: docs/explanation/a-messages-life.md. Public for a project: :func:`apps`,

@@ -1,13 +1,16 @@
-"""Discovery of actors: the module ``actors`` of each installed app."""
+"""Discovery of actors: the module ``actors`` of each installed app, and ``tasks`` that moved here from Celery."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import dramatiq
+from django.apps import apps
 from django.utils.module_loading import autodiscover_modules
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
@@ -16,10 +19,12 @@ from switchyard.middleware.errors import DuplicateActor, SendingFile
 from switchyard.middleware.places import place, place_of
 
 MODULE = "actors"
+# In the source of a module ``tasks`` that declares actors: others are Celery's, or of Django's task API.
+COMPAT = b"switchyard.compat"
 
 
 def declare_actors() -> None:
-    """Import the module of actors of each installed app, which declares them with the broker.
+    """Import the modules of actors of each installed app, which declare them with the broker.
 
     Raises:
         DuplicateActor: two of them have one name.
@@ -29,10 +34,20 @@ def declare_actors() -> None:
     try:
         with no_sends(dramatiq.get_broker()):
             autodiscover_modules(MODULE)
+            for name in _moved_modules():
+                import_module(name)
     except ValueError as error:
         if (duplicate := _duplicate(error)) is None:
             raise
         raise duplicate from error
+
+
+def _moved_modules() -> Iterator[str]:
+    """Yield the module ``tasks`` of each app in which it, or a file of the package, names ``switchyard.compat``."""
+    for app in apps.get_app_configs():
+        files = [Path(app.path, "tasks.py"), *Path(app.path, "tasks").rglob("*.py")]
+        if any(file.is_file() and COMPAT in file.read_bytes() for file in files):
+            yield f"{app.name}.tasks"
 
 
 @contextlib.contextmanager

@@ -89,7 +89,10 @@ class Lanes:
             self._again += [(run, test) for test in again]
             if crashed:
                 self.red.append(f"pytest of {run.name}, which ended with code {code}")
-            row("FAILED" if found.failed or crashed else "ok", run.name, started, f"{len(found.passed)} passed")
+            if found.failed or crashed or found.passed or not found.skipped:
+                row("FAILED" if found.failed or crashed else "ok", run.name, started, f"{len(found.passed)} passed")
+            else:
+                row("left out", run.name, started, "; ".join(dict.fromkeys(found.skipped.values())))
             if (found.failed or crashed) and not run.live:
                 print(log.read_text(errors="replace"), flush=True)
 

@@ -30,14 +30,15 @@ class _Writer:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
-            self._write(report.outcome, report.nodeid, exact="exact" in report.keywords)
+            reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+            self._write(report.outcome, report.nodeid, exact="exact" in report.keywords, reason=reason)
 
     def pytest_sessionfinish(self) -> None:
         self._write("ended", "", exact=True)
 
-    def _write(self, outcome: str, test: str, *, exact: bool) -> None:
+    def _write(self, outcome: str, test: str, *, exact: bool, reason: str = "") -> None:
         with self._file.open("a") as file:
-            file.write(json.dumps([outcome, test, exact]) + "\n")
+            file.write(json.dumps([outcome, test, exact, reason.removeprefix("Skipped: ")]) + "\n")
 
 
 @dataclass
@@ -45,12 +46,13 @@ class Outcomes:
     """What became of the tests of one run of pytest.
 
     Args:
+        skipped: Ids of tests, and why.
         failed: Ids of tests, and whether each is ``exact``: never run again.
         ended: Whether pytest came to its end.
     """
 
     passed: set[str] = field(default_factory=set)
-    skipped: set[str] = field(default_factory=set)
+    skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, bool] = field(default_factory=dict)
     ended: bool = False
 
@@ -58,12 +60,14 @@ class Outcomes:
 def read(file: Path) -> Outcomes:
     """Return what a run of pytest wrote so far."""
     found = Outcomes()
-    for outcome, test, exact in map(json.loads, file.read_text().splitlines() if file.is_file() else ()):
+    for outcome, test, exact, reason in map(json.loads, file.read_text().splitlines() if file.is_file() else ()):
         if outcome == "ended":
             found.ended = True
         elif outcome == "failed":
             found.failed[test] = exact
+        elif outcome == "skipped":
+            found.skipped[test] = reason
         else:
-            getattr(found, outcome).add(test)
+            found.passed.add(test)
     found.passed -= found.failed.keys()  # one that passed, and whose end failed
     return found

@@ -14,6 +14,7 @@ OPTIONAL = {
     "rabbitmq": ("addons/rabbitmq/*",),
     "core-alone": ("addons/test_core_alone.py",),
     "cluster": ("addons/cluster/*",),
+    "newest": ("integration/wheel/test_newest.py",),
     "hosts": ("integration/wheel/*", "integration/stock_dramatiq/*"),
     "images": ("*/images/*",),
     "clients": ("integration/contract/*", "integration/files/*", "integration/outbound/*"),

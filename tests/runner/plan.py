@@ -14,7 +14,7 @@ from tests.runner.parts import GROUPS, PARTS, files_of
 ORDER = (
     *("chaos", "others", "verdicts", "workers", "browser", "others", "hosts", "chaos", "others", "workers", "others"),
     *("chaos", "broker", "rabbitmq", "workers", "chaos", "model", "workers", "clients", "cluster", "unit", "unit"),
-    *("images", "core-alone"),
+    *("newest", "images", "core-alone"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_an_exact_one_is_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixt
     assert not well
     assert "UNSTEADY" not in printed
     assert printed.endswith("0 passed, 1 failed, 0 skipped; 0 unsteady\n")
+
+
+def test_a_part_that_skips_all_its_tests_is_left_out_with_the_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    skipped = "import pytest\ndef test_skipped():\n    pytest.skip('no server here')\n"
+
+    well, printed = run(tmp_path, capfd, nothing=skipped, some=skipped + PLAIN)
+
+    assert well
+    assert re.search(r"^  left out  nothing +[\d.]+ s  no server here$", printed, re.MULTILINE)
+    assert re.search(r"^  ok        some +[\d.]+ s  1 passed$", printed, re.MULTILINE)
+    assert printed.endswith("1 passed, 0 failed, 2 skipped; 0 unsteady\n")
 
 
 def test_too_many_unsteady_ones_are_a_failure(

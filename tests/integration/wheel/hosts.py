@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.integration.wheel.environments import Environment, clean_environment
 
 SETTINGS = """
 import os
@@ -54,6 +60,31 @@ from django.urls import include, path
 urlpatterns = [path("", include("switchyard.urls")), path("admin/", admin.site.urls)]
 """
 
+# Prints each page of the room with its status, a header of the host's own, and whether it shows a traceback.
+ROOM = """
+import os
+import django
+os.environ["DJANGO_SETTINGS_MODULE"] = "host_settings"
+django.setup()
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+
+client = Client()
+client.force_login(User.objects.create_superuser("ada"))
+addresses = ["/admin/", "/admin/operations/", "/admin/operations/workers/", "/metrics", "/healthz"]
+for model in admin.site._registry:
+    label = model._meta.label_lower.replace(".", "_")
+    if label.startswith("switchyard_"):
+        addresses.append(reverse(f"admin:{label}_changelist"))
+for address in addresses:
+    response = client.get(address, follow=True, REMOTE_ADDR="127.0.0.1")
+    stamp = response.headers.get("X-Stamp", "")
+    print(address, response.status_code, stamp, b"Traceback" in response.content)
+"""
+
 
 def write_host(folder: Path, *, first: str = "", last: str = "") -> Path:
     """Write the modules ``host_settings`` and ``host_urls`` into a folder, and return the folder.
@@ -66,3 +97,27 @@ def write_host(folder: Path, *, first: str = "", last: str = "") -> Path:
     (folder / "host_settings.py").write_text(SETTINGS.format(first=first, last=last))
     (folder / "host_urls.py").write_text(URLS)
     return folder
+
+
+@contextlib.contextmanager
+def running_pools(environment: Environment, host: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run every pool of a host, drained at the end; print their log where the block fails."""
+    log = host / "pools.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(environment.python), "-m", "django", "switchyard", "runpools"],
+            cwd=host,
+            env=clean_environment(PYTHONPATH=str(host), **variables),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    except BaseException:
+        print(log.read_text())
+        raise
+    finally:
+        process.kill()
+        process.wait()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from switchyard.embedded.server import EmbeddedServer
-from tests.integration.wheel.environments import Environment, clean_environment
-from tests.integration.wheel.hosts import write_host
+from tests.integration.wheel.environments import Environment
+from tests.integration.wheel.hosts import ROOM, running_pools, write_host
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
@@ -71,29 +66,6 @@ NAMESAKE_SETTINGS = """
 INSTALLED_APPS += ["apps.shop", "api", "jobs"]
 MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_documents"]
 """
-ROOM = """
-import os
-import django
-os.environ["DJANGO_SETTINGS_MODULE"] = "host_settings"
-django.setup()
-from django.contrib import admin
-from django.contrib.auth.models import User
-from django.test import Client
-from django.urls import reverse
-
-
-client = Client()
-client.force_login(User.objects.create_superuser("ada"))
-addresses = ["/admin/", "/admin/operations/", "/admin/operations/workers/", "/metrics", "/healthz"]
-for model in admin.site._registry:
-    label = model._meta.label_lower.replace(".", "_")
-    if label.startswith("switchyard_"):
-        addresses.append(reverse(f"admin:{label}_changelist"))
-for address in addresses:
-    response = client.get(address, follow=True, REMOTE_ADDR="127.0.0.1")
-    stamp = response.headers.get("X-Stamp", "")
-    print(address, response.status_code, stamp, b"Traceback" in response.content)
-"""
 TASKS = {
     "news/__init__.py": "",
     "news/tasks.py": """
@@ -113,13 +85,6 @@ ENQUEUE = "from news.tasks import shout; print(shout.enqueue('hello').id)"
 RESULT = "from news.tasks import shout; result = shout.get_result('{id}'); print(result.status, result.return_value)"
 
 
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a server of these tests' own."""
-    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
-
-
 @pytest.mark.long
 def test_project_with_packages_of_the_same_names_works(full: Environment, broker_url: str, tmp_path: Path) -> None:
     host = write_host(tmp_path, last=NAMESAKE_SETTINGS)
@@ -136,7 +101,7 @@ def test_project_with_packages_of_the_same_names_works(full: Environment, broker
     manage("migrate")
     assert "System check identified no issues" in manage("check")
     sent = manage("shell", "-c", "from apps.shop.actors import note; print(note.send('from a worker').message_id)")
-    with _pools(full, host, variables) as pools:
+    with running_pools(full, host, variables) as pools:
         wait_for(lambda: "from a worker" in manage("jobs"), timeout_s=120)
     assert pools.returncode == 0
     job_id = sent.splitlines()[-1]
@@ -247,7 +212,7 @@ def test_project_without_room_and_api_works_and_is_measured(
     assert "System check identified no issues" in manage("check")
     manage("migrate")
     manage("shell", "-c", "from news.actors import add; add.send('good'); add.send('bad')")
-    with _pools(least, host, variables) as pools:
+    with running_pools(least, host, variables) as pools:
         wait_for(lambda: "ValueError: bad" in manage("switchyard", "deadletters", "list"), timeout_s=120)
         wait_for(lambda: "succeeded" in manage("switchyard", "jobs", "list"), timeout_s=120)
         pages = least.run("-c", BARE_PAGES, cwd=host, **variables)
@@ -341,31 +306,8 @@ def test_project_runs_tasks_of_djangos_api(full: Environment, broker_url: str, t
     manage("migrate")
     assert "System check identified no issues" in manage("check")
     job_id = manage("shell", "-c", ENQUEUE).splitlines()[-1]
-    with _pools(full, host, variables) as pools:
+    with running_pools(full, host, variables) as pools:
         wait_for(lambda: "succeeded" in manage("switchyard", "jobs", "show", job_id), timeout_s=120)
     assert pools.returncode == 0
     assert "SUCCESSFUL HELLO" in manage("shell", "-c", RESULT.format(id=job_id))
     assert "news.tasks.shout" in manage("switchyard", "jobs", "show", job_id)
-
-
-@contextlib.contextmanager
-def _pools(environment: Environment, host: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    log = host / "pools.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(environment.python), "-m", "django", "switchyard", "runpools"],
-            cwd=host,
-            env=clean_environment(PYTHONPATH=str(host), **variables),
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    except BaseException:
-        print(log.read_text())
-        raise
-    finally:
-        process.kill()
-        process.wait()

@@ -1,7 +1,10 @@
-"""While actors are imported a broker sends nothing; afterwards it is as it was."""
+"""Modules of actors are found; while they are imported a broker sends nothing, and afterwards it is as it was."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -9,6 +12,8 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.middleware.errors import SendingFile
+from switchyard.testing import MemoryBroker
+from switchyard.workers import discovery
 from switchyard.workers.discovery import no_sends
 
 FILE = "loyalty/actors.py"
@@ -65,3 +70,30 @@ def test_a_broker_has_its_own_methods_again(broker: StubBroker) -> None:
         pass
 
     assert "enqueue" not in vars(broker)
+
+
+TASK = "from switchyard.compat.celery import shared_task\n\n@shared_task\ndef {name}(): ...\n"
+APPS = {
+    "moved_here/tasks.py": TASK.format(name="tell"),
+    "moved_package/tasks/__init__.py": "from moved_package.tasks import mails\n",
+    "moved_package/tasks/mails.py": TASK.format(name="write"),
+    "of_celery/tasks.py": "raise RuntimeError('Celery imports this')\n",
+    "of_nothing/models.py": "",
+}
+
+
+def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switchyard_broker: MemoryBroker
+) -> None:
+    for name, text in APPS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    names = sorted({name.partition("/")[0] for name in APPS})
+    apps = SimpleNamespace(get_app_configs=lambda: [SimpleNamespace(name=name, path=tmp_path / name) for name in names])
+    monkeypatch.setattr(discovery, "apps", apps)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    discovery.declare_actors()
+
+    assert {"tell", "write"} <= switchyard_broker.actors.keys()
+    assert "of_celery.tasks" not in sys.modules

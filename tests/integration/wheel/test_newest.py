@@ -1,0 +1,103 @@
+"""The newest Django: the wheel leaves it as it was, and a project on it is checked, works and shows its pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.wheel.environments import Environment
+from tests.integration.wheel.hosts import ROOM, running_pools, write_host
+from tests.integration.wheel.newest import LeftOut, install_django, install_wheel, newest_django, newest_python
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(900)  # downloads, builds, installs and starts processes, beside other tests
+
+SETTINGS = """
+del EMAIL_TIMEOUT
+MAILERS = {"default": {
+    "BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+    "OPTIONS": {"file_path": BASE_DIR / "mails"},
+}}
+TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}
+INSTALLED_APPS += ["news"]
+MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
+"""
+NEWS = {
+    "actors.py": """
+import dramatiq
+from django.core.mail import send_mail
+
+@dramatiq.actor
+def welcome(address: str) -> None:
+    send_mail("Welcome", "Good to have you with us.", "news@example.com", [address])
+""",
+    "tasks.py": """
+from django.tasks import task
+
+@task
+def shout(word):
+    return word.upper()
+""",
+}
+SEND = """
+from news.actors import welcome
+from news.tasks import shout
+welcome.send("ada@example.com")
+print(shout.enqueue("hello").id)
+"""
+RESULT = "from news.tasks import shout; found = shout.get_result('{id}'); print(found.status, found.return_value)"
+
+
+@pytest.fixture(scope="module")
+def newest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The newest Django, and the wheel that was installed beside it."""
+    try:
+        environment = install_django(newest_python(), tmp_path_factory.mktemp("newest") / "venv")
+    except LeftOut as reason:
+        pytest.skip(str(reason))
+    install_wheel(environment, request.getfixturevalue("wheel"), "api", "embedded")
+    return environment
+
+
+def test_the_wheel_leaves_django_as_it_was(newest: Environment, tmp_path: Path) -> None:
+    printed = newest.run(
+        "-c", "import django, switchyard; print(django.__version__, switchyard.__file__)", cwd=tmp_path
+    )
+
+    version, _, place = printed.partition(" ")
+    assert version == newest_django()
+    assert place.startswith(str(newest.folder))
+
+
+def test_a_project_is_checked_works_and_shows_its_pages(newest: Environment, broker_url: str, tmp_path: Path) -> None:
+    host = write_host(tmp_path, last=SETTINGS)
+    for name, text in {"__init__.py": "", **NEWS}.items():
+        (host / "news").mkdir(exist_ok=True)
+        (host / "news" / name).write_text(text)
+    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+
+    def manage(*arguments: str) -> str:
+        return newest.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
+
+    def ended() -> bool:
+        jobs = json.loads(manage("switchyard", "jobs", "list", "--json"))["jobs"]
+        return [job["state"] for job in jobs] == ["succeeded"] * 2
+
+    assert "System check identified no issues" in newest.run(
+        "-W", "error", "-m", "django", "check", cwd=host, PYTHONPATH=str(host), **variables
+    )
+    assert "No changes detected" in manage("makemigrations", "--check", "--dry-run")
+    manage("migrate")
+    task_id = manage("shell", "-c", SEND).splitlines()[-1]
+    with running_pools(newest, host, variables) as pools:
+        wait_for(lambda: list(host.glob("mails/*")), timeout_s=120)
+        wait_for(ended, timeout_s=120)
+        rendered = newest.run("-c", ROOM, cwd=host, **variables)
+    assert pools.returncode == 0
+    assert "Good to have you with us." in "".join(mail.read_text() for mail in (host / "mails").iterdir())
+    assert "SUCCESSFUL HELLO" in manage("shell", "-c", RESULT.format(id=task_id))
+    pages = [line for line in rendered.splitlines() if line.startswith("/")]
+    assert len(pages) > 8
+    assert [line for line in pages if " 200 " not in line or not line.endswith("False")] == []
