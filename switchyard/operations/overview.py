@@ -28,6 +28,7 @@ from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
+from switchyard.operations.findings.calm import calm
 from switchyard.operations.findings.examine import KEPT
 from switchyard.operations.findings.facts import YardFacts, facts_of, flood_of
 from switchyard.operations.findings.finding import (
@@ -341,6 +342,8 @@ def overview() -> Room:
         open_letters, latest, paused = 0, None, []
     pools = list(state.pools.values()) if state else []
     verdict = diagnose(facts, KEPT.findings(), open_letters, away)
+    if state is not None and not away and not state.server.away.places:
+        verdict = _verdict(calm(verdict.findings), verdict.facts)
     told = any(found.finding.group == "history" for found in verdict.findings)
     return Room(
         verdict=verdict,
