@@ -23,7 +23,7 @@ def recent(limit: int = 5) -> list[Alert]:
 
 
 def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
-    """Return alerts with the counts of now: a row has that of its last message, which is up to ten minutes older."""
+    """Return alerts with count and last time of now: a row has those of its last message, up to ten minutes older."""
     found = list(alerts)
     unresolved = [alert for alert in found if alert.state in UNRESOLVED]
     try:
@@ -31,9 +31,9 @@ def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
     except BrokerError:
         return found
     for alert in unresolved:
-        first_at, count = groups.get(alert.fingerprint, (0, 0))
+        first_at, last_at, count = groups.get(alert.fingerprint, (0, 0, 0))
         if datetime_of(first_at) == alert.first_at:
-            alert.count = max(alert.count, count)
+            alert.count, alert.last_at = max(alert.count, count), max(alert.last_at, datetime_of(last_at))
     return found
 
 

@@ -330,6 +330,13 @@ class Keys(msgspec.Struct, frozen=True):
         """String: the instruction that a quieted supervisor obeyed, as JSON. Expires with its report."""
         return f"{self.prefix}:{{pools}}:quieted:{member}"
 
+    def headline(self) -> str:
+        """String: the finding that leads on the overview, as JSON: since when, and when it was last found.
+
+        Expires after 10 s.
+        """
+        return f"{self.prefix}:headline"
+
     def generation(self) -> str:
         """Hash: the keyspace id. ``id``, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost keyspaces."""
         return f"{self.prefix}:generation"

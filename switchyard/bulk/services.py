@@ -109,7 +109,7 @@ class Progress:
         share: Of the items, 0 to 1.
         rate: Items a second since its start; ``None`` before the first step, and of less than a second.
         left_s: Seconds until its end at that rate.
-        took_s: Seconds from its start to its end; ``None`` before either.
+        took_s: Seconds from when it was asked for to its end, with its wait for the scheduler; ``None`` before.
     """
 
     act: BulkAct
@@ -155,7 +155,7 @@ def progress_of(act: BulkAct) -> Progress:
     if act.started_at is not None:
         until = act.ended_at or (timezone.now() if act.unfinished else act.touched_at)
         ran_s = max((until - act.started_at).total_seconds(), 0.0)
-        took_s = None if act.unfinished else ran_s
+        took_s = None if act.unfinished else max((until - act.created_at).total_seconds(), 0.0)
         rate = reached / ran_s if reached and ran_s >= LEAST_S else None
         left_s = max(0, act.total - reached) / rate if rate and act.unfinished else None
     share = 1.0 if act.state == BulkAct.State.DONE else min(1.0, reached / act.total if act.total else 0.0)

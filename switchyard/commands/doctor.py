@@ -12,7 +12,7 @@ from switchyard.console.commands import PrintingCommand, show_examples
 from switchyard.console.formatting import counted
 from switchyard.middleware.logs import printable
 from switchyard.operations.findings.examine import examine
-from switchyard.operations.findings.finding import EXIT_CODES, Finding, Severity, worst
+from switchyard.operations.findings.finding import EXIT_CODES, Finding, Severity, ranked, worst
 
 EXAMPLES = """examples:
   manage.py switchyard doctor
@@ -93,5 +93,5 @@ def _verdict(findings: list[Finding], paint: Callable[[str, str], str], took_ms:
         return paint("ok", f"healthy: no defect ({len(findings)} checks in {took_ms / 1000:.1f} s)")
     numbers = ((level, sum(found.severity == level for found in findings)) for level in ("error", "warning"))
     counts = [counted(count, level) for level, count in numbers if count]
-    first = next(found for found in findings if found.severity == severity)
-    return paint(severity, f"{' and '.join(counts)}; begin with: {printable(first.seen)}")
+    first = ranked(found for found in findings if EXIT_CODES[found.severity])[0].clause.removesuffix(".")
+    return paint(severity, f"{' and '.join(counts)}; begin with: {printable(first)}")

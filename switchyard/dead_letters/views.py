@@ -103,12 +103,12 @@ def _sentence(letters: int, bugs: int, state: str) -> str:
 def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:
     queues = [queue.name for queue in declared_yard().queues]
     for name, label, values in (
-        ("queue", "Queue", queues),
-        ("actor", "Actor", sorted(dramatiq.get_broker().actors)),
-        ("reason", "Reason", REASONS),
+        ("queue", "Queue", {queue: queue for queue in queues}),
+        ("actor", "Actor", {actor: actor for actor in sorted(dramatiq.get_broker().actors)}),
+        ("reason", "Reason", {reason: reason.replace("_", " ") for reason in REASONS}),
     ):
         chosen = given.get(name, "")
-        choices = [("", "any", not chosen), *((value, value.replace("_", " "), value == chosen) for value in values)]
+        choices = [("", "any", not chosen), *((value, text, value == chosen) for value, text in values.items())]
         if chosen and chosen not in values:
             choices.append((chosen, chosen, True))
         yield name, label, choices

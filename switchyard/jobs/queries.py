@@ -284,7 +284,7 @@ def holder_of(lease_owner: str) -> Holder:
     if found is None:
         return Holder(lease_owner.rpartition("/")[0])
     pool, host, pid = found["pool"], found["host"], found["pid"]
-    name = f"{pool} on {host}, child {found['child']}"
+    name = f"{pool} on {host} (pid {pid}), child {found['child']}"
     return Holder(name, f"{pool}:{host}:{pid}", pool, host, int(found["child"]))
 
 

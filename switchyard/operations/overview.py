@@ -28,6 +28,7 @@ from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
+from switchyard.operations.findings.calm import calm
 from switchyard.operations.findings.examine import KEPT
 from switchyard.operations.findings.facts import YardFacts, facts_of, flood_of
 from switchyard.operations.findings.finding import (
@@ -149,15 +150,16 @@ def diagnose(
     known = examined if examined is not None else [_pending()]
     now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in addon_words().items() if words.now))
     kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in now)]
-    return _verdict(ranked([*_now(facts, open_letters), *kept]), _figures(facts, open_letters))
+    told = sum(found.letters for found in kept)
+    return _verdict(ranked([*_now(facts, open_letters, told), *kept]), _figures(facts, open_letters))
 
 
 def judged_now(facts: YardFacts) -> list[Ranked]:
     """Return the findings about broker, pools and queues, the first first: they need no database."""
-    return ranked(_now(facts, open_letters=0))
+    return ranked(_now(facts))
 
 
-def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
+def _now(facts: YardFacts, open_letters: int = 0, told: int = 0) -> Iterable[Finding]:
     yield from _server(facts.state.server)
     yield from pool_checks.look_at_absence(facts)
     yield from lateness.look(facts)
@@ -167,8 +169,8 @@ def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
         act = look_at_schedules()
         yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, act=act)
-    if open_letters:
-        yield _untriaged(open_letters)
+    if open_letters > told:
+        yield _untriaged(open_letters, told)
 
 
 def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> Verdict:
@@ -209,9 +211,11 @@ def _server(server: ServerState) -> Iterable[Finding]:
 _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting messages still run."}
 
 
-def _untriaged(open_letters: int) -> Finding:
-    count, cause = counted(open_letters, "dead letter"), "Nothing consumes a dead list"
-    seen = f"{count} {'waits' if open_letters == 1 else 'wait'} to be triaged"
+def _untriaged(open_letters: int, told: int) -> Finding:
+    """Return the finding for the letters that no finding about an actor has told."""
+    count, rest, cause = counted(open_letters, "dead letter"), open_letters - told, "Nothing consumes a dead list"
+    letters = counted(rest, "more dead letter" if told else "dead letter")
+    seen = f"{letters} {'waits' if rest == 1 else 'wait'} to be triaged"
     then = f"{cause}: requeue the letters when the cause is removed, or discard them."
     step, act = "manage.py switchyard deadletters list", Act(f"Triage {count}", "switchyard-letters")
     return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, act=act)
@@ -338,6 +342,8 @@ def overview() -> Room:
         open_letters, latest, paused = 0, None, []
     pools = list(state.pools.values()) if state else []
     verdict = diagnose(facts, KEPT.findings(), open_letters, away)
+    if state is not None and not away and not state.server.away.places:
+        verdict = _verdict(calm(verdict.findings), verdict.facts)
     told = any(found.finding.group == "history" for found in verdict.findings)
     return Room(
         verdict=verdict,

@@ -187,6 +187,7 @@ class SlotHolder:
     Args:
         pools: Of the slots; those of a pool that serves only the queue's retries are among them.
         longest: The job that has run for longest.
+        here: Those of its jobs that run in the queue's own pools.
     """
 
     actor: str
@@ -194,12 +195,14 @@ class SlotHolder:
     queues: tuple[str, ...]
     pools: tuple[str, ...]
     longest: RunningJob
+    here: int
 
     def holding(self, slots: int) -> str:
         """Return what the actor does, after its name: ``holds 4 of 8 slots, its longest job for 3.2 s``."""
-        ran_ms = self.longest.ran_ms
+        ran_ms, elsewhere = self.longest.ran_ms, self.count - self.here
         longest = "" if ran_ms is None else f", its longest job for {duration(ran_ms)}"
-        return f"holds {self.count:,} of {slots:,} slots{longest}"
+        beside = f" and {elsewhere:,} of other pools" if elsewhere else ""
+        return f"holds {self.here:,} of {slots:,} slots{beside}{longest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +313,9 @@ class QueueView:
 
     @property
     def holding(self) -> str:
-        """Words after the name of the actor with most slots; "" where none runs."""
-        return self.holders[0].holding(self.row.slots) if self.holders and self.row.busy else ""
+        """Words after the name of the actor with most slots; "" where none runs in them."""
+        first = self.holders[0] if self.holders and self.row.busy else None
+        return first.holding(self.row.slots) if first and first.here else ""
 
     @property
     def held_back(self) -> str:

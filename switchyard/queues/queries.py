@@ -146,7 +146,7 @@ def _purge_facts(purge: Purge) -> PurgeFacts:
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) -> tuple[SlotHolder, ...]:
-    """Return who holds the slots of some pools, most first.
+    """Return who holds the slots of some pools, most first; then who runs jobs of the queue elsewhere.
 
     Args:
         running: The longest first. A job of the queue counts whatever its worker's name is.
@@ -162,10 +162,11 @@ def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) 
             queues=tuple(sorted({job.queue for job in jobs})),
             pools=tuple(sorted({job.holder.pool or job.holder.name for job in jobs})),
             longest=jobs[0],
+            here=sum(job.holder.pool in pools for job in jobs),
         )
         for actor, jobs in by_actor.items()
     ]
-    return tuple(sorted(found, key=lambda holder: (-holder.count, holder.actor)))
+    return tuple(sorted(found, key=lambda holder: (-holder.here, -holder.count, holder.actor)))
 
 
 def _picture(

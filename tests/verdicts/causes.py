@@ -80,6 +80,15 @@ def half_failing(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
+def letters_of_before(yard: WatchedYard) -> Iterator[None]:
+    """Let jobs give up, as if 20 min ago."""
+    yard.send("old_report", "default", 1, count=3)
+    letters = "switchyard_dead_letters_deadletter SET died_at = datetime('now', '-20 minutes') WHERE actor ="
+    with steadily(lambda: yard.execute(f"UPDATE {letters} 'old_report'"), 1.0):
+        yield
+
+
+@contextmanager
 def paused(yard: WatchedYard) -> Iterator[None]:
     """Pause a queue for an hour, and send jobs."""
     family = yard.family("hooks")

@@ -137,8 +137,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
         Situation(
             "dead letters that nobody triaged",
-            causes.nothing,
-            r"^\d+ dead letters wait to be triaged",
+            causes.letters_of_before,
+            r"^\d+ more dead letters wait to be triaged",
             r"Triage \d+ dead letters",
             first=False,
         ),
@@ -257,7 +257,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         Situation(
             "one host's children are killed again and again",
             causes.uneven_host,
-            r"^The pool urgent on web-4 \(pid \d+\) has replaced children since its start .* ago: 3 × SIGKILL",
+            r"^The pool urgent on web-4 \(pid \d+\) has replaced children within the last hour: 3 × SIGKILL",
             r"Show every worker",
             first=False,
         ),

@@ -78,17 +78,17 @@ class AlertGroups:
         keys = [self._keys.alerts_due(), self._keys.alert_group(fact.fingerprint)]
         return int(self._calls.call(RAISE, keys, [fact.fingerprint, self._window_ms, encode(fact)], repeatable=False))
 
-    def counts(self, fingerprints: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Return the groups that exist now: fingerprint -> time of the first alert (ms), and the count of alerts."""
+    def counts(self, fingerprints: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+        """Return the groups that exist now: fingerprint -> times of the first and last alert (ms), and their count."""
         if not fingerprints:
             return {}
         keys = [self._keys.alert_group(name) for name in fingerprints]
-        answers = self._calls.look([("HMGET", key, "first_at", "count") for key in keys])
+        answers = self._calls.look([("HMGET", key, "first_at", "last_at", "count") for key in keys])
         found = {
-            name: (number(first, key), number(count, key))
-            for name, key, (first, count) in zip(fingerprints, keys, answers, strict=True)
+            name: (number(first, key), number(last, key), number(count, key))
+            for name, key, (first, last, count) in zip(fingerprints, keys, answers, strict=True)
         }
-        return {name: both for name, both in found.items() if all(both)}
+        return {name: each for name, each in found.items() if all(each)}
 
     def look(self, limit: int = 20) -> None:
         """Read the groups that are due first; whatever of them cannot be read is noted."""

@@ -74,6 +74,7 @@ class PoolReport:
     Args:
         slots: Messages its children can run at once; ``busy``: run now.
         restarts: Reason -> children restarted since the supervisor started.
+        crashes: Reason -> children that crashed within the last hour.
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
             is not the one it knew.
@@ -94,6 +95,7 @@ class PoolReport:
     metrics_port: Whole = 0
     release: str = ""
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
+    crashes: dict[str, Whole] = field(default_factory=dict)
 
     @property
     def member(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -27,6 +27,8 @@ FEWEST: Final = 5
 LEAST_SHARE: Final = 0.1
 ONE_HOST: Final = 0.8
 MOST_ROWS: Final = 2_000
+# Errors of one actor that are told, those of the newest failures.
+MOST_ERRORS: Final = 3
 # Of an error, which may be the long answer of a foreign server.
 SEARCHED: Final = 500
 JOBS: Final = "switchyard-jobs"
@@ -43,12 +45,12 @@ _HOSTS = (
 
 @dataclass(frozen=True, slots=True)
 class FailingActor:
-    """Failures of an actor within the window, with one exception.
+    """Failures of an actor within the window, with one exception or because of one host.
 
     Args:
         failed: Jobs with an attempt that failed, retried ones too; ``jobs`` all that ran.
         host: Host that most failures name, or ""; ``fact`` what it did.
-        letters: Open dead letters of the last ten minutes, of the largest ``fingerprint``.
+        letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
     """
 
     actor: str
@@ -96,7 +98,7 @@ def failing_actors() -> list[FailingActor]:
         jobs = JobRow.objects.filter(actor=actor, finished_at__gte=since).count() if len(mine) >= FEWEST else 0
         many = len(mine) >= FEWEST and len(mine) >= LEAST_SHARE * jobs
         if many or dead:
-            found.append(_failing(actor, mine, dead, max(jobs, len(mine))))
+            found += [_failing(actor, *each, max(jobs, len(mine))) for each in _by_error(mine, dead)]
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
 
 
@@ -114,17 +116,35 @@ def _letters() -> dict[str, list[_Letter]]:
     return found
 
 
+def _by_error(rows: Sequence[_Row], dead: Sequence[_Letter]) -> Iterator[tuple[Sequence[_Row], Sequence[_Letter]]]:
+    """Yield failures of an actor by exception, those of the newest first; together where a host causes them all."""
+    counts = Counter(row[2] for row in rows)
+    gave_up = Counter(letter[2] for letter in dead)
+    names = [name for name in dict.fromkeys([*counts, *gave_up]) if counts[name] >= FEWEST or gave_up[name]]
+    if not names or host_of(row[3] for row in rows)[0]:
+        yield rows, dead
+        return
+    for name in names[:MOST_ERRORS]:
+        yield [row for row in rows if row[2] == name], [letter for letter in dead if letter[2] == name]
+
+
 def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: int) -> FailingActor:
+    if many := len(rows) >= FEWEST:  # those that gave up are among the jobs that failed
+        since = datetime_of(now_ms() - WINDOW_MS)
+        dead = [letter for letter in dead if letter[5] >= since]
+    # The history may be a moment behind; fewer failures than are told for themselves are not counted beside letters.
+    failed = max(len(rows), len(dead)) if many or not dead else 0
     moments = [datetime_of(row[4]) for row in rows if row[4] is not None] + [letter[5] for letter in dead]
     exceptions = Counter(row[2] for row in rows) or Counter(letter[2] for letter in dead)
+    exception = f"{len(exceptions)} kinds of errors" if len(exceptions) > 1 else (next(iter(exceptions)) or "an error")
     host, fact = host_of([row[3] for row in rows] or [letter[3] for letter in dead])
     fingerprint = Counter(letter[4] for letter in dead).most_common(1)[0][0] if dead else ""
     return FailingActor(
         actor=actor,
         queue=(rows[0] if rows else dead[0])[1],
-        exception=exceptions.most_common(1)[0][0] or "an error",
-        failed=len(rows),
-        jobs=jobs,
+        exception=exception,
+        failed=failed,
+        jobs=max(jobs, failed),
         first_at=min(moments),
         last_at=max(moments),
         host=host,
@@ -158,7 +178,7 @@ def share_text(failed: int, jobs: int) -> str:
         return "all of"
     if 0.45 <= share <= 0.55:
         return "half of"
-    return f"{int(share * 100)} % of"
+    return f"{int(share * 100)} % of" if share >= 0.01 else "under 1 % of"
 
 
 def judge(found: FailingActor) -> Finding:
@@ -220,7 +240,8 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
         else f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
     )
     factor = float(found.failed or found.letters)
-    return GROUP.finding("warning", code, seen, then, step, found.queue, then=then, act=act, factor=factor)
+    told = GROUP.finding("warning", code, seen, then, step, found.queue, then=then, act=act, factor=factor)
+    return replace(told, actor=found.actor, letters=found.letters)
 
 
 def _poison() -> Iterator[Finding]:
@@ -230,7 +251,8 @@ def _poison() -> Iterator[Finding]:
         seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
         then = "It runs no more. The worker is back; look at what the job does before you requeue it."
         act = Act(f"Look at the poison job of {actor}", LETTER, str(pk))
-        yield GROUP.finding(
+        told = GROUP.finding(
             "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
             f"manage.py switchyard deadletters show {id_}", queue, then=then, act=act,
         )  # fmt: skip
+        yield replace(told, actor=actor, letters=1)

@@ -55,6 +55,8 @@ class Finding:
         act: Button of a page.
         factor: Weight among findings of one code, the largest first.
         word: Label of this one, where its code's says less; "" for that.
+        actor: Actor concerned; "" for findings that are not about one.
+        letters: Open dead letters that it counts, which no other finding counts again.
     """
 
     group: str
@@ -68,6 +70,8 @@ class Finding:
     act: Act | None = None
     factor: float = 0.0
     word: str = ""
+    actor: str = ""
+    letters: int = 0
 
     @property
     def name(self) -> str:
@@ -169,6 +173,8 @@ def _unsafe(*codes: str) -> Iterator[Rank]:
 PRECEDENCE: tuple[Rank, ...] = (
     # Nothing starts anywhere.
     Rank("broker.away", "Broker away", ends=True),
+    Rank("broker.hangs", "Broker away", ends=True),
+    Rank("broker.refused", "Broker away", ends=True),
     Rank("broker.takes_no_work", "Broker refuses", ends=True),
     *_unsafe("keyspace", "missing", "another", "evicting", "wrong_type"),
     # One cause for many queues.
@@ -209,8 +215,6 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("scheduler.late", "Schedule late"),
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
-    # The past.
-    Rank("actors.failed_before", "Failed"),
     # The room itself sees less.
     Rank("history.down", "History", says="Of the history: {seen}."),
     Rank("history.behind", "History", says="Of the history: {seen}."),
@@ -229,6 +233,8 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("history.*", "On time", "ok", says="of the history: {seen}."),
     *_unsafe("nearly_full", "disk", "replica", "loading", "too_old"),
     *_unsafe("no_quorum", "no_replica", "sentinels_split", "nothing_kept", "snapshots_only"),
+    # The past, below all of its level that is present.
+    Rank("actors.failed_before", "Failed"),
     Rank("broker.*", "On time", "ok", says="of the broker: {seen}."),
     Rank("dead letters.untriaged", "On time", "ok", says="{seen}."),
     Rank("dead letters.*", "On time", "ok", says="of the dead letters, {seen}."),
@@ -305,7 +311,7 @@ class Ranked:
 
 
 # First words that are no name: names of queues, actors and hosts keep their case.
-_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ")
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "under ", "no ", "nothing ", "an operator ")
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:
@@ -329,7 +335,7 @@ def _causes_first(placed: Sequence[Ranked]) -> list[Ranked]:
     """Put each finding before those that it explains, with the worst level of them."""
     ordered: list[Ranked] = []
     for found in placed:
-        at = next((index for index, before in enumerate(ordered) if _explains(found, before)), None)
+        at = next((index for index, before in enumerate(ordered) if explains(found, before)), None)
         if at is None:
             ordered.append(found)
             continue
@@ -338,7 +344,8 @@ def _causes_first(placed: Sequence[Ranked]) -> list[Ranked]:
     return ordered
 
 
-def _explains(cause: Ranked, effect: Ranked) -> bool:
+def explains(cause: Ranked, effect: Ranked) -> bool:
+    """Return whether a finding is the cause of another one."""
     if cause.finding.name == effect.finding.name:
         return False
     if not any(fnmatchcase(effect.finding.name, name) for name in cause.rank.explains):
@@ -348,4 +355,4 @@ def _explains(cause: Ranked, effect: Ranked) -> bool:
 
 def causes(found: Sequence[Ranked]) -> list[Ranked]:
     """Return those that no other explains."""
-    return [each for each in found if not any(_explains(other, each) for other in found)]
+    return [each for each in found if not any(explains(other, each) for other in found)]

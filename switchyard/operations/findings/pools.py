@@ -11,7 +11,7 @@ import psutil
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.pool_reports import ON_PURPOSE, REPORT_TTL_MS, PoolReport, SilentSupervisor
+from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, PoolReport, SilentSupervisor
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration
@@ -220,10 +220,10 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         yield GROUP.warning("children", seen, cause, step, pool.name, LOOK_AT_WORKERS)
     else:
         yield GROUP.ok(f"{name}: {report.busy} of {counted(report.slots, 'slot')} busy", subject=pool.name)
-    crashes = {reason: count for reason, count in report.restarts.items() if reason not in ON_PURPOSE}
+    crashes = report.crashes
     if sum(crashes.values()) >= MANY_CRASHES:
         by_reason = ", ".join(f"{count} × {reason}" for reason, count in sorted(crashes.items()))
-        seen = f"{name} has replaced children since its start {duration(up_s * 1000)} ago: {by_reason}"
+        seen = f"{name} has replaced children within the last hour: {by_reason}"
         cause = "A task crashes, leaks or does not end; its message becomes a dead letter `poison` or `time_limit`"
         if "SIGKILL" in crashes:
             cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"

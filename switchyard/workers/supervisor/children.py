@@ -7,10 +7,12 @@ import math
 import selectors
 import signal
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.spawn import start_child
@@ -37,6 +39,8 @@ INTERRUPT_AFTER_S = 0.4
 END_AFTER_S = 3.0
 # After the tasks' grace: for consumers to stop and connections to close.
 KILL_AFTER_GRACE_S = 5.0
+# Crashes are reported for so long, and at most so many.
+CRASHES_KEPT_S, MOST_CRASHES = 3_600.0, 1_000
 
 Key = tuple[int, Running]
 
@@ -126,6 +130,7 @@ class ChildManager:
         self.pool = pool
         self.leases = leases
         self.restarts: dict[str, int] = {}
+        self.crashes: deque[tuple[float, str]] = deque(maxlen=MOST_CRASHES)  # moment and reason of each
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
         self.quiet = False
@@ -338,6 +343,13 @@ class ChildManager:
 
     def _count_restart(self, reason: str) -> None:
         self.restarts[reason] = self.restarts.get(reason, 0) + 1
+        if reason not in ON_PURPOSE:
+            self.crashes.append((time.monotonic(), reason))
+
+    def recent_crashes(self) -> dict[str, int]:
+        """Return how many children crashed within the last hour, by reason."""
+        since_s = time.monotonic() - CRASHES_KEPT_S
+        return dict(Counter(reason for at_s, reason in self.crashes if at_s >= since_s))
 
     def _without_cancelled(self, index: int, leftovers: Leftovers) -> Leftovers:
         """Separate cancelled messages from the running ones: they never run again, so they are no suspects."""

@@ -55,12 +55,14 @@ class Reporter:
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
 
     def build(
-        self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], state: str, metrics_port: int
-    ) -> PoolReport:
+        self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],
+        state: str, metrics_port: int,
+    ) -> PoolReport:  # fmt: skip
         """Return a report of the current state.
 
         Args:
             children: Pid and state of each running child.
+            restarts, crashes: As in the report.
         """
         reported = [_child(pid, state) for pid, state in children]
         return PoolReport(
@@ -75,6 +77,7 @@ class Reporter:
             state=state,
             children=reported,
             restarts=dict(restarts),
+            crashes=crashes,
             metrics_port=metrics_port,
             release=switchyard_settings().release,
             clock_ahead_ms=CLOCK.ahead_ms,

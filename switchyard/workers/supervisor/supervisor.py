@@ -268,6 +268,7 @@ class Supervisor:
         return self._reporter.build(
             self._children.states(),
             restarts=self._children.restarts,
+            crashes=self._children.recent_crashes(),
             state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
             metrics_port=self._listener.port,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -166,3 +167,11 @@ def test_form_that_is_sent_twice_starts_one_act(page: Client, at_once: bool, mon
 
     assert second["Location"] == first["Location"] == f"/admin/operations/bulk/{BulkAct.objects.get().pk}/"
     assert AuditEntry.objects.filter(act="letter.requeue").count() == 1
+
+
+def test_an_act_that_waited_for_the_scheduler_took_that_long(page: Client, start: Start, finish: Finish) -> None:
+    bury(1)
+    done = finish(start("letter.requeue", {"fingerprint": "f00dfacef00dface"}))
+    BulkAct.objects.filter(pk=done.pk).update(created_at=done.created_at - timedelta(seconds=65))
+
+    assert re.search(r"all in 1 min 0\d s", text_of(page.get("/admin/operations/bulk/")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import dramatiq
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -71,3 +72,13 @@ def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client: Client) -> N
     assert link is not None
     asked = admin_client.get(link[1].replace("&amp;", "&")).content.decode()
     assert "Requeue 1 dead letter?" in asked and "2026-11-25T12:00:00.000Z" in asked
+
+
+@pytest.mark.django_db
+def test_the_filter_lists_names_as_they_are_and_reasons_in_words(admin_client: Client) -> None:
+    name = next(name for name in sorted(dramatiq.get_broker().actors) if "_" in name)
+
+    page = admin_client.get(reverse("switchyard-letters")).content.decode()
+
+    assert f'<option value="{name}">{name}</option>' in page
+    assert '<option value="time_limit">time limit</option>' in page

@@ -89,6 +89,22 @@ def test_people_read_what_was_seen_why_and_what_is_next(monkeypatch: pytest.Monk
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (WARNING, Finding("broker", "slow", "warning", "in its slow log within the last hour: 7 of our commands")),
+        (Finding("broker", "hangs", "error", "the broker has not answered after 4 s"), WARNING),
+        (WARNING, Finding("actors", "failed_before", "warning", "5 jobs of report failed")),
+    ],
+)
+def test_it_begins_with_the_headline_of_the_overview(
+    first: Finding, second: Finding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings_are(monkeypatch, OK, second, first)
+
+    assert run()[1].splitlines()[-1].endswith(f"begin with: {first.seen}")
+
+
 def test_what_a_message_says_drives_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     evil = "an id \x1b[2J\n  ok       nothing"
     findings_are(monkeypatch, Finding("queues", "crashing", "warning", evil, evil, evil))

@@ -75,17 +75,17 @@ def test_a_pool_without_one_of_its_children_is_a_warning(report: Report) -> None
     assert "has 1 of 2 children" in of(look(), "warning")["children"].seen
 
 
-def test_children_that_crash_are_a_warning_and_those_that_are_recycled_are_none(report: Report) -> None:
-    report(restarts={"recycled": 400, "cancelled": 12})
+def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_are_none(report: Report) -> None:
+    report(restarts={"recycled": 400, "SIGSEGV": 40}, crashes={"SIGSEGV": 2})
     assert of(look(), "warning") == {}
 
-    report(restarts={"recycled": 400, "SIGSEGV": 3})
+    report(restarts={"recycled": 400, "SIGSEGV": 41}, crashes={"SIGSEGV": 3})
 
     crashed = of(look(), "warning")["restarts"]
-    report(restarts={"SIGKILL": 3})
+    report(crashes={"SIGKILL": 3})
     killed = of(look(), "warning")["restarts"]
 
-    assert "3 × SIGSEGV" in crashed.seen
+    assert "within the last hour: 3 × SIGSEGV" in crashed.seen
     assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
 
 

@@ -121,6 +121,7 @@ NOT_MADE_HERE = {
     "{webhook}:refused",
     "generation",
     "generation:missed",
+    "headline",
     "keyspace:{3560}",
     "keyspace:{3560}:missed",
     "{webhook}:keyspace:id",

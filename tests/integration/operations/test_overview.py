@@ -13,10 +13,13 @@ from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.interface import Facilities
+from switchyard.broker.keys import Keys
 from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.dead_letters import projection
+from switchyard.operations.findings.calm import KEPT_MS, calm
+from switchyard.operations.findings.finding import Finding, ranked
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 
@@ -65,6 +68,17 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
     text = text_of(watcher.get(LIVE).content.decode())
 
     assert "images starts nothing, because no pool serves it: no supervisor of it reports; 1 job waits." in text
+
+
+def test_every_process_says_the_same_headline(facilities: Facilities) -> None:
+    held = ranked([Finding("queues", "parked", "warning", "mail: 1 message waits")])
+    worse = ranked([Finding("actors", "failing", "warning", "all of its jobs fail"), held[0].finding])
+
+    assert [each.finding.code for each in calm(worse)] == ["failing", "parked"]
+    facilities.records.calls.command("DEL", Keys().headline())
+    assert [each.finding.code for each in calm(held)] == ["parked"]
+    assert [each.finding.code for each in calm(worse)] == ["parked", "failing"]
+    assert 0 < facilities.records.calls.command("PTTL", Keys().headline()) <= KEPT_MS
 
 
 def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_away: None) -> None:

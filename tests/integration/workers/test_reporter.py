@@ -14,6 +14,6 @@ def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey: 
     valkey.hset(beats, "urgent:gone:7", 1)
     reporter = Reporter(declared_yard().pools[0])
 
-    reporter.write(report := reporter.build([], restarts={}, state="up", metrics_port=1))
+    reporter.write(report := reporter.build([], restarts={}, crashes={}, state="up", metrics_port=1))
 
     assert valkey.hkeys(beats) == [report.member.encode()]

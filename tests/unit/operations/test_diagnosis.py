@@ -222,6 +222,31 @@ def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() ->
     assert "of old failed with KeyError at" in found.also[0] and "none since, for 3 min" in found.also[0]
 
 
+def test_what_has_ended_stands_below_all_that_is_present() -> None:
+    then = datetime.now(UTC) - timedelta(minutes=3)
+    ended = failing(failed=28, first_at=then, last_at=then)
+    behind = Finding("history", "behind", "warning", "the oldest jobs that ended wait 2 min 00 s to be written")
+    alerts = Finding("alerts", "open", "warning", "1 critical alert is not acknowledged")
+
+    assert [found.label for found in verdict(state(), ended, behind, alerts).findings] == [
+        "History", "Open alerts", "Failed",
+    ]  # fmt: skip
+
+
+def test_letters_that_a_failing_actor_has_are_told_once() -> None:
+    mine = failing(letters=9, fingerprint="f00d")
+
+    assert verdict(state(), mine, open_letters=9).also == ()
+    assert verdict(state(), mine, open_letters=10).also == ("1 more dead letter waits to be triaged.",)
+    assert verdict(state(), mine, open_letters=10).facts[3] == ("10", "dead letters to triage")
+
+
+def test_a_share_below_one_per_cent_is_told_as_such() -> None:
+    found = verdict(state(), failing(failed=16, jobs=1_783))
+
+    assert found.sentence.startswith("Under 1 % of report's jobs fail with KeyError: 16 of 1,783")
+
+
 def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:
     found = verdict(state(), failing(actor="hook", host="acme.example", fact="answered 500"))
 

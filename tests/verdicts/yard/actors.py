@@ -40,6 +40,9 @@ def vat_report(number: int) -> None:
             raise PermanentFailure("the rate is missing") from error
 
 
+dramatiq.actor(vat_report.fn, actor_name="old_report", queue_name="default")
+
+
 @dramatiq.actor(queue_name="hooks", max_retries=2)
 def deliver_webhook(url: str) -> None:
     post(url)

@@ -71,7 +71,7 @@ def retried(transactional_db: None) -> JobRow:
 def test_a_passport_tells_where_a_job_came_from_and_what_became_of_it(retried: JobRow) -> None:
     page = page_of(retried.job_id, *READER)
 
-    for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1, child 2", "probe_write"):
+    for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1 (pid 4711), child 2", "probe_write"):
         assert text in page
     assert "Timeout" in page and "storage &lt;b&gt;" in page and "12:00 put failed" in page
     assert "<dt>a</dt>" in page

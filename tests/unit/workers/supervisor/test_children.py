@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import time
 from dataclasses import replace
 
 import pytest
 
 from switchyard.broker.topology import MOST_ALONE, Pool
-from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.children import CRASHES_KEPT_S, ChildManager
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
@@ -107,3 +109,26 @@ def test_a_child_is_replaced_beside_itself_where_there_is_room(
     assert sent == [first.pid]
     assert [process.wanted for process in children.own] == [False, True]
     assert len(children.running) == 2
+
+
+def test_crashes_are_reported_for_an_hour_and_what_is_intended_is_none(
+    children: ChildManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_s = time.monotonic()
+    statuses = [int(signal.SIGKILL), int(signal.SIGKILL), int(signal.SIGSEGV)]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+
+    def end(pid: int, options: int) -> tuple[int, int, object]:
+        return (pid, statuses.pop(), used) if statuses else (0, 0, None)
+
+    children.work()
+    [process] = children.running
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", end)
+    while statuses:
+        children.process_set.fill(process)
+        children.process_set.work()
+
+    assert children.recent_crashes() == {"SIGKILL": 2, "SIGSEGV": 1}
+    monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic", lambda: began_s + CRASHES_KEPT_S + 60)
+    assert children.recent_crashes() == {}
+    assert children.restarts == {"SIGKILL": 2, "SIGSEGV": 1}

@@ -1,0 +1,72 @@
+"""Failures of an actor, from rows of the history and dead letters: each error by its name, with its own count."""
+
+from __future__ import annotations
+
+import pytest
+
+from switchyard.broker.clock import now_ms
+from switchyard.dead_letters.projection import project
+from switchyard.operations.findings.actors import ENDED_MS, WINDOW_MS, failing_actors, judge
+from tests.factories.letters import letter
+from tests.integration.jobs.history_rows import job_row
+
+pytestmark = pytest.mark.django_db
+LONG_AGO_MS = ENDED_MS + 30_000
+
+
+def fail(error: str, count: int, *, ago_ms: int = 1_000, text: str = "no") -> None:
+    at = now_ms() - ago_ms
+    for _ in range(count):
+        job_row(
+            actor="sync", state="dead", finished_at=at, failed_at=at, error_type=error, error_message=text,
+            fingerprint=error,
+        )  # fmt: skip
+
+
+def give_up(error: str, count: int, *, ago_ms: int = 1_000) -> None:
+    for _ in range(count):
+        project(letter(actor="sync", exception=error, fingerprint=error, died_at=now_ms() - ago_ms))
+
+
+def said() -> list[str]:
+    return [judge(found).seen for found in failing_actors()]
+
+
+def test_an_error_that_has_ended_is_told_apart_from_the_present_one() -> None:
+    fail("HardLimitExceeded", 10, ago_ms=LONG_AGO_MS)
+    fail("ConnectionRefusedError", 6)
+    give_up("ConnectionRefusedError", 6)
+
+    present, past = said()
+
+    assert present == "37 % of sync's jobs fail with ConnectionRefusedError: 6 of 16 in the last 5 min, 6 gave up"
+    assert past.startswith("10 of 16 jobs of sync failed with HardLimitExceeded at") and "gave up" not in past
+
+
+def test_jobs_that_gave_up_are_no_more_than_those_that_failed() -> None:
+    fail("KeyError", 56)
+    give_up("KeyError", 30, ago_ms=WINDOW_MS + 60_000)
+    give_up("KeyError", 57)
+
+    assert said() == ["all of sync's jobs fail with KeyError: 57 of 57 in the last 5 min, 57 gave up"]
+
+
+def test_a_few_failures_are_told_by_their_letters() -> None:
+    fail("KeyError", 3)
+    give_up("KeyError", 4, ago_ms=WINDOW_MS + 60_000)
+
+    assert said() == ["4 jobs of sync gave up in the last 10 min with KeyError"]
+
+
+def test_many_rare_errors_are_counted_together() -> None:
+    for number in range(6):
+        fail(f"Error{number}", 1)
+
+    assert said() == ["all of sync's jobs fail with 6 kinds of errors: 6 of 6 in the last 5 min"]
+
+
+def test_errors_that_name_one_host_are_one_cause() -> None:
+    fail("ReadTimeout", 6, text="host='crm.example.com', port=443: timed out")
+    fail("ConnectError", 6, text="host='crm.example.com', port=443: refused")
+
+    assert said() == ["crm.example.com is down for sync: 12 of 12 jobs failed in the last 5 min"]
