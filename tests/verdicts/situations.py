@@ -407,4 +407,4 @@ POSTGRES: tuple[Situation, ...] = (
 )
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
 # Situations that take long to make or to end run with ``bin/test --long``.
-LONG = ("retry storm", "ended", "schedule paused", "clock", "uneven host", "disk full", "broker stopped")
+LONG = ("retry storm", "fan-out", "ended", "schedule paused", "clock", "uneven host", "disk full", "broker stopped")
