@@ -67,6 +67,7 @@ def _postgres(given: dict[str, Any], *, bounced: bool) -> dict[str, Any]:
     # such a wait but the kill of the whole child at the hard limit. A host that vanished is noticed by the server as
     # soon: until then it keeps the locks of its transactions, with the system's defaults for two hours.
     options = {
+        "application_name": "switchyard",  # by which our connections are told from those of other programs
         "connect_timeout": 5,
         "keepalives_idle": 10,
         "keepalives_interval": 3,

@@ -138,8 +138,8 @@ def no_kept_verdict() -> None:
     """Have the pages of a test read the yard themselves: a process keeps verdict, counters and faults for a while."""
     if strip := sys.modules.get("switchyard.frame.navigation"):
         strip.STRIP.forget()
-    if rates := sys.modules.get("switchyard.operations.rates"):
-        rates._readings.clear()
+    if queries := sys.modules.get("switchyard.operations.queries"):
+        queries.forget()
     if own_keys := sys.modules.get("switchyard.broker.redis.own_keys"):
         own_keys._noted.clear()
 

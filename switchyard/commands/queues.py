@@ -79,7 +79,7 @@ def status_lines(view: QueueView) -> list[str]:
         lines.append(f"It is on node {view.node}.")
     state = yard_state()
     for found in judged_now(facts_of(state)) if state is not None else ():
-        if found.finding.subject == view.queue.name:
+        if view.queue.name in (found.finding.subject, *found.finding.also):
             lines += [found.sentence, *([f"Then: {found.finding.then}"] if found.finding.then else [])]
             lines += [f"Next: {found.finding.next}"] if found.finding.next else []
     return lines

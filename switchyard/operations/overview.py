@@ -30,7 +30,7 @@ from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
 from switchyard.operations.findings.calm import calm
 from switchyard.operations.findings.examine import KEPT
-from switchyard.operations.findings.facts import YardFacts, facts_of, flood_of
+from switchyard.operations.findings.facts import YardFacts, facts_of
 from switchyard.operations.findings.finding import (
     CHECK_BROKER,
     Act,
@@ -65,10 +65,12 @@ def shown_row(row: Row, facts: YardFacts) -> Row:
         return replace(row, state=RowStatus("Limited", "warn", queue_checks.limited_text(groups[0]))) if groups else row
     if row.state.word != "Late" or (row.ratio or 0) <= 1:
         return row
-    if lateness.blocking_actor(row, facts):
+    if failing := lateness.failing_holders(row, facts):
+        return replace(row, state=replace(row.state, word=lateness.failing_word(failing.values())))
+    blocking, flood = lateness.late_cause(row, facts)
+    if blocking:
         return replace(row, state=replace(row.state, word=lateness.BLOCKED))
-    found = flood_of(row)
-    return row if found is None else replace(row, state=RowStatus(lateness.FLOODED, row.state.level, found.text))
+    return row if flood is None else replace(row, state=RowStatus(lateness.FLOODED, row.state.level, flood.text))
 
 
 def most_held(row: Row, facts: YardFacts | None) -> tuple[str, int]:
@@ -86,8 +88,9 @@ BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",
-    "broker.replica", "pools.down", "pools.returning", "pools.host_gone", "queues.late", "queues.just_late",
-    "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down", "dead letters.*",
+    "broker.replica", "pools.down", "pools.returning", "pools.host_gone", "queues.all_failing", "queues.late",
+    "queues.just_late", "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down",
+    "dead letters.*",
     # The broker answers at this moment.
     *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip

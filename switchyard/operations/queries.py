@@ -20,6 +20,7 @@ from switchyard.long_running import anyone_leads
 from switchyard.operations.supervisors import TAKES_WORK, ServerState, read_broker_state
 
 WINDOW_S: Final = 60.0
+LATELY_S: Final = 5.0
 SHORTEST_S: Final = 1.0
 
 
@@ -78,6 +79,15 @@ def note(queue: str, now: QueueSnapshot) -> Rates | None:
     if first is None or now.at_s - first.at_s < SHORTEST_S:
         return None
     return between(first, now)
+
+
+def lately(queue: str) -> Rates | None:
+    """Return the rates of the last five seconds, by this process's readings; ``None`` without two of them."""
+    with _lock:
+        kept = list(_readings.get(queue, ()))
+    now_s = time.monotonic()
+    recent = [reading for reading in kept if now_s - reading.at_s <= LATELY_S]
+    return between(recent[0], recent[-1]) if len(recent) > 1 else None
 
 
 def forget() -> None:

@@ -23,7 +23,7 @@ from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import RunningJob
 from switchyard.middleware.places import place_of
 from switchyard.operations.findings.facts import HeldGroup
-from switchyard.operations.findings.lateness import jobs_text, none_late
+from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, jobs_text, none_late
 from switchyard.operations.queries import Rates
 from switchyard.operations.rows import AWAY, QUIETED, Row
 
@@ -336,7 +336,12 @@ class QueueView:
     @property
     def is_late(self) -> bool:
         """Whether moving what waits is the act that helps."""
-        return self.row.state.word in ("Late", "Blocked")
+        return self.row.state.word in ("Late", BLOCKED)
+
+    @property
+    def may_move(self) -> bool:
+        """Whether moving what waits is offered beside the other acts: it does not help where all of it fails."""
+        return bool(self.row.waiting) and not self.is_late and self.row.state.word not in (HANGS, FAILING)
 
     @property
     def depth(self) -> int:

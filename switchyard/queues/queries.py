@@ -22,7 +22,7 @@ from switchyard.console import pauses
 from switchyard.console.pauses import PauseFacts
 from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import RunningJob, running_or_none
-from switchyard.operations.findings.facts import HeldGroup, YardFacts, held_groups
+from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
 from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
 from switchyard.operations.metrics import YARD_STATE
 from switchyard.operations.overview import shown_row
@@ -68,7 +68,8 @@ def view_of(queue: Queue) -> QueueView:
     first, held, aside, paused = _of_broker(queue) if stats is not None else ((), (), (), ())
     running = running_or_none() if state is not None else None
     if state is not None:
-        row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}))
+        failing = failures_of((row,), running or ())
+        row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}, failing))
     pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
     ended = ended_jobs(queue.name)
     waits, dones = times_of(ended or ())

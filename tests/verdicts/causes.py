@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,46 @@ def letters_of_before(yard: WatchedYard) -> Iterator[None]:
     letters = "switchyard_dead_letters_deadletter SET died_at = datetime('now', '-20 minutes') WHERE actor ="
     with steadily(lambda: yard.execute(f"UPDATE {letters} 'old_report'"), 1.0):
         yield
+
+
+@contextmanager
+def mail_server_silent(yard: WatchedYard) -> Iterator[None]:
+    """Send mails of two queues to a server that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1_000) as server:
+        port = server.getsockname()[1]
+        yard.send("newsletter", "default", port, count=80)
+        yard.send("reset_mail", "urgent", port, count=40)
+        yield
+        for queue in ("urgent", "default"):
+            wait_for(partial(_nothing_left, yard, queue), START_S, what=f"the mails of {queue}")
+
+
+@contextmanager
+def fans_out(yard: WatchedYard) -> Iterator[None]:
+    """Run jobs that send themselves, until their actor is paused."""
+    yard.send("fan_out", "default", count=250)
+    yield
+    yard.manage("actors", "pause", "fan_out")
+    wait_for(lambda: not yard.stats("default").live.running, START_S, what="the end of what runs")
+    set_aside(yard.family("default"), "d-purge", by="ada", reason="")
+    yard.manage("actors", "resume", "fan_out")
+
+
+@contextmanager
+def one_customer_floods(yard: WatchedYard) -> Iterator[None]:
+    """Send 1,000 jobs of one customer, and one of each of a hundred others."""
+    yard.send("sync_customer", "default", 7, count=1_000)
+    for number in range(100):
+        yard.send("sync_customer", "default", 100 + number)
+    yield
+
+
+@contextmanager
+def one_customer_refused(yard: WatchedYard) -> Iterator[None]:
+    """Charge twenty customers, of whom one is refused."""
+    for number in range(200):
+        yard.send("charge", "default", number % 20)
+    yield
 
 
 @contextmanager
@@ -267,6 +308,17 @@ def table_locked(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
+def connections_taken(yard: WatchedYard) -> Iterator[None]:
+    """Open every connection that the server has, in another program; ours come as they can."""
+    assert yard.postgres is not None
+    with ExitStack() as others:
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                others.enter_context(psycopg.connect(yard.postgres.url, application_name="importer"))
+        yield
+
+
+@contextmanager
 def postgres_stopped(yard: WatchedYard) -> Iterator[None]:
     """Stop PostgreSQL: connections are closed, and new ones are refused."""
     assert yard.postgres is not None
@@ -382,6 +434,10 @@ def overwritten(yard: WatchedYard) -> Iterator[None]:
 def _nothing_retries(yard: WatchedYard, queue: str) -> bool:
     lane = yard.stats(queue).retry
     return not lane.waiting + lane.scheduled + lane.running
+
+
+def _nothing_left(yard: WatchedYard, queue: str) -> bool:
+    return not yard.stats(queue).live.total
 
 
 def _child(pid: int, but: set[int]) -> list[int]:

@@ -153,6 +153,44 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             then=r"Remove the cause and they finish by themselves",
         ),
     ),
+    "mail server silent": (
+        Situation(
+            "what actors of two queues call does not answer",
+            causes.mail_server_silent,
+            r"^What (newsletter and reset_mail|reset_mail and newsletter) call does not answer: all of their \d+ jobs "
+            r"in .* failed with MailNotSent; (urgent and default|default and urgent) are late by it\.",
+            r"Show the failed jobs of (newsletter|reset_mail)",
+            then=r"^(?!.*(more slots|another queue))Look at what .* call: mend it",
+        ),
+    ),
+    "fan-out": (
+        Situation(
+            "an actor that sends itself",
+            causes.fans_out,
+            rf"^default is .* {PROMISE} fan_out sends itself: \d+ of the newest 100 that wait.*; \d+ jobs wait",
+            r"Pause fan_out…",
+            then=r"^(?!.*more slots).*pause fan_out, then cancel what waits of it",
+        ),
+    ),
+    "one customer floods": (
+        Situation(
+            "most of what waits has one value of an argument",
+            causes.one_customer_floods,
+            rf"^default is .* {PROMISE} \d × sync_customer .*; [\d,]+ jobs wait, \d+ of the next 100 are "
+            r"customer_id=7, the oldest for .*; empty in about .* at [\d.]+/s\.",
+            r"Pause sync_customer for customer_id=7…",
+            then=r"^(?!.*more slots)Pause sync_customer for customer_id=7",
+        ),
+    ),
+    "one customer refused": (
+        Situation(
+            "failed jobs that have a value in common",
+            causes.one_customer_refused,
+            r"^5 % of charge's jobs fail with CardRefused: 10 of 200 in the last 5 min.*; only customer_id 7: all of",
+            r"Triage 10 dead letters of charge",
+            first=False,
+        ),
+    ),
     "poison": (
         Situation(
             "a job that ends its worker",
@@ -346,6 +384,14 @@ POSTGRES: tuple[Situation, ...] = (
         then=r"^(?!.*(?<!; )more slots in)End that transaction: `psql",
     ),
     Situation(
+        "another program holds the connections of PostgreSQL",
+        causes.connections_taken,
+        r"^The database: the server has no connection left \(max_connections\); \d+ (is|are) ours, \d+ (is|are) not "
+        r"\(most of importer\), counted .* ago\.",
+        "",
+        then=r"^As a superuser, find whose they are",
+    ),
+    Situation(
         "PostgreSQL is stopped",
         causes.postgres_stopped,
         r"^Of the database: the database does not answer",
@@ -361,4 +407,4 @@ POSTGRES: tuple[Situation, ...] = (
 )
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
 # Situations that take long to make or to end run with ``bin/test --long``.
-LONG = ("retry storm", "ended", "schedule paused", "clock", "uneven host", "disk full", "broker stopped")
+LONG = ("retry storm", "fan-out", "ended", "schedule paused", "clock", "uneven host", "disk full", "broker stopped")

@@ -1,13 +1,14 @@
-"""Actors whose jobs fail: how many, since when, with which cause, and the host that is down."""
+"""Actors whose jobs fail: how many, since when, with which cause, what they share, and the host that is down."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from statistics import median
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.utils import timezone
@@ -15,7 +16,11 @@ from django.utils import timezone
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.console.formatting import ago, counted, duration
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.history.models import JobRow
+from switchyard.history.models import AttemptRow, JobRow
+from switchyard.jobs.pauses import LARGEST_NUMBER
+from switchyard.jobs.presentation import stored_arguments, written
+from switchyard.jobs.queries import holder_of
+from switchyard.middleware.redaction import HIDDEN
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup
 
 GROUP = FindingGroup("actors")
@@ -25,7 +30,14 @@ RECENT: Final = timedelta(minutes=10)
 ENDED_MS: Final = 45_000
 FEWEST: Final = 5
 LEAST_SHARE: Final = 0.1
+# Enough where the failures have something in common.
+LEAST_COMMON_SHARE: Final = 0.05
 ONE_HOST: Final = 0.8
+# Share of some jobs that is called all of them.
+NEARLY_ALL: Final = 0.9
+# Actors whose failed and other jobs are compared, how many of both, and values that are named.
+MOST_COMPARED, COMPARED_FAILED, COMPARED, NAMED_VALUES = 5, 100, 300, 3
+LONGEST_VALUE: Final = 40
 MOST_ROWS: Final = 2_000
 # Errors of one actor that are told, those of the newest failures.
 MOST_ERRORS: Final = 3
@@ -51,6 +63,7 @@ class FailingActor:
         failed: Jobs with an attempt that failed, retried ones too; ``jobs`` all that ran.
         host: Host that most failures name, or ""; ``fact`` what it did.
         letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
+        common: Property that the failed jobs have and no other of the actor, as ``customer_id 7, 27``; "" for none.
     """
 
     actor: str
@@ -64,6 +77,7 @@ class FailingActor:
     fact: str = ""
     letters: int = 0
     fingerprint: str = ""
+    common: str = ""
 
     @property
     def ended(self) -> bool:
@@ -88,21 +102,24 @@ def failing_actors() -> list[FailingActor]:
     rows = list(
         JobRow.objects.filter(failed_at__gte=since)
         .order_by("-failed_at", "-id")
-        .values_list("actor", "queue", "error_type", "error_message", "failed_at")[:MOST_ROWS]
+        .values_list("actor", "queue", "error_type", "error_message", "failed_at", "pk")[:MOST_ROWS]
     )
     letters = _letters()
-    found = []
+    found: list[FailingActor] = []
     for actor in dict.fromkeys([row[0] for row in rows] + list(letters)):
         mine = [row for row in rows if row[0] == actor]
         dead = letters.get(actor, [])
         jobs = JobRow.objects.filter(actor=actor, finished_at__gte=since).count() if len(mine) >= FEWEST else 0
-        many = len(mine) >= FEWEST and len(mine) >= LEAST_SHARE * jobs
-        if many or dead:
-            found += [_failing(actor, *each, max(jobs, len(mine))) for each in _by_error(mine, dead)]
+        share = len(mine) / max(jobs, 1) if len(mine) >= FEWEST else 0.0
+        compared = share < 1 and (share >= LEAST_COMMON_SHARE or (dead and share > 0)) and len(found) < MOST_COMPARED
+        for failures, gave_up in _by_error(mine, dead):
+            common = common_of(actor, [row[5] for row in failures], since) if compared and failures else ""
+            if share >= LEAST_SHARE or common or dead:
+                found.append(_failing(actor, failures, gave_up, max(jobs, len(mine)), common))
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
 
 
-_Row = tuple[str, str, str, str, "int | None"]
+_Row = tuple[str, str, str, str, "int | None", int]
 _Letter = tuple[str, str, str, str, str, datetime]
 
 
@@ -128,7 +145,7 @@ def _by_error(rows: Sequence[_Row], dead: Sequence[_Letter]) -> Iterator[tuple[S
         yield [row for row in rows if row[2] == name], [letter for letter in dead if letter[2] == name]
 
 
-def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: int) -> FailingActor:
+def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: int, common: str) -> FailingActor:
     if many := len(rows) >= FEWEST:  # those that gave up are among the jobs that failed
         since = datetime_of(now_ms() - WINDOW_MS)
         dead = [letter for letter in dead if letter[5] >= since]
@@ -151,7 +168,116 @@ def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: in
         fact=fact,
         letters=sum(letter[4] == fingerprint for letter in dead),
         fingerprint=fingerprint,
+        common=common,
     )
+
+
+def common_of(actor: str, failed: Sequence[int], since: int) -> str:
+    """Return what an actor's failed jobs have in common and none of its others has; "" for nothing.
+
+    The newest failed jobs are compared with the newest ones that ended since then without a failure.
+
+    Args:
+        failed: Keys of the rows, the newest failure first.
+        since: In ms since the epoch.
+    """
+    columns = "job_id", "arguments", "release", "worker"
+    failures = list(JobRow.objects.filter(pk__in=failed[:COMPARED_FAILED]).values_list(*columns))
+    # Later attempts run in the pool of retries, which no other job has seen.
+    first = AttemptRow.objects.filter(job_id__in=[row[0] for row in failures], attempt=1)
+    began = {id_: (release, worker) for id_, release, worker in first.values_list("job_id", "release", "worker")}
+    bad = [_traits(row[1], *began.get(row[0], ("", ""))) for row in failures]
+    rows = JobRow.objects.filter(actor=actor, finished_at__gte=since).order_by("-finished_at", "-id")
+    good = [_traits(*row[1:4]) for row in rows.values_list(*columns, "failed_at")[:COMPARED] if row[4] is None]
+    names = dict.fromkeys(name for traits in bad for name in traits)
+    found = [(len(values), name, values) for name in names if (values := _only(name, bad, good))]
+    # An argument explains more than where it ran; of several the one with the fewest values, in the order of a call.
+    found.sort(key=lambda one: (_PLACES.index(one[1]) if one[1] in _PLACES else -1, one[0]))
+    return f"{found[0][1]} {', '.join(found[0][2])}" if found else ""
+
+
+# Properties beside the arguments, the likeliest cause first: a new release runs in new processes.
+_PLACES: Final = ("release", "host", "process")
+
+
+def _traits(arguments: str, release: str, worker: str) -> dict[str, str]:
+    holder = holder_of(f"{worker}/live")
+    places = dict(zip(_PLACES, (release, holder.host, holder.name), strict=True))
+    known = {name: written(value) for name, value in (stored_arguments(arguments) or {}).items() if is_plain(value)}
+    return known | {name: value for name, value in places.items() if value}
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether an argument's value can stand in a sentence: a whole number or a short text, and not hidden."""
+    if type(value) is int:
+        return abs(value) < LARGEST_NUMBER
+    return isinstance(value, str) and len(value) <= LONGEST_VALUE and value.isprintable() and value != HIDDEN
+
+
+def _only(name: str, bad: Sequence[Mapping[str, str]], good: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the few values that nearly all failed jobs have and no other job; none where there are no such."""
+    values = Counter(traits[name] for traits in bad if name in traits).most_common(NAMED_VALUES)
+    others = [traits[name] for traits in good if name in traits]
+    named = [value for value, _ in values]
+    if len(others) < FEWEST or sum(count for _, count in values) < NEARLY_ALL * len(bad) or {*named} & {*others}:
+        return []
+    return named
+
+
+@dataclass(frozen=True, slots=True)
+class AllFailing:
+    """Newest jobs of an actor, of which nearly all failed.
+
+    Args:
+        since: Start of the first of them, in ms since the epoch.
+        slow: They failed after a second or more, as those do that wait for an answer.
+        host: Host that most failures name, or ""; ``fact`` what it did.
+    """
+
+    failed: int
+    jobs: int
+    since: int
+    exception: str
+    slow: bool
+    host: str
+    fact: str
+
+
+# Newest jobs that have to fail, fewer where there are no more, but at least as many as the second number.
+LATEST, LEAST_LATEST, SLOW_MS = 10, 4, 1_000
+ENDED: Final = ("succeeded", "retrying", "dead")
+
+
+def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
+    """Return those of some actors of which nearly all of the newest jobs failed, within the last five minutes.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    found: dict[str, AllFailing] = {}
+    columns = ("state", "finished_at", "run_ms", "error_type", "error_message")
+    for actor in actors:
+        rows = JobRow.objects.filter(actor=actor, finished_at__gte=now_ms() - WINDOW_MS, state__in=ENDED)
+        newest = list(rows.order_by("-finished_at", "-id").values_list(*columns)[:COMPARED_FAILED])
+        if len(newest) < LEAST_LATEST or _share(newest[:LATEST]) < NEARLY_ALL:
+            continue
+        count = max(number for number in range(1, len(newest) + 1) if _share(newest[:number]) >= NEARLY_ALL)
+        failed = [row for row in newest[:count] if row[0] != "succeeded"]
+        [(exception, _)] = Counter(row[3] or "an error" for row in failed).most_common(1)
+        slow = median(row[2] or 0 for row in failed) >= SLOW_MS
+        found[actor] = AllFailing(
+            len(failed),
+            count,
+            failed[-1][1] - (failed[-1][2] or 0),
+            exception,
+            slow,
+            *host_of(row[4] for row in failed),
+        )
+    return found
+
+
+def _share(rows: Sequence[tuple[Any, ...]]) -> float:
+    return sum(bool(row[0] != "succeeded") for row in rows) / len(rows)
 
 
 def host_of(errors: Iterable[str]) -> tuple[str, str]:
@@ -178,7 +304,7 @@ def share_text(failed: int, jobs: int) -> str:
         return "all of"
     if 0.45 <= share <= 0.55:
         return "half of"
-    return f"{int(share * 100)} % of" if share >= 0.01 else "under 1 % of"
+    return f"{min(round(share * 100), 99)} % of" if share >= 0.01 else "less than 1 % of"
 
 
 def judge(found: FailingActor) -> Finding:
@@ -205,6 +331,7 @@ def judge(found: FailingActor) -> Finding:
         then = "Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them."
         code = "gave_up"
     seen += f", {gave_up}" if gave_up else ""
+    seen += f"; only {found.common}: all of theirs" if found.common else ""
     return _finding(found, code, seen, then)
 
 

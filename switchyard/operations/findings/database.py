@@ -16,7 +16,7 @@ from django.db import ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import counted
+from switchyard.console.formatting import counted, duration
 from switchyard.database import RESERVED_CONNECTIONS, planned_connections, pool_size
 from switchyard.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Act, Finding, FindingGroup
 from switchyard.workers.checks.database import connections_allowed, is_bounced, undeclared_bouncer
@@ -48,6 +48,13 @@ class Refusal:
     act: Act | None = None
 
 
+FULL = Refusal(
+    ("too many clients", "remaining connection slots"),
+    "refused",
+    "the server has no connection left (max_connections)",
+    TOO_MANY,
+    "Raise max_connections and restart the server, reduce the slots of pools, or put PgBouncer before it",
+)
 # The first that fits: PostgreSQL names a role in more than one of them.
 REFUSALS = (
     Refusal(
@@ -57,13 +64,7 @@ REFUSALS = (
         TOO_MANY,
         "As a superuser: ALTER ROLE name CONNECTION LIMIT -1, or ALTER DATABASE, or lower the slots of pools",
     ),
-    Refusal(
-        ("too many clients", "remaining connection slots"),
-        "refused",
-        "the server has no connection left (max_connections)",
-        TOO_MANY,
-        "Raise max_connections and restart the server, reduce the slots of pools, or put PgBouncer before it",
-    ),
+    FULL,
     Refusal(
         ("no more connections allowed",),
         "refused",
@@ -133,7 +134,11 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
     """Return the finding for a database that did not answer."""
     message = str(error).lower()
     if found := _refusal(error, message):
-        return group.error(found.code, found.seen, found.cause, found.next, act=found.act)
+        seen, step = found.seen, found.next
+        if found is FULL and (last := _COUNTED.get(connection.alias)):
+            seen += f"; {last[0]}, counted {duration((time.monotonic() - last[1]) * 1_000)} ago"
+            step = f"As a superuser, find whose they are, and end those that should not be: {WHOSE}. Only then: {step}"
+        return group.error(found.code, seen, found.cause, step, act=found.act)
     why = next((words for part, words in REASONS if part in message), type(error).__name__)
     seen = f"the database does not answer ({why})"
     return group.error("away", seen, "It is down, or the address is wrong", NEXT, act=CHECK_DATABASE)
@@ -261,21 +266,46 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
     return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", act=LOOK_AT_WORKERS)
 
 
+WHOSE = 'psql -c "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"'
+# Ours have our role, database and application name. Of sessions of other roles a plain one does not see the type.
+COUNT = """
+    SELECT count(*), count(*) FILTER (WHERE ours), mode() WITHIN GROUP (ORDER BY name) FILTER (WHERE NOT ours) FROM (
+        SELECT (usename, datname, application_name) IS NOT DISTINCT FROM
+            (current_user, current_database(), current_setting('application_name')) AS ours,
+            coalesce(nullif(application_name, ''), usename) AS name
+        FROM pg_stat_activity
+        WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename > '' AND datname > ''
+    ) AS open
+"""
+# What this process last counted, as words, and when, by the monotonic clock. By the database's alias.
+_COUNTED: dict[str, tuple[str, float]] = {}
+
+
+def _count() -> tuple[int, str]:
+    """Return how many connections are open, and whose they are; kept for when there is none left to count them by."""
+    [(used, ours, most)] = _rows(COUNT)
+    whose = f"{ours} {_are(ours)} ours, {used - ours} {_are(used - ours)} not{f' (most of {most})' if most else ''}"
+    _COUNTED[connection.alias] = whose, time.monotonic()
+    return used, whose
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def _connections() -> Iterator[Finding]:
-    allowed = connections_allowed(connection)
-    [(used,)] = _rows("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    allowed, (used, whose) = connections_allowed(connection), _count()
     bounced = is_bounced(connection.alias)
     needed = planned_connections(declared_yard(), pool_size=pool_size(connection.alias))
     isolated = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)
     seen = (
-        f"{used} of {counted(allowed, 'connection')} {'is' if used == 1 else 'are'} open; all processes may open "
+        f"{used} of {counted(allowed, 'connection')} {_are(used)} open: {whose}; all processes may open "
         f"{needed} ({isolated} of them for isolated runs and children that replace another)"
         f"{', through a bouncer that shares its own' if bounced else ''}"
     )
     if used >= NEARLY_ALL * allowed:
         cause = "More processes than planned for, or connections that are never closed"
-        step = "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"
-        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, cause, f'psql -c "{step}"')
+        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, cause, WHOSE)
     elif needed > allowed and not bounced:
         cause = "max_connections was not raised with the pools"
         step = (

@@ -6,14 +6,16 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import dramatiq
 import redis
+from django.db import DatabaseError
+from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import BrowsedMessage, fields_of, look
 from switchyard.broker.admin.scheduled import PAUSED
@@ -26,13 +28,17 @@ from switchyard.broker.queue.operations import QueueOperations, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
 from switchyard.broker.redis.connections import Client, connect
 from switchyard.broker.redis.own_keys import UNREADABLE, moment
-from switchyard.broker.shapes import QueueStats
+from switchyard.broker.shapes import QueueStats, shown_json
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.jobs.queries import RunningJob, families, running_or_none
+from switchyard.jobs.presentation import shown_arguments
+from switchyard.jobs.queries import RunningJob, families, records_of, running_or_none
+from switchyard.middleware.arguments import signature_of
+from switchyard.operations.findings.actors import AllFailing, all_failing, is_plain
 from switchyard.operations.queries import YardState, pool_state
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.supervisors import ServerState
+from switchyard.operations.timeouts import answers_within
 
 CRASH_NOTES = 1_000
 # Note of a suspect beside its message: time of the last change, its lone run, its counted lapses. It counts for 72 h.
@@ -244,10 +250,12 @@ def undeclared_queues() -> dict[str, int]:
 # A page that is read every few seconds decodes so many bodies at most.
 LOOKED_THROUGH: Final = 200
 AS_SENT: Final = "delay"
-# Waiting messages of a late queue whose owners are counted: half from its head, half from its end.
-SAMPLE: Final = 200
-# Share of one owner from which a queue is flooded.
+# Waiting messages of a late queue that are looked at: so many from its head, and as many from its end.
+SAMPLE: Final = 100
+# Share of one owner, or of what else messages have in common, from which a queue is flooded.
 MOST: Final = 0.8
+# Actors that hold slots of late queues and are asked for their failures, and how long the database may take for it.
+MOST_HOLDERS, FAILURES_S = 5, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +286,14 @@ class YardFacts:
         rows: As the overview shows them.
         running: The longest first; ``None`` when it is not known.
         held: Queue -> messages that it holds for later, by actor and reason.
+        failing: Actor -> its failures, of those that hold slots of late queues and of which nearly all jobs fail.
     """
 
     state: YardState
     rows: tuple[Row, ...]
     running: list[RunningJob] | None = None
     held: Mapping[str, tuple[HeldGroup, ...]] = field(default_factory=dict)
+    failing: Mapping[str, AllFailing] = field(default_factory=dict)
 
     @property
     def queue_rows(self) -> tuple[Row, ...]:
@@ -293,7 +303,28 @@ class YardFacts:
 
 def facts_of(state: YardState) -> YardFacts:
     """Return the facts of a state, with what runs and what is held for later."""
-    return YardFacts(state, tuple(yard_rows(declared_yard(), state)), running_or_none(), _held(state))
+    rows, running = tuple(yard_rows(declared_yard(), state)), running_or_none()
+    return YardFacts(state, rows, running, _held(state), failures_of(rows, running or ()))
+
+
+def failures_of(rows: Sequence[Row], running: Sequence[RunningJob]) -> dict[str, AllFailing]:
+    """Return the actors that hold slots of late queues and of which nearly all jobs fail; none without the database."""
+    holders = Counter(
+        job.actor for row in rows if row.kind == "queue" and row.state.word == "Late" for job in holding(row, running)
+    )
+    if not holders:
+        return {}
+    try:
+        with answers_within(FAILURES_S):
+            return all_failing(actor for actor, _ in holders.most_common(MOST_HOLDERS))
+    except DatabaseError:
+        return {}
+
+
+def holding(row: Row, running: Sequence[RunningJob]) -> list[RunningJob]:
+    """Return the jobs that hold slots of a queue's pools."""
+    pools = {pool.name for pool in declared_yard().pools_of(row.queue)}
+    return [job for job in running if job.holder.pool in pools]
 
 
 def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
@@ -359,37 +390,93 @@ def _words(reason: str, actor: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """Owner of most of what waits in a queue, and the share among the messages that were looked at."""
+    """Jobs of one origin that are most of what waits in a queue.
 
-    owner: str
-    share: float
+    Args:
+        count: Of ``seen`` messages that were looked at.
+        owner: Of all; "" where it is not the owner that they have in common.
+        actor: That of all, where they were sent by jobs of that actor or have one value of an argument.
+        argument: Such as ``customer_id=7``, as a pause of the actor takes it; "" where the actor sends itself.
+        place: Part of the queue in which they were seen: ``newest``, ``next``; "" for both.
+    """
+
+    count: int
+    seen: int
+    owner: str = ""
+    actor: str = ""
+    argument: str = ""
+    place: str = ""
+
+    @property
+    def sends_itself(self) -> bool:
+        """Whether jobs of the actor sent them."""
+        return bool(self.actor) and not self.argument
 
     @property
     def text(self) -> str:
-        """The share as pages say it: ``about 96 % of acme``."""
-        return f"about {self.percent} of {self.owner}"
-
-    @property
-    def percent(self) -> str:
-        """The share in per cent: ``96 %``."""
-        return f"{self.share * 100:.0f} %"
+        """The share as pages say it: ``about 96 % of acme``, ``97 of the newest 100 are customer_id=7``."""
+        if self.owner:
+            return f"about {self.count / self.seen * 100:.0f} % of {self.owner}"
+        if self.argument:
+            return f"{self.count} of the {self.place} {self.seen} are {self.argument}"
+        return f"{self.actor} sends itself: {self.count} of the {self.place} {self.seen} that wait"
 
 
 def flood_of(row: Row) -> Flood | None:
-    """Return who floods a late queue; ``None`` where few wait, nobody's are most, or nobody else waits."""
+    """Return what floods a late queue; ``None`` where few wait, no origin has most of them, or nothing else waits."""
     waiting = row.waiting or 0
     # Where slots are free, something else keeps jobs from starting.
-    if waiting < SAMPLE or row.busy * 2 < row.slots:
+    if waiting < 2 * SAMPLE or row.busy * 2 < row.slots:
         return None
-    half = SAMPLE // 2
     try:
         [family] = families([row.queue])
-        pages = [look(family, "live", "waiting", cursor=at, limit=half) for at in (0, waiting - half)]
+        pages = [look(family, "live", "waiting", cursor=at, limit=SAMPLE) for at in (waiting - SAMPLE, 0)]
+        newest, oldest = [[one.message for one in page.items if one.message is not None] for page in pages]
+        return _sent_by_itself(newest, row.queue) or _one_value(newest, oldest) or _one_owner([*newest, *oldest])
     except (ValueError, BrokerError):
         return None
-    seen = [one.message for page in pages for one in page.items if one.message is not None]
+
+
+_Messages = Sequence[Message[Any]]
+
+
+def _sent_by_itself(newest: _Messages, queue: str) -> Flood | None:
+    """Return the actor whose jobs sent most of the newest messages of the actor itself."""
+    sent = [(message.actor_name, str(message.options["parent"])) for message in newest if "parent" in message.options]
+    parents = records_of(list({parent for _, parent in sent}), queues=[queue])
+    own = [actor for actor, parent in sent if parent in parents and parents[parent].actor == actor]
+    [(actor, count)] = Counter(own).most_common(1) or [("", 0)]
+    return Flood(count, len(newest), actor=actor, place="newest") if actor and count >= MOST * len(newest) else None
+
+
+_NONE: Final = (0, 0, (("", ""), ""))
+
+
+def _one_value(newest: _Messages, oldest: _Messages) -> Flood | None:
+    """Return the value of an argument that most of the newest or of the next messages have, where others wait as well.
+
+    Of several arguments it is the one with most values: that of a customer varies, that of a format does not.
+    """
+    values = [[pair for message in messages for pair in _values(message)] for messages in (newest, oldest)]
+    kinds = Counter(argument for argument, _ in {*values[0], *values[1]})
+    for place, pairs, seen in zip(("newest", "next"), values, (len(newest), len(oldest)), strict=True):
+        counts = [(kinds[pair[0]], count, pair) for pair, count in Counter(pairs).items() if kinds[pair[0]] > 1]
+        _, count, ((actor, name), value) = max((each for each in counts if each[1] >= MOST * seen), default=_NONE)
+        if count:
+            return Flood(count, seen, actor=actor, argument=f"{name}={value}", place=place)
+    return None
+
+
+def _values(message: Message[Any]) -> list[tuple[tuple[str, str], str]]:
+    """Return (actor, name) and value of each argument by which the actor can be paused; none that it hides."""
+    actor = dramatiq.get_broker().actors.get(message.actor_name)
+    known = signature_of(actor.fn).parameters if actor is not None else ()
+    shown = shown_arguments(message.actor_name, message.args, message.kwargs)
+    found = [(name, value) for name, value in shown.items() if name in known and is_plain(value)]
+    return [((message.actor_name, name), shown_json(value)) for name, value in found]
+
+
+def _one_owner(seen: _Messages) -> Flood | None:
     owners = Counter(str(message.options.get("owner") or "") for message in seen)
     [(owner, count)] = owners.most_common(1) or [("", 0)]
-    if not owner or len(owners) < 2 or count < MOST * len(seen):
-        return None
-    return Flood(owner, count / len(seen))
+    return Flood(count, len(seen), owner=owner) if owner and len(owners) > 1 and count >= MOST * len(seen) else None

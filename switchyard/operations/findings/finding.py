@@ -57,6 +57,7 @@ class Finding:
         word: Label of this one, where its code's says less; "" for that.
         actor: Actor concerned; "" for findings that are not about one.
         letters: Open dead letters that it counts, which no other finding counts again.
+        also: Further queues that it is about.
     """
 
     group: str
@@ -72,6 +73,7 @@ class Finding:
     word: str = ""
     actor: str = ""
     letters: int = 0
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -98,10 +100,11 @@ class FindingGroup:
         act: Act | None = None,
         factor: float = 0.0,
         word: str = "",
+        also: tuple[str, ...] = (),
     ) -> Finding:
         """Return a finding whose severity was computed."""
         cause, next_step = in_words_of_project(cause), in_words_of_project(next_step)
-        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word)
+        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word, also=also)
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
         """Return a fact; its code is ``ok``."""
@@ -149,7 +152,7 @@ class Rank:
         level: Level of the headline; ``None`` takes the finding's severity. ``ok`` findings are left out without one.
         says: The sentence; ``{seen}`` is the finding's fact, ``{subject}`` what it is about.
         explains: Names of findings that follow from this one.
-        same: It explains only those of its own subject.
+        same: It explains only those of its own subject, or of the queues that it is about as well.
         ends: What explains everything else: nothing else is said.
     """
 
@@ -162,7 +165,8 @@ class Rank:
     ends: bool = False
 
 
-LATE = ("queues.late", "queues.just_late", "queues.ends_late")
+OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late")
+LATE = ("queues.all_failing", *OVERDUE)
 UNSAFE = "The broker is not safe: {seen}."
 
 
@@ -190,7 +194,13 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.paused", "Pool paused", says="The pool {seen}."),
     Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
     Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
-    Rank("actors.host_down", "Host down", explains=(*LATE, "queues.retrying"), same=True),
+    Rank(
+        "queues.all_failing",
+        "Hangs",
+        explains=("actors.failing", "actors.gave_up", "actors.host_down", "queues.ends_late", "queues.retrying"),
+        same=True,
+    ),
+    Rank("actors.host_down", "Host down", explains=(*OVERDUE, "queues.retrying"), same=True),
     Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
     Rank("queues.ends_late", "Late"),
     Rank("queues.undeclared", "No queue"),
@@ -311,7 +321,7 @@ class Ranked:
 
 
 # First words that are no name: names of queues, actors and hosts keep their case.
-_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "under ", "no ", "nothing ", "an operator ")
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "less than ", "what ", "no ", "nothing ", "an operator ")
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:
@@ -350,7 +360,7 @@ def explains(cause: Ranked, effect: Ranked) -> bool:
         return False
     if not any(fnmatchcase(effect.finding.name, name) for name in cause.rank.explains):
         return False
-    return not cause.rank.same or cause.finding.subject == effect.finding.subject
+    return not cause.rank.same or effect.finding.subject in (cause.finding.subject, *cause.finding.also)
 
 
 def causes(found: Sequence[Ranked]) -> list[Ranked]:

@@ -6,7 +6,7 @@ import shlex
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlencode
 
 import dramatiq
@@ -18,8 +18,10 @@ from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, times, whole_duration
 from switchyard.jobs.queries import families
-from switchyard.operations.findings.facts import YardFacts, flood_of
+from switchyard.operations.findings.actors import AllFailing
+from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup, Severity
+from switchyard.operations.queries import lately
 from switchyard.operations.rows import BAD_RATIO, Row
 
 GROUP = FindingGroup("queues")
@@ -34,11 +36,13 @@ COUNTED = 500
 MOST = 0.5
 # A run of so many times a queue's promise lets the next message wait past it.
 TOO_LONG = 3
+# Starts beside arrivals of a queue that is told to become empty: two readings differ by a few jobs.
+CLEARLY = 1.1
 # A supervisor reports every 2 s.
 SILENT_MS = 6_000
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
-BLOCKED, FLOODED = "Blocked", "Flooded"
-LATE_WORDS = ("Late", BLOCKED, FLOODED)
+BLOCKED, FLOODED, HANGS, FAILING = "Blocked", "Flooded", "Hangs", "Failing"
+LATE_WORDS = ("Late", BLOCKED, FLOODED, HANGS, FAILING)
 JOBS = "switchyard-jobs"
 
 
@@ -71,11 +75,18 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     """Judge every queue against its own promise."""
     late = [row for row in facts.queue_rows if row.state.word == "Late" and (row.ratio or 0) > 1]
     lasting = SAMPLED.note(row.queue for row in late)
+    lasting |= {row.queue for row in late if (row.oldest_age_ms or 0) >= SEEN_MS}
+    failing: dict[str, list[Row]] = {}  # queues by the host, or the error, that is their cause
     for row in late:
-        if (row.oldest_age_ms or 0) >= SEEN_MS or row.queue in lasting:
-            yield _late(row, facts)
-        else:
+        if row.queue not in lasting:
             yield _just_late(row)
+        elif found := failing_holders(row, facts):
+            first = next(iter(found.values()))
+            failing.setdefault(first.host or first.exception, []).append(row)
+        else:
+            yield _late(row, facts)
+    for rows in failing.values():
+        yield _all_failing(rows, facts)
     for row in facts.queue_rows:
         if row.state.word == "Late" and (row.ratio or 0) <= 1:
             yield _ends_late(row)
@@ -102,25 +113,74 @@ def jobs_text(count: int) -> str:
     return f"{counted(count, 'job')} wait{'s' if count == 1 else ''}"
 
 
-def blocking_actor(row: Row, facts: YardFacts) -> str:
-    """Return the actor that runs too long for a late queue and holds most of its slots, or ""."""
-    return _cause(row, declared_yard().queue_of(row.queue), facts)[2]
+def late_cause(row: Row, facts: YardFacts) -> tuple[str, Flood | None]:
+    """Return the actor that runs too long for a late queue and holds most of its slots, or "", and what floods it."""
+    misplaced = _cause(row, declared_yard().queue_of(row.queue), facts, flood := flood_of(row))[2]
+    return misplaced, None if misplaced else flood
+
+
+def failing_holders(row: Row, facts: YardFacts) -> dict[str, AllFailing]:
+    """Return the actors of which nearly all jobs fail, most slots first, where they hold most slots of a late queue."""
+    counts = Counter(job.actor for job in holding(row, facts.running or ()) if job.actor in facts.failing)
+    if counts.total() < MOST * max(row.slots, 1):
+        return {}
+    return {actor: facts.failing[actor] for actor, _ in counts.most_common()}
+
+
+def failing_word(failing: Iterable[AllFailing]) -> str:
+    """Return the word for a late queue whose slots are held by jobs that fail: they wait for an answer, or do not."""
+    return HANGS if all(each.slow for each in failing) else FAILING
+
+
+def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
+    """Return the finding for actors of which nearly all jobs fail, and for the queues that are late by them."""
+    first, *others = sorted(rows, key=lambda row: -(row.ratio or 0))
+    found = {actor: fails for row in (first, *others) for actor, fails in failing_holders(row, facts).items()}
+    fails, actors, s = list(found.values()), _and(list(found)), "s" if len(found) == 1 else ""
+    failed, jobs = sum(each.failed for each in fails), sum(each.jobs for each in fails)
+    host, *further = dict.fromkeys(each.host for each in fails)
+    what, called = f"{actors} fail{s}", f"what {actors} call{s}"
+    if host and not further:
+        what, called = f"{host} is down for {actors}{f' ({fails[0].fact})' if fails[0].fact else ''}", host
+    elif failing_word(fails) == HANGS:
+        what = f"{called} does not answer"
+    span = duration(max(now_ms() - min(each.since for each in fails), 0))
+    share = f"{'all' if failed == jobs else f'{failed:,}'} of {'its' if s else 'their'} {counted(jobs, 'job')}"
+    errors = _and(list(dict.fromkeys(each.exception for each in fails)))
+    late = f"{_and([row.name for row in (first, *others)])} {'are' if others else 'is'}"
+    seen = f"{what}: {share} in {span} failed with {errors}; {late} late by it"
+    then = f"Look at {called}: mend it, and what waits starts. Jobs with retries left are tried again by themselves."
+    actor, ratio = next(iter(found)), first.ratio or 0
+    query = urlencode({"failures": "1", "actor": actor, "since": "5m"})
+    act = Act(f"Show the failed jobs of {actor}", JOBS, query=f"?{query}")
+    step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
+    return GROUP.finding(
+        _severity(ratio), "all_failing", seen, then, step, first.queue, then=then, act=act, factor=ratio,
+        word=failing_word(fails), also=tuple(row.queue for row in others),
+    )  # fmt: skip
+
+
+def _and(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence: ``urgent and default``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _late(row: Row, facts: YardFacts) -> Finding:
     queue = declared_yard().queue_of(row.queue)
-    cause, then, misplaced = _cause(row, queue, facts)
-    flood = None if misplaced else flood_of(row)
-    share = f"about {flood.percent} of them of {flood.owner}, " if flood else ""
+    cause, then, misplaced = _cause(row, queue, facts, flood := flood_of(row))
+    flood = None if misplaced else flood
+    share = f"{flood.text}, " if flood is not None and not flood.sends_itself else ""
     seen = (
         f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
-        f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}"
+        f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
     )
     act = _move_act(row, misplaced) if misplaced else None
     step = f"manage.py switchyard queues status {row.queue}"
     if act is not None:
         step = f"manage.py switchyard queues relocate {misplaced} --from {row.queue} --to QUEUE"
-    if flood is not None:
+    if flood is not None and flood.actor:
+        act, step, then = _pause(flood)
+    elif flood is not None:
         query = urlencode({"state": "queued", "queue": row.queue, "owner": flood.owner})
         act = Act(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
         step = f"manage.py switchyard jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
@@ -134,7 +194,7 @@ def _severity(ratio: float) -> Severity:
     return "error" if ratio >= BAD_RATIO else "warning"
 
 
-def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
+def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tuple[str, str, str]:
     """Return why nothing starts in time, what happens then, and an actor that runs too long for the queue, or ""."""
     if not row.slots_known:
         return "its slots are unknown", "The server with the pools' reports does not answer.", ""
@@ -152,8 +212,11 @@ def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
             "",
         )
     busy = _busy_text(row)
-    pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
-    jobs = [job for job in facts.running or () if job.holder.pool in pools]
+    if flood is not None and flood.sends_itself:
+        rates = lately(row.queue)
+        arrive = "" if rates is None else f", {rates.arrivals:,.0f} arrive a second"
+        return f"{flood.text}{arrive}", "", ""
+    jobs = holding(row, facts.running or ())
     counts = Counter(job.actor for job in jobs)
     if not counts:
         return busy, "Which jobs hold them is not known yet: look at the pool first.", ""
@@ -173,6 +236,27 @@ def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
         )
         return ran, then, actor
     return of_slots, _more_slots(row), ""
+
+
+def _pause(flood: Flood) -> tuple[Act, str, str]:
+    """Return the button, the command and the words for the pause that ends a flood."""
+    actor, of, step = flood.actor, "switchyard-actor-pause", f"manage.py switchyard actors pause {flood.actor}"
+    if flood.sends_itself:
+        cancel = f"manage.py switchyard jobs cancel --filter actor={actor}"
+        then = f"If that is not wanted, pause {actor}, then cancel what waits of it: `{cancel}`. What runs goes on."
+        return Act(f"Pause {actor}…", of, actor), step, then
+    label, query = f"Pause {actor} for {flood.argument}", urlencode({"argument": flood.argument})
+    then = f"{label}, and the others start at once; what is held back starts when you resume it, if it is wanted."
+    return Act(f"{label}…", of, actor, f"?{query}"), f"{step} --argument {shlex.quote(flood.argument)}", then
+
+
+def _empty_in(row: Row) -> str:
+    """Return when a queue is empty, where clearly more starts than arrives: ``; empty in about 1 min 10 s at 80/s``."""
+    rates = lately(row.queue)
+    if rates is None or rates.starts <= CLEARLY * rates.arrivals:
+        return ""
+    left_ms = (row.waiting or 0) / (rates.starts - rates.arrivals) * 1_000
+    return f"; empty in about {duration(left_ms)} at {rates.starts:,.3g}/s"
 
 
 def _busy_text(row: Row) -> str:

@@ -110,6 +110,26 @@ def test_postgres_whose_connections_are_used_up_is_a_warning(on_postgres: Any, m
     assert "pg_stat_activity" in of(look(), "warning")["connections"].next
 
 
+def test_connections_of_another_program_are_told_from_ours_before_the_limit_is_to_be_raised(
+    on_postgres: Any, postgres: PostgresUnderTest
+) -> None:
+    on_postgres(OPTIONS={"application_name": "switchyard"})
+    with contextlib.ExitStack() as others:
+        for _ in range(90):
+            others.enter_context(psycopg.connect(postgres.url, application_name="importer"))
+        counted = of(look(), "warning")["connections"]
+        database.connection.close()
+        with pytest.raises(psycopg.OperationalError):
+            for _ in range(20):
+                others.enter_context(psycopg.connect(postgres.url, application_name="importer"))
+        full = of(look(), "error")["refused"]
+
+    assert ": 1 is ours, 90 are not (most of importer); all processes may open" in counted.seen
+    assert "(max_connections); 1 is ours, 90 are not (most of importer), counted " in full.seen
+    assert full.next.startswith("As a superuser, find whose they are, and end those that should not be: psql -c")
+    assert "Raise max_connections" in full.next
+
+
 def test_a_query_that_waits_for_a_lock_of_postgres_is_an_error_that_names_who_holds_it(
     on_postgres: Any, postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,12 +9,13 @@ import pytest
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.pool_reports import Instruction
+from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
-from switchyard.operations.findings.actors import FailingActor, judge
+from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
-from switchyard.operations.findings.finding import Finding
-from switchyard.operations.overview import Verdict, diagnose
-from switchyard.operations.queries import YardState
+from switchyard.operations.findings.finding import Finding, causes
+from switchyard.operations.overview import Verdict, diagnose, shown_rows
+from switchyard.operations.queries import Rates, YardState
 from switchyard.operations.supervisors import ServerState
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
@@ -119,16 +121,112 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
 
     blocked = diagnose(now, (), 0)
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: False)
-    monkeypatch.setattr(lateness, "flood_of", lambda row: Flood("acme", 0.96))
+    monkeypatch.setattr(lateness, "flood_of", lambda row: Flood(96, 100, owner="acme"))
     flooded = diagnose(now, (), 0)
 
     assert (blocked.label, flooded.label) == ("Blocked", "Flooded")
-    assert "64 jobs wait, about 96 % of them of acme, the oldest for" in flooded.sentence
+    assert "64 jobs wait, about 96 % of acme, the oldest for" in flooded.sentence
     assert (flooded.act.label, flooded.act.href) == (
         "Show the waiting jobs of acme",
         "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
     )
     assert flooded.step == "manage.py switchyard jobs list --state queued --queue mail --owner acme"
+
+
+def hanging(**changes: object) -> AllFailing:
+    values = {"failed": 8, "jobs": 8, "since": now_ms() - 120_000, "exception": "MailNotSent", "slow": True}
+    return AllFailing(**{**values, "host": "", "fact": "", **changes})  # type: ignore[arg-type]
+
+
+def two_late() -> tuple[YardState, list[RunningJob]]:
+    """Return a yard of which both queues are late, and two actors that hold their slots."""
+    now = state(LATE, pool("mail", busy=4), pool("hooks", busy=64))
+    hooks = replace(now.queues[1], live=lane("hooks", 9, running=64, age_ms=3_000))
+    jobs = [running("reset", "mail", ran_ms=9_000)] * 4 + [running("news", "hooks", ran_ms=9_000)] * 60
+    return replace(now, queues=(now.queues[0], hooks)), jobs
+
+
+def test_actors_whose_calls_all_fail_are_one_cause_of_all_queues_that_are_late_by_them() -> None:
+    now, jobs = two_late()
+    failing_now = [failing(actor="reset", queue="mail"), failing(actor="news", queue="hooks")]
+    found = diagnose(facts(now, jobs, failing={"reset": hanging(), "news": hanging()}), failing_now, 0)
+
+    assert (found.level, found.label) == ("bad", "Hangs")
+    assert found.sentence == (
+        "What reset and news call does not answer: all of their 16 jobs in 2 min 00 s failed with MailNotSent; "
+        "mail and hooks are late by it."
+    )
+    assert (found.act.label, found.act.href) == (
+        "Show the failed jobs of reset", "/admin/switchyard_jobs/job/?failures=1&actor=reset&since=5m"
+    )  # fmt: skip
+    for each in found.findings:
+        for text in (each.finding.then, each.finding.next, each.finding.act.label if each.finding.act else ""):
+            assert not re.search("another queue|more slots|relocate|Move", text), text
+    assert [each.finding.name for each in causes(found.findings)] == ["queues.all_failing"]
+    assert {row.name: row.state.word for row in shown_rows(facts(now, jobs, failing={"reset": hanging()}))} == {
+        "mail": "Hangs", "hooks": "Late", "hooks-retry": "Quiet", "retries": "Quiet"
+    }  # fmt: skip
+
+
+def test_jobs_that_fail_at_once_wait_for_nobody_and_a_host_that_they_name_is_told() -> None:
+    now, jobs = two_late()
+    quick = diagnose(facts(now, jobs, failing={"reset": hanging(slow=False, failed=15, jobs=16)}), (), 0)
+    host = hanging(host="mx.example", fact="refused the connection", jobs=1, failed=1)
+    named = diagnose(facts(now, jobs, failing={"reset": host, "news": host}), [failing(actor="news", host="mx")], 0)
+
+    assert quick.label == "Failing"
+    assert quick.sentence == (
+        "reset fails: 15 of its 16 jobs in 2 min 00 s failed with MailNotSent; mail is late by it."
+    )
+    assert any(other.startswith("hooks is 3.0 × behind its promise") for other in quick.also)
+    assert named.sentence.startswith("mx.example is down for reset and news (refused the connection): all of their 2")
+    assert [each.finding.name for each in causes(named.findings)] == ["queues.all_failing"]
+    two = diagnose(facts(now, jobs, failing={"reset": hanging(), "news": hanging(exception="CrmAway")}), (), 0)
+    assert [each.finding.subject for each in two.findings] == ["mail", "hooks"]
+
+
+def test_a_late_queue_whose_slots_other_actors_hold_is_not_late_by_one_that_fails() -> None:
+    now = state(LATE, pool("mail", busy=4))
+    jobs = [running("export", "mail"), running("export", "mail"), running("export", "mail"), running("reset", "mail")]
+    found = diagnose(facts(now, jobs, failing={"reset": hanging()}), (), 0)
+
+    assert found.label == "Late" and "3 × export hold 3 of 4 slots" in found.sentence
+
+
+def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = facts(state(LATE, pool("mail", busy=4)), [running("fan_out", "mail", ran_ms=20_000)] * 4)
+    flood = Flood(98, 100, actor="fan_out", place="newest")
+    monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
+    monkeypatch.setattr(lateness, "flood_of", lambda row: flood)
+    monkeypatch.setattr(lateness, "lately", lambda queue: Rates(101.4, 60, 60, 10))
+    found = diagnose(now, (), 0)
+
+    assert found.label == "Flooded"
+    assert found.sentence == (
+        "mail is 41 × behind its promise, because fan_out sends itself: 98 of the newest 100 that wait, 101 arrive a "
+        "second; 64 jobs wait, the oldest for 41 s."
+    )
+    assert (found.act.label, found.act.href) == ("Pause fan_out…", "/admin/operations/actors/fan_out/pause/")
+    assert found.step == "manage.py switchyard actors pause fan_out"
+    assert "jobs cancel --filter actor=fan_out" in found.then and "more slots" not in found.then
+
+
+def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = facts(state(LATE, pool("mail", busy=4)), [running("sync", "mail", ran_ms=50)] * 4)
+    monkeypatch.setattr(
+        lateness, "flood_of", lambda row: Flood(97, 100, actor="sync", argument='of="a b"', place="next")
+    )
+    monkeypatch.setattr(lateness, "lately", lambda queue: Rates(5, 13, 13, 10))
+    found = diagnose(now, (), 0)
+
+    assert found.label == "Flooded"
+    assert found.sentence.endswith(
+        '64 jobs wait, 97 of the next 100 are of="a b", the oldest for 41 s; empty in about 8.0 s at 13/s.'
+    )
+    assert found.act.label == 'Pause sync for of="a b"…'
+    assert found.act.href == "/admin/operations/actors/sync/pause/?argument=of%3D%22a+b%22"
+    assert found.step == "manage.py switchyard actors pause sync --argument 'of=\"a b\"'"
+    assert "more slots" not in found.then
 
 
 def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> None:
@@ -213,6 +311,17 @@ def test_failures_name_actor_exception_share_and_number() -> None:
     assert one.sentence == "1 job of report gave up in the last 10 min with KeyError."
 
 
+def test_failures_say_what_they_have_in_common_and_no_share_is_rounded_to_none_or_all() -> None:
+    few = failing(failed=16, jobs=1_783, common="customer_id 7, 27, 47")
+    most = failing(failed=996, jobs=1_000)
+
+    assert verdict(state(), few).sentence == (
+        "Less than 1 % of report's jobs fail with KeyError: 16 of 1,783 in the last 5 min; only customer_id 7, 27, 47: "
+        "all of theirs."
+    )
+    assert verdict(state(), most).sentence.startswith("99 % of report's jobs")
+
+
 def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() -> None:
     then = datetime.now(UTC) - timedelta(minutes=3)
     ended = failing(actor="old", letters=28, first_at=then, last_at=then)
@@ -244,7 +353,7 @@ def test_letters_that_a_failing_actor_has_are_told_once() -> None:
 def test_a_share_below_one_per_cent_is_told_as_such() -> None:
     found = verdict(state(), failing(failed=16, jobs=1_783))
 
-    assert found.sentence.startswith("Under 1 % of report's jobs fail with KeyError: 16 of 1,783")
+    assert found.sentence.startswith("Less than 1 % of report's jobs fail with KeyError: 16 of 1,783")
 
 
 def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats, QueueStats
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.jobs.queries import Holder, RunningJob
+from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import YardFacts
 from switchyard.operations.queries import PoolState, YardState
 from switchyard.operations.rows import yard_rows
@@ -60,9 +62,15 @@ def state(
     return YardState(stats, all_pools | {one.pool.name: one for one in pools}, scheduler_up)
 
 
-def facts(now: YardState, running: list[RunningJob] | None = None, yard: Yard = YARD, **held: Any) -> YardFacts:
+def facts(
+    now: YardState,
+    running: list[RunningJob] | None = None,
+    yard: Yard = YARD,
+    failing: Mapping[str, AllFailing] | None = None,
+    **held: Any,
+) -> YardFacts:
     """Return the facts of a state."""
-    return YardFacts(now, tuple(yard_rows(yard, now)), running, held)
+    return YardFacts(now, tuple(yard_rows(yard, now)), running, held, failing or {})
 
 
 def running(actor: str, pool: str, *, ran_ms: int | None = None) -> RunningJob:

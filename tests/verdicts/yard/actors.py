@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 
 import dramatiq
@@ -51,6 +52,43 @@ def deliver_webhook(url: str) -> None:
 @dramatiq.actor(queue_name="default", max_retries=5, min_backoff=20_000, max_backoff=20_000)
 def call_bank(url: str) -> None:
     post(url)
+
+
+class MailNotSent(Exception):
+    pass
+
+
+def greet(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=1.5) as connection:
+        try:
+            connection.recv(100)
+        except TimeoutError as error:
+            raise MailNotSent("no greeting came") from error
+
+
+dramatiq.actor(greet, actor_name="reset_mail", queue_name="urgent", max_retries=0)
+dramatiq.actor(greet, actor_name="newsletter", queue_name="default", max_retries=0)
+
+
+@dramatiq.actor(queue_name="default")
+def fan_out() -> None:
+    work(200)
+    fan_out.send()
+
+
+@dramatiq.actor(queue_name="default")
+def sync_customer(customer_id: int) -> None:
+    work(100)
+
+
+class CardRefused(Exception):
+    pass
+
+
+@dramatiq.actor(queue_name="default", max_retries=0)
+def charge(customer_id: int) -> None:
+    if customer_id == 7:
+        raise CardRefused("no such account")
 
 
 def post(url: str) -> None:

@@ -14,6 +14,8 @@ from switchyard.operations.queries import Rates
 from switchyard.operations.rows import Row, yard_rows
 from tests.unit.operations.yards import YARD, lane, pool, state
 
+pytestmark = pytest.mark.usefixtures("small_yard")
+
 
 def late(waiting: int = 3, age_ms: int = 3_000) -> Row:
     now = state(lane("mail", waiting, age_ms=age_ms), pool("mail", busy=4))
@@ -37,7 +39,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]) 
 
 
 def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lateness, "blocking_actor", lambda row, facts: "export")
+    monkeypatch.setattr(lateness, "late_cause", lambda row, facts: ("export", None))
     row = late()
 
     found = shown_row(row, of(row))
@@ -46,7 +48,6 @@ def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.
 
 
 def test_a_late_queue_full_of_one_owners_jobs_is_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lateness, "blocking_actor", lambda row, facts: "")
     waiting(monkeypatch, ["acme"] * 100, ["acme"] * 80 + ["globex"] * 20)
     row = late(waiting=5_000, age_ms=60_000)
 
@@ -67,7 +68,6 @@ def test_a_late_queue_full_of_one_owners_jobs_is_flooded(monkeypatch: pytest.Mon
 def test_a_queue_is_not_flooded_by_its_only_owner_or_by_several(
     monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]
 ) -> None:
-    monkeypatch.setattr(lateness, "blocking_actor", lambda row, facts: "")
     waiting(monkeypatch, first, last)
     row = late(waiting=5_000)
 

@@ -1,0 +1,121 @@
+"""What an actor's failed jobs have in common, and actors of which all jobs fail, from the rows of the history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from switchyard.broker.clock import now_ms
+from switchyard.history.models import AttemptRow
+from switchyard.operations.findings import actors
+from switchyard.operations.findings.actors import all_failing, failing_actors
+from tests.integration.history.rows import job_row
+
+pytestmark = pytest.mark.django_db
+
+
+def job(number: int, *, failed: bool = False, **columns: Any) -> None:
+    """Write the row of a job that ended ``number`` tenths of a second ago, and of its first attempt."""
+    at = now_ms() - number * 100
+    state = columns.pop("state", "retrying" if failed else "succeeded")
+    place = {name: columns.pop(name) for name in ("release", "worker") if name in columns}
+    error = {"error_type": "Refused", "error_message": "no"} if failed else {}
+    row = job_row(
+        actor="sync", state=state, finished_at=at, failed_at=at if failed else None, **error, **place, **columns
+    )
+    if failed:  # and a second one, in the pool of retries
+        for attempt in (1, 2):
+            where = place if attempt == 1 else {"worker": "retries.vm.9.abcdef01.1.1", "release": "retried"}
+            AttemptRow.objects.create(
+                job_id=row.job_id, generation=0, attempt=attempt, state="retrying", finished_at=at, **where
+            )
+
+
+def common() -> str:
+    return next((found.common for found in failing_actors() if found.actor == "sync"), "nothing told")
+
+
+def arguments(number: int) -> str:
+    return f'{{"customer_id": {number % 20}, "format": "pdf", "number": {number}}}'
+
+
+def test_three_customers_of_twenty_are_named() -> None:
+    for number in range(100):
+        job(number, failed=number % 20 in (7, 11, 13), arguments=arguments(number))
+
+    [found] = failing_actors()
+
+    assert sorted(found.common.removeprefix("customer_id ").split(", ")) == ["11", "13", "7"]
+    assert "only customer_id" in actors.judge(found).seen and "all of theirs" in actors.judge(found).seen
+
+
+def test_one_customer_is_told_at_five_per_cent_and_other_failures_are_not() -> None:
+    for number in range(110):
+        job(number, failed=number % 20 == 7, arguments=arguments(number))
+    assert common() == "customer_id 7"
+
+    job(111, arguments=arguments(7))  # one that succeeded
+
+    assert common() == "nothing told"
+
+
+def test_a_release_is_named_and_not_the_processes_that_run_it() -> None:
+    for number in range(40):
+        new = number % 4 == 0
+        job(number, failed=new, release="2.0" if new else "1.9", worker=f"default.vm.{7 if new else 6}.abcdef01.1.1")
+
+    assert common() == "release 2.0"
+
+
+def test_a_process_is_named_by_its_first_attempts_not_by_the_pool_of_retries() -> None:
+    for number in range(40):
+        job(number, failed=number % 4 == 0, release="1.9", worker=f"default.vm.{6 + (number % 4 == 0)}.abcdef01.1.1")
+    assert common() == "process default on vm, child 1"
+
+    for number in range(40, 80):
+        job(number, failed=number % 4 == 0, release="1.9", worker=f"default.vm.{6 + number % 2}.abcdef01.1.1")
+
+    assert common() == ""
+
+
+def test_what_an_actor_hides_is_never_told() -> None:
+    for number in range(40):
+        shown = '{"mail": "[redacted]", "urgent": true}' if number % 4 == 0 else '{"mail": "x", "urgent": false}'
+        job(number, failed=number % 4 == 0, arguments=shown)
+
+    assert common() == ""
+
+
+def test_an_actor_of_which_the_newest_jobs_fail_is_found_with_the_first_of_them() -> None:
+    for number in range(12):
+        job(number, failed=True, run_ms=5_000, state="dead" if number % 2 else "retrying")
+    for number in range(12, 60):
+        job(number, run_ms=20)
+
+    [found] = all_failing(["sync", "other"]).values()
+
+    assert (found.failed, found.jobs, found.exception, found.slow) == (12, 13, "Refused", True)
+    assert 1_100 <= now_ms() - found.since <= 60_000
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        lambda number: number < 3,  # too few
+        lambda number: number > 1,  # it is over
+        lambda number: bool(number % 3),
+    ],
+)
+def test_an_actor_is_not_called_failing_for_a_part_of_its_jobs(failed: Any) -> None:
+    for number in range(30):
+        job(number, failed=failed(number), run_ms=10)
+
+    assert all_failing(["sync"]) == {}
+
+
+def test_jobs_that_fail_at_once_do_not_wait_for_an_answer() -> None:
+    for number in range(8):
+        job(number, failed=True, run_ms=10)
+
+    assert not all_failing(["sync"])["sync"].slow
