@@ -181,6 +181,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
     Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
     Rank("pools.quieted", "Quieted", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.child_silent", "Child silent", explains=LATE, same=True),
     Rank("pools.paused", "Pool paused", says="The pool {seen}."),
     Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
     Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
@@ -305,7 +306,7 @@ class Ranked:
 
 
 # First words that are no name: names of queues, actors and hosts keep their case.
-_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ")
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ", "child ")
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:
