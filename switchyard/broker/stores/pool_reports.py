@@ -16,7 +16,7 @@ from switchyard.broker.shapes import Whole
 
 REPORT_TTL_MS = 15_000
 # Reasons for which children are replaced on purpose: recycling, or a running job that was cancelled.
-ON_PURPOSE = ("recycled", "cancelled")
+ON_PURPOSE = ("recycled", "recycled_memory", "cancelled")
 ANSWER_TTL_MS = 60_000
 # Supervisors that were killed are remembered so long.
 SILENT_KEPT_MS = 3_600_000
@@ -111,6 +111,7 @@ class PoolReport:
             is not the one it knew.
         clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
         silent: Children that answer nothing.
+        leaks: Actor -> children recycled for memory within 10 min that had grown most while it ran; "" for unknown.
     """
 
     pool: str
@@ -128,6 +129,7 @@ class PoolReport:
     release: str = ""
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
     silent: list[SilentChild] = field(default_factory=list)
+    leaks: dict[str, Whole] = field(default_factory=dict)
 
     @property
     def member(self) -> str:

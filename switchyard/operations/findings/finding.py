@@ -210,6 +210,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("scheduler.late", "Schedule late"),
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
+    Rank("pools.leak", "Leak"),
     # The past.
     Rank("actors.failed_before", "Failed"),
     # The room itself sees less.
@@ -306,7 +307,7 @@ class Ranked:
 
 
 # First words that are no name: names of queues, actors and hosts keep their case.
-_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ", "child ")
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ", "child ", "children ")
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:

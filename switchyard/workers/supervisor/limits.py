@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.shared.fork import INTERRUPT
 from switchyard.workers.supervisor.children import POLL_EVERY_S, CancellationWatch, ChildManager
-from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, STUCK_MESSAGE, ExitCause, Process, send
+from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, RECYCLED, STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
 KILL_AFTER_LIMIT_S = 5.0
@@ -154,7 +154,7 @@ def replace_stuck(children: ChildManager) -> None:
         return
     for process in children.running:
         row, exit_cause = children.rows[process.index], children.exit_causes.get(process.index)
-        if row.ill and (exit_cause is None or exit_cause.why == "recycled"):  # also one that drains with no deadline
+        if row.ill and (exit_cause is None or exit_cause.why in RECYCLED):  # also one that drains with no deadline
             children.exit_causes[process.index] = ExitCause(
                 NO_DESCRIPTORS, crash="it left no file descriptor", kill_at_s=children.kill_at_s()
             )

@@ -76,7 +76,7 @@ def test_a_pool_without_one_of_its_children_is_a_warning(report: Report) -> None
 
 
 def test_children_that_crash_are_a_warning_and_those_that_are_recycled_are_none(report: Report) -> None:
-    report(restarts={"recycled": 400, "cancelled": 12})
+    report(restarts={"recycled": 400, "recycled_memory": 30, "cancelled": 12})
     assert of(look(), "warning") == {}
 
     report(restarts={"recycled": 400, "SIGSEGV": 3})
@@ -87,6 +87,22 @@ def test_children_that_crash_are_a_warning_and_those_that_are_recycled_are_none(
 
     assert "3 × SIGSEGV" in crashed.seen
     assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
+
+
+def test_children_that_are_recycled_for_memory_again_and_again_are_a_leak_of_an_actor(report: Report) -> None:
+    report(leaks={"render_report": 1, "": 1})
+    assert of(look(), "warning") == {}
+
+    report(leaks={"render_report": 5, "": 1})
+    named = of(look(), "warning")["leak"]
+    report(leaks={"": 3})
+    unnamed = of(look(), "warning")["leak"]
+
+    assert named.seen == (
+        "children of slow are recycled for memory 6 times in 10 min; "
+        "the most in common: 5 of them grew most while render_report ran"
+    )
+    assert unnamed.seen == "children of slow are recycled for memory 3 times in 10 min"
 
 
 def test_a_pool_of_another_release_is_a_warning(report: Report, facilities: Facilities) -> None:
