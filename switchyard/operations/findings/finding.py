@@ -210,6 +210,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("scheduler.late", "Schedule late"),
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
+    Rank("pools.releases", "Two releases"),
     Rank("pools.leak", "Leak"),
     # The past.
     Rank("actors.failed_before", "Failed"),

@@ -230,6 +230,7 @@ def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3
+RELEASES_MS = 10 * 60_000
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
@@ -239,6 +240,7 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
         yield from _leak(pool.name, mine)
+        yield from _releases(pool.name, mine, snapshot.now_ms)
     declared = {pool.name for pool in declared_yard().pools}
     for report in snapshot.reports:
         if report.pool not in declared:
@@ -258,6 +260,19 @@ def _leak(name: str, reports: list[PoolReport]) -> Iterator[Finding]:
         seen += f"; the most in common: {count:,} of them grew most while {actor} ran" if actor else ""
     cause = "A task keeps what it loads, in a cache or a list of its module; or the limit is close to what it needs"
     yield GROUP.warning("leak", seen, cause, f"manage.py switchyard workers --pool {name}", name, LOOK_AT_WORKERS)
+
+
+def _releases(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Finding]:
+    """Tell releases that run beside one another on a pool for longer than a deploy takes."""
+    releases = {report.release: report for report in sorted(reports, key=lambda one: -one.started_at) if report.release}
+    beside_ms = now_ms - max((report.started_at for report in releases.values()), default=now_ms)
+    if len(releases) < 2 or beside_ms < RELEASES_MS:
+        return
+    named = ", ".join(f"{release} on {report.host}" for release, report in sorted(releases.items()))
+    seen = f"{name} runs {len(releases)} releases beside one another for {duration(beside_ms)}: {named}"
+    cause = "A deploy stopped half-way, or a host was left out; a job runs by the code of whichever fetches it"
+    step = "Deploy the rest, or manage.py switchyard workers stop --member NAME of those that are left"
+    yield GROUP.warning("releases", seen, cause, step, name, LOOK_AT_WORKERS)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:

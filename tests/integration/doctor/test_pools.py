@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,24 @@ def test_children_that_are_recycled_for_memory_again_and_again_are_a_leak_of_an_
         "the most in common: 5 of them grew most while render_report ran"
     )
     assert unnamed.seen == "children of slow are recycled for memory 3 times in 10 min"
+
+
+def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
+    report: Report, facilities: Facilities
+) -> None:
+    now = time.time_ns() // 1_000_000
+    report(release="1.0", started_at=now - 3_600_000)
+
+    def found_after(ms: int) -> dict[str, Finding]:
+        newer = PoolReport("slow", "web-2", 9, "processes", 2, 0, now - ms, now, "up", release="1.1")
+        facilities.pools.write(newer)
+        return {code: found for code, found in of(look(), "warning").items() if code == "releases"}
+
+    assert found_after(60_000) == {}
+    assert re.fullmatch(
+        r"slow runs 2 releases beside one another for 11 min \d\d s: 1\.0 on h, 1\.1 on web-2",
+        found_after(660_000)["releases"].seen,
+    )
 
 
 def test_a_pool_of_another_release_is_a_warning(report: Report, facilities: Facilities) -> None:
