@@ -218,7 +218,8 @@ def _pool(pool: PoolRow) -> Cells:
     if state is None or not state.up:
         return (pool.name, ("unknown", "") if state is None else (state.state, "bad"), "–", "–", beat, pool.restarts)
     busy = f"{state.busy}/{state.slots}"
-    return (pool.name, (state.state, "ok"), busy, size(state.memory_bytes), beat, pool.restarts)
+    shown = ("child silent", "warn") if state.silent_children else (state.state, "ok")
+    return (pool.name, shown, busy, size(state.memory_bytes), beat, pool.restarts)
 
 
 def _alert(alert: Alert) -> Cells:

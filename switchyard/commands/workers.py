@@ -130,7 +130,7 @@ def _lines(report: PoolReport, jobs: list[RunningJob], quieted: Instruction | No
         by, why = quieted.by or "an operator", f": {quieted.reason}" if quieted.reason else ""
         lines.append(f"  takes no new work, by {by} {ago(datetime_of(quieted.at))}{why}")
     for child in report.children:
-        state = "quiet" if child.get("quiet") else "up" if child.get("ready") else "starting"
+        state = supervisors.child_state(report, child)
         lines.append(f"  child {child.get('pid')}: {state}, {child.get('busy')} busy, {child.get('done')} done")
     for job in jobs:
         ran = "unknown" if job.ran_ms is None else duration(job.ran_ms)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import dramatiq
 import msgspec
@@ -22,6 +23,7 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_record import read_json
 from switchyard.broker.stores.job_records import ENDED, JobRecord
+from switchyard.broker.stores.pool_reports import SilentChild
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import as_time
 from switchyard.history.models import JobRow
@@ -157,6 +159,7 @@ class RunningJob:
         since: ms since the epoch; ``None`` where it has no record.
         limit_ms: Run time after which it is interrupted.
         progress: As in its record.
+        silent_ms: Time for which its process has answered nothing; 0 for one that answers.
         arguments: Excerpt without redacted values; only for who may view arguments.
     """
 
@@ -171,6 +174,7 @@ class RunningJob:
     progress: dict[str, Any] | None
     arguments: str
     cancel_requested: bool
+    silent_ms: int = 0
 
     since_at = as_time("since")
 
@@ -191,7 +195,8 @@ def running_jobs(
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
     A message that a worker has fetched and not started is left out, unless it keeps no record; likewise what lies on a
-    server that does not answer while others do, unless its queue is asked for.
+    server that does not answer while others do, unless its queue is asked for. What a process runs that answers nothing
+    may have no record of that: its supervisor knows it.
 
     Args:
         member: Name of a supervisor.
@@ -212,10 +217,12 @@ def running_jobs(
             continue
         found.append((seen, fields, holder))
     records = records_of([seen.id for seen, _, _ in found], queues=[family.keys.queue for family in asked])
+    silent = silent_children() if found else {}
     jobs = [
-        _running(seen, fields, holder, records.get(seen.id))
+        _running(seen, fields, holder, record, child)
         for seen, fields, holder in found
-        if (record := records.get(seen.id)) is None or record.state == "running"
+        for record, child in [(records.get(seen.id), silent.get((holder.member, holder.child)))]
+        if record is None or record.state == "running" or (child is not None and seen.id in child.runs)
     ]
     return sorted(jobs, key=lambda job: (job.since is None, job.since or 0, job.id))
 
@@ -226,6 +233,33 @@ def running_or_none(**only: str) -> list[RunningJob] | None:
         return running_jobs(**only)
     except BrokerError:
         return None
+
+
+class SilentHolder(NamedTuple):
+    """A child that holds a job and answers nothing."""
+
+    holder: Holder
+    child: SilentChild
+
+
+def silent_children() -> dict[tuple[str, int | None], SilentChild]:
+    """Return the children that answer nothing, by supervisor and number; none while reports cannot be read."""
+    try:
+        reports = facilities().pools.read_all()
+    except BrokerError:
+        return {}
+    return {(report.member, child.number): child for report in reports for child in report.silent}
+
+
+def silent_holder(job_id: str, queue: str) -> SilentHolder | None:
+    """Return the child that holds a job and answers nothing; ``None`` for every other one, and while it is unknown."""
+    silent = silent_children()
+    with contextlib.suppress(BrokerError):
+        for seen in leased(families([queue] if silent else [])):
+            holder = holder_of(seen.lease_owner)
+            if seen.id == job_id and (holder.member, holder.child) in silent:
+                return SilentHolder(holder, silent[holder.member, holder.child])
+    return None
 
 
 def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
@@ -311,7 +345,10 @@ def arguments_of(fields: SentFields | ComparedFields) -> dict[str, Any] | None:
     return shown_arguments(fields.actor, args, kwargs)
 
 
-def _running(seen: SeenMessage, fields: SentFields, holder: Holder, record: JobRecord | None) -> RunningJob:
+def _running(
+    seen: SeenMessage, fields: SentFields, holder: Holder, record: JobRecord | None, silent: SilentChild | None
+) -> RunningJob:
+    began = None if silent is None else silent.runs.get(seen.id)
     attempts = fields.options.get("attempts")
     return RunningJob(
         id=seen.id,
@@ -319,10 +356,11 @@ def _running(seen: SeenMessage, fields: SentFields, holder: Holder, record: JobR
         queue=seen.queue,
         owner=str(fields.options.get("owner", "")),
         attempt=record.attempts if record is not None else (attempts if isinstance(attempts, int) else 0) + 1,
-        since=record.started_at if record is not None else None,
+        since=record.started_at if record is not None and record.state == "running" else began,
         limit_ms=limit_of(fields.actor, seen.queue, fields.options),
         holder=holder,
         progress=record.progress if record is not None else None,
         arguments=excerpt(arguments_of(fields)),
         cancel_requested=record is not None and record.cancel_requested,
+        silent_ms=silent.silent_ms if silent is not None else 0,
     )

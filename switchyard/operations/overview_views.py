@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError
 from django.http import HttpRequest
@@ -12,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.queries import ShownEntry, newest_entries
+from switchyard.broker.clock import datetime_of
 from switchyard.conf import switchyard_settings
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.models import JobRow
@@ -20,7 +22,7 @@ from switchyard.operations.timeouts import answers_within
 
 # Whether the yard is drawn or a plain table is remembered in the browser.
 YARD_COOKIE, YARD_COOKIE_S = "switchyard_yard", 31_536_000
-MOST_CHANGES = 6
+MOST_CHANGES, TOGETHER = 6, timedelta(minutes=1)
 
 
 @require_safe
@@ -53,7 +55,8 @@ def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
     room = page.overview()
     steps = _first_steps(room)
     is_ready = steps is not None and room.verdict.level == "ok"
-    return {"room": room, "plain": plain, "changes": _changes(request), "first_steps": steps, "is_ready": is_ready}
+    changes = _changes(request, room)
+    return {"room": room, "plain": plain, "changes": changes, "first_steps": steps, "is_ready": is_ready}
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:
@@ -69,12 +72,37 @@ def _first_steps(room: page.Room) -> dict[str, Any] | None:
     return {"only_log": all(url == "log:" or url.endswith("=log:") for url in switchyard_settings().alert_urls)}
 
 
-def _changes(request: HttpRequest) -> list[ShownEntry] | None:
-    """Return the newest acts of a day; ``None`` for who may not see them, and while the database is unavailable."""
+class Change(NamedTuple):
+    """An act of a person, or a host that started pools with a release, within a minute."""
+
+    at: datetime
+    act: ShownEntry | None = None
+    host: str = ""
+    release: str = ""
+    pools: tuple[str, ...] = ()
+
+
+def _starts(room: page.Room) -> list[Change]:
+    """Return the starts of the supervisors that report."""
+    reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
+    starts: list[Change] = []
+    for report in sorted(reports, key=attrgetter("host", "release", "started_at")):
+        start = Change(datetime_of(report.started_at), None, report.host, report.release, (report.pool,))
+        if starts and starts[-1][2:4] == start[2:4] and start.at - starts[-1].at <= TOGETHER:
+            start = start._replace(pools=(*starts.pop().pools, report.pool))
+        starts.append(start)
+    return starts
+
+
+def _changes(request: HttpRequest, room: page.Room) -> list[Change] | None:
+    """Return the newest acts and starts of a day; ``None`` for who may not see acts, and without the database."""
     if not request.user.has_perm("switchyard_audit.view_auditentry"):
         return None
+    since = timezone.now() - timedelta(days=1)
     try:
         with answers_within(page.DATABASE_TIMEOUT_S):
-            return newest_entries(since=timezone.now() - timedelta(days=1), limit=MOST_CHANGES)
+            acts = [Change(shown.entry.at, shown) for shown in newest_entries(since=since, limit=MOST_CHANGES)]
     except DatabaseError:
         return None
+    starts = [start for start in _starts(room) if start.at >= since]
+    return sorted([*acts, *starts], key=attrgetter("at"), reverse=True)[:MOST_CHANGES]

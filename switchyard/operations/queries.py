@@ -13,7 +13,7 @@ from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.shapes import QueuePause, QueueStats
-from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, SilentSupervisor
+from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, SilentChild, SilentSupervisor
 from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import declared_yard
 from switchyard.long_running import anyone_leads
@@ -119,6 +119,7 @@ class PoolState:
         slots: Of a quieted supervisor those that are busy still count.
         silent: Supervisors that were killed, stopped or cut off within the last hour.
         supervisors: Number of those that are up; ``quieted`` of them take no new work, by ``instructions``.
+        reports: Of its supervisors.
     """
 
     pool: Pool
@@ -134,6 +135,13 @@ class PoolState:
     supervisors: int = 1
     quieted: int = 0
     instructions: tuple[Instruction, ...] = ()
+    reports: tuple[PoolReport, ...] = ()
+
+    @property
+    def silent_children(self) -> list[tuple[PoolReport, SilentChild]]:
+        """Children that answer nothing while they run something, that for the longest time first."""
+        found = [(report, child) for report in self.reports for child in report.silent if child.runs]
+        return sorted(found, key=lambda pair: -pair[1].silent_ms)
 
     @property
     def takes_work(self) -> bool:
@@ -278,6 +286,7 @@ def pool_state(
         supervisors=len(up),
         quieted=len(quieted),
         instructions=tuple(found for each in quieted if (found := (instructions or {}).get(each.member))),
+        reports=tuple(mine),
     )
 
 

@@ -22,8 +22,9 @@ from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, Servers, se
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.keys import Keys, QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, Verb
+from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, ReportedChild, Verb
 from switchyard.conf import declared_yard
+from switchyard.console.formatting import rough_duration
 from switchyard.long_running import SCHEDULER
 
 LONGEST_REASON: Final = 500
@@ -55,6 +56,9 @@ class ReportedWorkers:
         """The sentence that judges."""
         if not self.reports:
             return "No worker reports"
+        silent = [f"{child.pid} of {report.pool}" for report in self.reports for child in report.silent]
+        if not self.missing and silent:
+            return f"No answer from {'child' if len(silent) == 1 else 'children'} {', '.join(silent)}"
         if not self.missing:
             quieted = self.quieted
             if not quieted:
@@ -98,6 +102,14 @@ def reported_workers() -> ReportedWorkers:
     reported = {report.pool for report in reports}
     instructions = facilities().pools.read_quieted(reports)
     return ReportedWorkers(tuple(reports), tuple(name for name in names if name not in reported), instructions)
+
+
+def child_state(report: PoolReport, child: ReportedChild) -> str:
+    """Return the state of a child: ``up``, ``starting``, ``quiet``, ``silent for 8 s``."""
+    for each in report.silent:
+        if each.pid == child.get("pid"):
+            return f"silent for {rough_duration(each.silent_ms, up=False)}"
+    return "quiet" if child.get("quiet") else "up" if child.get("ready") else "starting"
 
 
 def refusal(report: PoolReport, verb: str) -> str:

@@ -195,6 +195,15 @@ def supervisor_stopped(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
+def silent_child(yard: WatchedYard) -> Iterator[None]:
+    """Keep the interpreter's lock of the only child of default for 18 s, and send jobs."""
+    yard.send("parse_address", "default", 18.0)
+    wait_for(lambda: yard.stats("default").live.running, what="its start")
+    yard.send("send_mail", "default", 1, count=5)
+    yield
+
+
+@contextmanager
 def quieted(yard: WatchedYard) -> Iterator[None]:
     """Tell a pool to take no new work, by its command, and send jobs."""
     yard.manage("workers", "quiet", "--pool", "hooks", "--reason", "bank API is away")

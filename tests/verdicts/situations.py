@@ -242,6 +242,15 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
     ),
+    "child silent": (
+        Situation(
+            "a job that keeps its process from answering",
+            causes.silent_child,
+            r"^Child \d+ of default has answered nothing for \d+ s; it runs parse_address, in hold, tests/ways\.py:\d+",
+            r"Show child \d+ of default",
+            then=r"Show stacks, on the page of workers, names its line",
+        ),
+    ),
     "quieted": (
         Situation(
             "a pool that a person quieted",

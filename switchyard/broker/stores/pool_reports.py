@@ -16,7 +16,7 @@ from switchyard.broker.shapes import Whole
 
 REPORT_TTL_MS = 15_000
 # Reasons for which children are replaced on purpose: recycling, or a running job that was cancelled.
-ON_PURPOSE = ("recycled", "cancelled")
+ON_PURPOSE = ("recycled", "recycled_memory", "cancelled")
 ANSWER_TTL_MS = 60_000
 # Supervisors that were killed are remembered so long.
 SILENT_KEPT_MS = 3_600_000
@@ -24,6 +24,7 @@ SILENT_KEPT_MS = 3_600_000
 INSTRUCTION_TTL_MS = 60_000
 # Form of a request for stacks. Others were written by hand and are ignored.
 REQUEST = re.compile(rb"[\w-]{1,64}")
+CALL = re.compile(r"dramatiq/worker\.py:\d+ process_message$")
 
 Verb = Literal["quiet", "resume", "stop"]
 VERBS: Final[tuple[Verb, ...]] = ("quiet", "resume", "stop")
@@ -60,6 +61,37 @@ class ReportedChild(TypedDict, total=False):
     quiet: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Stack of a thread or greenlet: frames as ``file:line function``, innermost first."""
+
+    of: str
+    frames: list[str] = field(default_factory=list)
+
+    @property
+    def runs_task(self) -> bool:
+        """Whether it runs a task: it holds the function that Dramatiq calls for each message."""
+        return any(map(CALL.match, self.frames))
+
+
+@dataclass(frozen=True, slots=True)
+class SilentChild:
+    """A child that is up and has given no heartbeat for 4 s or more.
+
+    Args:
+        number: Its number among the children of its supervisor.
+        silent_ms: Time since its last heartbeat.
+        runs: Id of each message that it runs -> its start, ms since the epoch.
+        stacks: Those that run a task, of the time when the silence was noticed.
+    """
+
+    pid: Whole
+    number: Whole
+    silent_ms: Whole
+    runs: dict[str, Whole] = field(default_factory=dict)
+    stacks: list[Stack] = field(default_factory=list)
+
+
 class Notices(NamedTuple):
     """Requests that a supervisor finds with its report: one for stacks, or "", and an instruction."""
 
@@ -79,6 +111,8 @@ class PoolReport:
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
             is not the one it knew.
         clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
+        silent: Children that answer nothing.
+        leaks: Actor -> children recycled for memory within 10 min that had grown most while it ran; "" for unknown.
     """
 
     pool: str
@@ -96,6 +130,8 @@ class PoolReport:
     release: str = ""
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
     crashes: dict[str, Whole] = field(default_factory=dict)
+    silent: list[SilentChild] = field(default_factory=list)
+    leaks: dict[str, Whole] = field(default_factory=dict)
 
     @property
     def member(self) -> str:
@@ -114,14 +150,6 @@ class SilentSupervisor(msgspec.Struct, frozen=True):
     @property
     def member(self) -> str:
         return f"{self.pool}:{self.host}:{self.pid}"
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Stack of a thread or greenlet: frames as ``file:line function``, innermost first."""
-
-    of: str
-    frames: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

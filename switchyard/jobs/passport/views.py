@@ -18,7 +18,7 @@ from switchyard.jobs.listing.views import without_broker, without_job
 from switchyard.jobs.passport.reading import TONES, Passport, as_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
 from switchyard.jobs.pauses import PausedActor, pause_of
-from switchyard.jobs.queries import running_jobs
+from switchyard.jobs.queries import running_jobs, silent_holder
 
 
 @never_cache
@@ -64,6 +64,7 @@ def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:
         "may_edit": _can_edit(request, job),
         "may_run_now": _can_run_now(job) and may(request, "run_job"),
         "pause": _pause_of(job),
+        "silent": silent_holder(job.id, job.queue) if job.state in ("queued", "running", "retrying") else None,
     }
 
 

@@ -191,6 +191,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
     Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
     Rank("pools.quieted", "Quieted", explains=(*LATE, "queues.lapsed"), same=True),
+    Rank("pools.child_silent", "Child silent", explains=LATE, same=True),
     Rank("pools.paused", "Pool paused", says="The pool {seen}."),
     Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
     Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
@@ -225,6 +226,8 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("scheduler.late", "Schedule late"),
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
+    Rank("pools.releases", "Two releases"),
+    Rank("pools.leak", "Leak"),
     # The room itself sees less.
     Rank("history.down", "History", says="Of the history: {seen}."),
     Rank("history.behind", "History", says="Of the history: {seen}."),
@@ -321,7 +324,10 @@ class Ranked:
 
 
 # First words that are no name: names of queues, actors and hosts keep their case.
-_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "less than ", "what ", "no ", "nothing ", "an operator ")
+_CAPITALISED = (
+    *("the ", "of the ", "half of ", "all of ", "less than ", "what ", "no ", "nothing ", "an operator "),
+    *("child ", "children "),
+)
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:

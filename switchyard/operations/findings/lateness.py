@@ -21,6 +21,7 @@ from switchyard.jobs.queries import families
 from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup, Severity
+from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
 from switchyard.operations.queries import lately
 from switchyard.operations.rows import BAD_RATIO, Row
 
@@ -198,6 +199,8 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     """Return why nothing starts in time, what happens then, and an actor that runs too long for the queue, or ""."""
     if not row.slots_known:
         return "its slots are unknown", "The server with the pools' reports does not answer.", ""
+    if silent := silent_cause(row, facts):
+        return silent, f"{HOLDS_UP}: Show stacks, on the page of workers, names its line.", ""
     if row.busy * 2 < row.slots:
         silent_ms = _silent_ms(queue, facts)
         if silent_ms >= SILENT_MS:

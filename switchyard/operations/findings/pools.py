@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
@@ -11,13 +11,15 @@ import psutil
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, PoolReport, SilentSupervisor
+from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, PoolReport, SilentChild, SilentSupervisor
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import counted, duration
+from switchyard.console.formatting import counted, duration, rough_duration
 from switchyard.operations.findings.facts import Snapshot, YardFacts
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup, Severity
 from switchyard.operations.queries import PoolState
+from switchyard.operations.rows import Row
+from switchyard.operations.stacks import own_frame
 
 GROUP = FindingGroup("pools")
 # A host that does not come back is no longer told after so long.
@@ -28,7 +30,7 @@ LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach
 
 
 def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
-    """Judge the pools of which no supervisor reports, and the hosts that are gone; none while that is unknown."""
+    """Judge pools of which no supervisor reports, hosts that are gone, silent children; none while that is unknown."""
     if not facts.state.server.pools_known:
         return
     missing = [pool for pool in facts.state.pools.values() if not pool.up and pool.state != "starting"]
@@ -47,6 +49,7 @@ def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
             yield _quieted(pool, facts)
     if facts.state.returned_s is None:
         yield from _hosts_gone(facts)
+    yield from _silent_children(facts)
 
 
 def _none_started(idle: list[PoolState], *, all_of_them: bool) -> Finding:
@@ -166,6 +169,55 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+HOLDS_UP = "A call holds up every thread of the process, such as a regular expression or a loop in C; or it is stopped"
+NAMED_ACTORS = 2
+
+
+def _silent_children(facts: YardFacts) -> Iterator[Finding]:
+    """Yield the children that answer nothing, one for each pool: an error where a queue of it is late for that."""
+    for pool in facts.state.pools.values():
+        if not (silent := pool.silent_children):
+            continue
+        name, (report, child) = pool.pool.name, silent[0]
+        late = [row.queue for row in facts.queue_rows if row.state.word == "Late" and pool in _holding_up(row, facts)]
+        more = f"; {counted(len(silent) - 1, 'other child', 'other children')} of it, too" if silent[1:] else ""
+        seen = f"{_silent_text(report, child, facts)}{more}"
+        step = f"kill -USR1 {child.pid}, on {report.host}; then read stacks/{name}-{child.pid}.txt in its state folder"
+        then = (
+            f"Show stacks, on the page of workers, names its line. {HOLDS_UP} (kill -CONT). It is killed at the hard "
+            f"limit of its job, or within 10 s of `manage.py switchyard jobs cancel {next(iter(child.runs))}`."
+        )
+        act = Act(f"Show child {child.pid} of {name}", "switchyard-operations-workers", query=f"#{report.member}")
+        yield GROUP.finding(
+            "error" if late else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],
+            then=then, act=act, factor=float(child.silent_ms),
+        )  # fmt: skip
+
+
+def silent_cause(row: Row, facts: YardFacts) -> str:
+    """Return which child keeps a queue from starting its jobs, as it answers nothing; "" where none does."""
+    silent = [pair for pool in _holding_up(row, facts) for pair in pool.silent_children]
+    return _silent_text(*silent[0], facts) if silent else ""
+
+
+def _holding_up(row: Row, facts: YardFacts) -> list[PoolState]:
+    """Return the pools of a queue with silent children; none where these have less than half of its slots."""
+    pools = [facts.state.pools[pool.name] for pool in declared_yard().pools_of(row.queue)]
+    slots = sum(len(pool.silent_children) * pool.pool.slots for pool in pools)
+    return [pool for pool in pools if pool.silent_children and slots * 2 >= row.slots]
+
+
+def _silent_text(report: PoolReport, child: SilentChild, facts: YardFacts) -> str:
+    actors = Counter(job.actor for job in facts.running or () if job.id in child.runs)
+    first = actors.most_common(NAMED_ACTORS)
+    names = [actor if count == 1 else f"{count:,} × {actor}" for actor, count in first]
+    if others := len(child.runs) - sum(count for _, count in first):
+        names.append(f"{others:,} × others" if names else counted(others, "job"))
+    place, _, function = own_frame(child.stacks).rpartition(" ")
+    silent, where = rough_duration(child.silent_ms, up=False), f", in {function}, {place}" if place else ""
+    return f"child {child.pid} of {report.pool} has answered nothing for {silent}; it runs {', '.join(names)}{where}"
+
+
 def _waits(pool: PoolState, facts: YardFacts) -> int:
     return sum(lane.waiting + lane.running for lane in _lanes(pool, facts))
 
@@ -178,6 +230,7 @@ def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3
+RELEASES_MS = 10 * 60_000
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
@@ -186,6 +239,8 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
+        yield from _leak(pool.name, mine)
+        yield from _releases(pool.name, mine, snapshot.now_ms)
     declared = {pool.name for pool in declared_yard().pools}
     for report in snapshot.reports:
         if report.pool not in declared:
@@ -193,6 +248,31 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
             cause = "It was renamed or removed, and processes of the previous release still run"
             step = f"kill -TERM {report.pid}, on {report.host}"
             yield GROUP.warning("undeclared", seen, cause, step, report.pool, LOOK_AT_WORKERS)
+
+
+def _leak(name: str, reports: list[PoolReport]) -> Iterator[Finding]:
+    """Tell children that are recycled for memory more often than every 10 min each, and what they have in common."""
+    leaks = Counter(actor for report in reports for actor in Counter(report.leaks).elements())
+    if leaks.total() <= max(sum(len(report.children) for report in reports), 1):
+        return
+    seen = f"children of {name} are recycled for memory {leaks.total():,} times in 10 min"
+    for actor, count in leaks.most_common(1):
+        seen += f"; the most in common: {count:,} of them grew most while {actor} ran" if actor else ""
+    cause = "A task keeps what it loads, in a cache or a list of its module; or the limit is close to what it needs"
+    yield GROUP.warning("leak", seen, cause, f"manage.py switchyard workers --pool {name}", name, LOOK_AT_WORKERS)
+
+
+def _releases(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Finding]:
+    """Tell releases that run beside one another on a pool for longer than a deploy takes."""
+    releases = {report.release: report for report in sorted(reports, key=lambda one: -one.started_at) if report.release}
+    beside_ms = now_ms - max((report.started_at for report in releases.values()), default=now_ms)
+    if len(releases) < 2 or beside_ms < RELEASES_MS:
+        return
+    named = ", ".join(f"{release} on {report.host}" for release, report in sorted(releases.items()))
+    seen = f"{name} runs {len(releases)} releases beside one another for {duration(beside_ms)}: {named}"
+    cause = "A deploy stopped half-way, or a host was left out; a job runs by the code of whichever fetches it"
+    step = "Deploy the rest, or manage.py switchyard workers stop --member NAME of those that are left"
+    yield GROUP.warning("releases", seen, cause, step, name, LOOK_AT_WORKERS)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:

@@ -10,7 +10,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dramatiq.broker import Broker
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import HANDLED, INTERRUPT, is_patched, name_process
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT, is_patched, name_process, resident_bytes
 
 # Share of the descriptors that may be open: a replacement needs some until it has drained.
 MOST_DESCRIPTORS = 0.9
@@ -67,6 +68,7 @@ class ChildHygiene:
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
         self._changed: dict[str, tuple[set[str], set[str]]] = {}
         self._ran: set[str] = set()
+        self._largest_bytes, self._grown = resident_bytes(os.getpid()), Counter[str]()
         left = max(LEFT, LEFT_PER_SLOT * slot_count)
         self._most_threads, self._most_processes = int(status(b"Threads:")) + left, left
         self._held_since_s: dict[logging.Handler, float] = {}
@@ -93,6 +95,7 @@ class ChildHygiene:
         running = {message.message_id: message.actor_name for message in self._slots.running}
         ran, self._slots.ran = self._ran | self._slots.ran, set()
         self._ran = set(running.values())
+        self._note_growth(ran)
         for name in self._kept:
             self._put_back(name, ran, set(running))
         if not self._row.full and (excess := self._excess()):
@@ -101,6 +104,15 @@ class ChildHygiene:
             )
             self._row.set_full()
             self._broker.drain()  # type: ignore[attr-defined]
+
+    def _note_growth(self, ran: Collection[str]) -> None:
+        """Share what the process has grown beyond its largest size among the actors that ran since a second ago."""
+        grown = resident_bytes(os.getpid()) - self._largest_bytes
+        if grown > 0:
+            self._largest_bytes += grown
+            self._grown.update(dict.fromkeys(ran, grown // max(len(ran), 1)))
+            for actor, _ in self._grown.most_common(1):
+                self._row.set_grew(actor)
 
     def _put_back(self, name: str, ran: set[str], running: set[str]) -> None:
         read, put_back, before = self._kept[name]

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
+from zlib import crc32
 
 from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
 
@@ -80,6 +81,9 @@ class Finished:
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
 READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED, ILL = range(14)
+GREW = ILL + 1
+# Values of FULL.
+HOLDS_TOO_MUCH, LACKS_MEMORY = 1, 2
 
 # Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
 ID_BYTES = 200
@@ -162,14 +166,28 @@ class ChildRow:
         """Whether the child may fetch and start messages."""
         return self._cells[LEASED] > monotonic_ns()
 
-    def set_full(self) -> None:
+    def set_full(self, *, memory: bool = False) -> None:
         """Mark the child as full: it starts no more messages, because of the memory or whatever else it holds."""
-        self._cells[FULL] = 1
+        self._cells[FULL] = LACKS_MEMORY if memory else HOLDS_TOO_MUCH
 
     @property
     def full(self) -> bool:
         """Whether the child must be replaced because of what it holds."""
         return bool(self._cells[FULL])
+
+    @property
+    def lacks_memory(self) -> bool:
+        """Whether the child is full because of its memory."""
+        return self._cells[FULL] == LACKS_MEMORY
+
+    def set_grew(self, actor: str) -> None:
+        """Note the actor during whose runs the child has grown most."""
+        self._cells[GREW] = crc32(actor.encode())
+
+    @property
+    def grew(self) -> int:
+        """Checksum (CRC-32) of that actor's name; 0 for none."""
+        return self._cells[GREW]
 
     def set_stuck(self) -> None:
         """Mark the child as one that holds a message which nothing runs, or waits for a lock that nobody releases."""

@@ -10,6 +10,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from zlib import crc32
+
+import dramatiq
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
@@ -20,6 +23,7 @@ from switchyard.workers.shared.child_table import ChildState, ChildTable, Runnin
 from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 from switchyard.workers.supervisor.processes import (
+    RECYCLED,
     REPLACED,
     ExitCause,
     Process,
@@ -41,6 +45,7 @@ END_AFTER_S = 3.0
 KILL_AFTER_GRACE_S = 5.0
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES = 3_600.0, 1_000
+LEAKS_S, MOST_LEAKS = 600.0, 1_000
 
 Key = tuple[int, Running]
 
@@ -131,6 +136,8 @@ class ChildManager:
         self.leases = leases
         self.restarts: dict[str, int] = {}
         self.crashes: deque[tuple[float, str]] = deque(maxlen=MOST_CRASHES)  # moment and reason of each
+        # Time of each end for memory, and what its row said of its growth.
+        self._leaks: deque[tuple[float, int]] = deque(maxlen=MOST_LEAKS)
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
         self.quiet = False
@@ -198,11 +205,20 @@ class ChildManager:
         """Return the monotonic time at which a child that is told to end now is killed."""
         return time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
 
-    def retire(self, process: Process) -> None:
+    def leaks(self) -> dict[str, int]:
+        """Return actor -> children that were recycled for memory within 10 min and had grown most while it ran.
+
+        The actor is "" where it is not known.
+        """
+        since_s = time.monotonic() - LEAKS_S
+        names = {crc32(name.encode()): name for name in dramatiq.get_broker().actors} if self._leaks else {}
+        return dict(Counter(names.get(grew, "") for at_s, grew in self._leaks if at_s > since_s))
+
+    def retire(self, process: Process, why: str) -> None:
         """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""
         if process.pid:
             self.rows[process.index].retire()
-            self.exit_causes.setdefault(process.index, ExitCause("recycled"))
+            self.exit_causes.setdefault(process.index, ExitCause(why))
 
     def kill(self, process: Process, exit_cause: ExitCause) -> None:
         """Send SIGKILL to a child."""
@@ -307,7 +323,7 @@ class ChildManager:
     def _ended(self, index: int, pid: int, status: int) -> bool:
         """Record why a child ended and which messages it left; return whether the child had worked."""
         row, process = self.rows[index], self.process_set.processes[index - 1]
-        state, logged, drained = row.read(), row.logged(), row.drained
+        state, logged, drained, grew = row.read(), row.logged(), row.drained, row.grew
         to_drain = process.told or row.quiet or row.full
         leftovers = self._without_cancelled(index, self.leases.leftovers(index, row))
         exit_cause = self.exit_causes.pop(index, None)
@@ -330,6 +346,8 @@ class ChildManager:
             process.wanted = bool(suspects) and not (self.paused or self.quiet)
         if exit_cause is not None and exit_cause.why in REPLACED and clean:
             self._count_restart(exit_cause.why)
+            if exit_cause.why == "recycled_memory":
+                self._leaks.append((time.monotonic(), grew))
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)
             return True
         if (clean and not process.wanted) or self.process_set.stopping or self.paused:
@@ -337,7 +355,7 @@ class ChildManager:
                 logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, index, pid, description)
             return True
         # A child that was to be recycled, and crashed before it had drained, counts as a crash.
-        self._count_restart(reason if exit_cause is None or exit_cause.why == "recycled" else exit_cause.why)
+        self._count_restart(reason if exit_cause is None or exit_cause.why in RECYCLED else exit_cause.why)
         logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, index, pid, description)
         return isolated or state.done > 0 or bool(suspects or leftovers.cancelled)
 
@@ -371,7 +389,7 @@ class Recycling:
     def __init__(self, children: ChildManager) -> None:
         self._children = children
         self._measure_at_s = 0.0
-        self._replacement: tuple[Process, Process] | None = None  # the old one and its successor
+        self._replacement: tuple[Process, Process, str] | None = None  # the old one, its successor, and why
 
     def enforce(self) -> float:
         """Replace and kill the children that are due; return the seconds until the next call is due."""
@@ -386,9 +404,9 @@ class Recycling:
         if self._replacement is None:
             self._begin_replacement(resident)
         elif self._children.rows[self._replacement[1].index].working:
-            old, _ = self._replacement
+            old, _, why = self._replacement
             self._replacement = None
-            self._children.retire(old)
+            self._children.retire(old, why)
             self._children.process_set.end(old)
         if self._replacement is not None:
             return POLL_SUCCESSOR_S
@@ -423,14 +441,15 @@ class Recycling:
             if not process.pid or not process.wanted or process.index in children.exit_causes:
                 continue
             state = row.read()
-            if free is None:  # one after the other, except children that are full and idle
-                if row.full and not state.busy:
-                    children.retire(process)
-                    send(process, signal.SIGTERM)
-                continue
             aged = pool.recycle_after and state.done >= pool.recycle_after
             grown = pool.recycle_above_bytes and resident.get(process.index, 0) > pool.recycle_above_bytes
+            why = "recycled_memory" if grown or row.lacks_memory else "recycled"
+            if free is None:  # one after the other, except children that are full and idle
+                if row.full and not state.busy:
+                    children.retire(process, why)
+                    send(process, signal.SIGTERM)
+                continue
             if row.full or aged or grown:
-                self._replacement = (process, free)
+                self._replacement = (process, free, why)
                 children.process_set.fill(free)
                 return

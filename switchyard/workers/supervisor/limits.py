@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.shared.fork import INTERRUPT
 from switchyard.workers.supervisor.children import POLL_EVERY_S, CancellationWatch, ChildManager
-from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, STUCK_MESSAGE, ExitCause, Process, send
+from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, RECYCLED, STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
 KILL_AFTER_LIMIT_S = 5.0
@@ -25,7 +25,7 @@ class Limits:
     def __init__(self, children: ChildManager, cancellations: CancellationWatch) -> None:
         self._children = children
         self._cancellations = cancellations
-        self._heartbeats = Heartbeats()
+        self.heartbeats = Heartbeats()
 
     def enforce(self) -> float:
         """Enforce all limits; return the seconds until the next call is due."""
@@ -36,7 +36,7 @@ class Limits:
         """Kill idle children that hang. A child that runs a task has until the task's hard limit."""
         children = self._children
         processes = {process.pid: process for process in children.running}
-        silent = self._heartbeats.silent({pid: children.rows[process.index] for pid, process in processes.items()})
+        silent = self.heartbeats.silent({pid: children.rows[process.index] for pid, process in processes.items()})
         for pid, silent_s in silent:
             process = processes[pid]
             if process.index not in children.exit_causes:
@@ -110,7 +110,8 @@ class Heartbeats:
     def __init__(self, *, hung_s: float = HUNG_S, boot_s: float = BOOT_S) -> None:
         self._hung_s, self._boot_s = hung_s, boot_s
         self._checked_s = time.monotonic()
-        self._seen: dict[int, tuple[int, float]] = {}
+        # Last heartbeat; when it was first seen; when the child last ran a task or gave a heartbeat.
+        self._seen: dict[int, tuple[int, float, float]] = {}
 
     def silent(self, rows: Mapping[int, ChildRow]) -> list[tuple[int, float]]:
         """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue.
@@ -128,12 +129,19 @@ class Heartbeats:
         found = []
         for pid, row in rows.items():
             state = row.read()
-            beat_ns, since_s = self._seen.get(pid, (-1, now_s))
-            if beat_ns != state.beat_ns or any(ran.limit_ns for ran in row.running()):
-                self._seen[pid] = (state.beat_ns, now_s)
+            beat_ns, answered_s, since_s = self._seen.get(pid, (-1, now_s, now_s))
+            if beat_ns != state.beat_ns:
+                answered_s = since_s = now_s
+            elif any(ran.limit_ns for ran in row.running()):
+                since_s = now_s
             elif now_s - since_s > (self._hung_s if state.ready else self._boot_s):
                 found.append((pid, now_s - since_s))
+            self._seen[pid] = (state.beat_ns, answered_s, since_s)
         return found
+
+    def unanswered(self) -> dict[int, float]:
+        """Return pid -> seconds since the last heartbeat at the last check, also of children that run a task."""
+        return {pid: self._checked_s - answered_s for pid, (_, answered_s, _) in self._seen.items()}
 
 
 def replace_stuck(children: ChildManager) -> None:
@@ -146,7 +154,7 @@ def replace_stuck(children: ChildManager) -> None:
         return
     for process in children.running:
         row, exit_cause = children.rows[process.index], children.exit_causes.get(process.index)
-        if row.ill and (exit_cause is None or exit_cause.why == "recycled"):  # also one that drains with no deadline
+        if row.ill and (exit_cause is None or exit_cause.why in RECYCLED):  # also one that drains with no deadline
             children.exit_causes[process.index] = ExitCause(
                 NO_DESCRIPTORS, crash="it left no file descriptor", kill_at_s=children.kill_at_s()
             )

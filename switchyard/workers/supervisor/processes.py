@@ -194,8 +194,10 @@ def _do_nothing() -> None:
 
 
 STUCK_MESSAGE, NO_DESCRIPTORS = "stuck_message", "no_descriptors"
+# Age, or what hygiene found; memory.
+RECYCLED = ("recycled", "recycled_memory")
 # Reasons for a replacement that is counted under its reason although the child drained.
-REPLACED = ("recycled", STUCK_MESSAGE, NO_DESCRIPTORS)
+REPLACED = (*RECYCLED, STUCK_MESSAGE, NO_DESCRIPTORS)
 # Limits of the log excerpt that is kept with the messages of a crashed child.
 MOST_LINES, LONGEST_LINE = 10, 400
 

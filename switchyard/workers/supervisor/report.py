@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from switchyard.broker.clock import CLOCK, now_ms
@@ -24,6 +24,7 @@ from switchyard.broker.stores.pool_reports import (
     PoolReport,
     PoolReports,
     ReportedChild,
+    SilentChild,
     Stack,
 )
 from switchyard.broker.topology import Pool
@@ -31,6 +32,7 @@ from switchyard.conf import switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
 from switchyard.workers.shared.fork import resident_bytes, stacks_file
 from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.processes import send
 
 EVERY_S = 2.0
 AFTER_FAILURE_S = 5.0
@@ -302,6 +304,48 @@ def _short(file: str) -> str:
     """Return a path relative to the project, or to the folder of installed packages."""
     _, packages, inside = file.rpartition("/site-packages/")
     return inside if packages else file.removeprefix(f"{switchyard_settings().base_dir}/")
+
+
+# A child writes a heartbeat twice a second. Its handler in C writes the stacks in milliseconds, once for each silence.
+SILENT_S, WRITES_S = 4.0, 0.05
+
+
+class SilentChildren:
+    """Children that answer nothing. Each is asked for its stacks once, when its silence is noticed.
+
+    A call that keeps the interpreter's lock keeps no signal handler of C from writing them.
+    """
+
+    def __init__(self, children: ChildManager) -> None:
+        self._children = children
+        self._offsets: dict[int, int] = {}
+
+    def look(self, unanswered: Mapping[int, float]) -> list[SilentChild]:
+        """Return those that have answered nothing for 4 s, with the messages that they run.
+
+        Args:
+            unanswered: Pid -> seconds since the last heartbeat.
+        """
+        found = []
+        for process in self._children.running:
+            row, silent_s = self._children.rows[process.index], unanswered.get(process.pid, 0.0)
+            if silent_s < SILENT_S or not row.read().ready:
+                continue
+            path = stacks_file(self._children.pool.name, process.pid)
+            if process.pid not in self._offsets:
+                self._offsets[process.pid] = _size(path)
+                send(process, signal.SIGUSR1)
+                time.sleep(WRITES_S)
+            runs = {
+                str(ran.id, "ascii", "replace"): now_ms() - (time.monotonic_ns() - ran.start_ns) // 1_000_000
+                for ran in row.running()
+                if ran.limit_ns
+            }
+            stacks = [stack for stack in read_stacks(_text(path, self._offsets[process.pid])) if stack.runs_task]
+            # A later dump, that an operator asked for, follows in the file.
+            found.append(SilentChild(process.pid, process.index, int(silent_s * 1_000), runs, stacks[: len(runs)]))
+        self._offsets = {child.pid: self._offsets[child.pid] for child in found}
+        return found
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import time
+from dataclasses import replace
 
 import dramatiq
 
@@ -25,7 +26,7 @@ from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
-from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, StackRequests
+from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, SilentChildren, StackRequests
 from switchyard.workers.supervisor.stand_in import StandIn
 
 GRACE_S = 25.0
@@ -95,6 +96,7 @@ class Supervisor:
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
+        self._silent = SilentChildren(self._children)
         self._stand_in = StandIn(
             self._reporter.calls, declared_yard().keys, close_inherited=self._children.close_inherited
         )
@@ -265,13 +267,15 @@ class Supervisor:
         self._stacks.finish()
 
     def _build_report(self) -> PoolReport:
-        return self._reporter.build(
+        report = self._reporter.build(
             self._children.states(),
             restarts=self._children.restarts,
             crashes=self._children.recent_crashes(),
             state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
             metrics_port=self._listener.port,
         )
+        silent = self._silent.look(self._limits.heartbeats.unanswered())
+        return replace(report, silent=silent, leaks=self._children.leaks())
 
     def _unhealthy_reason(self) -> str:
         # A restart does not help a pool that drains, or waits for a person to examine the broker.

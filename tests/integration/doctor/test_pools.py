@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +77,7 @@ def test_a_pool_without_one_of_its_children_is_a_warning(report: Report) -> None
 
 
 def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_are_none(report: Report) -> None:
-    report(restarts={"recycled": 400, "SIGSEGV": 40}, crashes={"SIGSEGV": 2})
+    report(restarts={"recycled": 400, "recycled_memory": 30, "SIGSEGV": 40}, crashes={"SIGSEGV": 2})
     assert of(look(), "warning") == {}
 
     report(restarts={"recycled": 400, "SIGSEGV": 41}, crashes={"SIGSEGV": 3})
@@ -87,6 +88,40 @@ def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_ar
 
     assert "within the last hour: 3 × SIGSEGV" in crashed.seen
     assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
+
+
+def test_children_that_are_recycled_for_memory_again_and_again_are_a_leak_of_an_actor(report: Report) -> None:
+    report(leaks={"render_report": 1, "": 1})
+    assert of(look(), "warning") == {}
+
+    report(leaks={"render_report": 5, "": 1})
+    named = of(look(), "warning")["leak"]
+    report(leaks={"": 3})
+    unnamed = of(look(), "warning")["leak"]
+
+    assert named.seen == (
+        "children of slow are recycled for memory 6 times in 10 min; "
+        "the most in common: 5 of them grew most while render_report ran"
+    )
+    assert unnamed.seen == "children of slow are recycled for memory 3 times in 10 min"
+
+
+def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
+    report: Report, facilities: Facilities
+) -> None:
+    now = time.time_ns() // 1_000_000
+    report(release="1.0", started_at=now - 3_600_000)
+
+    def found_after(ms: int) -> dict[str, Finding]:
+        newer = PoolReport("slow", "web-2", 9, "processes", 2, 0, now - ms, now, "up", release="1.1")
+        facilities.pools.write(newer)
+        return {code: found for code, found in of(look(), "warning").items() if code == "releases"}
+
+    assert found_after(60_000) == {}
+    assert re.fullmatch(
+        r"slow runs 2 releases beside one another for 11 min \d\d s: 1\.0 on h, 1\.1 on web-2",
+        found_after(660_000)["releases"].seen,
+    )
 
 
 def test_a_pool_of_another_release_is_a_warning(report: Report, facilities: Facilities) -> None:

@@ -7,11 +7,13 @@ from html.parser import HTMLParser
 import dramatiq
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
 
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.history_streams import EndedJob
@@ -159,3 +161,20 @@ def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(
     assert re.search(
         r"Also: Of the jobs, those that ended in the last .* are not all in the history: no history w", page
     )
+
+
+def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db: None, facilities: Facilities) -> None:
+    now = now_ms()
+    for pool, started_at in (("default", now - 70_000), ("slow", now - 100_000), ("billing", now - 2 * 86_400_000)):
+        report = PoolReport(pool, "web-1", 1, "threads", 8, 0, started_at, now, "up", release="2026.11.3")
+        facilities.pools.write(report)
+    AuditEntry.objects.create(act="queue.pause", target="default", who="ada", via="page", outcome="done")
+    user = User.objects.create_user("reader", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_operations", "view_auditentry"]))
+    client = Client()
+    client.force_login(user)
+
+    text = text_of(client.get(PAGE).content.decode())
+
+    said = r"ada : pause a queue default .* web-1 : started slow, default, release 2026\.11\.3"
+    assert re.search(rf"What changed, last 24 h Audit log .* {said}", text), text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 import urllib.error
@@ -11,6 +12,7 @@ import urllib.request
 import psutil
 import pytest
 
+from switchyard.broker.stores.pool_reports import SilentChild
 from tests.integration.workers.bench.actors import STARTED
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
@@ -87,3 +89,25 @@ def test_an_output_that_nobody_reads_stops_no_task_and_no_supervisor(bench: Benc
     wait_for(lambda: all(map(bench.ended, tokens)))
     parent.terminate()
     assert parent.wait(60) == 0
+
+
+@pytest.mark.parametrize("queue", ["urgent", pytest.param("webhook", marks=pytest.mark.long)])
+def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_line_of_the_task(
+    bench: Bench, queue: str
+) -> None:
+    pool = bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+    child = titles_below(pool.pid)[f"{queue} child 1"]
+
+    token = bench.send(queue, ms=12_000, how="hold")
+
+    def silent() -> list[SilentChild]:
+        return [each for report in bench.reports.read_all() for each in report.silent if each.stacks]
+
+    [found] = wait_for(silent)
+    assert (found.pid, found.number, list(found.runs)) == (child, 1, [bench.ids[token]])
+    assert found.silent_ms >= 4_000
+    assert any(re.fullmatch(r"tests/ways\.py:\d+ hold", frame) for frame in found.stacks[0].frames)
+    ended = wait_for(lambda: bench.ended(token))
+    assert ended is not None and ended["pid"] == child
+    wait_for(lambda: not silent())

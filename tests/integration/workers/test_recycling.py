@@ -63,7 +63,7 @@ def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(
     assert sorted(note["token"] for note in bench.notes(STARTED)) == sorted([*tokens, last])
     assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted([*tokens, last])
     report = wait_for(lambda: (found := bench.report("urgent")) and found.restarts and found)
-    assert report.restarts == {"recycled": 1}
+    assert (report.restarts, report.leaks) == ({"recycled_memory": 1}, {"urgent_job": 1})
 
 
 @pytest.mark.long

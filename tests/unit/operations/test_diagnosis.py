@@ -8,14 +8,14 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
-from switchyard.broker.stores.pool_reports import Instruction
+from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild
 from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
 from switchyard.operations.findings.finding import Finding, causes
 from switchyard.operations.overview import Verdict, diagnose, shown_rows
-from switchyard.operations.queries import Rates, YardState
+from switchyard.operations.queries import PoolState, Rates, YardState
 from switchyard.operations.supervisors import ServerState
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
@@ -375,3 +375,29 @@ def test_worst_finding_leads_and_the_others_follow() -> None:
         "No pool serves hooks",
         "Half of hook's jobs fail with KeyError",
     ]
+
+
+def silent_pool(silent_ms: int, **changes: object) -> PoolState:
+    """Return mail's pool with a child that answers nothing while it runs the job 1."""
+    child = SilentChild(24_636, 1, silent_ms, {"1": now_ms()})
+    return pool("mail", reports=(PoolReport("mail", "h", 7, "threads", 4, 1, 0, 0, "up", silent=[child]),), **changes)
+
+
+def test_a_child_that_answers_nothing_is_why_a_queue_is_late_and_comes_before_it() -> None:
+    now = facts(state(LATE, silent_pool(8_400, busy=1)), [running("parse_address", "mail")])
+    found = diagnose(now, (), 0)
+
+    said = "hild 24636 of mail has answered nothing for 8 s; it runs parse_address"
+    assert (found.level, found.label, found.sentence) == ("bad", "Child silent", f"C{said}.")
+    assert f"because c{said}; 64 jobs wait" in found.also[0] and "free slots" not in found.also[0]
+    assert (found.act.label, found.act.href) == ("Show child 24636 of mail", "/admin/operations/workers/#mail:h:7")
+
+
+def test_a_child_that_answers_nothing_is_a_warning_where_no_queue_is_late_and_one_of_many_is_no_cause() -> None:
+    alone = diagnose(facts(state(None, silent_pool(5_000))), (), 0)
+    many = diagnose(facts(state(LATE, silent_pool(5_000, slots=12, busy=1))), (), 0)
+
+    assert (alone.level, alone.sentence) == (
+        "warn", "Child 24636 of mail has answered nothing for 5 s; it runs 1 job.",
+    )  # fmt: skip
+    assert "its free slots start nothing" in many.also[0]

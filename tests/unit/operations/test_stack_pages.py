@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
-from switchyard.operations.worker_views import shown_stacks
+from switchyard.operations.stacks import own_frame, shown_stacks
 
 TASK = Stack(
     "thread",
@@ -21,3 +21,12 @@ def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
     assert [stack.does for stack in child.tasks] == ["runs a task"]
     assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == ["apps/webhooks/delivering.py:52 deliver"]
     assert child.tasks[0].frames[0].text == "socket.py:718 readinto"
+
+
+def test_the_line_of_the_task_is_named_where_the_stacks_that_do_not_wait_agree() -> None:
+    task = Stack("thread", ["re/__init__.py:176 search", "apps/mail/actors.py:9 send"])
+    other = Stack("thread", ["apps/mail/actors.py:10 send"])
+
+    assert own_frame([TASK]) == own_frame([TASK, IDLE, Stack("thread")]) == "apps/webhooks/delivering.py:52 deliver"
+    assert own_frame([task, task]) == "apps/mail/actors.py:9 send"
+    assert own_frame([task, other]) == own_frame([IDLE]) == own_frame([]) == ""

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from periodiq import cron
 
 from switchyard.middleware.errors import PermanentFailure
+from tests.ways import hold
 
 
 def work(ms: int) -> None:
@@ -25,6 +26,7 @@ dramatiq.actor(work, actor_name="slow_report", queue_name="urgent")
 dramatiq.actor(work, actor_name="welcome", queue_name="default", rate_limit="10/m")
 dramatiq.actor(work, actor_name="ping_hook", queue_name="hooks")
 dramatiq.actor(work, actor_name="long_export", queue_name="reports")
+dramatiq.actor(hold, actor_name="parse_address", queue_name="default")
 
 
 @dramatiq.actor(queue_name="default", periodic=cron("*/5 * * * *"))

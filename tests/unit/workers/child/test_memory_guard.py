@@ -81,7 +81,7 @@ def test_a_leak_leaves_room_for_what_fetches_and_records(weight: Scales, row: Ch
 
     assert weight.size == 100 * MB
     assert ran == [True] * 8 + [False] * 4
-    assert (row.full, broker.draining, len(back)) == (True, True, 4)
+    assert (row.full, row.lacks_memory, broker.draining, len(back)) == (True, True, True, 4)
 
 
 def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales, row: ChildRow) -> None:

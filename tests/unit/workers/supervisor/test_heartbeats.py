@@ -68,3 +68,15 @@ def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch
     watched.pid = 2
 
     assert watched.silent_after(60) == []
+
+
+def test_the_time_without_an_answer_counts_while_a_task_runs(watched: Watched) -> None:
+    watched.row.lease(time.monotonic_ns() / 1e9 + 60)
+    assert watched.row.start(0, b"holds", b"1", 60_000_000_000) is not None
+    watched.silent_after(9)
+    assert watched.heartbeats.unanswered() == {1: 8.0}
+
+    watched.row.beat()
+    watched.silent_after(1)
+
+    assert watched.heartbeats.unanswered() == {1: 0.0}
