@@ -71,7 +71,7 @@ def test_a_release_is_named_and_not_the_processes_that_run_it() -> None:
 def test_a_process_is_named_by_its_first_attempts_not_by_the_pool_of_retries() -> None:
     for number in range(40):
         job(number, failed=number % 4 == 0, release="1.9", worker=f"default.vm.{6 + (number % 4 == 0)}.abcdef01.1.1")
-    assert common() == "process default on vm, child 1"
+    assert common() == "process default on vm (pid 7), child 1"
 
     for number in range(40, 80):
         job(number, failed=number % 4 == 0, release="1.9", worker=f"default.vm.{6 + number % 2}.abcdef01.1.1")
