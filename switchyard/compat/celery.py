@@ -24,7 +24,7 @@ class Retry(dramatiq.Retry):
     """The end of an attempt that ``self.retry`` repeats."""
 
 
-class Job(NamedTuple):
+class TaskJob(NamedTuple):
     """A job, as ``delay`` returns it and ``self.request`` names it: without an id where no worker runs the task."""
 
     id: str | None = None
@@ -41,17 +41,17 @@ class Task(dramatiq.Actor[Any, Any]):
         self.max_retries = self.options["max_retries"]
 
     @property
-    def request(self) -> Job:
+    def request(self) -> TaskJob:
         """The job that this thread runs."""
         message: Any = CurrentMessage.get_current_message()
         is_own = message is not None and message.actor_name == self.actor_name
-        return Job(message.message_id, message.options.get("retries", 0)) if is_own else Job()
+        return TaskJob(message.message_id, message.options.get("retries", 0)) if is_own else TaskJob()
 
-    def delay(self, *args: Any, **kwargs: Any) -> Job:
+    def delay(self, *args: Any, **kwargs: Any) -> TaskJob:
         """Enqueue a job now."""
         return self.apply_async(args, kwargs)
 
-    def apply_async(self, args: Any = (), kwargs: Any = None, *, queue: str | None = None, **when: Any) -> Job:
+    def apply_async(self, args: Any = (), kwargs: Any = None, *, queue: str | None = None, **when: Any) -> TaskJob:
         """Enqueue a job.
 
         Args:
@@ -62,7 +62,7 @@ class Task(dramatiq.Actor[Any, Any]):
             UnknownOption: another option of Celery.
         """
         message = self.message(*(args or ()), **(kwargs or {})).copy(queue_name=queue or self.queue_name)
-        return Job(self.broker.enqueue(message, delay=_delay_ms(self, **when)).message_id)
+        return TaskJob(self.broker.enqueue(message, delay=_delay_ms(self, **when)).message_id)
 
     def retry(self, *, exc: BaseException | None = None, max_retries: int | None = None, **when: Any) -> NoReturn:
         """End this attempt and have the job retried: raises ``Retry``.

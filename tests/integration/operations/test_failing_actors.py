@@ -39,7 +39,7 @@ def test_an_error_that_has_ended_is_told_apart_from_the_present_one() -> None:
 
     present, past = said()
 
-    assert present == "37 % of sync's jobs fail with ConnectionRefusedError: 6 of 16 in the last 5 min, 6 gave up"
+    assert present == "38 % of sync's jobs fail with ConnectionRefusedError: 6 of 16 in the last 5 min, 6 gave up"
     assert past.startswith("10 of 16 jobs of sync failed with HardLimitExceeded at") and "gave up" not in past
 
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from dramatiq.errors import QueueNotFound
 from dramatiq.middleware import CurrentMessage
 
-from switchyard.compat.celery import Job, Retry, shared_task
+from switchyard.compat.celery import Retry, TaskJob, shared_task
 from switchyard.jobs.queries import find_job
 from switchyard.middleware.errors import ArgumentMismatch, PermanentFailure, UnknownOption
 from switchyard.testing import (
@@ -195,7 +195,7 @@ def test_without_an_error_of_its_own_a_task_that_has_no_retry_left_says_so() -> 
 
 def test_a_bound_task_that_is_called_runs_in_place_and_raises_its_error() -> None:
     @shared_task(bind=True)
-    def call(self: Any, address: str) -> Job:
+    def call(self: Any, address: str) -> TaskJob:
         if address == "away":
             try:
                 raise ConnectionError(address)
@@ -203,7 +203,7 @@ def test_a_bound_task_that_is_called_runs_in_place_and_raises_its_error() -> Non
                 self.retry(countdown=1)
         return self.request
 
-    assert call("there") == Job(None, 0)
+    assert call("there") == TaskJob(None, 0)
     with pytest.raises(ConnectionError, match="away"):
         call("away")
     assert_nothing_enqueued()
