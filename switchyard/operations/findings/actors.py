@@ -18,9 +18,8 @@ from switchyard.console.formatting import ago, counted, duration
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.jobs.pauses import LARGEST_NUMBER
-from switchyard.jobs.presentation import stored_arguments, written
+from switchyard.jobs.presentation import stored_arguments
 from switchyard.jobs.queries import holder_of
-from switchyard.middleware.redaction import HIDDEN
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup
 
 GROUP = FindingGroup("actors")
@@ -37,7 +36,6 @@ ONE_HOST: Final = 0.8
 NEARLY_ALL: Final = 0.9
 # Actors whose failed and other jobs are compared, how many of both, and values that are named.
 MOST_COMPARED, COMPARED_FAILED, COMPARED, NAMED_VALUES = 5, 100, 300, 3
-LONGEST_VALUE: Final = 40
 MOST_ROWS: Final = 2_000
 # Errors of one actor that are told, those of the newest failures.
 MOST_ERRORS: Final = 3
@@ -203,15 +201,16 @@ _PLACES: Final = ("release", "host", "process")
 def _traits(arguments: str, release: str, worker: str) -> dict[str, str]:
     holder = holder_of(f"{worker}/live")
     places = dict(zip(_PLACES, (release, holder.host, holder.name), strict=True))
-    known = {name: written(value) for name, value in (stored_arguments(arguments) or {}).items() if is_plain(value)}
+    known = {name: str(value) for name, value in (stored_arguments(arguments) or {}).items() if is_plain(value)}
     return known | {name: value for name, value in places.items() if value}
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether an argument's value can stand in a sentence: a whole number or a short text, and not hidden."""
-    if type(value) is int:
-        return abs(value) < LARGEST_NUMBER
-    return isinstance(value, str) and len(value) <= LONGEST_VALUE and value.isprintable() and value != HIDDEN
+    """Return whether an argument's value may stand in a sentence, which all see that see the room: a whole number.
+
+    A number names a row and says nothing more; a text may be an address or a name of a person.
+    """
+    return type(value) is int and abs(value) < LARGEST_NUMBER
 
 
 def _only(name: str, bad: Sequence[Mapping[str, str]], good: Sequence[Mapping[str, str]]) -> list[str]:

@@ -79,9 +79,10 @@ def test_a_process_is_named_by_its_first_attempts_not_by_the_pool_of_retries() -
     assert common() == ""
 
 
-def test_what_an_actor_hides_is_never_told() -> None:
+@pytest.mark.parametrize("mail", ["[redacted]", "ann@example.com"])
+def test_a_text_is_never_told(mail: str) -> None:
     for number in range(40):
-        shown = '{"mail": "[redacted]", "urgent": true}' if number % 4 == 0 else '{"mail": "x", "urgent": false}'
+        shown = f'{{"mail": "{mail}", "urgent": true}}' if number % 4 == 0 else '{"mail": "x", "urgent": false}'
         job(number, failed=number % 4 == 0, arguments=shown)
 
     assert common() == ""
