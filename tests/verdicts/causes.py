@@ -114,11 +114,12 @@ def fans_out(yard: WatchedYard) -> Iterator[None]:
 
 @contextmanager
 def one_customer_floods(yard: WatchedYard) -> Iterator[None]:
-    """Send 1,000 jobs of one customer, and one of each of a hundred others."""
-    yard.send("sync_customer", "default", 7, count=1_000)
+    """Send 3,000 jobs of one customer, and one of each of a hundred others; purge what is left."""
+    yard.send("sync_customer", "default", 7, count=3_000)
     for number in range(100):
         yard.send("sync_customer", "default", 100 + number)
     yield
+    set_aside(yard.family("default"), "d-purge", by="ada", reason="")
 
 
 @contextmanager
