@@ -258,15 +258,15 @@ def test_an_option_without_a_counterpart_is_refused_with_what_to_write(option: s
         task.retry(**{option: 1})
 
 
-@shared_task
-def patched(number: int) -> int:
-    """A task of a module, whose calls tests replace by a mock."""
-    return number
+def test_mocks_of_delay_keep_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    @shared_task
+    def patched(number: int) -> int:
+        return number
 
-
-def test_mocks_of_delay_keep_working() -> None:
+    module = sys.modules[__name__]
+    monkeypatch.setattr(module, "patched", patched, raising=False)
     with mock.patch(f"{__name__}.patched.delay") as delay:
-        sys.modules[__name__].patched.delay(1)
+        module.patched.delay(1)
 
     delay.assert_called_once_with(1)
     assert_nothing_enqueued()
