@@ -277,7 +277,7 @@ COUNT = """
         WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename > '' AND datname > ''
     ) AS open
 """
-# What this process last counted, as words, and when, by the monotonic clock. By the database's alias.
+# Alias of a database -> the last count of this process, as words, and its time by the monotonic clock.
 _COUNTED: dict[str, tuple[str, float]] = {}
 
 

@@ -1,4 +1,4 @@
-"""What an actor's failed jobs have in common, and actors of which all jobs fail, from the rows of the history."""
+"""Properties that only failed jobs of an actor have, and actors of which all jobs fail, from rows of the history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What most messages of a late queue have in common, read from the queue: their sender, a value, or their owner."""
+"""Sender, value or owner that most messages of a late queue have in common, read from the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who holds a queue's slots: jobs of its retries that run in another pool hold none of them."""
+"""Holders of a queue's slots: jobs of its retries that run in another pool hold none of them."""
 
 from __future__ import annotations
 
