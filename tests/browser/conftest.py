@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from devtools.room.yard import RoomYard, room_yard
 from tests.browser.pages import Sample
 from tests.browser.watching import Watch
 
 HERE = Path(__file__).resolve().parent
-DESKTOP = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1440, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 # Of every wait for a condition; under load each takes seconds.
 PATIENCE_MS = 60_000
 # A container's root may have no namespaces, and /dev/shm may be small. Nothing is fetched from elsewhere, and nothing

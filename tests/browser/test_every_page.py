@@ -1,25 +1,27 @@
-"""Every page: no error, a strict policy, no sideways scroll, no serious fault of accessibility, in light and dark."""
+"""Every page, light and wide or dark and narrow: no error, a strict policy, no sideways scroll, accessible."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, Page, Response
+from playwright.sync_api import Browser, BrowserContext, Page, Response, ViewportSize
 
 from devtools.room.yard import RoomYard
 from tests.browser.conftest import DESKTOP, PHONE, new_context
 from tests.browser.pages import Sample, walked
 from tests.browser.watching import Watch
 
-# Rules that depend on the width; colours do not.
-NARROW = ["scrollable-region-focusable", "target-size", "button-name", "link-name", "label", "aria-hidden-focus"]
 # Colours are those at the end of a transition. Style sheets are not fetched once more.
 # Widgets of Django's admin, with names that axe does not count, are Django's to mend.
-AXE = """async only => {
+AXE = """async () => {
     await Promise.allSettled(document.getAnimations().map(each => each.finished));
     const theirs = ["#searchbar", ".select2-container", ".help-tooltip", ".vDateField", ".vTimeField"];
     const found = await axe.run({exclude: theirs.map(each => [each])}, {
-        preload: false, resultTypes: ["violations"], ...(only ? {runOnly: {type: "rule", values: only}} : {})
+        preload: false, resultTypes: ["violations"]
     });
     const serious = found.violations.filter(rule => ["serious", "critical"].includes(rule.impact));
     return serious.map(rule =>
@@ -50,6 +52,26 @@ DOORS = {
 }
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a page is seen."""
+
+    name: str
+    color_scheme: Literal["light", "dark"]
+    viewport: ViewportSize
+
+
+LOOKS = (Look("light and wide", "light", DESKTOP), Look("dark and narrow", "dark", PHONE))
+
+
+def looks() -> Iterator[Any]:
+    """Return the parameters for every page: in one look, which its neighbour has not, and with ``--long`` in both."""
+    for number, page in enumerate(walked()):
+        for second, look in enumerate((LOOKS[number % 2], LOOKS[1 - number % 2])):
+            marks = [*page.marks, *([pytest.mark.long] if second else [])]
+            yield pytest.param(page.values[0], look, marks=marks, id=f"{page.values[0]} {look.name}")
+
+
 @pytest.fixture(scope="module")
 def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
     """One tab for every page: a new one costs as much as a page."""
@@ -57,14 +79,12 @@ def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
     return page, Watch(page)
 
 
-@pytest.mark.parametrize("template", walked())
-def test_page_is_sound_in_light_and_dark_wide_and_narrow(
-    template: str, tab: tuple[Page, Watch], sample: Sample
-) -> None:
+@pytest.mark.parametrize(("template", "look"), list(looks()))
+def test_page_is_sound(template: str, look: Look, tab: tuple[Page, Watch], sample: Sample) -> None:
     page, watch = tab
     watch.errors.clear()
 
-    wrong = faults(page, sample.path(template)) + watch.errors
+    wrong = faults(page, sample.path(template), look) + watch.errors
 
     assert not wrong, "\n".join(wrong)
 
@@ -77,17 +97,17 @@ def test_page_of_who_may_not_is_sound(door: str, browser: Browser, yard: RoomYar
     watch = Watch(page)
     try:
         assert page.request.get(address).status == status
-        wrong = faults(page, address) + watch.errors
+        wrong = [fault for look in LOOKS for fault in faults(page, address, look)] + watch.errors
     finally:
         context.close()
 
     assert not wrong, "\n".join(wrong)
 
 
-def faults(page: Page, address: str) -> list[str]:
+def faults(page: Page, address: str, look: Look) -> list[str]:
     """Open a page and return what is wrong with it."""
-    page.set_viewport_size(DESKTOP)
-    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(look.viewport)
+    page.emulate_media(color_scheme=look.color_scheme)
     answer = page.goto(address, wait_until="load")
     assert answer is not None
     if answer.status >= 500:
@@ -95,23 +115,12 @@ def faults(page: Page, address: str) -> list[str]:
     found = policy_faults(answer)
     if address == FOREIGN:
         page.get_by_text("/api/v1/emails", exact=True).wait_for()
-        found += _sideways(page, "1440 px")
-        page.set_viewport_size(PHONE)
-        return found + _sideways(page, "390 px")
-    page.evaluate(AXE_SCRIPT)
-    found += [f"light: {rule}" for rule in page.evaluate(AXE, None)]
-    found += _sideways(page, "1440 px") + page.evaluate(ORDER)
-    page.emulate_media(color_scheme="dark")
-    found += [f"dark: {rule}" for rule in page.evaluate(AXE, ["color-contrast"])]
-    page.set_viewport_size(PHONE)
-    found += [f"390 px: {rule}" for rule in page.evaluate(AXE, NARROW)]
-    found += [f"390 px: {wrong}" for wrong in page.evaluate(ORDER)]
-    return found + _sideways(page, "390 px")
-
-
-def _sideways(page: Page, width: str) -> list[str]:
-    over = page.evaluate(SIDEWAYS)
-    return [f"{width}: scrolls sideways by {over}"] if over else []
+    else:
+        page.evaluate(AXE_SCRIPT)
+        found += page.evaluate(AXE) + page.evaluate(ORDER)
+    if over := page.evaluate(SIDEWAYS):
+        found.append(f"scrolls sideways by {over}")
+    return found
 
 
 def policy_faults(answer: Response) -> list[str]:

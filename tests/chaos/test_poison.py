@@ -76,7 +76,7 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
     ("yard", "how"),
     [
         ("threads", "vanish"),
-        ("greenlets", "vanish"),
+        pytest.param("greenlets", "vanish", marks=long),
         ("threads", "end_itself"),
         pytest.param("threads", "vanish_early", marks=long),
         *(pytest.param("processes", how, marks=long) for how in ("vanish", "vanish_early", "end_itself")),

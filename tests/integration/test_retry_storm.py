@@ -57,8 +57,9 @@ def start(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
         process.wait(timeout=60)
 
 
+@pytest.mark.long
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("events", "healthy"), [(12, 20), pytest.param(100, 60, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("events", "healthy"), [(12, 20), (100, 60)])
 def test_new_deliveries_start_within_the_objective_while_many_fail(
     facilities: Facilities, start: Any, valkey_url: str, events: int, healthy: int
 ) -> None:

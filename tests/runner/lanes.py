@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ LANES = len(os.sched_getaffinity(0)) + 3
 MOST_UNSTEADY = 5
 MOST_AGAIN = 20  # a change that breaks more is red, and known sooner
 NO_TESTS = 5  # pytest's exit code
+# A network without other devices: a change of one that a browser of another run sees ends its requests.
+OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"')
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Run:
         arguments: Those of pytest.
         database: What ``TEST_DATABASE`` is.
         live: Shown as it runs, instead of in a log, and alone: what fails is not run again.
+        own_network: It makes devices: where this account may, in a network that no other run sees.
     """
 
     name: str
     arguments: tuple[str, ...]
     database: str = "sqlite"
     live: bool = False
+    own_network: bool = False
 
 
 class Lanes:
@@ -134,6 +139,7 @@ class Lanes:
         log = self._log(run)
         outcomes = log.with_suffix(".outcomes")
         command = [
+            *(OWN_NETWORK if run.own_network and _may_make_networks() else ()),
             sys.executable,
             "-m",
             "pytest",
@@ -158,6 +164,14 @@ class Lanes:
             return process.wait(), log, read(outcomes)
         finally:
             self._running.discard(process)
+
+
+@functools.cache
+def _may_make_networks() -> bool:
+    try:
+        return subprocess.run([*OWN_NETWORK, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:  # no unshare
+        return False
 
 
 def row(outcome: str, name: str, started: float, note: str = "") -> None:

@@ -90,4 +90,5 @@ class Plan:
         return found
 
     def _run(self, name: str, database: str, marks: str, *arguments: str) -> Run:
-        return Run(name, (*(("-m", marks) if marks else ()), *self._filter, *arguments), database)
+        arguments = (*(("-m", marks) if marks else ()), *self._filter, *arguments)
+        return Run(name, arguments, database, own_network=any("/chaos" in argument for argument in arguments))

@@ -29,7 +29,7 @@ from switchyard.jobs.services import submit
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 
-EXAMPLES = 8
+EXAMPLES = 4
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -38,6 +38,7 @@ def interpreter(folder: Path, refuses: str) -> str:
     return str(file)
 
 
+@pytest.mark.long
 def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path) -> None:
     first = prepare(clone, PYTHON=str(REAL))
     second = prepare(clone)

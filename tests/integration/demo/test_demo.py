@@ -97,6 +97,7 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
     assert "killed what was left" not in demo.output
 
 
+@pytest.mark.long
 def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away_and_kill_9_leaves_nothing(
     start: Start,
 ) -> None:

@@ -157,7 +157,7 @@ def command(line: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("seconds", [25, pytest.param(1_800, marks=[pytest.mark.long, pytest.mark.timeout(2_400)])])
+@pytest.mark.parametrize("seconds", [10, pytest.param(1_800, marks=[pytest.mark.long, pytest.mark.timeout(2_400)])])
 def test_odd_values_in_any_key_end_no_page_command_or_process(
     seconds: int, processes: Started, facilities: Facilities, server: redis.Redis
 ) -> None:

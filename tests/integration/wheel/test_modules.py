@@ -94,6 +94,7 @@ def test_without_extras_only_modules_of_an_extra_are_missing_something(
     assert "switchyard.jobs.api" in missing
 
 
+@pytest.mark.long
 def test_strictly_typed_actors_of_a_host_find_the_types(full: Environment, tmp_path: Path) -> None:
     (tmp_path / "actors.py").write_text(ACTORS)
     wrong = tmp_path / "wrong.py"

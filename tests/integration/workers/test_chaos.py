@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+import pytest
+
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
 from tests.unit.documentation.pages import read
@@ -14,6 +16,7 @@ ACTS = ("chaos: killed ", "chaos: cut ", "there once more|which runs on")
 PAGE = "docs/how-to/break-your-yard-on-purpose.md"
 
 
+@pytest.mark.long
 def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench: Bench) -> None:
     there_before = bench.send("slow")
     [command] = re.findall(r"^\.venv/bin/python manage\.py switchyard (runpools .*)$", read(PAGE), re.MULTILINE)

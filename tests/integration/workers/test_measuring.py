@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.integration.workers.conftest import Bench
 from tests.unit.documentation.pages import code_blocks, read
 
 PAGE = "docs/how-to/choose-a-pool.md"
 
 
+@pytest.mark.long
 def test_samples_are_measured_in_every_kind_of_pool_and_the_widest_waits_best(bench: Bench) -> None:
     pools = ["threads:1x2", "processes:1x1", "gevent:1x16"]
     command = bench.start("measure_pools", "http", "--tasks", "32", "--json", "--pools", *pools)

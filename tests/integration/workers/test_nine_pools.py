@@ -15,6 +15,7 @@ from tests.waiting import wait_for
 MOST_BYTES = 400_000_000
 
 
+@pytest.mark.long
 def test_nine_pools_take_less_than_400_mb(bench: Bench) -> None:
     parent = bench.start("runpools", "--no-history", settings="nine_settings")
     bench.wait_for_log("pools: all ready")

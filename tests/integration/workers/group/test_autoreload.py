@@ -47,6 +47,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     assert bench.log().count("pools: all drained") == 2
 
 
+@pytest.mark.long
 def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_the_next_change(
     bench: Bench, changing: Changing
 ) -> None:

@@ -131,6 +131,7 @@ def test_code_that_fails_during_a_replacement_leaves_one_pool_of_each(bench: Ben
     assert changing.says() == "two"  # its pool was replaced before
 
 
+@pytest.mark.long
 def test_ctrl_c_during_a_replacement_ends_everything(bench: Bench, changing: Changing) -> None:
     reloader = bench.start("runpools", "--reload", "urgent", "slow", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
