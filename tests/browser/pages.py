@@ -116,5 +116,12 @@ def is_repeated(template: str) -> bool:
 
 
 def walked() -> list[Any]:
-    """Return the parameters of a test of every page: the mark ``long`` on what repeats an example."""
-    return [pytest.param(template, marks=[pytest.mark.long] if is_repeated(template) else []) for template in PAGES]
+    """Return the parameters of a test of every page: the mark ``long`` on all but the first of a folder."""
+    found, seen = [], set()
+    for template in PAGES:
+        folder = tuple(template.split("/")[:4])
+        long = is_repeated(template) or folder in seen
+        found.append(pytest.param(template, marks=[pytest.mark.long] if long else []))
+        if not long:
+            seen.add(folder)
+    return found

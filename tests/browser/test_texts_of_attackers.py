@@ -77,7 +77,11 @@ def test_there_are_a_hundred_payloads() -> None:
     assert len(set(PAYLOADS)) == 100
 
 
-@pytest.mark.parametrize("address", LISTS)
+# By default every second one.
+@pytest.mark.parametrize(
+    "address",
+    [pytest.param(one, marks=[pytest.mark.long] if number % 2 else []) for number, one in enumerate(LISTS)],
+)
 def test_list_shows_texts_and_adds_no_node(address: str, hostile: dict[str, Any], page: Page) -> None:
     page.goto(address)
 
@@ -105,7 +109,9 @@ def test_page_of_each_thing_shows_its_payload_as_text(hostile: dict[str, Any], p
     assert added_to_answers(page, jobs + letters) == {}
 
 
-@pytest.mark.parametrize("field", ["q", "argument", "owner", "error", "actor"])
+@pytest.mark.parametrize(
+    "field", ["q", *(pytest.param(each, marks=pytest.mark.long) for each in ("argument", "owner", "error", "actor"))]
+)
 def test_search_shows_what_was_asked_as_text(field: str, page: Page) -> None:
     texts = PAYLOADS[:: len(PAYLOADS) // 10]
     addresses = [f"/admin/switchyard_jobs/job/?{urlencode({field: text})}" for text in texts]

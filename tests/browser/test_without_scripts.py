@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -37,17 +36,8 @@ def tab(browser: Browser, yard: RoomYard) -> Iterator[Page]:
     context.close()
 
 
-def pages() -> Iterator[Any]:
-    """Return the parameters for every page but Swagger's of the API, a script: the first of a folder, else ``long``."""
-    seen = set()
-    for page in walked():
-        folder = tuple(page.values[0].split("/")[:4])
-        if page.values != ("/api/v1/docs",):
-            yield pytest.param(*page.values, marks=[pytest.mark.long] if folder in seen else page.marks)
-            seen.add(folder)
-
-
-@pytest.mark.parametrize("template", list(pages()))
+# Swagger's page of the API is a script.
+@pytest.mark.parametrize("template", [page for page in walked() if page.values != ("/api/v1/docs",)])
 def test_page_shows_its_text(template: str, tab: Page, sample: Sample) -> None:
     tab.goto(sample.path(template))
 

@@ -12,9 +12,8 @@ from tests.runner.parts import GROUPS, PARTS, files_of
 
 # In which order they begin: what takes longest first, in pieces where a part is named more than once.
 ORDER = (
-    *("chaos", "others", "verdicts", "workers", "browser", "others", "hosts", "chaos", "others", "workers", "others"),
-    *("chaos", "broker", "rabbitmq", "workers", "chaos", "model", "workers", "clients", "cluster", "unit", "unit"),
-    *("newest", "images", "core-alone"),
+    *("browser", "chaos", "others", "verdicts", "workers", "hosts", "chaos", "others", "workers", "others", "chaos"),
+    *("broker", "rabbitmq", "workers", "clients", "unit", "newest", "cluster", "unit", "model", "images", "core-alone"),
 )
 
 
