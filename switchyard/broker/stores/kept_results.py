@@ -13,8 +13,7 @@ from dramatiq.results.backend import DEFAULT_TIMEOUT
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, ResultNotKept
-from switchyard.broker.stores.history_streams import fields_of
-from switchyard.broker.stores.job_record import Job, options_of
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.job_records import JobRecords
 
 FIRST_PAUSE_S: Final = 0.005
@@ -101,7 +100,7 @@ class RecordResults(ResultBackend):
         """Return whether a result that is ``None`` was kept: its actor may be unknown here."""
         if message.actor_name in self._broker.actors or record.state != "succeeded":
             return True
-        return options_of(fields_of(record.body)).get("store_results") is True
+        return record.options.get("store_results") is True
 
     def _refuse_unkept(self, message: Message[Any]) -> None:
         name = message.actor_name

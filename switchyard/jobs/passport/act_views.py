@@ -27,7 +27,7 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, 
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.console.formatting import SPAN, UNITS_MS, as_time, time_ms, whole_duration
+from switchyard.console.formatting import SPAN, UNITS_MS, time_ms, whole_duration
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.dead_letters.editing import parse_text, shown_text
@@ -65,8 +65,6 @@ class EditableJob:
     text: str
     due_at: int | None
     version: str
-
-    due = as_time("due_at")
 
 
 def editable_job(job_id: str) -> EditableJob:
@@ -320,7 +318,7 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
         if sees and request.POST.get("version", job.version) != job.version:
             raise ActRefused(f"job {job.id}", "somebody changed its arguments meanwhile; these are the new ones")
         due = request.POST.get("due", "").strip()
-        due_at = due_time(due) if job.due is not None and due and due != _shown_time(job) else None
+        due_at = due_time(due) if job.due_at is not None and due and due != _shown_time(job) else None
         text = given if sees and given.replace("\r\n", "\n").strip() != job.text else None
         changes = edit_job(job, text=text, due_at=due_at, who=Who.of_request(request), reason=_reason(request))
     except ActRefused as error:
@@ -348,4 +346,4 @@ def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str =
 
 
 def _shown_time(job: EditableJob) -> str:
-    return "" if job.due is None else f"{job.due:%Y-%m-%dT%H:%M:%S}"
+    return "" if job.due_at is None else f"{datetime_of(job.due_at):%Y-%m-%dT%H:%M:%S}"

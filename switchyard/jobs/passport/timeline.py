@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import act_label
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.stores.job_record import Job
-from switchyard.console.formatting import as_time, duration
+from switchyard.console.formatting import duration
 from switchyard.jobs.passport.reading import FAILED, Passport
 
 MOST_ACTS: Final = 20
@@ -51,7 +52,10 @@ class TimelineEvent:
     starts: bool = False
     day: str = ""
 
-    moment = as_time("at")
+    @property
+    def moment(self) -> datetime:
+        """Its time in UTC."""
+        return datetime_of(self.at)
 
     @property
     def clock(self) -> str:
