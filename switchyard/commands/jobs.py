@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import dramatiq
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
@@ -19,104 +19,85 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import as_json as audit_json
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import MOST
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardError
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
-from switchyard.commands.history import CONDITIONS, add_conditions
 from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.commands import DATABASE_REMEDY, ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import duration
-from switchyard.history.filters import Filter, why_none_found
+from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import SORTS, why_missing
 from switchyard.jobs.calls import read_json
-from switchyard.jobs.listing.pages import JobLine, JobsPage, find_jobs
+from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job, words_of
 from switchyard.jobs.passport.again import run_again
-from switchyard.jobs.passport.reading import Passport, as_json, passport_of
+from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
 from switchyard.jobs.pauses import pause_of
-from switchyard.jobs.presentation import job_body
-from switchyard.jobs.queries import find_known, find_untracked, is_message_id
+from switchyard.jobs.presentation import arguments_of, error_line, excerpt, job_json
+from switchyard.jobs.queries import find_untracked, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.logs import printable
 from switchyard.middleware.places import place_of
 
 
-def print_job(job: JobRecord, known: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
-    """Print a job's state, what else is known of it, and what happened to it, the first thing first."""
-    for name, value in _state(job):
-        out.write(f"{name:16} {value}")
+def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
+    """Print a job's fields, what else is known of it, and what happened to it, the first thing first.
+
+    Args:
+        as_json: Print its JSON form, with its attempts as ``runs`` and what people did as ``acts``.
+    """
+    job, acts = known.job, acts_on(known.job)
+    shown = passport_json(known, arguments=True) | {"acts": [audit_json(entry) for entry in acts]}
+    if as_json:
+        out.write(json.dumps(shown, indent=2, default=str))
+        return
+    for name, value in shown.items():
+        if name not in ("runs", "acts") and value not in (None, False, [], {}):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            # Names in a message may contain terminal escape codes.
+            out.write(printable(f"{name:16} {text}"))
     if not job.ended and job.state != "running" and (pause := pause_of(job.actor, known.arguments)) is not None:
         out.write(printable(f"{'paused':16} {pause.named}. {pause.facts.sentence} {pause.facts.end}"))
     if job.reason == "parked":
         out.write(f"{'why':16} {_why_parked(job)}")
-    for name, value in _facts(known):
-        # Names in a message may contain terminal escape codes.
-        out.write(f"{name:16} {printable(value)}")
+    if known.letter is not None:
+        out.write(f"{'triage':16} manage.py switchyard deadletters show {job.id}")
     _print_timeline(known, acts, out)
 
 
-def shown_as_json(job: JobRecord, known: Passport, acts: Sequence[AuditEntry]) -> dict[str, Any]:
-    """Return the same as JSON: as the API answers, each attempt as ``runs``, what people did as ``acts``."""
-    passport = as_json(known, arguments=True)
-    runs = passport.pop("attempts")
-    body = job_body(job, result_url=None) | {"owner": job.owner, "result": job.result}
-    more = {name: value for name, value in passport.items() if name not in body}
-    return body | more | {"runs": runs, "acts": [audit_json(entry) for entry in acts]}
-
-
-def _state(job: JobRecord) -> Iterator[tuple[str, str]]:
-    for name, value in job_body(job, result_url=None).items():
-        if value is not None and name != "result_url":
-            yield name, printable(value) if isinstance(value, str) else json.dumps(value)
-
-
-def _print_timeline(job: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
+def _print_timeline(known: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
     out.write("\nwhat happened (UTC)")
-    for event in timeline_of(job, acts):
+    for event in timeline_of(known, acts):
         if event.day:
             out.write(f"  {event.day}")
-        out.write(f"  {event.clock}  {printable(_words(job, event))}")
-    if not job.attempts and not job.ended:
+        out.write(f"  {event.clock}  {printable(_words(known.job, event))}")
+    if not known.attempts and not known.job.ended:
         out.write("  It has not started.")
-    if job.history_away:
+    if known.history_away:
         out.write("  The database does not answer: attempts before the last one and acts of people are missing.")
-    for attempt in job.logs:
-        out.write(f"\nlog lines of attempt {attempt.number}")
+    for attempt in known.logs:
+        out.write(f"\nlog lines of attempt {attempt.attempts}")
         for line in attempt.logs.splitlines():
             out.write(f"  {printable(line)}")
 
 
-def _facts(job: Passport) -> Iterator[tuple[str, str]]:
-    arguments = json.dumps(dict(job.arguments or {}), ensure_ascii=False, default=str)
-    facts = {
-        "owner": job.owner,
-        "arguments": "too long to be kept" if job.arguments is None else job.arguments and arguments,
-        "tags": ", ".join(job.tags),
-        "parent": job.parent,
-        "worker": job.worker,
-        "release": job.release,
-        "time limit": duration(job.limit_ms) if job.limit_ms else "",
-        "dead letter": job.letter and f"{job.letter.state}: manage.py switchyard deadletters show {job.id}",
-    }
-    yield from ((name, str(value)) for name, value in facts.items() if value)
-
-
-def _words(job: Passport, event: TimelineEvent) -> str:
+def _words(job: Job, event: TimelineEvent) -> str:
     words = f"{event.what}{event.note}"
     if event.origin:
         for name, preposition in (("user", "by"), ("request", "in request"), ("schedule", "by the schedule")):
             words += f", {preposition} {job.origin[name]}" if job.origin.get(name) else ""
     if (each := event.attempt) is not None and event.starts:
-        words += f" on {each.worker}" if each.worker else ""
+        words += f" on {each.holder.name}" if each.worker else ""
         words += f", release {each.release}" if each.release else ""
-    elif each is not None and each.error_type:
-        words += f": {each.error_type}: {each.error_message}"
+    elif each is not None and each.error:
+        words += f": {each.error['type']}: {each.error['message']}"
     return f"{words} ({event.more})" if event.more else words
 
 
-def _why_parked(job: JobRecord) -> str:
+def _why_parked(job: Job) -> str:
     actor = dramatiq.get_broker().actors.get(job.actor)
     if actor is None:
         return (
@@ -147,13 +128,13 @@ HEADINGS = ("state", "actor", "queue", "waited", "ran", "owner", "job", "detail"
 def print_page(page: JobsPage, out: OutputWrapper) -> None:
     """Print a page as a table, then where the next one begins and which queues hold more."""
     console = Console(file=cast(TextIO, out), width=None if out.isatty() else 240, highlight=False, soft_wrap=True)
-    if not page.lines:
+    if not page.jobs:
         console.print("none of the jobs looked through matches" if page.after else "no job matches")
     else:
         table = Table("due (UTC)" if page.by_due_time else "time (UTC)", *HEADINGS, box=None)
-        for line in page.lines:
+        for job in page.jobs:
             # Names in a message may contain terminal escape codes and markup.
-            table.add_row(*(Text(printable(cell)) for cell in _cells(line, by_due_time=page.by_due_time)))
+            table.add_row(*(Text(printable(cell)) for cell in _cells(job, by_due_time=page.by_due_time)))
         console.print(table)
     for queue in page.away:
         why = "its node does not answer, or has only a part of its keys"
@@ -164,19 +145,53 @@ def print_page(page: JobsPage, out: OutputWrapper) -> None:
         console.print(Text(f"more: --after {page.after}"))
 
 
-def _cells(line: JobLine, *, by_due_time: bool) -> tuple[str, ...]:
-    detail = line.error or line.reason.replace("_", " ") or line.excerpt
+def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
+    detail = error_line(job) or (job.reason or "").replace("_", " ") or excerpt(arguments_of(job))
+    run_ms = job.run_ms
     return (
-        f"{(line.due if by_due_time and line.due else line.shown_at):%Y-%m-%d %H:%M:%S}",
-        line.state,
-        line.actor,
-        line.queue,
-        "–" if line.wait_ms is None else duration(line.wait_ms),
-        "–" if line.ran_ms is None else duration(line.ran_ms),
-        line.owner or "–",
-        line.id,
+        f"{datetime_of((by_due_time and job.next_attempt_at) or job.at):%Y-%m-%d %H:%M:%S}",
+        job.state,
+        job.actor,
+        job.queue,
+        "–" if job.wait_ms is None else duration(job.wait_ms),
+        "–" if run_ms is None else duration(run_ms),
+        job.owner or "–",
+        job.id,
         detail if len(detail) <= LONGEST_DETAIL else f"{detail[: LONGEST_DETAIL - 1]}…",
     )
+
+
+HELP: Final = {
+    "actor": "name of an actor",
+    "queue": "name of a queue",
+    "owner": "owner of the job",
+    "parent": "id of the job that sent it",
+    "tag": "one of the job's tags",
+    "error": "class of the last failure's exception, or a part of its text",
+    "fingerprint": "fingerprint of the last failure",
+    "release": "release of the worker that ran it last",
+}
+
+# Names of the options that ``add_conditions`` adds.
+CONDITIONS: Final = ("state", *TEXTS, "argument", "since", "until", "failures")
+
+
+def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
+    """Add the options of a list of jobs: its conditions, and the place and the length of a page.
+
+    Args:
+        states: Help of ``--state``.
+        most: Jobs of a page at most.
+    """
+    listing.add_argument("--state", action="append", help=states)
+    for name in TEXTS:
+        listing.add_argument(f"--{name}", help=HELP[name])
+    listing.add_argument("--argument", metavar="NAME=VALUE", help="exact value of a searchable argument")
+    listing.add_argument("--since", help="30m, 1h or 7d ago, or an ISO time (UTC)")
+    listing.add_argument("--until", help="as --since; the time itself is left out")
+    listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
+    listing.add_argument("--after", default="", help="where the page before ended")
+    listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {most}")
 
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
@@ -248,19 +263,19 @@ class Command(PrintingCommand):
         try:
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             limit = min(max(options["limit"], 1), MOST_LISTED)
-            page = find_jobs(wanted, after=options["after"], limit=limit, arguments=True, sort=options["sort"])
+            page = find_jobs(wanted, after=options["after"], limit=limit, sort=options["sort"])
         except ValueError as error:
             raise CommandError(str(error)) from error
         if as_json:
             missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
-            body = {"jobs": [line.as_json() for line in page.lines], "after": page.after or None, "cut": page.cut}
-            body |= {"away": page.away}
+            jobs = [job_json(job, arguments=True) for job in page.jobs]
+            body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away}
             self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
         else:
             print_page(page, self.stdout)
             for note in filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing())):
                 self.stdout.write(f"note: {note}")
-            if not page.lines and (note := _unknown_name(wanted)):
+            if not page.jobs and (note := _unknown_name(wanted)):
                 self.stdout.write(f"note: {note}")
         if page.broker_away or page.history_away:
             # The broker's remedy goes first: where no yard runs, there is no database either.
@@ -269,22 +284,15 @@ class Command(PrintingCommand):
 
     def _show(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]
-        job = find_known(job_id)
-        if job is None and (message := find_untracked(job_id)) is not None:
+        known = passport_of(job_id) if is_message_id(job_id) else None
+        if known is None and (message := find_untracked(job_id)) is not None:
             raise CommandError(
                 f"job {job_id}: {printable(message.actor_name)} on {message.queue_name} keeps no record (track=False): "
                 f"its state is unknown; it has not ended, cancel it with `manage.py switchyard jobs cancel {job_id}`"
             )
-        if job is None:
+        if known is None:
             raise _unknown(job_id)
-        known = passport_of(job_id)
-        if known is None:  # it has expired since
-            raise _unknown(job_id)
-        acts = acts_on(known)
-        if as_json:
-            self.stdout.write(json.dumps(shown_as_json(job, known, acts), indent=2, default=str))
-        else:
-            print_job(job, known, acts, self.stdout)
+        print_job(known, self.stdout, as_json=as_json)
 
     def _cancel(self, options: dict[str, Any], as_json: bool) -> None:
         job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
@@ -342,18 +350,18 @@ class Command(PrintingCommand):
 
     def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]
-        job = passport_of(job_id)
-        if job is None:
+        known = passport_of(job_id)
+        if known is None:
             raise _unknown(job_id)
         try:
             changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
-            edited = {**(job.arguments or {}), **changes} if changes else None
-            sent = run_again(job, edited=edited, who=Who.of_command(), reason=options["reason"])
+            edited = {**(known.arguments or {}), **changes} if changes else None
+            sent = run_again(known, edited=edited, who=Who.of_command(), reason=options["reason"])
         except (MiddlewareError, ValueError) as error:
             raise CommandError(f"job {job_id}: {error}") from error
         except SwitchyardError as error:
             raise CommandError(str(error)) from error
-        self.answer(f"job {sent}: enqueued, {job.actor} again", {"id": sent, "of": job_id}, as_json=as_json)
+        self.answer(f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id}, as_json=as_json)
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

@@ -17,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from switchyard.alerts.models import Alert
+from switchyard.broker.stores.job_record import Job
 from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, show_examples
 from switchyard.console.formatting import ago, duration, size
 from switchyard.console.links import runbook
-from switchyard.jobs.queries import RunningJob
+from switchyard.jobs.presentation import job_json
+from switchyard.jobs.queries import limit_of
 from switchyard.middleware.logs import printable
 from switchyard.operations.findings.examine import KEPT, WHOLE_S
 from switchyard.operations.findings.finding import EXIT_CODES, worst
@@ -207,10 +209,11 @@ def _track(row: Row) -> Cells:
     )
 
 
-def _running(job: RunningJob) -> Cells:
-    ran = "unknown" if job.ran_ms is None else duration(job.ran_ms)
-    limit = duration(job.limit_ms) if job.limit_ms else "–"
-    return (job.actor, job.queue, (ran, "warn" if job.is_over_limit else ""), limit, job.id, job.holder.name)
+def _running(job: Job) -> Cells:
+    run_ms, limit_ms = job.run_ms, limit_of(job)
+    ran, limit = "unknown" if run_ms is None else duration(run_ms), duration(limit_ms) if limit_ms else "–"
+    is_over_limit = bool(limit_ms) and (run_ms or 0) > (limit_ms or 0)
+    return (job.actor, job.queue, (ran, "warn" if is_over_limit else ""), limit, job.id, job.holder.name)
 
 
 def _pool(pool: PoolRow) -> Cells:
@@ -249,12 +252,7 @@ def as_json(room: Room) -> dict[str, Any]:
             | {name: getattr(pool.state, name) if pool.state else None for name in ("state", "up", "slots", "busy")}
             for pool in room.pools
         ],
-        "running": None
-        if room.running is None
-        else [
-            {"id": job.id, "actor": job.actor, "queue": job.queue, "worker": job.holder.name, "ran_ms": job.ran_ms}
-            for job in room.running
-        ],
+        "running": None if room.running is None else [job_json(job) for job in room.running],
         "alerts": None
         if room.alerts is None
         else [

@@ -10,11 +10,13 @@ from django.core.management.base import CommandError
 
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, Verb
 from switchyard.conf import declared_yard
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import ago, duration, size
-from switchyard.jobs.queries import RunningJob, running_jobs
+from switchyard.jobs.presentation import job_json
+from switchyard.jobs.queries import running_jobs
 from switchyard.middleware.logs import printable
 from switchyard.operations import supervisors
 from switchyard.operations.supervisors import ReportedWorkers, reported_workers
@@ -117,7 +119,7 @@ class Command(PrintingCommand):
             raise CommandError(f"workers: {len(done)} of {len(chosen)} supervisors obeyed {verb}")
 
 
-def _lines(report: PoolReport, jobs: list[RunningJob], quieted: Instruction | None) -> list[str]:
+def _lines(report: PoolReport, jobs: list[Job], quieted: Instruction | None) -> list[str]:
     memory = size(sum(int(child.get("rss_bytes", 0)) for child in report.children))
     restarts = ", ".join(f"{count} by {reason}" for reason, count in sorted(report.restarts.items())) or "none"
     release = f", release {report.release}" if report.release else ""
@@ -133,12 +135,12 @@ def _lines(report: PoolReport, jobs: list[RunningJob], quieted: Instruction | No
         state = supervisors.child_state(report, child)
         lines.append(f"  child {child.get('pid')}: {state}, {child.get('busy')} busy, {child.get('done')} done")
     for job in jobs:
-        ran = "unknown" if job.ran_ms is None else duration(job.ran_ms)
+        ran = "unknown" if job.run_ms is None else duration(job.run_ms)
         lines.append(f"  runs {job.actor} of {job.queue} for {ran}: job {job.id}")
     return lines
 
 
-def _as_json(found: ReportedWorkers, shown: list[PoolReport], running: list[RunningJob]) -> dict[str, Any]:
+def _as_json(found: ReportedWorkers, shown: list[PoolReport], running: list[Job]) -> dict[str, Any]:
     return {
         "sentence": found.title,
         "missing": list(found.missing),
@@ -146,11 +148,7 @@ def _as_json(found: ReportedWorkers, shown: list[PoolReport], running: list[Runn
             asdict(report)
             | {
                 "member": report.member,
-                "running": [
-                    {"id": job.id, "actor": job.actor, "queue": job.queue, "ran_ms": job.ran_ms}
-                    for job in running
-                    if job.holder.member == report.member
-                ],
+                "running": [job_json(job) for job in running if job.holder.member == report.member],
             }
             for report in shown
         ],

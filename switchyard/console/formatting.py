@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.utils import timezone
 
-from switchyard.broker.clock import EPOCH, datetime_of, now_ms
+from switchyard.broker.clock import EPOCH, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.codec import LARGEST
 
@@ -137,16 +137,6 @@ LONGEST: Final = timedelta(days=365)
 _SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
 _OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
-
-
-def as_time(field: str) -> Any:
-    """Return a property: a field in ms since the epoch as a time in UTC, ``None`` where the field is ``None``."""
-
-    def time(instance: object) -> datetime | None:
-        at = getattr(instance, field)
-        return None if at is None else datetime_of(at)
-
-    return property(time)
 
 
 def unusable_end(text: str, why: str) -> ActRefused:

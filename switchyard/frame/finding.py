@@ -70,15 +70,14 @@ def jobs(asked: str) -> Iterator[Hit]:
         BrokerUnavailable: the broker did not answer.
     """
     job_id = written_id(asked)
-    passport = passport_of(job_id) if is_message_id(job_id) else None
-    if passport is not None:
-        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True)
+    if is_message_id(job_id) and passport_of(job_id) is not None:
+        yield Hit(job_id, job_url(job_id), is_exact=True, is_id=True)
 
 
 def owners(asked: str) -> Iterator[Hit]:
     """Find an owner by its whole name."""
     page = find_jobs(Filter(owner=asked), limit=1)
-    if page.lines:
+    if page.jobs:
         yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
 
 
@@ -87,7 +86,7 @@ def arguments(asked: str) -> Iterator[Hit]:
     name, equals, value = (part.strip() for part in asked.partition("="))
     if equals and name:
         page = find_jobs(Filter(argument=(name, value)), limit=1)
-        if page.lines:
+        if page.jobs:
             yield _with_argument(f"{name}={value}", "jobs with this argument")
         return
     names = {name for actor in dramatiq.get_broker().actors for name in searched_names(actor)}

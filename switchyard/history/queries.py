@@ -7,18 +7,17 @@ scan millions of rows for a rare state. The others are written so that no index 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
 from django.db.models import CharField, Func, Q, QuerySet
 
-from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import HistoryStreams
+from switchyard.broker.stores.job_record import Job, read_json
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TAG, Filter, search_text
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
@@ -406,49 +405,46 @@ def _of_value(
     return _sorted_page(pairs, Cursor(ids[0][1], LAST_ROW), limit, cut)
 
 
-TIMES = ("enqueued_at", "started_at", "finished_at", "failed_at")
+# Columns of jobs and attempts, then of jobs alone, that a job has under the same name.
+RAN: Final = ("state", "generation", "started_at", "finished_at", "lane", "pool", "worker", "release")
+SENT: Final = ("actor", "queue", "attempts", "enqueued_at", "failed_at", "wait_ms")
 
 
-def job_row_body(row: JobRow) -> dict[str, Any]:
-    """Return a job as JSON: times in ISO 8601 (UTC), durations in ms, no result."""
-    return {
-        "id": row.job_id,
-        **{name: getattr(row, name) for name in ("state", "reason", "actor", "queue", "lane", "owner")},
-        **{name: getattr(row, name) for name in ("attempts", "generation")},
-        **{name: iso_time(getattr(row, name)) for name in TIMES},
-        **{name: getattr(row, name) for name in ("wait_ms", "run_ms", "pool", "worker", "release")},
-        "error": error_of(row),
-        **{name: getattr(row, name) for name in ("fingerprint", "parent", "request_id", "user", "schedule", "tags")},
-        "arguments": arguments_of(row),
-    }
+def job_of_row(row: JobRow) -> Job:
+    """Return a job as its row has it; its error is that of the last failure, also of a job that succeeded since."""
+    origin = {"request": row.request_id, "user": row.user, "schedule": row.schedule}
+    return replace(
+        _ran(row),
+        **{name: getattr(row, name) for name in SENT},
+        owner=row.owner or "",
+        tags=tuple(map(str, row.tags)) if isinstance(row.tags, list) else (),
+        parent=row.parent or "",
+        origin={name: value for name, value in origin.items() if value},
+        result=read_json(row.result),
+        arguments=stored_arguments(row.arguments),
+        kept_in=row.kept_in or "",
+        at=row.finished_at,
+    )
 
 
-def attempt_body(row: AttemptRow) -> dict[str, Any]:
-    """Return an attempt as JSON."""
-    return {
-        **{name: getattr(row, name) for name in ("generation", "attempt", "state", "reason")},
-        **{name: iso_time(getattr(row, name)) for name in ("started_at", "finished_at")},
-        **{name: getattr(row, name) for name in ("lane", "pool", "worker", "release")},
-        "error": error_of(row),
-        **{name: getattr(row, name) for name in ("fingerprint", "logs")},
-    }
+def ended_job(row: JobRow) -> Job:
+    """Return a job that has ended as its record had it: without a failure before a later attempt."""
+    job = job_of_row(row)
+    return job if job.state == "dead" else replace(job, error=None)
 
 
-def error_of(row: JobRow | AttemptRow) -> dict[str, str] | None:
-    """Return the failure of a row, or ``None`` where it has none."""
-    return {"type": row.error_type, "message": row.error_message} if row.error_type else None
+def job_of_attempt(row: AttemptRow) -> Job:
+    """Return a job as an attempt left it, without what all its attempts have in common."""
+    return replace(_ran(row), attempts=row.attempt, logs=row.logs)
 
 
-def arguments_of(row: JobRow) -> Any:
-    """Return the arguments by name; as text where they were cut, ``None`` where there are none."""
-    try:
-        return json.loads(row.arguments) if row.arguments else None
-    except ValueError:
-        return row.arguments
+def _ran(row: JobRow | AttemptRow) -> Job:
+    error = {"type": row.error_type, "message": row.error_message} if row.error_type else None
+    known: dict[str, Any] = {name: getattr(row, name) for name in RAN}
+    return Job(row.job_id, **known, reason=row.reason or None, error=error, fingerprint=row.fingerprint or "")
 
 
-def iso_time(at_ms: int | None) -> str | None:
-    """Return a time as ISO 8601 with milliseconds, as pages and the API show it."""
-    if at_ms is None:
-        return None
-    return datetime_of(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def stored_arguments(text: str) -> dict[str, Any] | None:
+    """Return the arguments in a row, by name; ``None`` when they were cut, and are no JSON."""
+    found = read_json(text) if text else {}
+    return found if isinstance(found, dict) else None

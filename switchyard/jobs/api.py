@@ -16,13 +16,13 @@ from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted
 from switchyard.api.tokens import find_token
 from switchyard.audit.services import Who
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import Job
 from switchyard.history.filters import Filter
 from switchyard.history.queries import SORTS, sort_of
 from switchyard.jobs import live
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
-from switchyard.jobs.presentation import job_body, result_file
+from switchyard.jobs.presentation import job_json, result_file
 from switchyard.jobs.queries import visible_job, visible_untracked
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel
@@ -46,7 +46,10 @@ class JobFailure(BaseModel):
 
 
 class JobBody(BaseModel):
-    """Current state of a job. Times are ISO 8601 in UTC with microseconds; null for steps not reached."""
+    """A job. Times are ISO 8601 in UTC with microseconds; null for what is not known or has not happened.
+
+    `arguments` are null for tokens that may not view them. In a list `result` is null for one that a store keeps.
+    """
 
     id: str
     actor: str
@@ -59,34 +62,23 @@ class JobBody(BaseModel):
     started_at: str | None
     finished_at: str | None
     result: Any
-    result_url: str | None
     error: JobFailure | None
     next_attempt_at: str | None
-
-
-class JobItem(BaseModel):
-    """A job in the list. Times are ISO 8601 in UTC; null for what is not known or has not happened."""
-
-    id: str
-    state: State
-    actor: str
-    queue: str
-    owner: str
+    owner: str | None
     tags: list[str]
-    attempts: int
-    reason: str | None
-    error: str | None
+    parent: str | None
+    origin: dict[str, str]
+    generation: int
+    cancel_requested: bool
+    failed_at: str | None
     fingerprint: str | None
-    enqueued_at: str | None
-    due_at: str | None
-    started_at: str | None
-    finished_at: str | None
     wait_ms: int | None
-    run_ms: int | None
+    lane: str | None
+    pool: str | None
     worker: str | None
     release: str | None
-    parent: str | None
-    progress: JobProgress | None
+    result_url: str | None
+    run_ms: int | None
     arguments: dict[str, Any] | None
 
 
@@ -98,7 +90,7 @@ class JobList(BaseModel):
     ended are missing.
     """
 
-    jobs: list[JobItem]
+    jobs: list[JobBody]
     after: str | None
     cut: list[str]
     away: list[str]
@@ -207,7 +199,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
             raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
         wanted = replace(wanted, owner=owner)
     try:
-        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, arguments=arguments, sort=sort)
+        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, sort=sort)
     except ValueError as error:
         raise Problem(422, str(error)) from error
     if page.broker_away:
@@ -215,7 +207,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
     if page.history_away:
         raise Problem(503, "the database does not answer; try again later", headers={"Retry-After": "1"})
     return {
-        "jobs": [line.as_json() for line in page.lines],
+        "jobs": [_shown(request, job, arguments=arguments) for job in page.jobs],
         "after": page.after or None,
         "cut": list(page.cut),
         "away": list(page.away),
@@ -225,9 +217,8 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
 @router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")
 def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     """Return the state of a job."""
-    job = _visible(request, job_id)
-    url = job_url(request, job.id, part="result") if result_file(job) else None
-    return job_body(job, result_url=url)
+    _, operator = _caller(request)
+    return _shown(request, _visible(request, job_id), arguments=operator and _may_view_arguments(request))
 
 
 @router.delete(
@@ -287,7 +278,12 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
     return answer
 
 
-def _visible(request: HttpRequest, job_id: str) -> JobRecord:
+def _shown(request: HttpRequest, job: Job, *, arguments: bool) -> dict[str, Any]:
+    url = job_url(request, job.id, part="result") if result_file(job) else None
+    return job_json(job, arguments=arguments, result_url=url)
+
+
+def _visible(request: HttpRequest, job_id: str) -> Job:
     owner, operator = _caller(request)
     job = visible_job(job_id, owner=owner, operator=operator)
     if job is None:

@@ -207,12 +207,12 @@ RUN_AGAIN: Final[Kind] = BulkRunAgain()
 
 
 def _run(act: BulkAct, job_id: str) -> str:
-    job = passport_of(job_id)
-    if job is None:
+    known = passport_of(job_id)
+    if known is None:
         return "no longer in the history"
     second = str(uuid.uuid5(RUNS, f"{act.nonce} {job_id}"))
     try:
-        enqueue_again(again_message(job, job_id=second), once=True)
+        enqueue_again(again_message(known, job_id=second), once=True)
     except (BrokerError, QueueFull):
         raise
     except ActRefused:

@@ -27,7 +27,7 @@ from switchyard.api.responses import iso_time
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.server_connection import AsyncServerConnection
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import Job
 from switchyard.conf import switchyard_settings
 from switchyard.jobs.presentation import snapshot
 from switchyard.jobs.queries import find_job
@@ -337,7 +337,7 @@ class StreamPlace:
         self.close()
 
 
-async def has_news(job: JobRecord, after: str) -> bool:
+async def has_news(job: Job, after: str) -> bool:
     """Return whether events follow ``after``; none do if the job has ended and its last event was read.
 
     Raises:
@@ -348,7 +348,7 @@ async def has_news(job: JobRecord, after: str) -> bool:
     return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
 
 
-async def answer(request: HttpRequest, job: JobRecord, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
+async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
     """Return the response that follows a job after the request's ``Last-Event-ID``; 204 where nothing follows.
 
     ``allowed`` is called in a thread every ``HEARTBEAT_S``: when the caller may not follow the job any more, it ends.
@@ -375,7 +375,7 @@ def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingH
     )
 
 
-async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
+async def follow(job: Job, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
     """Yield a job's events as server-sent events, up to the one named ``end``.
 
     Starts with the job's state, or with the events after ``after``; then follows new events. Sends a comment after
@@ -416,7 +416,7 @@ def is_event_id(text: str) -> bool:
     return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
 
 
-async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
+async def _events(job: Job, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
     goes_on = is_event_id(after)
     # The last event is read before the state: one between the two reads is sent twice rather than never.
     last = after if goes_on else await _last_id(job)
@@ -448,20 +448,20 @@ async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenera
                 return
 
 
-async def _last_id(job: JobRecord) -> str:
+async def _last_id(job: Job) -> str:
     # Before the first follower a job keeps no events: those from here on are followed.
     newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
     return str(newest[0][0], "utf-8") if newest else "0-0"
 
 
-async def _ask(command: str, job: JobRecord, *arguments: str | int) -> Any:
+async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
     records = facilities().records
     return await sync_to_async(records.calls.command, thread_sensitive=False)(
         command, records.stream_key(job.id, job.queue), *arguments
     )
 
 
-async def _find(job_id: str) -> JobRecord | None:
+async def _find(job_id: str) -> Job | None:
     return await sync_to_async(find_job, thread_sensitive=False)(job_id)
 
 

@@ -1,19 +1,20 @@
-"""Job records as JSON for the API, the command line and the events."""
+"""A job as JSON and as texts: for the API, events, pages and commands."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final
 
 from switchyard.api.responses import iso_time
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_record import Job
 from switchyard.jobs.results import is_result_name, safe_name
 from switchyard.middleware.redaction import HIDDEN
 from switchyard.payload import readable
 
-LONGEST_EXCERPT = 80
+LONGEST_EXCERPT, LONGEST_ERROR = 80, 120
 
 
 def shown_arguments(actor_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,13 +24,9 @@ def shown_arguments(actor_name: str, args: Sequence[Any], kwargs: Mapping[str, A
     return found
 
 
-def stored_arguments(text: str) -> dict[str, Any] | None:
-    """Return the arguments in a row of the history, by name; ``None`` when they were cut, and are no JSON."""
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+def arguments_of(job: Job) -> Mapping[str, Any] | None:
+    """Return a job's arguments by name, without redacted values; ``None`` when they were too long to be kept."""
+    return shown_arguments(job.actor, job.args, job.kwargs) if job.args or job.kwargs else job.arguments
 
 
 def excerpt(arguments: Mapping[str, Any] | None, longest: int = LONGEST_EXCERPT) -> str:
@@ -44,34 +41,50 @@ def written(value: Any) -> str:
 
 
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[ -~]+)?", re.ASCII)
-TIMES = ("enqueued_at", "started_at", "finished_at", "next_attempt_at")
+TIMES: Final = ("enqueued_at", "started_at", "finished_at", "next_attempt_at", "failed_at")
+INTERNAL: Final = ("args", "kwargs", "arguments", "due_at", "options", "body", "kept_in", "logs", "silent_ms", "at")
+# Fields of an attempt; the others are those of its job.
+RUN: Final = (
+    "state", "reason", "attempts", "generation", "started_at", "finished_at", "run_ms", "error", "fingerprint", "lane",
+    "pool", "worker", "release",
+)  # fmt: skip
 
 
-def job_body(job: JobRecord, *, result_url: str | None) -> dict[str, Any]:
-    """Return a job as the API shows it.
+def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None) -> dict[str, Any]:
+    """Return the JSON form of a job: of the API, of events, pages and commands.
+
+    Times are ISO 8601 in UTC, durations in ms; ``None`` stands for what is not known or has not happened.
 
     Args:
+        arguments: Whether its reader may view arguments; hidden ones are ``None``, as are those too long to be kept.
         result_url: URL of the job's file, if it has one (see ``result_file``).
     """
-    return {
-        "id": job.id,
-        "actor": job.actor,
-        "queue": job.queue,
-        "state": job.state,
-        "reason": job.reason,
-        "attempts": job.attempts,
-        "progress": job.progress,
-        "enqueued_at": iso_time(job.enqueued_at),
-        "started_at": iso_time(job.started_at),
-        "finished_at": iso_time(job.finished_at),
+    shown = {each.name: getattr(job, each.name) for each in fields(job) if each.name not in INTERNAL}
+    shown = {name: None if value == "" else value for name, value in shown.items()}
+    return shown | {
+        **{name: iso_time(shown[name]) for name in TIMES},
         "result": public_result(job.result),
         "result_url": result_url,
-        "error": job.error,
-        "next_attempt_at": iso_time(job.next_attempt_at),
+        "tags": list(job.tags),
+        "origin": {str(name): str(value) for name, value in job.origin.items() if value},
+        "run_ms": job.run_ms,
+        "worker": job.holder.name or None,
+        "arguments": arguments_of(job) if arguments else None,
     }
 
 
-def result_file(job: JobRecord) -> dict[str, Any] | None:
+def run_json(attempt: Job) -> dict[str, Any]:
+    """Return the JSON form of one attempt of a job: the fields that are the attempt's own, and its log lines."""
+    shown = job_json(attempt)
+    return {name: shown[name] for name in RUN} | {"logs": attempt.logs or None}
+
+
+def error_line(job: Job) -> str:
+    """Return why the last attempt failed, at most 120 characters; "" for a job without a failure."""
+    return f"{job.error['type']}: {job.error['message']}"[:LONGEST_ERROR] if job.error else ""
+
+
+def result_file(job: Job) -> dict[str, Any] | None:
     """Return the description of a succeeded job's file, or ``None``.
 
     ``results.save_file`` made it, and the actor may have changed it since: name and type are fit for headers.
@@ -94,9 +107,6 @@ def public_result(result: Any) -> Any:
     return result
 
 
-def snapshot(job: JobRecord) -> dict[str, Any]:
-    """Return the data of a job's ``state`` event."""
-    data: dict[str, Any] = {"state": job.state, "attempts": job.attempts}
-    data |= {name: shown for name in TIMES if (shown := iso_time(getattr(job, name))) is not None}
-    optional = {"reason": job.reason, "progress": job.progress, "error": job.error}
-    return data | {name: value for name, value in optional.items() if value is not None}
+def snapshot(job: Job) -> dict[str, Any]:
+    """Return the data of a job's ``state`` event: its JSON form, without what is not known or has not happened."""
+    return {name: value for name, value in job_json(job).items() if value not in (None, [], {})}

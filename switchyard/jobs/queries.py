@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import dramatiq
-import msgspec
 from dramatiq.message import Message
 
-from switchyard.broker.admin.browse import ComparedFields, SeenMessage, SentFields, fields_of, leased
+from switchyard.broker.admin.browse import leased
 from switchyard.broker.admin.cancel import find_unrecorded
-from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, UnknownQueue
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.job_record import read_json
-from switchyard.broker.stores.job_records import ENDED, JobRecord
+from switchyard.broker.stores.job_record import Holder, Job, holder_of, job_of_message, read_json
+from switchyard.broker.stores.job_records import ENDED
 from switchyard.broker.stores.pool_reports import SilentChild
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import as_time
-from switchyard.history.models import JobRow
-from switchyard.history.queries import error_of, find
-from switchyard.jobs.presentation import excerpt, shown_arguments
+from switchyard.history.queries import ended_job, find
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -48,7 +43,7 @@ def written_id(text: str) -> str:
     return text.lower() if is_job_id(text.lower()) else text
 
 
-def find_job(job_id: str) -> JobRecord | None:
+def find_job(job_id: str) -> Job | None:
     """Return a job's record, or ``None`` if the id is unknown, malformed or expired.
 
     Raises:
@@ -59,7 +54,7 @@ def find_job(job_id: str) -> JobRecord | None:
     return facilities().records.read(job_id)
 
 
-def with_result(record: JobRecord | None) -> JobRecord | None:
+def with_result(record: Job | None) -> Job | None:
     """Return a record with the result that a store keeps for it.
 
     Raises:
@@ -70,7 +65,7 @@ def with_result(record: JobRecord | None) -> JobRecord | None:
     return replace(record, result=read_json(facilities().records.results.load(record.id, record.kept_in)))
 
 
-def find_known(job_id: str) -> JobRecord | None:
+def find_known(job_id: str) -> Job | None:
     """Return a job's record, or, once it has left the broker, what the history keeps of it; ``None`` if both know none.
 
     Raises:
@@ -83,32 +78,10 @@ def find_known(job_id: str) -> JobRecord | None:
         return found
     row = find(job_id)
     # One that is to be retried has not ended: the broker would know it.
-    return None if row is None or row.state not in ENDED else with_result(record_of_row(row))
+    return None if row is None or row.state not in ENDED else with_result(ended_job(row))
 
 
-def record_of_row(row: JobRow) -> JobRecord:
-    """Return what a row of the history says as a record; ``with_result`` adds a result that a store keeps."""
-    return JobRecord(
-        id=row.job_id,
-        actor=row.actor,
-        queue=row.queue,
-        state=row.state,
-        reason=row.reason or None,
-        attempts=row.attempts,
-        progress=None,
-        enqueued_at=row.enqueued_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        next_attempt_at=None,
-        result=read_json(row.result),
-        error=error_of(row) if row.state == "dead" else None,
-        owner=row.owner or "",
-        cancel_requested=False,
-        kept_in=row.kept_in or "",
-    )
-
-
-def visible_job(job_id: str, *, owner: str, operator: bool) -> JobRecord | None:
+def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
     """Return a job's record if the caller is its owner or an operator, otherwise ``None``."""
     job = find_known(job_id)
     if job is None or not (operator or (owner and job.owner == owner)):
@@ -131,67 +104,7 @@ def visible_untracked(job_id: str, *, owner: str, operator: bool) -> bool:
     return message is not None and bool(operator or (owner and message.options.get("owner") == owner))
 
 
-# As LeaseTable names a child: pool, host, process id, eight letters, number of the child, number of its start.
-_OWNER = re.compile(r"(?P<pool>.+?)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<child>\d+)\.\d+/\w+")
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The worker that holds a message. Empty where its name is no pool's, as that of ``manage.py runworker``.
-
-    Args:
-        member: Name of its supervisor, as ``PoolReport.member``.
-        child: Number of the child among those of its supervisor.
-    """
-
-    name: str
-    member: str = ""
-    pool: str = ""
-    host: str = ""
-    child: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunningJob:
-    """A job that a worker runs.
-
-    Args:
-        since: ms since the epoch; ``None`` where it has no record.
-        limit_ms: Run time after which it is interrupted.
-        progress: As in its record.
-        silent_ms: Time for which its process has answered nothing; 0 for one that answers.
-        arguments: Excerpt without redacted values; only for who may view arguments.
-    """
-
-    id: str
-    actor: str
-    queue: str
-    owner: str
-    attempt: int
-    since: int | None
-    limit_ms: int | None
-    holder: Holder
-    progress: dict[str, Any] | None
-    arguments: str
-    cancel_requested: bool
-    silent_ms: int = 0
-
-    since_at = as_time("since")
-
-    @property
-    def ran_ms(self) -> int | None:
-        """Time for which it runs."""
-        return None if self.since is None else max(now_ms() - self.since, 0)
-
-    @property
-    def is_over_limit(self) -> bool:
-        """Whether it runs for longer than it may."""
-        return self.ran_ms is not None and self.limit_ms is not None and self.ran_ms > self.limit_ms
-
-
-def running_jobs(
-    *, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = ""
-) -> list[RunningJob]:
+def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = "") -> list[Job]:
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
     A message that a worker has fetched and not started is left out, unless it keeps no record; likewise what lies on a
@@ -205,29 +118,28 @@ def running_jobs(
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    found: list[tuple[SeenMessage, SentFields, Holder]] = []
+    found: list[Job] = []
     asked = families([queue]) if queue else answering_families()
     for seen in leased(asked):
-        fields, holder = fields_of(seen.body), holder_of(seen.lease_owner)
-        if fields is None or (actor and fields.actor != actor):
+        job = job_of_message(seen.id, seen.queue, seen.body, due_at=None)
+        job = replace(job, attempts=job.attempts + 1, worker=seen.lease_owner.rpartition("/")[0])
+        if not job.actor or (actor and job.actor != actor) or (parent and job.parent != parent):
             continue
-        if parent and fields.options.get("parent") != parent:
+        if (pool and job.holder.pool != pool) or (member and job.holder.member != member):
             continue
-        if (pool and holder.pool != pool) or (member and holder.member != member):
-            continue
-        found.append((seen, fields, holder))
-    records = records_of([seen.id for seen, _, _ in found], queues=[family.keys.queue for family in asked])
+        found.append(job)
+    records = records_of([job.id for job in found], queues=[family.keys.queue for family in asked])
     silent = silent_children() if found else {}
     jobs = [
-        _running(seen, fields, holder, record, child)
-        for seen, fields, holder in found
-        for record, child in [(records.get(seen.id), silent.get((holder.member, holder.child)))]
-        if record is None or record.state == "running" or (child is not None and seen.id in child.runs)
+        _running(job, record, child)
+        for job in found
+        for record, child in [(records.get(job.id), silent.get((job.holder.member, job.holder.child)))]
+        if record is None or record.state == "running" or (child is not None and job.id in child.runs)
     ]
-    return sorted(jobs, key=lambda job: (job.since is None, job.since or 0, job.id))
+    return sorted(jobs, key=lambda job: (job.started_at is None, job.started_at or 0, job.id))
 
 
-def running_or_none(**only: str) -> list[RunningJob] | None:
+def running_or_none(**only: str) -> list[Job] | None:
     """Return what runs, for a page; ``None`` while the broker is unavailable."""
     try:
         return running_jobs(**only)
@@ -256,7 +168,7 @@ def silent_holder(job_id: str, queue: str) -> SilentHolder | None:
     silent = silent_children()
     with contextlib.suppress(BrokerError):
         for seen in leased(families([queue] if silent else [])):
-            holder = holder_of(seen.lease_owner)
+            holder = holder_of(seen.lease_owner.rpartition("/")[0])
             if seen.id == job_id and (holder.member, holder.child) in silent:
                 return SilentHolder(holder, silent[holder.member, holder.child])
     return None
@@ -299,7 +211,7 @@ def asked_families(queue: str) -> tuple[list[QueueOperations], tuple[str, ...]]:
     return asked, tuple(family.keys.queue for family in families() if family.keys.queue not in names)
 
 
-def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, JobRecord]:
+def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, Job]:
     """Return the records of jobs that have one.
 
     Args:
@@ -312,55 +224,23 @@ def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, JobRe
     return {record.id: record for record in found if record is not None}
 
 
-def holder_of(lease_owner: str) -> Holder:
-    """Return the worker behind the owner of a lease."""
-    found = _OWNER.fullmatch(lease_owner)
-    if found is None:
-        return Holder(lease_owner.rpartition("/")[0])
-    pool, host, pid = found["pool"], found["host"], found["pid"]
-    name = f"{pool} on {host} (pid {pid}), child {found['child']}"
-    return Holder(name, f"{pool}:{host}:{pid}", pool, host, int(found["child"]))
-
-
-def limit_of(actor_name: str, queue: str, options: dict[str, Any]) -> int | None:
-    """Return the run time (ms) after which a job is interrupted: the message's, else the actor's, else its queue's."""
-    actor = dramatiq.get_broker().actors.get(actor_name)
-    own = options.get("time_limit") or (actor.options.get("time_limit") if actor is not None else None)
+def limit_of(job: Job) -> int | None:
+    """Return the run time (ms) after which a job is interrupted: its message's, else its actor's, else its queue's."""
+    actor = dramatiq.get_broker().actors.get(job.actor)
+    own = job.options.get("time_limit") or (actor.options.get("time_limit") if actor is not None else None)
     if isinstance(own, int | float):
         return int(own)
     try:
-        return declared_yard().queue_of(queue).soft_limit_ms
+        return declared_yard().queue_of(job.queue).soft_limit_ms
     except UnknownQueue:
         return None
 
 
-def arguments_of(fields: SentFields | ComparedFields) -> dict[str, Any] | None:
-    """Return the arguments of a message without redacted values; ``None`` when they cannot be read."""
-    try:
-        args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
-    except msgspec.MsgspecError:
-        return None
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
-        return None
-    return shown_arguments(fields.actor, args, kwargs)
-
-
-def _running(
-    seen: SeenMessage, fields: SentFields, holder: Holder, record: JobRecord | None, silent: SilentChild | None
-) -> RunningJob:
-    began = None if silent is None else silent.runs.get(seen.id)
-    attempts = fields.options.get("attempts")
-    return RunningJob(
-        id=seen.id,
-        actor=fields.actor,
-        queue=seen.queue,
-        owner=str(fields.options.get("owner", "")),
-        attempt=record.attempts if record is not None else (attempts if isinstance(attempts, int) else 0) + 1,
-        since=record.started_at if record is not None and record.state == "running" else began,
-        limit_ms=limit_of(fields.actor, seen.queue, fields.options),
-        holder=holder,
-        progress=record.progress if record is not None else None,
-        arguments=excerpt(arguments_of(fields)),
-        cancel_requested=record is not None and record.cancel_requested,
-        silent_ms=silent.silent_ms if silent is not None else 0,
-    )
+def _running(sent: Job, record: Job | None, silent: SilentChild | None) -> Job:
+    job, started_at = record or sent, None
+    if record is not None and record.state == "running":
+        started_at = record.started_at
+    elif silent is not None:
+        started_at = silent.runs.get(sent.id)
+    silent_ms = 0 if silent is None else silent.silent_ms
+    return replace(job, state="running", worker=sent.worker, started_at=started_at, silent_ms=silent_ms)

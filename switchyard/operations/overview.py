@@ -19,12 +19,12 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, times
 from switchyard.dead_letters import queries as dead_letters
 from switchyard.history.queries import why_missing
-from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
@@ -299,7 +299,7 @@ class Room:
     paused_schedules: tuple[ScheduleRow, ...]
     at: datetime
     away: bool
-    running: list[RunningJob] | None
+    running: list[Job] | None
     unwritten: str
     pools_known: bool
     quarantined: int | None = None

@@ -23,11 +23,12 @@ from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import QUIETED, VERBS, Instruction, PoolReport, ReportedChild, Verb
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
-from switchyard.jobs.queries import RunningJob, running_or_none
+from switchyard.jobs.queries import running_or_none
 from switchyard.operations import supervisors
 from switchyard.operations.stacks import shown_stacks
 from switchyard.operations.supervisors import WORKERS_AWAY, ReportedWorkers, child_state, refusal, reported_workers
@@ -136,7 +137,7 @@ class ShownSupervisor:
     """
 
     report: PoolReport
-    running: list[RunningJob] | None
+    running: list[Job] | None
     started: datetime
     beat: datetime
     memory_bytes: int
@@ -149,9 +150,9 @@ class ShownSupervisor:
         return [(child, child_state(self.report, child)) for child in self.report.children]
 
     @property
-    def by_actor(self) -> list[tuple[str, int, RunningJob]]:
+    def by_actor(self) -> list[tuple[str, int, Job]]:
         """Actors that run, with the number of their jobs and the one that has run for longest; most first."""
-        jobs: dict[str, list[RunningJob]] = {}
+        jobs: dict[str, list[Job]] = {}
         for job in self.running or ():
             jobs.setdefault(job.actor, []).append(job)
         return sorted(((actor, len(of), of[0]) for actor, of in jobs.items()), key=lambda found: (-found[1], found[0]))
@@ -224,7 +225,7 @@ def _pool(name: str, shown: list[ShownSupervisor]) -> ShownPool:
     return ShownPool(name, tuple(shown), acts)
 
 
-def _shown(report: PoolReport, running: list[RunningJob] | None, quieted: Instruction | None) -> ShownSupervisor:
+def _shown(report: PoolReport, running: list[Job] | None, quieted: Instruction | None) -> ShownSupervisor:
     return ShownSupervisor(
         report=report,
         running=running_of(report.member, running),
@@ -274,6 +275,6 @@ def stacks(request: HttpRequest, member: str, name: str) -> RoomResponse:
     return RoomResponse(request, "switchyard_operations/stacks.html", context)
 
 
-def running_of(member: str, running: Sequence[RunningJob] | None) -> list[RunningJob] | None:
+def running_of(member: str, running: Sequence[Job] | None) -> list[Job] | None:
     """Return what a supervisor's children run; ``None`` where that is not known."""
     return None if running is None else [job for job in running if job.holder.member == member]

@@ -13,6 +13,7 @@ from django.db import DatabaseError
 from switchyard.broker.admin.browse import BrowsedMessage
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.shapes import QueueStats
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, duration, promise, retries_text, whole_duration
@@ -20,7 +21,6 @@ from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
 from switchyard.history.models import JobRow
 from switchyard.jobs.pauses import PausedActor
-from switchyard.jobs.queries import RunningJob
 from switchyard.middleware.places import place_of
 from switchyard.operations.findings.facts import HeldGroup
 from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, jobs_text, none_late
@@ -194,12 +194,12 @@ class SlotHolder:
     count: int
     queues: tuple[str, ...]
     pools: tuple[str, ...]
-    longest: RunningJob
+    longest: Job
     here: int
 
     def holding(self, slots: int) -> str:
         """Return what the actor does, after its name: ``holds 4 of 8 slots, its longest job for 3.2 s``."""
-        ran_ms, elsewhere = self.longest.ran_ms, self.count - self.here
+        ran_ms, elsewhere = self.longest.run_ms, self.count - self.here
         longest = "" if ran_ms is None else f", its longest job for {duration(ran_ms)}"
         beside = f" and {elsewhere:,} of other pools" if elsewhere else ""
         return f"holds {self.here:,} of {slots:,} slots{beside}{longest}"
@@ -262,7 +262,7 @@ class QueueView:
     paused_actors: tuple[PausedActor, ...]
     rates: Rates | None
     holders: tuple[SlotHolder, ...] | None
-    running: list[RunningJob] | None
+    running: list[Job] | None
     next: tuple[BrowsedMessage, ...]
     held: tuple[HeldGroup, ...]
     waits: WaitTimes | None

@@ -16,12 +16,13 @@ from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import QueuePause
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console import pauses
 from switchyard.console.pauses import PauseFacts
 from switchyard.jobs.pauses import PausedActor
-from switchyard.jobs.queries import RunningJob, running_or_none
+from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
 from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
 from switchyard.operations.metrics import YARD_STATE
@@ -146,13 +147,13 @@ def _purge_facts(purge: Purge) -> PurgeFacts:
     return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, claim == "", claim == "undo")
 
 
-def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) -> tuple[SlotHolder, ...]:
+def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tuple[SlotHolder, ...]:
     """Return who holds the slots of some pools, most first; then who runs jobs of the queue elsewhere.
 
     Args:
         running: The longest first. A job of the queue counts whatever its worker's name is.
     """
-    by_actor: dict[str, list[RunningJob]] = {}
+    by_actor: dict[str, list[Job]] = {}
     for job in running:
         if job.holder.pool in pools or job.queue == queue:
             by_actor.setdefault(job.actor, []).append(job)
@@ -174,7 +175,7 @@ def _picture(
     queue: Queue,
     row: Row,
     holders: Sequence[SlotHolder] | None,
-    running: Iterable[RunningJob],
+    running: Iterable[Job],
     ended: Iterable[EndedQueueJob],
 ) -> SlotPicture | None:
     """Return what held the slots: the queue's jobs, and those of other queues that run in its pools now."""
@@ -182,9 +183,9 @@ def _picture(
         return None
     pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
     runs = [
-        SlotRun(job.actor, job.since, None)
+        SlotRun(job.actor, job.started_at, None)
         for job in running
-        if job.since is not None and (job.holder.pool in pools or job.queue == queue.name)
+        if job.started_at is not None and (job.holder.pool in pools or job.queue == queue.name)
     ]
     runs += [SlotRun(job.actor, job.started_at, job.finished_at) for job in ended if job.started_at is not None]
     late = row.state.word in LATE_WORDS
@@ -198,4 +199,4 @@ def _change(
         return None
     first = holders[0]
     lately = percentiles([job.run_ms for job in ended if job.actor == first.actor and job.run_ms is not None])
-    return line_of(queue, first.actor, max(first.longest.ran_ms or 0, lately.p95 if lately else 0))
+    return line_of(queue, first.actor, max(first.longest.run_ms or 0, lately.p95 if lately else 0))

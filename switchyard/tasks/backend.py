@@ -137,13 +137,13 @@ class SwitchyardBackend(BaseTaskBackend):
             BrokerUnavailable: the broker did not answer.
             ResultStoreUnavailable: the store that has its return value did not answer.
         """
-        from switchyard.history.queries import find
-        from switchyard.jobs.queries import find_job, is_job_id, record_of_row, with_result
+        from switchyard.history.queries import ended_job, find
+        from switchyard.jobs.queries import find_job, is_job_id, with_result
 
         job_id = str(result_id).lower()
         record = with_result(find_job(job_id))
         if record is None and is_job_id(job_id) and (row := find(job_id)) is not None and row.state in ENDED:
-            record = with_result(record_of_row(row))
+            record = with_result(ended_job(row))
             if row.state == "succeeded" and not row.result and (record is None or record.result is None):
                 raise TaskResultDoesNotExist(f"{result_id}: it succeeded, its return value is not kept any more")
         task = None if record is None else task_at(record.actor)

@@ -21,7 +21,7 @@ from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
-from switchyard.broker.stores.job_record import JobRecord, number_or_none
+from switchyard.broker.stores.job_record import Job, number_or_none
 from switchyard.middleware import crashes, errors
 from switchyard.middleware.errors import Cancelled, PermanentFailure
 from switchyard.middleware.options import OptionRule
@@ -139,7 +139,7 @@ STATUS_OF: Final = {
 MODULES: Final[tuple[ModuleType, ...]] = (builtins, errors, crashes, dramatiq.errors, dramatiq.middleware)
 
 
-def result_of_record(task: Task[..., Any], job: JobRecord) -> TaskResult[..., Any]:
+def result_of_record(task: Task[..., Any], job: Job) -> TaskResult[..., Any]:
     """Return the result that a job's record shows."""
     error = None
     if job.error is not None:

@@ -13,7 +13,7 @@ from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers, GroupRun
-from switchyard.broker.stores.job_record import FamilyAnswer, JobRecord, record_of
+from switchyard.broker.stores.job_record import FamilyAnswer, Job, newest_job
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, Step
 from switchyard.broker.stores.limit_counts import RateWindows
@@ -123,14 +123,12 @@ class MemoryJobRecords(JobRecords):
         self._live[step.job_id] = step
         return "written"
 
-    def _find(
-        self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False
-    ) -> list[JobRecord | None]:
+    def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False) -> list[Job | None]:
         return [self._record(job_id, queues or self.queues) for job_id in job_ids]
 
-    def _record(self, job_id: str, queues: Sequence[str]) -> JobRecord | None:
+    def _record(self, job_id: str, queues: Sequence[str]) -> Job | None:
         found = [one for queue in queues if any((one := self._answer(job_id, queue))[1:])]
-        return record_of(job_id, found, finds_waiting=True)
+        return newest_job(job_id, found, finds_waiting=True)
 
     def _answer(self, job_id: str, queue: str) -> FamilyAnswer:
         live, ended = self._live.get(job_id), self._ended.get(job_id)

@@ -20,7 +20,7 @@ from project.topology import YARD
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import Job
 from switchyard.embedded.server import free_port
 from switchyard.wiring import build_yard
 from switchyard.workers.shared.fork import die_with_parent
@@ -142,7 +142,7 @@ class OutageYard:
         found = [self.record(probe) for probe in probes[:-1]]
         return sorted(float((one.started_at or 0) - (one.enqueued_at or 0)) for one in found if one.started_at)
 
-    def record(self, job: str) -> JobRecord:
+    def record(self, job: str) -> Job:
         """Return a job's record."""
         found = facilities(self.broker).records.read(job)
         assert found is not None, job

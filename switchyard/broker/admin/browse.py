@@ -99,16 +99,6 @@ class SeenMessage(msgspec.Struct, frozen=True, gc=False):
     lease_owner: str = ""
 
 
-class SentFields(msgspec.Struct, frozen=True):
-    """The fields of a body; arguments stay JSON until somebody reads them."""
-
-    actor: str
-    sent_at: int
-    args: msgspec.Raw = msgspec.Raw(b"[]")
-    kwargs: msgspec.Raw = msgspec.Raw(b"{}")
-    options: dict[str, Any] = {}
-
-
 class ComparedOptions(msgspec.Struct, frozen=True, gc=False):
     """The options that filters of lists compare."""
 
@@ -128,19 +118,11 @@ class ComparedFields(msgspec.Struct, frozen=True, gc=False):
     options: ComparedOptions = ComparedOptions()
 
 
-_FIELDS: Final = msgspec.json.Decoder(SentFields)
 _COMPARED: Final = msgspec.json.Decoder(ComparedFields)
 
 
-def fields_of(body: bytes) -> SentFields | None:
-    """Return the fields of a body, or ``None`` when it is no message."""
-    try:
-        return _FIELDS.decode(body)
-    except UNREADABLE:
-        return None
-
-
 def compared_fields_of(body: bytes) -> ComparedFields | None:
+    """Return the fields of a body, or ``None`` when it is no message."""
     try:
         return _COMPARED.decode(body)
     except UNREADABLE:

@@ -17,7 +17,7 @@ from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import moment
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.history_streams import encode_rows
-from switchyard.broker.stores.job_record import JobRecord, cancelled_job
+from switchyard.broker.stores.job_record import Job, cancelled_job
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
 
@@ -52,7 +52,7 @@ def _cancel(facilities: Facilities, job_id: str, queue: str = "", end: CancelRec
     return "unknown"
 
 
-def _end_of(records: JobRecords, known: JobRecord) -> CancelRecord:
+def _end_of(records: JobRecords, known: Job) -> CancelRecord:
     """Return the cancellation of a job, recorded with its message: a kill comes before both or after both."""
     step, limits = ended_step(known.queue, cancelled_job(known)), records.limits
     share = limits.records_bytes // max(len(records.queues), 1)

@@ -1,11 +1,13 @@
-"""The record of a job as it is read, and how its message fills it."""
+"""A job, made from the broker's sources: its message, its live record, its ended one, its dead letter."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Final, NamedTuple
 
@@ -18,15 +20,50 @@ from switchyard.broker.redis.own_keys import UNREADABLE, read
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
 from switchyard.broker.stores.history_streams import EndedJob, Failure, fields_of, kept_body
-from switchyard.broker.stores.job_steps import DIGITS, ENDED, GENERATION, STEPS, LiveJob, sequence
+from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, LiveJob, sequence
 
 LONGEST_NOTE: Final = 500
 LARGEST_COUNT: Final = 2**53
 
 
+# As LeaseTable names a child: pool, host, process id, eight letters, number of the child, number of its start.
+_CHILD = re.compile(r"(?P<pool>.+?)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<child>\d+)\.\d+")
+
+
 @dataclass(frozen=True, slots=True)
-class JobRecord:
-    """One job as it stands. Times in ms since the epoch; ``None`` where it has not happened.
+class Holder:
+    """The worker that holds a message. Empty where its name is no pool's, as that of ``manage.py runworker``.
+
+    Args:
+        member: Name of its supervisor, as ``PoolReport.member``.
+        child: Number of the child among those of its supervisor.
+    """
+
+    name: str
+    member: str = ""
+    pool: str = ""
+    host: str = ""
+    child: int | None = None
+
+
+@lru_cache(maxsize=1024)
+def holder_of(worker: str) -> Holder:
+    """Return the worker of a name, as records have it: that of a lease's owner without its lane."""
+    found = _CHILD.fullmatch(worker)
+    if found is None:
+        return Holder(worker)
+    pool, host, pid = found["pool"], found["host"], found["pid"]
+    name = f"{pool} on {host} (pid {pid}), child {found['child']}"
+    return Holder(name, f"{pool}:{host}:{pid}", pool, host, int(found["child"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands, or as one attempt of it left it. Times in ms since the epoch; ``None`` where not happened.
+
+    One function makes it from each source: from a message, a live record, an ended one and a dead letter below, from a
+    row of the history ``job_of_row`` of ``switchyard.history.queries``. Its JSON form, ``job_json`` of
+    ``switchyard.jobs.presentation``, has these fields in this order, without the internal ones.
 
     Args:
         state: As in the table of job states: scheduled, queued, running, retrying, succeeded, cancelled, expired, dead.
@@ -34,44 +71,60 @@ class JobRecord:
         attempts: Times it was started.
         progress: ``{"done", "total", "note"}``.
         error: ``{"type", "message"}`` of the last failure.
-        lane: Lane that it waits in or ran from; the queue's name where that is unknown.
         generation: Times an operator requeued it.
+        wait_ms: Time for which it waited for its last start after it was ready.
+        lane: Lane that it waits in or ran from; the queue's name where that is unknown.
         pool, worker, release: Of its last attempt.
+        origin: ``request``, ``user`` and ``schedule`` that sent it.
+        failed_at: When an attempt failed last, where only the history knows.
         due_at: When the message is due, or was.
         options: Of its message; empty in what the history keeps.
         body: Its message as the broker holds it; empty when the broker does not.
-        kept_in: Place of a result that is not in the record.
+        arguments: By name, without redacted values, where ``args`` and ``kwargs`` are not kept; ``None`` when they were
+            too long to be kept.
+        kept_in: Place of a result that is not in ``result``.
+        logs: Log lines of the attempt.
+        silent_ms: Time for which the process that runs it has answered nothing; 0 for one that answers.
+        at: Time that orders lists: of its enqueueing, then of its end or its failure.
     """
 
     id: str
-    actor: str
-    queue: str
-    state: str
-    reason: str | None
-    attempts: int
-    progress: dict[str, Any] | None
-    enqueued_at: int | None
-    started_at: int | None
-    finished_at: int | None
-    next_attempt_at: int | None
-    result: Any
-    error: dict[str, str] | None
-    owner: str
-    cancel_requested: bool
-    lane: str = ""
+    actor: str = ""
+    queue: str = ""
+    state: str = ""
+    reason: str | None = None
+    attempts: int = 0
+    progress: dict[str, Any] | None = None
+    enqueued_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    result: Any = None
+    error: dict[str, str] | None = None
+    next_attempt_at: int | None = None
+    owner: str = ""
+    tags: Sequence[str] = ()
+    parent: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
     generation: int = 0
+    cancel_requested: bool = False
+    failed_at: int | None = None
+    fingerprint: str = ""
+    wait_ms: int | None = None
+    lane: str = ""
     pool: str = ""
     worker: str = ""
     release: str = ""
+    # Internal from here on.
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    tags: Sequence[str] = ()
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    parent: str = ""
+    arguments: Mapping[str, Any] | None = field(default_factory=dict)
     due_at: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     kept_in: str = ""
+    logs: str = ""
+    silent_ms: int = 0
+    at: int = 0
 
     @property
     def ended(self) -> bool:
@@ -83,9 +136,20 @@ class JobRecord:
         """Whether its end is recorded, too: a kill may come between the cancellation of a message and its record."""
         return self.ended and not (self.state == "cancelled" and self.finished_at is None)
 
+    @property
+    def holder(self) -> Holder:
+        """The worker of its last attempt."""
+        return holder_of(self.worker)
 
-def record_with(job_id: str, queue: str, message: dict[str, Any], **known: Any) -> JobRecord:
-    """Return a record with what its message says."""
+    @property
+    def run_ms(self) -> int | None:
+        """Time for which its last attempt ran, or runs."""
+        end = now_ms() if self.state == "running" else self.finished_at
+        return None if self.started_at is None or end is None else max(end - self.started_at, 0)
+
+
+def job_of(job_id: str, queue: str, message: dict[str, Any], **known: Any) -> Job:
+    """Return a job with the fields that its message has, and those that are ``known`` besides."""
     options = options_of(message)
     args, kwargs, tags, origin = (
         message.get("args"),
@@ -93,44 +157,45 @@ def record_with(job_id: str, queue: str, message: dict[str, Any], **known: Any) 
         options.get("tags"),
         options.get("origin"),
     )
-    owner = options.get("owner")
-    defaults: dict[str, Any] = dict.fromkeys(("started_at", "finished_at", "next_attempt_at", "result", "error"))
-    return JobRecord(
-        **{
-            **defaults,
-            "id": job_id,
-            "actor": text_or_empty(message.get("actor")),
-            "queue": queue,
-            "progress": None,
-            "enqueued_at": number_or_none(options.get("enqueued_at") or message.get("sent_at")),
-            "owner": str(owner) if owner else "",
-            "cancel_requested": False,
-            "args": args if isinstance(args, list | tuple) else (),
-            "kwargs": kwargs if isinstance(kwargs, dict) else {},
-            "tags": tuple(map(str, tags)) if isinstance(tags, list | tuple) else (),
-            "origin": origin if isinstance(origin, dict) else {},
-            "parent": text_or_empty(options.get("parent")),
-            "due_at": number_or_none(options.get("due_at")),
-            "options": options,
-            **known,
-        }
+    owner, due_at = options.get("owner"), number_or_none(options.get("due_at"))
+    enqueued_at = number_or_none(options.get("enqueued_at") or message.get("sent_at"))
+    started_at, ready_at = known.get("started_at"), due_at or enqueued_at
+    wait_ms = None
+    if started_at is not None and ready_at is not None and known["attempts"] <= 1 and not known["generation"]:
+        wait_ms = max(started_at - ready_at, 0)
+    return Job(
+        id=job_id,
+        actor=text_or_empty(message.get("actor")),
+        queue=queue,
+        enqueued_at=enqueued_at,
+        owner=str(owner) if owner else "",
+        args=args if isinstance(args, list | tuple) else (),
+        kwargs=kwargs if isinstance(kwargs, dict) else {},
+        tags=tuple(map(str, tags)) if isinstance(tags, list | tuple) else (),
+        origin=origin if isinstance(origin, dict) else {},
+        parent=text_or_empty(options.get("parent")),
+        wait_ms=wait_ms,
+        due_at=due_at,
+        options=options,
+        at=known.get("finished_at") or enqueued_at or 0,
+        **known,
     )
 
 
-def cancelled_job(record: JobRecord) -> EndedJob:
+def cancelled_job(job: Job) -> EndedJob:
     """Return the end of a job that is cancelled now."""
     return EndedJob(
-        id=record.id,
+        id=job.id,
         state="cancelled",
-        attempt=record.attempts,
-        generation=record.generation,
-        started_at=record.started_at,
+        attempt=job.attempts,
+        generation=job.generation,
+        started_at=job.started_at,
         finished_at=now_ms(),
-        lane=record.lane,
-        pool=record.pool,
-        worker=record.worker,
-        release=record.release,
-        body=kept_body(record.body),
+        lane=job.lane,
+        pool=job.pool,
+        worker=job.worker,
+        release=job.release,
+        body=kept_body(job.body),
     )
 
 
@@ -228,17 +293,22 @@ class FamilyAnswer(NamedTuple):
     due: bytes
     stop: bytes
 
+    @property
+    def due_at(self) -> int | None:
+        """When its message is due, in ms since the epoch; ``None`` for one that is not scheduled."""
+        return read_number(str(self.due, "ascii", "replace"))
+
 
 class _Candidate(NamedTuple):
-    """A record that may be a job's newest: its sequence, then what wins between equals."""
+    """A job as one source has it: its place in the order of the job's life, then what wins between equals."""
 
     sequence: int
     rank: int
-    record: JobRecord
+    job: Job
 
 
-def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool) -> JobRecord | None:
-    """Return a job's newest record, or ``None``.
+def newest_job(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool) -> Job | None:
+    """Return a job as its newest source has it, or ``None``.
 
     With ``finds_waiting`` a live record counts only beside its message: without one the job has ended.
     """
@@ -248,7 +318,7 @@ def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool
         candidates += _of_family(job_id, one, with_live=waits or not finds_waiting)
     if not candidates:
         return None
-    best = max(candidates, key=lambda candidate: candidate[:2]).record
+    best = max(candidates, key=lambda candidate: candidate[:2]).job
     progress = next((one.progress for one in found if one.progress), b"")
     if progress and (shown := read_progress(str(progress, "utf-8", "replace"))) is not None:
         best = replace(best, progress=shown)
@@ -259,8 +329,9 @@ def record_of(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool
     return replace(best, cancel_requested=best.cancel_requested or any(one.stop == b"asked" for one in found))
 
 
-def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
-    return record_with(
+def job_of_ended(ended: EndedJob, queue: str) -> Job:
+    """Return a job that has ended, or an attempt that is retried."""
+    return job_of(
         ended.id,
         queue,
         ended.message(),
@@ -272,143 +343,116 @@ def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
         finished_at=ended.finished_at,
         result=read_json(ended.result),
         error=shown_error(ended.error),
+        fingerprint="" if ended.error is None else ended.error.fingerprint,
         lane=ended.lane or queue,
         pool=ended.pool,
         worker=ended.worker,
         release=ended.release,
         body=ended.body,
         kept_in=ended.kept_in,
+        logs=ended.logs or "",
     )
 
 
-def _of_family(job_id: str, found: FamilyAnswer, *, with_live: bool) -> Iterator[_Candidate]:
-    if found.ended:
-        ended = read(history_streams.ENDED_JOB, found.ended, f"{{{found.queue}}}:job:ended")
-        if ended is not None:
-            order = sequence(generation=ended.generation, attempts=ended.attempt, state=known_state(ended.state))
-            yield _Candidate(order, 4, record_of_ended(ended, found.queue))
-    message = fields_of(found.body)
-    if found.live and with_live:
-        yield from _of_live(found, message)
-    if found.body and not is_untracked(message):
-        yield _of_body(job_id, found, message)
-    letter = decode_letter(f"{{{found.queue}}}:{found.queue}-dead.letters", found.letter) if found.letter else None
-    if letter is not None and not is_untracked(letter.message):
-        yield _of_letter(letter, found.queue)
-    if found.quarantined and not is_untracked(fields_of(found.quarantined)):
-        yield _of_quarantined(job_id, found)
+def job_of_message(job_id: str, queue: str, body: bytes, *, due_at: int | None) -> Job:
+    """Return a job by its message alone: it waits, or is scheduled for ``due_at`` (ms since the epoch)."""
+    message = fields_of(body)
+    options = options_of(message)
+    attempts, parked = number_or_none(options.get("attempts")) or 0, "parked_ms" in options
+    state, reason = "retrying" if attempts else "queued", ""
+    if due_at is not None:
+        state = "retrying" if attempts and not parked else "scheduled"
+    if is_put_off(due_at):
+        reason = "actor_paused"
+    elif state == "scheduled":
+        reason = "parked" if parked else text_or_empty(options.get("deferred_by")) or "delay"
+    return job_of(
+        job_id,
+        queue,
+        message,
+        state=state,
+        reason=reason or None,
+        attempts=attempts,
+        generation=number_or_none(options.get("generation")) or 0,
+        next_attempt_at=None if is_put_off(due_at) else due_at,
+        lane=queue,
+        body=body,
+    )
 
 
-def _of_live(found: FamilyAnswer, message: dict[str, Any]) -> Iterator[_Candidate]:
-    key = f"{{{found.queue}}}:job:live"
-    live = read(_LIVE, found.live[DIGITS:], key)
-    if live is None or not found.live[:DIGITS].isdigit():
-        return
-    order = int(found.live[:DIGITS])
-    message = message or fields_of(live.message.encode())
-    record = record_with(
+def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
+    """Return a job that was started and has not ended."""
+    message = fields_of(found.body) or fields_of(live.message.encode())
+    return job_of(
         live.id,
         found.queue,
         message,
         state=known_state(live.state),
-        reason=_held_reason(found) or live.reason or None,
+        reason="actor_paused" if is_put_off(found.due_at) else live.reason or None,
         attempts=live.attempt,
         generation=live.generation,
         started_at=live.started_at,
         next_attempt_at=_next_attempt_of(live, found, message),
         error=shown_error(live.error),
+        fingerprint="" if live.error is None else live.error.fingerprint,
         lane=live.lane or found.queue,
         pool=live.pool,
         worker=live.worker,
         release=live.release,
         body=found.body or live.message.encode(),
     )
-    yield _Candidate(order, 3, record)
+
+
+def job_of_letter(letter: DeadLetter, queue: str) -> Job:
+    """Return a job that was given up, as its dead letter has it."""
+    message = letter.message if isinstance(letter.message, dict) else {}
+    options = options_of(message)
+    fields = {**message, "actor": letter.actor, "sent_at": message.get("message_timestamp"), "options": options}
+    return job_of(
+        letter.id,
+        queue,
+        fields,
+        state="dead",
+        reason=text_or_empty(letter.reason) or None,
+        attempts=number_or_none(letter.attempts) or 0,
+        generation=number_or_none(options.get("generation")) or 0,
+        finished_at=number_or_none(letter.died_at),
+        error={"type": text_or_empty(letter.exception), "message": text_or_empty(letter.error)[:500]},
+        fingerprint=text_or_empty(letter.fingerprint),
+        lane=queue,
+    )
+
+
+def _of_family(job_id: str, found: FamilyAnswer, *, with_live: bool) -> Iterator[_Candidate]:
+    key = f"{{{found.queue}}}:job"
+    if found.ended and (ended := read(history_streams.ENDED_JOB, found.ended, f"{key}:ended")) is not None:
+        yield _candidate(4, job_of_ended(ended, found.queue), state=known_state(ended.state))
+    if found.live[:DIGITS].isdigit() and with_live:
+        live = read(_LIVE, found.live[DIGITS:], f"{key}:live")
+        if live is not None:
+            yield _Candidate(int(found.live[:DIGITS]), 3, job_of_live(live, found))
+    if found.body and not is_untracked(fields_of(found.body)):
+        job = job_of_message(job_id, found.queue, found.body, due_at=found.due_at)
+        # A parked message waits for its next start, after its last attempt.
+        yield _candidate(1, job, state="dead" if "parked_ms" in job.options else "queued")
+    letter = decode_letter(f"{{{found.queue}}}:{found.queue}-dead.letters", found.letter) if found.letter else None
+    if letter is not None and not is_untracked(letter.message):
+        yield _candidate(2, job_of_letter(letter, found.queue))
+    if found.quarantined and not is_untracked(fields_of(found.quarantined)):
+        job = job_of_message(job_id, found.queue, found.quarantined, due_at=None)
+        yield _candidate(0, replace(job, state="dead", reason="quarantined"))
+
+
+def _candidate(rank: int, job: Job, *, state: str = "") -> _Candidate:
+    order = sequence(generation=job.generation, attempts=job.attempts, state=state or job.state)
+    return _Candidate(order, rank, job)
 
 
 def _next_attempt_of(live: LiveJob, found: FamilyAnswer, message: dict[str, Any]) -> int | None:
     """Return when a job is to start again: as its schedule says, which an operator may have changed."""
     if live.next_attempt_at is None or not found.body:
         return live.next_attempt_at
-    due_at = read_number(str(found.due, "ascii", "replace"))
-    if due_at is not None:
+    if (due_at := found.due_at) is not None:
         return None if is_put_off(due_at) else due_at
     was_due_at = number_or_none(options_of(message).get("due_at"))
     return live.next_attempt_at if was_due_at is None else min(was_due_at, live.next_attempt_at)
-
-
-def _held_reason(found: FamilyAnswer) -> str:
-    """Return the reason of a message that waits for the end of a pause of its actor; "" for others."""
-    return "actor_paused" if is_put_off(read_number(str(found.due, "ascii", "replace"))) else ""
-
-
-def _of_body(job_id: str, found: FamilyAnswer, message: dict[str, Any]) -> _Candidate:
-    """Return the record of a message that waits, is scheduled or is held: without a live one it was not started."""
-    options = options_of(message)
-    attempts, generation = number_or_none(options.get("attempts")) or 0, number_or_none(options.get("generation")) or 0
-    due_at = read_number(str(found.due, "ascii", "replace"))
-    parked, step = "parked_ms" in options, "queued"
-    if due_at is not None:
-        step = "retrying" if attempts and not parked else "scheduled"
-    reason = _held_reason(found) or None
-    if step == "scheduled" and reason is None:
-        reason = "parked" if parked else text_or_empty(options.get("deferred_by")) or "delay"
-    record = record_with(
-        job_id,
-        found.queue,
-        message,
-        state="retrying" if attempts and step == "queued" else step,
-        reason=reason,
-        attempts=attempts,
-        generation=generation,
-        next_attempt_at=None if is_put_off(due_at) else due_at,
-        lane=found.queue,
-        body=found.body,
-    )
-    # A parked message waits for its next start, after its last attempt.
-    order = generation * GENERATION + min(attempts, 100_000) * 8 + (4 if parked else 1)
-    return _Candidate(order, 1, record)
-
-
-def _of_letter(letter: DeadLetter, queue: str) -> _Candidate:
-    message = letter.message if isinstance(letter.message, dict) else {}
-    generation = number_or_none(options_of(message).get("generation")) or 0
-    attempts = number_or_none(letter.attempts) or 0
-    fields = {
-        "actor": letter.actor,
-        "sent_at": message.get("message_timestamp"),
-        "args": message.get("args"),
-        "kwargs": message.get("kwargs"),
-        "options": message.get("options"),
-    }
-    record = record_with(
-        letter.id,
-        queue,
-        fields,
-        state="dead",
-        reason=text_or_empty(letter.reason) or None,
-        attempts=attempts,
-        generation=generation,
-        finished_at=number_or_none(letter.died_at),
-        error={"type": text_or_empty(letter.exception), "message": text_or_empty(letter.error)[:500]},
-        lane=queue,
-    )
-    return _Candidate(sequence(generation=generation, attempts=attempts, state="dead"), 2, record)
-
-
-def _of_quarantined(job_id: str, found: FamilyAnswer) -> _Candidate:
-    message = fields_of(found.quarantined)
-    options = options_of(message)
-    generation, attempts = number_or_none(options.get("generation")) or 0, number_or_none(options.get("attempts")) or 0
-    record = record_with(
-        job_id,
-        found.queue,
-        message,
-        state="dead",
-        reason="quarantined",
-        attempts=attempts,
-        generation=generation,
-        lane=found.queue,
-        body=found.quarantined,
-    )
-    return _Candidate(sequence(generation=generation, attempts=attempts, state="dead"), 0, record)

@@ -21,7 +21,7 @@ from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import Call, RedisCalls, Word, call_together
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.job_record import FamilyAnswer, JobRecord, cancelled_job, record_of
+from switchyard.broker.stores.job_record import FamilyAnswer, Job, cancelled_job, newest_job
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
 from switchyard.broker.stores.result_stores import ResultStores
 
@@ -45,7 +45,7 @@ ENDS_AT_ONCE: Final = 25
 REFUSED_ALWAYS: Final = ("WRONGTYPE", "ERR", "user_script:")
 ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
 
-__all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
+__all__ = ["ENDED", "STEPS", "Job", "JobRecords", "RecordLimits", "Step", "sequence"]
 
 
 class RecordLimits(msgspec.Struct, frozen=True):
@@ -166,13 +166,13 @@ class JobRecords:
         args: list[Word] = [*limits, len(rows), b"".join(rows), *map(len, places[:3]), len(marks), MARK_TTL_MS]
         return (keys, [*args, *marks, *chain(*words)]), [*chain(*places)]
 
-    def read(self, job_id: str) -> JobRecord | None:
+    def read(self, job_id: str) -> Job | None:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
         return self._find([job_id])[0]
 
     def read_many(
         self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False
-    ) -> list[JobRecord | None]:
+    ) -> list[Job | None]:
         """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms.
 
         With ``partly`` those in keys of a wrong type are unknown, else they raise ``BrokerRefused``.
@@ -185,9 +185,7 @@ class JobRecords:
         records = self.read_many(job_ids, queues=queues, partly=partly)
         return [None if found is None else found.state for found in records]
 
-    def _find(
-        self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False
-    ) -> list[JobRecord | None]:
+    def _find(self, job_ids: Sequence[str], *, queues: Sequence[str] = (), partly: bool = False) -> list[Job | None]:
         if not job_ids:
             return []
         queues = queues or self.queues
@@ -196,7 +194,7 @@ class JobRecords:
         away = next((answer for answer in found if isinstance(answer, BrokerError)), None)
         known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
         records = [
-            record_of(
+            newest_job(
                 job_id,
                 [FamilyAnswer(queue, *answer[at]) for queue, answer in known if answer[at]],
                 finds_waiting=self.finds_waiting,
@@ -234,7 +232,7 @@ class JobRecords:
             batches.append((keys, [job_id, json.dumps(progress), LIVE_TTL_MS]))
         return any(call_together(self.calls, PROGRESS, batches))
 
-    def cancel(self, job_id: str, *, place: str = "unknown", known: JobRecord | None = None, row: bool = True) -> str:
+    def cancel(self, job_id: str, *, place: str = "unknown", known: Job | None = None, row: bool = True) -> str:
         """Record the cancellation of a job.
 
         Args:

@@ -76,7 +76,10 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 def sequence(*, generation: int, attempts: int, state: str) -> int:
-    """Return the place of a step in a job's life: times it was requeued, attempts started (its own included), state."""
+    """Return the place of a step in a job's life: times it was requeued, attempts started (its own included), state.
+
+    ``place_of`` in ``switchyard/broker/lua/job_write.lua`` is the same for ends, and no other code computes it.
+    """
     return generation * GENERATION + min(attempts, MOST_ATTEMPTS) * 8 + STEPS[state]
 
 
@@ -111,7 +114,7 @@ def success_step(queue: str, message: Any, place: WorkerPlace, body: bytes) -> S
     options = message.options
     attempts, generation = int(options.get("attempts", 0)) + 1, int(options.get("generation", 0))
     packed = encode_success(message, attempts, generation, now_ms(), place, body)
-    order = generation * GENERATION + min(attempts, MOST_ATTEMPTS) * 8 + STEPS["succeeded"]
+    order = sequence(generation=generation, attempts=attempts, state="succeeded")
     return Step(message.message_id, queue, order, "succeeded", packed, (packed,))
 
 

@@ -13,8 +13,7 @@ from dramatiq.results.backend import DEFAULT_TIMEOUT
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, ResultNotKept
-from switchyard.broker.stores.history_streams import fields_of
-from switchyard.broker.stores.job_record import JobRecord, options_of
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.job_records import JobRecords
 
 FIRST_PAUSE_S: Final = 0.005
@@ -76,7 +75,7 @@ class RecordResults(ResultBackend):
         look = f"see manage.py switchyard jobs show {message.message_id}"
         return ResultTimeout(f"{job}, after {waited_ms} ms; {self._remedy or look}")
 
-    def _result_of(self, record: JobRecord, message: Message[Any], *, block: bool) -> Any:
+    def _result_of(self, record: Job, message: Message[Any], *, block: bool) -> Any:
         ttl_ms = self._option(message, "result_ttl")
         too_old = type(ttl_ms) is int and now_ms() > (record.finished_at or now_ms()) + ttl_ms
         if not too_old and record.kept_in and record.error is None:
@@ -91,17 +90,17 @@ class RecordResults(ResultBackend):
             _fail(record.state.capitalize(), f"the job is {record.state}")
         return record.result
 
-    def _stored(self, record: JobRecord, message: Message[Any], *, block: bool) -> Any:
+    def _stored(self, record: Job, message: Message[Any], *, block: bool) -> Any:
         text = self._records.results.load(record.id, record.kept_in)
         if text is None:
             raise _no_longer_kept(message, block=block)
         return json.loads(text)
 
-    def _kept(self, record: JobRecord, message: Message[Any]) -> bool:
+    def _kept(self, record: Job, message: Message[Any]) -> bool:
         """Return whether a result that is ``None`` was kept: its actor may be unknown here."""
         if message.actor_name in self._broker.actors or record.state != "succeeded":
             return True
-        return options_of(fields_of(record.body)).get("store_results") is True
+        return record.options.get("store_results") is True
 
     def _refuse_unkept(self, message: Message[Any]) -> None:
         name = message.actor_name

@@ -17,9 +17,10 @@ from django.views.decorators.http import require_http_methods
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.stores.job_record import Job
 from switchyard.console.room_view import RoomResponse, not_answered
 from switchyard.jobs.admin_pages import check
-from switchyard.jobs.listing.chosen_acts import ACTS, ChosenAct, ChosenJob, chosen_jobs
+from switchyard.jobs.listing.chosen_acts import ACTS, ChosenAct, chosen_jobs
 from switchyard.jobs.listing.pages import LIMIT
 from switchyard.jobs.listing.views import without_broker
 from switchyard.jobs.queries import is_message_id
@@ -44,7 +45,7 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponse:
     return _ask(request, act, jobs)
 
 
-def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[ChosenJob]) -> HttpResponse:
+def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[Job]) -> HttpResponse:
     hit = [job for job in jobs if act.applies(job)]
     context: dict[str, Any] = {
         "title": f"{act.verb} chosen jobs{act.when}",

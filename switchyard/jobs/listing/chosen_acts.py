@@ -6,15 +6,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from django.db import DatabaseError
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
-from switchyard.broker.stores.job_records import ENDED
-from switchyard.history.queries import find_many
+from switchyard.broker.stores.job_records import ENDED, Job
+from switchyard.history.queries import find_many, job_of_row
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import records_of
@@ -25,14 +25,6 @@ log = get_logger(__name__)
 Answers = Mapping[str, tuple[str, str]]
 # Names the second run of a job by the form, so that a form that is sent twice enqueues it once.
 RUNS: Final = uuid.UUID("a5d0a5f4-3d0e-4f39-9f5c-0d5a2b1b7f5e")
-
-
-class ChosenJob(NamedTuple):
-    """A ticked job; ``actor`` is "" for one that keeps no record."""
-
-    id: str
-    actor: str = ""
-    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +58,7 @@ class ChosenAct:
     good: tuple[str, ...]
     danger: bool = False
 
-    def applies(self, job: ChosenJob) -> bool:
+    def applies(self, job: Job) -> bool:
         """Return whether there is something to do for a job."""
         return job.state in self.states
 
@@ -80,19 +72,18 @@ class ChosenAct:
         return f"{'; '.join(parts)}."
 
 
-def chosen_jobs(ids: Sequence[str]) -> list[ChosenJob]:
-    """Return ticked jobs with actor and state, from the broker, else from the history.
+def chosen_jobs(ids: Sequence[str]) -> list[Job]:
+    """Return ticked jobs from the broker, else from the history; one that keeps no record has nothing but its id.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    known: dict[str, Any] = dict(records_of(list(ids)))
+    known = records_of(list(ids))
     try:
-        known |= {row.job_id: row for row in find_many([id_ for id_ in ids if id_ not in known])}
+        known |= {row.job_id: job_of_row(row) for row in find_many([id_ for id_ in ids if id_ not in known])}
     except DatabaseError as error:  # what has not ended can be cancelled all the same
         log.warning("chosen jobs that have ended are not found: the database does not answer", error=str(error))
-    found = [(id_, known.get(id_)) for id_ in ids]
-    return [ChosenJob(id_) if one is None else ChosenJob(id_, one.actor, one.state) for id_, one in found]
+    return [known.get(id_) or Job(id_) for id_ in ids]
 
 
 def _cancel(job_id: str, who: Who, reason: str, form_id: str) -> str:
@@ -104,13 +95,13 @@ def _run_now(job_id: str, who: Who, reason: str, form_id: str) -> str:
 
 
 def _run_again(job_id: str, who: Who, reason: str, form_id: str) -> str:
-    job = passport_of(job_id)
-    if job is None:
+    known = passport_of(job_id)
+    if known is None:
         return "unknown"
-    if not job.ended:
+    if not known.job.ended:
         return "unfinished"
     try:
-        run_again(job, who=who, reason=reason, job_id=str(uuid.uuid5(RUNS, f"{form_id} {job_id}")))
+        run_again(known, who=who, reason=reason, job_id=str(uuid.uuid5(RUNS, f"{form_id} {job_id}")))
     except BrokerError:
         raise
     except ActRefused:

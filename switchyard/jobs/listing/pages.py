@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import merge
 from itertools import islice
@@ -13,91 +13,26 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from django.db import DatabaseError
 
-from switchyard.api.responses import iso_time
 from switchyard.broker.admin.browse import (
     ComparedFields,
     SeenMessage,
-    SentFields,
     compared_fields_of,
-    fields_of,
     look_through,
 )
 from switchyard.broker.admin.scheduled import AT_ONCE, next_due
-from switchyard.broker.clock import is_put_off, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import LARGEST
-from switchyard.broker.stores.job_records import JobRecord
-from switchyard.console.formatting import as_time
+from switchyard.broker.stores.job_record import Job, job_of_message
 from switchyard.history.filters import Filter, search_text
 from switchyard.history.models import JobRow
-from switchyard.history.queries import Cursor, search, search_sorted
-from switchyard.jobs.presentation import excerpt, shown_arguments, stored_arguments
-from switchyard.jobs.queries import arguments_of, asked_families, holder_of, records_of
+from switchyard.history.queries import Cursor, job_of_row, search, search_sorted
+from switchyard.jobs.presentation import shown_arguments
+from switchyard.jobs.queries import asked_families, records_of
 from switchyard.loggers import get_logger
 from switchyard.middleware.redaction import HIDDEN
 
-LONGEST_ERROR = 120
 LIMIT = 50
-NULL_IF_EMPTY = ("reason", "error", "fingerprint", "worker", "release", "parent")
-TIMES = ("enqueued_at", "due_at", "started_at", "finished_at")
-
-
-@dataclass(frozen=True, slots=True)
-class JobLine:
-    """A job as lists show it. Times in ms since the epoch.
-
-    Args:
-        at: Time that orders the list: of enqueueing while the job has not ended, then of its end or its failure.
-        is_live: It has not ended, and comes from the broker.
-        arguments: Without redacted values; ``None`` when they may not be viewed or were too long to be kept.
-    """
-
-    id: str
-    state: str
-    actor: str
-    queue: str
-    at: int
-    is_live: bool
-    owner: str = ""
-    tags: tuple[str, ...] = ()
-    attempts: int = 0
-    reason: str = ""
-    error: str = ""
-    fingerprint: str = ""
-    enqueued_at: int | None = None
-    due_at: int | None = None
-    started_at: int | None = None
-    finished_at: int | None = None
-    wait_ms: int | None = None
-    run_ms: int | None = None
-    worker: str = ""
-    release: str = ""
-    parent: str = ""
-    progress: Mapping[str, Any] | None = None
-    arguments: Mapping[str, Any] | None = None
-
-    shown_at = as_time("at")
-    due = as_time("due_at")
-
-    @property
-    def excerpt(self) -> str:
-        """The arguments on one line."""
-        return excerpt(self.arguments)
-
-    @property
-    def ran_ms(self) -> int | None:
-        """Time for which it ran, or runs."""
-        if self.state == "running" and self.started_at is not None:
-            return max(now_ms() - self.started_at, 0)
-        return self.run_ms
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the form of the API and of ``manage.py switchyard jobs list --json``."""
-        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("at", "is_live")}
-        found |= {name: found[name] or None for name in NULL_IF_EMPTY}
-        found |= {name: iso_time(found[name]) for name in TIMES}
-        return found | {"tags": list(self.tags), "run_ms": self.ran_ms}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +50,7 @@ class JobsPage:
         sorted_from: Time (ms since the epoch) of the oldest job that a sorted list compared, where more would match.
     """
 
-    lines: tuple[JobLine, ...]
+    jobs: tuple[Job, ...]
     after: str
     cut: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
@@ -124,71 +59,6 @@ class JobsPage:
     broker_error: str = ""
     by_due_time: bool = False
     sorted_from: int | None = None
-
-
-def line_of_record(record: JobRecord, *, arguments: bool) -> JobLine:
-    """Return a job's record as a line."""
-    error = f"{record.error['type']}: {record.error['message']}"[:LONGEST_ERROR] if record.error else ""
-    ran_ms = None
-    if record.started_at is not None and record.finished_at is not None:
-        ran_ms = max(record.finished_at - record.started_at, 0)
-    return JobLine(
-        id=record.id,
-        state=record.state,
-        actor=record.actor,
-        queue=record.queue,
-        at=(record.finished_at if record.ended else None) or record.enqueued_at or 0,
-        is_live=not record.ended,
-        owner=record.owner or "",
-        tags=tuple(str(tag) for tag in record.tags),
-        attempts=record.attempts,
-        reason=record.reason or "",
-        error=error,
-        enqueued_at=record.enqueued_at,
-        due_at=record.next_attempt_at or record.due_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        wait_ms=_waited_ms(record),
-        run_ms=ran_ms,
-        progress=record.progress,
-        arguments=shown_arguments(record.actor, record.args, record.kwargs) if arguments else None,
-    )
-
-
-def _waited_ms(record: JobRecord) -> int | None:
-    """Return for how long a job waited for its first start after it was ready; ``None`` of one that was sent again."""
-    ready_at = record.due_at or record.enqueued_at
-    if record.started_at is None or ready_at is None or record.attempts > 1 or record.generation:
-        return None
-    return max(record.started_at - ready_at, 0)
-
-
-def line_of_row(row: JobRow, *, at: int, arguments: bool) -> JobLine:
-    """Return a row of the history as a line."""
-    error = f"{row.error_type}: {row.error_message}" if row.error_type else ""
-    return JobLine(
-        id=row.job_id,
-        state=row.state,
-        actor=row.actor,
-        queue=row.queue,
-        at=at,
-        is_live=False,
-        owner=row.owner or "",
-        tags=tuple(str(tag) for tag in row.tags) if isinstance(row.tags, list) else (),
-        attempts=row.attempts,
-        reason=row.reason,
-        error=error[:LONGEST_ERROR],
-        fingerprint=row.fingerprint or "",
-        enqueued_at=row.enqueued_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        wait_ms=row.wait_ms,
-        run_ms=row.run_ms,
-        worker=row.worker,
-        release=row.release,
-        parent=row.parent or "",
-        arguments=stored_arguments(row.arguments) if arguments else None,
-    )
 
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
@@ -302,18 +172,18 @@ def unfinished_jobs(
     return UnfinishedJobs(jobs, looked.cut, also, away)
 
 
-def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list[JobLine]:
-    """Return jobs as lines of a list, with what their records know of the ones that were started.
+def jobs_of(found: list[Unfinished], wanted: Filter) -> list[Job]:
+    """Return jobs of a list by their records; those that keep none by their messages.
 
-    A waiting job that was cancelled, or has ended meanwhile, is ``cancelled`` although its message is still there; it
-    is left out when the filter names other states.
+    A waiting job that was cancelled, or has ended meanwhile, is so although its message is still there; it is left out
+    when the filter names other states.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    records = records_of([job.id for job in jobs], queues=sorted({job.seen.queue for job in jobs}))
-    lines = [_line(job, records.get(job.id), arguments=arguments) for job in jobs]
-    return [line for line in lines if not wanted.states or line.state in wanted.states]
+    records = records_of([each.id for each in found], queues=sorted({each.seen.queue for each in found}))
+    jobs = [_job(each, records.get(each.id)) for each in found]
+    return [job for job in jobs if not wanted.states or job.state in wanted.states]
 
 
 def _state(seen: SeenMessage, known: Mapping[str, str | None]) -> str:
@@ -338,9 +208,19 @@ def _matches(fields: ComparedFields, wanted: Filter) -> bool:
         # Without the value in the body there is nothing to read.
         if _is_plain(value) and value.encode() not in bytes(fields.args) + bytes(fields.kwargs):
             return False
-        found = (arguments_of(fields) or {}).get(name)
+        found = _arguments_of(fields).get(name)
         return found != HIDDEN and search_text(found) == search_text(value)
     return True
+
+
+def _arguments_of(fields: ComparedFields) -> dict[str, Any]:
+    try:
+        args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
+    except msgspec.MsgspecError:
+        return {}
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return {}
+    return shown_arguments(fields.actor, args, kwargs)
 
 
 @lru_cache(maxsize=16)
@@ -355,46 +235,15 @@ def _is_plain(value: str) -> bool:
     return False
 
 
-def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobLine:
-    fields = fields_of(job.seen.body) or SentFields("", job.at)
-    options = fields.options
-    line = JobLine(
-        id=job.id,
-        state=job.state,
-        actor=fields.actor,
-        queue=job.seen.queue,
-        at=job.at,
-        is_live=True,
-        owner=str(options.get("owner") or ""),
-        tags=_tags(options.get("tags")),
-        attempts=_number(options.get("attempts")) or 0,
-        reason="actor_paused" if is_put_off(job.seen.due_at) else str(options.get("deferred_by") or ""),
-        enqueued_at=job.at,
-        due_at=None if is_put_off(job.seen.due_at) else job.seen.due_at,
-        worker=holder_of(job.seen.lease_owner).name if job.seen.lease_owner else "",
-        parent=str(options.get("parent") or ""),
-        arguments=arguments_of(fields) if arguments else None,
-    )
-    if record is None:
-        return line
-    state = record.state if record.ended else line.state
-    error = f"{record.error['type']}: {record.error['message']}"[:LONGEST_ERROR] if record.error else ""
-    return replace(
-        line,
-        state=state,
-        attempts=max(line.attempts, record.attempts),
-        started_at=record.started_at,
-        progress=record.progress,
-        error=error,
-    )
+def _job(found: Unfinished, record: Job | None) -> Job:
+    seen = found.seen
+    job = job_of_message(seen.id, seen.queue, seen.body, due_at=seen.due_at) if record is None else record
+    worker = seen.lease_owner.rpartition("/")[0] or job.worker
+    return replace(job, state=job.state if job.ended else found.state, worker=worker, at=found.at)
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
     return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
-
-
-def _number(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 # Messages that one page looks through where a filter compares them.
@@ -409,12 +258,11 @@ def is_by_due_time(wanted: Filter) -> bool:
     )
 
 
-def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int, arguments: bool = False) -> JobsPage:
+def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
     """Return a page of the scheduled jobs that match a filter, the next to be due first.
 
     Args:
         after: Cursor of the page before.
-        arguments: Whether the lines show the jobs' arguments.
 
     Raises:
         ValueError: the cursor is none.
@@ -434,13 +282,13 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int, arguments: bo
                     found.append(Unfinished(at, message.id, "scheduled", message))
         is_over = looked < LOOKED_THROUGH and len(found) <= limit
         chosen = found[:limit]
-        lines = lines_of(chosen, wanted, arguments=arguments)
+        jobs = jobs_of(chosen, wanted)
     except BrokerError as error:
         return JobsPage((), "", broker_away=True, broker_error=str(error), by_due_time=True)
     if len(found) > limit:
         last = (chosen[-1].seen.due_at or 0, chosen[-1].id)
     place = "" if is_over or last is None else "due.{}.{}".format(*last)
-    return JobsPage(tuple(lines), place, away=away, by_due_time=True)
+    return JobsPage(tuple(jobs), place, away=away, by_due_time=True)
 
 
 def _parse(after: str) -> tuple[int, str] | None:
@@ -455,23 +303,20 @@ def _parse(after: str) -> tuple[int, str] | None:
 log = get_logger(__name__)
 
 
-def find_jobs(
-    wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments: bool = False, sort: str = ""
-) -> JobsPage:
+def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, sort: str = "") -> JobsPage:
     """Return a page of the jobs that match a filter, newest first; of scheduled jobs alone the next to be due first.
 
     Args:
         after: Cursor of the page before.
-        arguments: Whether the lines show the jobs' arguments.
         sort: Another order, of jobs that have ended: one of ``SORTS``.
 
     Raises:
         ValueError: the cursor is none of such a list, or nothing that can match is ordered so.
     """
     if sort:
-        return sorted_jobs(wanted, sort, after=after, limit=limit, arguments=arguments)
+        return sorted_jobs(wanted, sort, after=after, limit=limit)
     if is_by_due_time(wanted):
-        return scheduled_jobs(wanted, after=after, limit=limit, arguments=arguments)
+        return scheduled_jobs(wanted, after=after, limit=limit)
     place = ListCursor.parse(after)
     rows, ended_to, history_away = _ended(wanted, place, limit)
     live, broker_error = UnfinishedJobs([], [], set()), ""
@@ -492,9 +337,9 @@ def find_jobs(
     taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
     taken_rows = [(at, entry) for at, entry in chosen if isinstance(entry, JobRow)]
     try:
-        lines = {line.id: line for line in lines_of(taken_live, wanted, arguments=arguments)}
+        jobs = {job.id: job for job in jobs_of(taken_live, wanted)}
     except BrokerError as error:
-        broker_error, lines = str(error), {}
+        broker_error, jobs = str(error), {}
     next_place = ListCursor(
         live=taken_live[-1][:2] if taken_live else place.live,
         ended=_place_after(taken_rows, timed, ended_to, place.ended),
@@ -502,11 +347,11 @@ def find_jobs(
         ended_over=len(taken_rows) == len(timed) and ended_to is None,
     )
     shown = (
-        lines.get(entry.id) if isinstance(entry, Unfinished) else line_of_row(entry, at=at, arguments=arguments)
+        jobs.get(entry.id) if isinstance(entry, Unfinished) else replace(job_of_row(entry), at=at)
         for at, entry in chosen
     )
     return JobsPage(
-        lines=tuple(line for line in shown if line is not None),
+        jobs=tuple(job for job in shown if job is not None),
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
         cut=tuple(live.cut),
         away=live.away,
@@ -588,13 +433,12 @@ class ListCursor:
         return f"{ended}~{live}"
 
 
-def sorted_jobs(wanted: Filter, sort: str, *, after: str = "", limit: int, arguments: bool = False) -> JobsPage:
+def sorted_jobs(wanted: Filter, sort: str, *, after: str = "", limit: int) -> JobsPage:
     """Return a page of the ended jobs that match a filter.
 
     Args:
         sort: One of ``SORTS``.
         after: Cursor of the page before.
-        arguments: Whether the lines show the jobs' arguments.
 
     Raises:
         ValueError: the cursor is none, or no ended job can match.
@@ -609,5 +453,5 @@ def sorted_jobs(wanted: Filter, sort: str, *, after: str = "", limit: int, argum
         log.warning("the sorted list of jobs is empty: the database does not answer", error=str(error))
         return JobsPage((), "", history_away=True)
     times = [(row.failed_at if is_of_failures else row.finished_at) or row.finished_at for row in found.rows]
-    lines = tuple(line_of_row(row, at=at, arguments=arguments) for row, at in zip(found.rows, times, strict=True))
-    return JobsPage(lines, found.after, sorted_from=found.sorted_from)
+    jobs = tuple(replace(job_of_row(row), at=at) for row, at in zip(found.rows, times, strict=True))
+    return JobsPage(jobs, found.after, sorted_from=found.sorted_from)

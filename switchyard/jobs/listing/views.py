@@ -23,26 +23,22 @@ from switchyard.broker.admin.scheduled import state_counts
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.job_records import STEPS
+from switchyard.broker.stores.job_records import STEPS, Job
 from switchyard.conf import declared_yard
 from switchyard.console.links import job_url
 from switchyard.console.lists import SortColumn, heads_of
 from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
-from switchyard.history.models import JobRow
-from switchyard.history.queries import sort_of, why_missing
+from switchyard.history.queries import find_many, job_of_row, sort_of, why_missing
 from switchyard.jobs.admin_pages import AWAY, can_stream, check, may
 from switchyard.jobs.bulk import STATES as DUE_LATER
 from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import (
     LIMIT,
     UNFINISHED,
-    JobLine,
     JobsPage,
     find_jobs,
     is_by_due_time,
-    line_of_record,
-    line_of_row,
     wanted_of_history,
     wants_unfinished,
 )
@@ -70,37 +66,36 @@ class ListChanges:
     """Changes of a list since it was shown.
 
     Args:
-        lines: The jobs that are shown, as they stand; one that nobody knows any longer is left out.
+        jobs: Those that are shown, as they stand; one that nobody knows any longer is left out.
         new_count: Jobs that came since, among those of a first page; ``more`` follow.
         is_away: Broker or database did not answer.
     """
 
-    lines: tuple[JobLine, ...]
+    jobs: tuple[Job, ...]
     new_count: int
     more: bool
     is_away: bool
 
 
-def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int, arguments: bool) -> ListChanges:
+def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> ListChanges:
     """Return what has changed in a list.
 
     Args:
         shown: Ids of the jobs in the list, at most a page.
         shown_at: When the list was made, ms since the epoch.
-        arguments: Whether the lines show the jobs' arguments.
     """
-    page = fresh_page(wanted, arguments=arguments)
-    lines = {line.id: line for line in page.lines}
-    others, is_away = _lines_of([id_ for id_ in shown if id_ not in lines], arguments=arguments)
+    page = fresh_page(wanted)
+    jobs = {job.id: job for job in page.jobs}
+    others, is_away = _jobs_of([id_ for id_ in shown if id_ not in jobs])
     # Of a list that was cut, older jobs move up when others leave it.
     since = shown_at - LATE_MS if len(shown) >= LIMIT else 0
     known = set(shown)
-    new = [line for line in page.lines if line.id not in known and max(line.at, line.started_at or 0) >= since]
-    lines |= others
+    new = [job for job in page.jobs if job.id not in known and max(job.at, job.started_at or 0) >= since]
+    jobs |= others
     return ListChanges(
-        lines=tuple(lines[id_] for id_ in shown if id_ in lines),
+        jobs=tuple(jobs[id_] for id_ in shown if id_ in jobs),
         new_count=len(new),
-        more=bool(new and page.after) and new[-1] is page.lines[-1],
+        more=bool(new and page.after) and new[-1] is page.jobs[-1],
         is_away=is_away or page.broker_away or page.history_away,
     )
 
@@ -113,37 +108,35 @@ class _Kept:
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def _kept(wanted: Filter, arguments: bool) -> _Kept:
+def _kept(wanted: Filter) -> _Kept:
     return _Kept()
 
 
-def fresh_page(wanted: Filter, *, arguments: bool) -> JobsPage:
+def fresh_page(wanted: Filter) -> JobsPage:
     """Return the first page of a list, read once for all who ask for it within 2 s, or 20 times what it took."""
-    kept = _kept(wanted, arguments)
+    kept = _kept(wanted)
     with kept.lock:
         began = time.monotonic()
         if kept.page is None or began >= kept.until_s:
-            kept.page = find_jobs(wanted, arguments=arguments)
+            kept.page = find_jobs(wanted)
             ended = time.monotonic()
             kept.until_s = ended + max(LEAST_AGE_S, AGE_PER_COST * (ended - began))
         return kept.page
 
 
-def _lines_of(ids: list[str], *, arguments: bool) -> tuple[dict[str, JobLine], bool]:
+def _jobs_of(ids: list[str]) -> tuple[dict[str, Job], bool]:
     """Return jobs by their ids: from the broker, once they have ended from the history; and whether one was away."""
     away = False
     try:
-        records = records_of(ids)
+        jobs = records_of(ids)
     except BrokerError:
-        records, away = {}, True
-    lines = {id_: line_of_record(record, arguments=arguments) for id_, record in records.items()}
-    ended = [id_ for id_ in ids if id_ not in records or records[id_].ended]
+        jobs, away = {}, True
     try:
-        for row in JobRow.objects.filter(job_id__in=ended):
-            lines[row.job_id] = line_of_row(row, at=row.finished_at or row.failed_at or 0, arguments=arguments)
+        for row in find_many([id_ for id_ in ids if id_ not in jobs or jobs[id_].ended]):
+            jobs[row.job_id] = job_of_row(row)
     except DatabaseError:
         away = True
-    return lines, away
+    return jobs, away
 
 
 # Fields below "Owner, tag, …": name, label, hint.
@@ -183,7 +176,7 @@ def live(request: HttpRequest) -> HttpResponse:
         wanted = _wanted(request)
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
-    found = changes_of(wanted, shown, shown_at=int(at), arguments=may(request, "view_arguments"))
+    found = changes_of(wanted, shown, shown_at=int(at))
     context = {
         "changes": found,
         "tones": TONES,
@@ -221,7 +214,7 @@ def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpRespons
     except BrokerError:
         if is_id:
             return without_broker(request)
-    if found is not None and (address := job_url(found.id)):
+    if found is not None and (address := job_url(job_id)):
         return redirect(address)
     if not is_id:
         return redirect(f"{request.path}?{urlencode(searched(asked).to_query())}")
@@ -232,8 +225,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
     wanted, wrong, page, shown_at, sort = Filter(), "", JobsPage((), ""), now_ms(), ""
     try:
         wanted, sort = _wanted(request), sort_of(request.GET.get("sort", ""))
-        after, arguments = request.GET.get("after", ""), may(request, "view_arguments")
-        page = find_jobs(wanted, after=after, arguments=arguments, sort=sort)
+        page = find_jobs(wanted, after=request.GET.get("after", ""), sort=sort)
     except ValueError as error:
         wrong, status = str(error), 400
     query = wanted.to_query()
@@ -279,7 +271,7 @@ def _counts() -> dict[str, int] | None:
 
 
 def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
-    shown = ",".join(line.id for line in page.lines)
+    shown = ",".join(job.id for job in page.jobs)
     address = reverse("switchyard-jobs-live")
     return f"{address}?{urlencode({**query, 'shown_at': shown_at, 'shown': shown}, safe=',')}"
 
@@ -299,7 +291,7 @@ def _wanted(request: HttpRequest) -> Filter:
 
 def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, bool]]:
     """Return the acts on ticked jobs that apply to a job of a page: button, address, whether it ends work."""
-    shown = {line.state for line in page.lines}
+    shown = {job.state for job in page.jobs}
     return [
         (act.button, reverse("switchyard-jobs-chosen", args=[verb]), act.danger)
         for verb, act in ACTS.items()

@@ -25,9 +25,9 @@ from switchyard.broker.admin.scheduled import HELD, amend
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.console.formatting import SPAN, UNITS_MS, as_time, time_ms, whole_duration
+from switchyard.console.formatting import SPAN, UNITS_MS, time_ms, whole_duration
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.dead_letters.editing import parse_text, shown_text
@@ -35,7 +35,7 @@ from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls import checked, read_json
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
 from switchyard.jobs.passport.again import run_again
-from switchyard.jobs.passport.reading import Passport, passport_of
+from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import families, is_job_id, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 
@@ -65,8 +65,6 @@ class EditableJob:
     text: str
     due_at: int | None
     version: str
-
-    due = as_time("due_at")
 
 
 def editable_job(job_id: str) -> EditableJob:
@@ -148,7 +146,7 @@ def due_time(text: str) -> int:
     return at
 
 
-def _message_of(job_id: str, record: JobRecord | None) -> tuple[str, Message[Any]] | None:
+def _message_of(job_id: str, record: Job | None) -> tuple[str, Message[Any]] | None:
     first = record.queue if record is not None else ""
     for name in sorted(facilities().records.queues, key=lambda name: name != first):
         message = facilities().transport.find_message(name, job_id)
@@ -230,7 +228,8 @@ def _reason(request: HttpRequest) -> str:
 
 
 def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
-    job = passport_of(job_id)
+    known = passport_of(job_id)
+    job = None if known is None else known.job
     if job is None and untracked_job(job_id) is None:
         return without_job(request, job_id)
     if job is not None and job.ended:
@@ -247,18 +246,19 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
     check(request, "run_job")
     try:
-        job = passport_of(job_id)
+        known = passport_of(job_id)
     except BrokerError:
         return without_broker(request)
-    if job is None:
+    if known is None:
         return without_job(request, job_id)
+    job = known.job
     if request.method != "POST":
-        return _ask_again(request, job, json.dumps(job.arguments or {}, indent=2, ensure_ascii=False, default=str))
+        return _ask_again(request, job, json.dumps(known.arguments or {}, indent=2, ensure_ascii=False, default=str))
     text, new_id = request.POST.get("arguments", ""), request.POST.get("job_id", "")
     try:
         edited = _object_of(text) if may(request, "view_arguments") else None
         who, new_id = Who.of_request(request), new_id if is_job_id(new_id) else ""
-        sent = run_again(job, edited=edited, who=who, reason=_reason(request), job_id=new_id)
+        sent = run_again(known, edited=edited, who=who, reason=_reason(request), job_id=new_id)
     except BrokerError as error:
         return _ask_again(request, job, text, wrong=str(error), status=503)
     except DatabaseError:
@@ -269,7 +269,7 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
     return redirect(job_url(sent))
 
 
-def _ask_again(request: HttpRequest, job: Passport, text: str, *, wrong: str = "", status: int = 200) -> HttpResponse:
+def _ask_again(request: HttpRequest, job: Job, text: str, *, wrong: str = "", status: int = 200) -> HttpResponse:
     context = {
         "title": f"Run {job.actor} again",
         "job": job,
@@ -318,7 +318,7 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
         if sees and request.POST.get("version", job.version) != job.version:
             raise ActRefused(f"job {job.id}", "somebody changed its arguments meanwhile; these are the new ones")
         due = request.POST.get("due", "").strip()
-        due_at = due_time(due) if job.due is not None and due and due != _shown_time(job) else None
+        due_at = due_time(due) if job.due_at is not None and due and due != _shown_time(job) else None
         text = given if sees and given.replace("\r\n", "\n").strip() != job.text else None
         changes = edit_job(job, text=text, due_at=due_at, who=Who.of_request(request), reason=_reason(request))
     except ActRefused as error:
@@ -346,4 +346,4 @@ def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str =
 
 
 def _shown_time(job: EditableJob) -> str:
-    return "" if job.due is None else f"{job.due:%Y-%m-%dT%H:%M:%S}"
+    return "" if job.due_at is None else f"{datetime_of(job.due_at):%Y-%m-%dT%H:%M:%S}"

@@ -19,12 +19,11 @@ from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN
 
 
-def arguments_kept(job: Passport, actor: Actor[..., Any]) -> CallArguments | None:
+def arguments_kept(known: Passport, actor: Actor[..., Any]) -> CallArguments | None:
     """Return a job's arguments as it got them, or ``None`` when what is kept of them was redacted, cut or left out."""
-    record = job.record
-    if record is not None and (record.args or record.kwargs):
-        return CallArguments(tuple(record.args), dict(record.kwargs))
-    arguments = job.arguments
+    job, arguments = known.job, known.arguments
+    if job.args or job.kwargs:
+        return CallArguments(tuple(job.args), dict(job.kwargs))
     if not arguments:
         # Of a large message that has ended no arguments are kept, as if it had had none.
         had_none = arguments is not None and (not job.ended or not signature_of(actor.fn).parameters)
@@ -33,7 +32,7 @@ def arguments_kept(job: Passport, actor: Actor[..., Any]) -> CallArguments | Non
 
 
 def run_again(
-    job: Passport, *, edited: Mapping[str, Any] | None = None, who: Who, reason: str = "", job_id: str = ""
+    known: Passport, *, edited: Mapping[str, Any] | None = None, who: Who, reason: str = "", job_id: str = ""
 ) -> str:
     """Enqueue a job again as a new one of the same owner and tags; return its id.
 
@@ -47,19 +46,20 @@ def run_again(
         BrokerUnavailable, QueueFull: it was not enqueued.
         django.db.DatabaseError: the audit log cannot be written; nothing was enqueued.
     """
-    message = again_message(job, edited=edited, job_id=job_id)
+    job, message = known.job, again_message(known, edited=edited, job_id=job_id)
     with act("job.run_again", who=who, target=job.id, reason=reason) as entry:
         sent = enqueue_again(message, once=bool(job_id))
         entry.count, entry.detail = 1, {"job": sent, "actor": job.actor, "edited": edited is not None}
     return sent
 
 
-def again_message(job: Passport, *, edited: Mapping[str, Any] | None = None, job_id: str = "") -> Message[Any]:
+def again_message(known: Passport, *, edited: Mapping[str, Any] | None = None, job_id: str = "") -> Message[Any]:
     """Return the message of a job that is to run again. Arguments and errors as in ``run_again``."""
+    job = known.job
     actor = dramatiq.get_broker().actors.get(job.actor)
     if actor is None:
         raise ActRefused(f"job {job.id}", f"this code has no actor {job.actor}; run it again with the release that has")
-    call = _call(job, actor, edited)
+    call = _call(known, actor, edited)
     options: dict[str, Any] = {"owner": job.owner} if job.owner else {}
     if job.tags:
         options["tags"] = list(job.tags)
@@ -79,8 +79,8 @@ def enqueue_again(message: Message[Any], *, once: bool) -> str:
     return str(broker.enqueue(message).message_id)
 
 
-def _call(job: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | None) -> CallArguments:
-    kept = arguments_kept(job, actor)
+def _call(known: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | None) -> CallArguments:
+    job, kept = known.job, arguments_kept(known, actor)
     if edited is None:
         if kept is None:
             raise ActRefused(f"job {job.id}", "its arguments were redacted or cut when it ended; write them all anew")

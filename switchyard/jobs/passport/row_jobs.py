@@ -9,11 +9,13 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.stores.job_record import Job
 from switchyard.console.links import actor_url, job_url, letter_url, queue_url
 from switchyard.console.lists import CheckedQuery
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.jobs.passport.reading import Passport, passport_of
+from switchyard.jobs.passport.reading import passport_of
 
 NOTHING = "–"
 COLUMNS = ("shown_job", "shown_actor", "shown_letter")
@@ -57,28 +59,29 @@ class JobLinks(CheckedQuery):
         letter = letters.values_list("pk", flat=True).first()
         return NOTHING if letter is None else _link(letter_url(letter), f"Letter {letter}")
 
-    def _job(self, row: Any) -> tuple[Passport | None, str]:
+    def _job(self, row: Any) -> tuple[Job | None, str]:
         """Return what is known of the job, or why nothing is. Two columns ask for it: once for each row."""
         if "found_job" not in vars(row):
             row.found_job = _found(row.job_id)
-        found: tuple[Passport | None, str] = row.found_job
+        found: tuple[Job | None, str] = row.found_job
         return found
 
 
-def _found(job_id: str) -> tuple[Passport | None, str]:
+def _found(job_id: str) -> tuple[Job | None, str]:
     if not job_id:
         return None, ""
     try:
-        job = passport_of(job_id)
+        known = passport_of(job_id)
     except BrokerError:
         return None, "the broker does not answer"
-    return job, "" if job is not None else "neither the broker nor the history knows it any more"
+    return (None, "neither the broker nor the history knows it any more") if known is None else (known.job, "")
 
 
-def _detail(job: Passport) -> str:
-    if job.state == "retrying" and job.due is not None:
-        return f"next attempt {job.due.day} {job.due:%b %Y %H:%M:%S} UTC"
-    return job.reason.replace("_", " ")
+def _detail(job: Job) -> str:
+    if job.state == "retrying" and job.next_attempt_at is not None:
+        due = datetime_of(job.next_attempt_at)
+        return f"next attempt {due.day} {due:%b %Y %H:%M:%S} UTC"
+    return (job.reason or "").replace("_", " ")
 
 
 def _link(address: str, name: str) -> SafeString:

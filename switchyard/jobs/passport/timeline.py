@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from django.db import DatabaseError
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import act_label
-from switchyard.broker.clock import now_ms
-from switchyard.console.formatting import as_time, duration
-from switchyard.jobs.passport.reading import Attempt, Passport
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.stores.job_record import Job
+from switchyard.console.formatting import duration
+from switchyard.jobs.passport.reading import FAILED, Passport
 
 MOST_ACTS: Final = 20
 WORDS: Final = {
@@ -22,7 +24,6 @@ WORDS: Final = {
     "cancelled": "Cancelled",
     "expired": "Expired",
 }
-FAILED: Final = ("retrying", "dead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,16 @@ class TimelineEvent:
     mark: str
     what: str
     note: str = ""
-    attempt: Attempt | None = None
+    attempt: Job | None = None
     more: str = ""
     origin: bool = False
     starts: bool = False
     day: str = ""
 
-    moment = as_time("at")
+    @property
+    def moment(self) -> datetime:
+        """Its time in UTC."""
+        return datetime_of(self.at)
 
     @property
     def clock(self) -> str:
@@ -59,14 +63,14 @@ class TimelineEvent:
         return f"{self.moment:%H:%M:%S}.{self.at % 1_000:03d}"
 
 
-def timeline_of(job: Passport, acts: Sequence[AuditEntry] = ()) -> list[TimelineEvent]:
+def timeline_of(known: Passport, acts: Sequence[AuditEntry] = ()) -> list[TimelineEvent]:
     """Return what happened to a job, the first thing first."""
-    found = [*_enqueued(job), *_attempts(job), *_end(job), *map(_act, acts)]
+    found = [*_enqueued(known.job), *_attempts(known), *_end(known), *map(_act, acts)]
     ordered = sorted(found, key=lambda event: event.at)  # stable: what has one time keeps its order
-    return list(_with_days([*ordered, *_next(job)]))
+    return list(_with_days([*ordered, *_next(known.job)]))
 
 
-def acts_on(job: Passport) -> list[AuditEntry]:
+def acts_on(job: Job) -> list[AuditEntry]:
     """Return the newest acts of people on a job by its id; those on its group or filter are not among them."""
     try:
         return list(AuditEntry.objects.filter(target=job.id).order_by("-id")[:MOST_ACTS])
@@ -74,49 +78,52 @@ def acts_on(job: Passport) -> list[AuditEntry]:
         return []  # the page says that the database is away
 
 
-def _enqueued(job: Passport) -> Iterator[TimelineEvent]:
+def _enqueued(job: Job) -> Iterator[TimelineEvent]:
     if job.enqueued_at is not None:
         yield TimelineEvent(job.enqueued_at, "open", "Enqueued", origin=True)
 
 
-def _attempts(job: Passport) -> Iterator[TimelineEvent]:
-    ready = job.enqueued_at
-    for each in job.attempts:
+def _attempts(known: Passport) -> Iterator[TimelineEvent]:
+    ready = known.job.enqueued_at
+    for each in known.attempts:
         if each.started_at is None:
             continue
         waited = f" after {duration(each.started_at - ready)}" if ready is not None and each.started_at >= ready else ""
         more = f"after {each.generation} requeue{'' if each.generation == 1 else 's'}" if each.generation else ""
-        yield TimelineEvent(each.started_at, "open", f"Attempt {each.number} started", waited, each, more, starts=True)
+        yield TimelineEvent(
+            each.started_at, "open", f"Attempt {each.attempts} started", waited, each, more, starts=True
+        )
         if each.finished_at is not None:
             ready = each.finished_at
-            yield _ended(job, each)
+            yield _ended(known, each)
 
 
-def _ended(job: Passport, each: Attempt) -> TimelineEvent:
+def _ended(known: Passport, each: Job) -> TimelineEvent:
     assert each.finished_at is not None  # noqa: S101  for the type checker; the caller has looked
     more = ""
     if each.state == "retrying":
-        is_last = each is job.attempts[-1]
-        more = "Waits for its retry." if is_last and job.state == "retrying" else "Retried."
+        is_last = each is known.attempts[-1]
+        more = "Waits for its retry." if is_last and known.job.state == "retrying" else "Retried."
     mark = "bad" if each.state in FAILED else "ok" if each.state == "succeeded" else "open"
     ran = f" after {duration(each.run_ms)}" if each.run_ms is not None else ""
     return TimelineEvent(each.finished_at, mark, WORDS.get(each.state, each.state), ran, each, more)
 
 
-def _end(job: Passport) -> Iterator[TimelineEvent]:
+def _end(known: Passport) -> Iterator[TimelineEvent]:
     """Yield the end of a job that no attempt of it has, as that of one that was cancelled while it waited."""
-    if not job.ended or job.finished_at is None or (job.attempts and job.attempts[-1].state == job.state):
+    job = known.job
+    if not job.ended or job.finished_at is None or (known.attempts and known.attempts[-1].state == job.state):
         return
     reason = f": {job.reason.replace('_', ' ')}" if job.reason else ""
     mark = "bad" if job.state == "dead" else "open"
     yield TimelineEvent(job.finished_at, mark, WORDS.get(job.state, job.state), reason)
 
 
-def _next(job: Passport) -> Iterator[TimelineEvent]:
-    if not job.ended and job.state != "running" and job.due_at is not None:
+def _next(job: Job) -> Iterator[TimelineEvent]:
+    if not job.ended and job.state != "running" and job.next_attempt_at is not None:
         what = "Retry due" if job.state == "retrying" else "Due"
         reason = f", {job.reason.replace('_', ' ')}" if job.reason and job.reason != "delay" else ""
-        yield TimelineEvent(job.due_at, "next", what, reason)
+        yield TimelineEvent(job.next_attempt_at, "next", what, reason)
 
 
 def _act(entry: AuditEntry) -> TimelineEvent:
@@ -176,13 +183,14 @@ class Picture:
     width: int = WIDTH
 
 
-def picture_of(job: Passport) -> Picture | None:
+def picture_of(known: Passport) -> Picture | None:
     """Return the picture of a job, or ``None`` when no time of it is known."""
+    job = known.job
     if job.enqueued_at is None:
         return None
     began = job.enqueued_at
     ended = max(job.finished_at if job.ended and job.finished_at is not None else now_ms(), began)
-    waits, runs = list(_waits(job, began, ended)), list(_runs(job, ended))
+    waits, runs = list(_waits(known, began, ended)), list(_runs(known, ended))
     whole = max(ended - began, 1)
 
     def span(start: int, end: int, kind: str, text: str) -> Span:
@@ -202,27 +210,27 @@ def picture_of(job: Passport) -> Picture | None:
     )
 
 
-def _runs(job: Passport, ended: int) -> Iterator[tuple[int, int, str, str]]:
-    for each in job.attempts:
+def _runs(known: Passport, ended: int) -> Iterator[tuple[int, int, str, str]]:
+    for each in known.attempts:
         if each.started_at is None:
             continue
         end = ended if each.finished_at is None else each.finished_at
         kind = "live" if each.finished_at is None else "bad" if each.state in FAILED else "ok"
         sign = {"live": "▶", "bad": "✕", "ok": "✓"}[kind]
-        text = f"{sign} attempt {each.number}, {duration(end - each.started_at)}"
+        text = f"{sign} attempt {each.attempts}, {duration(end - each.started_at)}"
         yield each.started_at, max(end, each.started_at), kind, text
 
 
-def _waits(job: Passport, began: int, ended: int) -> Iterator[tuple[int, int]]:
+def _waits(known: Passport, began: int, ended: int) -> Iterator[tuple[int, int]]:
     """Yield the times in which no known attempt ran."""
     last = began
-    for each in job.attempts:
+    for each in known.attempts:
         if each.started_at is None:
             continue
         if each.started_at > last:
             yield last, each.started_at
         last = max(last, ended if each.finished_at is None else each.finished_at)
-    if ended > last and (not job.ended or not job.attempts):
+    if ended > last and (not known.job.ended or not known.attempts):
         yield last, ended
 
 
@@ -243,7 +251,7 @@ def _step(least_ms: float) -> int:
         unit = unit * 60 if unit >= 1_000 else unit * 10
 
 
-def _sentence(job: Passport, whole: int, waited: int, ran: int, failed: int) -> str:
+def _sentence(job: Job, whole: int, waited: int, ran: int, failed: int) -> str:
     if job.ended:
         text = f"Took {duration(whole)} from enqueueing to its end: {duration(waited)} waiting, {duration(ran)} running"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import dramatiq
@@ -13,6 +14,7 @@ from django.utils.safestring import SafeString
 from dramatiq.message import Message
 
 from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.job_record import Job
 from switchyard.conf import declared_yard
 from switchyard.console import links
 from switchyard.console.formatting import ago
@@ -81,6 +83,36 @@ def get_item(mapping: Mapping[str, Any], name: str) -> Any:
 def words(name: str) -> str:
     """Return an identifier such as ``time_limit`` as words."""
     return name.replace("_", " ")
+
+
+@register.filter
+def moment(at_ms: int | None) -> datetime | None:
+    """Return a time in ms since the epoch as one in UTC."""
+    return None if at_ms is None else datetime_of(at_ms)
+
+
+@register.filter
+def error_line(job: Job) -> str:
+    """Return why a job's last attempt failed, on one line."""
+    from switchyard.jobs.presentation import error_line
+
+    return error_line(job)
+
+
+@register.filter
+def arguments_line(job: Job) -> str:
+    """Return a job's arguments on one line, secret ones hidden; "" where it has none."""
+    from switchyard.jobs.presentation import arguments_of, excerpt
+
+    return excerpt(arguments_of(job))
+
+
+@register.filter
+def limit_ms(job: Job) -> int | None:
+    """Return the run time (ms) after which a job is interrupted."""
+    from switchyard.jobs.queries import limit_of
+
+    return limit_of(job)
 
 
 @register.filter

@@ -14,12 +14,12 @@ from urllib.parse import urlencode
 from django.utils import timezone
 
 from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.stores.job_record import holder_of
 from switchyard.console.formatting import ago, counted, duration
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import AttemptRow, JobRow
+from switchyard.history.queries import stored_arguments
 from switchyard.jobs.pauses import LARGEST_NUMBER
-from switchyard.jobs.presentation import stored_arguments
-from switchyard.jobs.queries import holder_of
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup
 
 GROUP = FindingGroup("actors")
@@ -199,7 +199,7 @@ _PLACES: Final = ("release", "host", "process")
 
 
 def _traits(arguments: str, release: str, worker: str) -> dict[str, str]:
-    holder = holder_of(f"{worker}/live")
+    holder = holder_of(worker)
     places = dict(zip(_PLACES, (release, holder.host, holder.name), strict=True))
     known = {name: str(value) for name, value in (stored_arguments(arguments) or {}).items() if is_plain(value)}
     return known | {name: value for name, value in places.items() if value}

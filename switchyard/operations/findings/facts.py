@@ -17,7 +17,7 @@ import redis
 from django.db import DatabaseError
 from dramatiq.message import Message
 
-from switchyard.broker.admin.browse import BrowsedMessage, fields_of, look
+from switchyard.broker.admin.browse import BrowsedMessage, compared_fields_of, look
 from switchyard.broker.admin.scheduled import PAUSED
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of, is_put_off
@@ -29,10 +29,11 @@ from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
 from switchyard.broker.redis.connections import Client, connect
 from switchyard.broker.redis.own_keys import UNREADABLE, moment
 from switchyard.broker.shapes import QueueStats, shown_json
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.jobs.presentation import shown_arguments
-from switchyard.jobs.queries import RunningJob, families, records_of, running_or_none
+from switchyard.jobs.queries import families, records_of, running_or_none
 from switchyard.middleware.arguments import signature_of
 from switchyard.operations.findings.actors import AllFailing, all_failing, is_plain
 from switchyard.operations.queries import YardState, pool_state
@@ -170,7 +171,7 @@ def _pairs(words: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 def _actors_of(calls: RedisCalls, keys: QueueKeys, ids: list[str]) -> dict[str, str]:
     bodies = calls.look([("HMGET", keys.bodies, *ids)])[0] if ids else []
-    found = {id_: fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
+    found = {id_: compared_fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
     return {id_: fields.actor for id_, fields in found.items() if fields is not None}
 
 
@@ -291,7 +292,7 @@ class YardFacts:
 
     state: YardState
     rows: tuple[Row, ...]
-    running: list[RunningJob] | None = None
+    running: list[Job] | None = None
     held: Mapping[str, tuple[HeldGroup, ...]] = field(default_factory=dict)
     failing: Mapping[str, AllFailing] = field(default_factory=dict)
 
@@ -307,7 +308,7 @@ def facts_of(state: YardState) -> YardFacts:
     return YardFacts(state, rows, running, _held(state), failures_of(rows, running or ()))
 
 
-def failures_of(rows: Sequence[Row], running: Sequence[RunningJob]) -> dict[str, AllFailing]:
+def failures_of(rows: Sequence[Row], running: Sequence[Job]) -> dict[str, AllFailing]:
     """Return the actors that hold slots of late queues and of which nearly all jobs fail; none without the database."""
     holders = Counter(
         job.actor for row in rows if row.kind == "queue" and row.state.word == "Late" for job in holding(row, running)
@@ -321,7 +322,7 @@ def failures_of(rows: Sequence[Row], running: Sequence[RunningJob]) -> dict[str,
         return {}
 
 
-def holding(row: Row, running: Sequence[RunningJob]) -> list[RunningJob]:
+def holding(row: Row, running: Sequence[Job]) -> list[Job]:
     """Return the jobs that hold slots of a queue's pools."""
     pools = {pool.name for pool in declared_yard().pools_of(row.queue)}
     return [job for job in running if job.holder.pool in pools]

@@ -226,7 +226,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     [(actor, held)] = counts.most_common(1)
     if held < MOST * row.slots:
         return f"{busy} ({holders_text(counts)})", _more_slots(row), ""
-    longest_ms = max((job.ran_ms or 0 for job in jobs if job.actor == actor), default=0)
+    longest_ms = max((job.run_ms or 0 for job in jobs if job.actor == actor), default=0)
     of_slots = f"{held:,} × {actor} {'holds' if held == 1 else 'hold'} " + (
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else
         f"{held:,} of {row.slots:,} slots"

@@ -74,7 +74,7 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(
         listed = run("jobs", "list", "--actor", "sync")["jobs"]
         assert ran == ["waits"]
         assert (found.state, found.attempts, found.next_attempt_at) == ("scheduled", 0, None)
-        assert {(line["state"], line["reason"], line["due_at"]) for line in listed} == {
+        assert {(line["state"], line["reason"], line["next_attempt_at"]) for line in listed} == {
             ("scheduled", "actor_paused", None)
         }
 

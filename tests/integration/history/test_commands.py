@@ -183,15 +183,16 @@ def test_history_list_filters_and_prints_json(capsys: pytest.CaptureFixture[str]
 def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixture[str]) -> None:
     row = job_row(state="dead", reason="exhausted", arguments='{"customer_id": 42}', attempts=2)
     AttemptRow.objects.create(
-        job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", finished_at=BASE_MS,
-        error_type="KeyError", error_message="'x'", worker="host/1", logs="first line\nsecond line",
+        job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", started_at=BASE_MS - 5,
+        finished_at=BASE_MS, error_type="KeyError", error_message="'x'", worker="host/1",
+        logs="first line\nsecond line",
     )  # fmt: skip
 
     text = printed(capsys, "show", row.job_id)
     found = json.loads(printed(capsys, "show", row.job_id, "--json"))
 
     assert "exhausted" in text and "KeyError: 'x'" in text and "  second line" in text
-    assert found["arguments"] == {"customer_id": 42} and found["tried"][0]["logs"] == "first line\nsecond line"
+    assert found["arguments"] == {"customer_id": 42} and found["runs"][0]["logs"] == "first line\nsecond line"
 
 
 @pytest.mark.django_db
@@ -199,8 +200,8 @@ def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys: pytes
     evil = "\x1b]0;owned\x07\x9b2J"
     row = job_row(state="dead", actor=evil, error_type=evil, error_message=evil, worker=evil, owner=evil)
     AttemptRow.objects.create(
-        job_id=row.job_id, generation=0, attempt=1, state="dead", finished_at=row.finished_at, error_type=evil,
-        error_message=evil, worker=evil, logs=f"{evil}\nsecond line",
+        job_id=row.job_id, generation=0, attempt=1, state="dead", started_at=1, finished_at=row.finished_at,
+        error_type=evil, error_message=evil, worker=evil, logs=f"{evil}\nsecond line",
     )  # fmt: skip
 
     call_command("switchyard", "history", "list")

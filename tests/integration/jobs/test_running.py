@@ -9,7 +9,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.jobs.queries import running_jobs
+from switchyard.jobs.presentation import arguments_of
+from switchyard.jobs.queries import limit_of, running_jobs
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
@@ -38,11 +39,11 @@ def job_id(transactional_db: None, run_worker: RunWorker) -> Any:
 def test_a_running_job_is_listed_with_what_is_known_of_it(job_id: str) -> None:
     (job,) = running_jobs(queue="default", actor="probe_steps")
 
-    assert (job.id, job.actor, job.queue, job.owner, job.attempt) == (job_id, "probe_steps", "default", "user:1", 1)
-    assert job.arguments == "total=3"
+    assert (job.id, job.actor, job.queue, job.owner, job.attempts) == (job_id, "probe_steps", "default", "user:1", 1)
+    assert arguments_of(job) == {"total": 3}
     assert job.progress == {"done": 1, "total": 3, "note": "first"}
-    assert job.limit_ms == 60_000
-    assert job.ran_ms is not None and not job.is_over_limit
+    assert limit_of(job) == 60_000
+    assert job.run_ms is not None
     assert running_jobs(queue="urgent") == running_jobs(actor="probe_add") == running_jobs(pool="mail") == []
 
 

@@ -74,7 +74,7 @@ def test_what_it_runs_counts_as_running_and_what_it_has_fetched_does_not(held: l
     [job] = running_jobs()
 
     assert (job.id, job.actor, job.silent_ms) == (held[0], "parse_address", 8_123)
-    assert job.ran_ms is not None and job.ran_ms >= 9_000
+    assert job.run_ms is not None and job.run_ms >= 9_000
 
 
 def test_the_pages_of_worker_queue_and_jobs_agree(held: list[str]) -> None:

@@ -13,8 +13,8 @@ from django.urls import reverse
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import ChildStacks, PoolReport, Stack
-from switchyard.jobs.queries import RunningJob, holder_of
 from switchyard.operations import worker_views
 
 pytestmark = pytest.mark.django_db
@@ -47,9 +47,8 @@ def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool:
 def test_page_names_what_each_supervisor_runs_since_when(
     slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder = holder_of("slow.h.1.0a1b2c3d.4.1/live")
-    since = now_ms() - 5_000
-    job = RunningJob("11112222-run", "render_report", "slow", "", 1, since, None, holder, None, "", False)
+    since, worker = now_ms() - 5_000, "slow.h.1.0a1b2c3d.4.1"
+    job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
     monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
 
     page = client_with("view_operations", "view_job").get(PAGE).content.decode()

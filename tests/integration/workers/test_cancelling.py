@@ -19,7 +19,7 @@ from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.dead_lists import DeadLists
-from switchyard.broker.stores.job_records import JobRecord
+from switchyard.broker.stores.job_records import Job
 from switchyard.wiring import build_yard
 from tests.integration.workers.bench.actors import STARTED
 from tests.integration.workers.bench.yard import YARD
@@ -40,7 +40,7 @@ class Jobs:
         bench.broker = build_yard(YARD, bench.client, Keys())
         self.facilities: Facilities = facilities(bench.broker)
 
-    def record(self, token: str) -> JobRecord:
+    def record(self, token: str) -> Job:
         """Return a job's record."""
         found = self.facilities.records.read(self.bench.ids[token])
         assert found is not None

@@ -14,7 +14,7 @@ from dramatiq import Message
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.job_records import JobRecord, JobRecords
+from switchyard.broker.stores.job_records import Job, JobRecords
 from switchyard.conf import declared_yard
 from tests.chaos.ledger import Account, Entry, account
 from tests.integration.workers.bench.actors import ENDED, STARTED
@@ -48,7 +48,7 @@ class Roll:
         self.ids[token] = self.bench.broker.enqueue(message).message_id
         return token
 
-    def record(self, token: str) -> JobRecord | None:
+    def record(self, token: str) -> Job | None:
         """Return a job's record."""
         return self.records.read(self.ids[token])
 

@@ -8,8 +8,8 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild
-from switchyard.jobs.queries import RunningJob
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
@@ -138,7 +138,7 @@ def hanging(**changes: object) -> AllFailing:
     return AllFailing(**{**values, "host": "", "fact": "", **changes})  # type: ignore[arg-type]
 
 
-def two_late() -> tuple[YardState, list[RunningJob]]:
+def two_late() -> tuple[YardState, list[Job]]:
     """Return a yard of which both queues are late, and two actors that hold their slots."""
     now = state(LATE, pool("mail", busy=4), pool("hooks", busy=64))
     hooks = replace(now.queues[1], live=lane("hooks", 9, running=64, age_ms=3_000))

@@ -7,8 +7,8 @@ from typing import Any
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats, QueueStats
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Pool, Queue, Yard
-from switchyard.jobs.queries import Holder, RunningJob
 from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import YardFacts
 from switchyard.operations.queries import PoolState, YardState
@@ -64,7 +64,7 @@ def state(
 
 def facts(
     now: YardState,
-    running: list[RunningJob] | None = None,
+    running: list[Job] | None = None,
     yard: Yard = YARD,
     failing: Mapping[str, AllFailing] | None = None,
     **held: Any,
@@ -73,9 +73,7 @@ def facts(
     return YardFacts(now, tuple(yard_rows(yard, now)), running, held, failing or {})
 
 
-def running(actor: str, pool: str, *, ran_ms: int | None = None) -> RunningJob:
+def running(actor: str, pool: str, *, ran_ms: int | None = None) -> Job:
     """Return a job that runs in a pool."""
-    return RunningJob(
-        id="1", actor=actor, queue="mail", owner="", attempt=1, since=None if ran_ms is None else now_ms() - ran_ms,
-        limit_ms=None, holder=Holder(pool, pool=pool), progress=None, arguments="", cancel_requested=False,
-    )  # fmt: skip
+    started_at = None if ran_ms is None else now_ms() - ran_ms
+    return Job("1", actor, "mail", "running", attempts=1, started_at=started_at, worker=f"{pool}.h.1.0a1b2c3d.1.1")

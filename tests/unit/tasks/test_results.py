@@ -10,7 +10,7 @@ import pytest
 from django_tasks.backends.dummy import DummyBackend
 from django_tasks.base import Task, TaskResultStatus
 
-from switchyard.broker.stores.job_record import JobRecord, record_with
+from switchyard.broker.stores.job_record import Job, job_of
 from switchyard.middleware.crashes import Poison
 from switchyard.tasks.results import moment, result_of_record
 
@@ -26,9 +26,9 @@ def declared(settings: Any) -> Iterator[Task]:
     yield Task(func=work)
 
 
-def _record(state: str, **known: Any) -> JobRecord:
+def _record(state: str, **known: Any) -> Job:
     message = {"actor": "x", "sent_at": 1_000, "args": ["a"], "options": known.pop("options", {})}
-    return record_with("an-id", "mail", message, state=state, reason=None, attempts=1, **known)
+    return job_of("an-id", "mail", message, state=state, reason=None, attempts=1, generation=0, **known)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 
 from switchyard.broker.admin import browse as module
-from switchyard.broker.admin.browse import fields_of, look_through
+from switchyard.broker.admin.browse import compared_fields_of, look_through
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, Yard
@@ -81,7 +81,7 @@ def test_a_queue_with_more_messages_than_are_read_is_named(broker: RedisBroker) 
 
 
 def argument_of(body: bytes) -> str:
-    fields = fields_of(body)
+    fields = compared_fields_of(body)
     assert fields is not None
     return bytes(fields.args).decode()
 

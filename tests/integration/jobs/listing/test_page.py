@@ -46,7 +46,7 @@ def test_filters_are_in_the_address_and_in_the_link_to_older_jobs() -> None:
     assert page.context["page"].after
     assert "?actor=probe_write&amp;after=" in page.content.decode()
     older = staff("view_job").get(LIST + page.context["older"])
-    assert [line.actor for line in older.context["page"].lines] == ["probe_write"]
+    assert [line.actor for line in older.context["page"].jobs] == ["probe_write"]
     assert "Newest" in older.content.decode()
 
 
@@ -88,7 +88,7 @@ def test_hidden_arguments_cannot_be_found_out() -> None:
     begin = "/admin/operations/bulk/begin/job.cancel/"
 
     for value in ("mia", "[redacted]"):
-        assert client.get(LIST, {"argument": f"to={value}"}).context["page"].lines == ()
+        assert client.get(LIST, {"argument": f"to={value}"}).context["page"].jobs == ()
         assert client.get(begin, {"argument": f"to={value}"}).context["planned"].total == 0
     assert client.get(begin, {"argument": "pages=3"}).context["planned"].total == 1
     assert staff("view_job", "cancel_job").get(begin, {"argument": "pages=3"}).status_code == 403

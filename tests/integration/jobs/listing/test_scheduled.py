@@ -28,7 +28,7 @@ def pages_of(wanted: Filter, limit: int = 2) -> list[list[str]]:
     after, pages = "", []
     while True:
         page = find_jobs(wanted, after=after, limit=limit)
-        pages.append([line.id for line in page.lines])
+        pages.append([line.id for line in page.jobs])
         if not (after := page.after):
             return pages
 

@@ -37,8 +37,8 @@ def test_clicks_on_a_heading_sort_what_has_ended(admin_client: Client) -> None:
     first = admin_client.get(LIST + heading(plain, "Ran")[1])
     second = admin_client.get(LIST + heading(first.content.decode(), "Ran")[1])
 
-    assert [line.id for line in first.context["page"].lines] == [slow.job_id, middle.job_id, quick.job_id]
-    assert [line.id for line in second.context["page"].lines] == [quick.job_id, middle.job_id, slow.job_id]
+    assert [line.id for line in first.context["page"].jobs] == [slow.job_id, middle.job_id, quick.job_id]
+    assert [line.id for line in second.context["page"].jobs] == [quick.job_id, middle.job_id, slow.job_id]
     assert heading(first.content.decode(), "Ran")[0] == "descending"
     assert heading(second.content.decode(), "Ran") == ("ascending", "?actor=probe_add")
     text = first.content.decode()
@@ -55,7 +55,7 @@ def test_a_sorted_list_has_pages_and_says_among_how_many_it_was_sorted(
     first = admin_client.get(LIST, {"sort": "-wait"})
     second = admin_client.get(LIST + first.context["older"])
 
-    listed = [line.id for page in (first, second) for line in page.context["page"].lines]
+    listed = [line.id for page in (first, second) for line in page.context["page"].jobs]
     assert len(listed) == 55 and set(listed) <= {row.job_id for row in rows}
     assert "Sorted among the newest 10,000" in first.content.decode()
     assert "First page" in second.content.decode() and "Next page" not in second.content.decode()
