@@ -18,7 +18,6 @@ from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue.operations import (
     AT_ONCE,
     NO_RECORD,
-    NORMAL,
     CancelRecord,
     Lease,
     MovingMessage,
@@ -177,35 +176,6 @@ def amend(
             return answer
 
 
-def requeue(
-    family: QueueOperations,
-    message_id: str,
-    *,
-    as_read: bytes,
-    body: bytes,
-    level: int = NORMAL,
-    nonce: str,
-    limit: int = 0,
-) -> bool:
-    """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read.
-
-    ``QueueFull`` when the lane holds ``limit`` messages, waiting or scheduled (0: any number); the letter stays.
-    """
-    k = family.keys
-    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
-    answer = int(family.calls.call(script("requeue"), keys, [message_id, as_read, body, level, nonce, limit]))
-    if answer < 0:
-        raise QueueFull(k.queue, -answer, limit)
-    return answer == 1
-
-
-def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
-    """Drop a dead letter for good; ``False`` when there is none."""
-    k = family.keys
-    keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
-    return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
-
-
 def restore(family: QueueOperations, message_id: str, *, letter: str) -> bool:
     """Put a dropped dead letter back into the dead list; ``False`` when a message of its id is in the queue."""
     k = family.keys
@@ -225,7 +195,8 @@ def unquarantine(
 ) -> bool:
     """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
 
-    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` as :func:`requeue`.
+    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` when the lane holds ``limit``
+    messages, waiting or scheduled (0: any number); the message stays.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]

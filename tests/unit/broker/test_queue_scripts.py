@@ -115,8 +115,8 @@ ANSWERS: dict[str, Any] = {
     "adopt": [b"ok"],
     "reclaim": [-1, 0],
     "cancel": b"unknown",
-    "requeue_many": [0, 1],
-    "discard_many": [0, 1],
+    "requeue": [0, 1],
+    "discard": [0, 1],
     "cancel_many": [b"unknown"],
     "put_back": [0, 0],
     "resume_actor": [0, 0],
@@ -172,8 +172,6 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.lapsed()
     wire.call(script("backlog"), *family.backlog_call())
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
-    administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
-    administration.discard(family, "a", nonce="n")
     administration.restore(family, "a", letter="{}")
     letter = dead_moves.StoredLetter("a", b"{}", None)
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
