@@ -175,7 +175,8 @@ class RedisTransport:
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
-        return administration.cancel(self._family(queue), message_id, end=end)
+        answers = administration.cancel(self._family(queue), {message_id: end.record}, limits=end[1:])
+        return answers[message_id].removeprefix("was ")
 
     def due_now(self, queue: str, message_id: str) -> str:
         """Set a scheduled message's due time to now, in its schedule and in its body, from which waits are counted."""

@@ -265,7 +265,7 @@ class Steps:
         self._step(
             "cancel",
             expected,
-            lambda: administration.cancel(self.family, id_),
+            lambda: administration.cancel(self.family, {id_: b""})[id_].removeprefix("was "),
             again=again,
             changes=expected != "unknown",
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,6 @@ from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue.operations import (
     AT_ONCE,
-    NO_RECORD,
-    CancelRecord,
     Lease,
     MovingMessage,
     QueueOperations,
@@ -129,21 +128,40 @@ def resume_actor(family: QueueOperations, field: str = "") -> bool:
     return bool(ended)
 
 
-def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-    """Keep a message from starting. ``end``, the record of its job as cancelled, is written in the same step.
+CANCELLED_AT_ONCE: Final = 100
+# Fields that the server looks up in one call: ids times owners.
+MOST_LOOKED_UP: Final = 10_000
+
+
+def cancel(
+    family: QueueOperations, records: Mapping[str, bytes], *, nonce: str = "1", limits: Sequence[Word] = (0, 0, 0)
+) -> dict[str, str]:
+    """Keep messages from starting, in calls that the server answers within milliseconds.
+
+    Args:
+        records: Ids, each with the record of its job as cancelled, which is its row for the history as well; empty for
+            none. It is written in the step that cancels the message.
+        nonce: A repeated call with it gets the same answers, and adds no row.
+        limits: ``ended_ms``, ``records_bytes`` (0: rows alone are written) and ``history_bytes`` of the family.
 
     Returns:
-        ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``unknown``: it is
-        not here.
+        For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``was
+        cancelled``, ``was asked``: another call did so; ``unknown``: it is not here.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history, k.purges]
-    while True:
+    answers: dict[str, str] = {}
+    left = list(records)
+    while left:
         owners = family.owners()
-        holds = [k.hold(owner) for owner in owners]
-        answer = str(family.calls.call(script("cancel"), keys + holds, [message_id, *end, *owners]), "ascii")
-        if answer != "owners":
-            return answer
+        batch = left[: max(1, min(CANCELLED_AT_ONCE, MOST_LOOKED_UP // (len(owners) + 1)))]
+        args: list[Word] = [nonce, *limits, len(owners), *owners]
+        args += chain.from_iterable((id_, records[id_]) for id_ in batch)
+        answer = family.calls.call(script("cancel"), [*keys, *map(k.hold, owners)], args)
+        if answer != b"owners":
+            answers |= {id_: str(word, "ascii") for id_, word in zip(batch, answer, strict=True)}
+            left = left[len(batch) :]
+    return answers
 
 
 def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes) -> int:
