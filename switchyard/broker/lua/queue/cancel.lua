@@ -36,12 +36,9 @@ for i = 6 + owners, #ARGV, 2 do
 end
 if #ids == 0 then return {} end
 
-local is_held, is_due = {}, {}
+local is_held = {}
 for i = 13, #KEYS do
   for n, token in ipairs(redis.call("HMGET", KEYS[i], unpack(ids))) do is_held[n] = is_held[n] or token end
-end
-for i = 2, 4 do
-  for n, score in ipairs(redis.call("ZMSCORE", KEYS[i], unpack(ids))) do is_due[n] = is_due[n] or (score and KEYS[i]) end
 end
 
 -- Note that a message is cancelled; it gives its unique key up. Returns what was noted before, or nil.
@@ -78,8 +75,7 @@ for n, id in ipairs(ids) do
   elseif is_held[n] then
     answer, before = "asked", redis.call("HGET", KEYS[7], "asked:" .. id) or nil
     if not before then redis.call("HSET", KEYS[7], "asked:" .. id, nonce) end
-  elseif is_due[n] then
-    redis.call("ZREM", is_due[n], id)
+  elseif redis.call("ZREM", KEYS[2], id) + redis.call("ZREM", KEYS[3], id) + redis.call("ZREM", KEYS[4], id) > 0 then
     removed[#removed + 1], words[#words + 1] = id, "cancel " .. nonce
   else
     before = note_cancelled(id, KEYS[7], KEYS[8])
