@@ -12,6 +12,7 @@ from typing import Any
 import dramatiq
 from dramatiq.actor import Actor
 
+from switchyard.audit.services import Who, act
 from switchyard.broker.errors import NotFound, UnknownQueue
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.own_keys import number
@@ -132,6 +133,7 @@ def send(
     actor: Actor[..., Any],
     call: CallArguments,
     *,
+    who: Who,
     delay_ms: int | None = None,
     tags: Sequence[str] = (),
     job_id: str = "",
@@ -146,7 +148,15 @@ def send(
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
         QueueFull: the queue has reached its depth limit.
         InvalidOption: a tag or the delay cannot be used.
+        django.db.DatabaseError: the audit log cannot be written; nothing was sent.
     """
+    with act("job.send", who=who, target=actor.actor_name) as entry:
+        sent = _send(actor, call, delay_ms, tags, job_id)
+        entry.count, entry.detail = 1, {"job": sent, "queue": actor.queue_name}
+    return sent
+
+
+def _send(actor: Actor[..., Any], call: CallArguments, delay_ms: int | None, tags: Sequence[str], job_id: str) -> str:
     if delay_ms is not None and not is_whole(delay_ms, most=LONGEST_DELAY_MS):  # a person means no negative delay
         remedy = f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
         raise InvalidOption(actor.actor_name, "delay", delay_ms, remedy)

@@ -23,7 +23,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.actors import figures, queries
 from switchyard.actors.figures import ActorHistory, ActorMetrics
 from switchyard.actors.queries import ActorFacts
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, NotFound, SwitchyardError
 from switchyard.broker.topology import LONGEST_DELAY_MS
@@ -154,12 +154,10 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
         return _page(request, found, form, status=422)
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
-        with act("job.send", who=Who.of_request(request), target=name) as entry:
-            job_id = queries.send(
-                found, form.call, delay_ms=round(delay_s * 1_000) if delay_s else None, tags=data["tags"],
-                job_id=data["job_id"],
-            )  # fmt: skip
-            entry.count, entry.detail = 1, {"job": job_id, "queue": found.queue_name}
+        job_id = queries.send(
+            found, form.call, who=Who.of_request(request), delay_ms=round(delay_s * 1_000) if delay_s else None,
+            tags=data["tags"], job_id=data["job_id"],
+        )  # fmt: skip
     except (BrokerError, MiddlewareError, SwitchyardError) as error:
         form.add_error(None, str(error))
         return _page(request, found, form, status=503 if isinstance(error, BrokerError) else 422)

@@ -18,12 +18,15 @@ from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
 from switchyard.audit.services import Who, act
-from switchyard.broker.errors import NotFound
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.conf import switchyard_settings
+from switchyard.database import storable
+from switchyard.middleware.clock_comparison import compared_now
 
 MOST_IDS = 100
+LONGEST_REASON = 500
 
 
 def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
@@ -47,25 +50,30 @@ def _each(name: str, change: Callable[..., int], alerts: Sequence[Alert], who: W
 
 
 def silence(fingerprint: str, until: datetime, *, who: Who, reason: str) -> Silence:
-    """Silence alerts of one fingerprint, or with "" every alert.
+    """Silence alerts of one fingerprint, or with "" every alert. Messages that wait to be sent are held back as well.
 
     Raises:
         ActRefused: there is no reason.
     """
     detail = {"until": until.isoformat(timespec="seconds")}
     with act("alert.silence", who=who, target=fingerprint, reason=reason, detail=detail) as entry:
-        made = silences.create(fingerprint=fingerprint, until=until, reason=reason, by=who.name)
+        if not reason.strip():
+            raise ActRefused("silence", "there is no reason; say why, for those who wonder what is quiet")
+        made = Silence.objects.create(
+            fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
+            created_by=who.name[:150],
+        )  # fmt: skip
         entry.count, entry.detail = 1, detail | {"silence": made.pk}
         return made
 
 
 def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
-    """End a silence; ``None`` when there is none, or it is over already."""
+    """End a silence before its time; ``None`` when there is none, or it is over already."""
     with act("alert.unsilence", who=who, target=str(silence_id), reason=reason) as entry:
-        ended = silences.end(silence_id, by=who.name)
-        entry.count = int(ended is not None)
-        if ended is not None:
-            entry.detail = {"fingerprint": ended.fingerprint}
+        held = silences.in_force().filter(pk=silence_id)
+        entry.count = held.update(ended_at=compared_now(), ended_by=who.name[:150])
+        ended = Silence.objects.get(pk=silence_id) if entry.count else None
+        entry.detail = {} if ended is None else {"fingerprint": ended.fingerprint}
         return ended
 
 

@@ -1,4 +1,4 @@
-"""Silences of alerts, and their acknowledgement."""
+"""Silences in force, and marks of alerts that their acts set."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from django.utils import timezone
 
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.broker.errors import ActRefused
-from switchyard.database import storable
 from switchyard.middleware.clock_comparison import compared_now
 
 LONGEST = timedelta(days=30)
-LONGEST_REASON = 500
 SPANS = {"1h": "1 hour", "4h": "4 hours", "12h": "12 hours", "1d": "1 day", "3d": "3 days", "7d": "7 days"}
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -40,30 +38,6 @@ def end_of(span: str) -> datetime:
     if length > LONGEST:
         raise ActRefused("silence", f"{span} is over {LONGEST.days} days; mend the cause, or leave its channel out")
     return compared_now() + length
-
-
-def create(*, fingerprint: str, until: datetime, reason: str, by: str) -> Silence:
-    """Silence alerts. Messages that wait to be sent are held back as well.
-
-    Args:
-        fingerprint: Of the alerts; "" silences every alert.
-
-    Raises:
-        ActRefused: there is no reason.
-    """
-    if not reason.strip():
-        raise ActRefused("silence", "there is no reason; say why, for those who wonder what is quiet")
-    return Silence.objects.create(
-        fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
-        created_by=by[:150],
-    )  # fmt: skip
-
-
-def end(silence: int, *, by: str) -> Silence | None:
-    """End a silence before its time; ``None`` when there is none, or it is over already."""
-    if not in_force().filter(pk=silence).update(ended_at=compared_now(), ended_by=by[:150]):
-        return None
-    return Silence.objects.get(pk=silence)
 
 
 UNRESOLVED = (Alert.State.OPEN, Alert.State.ACKNOWLEDGED)

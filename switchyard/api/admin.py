@@ -140,9 +140,7 @@ class TokenAdmin(CheckedQuery):
         usable = tokens.filter(revoked_at__isnull=True)
         prefixes = list(usable.values_list("prefix", flat=True))
         for prefix in prefixes:
-            with act("token.revoke", who=Who.of_request(request), target=prefix) as entry:
-                revoke_token(prefix)
-                entry.count = 1
+            revoke_token(prefix, who=Who.of_request(request))
         messages.success(request, f"Revoked: {len(prefixes)}. They are refused from now on.")
 
 

@@ -15,6 +15,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from switchyard.api.models import SCOPE_PERMISSIONS, Token, validate_scopes
+from switchyard.audit.services import Who, act
 
 SECRET_BYTES = 32
 PREFIX_CHARACTERS = 12
@@ -71,16 +72,18 @@ def note_use(token: Token) -> None:
         Token.objects.filter(unused, pk=token.pk).update(last_used_at=now)
 
 
-def revoke_token(prefix: str) -> Token:
+def revoke_token(prefix: str, *, who: Who) -> Token:
     """Revoke a token permanently; repeating it changes nothing.
 
     Raises:
         Token.DoesNotExist: no token has the prefix.
     """
-    token = Token.objects.get(prefix=prefix)
-    if token.revoked_at is None:
-        token.revoked_at = timezone.now()
-        token.save(update_fields=["revoked_at"])
+    with act("token.revoke", who=who, target=prefix) as entry:
+        token = Token.objects.get(prefix=prefix)
+        if token.revoked_at is None:
+            token.revoked_at = timezone.now()
+            token.save(update_fields=["revoked_at"])
+        entry.count = 1
     return token
 
 

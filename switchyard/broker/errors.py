@@ -110,14 +110,6 @@ class SpoiledAttempt(SwitchyardError):
     """
 
 
-def no_dead_letter(queue_name: str, message_id: str) -> NotFound:
-    """Return the error that a dead letter is not, or no longer, in its dead list."""
-    return NotFound(
-        f"dead letter {message_id!r} is not in {queue_name}-dead; "
-        "it was requeued or discarded before, see `manage.py switchyard deadletters list`"
-    )
-
-
 def not_quarantined(queue_name: str, message_id: str) -> NotFound:
     """Return the error that a message is not, or no longer, in the quarantine."""
     return NotFound(

@@ -73,29 +73,21 @@ class Transport(Protocol):
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 
-    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
-        """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
+    def requeue(
+        self, queue: str, letters: Mapping[str, int], *, nonce: str, arguments: Arguments | None = None
+    ) -> dict[str, Moved]:
+        """Move dead letters back to their live queue, attempts forgotten; return what became of each.
 
-        ``arguments``, positional ones and those by name, replace the message's own.
-
-        Raises:
-            NotFound: it is not in the dead list.
-            QueueFull: its queue is full; the letter stays.
-        """
-
-    def discard(self, queue: str, message_id: str) -> None:
-        """Drop a dead letter for good; ``NotFound`` when it is not in the dead list."""
-
-    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
-        """Requeue dead letters in few calls; return what became of each. Repeated with its nonce, it moves none twice.
+        Repeated with its nonce, it moves none twice.
 
         Args:
             letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays, as do
                 those that a full queue has no room for (``full``).
+            arguments: Positional ones and those by name, in place of the messages' own.
         """
 
-    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
-        """Drop dead letters in few calls, as ``requeue_many``; ``keep`` gets the letters before they are dropped."""
+    def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters, as ``requeue``; ``keep`` gets the letters before they are dropped."""
 
     def restore(self, letter: DeadLetter) -> bool:
         """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""

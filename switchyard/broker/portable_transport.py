@@ -6,13 +6,14 @@ A crash between the two steps leaves the message in both places: it may run twic
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
+from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.errors import NotFound, no_dead_letter, not_quarantined
+from switchyard.broker.errors import QueueFull, not_quarantined
 from switchyard.broker.held_message import moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
@@ -85,26 +86,24 @@ class PortableTransport:
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
 
-    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
-        """Enqueue a dead letter's message anew, then remove the dead letter."""
-        dead_letter = self._dead.get(queue, message_id)
-        if dead_letter is None:
-            raise no_dead_letter(queue, message_id)
-        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name, arguments))
-        self._dead.remove(queue, message_id, as_read=dead_letter)
-        return dead_letter.id
+    def requeue(
+        self, queue: str, letters: Mapping[str, int], *, nonce: str, arguments: Arguments | None = None
+    ) -> dict[str, Moved]:
+        answers: dict[str, Moved] = {}
+        for letter in self._named(queue, letters, answers):
+            try:
+                answers[letter.id] = "moved" if self._requeue(letter, arguments) else "gone"
+            except QueueFull:
+                answers[letter.id] = "full"
+            except MiddlewareError:
+                answers[letter.id] = "unread"
+        return answers
 
-    def discard(self, queue: str, message_id: str) -> None:
-        if not self._dead.remove(queue, message_id):
-            raise no_dead_letter(queue, message_id)
-
-    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
-        return {id_: self._one(self.requeue, queue, id_, died_at) for id_, died_at in letters.items()}
-
-    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
-        found = [self._dead.get(queue, id_) for id_ in letters]
-        keep([letter for letter in found if letter is not None])
-        return {id_: self._one(self.discard, queue, id_, died_at) for id_, died_at in letters.items()}
+    def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        answers: dict[str, Moved] = {}
+        found = self._named(queue, letters, answers)
+        keep(found)
+        return answers | {each.id: "moved" if self._dead.remove(queue, each.id) else "gone" for each in found}
 
     def restore(self, letter: DeadLetter) -> bool:
         self._dead.add(letter)
@@ -157,15 +156,17 @@ class PortableTransport:
         """Return nothing: its server is not asked."""
         return "", ""
 
-    def _one(self, move: Callable[[str, str], Any], queue: str, message_id: str, died_at: int) -> Moved:
-        found = self._dead.get(queue, message_id)
-        if found is not None and found.died_at != died_at:
-            return "newer"
-        try:
-            move(queue, message_id)
-        except NotFound:
-            return "gone"
-        return "moved"
+    def _named(self, queue: str, letters: Mapping[str, int], answers: dict[str, Moved]) -> list[DeadLetter]:
+        """Return those that are in the dead list as they are named; ``answers`` gets the others."""
+        found = {id_: self._dead.get(queue, id_) for id_ in letters}
+        answers |= {id_: "gone" if letter is None else "newer" for id_, letter in found.items()}
+        return [each for each in found.values() if each is not None and each.died_at == letters[each.id]]
+
+    def _requeue(self, letter: DeadLetter, arguments: Arguments | None) -> bool:
+        """Enqueue a dead letter's message anew, then remove the letter; ``False`` when it died again meanwhile."""
+        self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
+        self._dead.remove(letter.queue, letter.id, as_read=letter)
+        return True
 
 
 def _acknowledge_what_was_moved(broker: Broker) -> None:

@@ -13,8 +13,9 @@ T = TypeVar("T")
 # Whole number that Lua and JavaScript keep exactly: a count, a size in bytes, a time in ms.
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
-# Result of a move of a dead letter among many: "moved", also by an earlier call; "gone": there is none; "newer": the
-# message died again since; "unread": it cannot be read, or may not be sent.
+# Result of a move of a dead letter: "moved", also by an earlier call; "gone": there is none; "newer": the
+# message died again since; "unread": it cannot be read, or may not be sent; "full": its queue has
+# no room.
 Moved = Literal["moved", "gone", "newer", "unread", "full"]
 
 

@@ -13,12 +13,12 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import ActRefused, QueueFull, no_dead_letter, not_quarantined
+from switchyard.broker.errors import ActRefused, QueueFull, not_quarantined
 from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import administration, codec, dead_moves
-from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
+from switchyard.broker.queue.dead_moves import encode_letter
 from switchyard.broker.queue.operations import NO_RECORD, NORMAL, CancelRecord, Move, QueueOperations, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis_broker import RedisBroker
@@ -89,35 +89,16 @@ class RedisTransport:
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         self._broker.dead_letter(_held(held), dead_letter)
 
-    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
-        family = self._family(queue)
-        as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
-        dead_letter = decode_letter(family.keys.dead_letters, as_read) if as_read is not None else None
-        if as_read is None or dead_letter is None:
-            raise no_dead_letter(queue, message_id)
-        message = requeued_copy(dead_letter, family.keys.queue, arguments)
-        self._broker.emit_before("enqueue", message, None)
-        body = codec.encode(message, grown=True)
-        level = self._broker.level(message)
-        nonce = uuid.uuid4().hex
-        moves = {"as_read": as_read, "body": body, "level": level, "nonce": nonce, "limit": self._limit(family)}
-        if not administration.requeue(family, dead_letter.id, **moves):
-            raise no_dead_letter(queue, message_id)
-        self._broker.emit_after("enqueue", message, None)
-        return dead_letter.id
-
-    def discard(self, queue: str, message_id: str) -> None:
-        if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
-            raise no_dead_letter(queue, message_id)
-
-    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+    def requeue(
+        self, queue: str, letters: Mapping[str, int], *, nonce: str, arguments: Arguments | None = None
+    ) -> dict[str, Moved]:
         family = self._family(queue)
         answers: dict[str, Moved] = {}
         for batch in dead_moves.read(family, list(letters)):
             if "full" in answers.values():
                 answers |= dict.fromkeys((one.id for one in batch), "full")
                 continue
-            messages = self._ready(batch, letters, family.keys.queue, answers)
+            messages = self._ready(batch, letters, family.keys.queue, arguments, answers)
             bodies = {id_: (codec.encode(one, grown=True), self._broker.level(one)) for id_, one in messages.items()}
             going = [one for one in batch if one.id not in answers]
             moved = dead_moves.requeue(family, going, bodies, nonce=nonce, limit=self._limit(family))
@@ -127,7 +108,7 @@ class RedisTransport:
             answers |= moved
         return answers
 
-    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+    def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
         family = self._family(queue)
         answers: dict[str, Moved] = {}
         for batch in dead_moves.read(family, list(letters)):
@@ -194,7 +175,8 @@ class RedisTransport:
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
-        return administration.cancel(self._family(queue), message_id, end=end)
+        answers = administration.cancel(self._family(queue), {message_id: end.record}, limits=end[1:])
+        return answers[message_id].removeprefix("was ")
 
     def due_now(self, queue: str, message_id: str) -> str:
         """Set a scheduled message's due time to now, in its schedule and in its body, from which waits are counted."""
@@ -222,7 +204,12 @@ class RedisTransport:
         return "", ""
 
     def _ready(
-        self, batch: list[dead_moves.StoredLetter], died_at: Mapping[str, int], lane: str, answers: dict[str, Moved]
+        self,
+        batch: list[dead_moves.StoredLetter],
+        died_at: Mapping[str, int],
+        lane: str,
+        arguments: Arguments | None,
+        answers: dict[str, Moved],
     ) -> dict[str, Message[Any]]:
         """Return the messages to enqueue by id; ``answers`` gets those that stay."""
         ready: dict[str, Message[Any]] = {}
@@ -234,7 +221,7 @@ class RedisTransport:
             elif one.letter.died_at != died_at[one.id]:
                 answers[one.id] = "newer"
             else:
-                message = requeued_copy(one.letter, lane)
+                message = requeued_copy(one.letter, lane, arguments)
                 try:
                     self._broker.emit_before("enqueue", message, None)
                 except MiddlewareError:

@@ -146,7 +146,7 @@ class Command(PrintingCommand):
             raise CommandError("requeue: --canary takes --group FP, or a time", returncode=WRONG_ARGUMENTS)
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
-        elif options["canary"] or any(times.values()):
+        elif many and verb != "restore":
             try:
                 wanted = bulk_moves.check({"fingerprint": group, **times})
             except ValueError as error:
@@ -155,14 +155,14 @@ class Command(PrintingCommand):
             if options["canary"]:
                 self._canary(wanted, who, reason, as_json=options["json"])
                 return
-            if not (ids := list(bulk_moves.matching(wanted).values_list("message_id", flat=True)[: acts.MOST_AT_ONCE])):
+            found = bulk_moves.matching(wanted)
+            ids = list(found.values_list("message_id", flat=True)[: acts.MOST_AT_ONCE])
+            if not ids and any(times.values()):
                 raise CommandError(f"{verb}: no open letter of that group and time")
             outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
-            outcome = replace(outcome, left=bulk_moves.matching(wanted).count())
-        elif group and verb != "restore":
-            outcome = acts.apply_to_group(verb, group, who=who, reason=reason)
+            outcome = replace(outcome, left=found.count())
         else:
-            if group and not (ids := queries.ids_of(group, state="discarded")):
+            if group and not (ids := queries.ids_of(group, state=DeadLetter.State.DISCARDED)):
                 raise CommandError(f"group {group}: it has no discarded letter")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]

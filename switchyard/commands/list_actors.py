@@ -14,7 +14,7 @@ from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import figures, queries
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
 from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import aligned, duration, parse_until
@@ -117,14 +117,11 @@ class Command(PrintingCommand):
         with as_command_error(f"actor {name}"):
             try:
                 call = checked(actor, places, names)
-                with act("job.send", who=Who.of_command(), target=name) as entry:
-                    job_id = queries.send(actor, call, delay_ms=delay, tags=tags)
-                    entry.count, entry.detail = 1, {"job": job_id, "queue": actor.queue_name}
+                return queries.send(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
             except BrokerError:
                 raise
             except (SwitchyardError, MiddlewareError) as error:
                 raise CommandError(str(error)) from error
-        return job_id
 
 
 def _form_of(actor: Actor[..., Any]) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from switchyard.api.models import Token
 from switchyard.api.tokens import revoke_token
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import Who
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.middleware.logs import printable
 
@@ -52,9 +52,7 @@ class Command(PrintingCommand):
     def _revoke(self, given: str, as_json: bool) -> None:
         prefix = given.removeprefix("sy_").partition("_")[0]
         try:
-            with act("token.revoke", who=Who.of_command(), target=prefix) as entry:
-                token = revoke_token(prefix)
-                entry.count = 1
+            token = revoke_token(prefix, who=Who.of_command())
         except Token.DoesNotExist as error:
             raise CommandError(
                 f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"

@@ -1,33 +1,39 @@
 """Acts of people on dead letters and quarantined messages. Each is safe to repeat and to interrupt.
 
-``apply`` and its like write the row of an act in the audit log, ``act_on`` acts on one letter. A move takes three
-steps: claim the row, move the letter in the broker, record the result in the row. A claim older than ``CLAIM_S``
-belongs to an interrupted move: ``settle_claim`` asks the broker whether its list still holds the letter. When two
-operators act at once, the claim lets one move the letter and refuses the other by name.
+``apply`` and its like write the row of an act in the audit log, ``act_on`` acts on one letter. A move, of one letter or
+of those in a step of a bulk act, takes three steps: ``claim`` the rows, ``move`` the letters in the broker, ``settle``
+the results in the rows. A claim older than ``CLAIM_S`` belongs to an interrupted move: ``settle_claim`` asks the broker
+whether its list still holds the letter. When two operators act at once, the claim lets one move the letter and refuses
+the other by name.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
 from django.db import transaction
+from django.utils import timezone
 
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound, QueueFull, not_quarantined
+from switchyard.broker.clock import EPOCH
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, not_quarantined
 from switchyard.broker.interface import Arguments, facilities
 from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.broker.shapes import Moved
+from switchyard.bulk.kinds import Item
 from switchyard.conf import declared_yard
 from switchyard.database import storable
 from switchyard.dead_letters.editing import EditedArguments
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
-from switchyard.dead_letters.projection import GONE, add_history, clear_claim, locked, project, set_state
-from switchyard.dead_letters.queries import find, ids_of, listing
+from switchyard.dead_letters.projection import GONE, UNCLAIMED, add_history, clear_claim, locked, project, set_state
+from switchyard.dead_letters.queries import find
 from switchyard.loggers import get_logger
 
 log = get_logger(__name__)
@@ -41,6 +47,13 @@ MOST_IDS = 100
 DONE: dict[str, tuple[DeadLetter.State, str]] = {
     "requeue": (DeadLetter.State.REQUEUED, "Requeued {row} to {row.queue}."),
     "discard": (DeadLetter.State.DISCARDED, "Discarded {row}."),
+}
+# Why a letter was not moved, by the broker's answer.
+REASONS: dict[Moved, str] = {
+    "gone": "no longer in the broker's dead list",
+    "newer": "died again meanwhile",
+    "unread": "cannot be read or sent by this release",
+    "full": "its queue is full, requeue it later or raise max_depth in the topology",
 }
 MoveName = Literal["requeue", "discard"]
 ActName = Literal["acknowledge", "requeue", "discard", "restore"]
@@ -93,18 +106,6 @@ def apply(
         return "" if result.done else result.message
 
     return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group)
-
-
-def apply_to_group(
-    name: MoveName, fingerprint: str, *, who: Who, reason: str = "", limit: int = MOST_AT_ONCE
-) -> BulkResult:
-    """Requeue or discard a group's open letters, oldest first, at most ``limit``.
-
-    Raises:
-        NotFound: no open letter has that fingerprint.
-    """
-    result = apply(name, ids_of(fingerprint, limit=limit), who=who, reason=reason, group=fingerprint)
-    return replace(result, left=listing(fingerprint=fingerprint).count())
 
 
 def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: str = "") -> BulkResult:
@@ -222,11 +223,65 @@ def _acknowledge(row: DeadLetter, by: str, reason: str) -> ActionResult:
     return ActionResult(now, True, f"Acknowledged {now}.")
 
 
-def keep(letters: Sequence[Letter]) -> None:
+def item_of(row: DeadLetter) -> Item:
+    """Return what ``move`` needs to know of a claimed row, as a JSON value."""
+    return [row.pk, row.message_id, row.queue, round((row.died_at - EPOCH).total_seconds() * 1000)]
+
+
+def claim(rows: Sequence[DeadLetter], token: str, name: MoveName, *, by: str, reason: str) -> None:
+    """Claim rows for a move, within the transaction that holds their locks."""
+    values = {"claim_token": token, "claim_act": name, "claim_by": by, "claim_note": storable(reason)[:500]}
+    DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(**values, claim_at=clock.utc_now())
+
+
+def move(name: MoveName, items: Sequence[Item], *, nonce: str, arguments: Arguments | None = None) -> list[Moved]:
+    """Move claimed letters in the broker, and return what became of each; repeated with its nonce, it moves none twice.
+
+    Args:
+        arguments: To requeue with in place of the messages' own.
+    """
+    transport = facilities().transport
+    by_queue: dict[str, dict[str, int]] = defaultdict(dict)
+    for _, message_id, queue, died_at in items:
+        by_queue[queue][message_id] = died_at
+    answers: dict[str, Moved] = {}
+    for queue, letters in by_queue.items():
+        if name == "requeue":
+            answers |= transport.requeue(queue, letters, nonce=nonce, arguments=arguments)
+        else:
+            answers |= transport.discard(queue, letters, nonce=nonce, keep=_keep)
+    return [answers[item[1]] for item in items]
+
+
+def _keep(letters: Sequence[Letter]) -> None:
     """Write whole letters into their rows, before the broker drops them, so that they can be restored."""
     with transaction.atomic():
         for letter in letters:
             DeadLetter.objects.filter(message_id=letter.id).update(kept=encode_letter(letter))
+
+
+def settle(token: str, reasons: Mapping[int, str]) -> None:
+    """Record what became of claimed letters in their rows, and end the claim. A later death has taken a row from it.
+
+    Args:
+        reasons: Why a letter was not moved, by the key of its row; "" for one that was.
+    """
+    with transaction.atomic():
+        claimed = DeadLetter.objects.select_for_update().filter(pk__in=reasons, claim_token=token)
+        rows = list(claimed.only("history", "claim_act", "claim_by", "claim_note"))
+        changed: dict[tuple[str, str], list[DeadLetter]] = defaultdict(list)
+        for row in rows:
+            if not (why := reasons[row.pk]):
+                add_history(row, action=row.claim_act, by=row.claim_by, text=row.claim_note)
+                changed[DONE[row.claim_act][0], row.claim_by].append(row)
+            elif why == REASONS["gone"]:
+                add_history(row, action="missing", by="", text=GONE)
+                changed[DeadLetter.State.MISSING, ""].append(row)
+        for (state, by), alike in changed.items():
+            DeadLetter.objects.bulk_update(alike, ("history",), batch_size=100)
+            ids = [row.pk for row in alike]
+            DeadLetter.objects.filter(pk__in=ids).update(state=state, state_at=timezone.now(), state_by=by)
+        DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(**UNCLAIMED)
 
 
 def settle_claim(row: DeadLetter) -> bool:
@@ -238,7 +293,9 @@ def settle_claim(row: DeadLetter) -> bool:
         if not row.claim_token or now.claim_token != row.claim_token:
             return False
         if letter is None:
-            _finish(now, now.claim_act, now.claim_by, f"{now.claim_note} (was interrupted)".strip())
+            note = f"{now.claim_note} (was interrupted)".strip()
+            set_state(now, DONE[now.claim_act][0], now.claim_act, now.claim_by, note)
+            now.save()
             return True
         text = "was interrupted before the letter moved; nothing changed"
         add_history(now, action=now.claim_act, by=now.claim_by, text=text)
@@ -247,70 +304,37 @@ def settle_claim(row: DeadLetter) -> bool:
     return False
 
 
-def _move(row: DeadLetter, action: MoveName, by: str, reason: str, arguments: Arguments | None = None) -> ActionResult:
-    claimed = _claim(row, action, by, reason)
-    if isinstance(claimed, ActionResult):
-        return claimed
-    transport = facilities().transport
+def _move(row: DeadLetter, name: MoveName, by: str, reason: str, arguments: Arguments | None = None) -> ActionResult:
+    token = uuid.uuid4().hex
+    row, why = _claim(row, token, name, by, reason)
+    if why:
+        return ActionResult(row, False, why)
     try:
-        if action == "requeue":
-            transport.requeue(claimed.queue, claimed.message_id, arguments=arguments)
-        else:
-            letter = transport.find_dead_letter(claimed.queue, claimed.message_id)
-            keep([letter] if letter is not None else [])
-            transport.discard(claimed.queue, claimed.message_id)
-    except NotFound:
-        return _gone(claimed)
-    except QueueFull as error:
-        _release(claimed)
-        return ActionResult(claimed, False, f"{claimed} stays dead: {error}")
+        [answer] = move(name, [item_of(row)], nonce=token, arguments=arguments)
     except BrokerError as error:
         if error.outcome == "refused":
-            _release(claimed)
+            settle(token, {row.pk: "refused"})
         raise
-    with locked(claimed) as now:
-        # After a later death project() has recorded this action already.
-        if now.died_at == claimed.died_at and now.state != DONE[action][0]:
-            _finish(now, action, by, reason)
-    log.info("dead letter moved", act=action, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
-    return ActionResult(now, True, DONE[action][1].format(row=now))
+    settle(token, {row.pk: REASONS.get(answer, "")})
+    row.refresh_from_db()
+    if answer in REASONS:
+        return ActionResult(row, False, f"{row} stays as it is: {REASONS[answer]}.")
+    log.info("dead letter moved", act=name, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
+    return ActionResult(row, True, DONE[name][1].format(row=row))
 
 
-def _claim(row: DeadLetter, action: MoveName, by: str, reason: str) -> DeadLetter | ActionResult:
+def _claim(row: DeadLetter, token: str, name: MoveName, by: str, reason: str) -> tuple[DeadLetter, str]:
+    """Return the row as it is now, and why it was not claimed, or ""."""
     stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
     if stale and not row.claim_token.startswith(BULK_CLAIM):
         settle_claim(row)
     with locked(row) as now:
         if now.claim_token:
-            text = f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
-            return ActionResult(now, False, text)
+            return now, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
         if now.state not in OPEN_STATES:
-            return ActionResult(now, False, _already(now))
-        now.claim_token = uuid.uuid4().hex
-        now.claim_act, now.claim_by, now.claim_note = action, by, storable(reason)[:500]
-        now.claim_at = clock.utc_now()
-        now.save()
-    return now
-
-
-def _release(claimed: DeadLetter) -> None:
-    with locked(claimed) as now:
-        if now.claim_token == claimed.claim_token:
-            clear_claim(now)
-            now.save()
-
-
-def _gone(claimed: DeadLetter) -> ActionResult:
-    with locked(claimed) as now:
-        if now.died_at == claimed.died_at and now.state in OPEN_STATES:
-            set_state(now, DeadLetter.State.MISSING, "missing", "", GONE)
-            now.save()
-    return ActionResult(now, False, f"{now} is no longer in {now.queue}-dead: something else has removed it.")
-
-
-def _finish(row: DeadLetter, action: str, by: str, reason: str) -> None:
-    set_state(row, DONE[action][0], action, by, reason)
-    row.save()
+            return now, _already(now)
+        claim([now], token, name, by=by, reason=reason)
+    return now, ""
 
 
 def _already(row: DeadLetter) -> str:

@@ -5,26 +5,22 @@ A step claims its rows, as an act on one letter does; ``reconcile`` leaves claim
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
-from django.utils import timezone
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
-from switchyard.broker.shapes import Moved
 from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between, time_ms
+from switchyard.dead_letters import acts
 from switchyard.dead_letters.act_views import INSTEAD
-from switchyard.dead_letters.acts import keep
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
-from switchyard.dead_letters.projection import GONE, LONGEST_HISTORY, history_entry
 
 COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
 TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
@@ -108,12 +104,6 @@ def _fixed(name: str, text: str) -> str:
     return datetime_of(time_ms(name, text) or 0).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-REASONS: dict[Moved, str] = {
-    "gone": "no longer in the broker's dead list",
-    "newer": "died again meanwhile",
-    "unread": "cannot be read or sent by this release",
-    "full": "its queue was full when the act was stopped",
-}
 LIST = "switchyard-letters"
 TEXTS = {
     "requeue": KindTexts(
@@ -132,9 +122,9 @@ TEXTS = {
 class BulkMove:
     """Requeue or discard of dead letters, oldest first."""
 
-    def __init__(self, move: Literal["requeue", "discard"], state: DeadLetter.State) -> None:
+    def __init__(self, move: acts.MoveName) -> None:
         self.act, self.right = f"letter.{move}", f"switchyard_dead_letters.{move}_deadletter"
-        self.texts, self._move, self._state = TEXTS[move], move, state
+        self.texts, self._move = TEXTS[move], move
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the failures, the times and the queues."""
@@ -176,14 +166,10 @@ class BulkMove:
         if not chosen:
             return Taken([], act.cursor, more=False)
         free = [row for row in chosen if not row.claim_token]
-        claim = {
-            "claim_token": _token(act), "claim_act": self._move, "claim_by": act.who, "claim_note": act.reason,
-            "claim_at": timezone.now(),
-        }  # fmt: skip
-        DeadLetter.objects.filter(pk__in=[row.pk for row in free]).update(**claim)
+        acts.claim(free, _token(act), self._move, by=act.who, reason=act.reason)
         last = chosen[-1]
         return Taken(
-            [[row.pk, row.message_id, row.queue, _milliseconds(row.died_at)] for row in free],
+            [acts.item_of(row) for row in free],
             {"after": [last.died_at.isoformat(), last.pk]},
             more=len(chosen) == limit,
             skips={"another act has claimed it": len(chosen) - len(free)} if len(free) < len(chosen) else {},
@@ -195,45 +181,16 @@ class BulkMove:
         Raises:
             NoRoom: a queue is full; the step is repeated.
         """
-        transport = facilities().transport
-        by_queue: dict[str, dict[str, int]] = defaultdict(dict)
-        for _, message_id, queue, died_at in items:
-            by_queue[queue][message_id] = died_at
-        answers: dict[str, Moved] = {}
-        for queue, letters in by_queue.items():
-            if self._move == "requeue":
-                answers |= transport.requeue_many(queue, letters, nonce=act.nonce)
-            else:
-                answers |= transport.discard_many(queue, letters, nonce=act.nonce, keep=keep)
-        if "full" in answers.values() and not BulkAct.objects.filter(pk=act.pk, stop_asked_at__isnull=False).exists():
-            full = {item[2] for item in items if answers[item[1]] == "full"}
+        answers = acts.move(self._move, items, nonce=act.nonce)
+        if "full" in answers and not BulkAct.objects.filter(pk=act.pk, stop_asked_at__isnull=False).exists():
+            full = {item[2] for item, answer in zip(items, answers, strict=True) if answer == "full"}
             raise NoRoom(", ".join(sorted(full)))
         moved = {"moved", "gone", "newer"} if repeated else {"moved"}
-        return ["" if answers[item[1]] in moved else REASONS[answers[item[1]]] for item in items]
+        return ["" if answer in moved else acts.REASONS[answer] for answer in answers]
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
         """Record the moves in the rows that still have this act's claim; a later death has taken the others'."""
-        now = timezone.now()
-        results = {item[0]: answer for item, answer in zip(items, answers, strict=True)}
-        rows = list(
-            DeadLetter.objects.select_for_update().filter(pk__in=results, claim_token=_token(act)).only("history")
-        )
-        entry = history_entry(self._move, act.who, act.reason)
-        missing = history_entry("missing", "", GONE)
-        by_state: dict[str, list[int]] = defaultdict(list)
-        changed = []
-        for row in rows:
-            answer = results[row.pk]
-            if answer in ("", REASONS["gone"]):
-                row.history = [*row.history, entry if not answer else missing][-LONGEST_HISTORY:]
-                by_state[DeadLetter.State.MISSING if answer else self._state].append(row.pk)
-                changed.append(row)
-        DeadLetter.objects.bulk_update(changed, ("history",), batch_size=100)
-        for state, ids in by_state.items():
-            by = "" if state == DeadLetter.State.MISSING else act.who
-            DeadLetter.objects.filter(pk__in=ids).update(state=state, state_at=now, state_by=by)
-        free = {"claim_token": "", "claim_act": "", "claim_by": "", "claim_note": "", "claim_at": None}
-        DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(**free)
+        acts.settle(_token(act), {item[0]: answer for item, answer in zip(items, answers, strict=True)})
 
 
 # Letters of the first steps of a canary; the others follow once all of these have ended well.
@@ -247,7 +204,7 @@ class BulkCanary(BulkMove):
     """
 
     def __init__(self) -> None:
-        super().__init__("requeue", DeadLetter.State.REQUEUED)
+        super().__init__("requeue")
         self.texts = KindTexts(
             "Requeue 1, then 10, then all of", "dead letter", "dead letters", left="dead",
             effect="Each step waits until its jobs have ended; one that fails, or is to be retried, stops the act.",
@@ -291,8 +248,8 @@ def _outcome(message_id: str, queue: str) -> str:
 
 
 CANARY: Final[Kind] = BulkCanary()
-REQUEUE: Final[Kind] = BulkMove("requeue", DeadLetter.State.REQUEUED)
-DISCARD: Final[Kind] = BulkMove("discard", DeadLetter.State.DISCARDED)
+REQUEUE: Final[Kind] = BulkMove("requeue")
+DISCARD: Final[Kind] = BulkMove("discard")
 
 
 def _letters(act: BulkAct) -> QuerySet[DeadLetter]:
@@ -308,7 +265,3 @@ def _unordered(act: BulkAct) -> QuerySet[DeadLetter]:
 
 def _token(act: BulkAct) -> str:
     return f"{BULK_CLAIM}{act.pk}"
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round((moment - datetime_of(0)).total_seconds() * 1000)

@@ -67,12 +67,8 @@ def project(letter: Letter) -> bool:
 
 def add_history(row: DeadLetter, *, action: str, by: str, text: str = "") -> None:
     """Append an entry to a row's history without saving the row; keep the newest 50."""
-    row.history = [*row.history, history_entry(action, by, text)][-LONGEST_HISTORY:]
-
-
-def history_entry(action: str, by: str, text: str = "") -> dict[str, str]:
-    """Return an entry of a row's history, of now."""
-    return {"at": timezone.now().isoformat(), "act": action, "by": by, "note": storable(text)}
+    entry = {"at": timezone.now().isoformat(), "act": action, "by": by, "note": storable(text)}
+    row.history = [*row.history, entry][-LONGEST_HISTORY:]
 
 
 @contextmanager
@@ -89,10 +85,13 @@ def set_state(row: DeadLetter, state: DeadLetter.State, action: str, by: str, te
     add_history(row, action=action, by=by, text=text)
 
 
+UNCLAIMED: dict[str, Any] = {"claim_token": "", "claim_act": "", "claim_by": "", "claim_note": "", "claim_at": None}
+
+
 def clear_claim(row: DeadLetter) -> None:
     """Remove an operator's claim from a row without saving the row."""
-    row.claim_token = row.claim_act = row.claim_by = row.claim_note = ""
-    row.claim_at = None
+    for name, value in UNCLAIMED.items():
+        setattr(row, name, value)
 
 
 def columns(letter: Letter) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.admin.cancel import STOPS, Found, Stop, WalkPage, cancel_many, count, look
+from switchyard.broker.admin.cancel import STOPS, Found, Stop, WalkPage, count, look
 from switchyard.broker.admin.scheduled import SCHEDULES, look_later
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
+from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_record import cancelled_job
 from switchyard.broker.stores.job_records import ENDED
@@ -230,7 +231,9 @@ def _wanted(act: BulkAct) -> Filter:
     return replace(wanted, until=act.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 
 
-NOT_CANCELLED: Final = {"before": "cancelled before", "unknown": "ended before"}
+NOT_CANCELLED: Final = {
+    "was cancelled": "cancelled before", "was asked": "cancelled before", "unknown": "ended before",
+}  # fmt: skip
 
 
 class BulkCancel(LiveKind):
@@ -283,7 +286,8 @@ class BulkCancel(LiveKind):
             ends = [ended_step(record.queue, cancelled_job(record)) for record in known]
             rows = dict.fromkeys(ids, b"") | {end.job_id: end.record for end in ends}
             [family] = families([queue])
-            answers |= cancel_many(family, rows, nonce=act.nonce, history_bytes=records.history_share)
+            limits = 0, 0, records.history_share
+            answers |= administration.cancel(family, rows, nonce=act.nonce, limits=limits)
             records.write_cancelled([end for end in ends if answers[end.job_id] == "cancelled"])
         return [NOT_CANCELLED.get(answers[job_id], "") for job_id, _ in items]
 

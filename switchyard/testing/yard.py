@@ -15,7 +15,6 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.errors import no_dead_letter
 from switchyard.broker.held_message import requeued_copy
 from switchyard.broker.interface import Arguments, Facilities, attach
 from switchyard.broker.keys import Keys
@@ -59,21 +58,15 @@ class MemoryTransport(PortableTransport):
         super().__init__(broker, yard, dead_lists, MemoryQuarantine(), records)
         self._memory = broker
 
-    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
-        """Enqueue a dead letter's message anew, attempts forgotten."""
-        letter = self._dead.get(queue, message_id)
-        if letter is None:
-            raise no_dead_letter(queue, message_id)
-        self._dead.remove(queue, message_id)
+    def _requeue(self, letter: DeadLetter, arguments: Arguments | None) -> bool:
+        self._dead.remove(letter.queue, letter.id)
         sent = len(self._memory.sent)
         try:
-            self._memory.enqueue(requeued_copy(letter, self._yard.queue_of(queue).name, arguments))
+            self._memory.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
         except BaseException:
             self._dead.add(letter)
             raise
-        if len(self._memory.sent) == sent:  # it died again meanwhile, so that its id is known
-            raise no_dead_letter(queue, message_id)
-        return letter.id
+        return len(self._memory.sent) > sent  # its id is known when it died again meanwhile
 
     def restore(self, letter: DeadLetter) -> bool:
         """Put a dropped dead letter back, unless its message was enqueued again."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import dramatiq
 
+from switchyard.broker.interface import Arguments, Transport
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.shapes import DeadLetter, Moved
 from switchyard.broker.stores.dead_lists import DeadLists
 
 
@@ -50,3 +51,20 @@ def keep(made: DeadLetter) -> DeadLetter:
     assert isinstance(broker, RedisBroker)
     DeadLists(broker.calls, broker.keys).add(made)
     return made
+
+
+def requeue(transport: Transport, queue: str, message_id: str, *, arguments: Arguments | None = None) -> Moved:
+    """Requeue a letter as it is now; return what became of it."""
+    named = _named(transport, queue, message_id)
+    return transport.requeue(queue, named, nonce=uuid.uuid4().hex, arguments=arguments)[message_id]
+
+
+def discard(transport: Transport, queue: str, message_id: str) -> Moved:
+    """Discard a letter as it is now, without keeping it; return what became of it."""
+    named = _named(transport, queue, message_id)
+    return transport.discard(queue, named, nonce=uuid.uuid4().hex, keep=lambda letters: None)[message_id]
+
+
+def _named(transport: Transport, queue: str, message_id: str) -> dict[str, int]:
+    found = transport.find_dead_letter(queue, message_id)
+    return {message_id: 0 if found is None else found.died_at}

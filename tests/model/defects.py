@@ -91,7 +91,7 @@ DEFECTS = (
         "queue/release",
         '    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)\n',
     ),
-    lua("requeue drops", "queue/requeue", "put({ id }", "put({}"),
+    lua("requeue drops", "queue/requeue", "put(going,", "put({},"),
     lua("crashes are not counted", "queue/reclaim", 'if not string.match(ARGV[5], "^limit") then', "if false then"),
     lua("a hard limit counts as a crash", "queue/reclaim", 'not string.match(ARGV[5], "^limit")', "true"),
     lua(
@@ -155,7 +155,7 @@ DEFECTS = (
         rare=True,
     ),
     lua("a message is amended that has started", "queue/amend", 'redis.call("HEXISTS", KEYS[i], id) == 1', "false"),
-    lua("discard leaves the id in the dead list", "queue/discard", 'redis.call("LREM", KEYS[2], -1, id)\n'),
+    lua("discard leaves the id in the dead list", "queue/discard", "unlist(gone, KEYS[2], place)", "0"),
     lua(
         "a pause is not minded",
         "queue/fetch",

@@ -46,6 +46,7 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
     with (
         mock.patch("switchyard.broker.queue.operations.script", bench.scripts),
         mock.patch("switchyard.broker.queue.administration.script", bench.scripts),
+        mock.patch("switchyard.broker.queue.dead_moves.script", bench.scripts),
         mock.patch("switchyard.broker.queue.unroutable.script", bench.scripts),
     ):
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, Keys, Lane
-from switchyard.broker.queue import administration
+from switchyard.broker.queue import administration, dead_moves
+from switchyard.broker.queue.dead_moves import StoredLetter
 from switchyard.broker.queue.operations import NORMAL, Entry, Fetched, Lease, QueueOperations, lane_of
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
@@ -249,14 +250,13 @@ class Steps:
 
     def _discard(self, id_: str, nonce: str, *, again: bool) -> None:
         dead = self.model.place(id_) == DEAD
+        letter = StoredLetter(id_, self.model.messages[id_].letter if dead else b"{}", None)
         expected = self.model.discard(id_, nonce)
-        self._step(
-            "discard",
-            expected,
-            lambda: administration.discard(self.family, id_, nonce=nonce),
-            again=again,
-            changes=dead,
-        )
+
+        def call() -> bool:
+            return dead_moves.discard(self.family, [letter], nonce=nonce)[id_] == "moved"
+
+        self._step("discard", expected, call, again=again, changes=dead)
 
     def _cancel(self, id_: str, *, again: bool) -> None:
         expected = self.model.cancel(id_)
@@ -265,7 +265,7 @@ class Steps:
         self._step(
             "cancel",
             expected,
-            lambda: administration.cancel(self.family, id_),
+            lambda: administration.cancel(self.family, {id_: b""})[id_].removeprefix("was "),
             again=again,
             changes=expected != "unknown",
         )
@@ -308,7 +308,8 @@ class Steps:
         expected = self.model.requeue(id_, letter, body, level, nonce)
 
         def call() -> bool:
-            return administration.requeue(self.family, id_, as_read=letter, body=body, level=level, nonce=nonce)
+            stored, bodies = StoredLetter(id_, letter, None), {id_: (body, level)}
+            return dead_moves.requeue(self.family, [stored], bodies, nonce=nonce)[id_] == "moved"
 
         self._step("requeue", expected, call, again=again, changes=dead and as_read)
 

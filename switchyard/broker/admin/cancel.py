@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 from dramatiq.message import Message
@@ -13,10 +12,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
-from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import moment
-from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.history_streams import encode_rows
 from switchyard.broker.stores.job_record import Job, cancelled_job
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
@@ -54,9 +50,9 @@ def _cancel(facilities: Facilities, job_id: str, queue: str = "", end: CancelRec
 
 def _end_of(records: JobRecords, known: Job) -> CancelRecord:
     """Return the cancellation of a job, recorded with its message: a kill comes before both or after both."""
-    step, limits = ended_step(known.queue, cancelled_job(known)), records.limits
-    share = limits.records_bytes // max(len(records.queues), 1)
-    return CancelRecord(step.record, encode_rows(step.rows), limits.ended_ms, share, records.history_share)
+    share = records.limits.records_bytes // max(len(records.queues), 1)
+    record = ended_step(known.queue, cancelled_job(known)).record
+    return CancelRecord(record, records.limits.ended_ms, share, records.history_share)
 
 
 def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:
@@ -67,10 +63,6 @@ def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:
     found = (facilities.transport.find_message(queue.name, job_id) for queue in facilities.yard.queues)
     return next((message for message in found if message is not None), None)
 
-
-MOST: Final = 100
-# Fields that the server looks up in one call: ids times owners.
-MOST_LOOKED_UP: Final = 10_000
 
 Place = Literal["scheduled", "waiting", "running"]
 State = Literal["queued", "scheduled", "retrying", "running"]
@@ -125,37 +117,6 @@ def look(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit
     else:
         ids, following = _running(family, after, limit)
     return WalkPage(readable(family, stop, ids) if ids else [], following, len(ids))
-
-
-def cancel_many(
-    family: QueueOperations, rows: Mapping[str, bytes], *, nonce: str, history_bytes: int = 0
-) -> dict[str, str]:
-    """Cancel messages in calls that the server answers within milliseconds.
-
-    Args:
-        rows: Ids, each with the row that the history gets if its message never starts; empty for none.
-        nonce: A repeated call with it gets the same answers, and adds no row.
-        history_bytes: Budget of the family's history stream.
-
-    Returns:
-        For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested;
-        ``before``: another call did so; ``unknown``: it is not here.
-    """
-    k = family.keys
-    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history]
-    answers: dict[str, str] = {}
-    left = list(rows)
-    while left:
-        owners = family.owners()
-        batch = left[: max(1, min(MOST, MOST_LOOKED_UP // (len(owners) + 1)))]
-        args: list[Word] = [nonce, history_bytes, len(owners), *owners]
-        args += chain.from_iterable((id_, rows[id_]) for id_ in batch)
-        answer = family.calls.call(script("cancel_many"), [*keys, *map(k.hold, owners)], args)
-        if answer == b"owners":
-            continue
-        answers |= {id_: str(word, "ascii") for id_, word in zip(batch, answer, strict=True)}
-        left = left[len(batch) :]
-    return answers
 
 
 def count(family: QueueOperations) -> int:

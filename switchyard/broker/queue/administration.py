@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -17,9 +18,6 @@ from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue.operations import (
     AT_ONCE,
-    NO_RECORD,
-    NORMAL,
-    CancelRecord,
     Lease,
     MovingMessage,
     QueueOperations,
@@ -130,21 +128,40 @@ def resume_actor(family: QueueOperations, field: str = "") -> bool:
     return bool(ended)
 
 
-def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-    """Keep a message from starting. ``end``, the record of its job as cancelled, is written in the same step.
+CANCELLED_AT_ONCE: Final = 100
+# Fields that the server looks up in one call: ids times owners.
+MOST_LOOKED_UP: Final = 10_000
+
+
+def cancel(
+    family: QueueOperations, records: Mapping[str, bytes], *, nonce: str = "1", limits: Sequence[Word] = (0, 0, 0)
+) -> dict[str, str]:
+    """Keep messages from starting, in calls that the server answers within milliseconds.
+
+    Args:
+        records: Ids, each with the record of its job as cancelled, which is its row for the history as well; empty for
+            none. It is written in the step that cancels the message.
+        nonce: A repeated call with it gets the same answers, and adds no row.
+        limits: ``ended_ms``, ``records_bytes`` (0: rows alone are written) and ``history_bytes`` of the family.
 
     Returns:
-        ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``unknown``: it is
-        not here.
+        For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``was
+        cancelled``, ``was asked``: another call did so; ``unknown``: it is not here.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history, k.purges]
-    while True:
+    answers: dict[str, str] = {}
+    left = list(records)
+    while left:
         owners = family.owners()
-        holds = [k.hold(owner) for owner in owners]
-        answer = str(family.calls.call(script("cancel"), keys + holds, [message_id, *end, *owners]), "ascii")
-        if answer != "owners":
-            return answer
+        batch = left[: max(1, min(CANCELLED_AT_ONCE, MOST_LOOKED_UP // (len(owners) + 1)))]
+        args: list[Word] = [nonce, *limits, len(owners), *owners]
+        args += chain.from_iterable((id_, records[id_]) for id_ in batch)
+        answer = family.calls.call(script("cancel"), [*keys, *map(k.hold, owners)], args)
+        if answer != b"owners":
+            answers |= {id_: str(word, "ascii") for id_, word in zip(batch, answer, strict=True)}
+            left = left[len(batch) :]
+    return answers
 
 
 def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes) -> int:
@@ -177,35 +194,6 @@ def amend(
             return answer
 
 
-def requeue(
-    family: QueueOperations,
-    message_id: str,
-    *,
-    as_read: bytes,
-    body: bytes,
-    level: int = NORMAL,
-    nonce: str,
-    limit: int = 0,
-) -> bool:
-    """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read.
-
-    ``QueueFull`` when the lane holds ``limit`` messages, waiting or scheduled (0: any number); the letter stays.
-    """
-    k = family.keys
-    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
-    answer = int(family.calls.call(script("requeue"), keys, [message_id, as_read, body, level, nonce, limit]))
-    if answer < 0:
-        raise QueueFull(k.queue, -answer, limit)
-    return answer == 1
-
-
-def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
-    """Drop a dead letter for good; ``False`` when there is none."""
-    k = family.keys
-    keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
-    return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
-
-
 def restore(family: QueueOperations, message_id: str, *, letter: str) -> bool:
     """Put a dropped dead letter back into the dead list; ``False`` when a message of its id is in the queue."""
     k = family.keys
@@ -225,7 +213,8 @@ def unquarantine(
 ) -> bool:
     """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
 
-    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` as :func:`requeue`.
+    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` when the lane holds ``limit``
+    messages, waiting or scheduled (0: any number); the message stays.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]

@@ -1,4 +1,4 @@
-"""Moves of many dead letters of one queue family, in calls that the server answers within milliseconds."""
+"""Moves of dead letters of one queue family, in calls that the server answers within milliseconds."""
 
 from __future__ import annotations
 
@@ -125,24 +125,24 @@ def requeue(
 ) -> dict[str, Moved]:
     """Move dead letters, one batch of ``read``, back to the live lane with new bodies and levels (by id).
 
-    A repeated call with the nonce answers the same. Those over ``limit``, see :func:`administration.requeue`, are
-    ``full``.
+    A repeated call with the nonce answers the same. Those for which a lane of ``limit`` messages, waiting or scheduled
+    (0: any number), has no room are ``full``.
     """
     k = family.keys
     keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
-    return _move(family, "requeue_many", keys, nonce, [limit], letters, lambda one: bodies.get(one.id, (b"", 2)))
+    return _move(family, "requeue", keys, nonce, [limit], letters, lambda one: bodies.get(one.id, (b"", 2)))
 
 
 def discard(family: QueueOperations, letters: Sequence[StoredLetter], *, nonce: str) -> dict[str, Moved]:
     """Drop dead letters for good; a repeated call with the nonce answers the same."""
     k = family.keys
     keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
-    return _move(family, "discard_many", keys, nonce, [], letters, lambda one: ())
+    return _move(family, "discard", keys, nonce, [], letters, lambda one: ())
 
 
 def _move(
     family: QueueOperations,
-    operation: Literal["requeue_many", "discard_many"],
+    operation: Literal["requeue", "discard"],
     keys: list[str],
     nonce: str,
     options: list[Word],

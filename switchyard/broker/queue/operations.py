@@ -53,13 +53,12 @@ NO_ROW: Final = HistoryRow()
 
 
 class CancelRecord(NamedTuple):
-    """Record of a cancelled job, and the same as rows for the history, written in one step with its cancellation.
+    """Record of a cancelled job, its row for the history as well, written in one step with its cancellation.
 
-    Both as in :mod:`switchyard.broker.stores.history_streams`, empty for none; the numbers are limits of the family.
+    As in :mod:`switchyard.broker.stores.history_streams`, empty for none; the numbers are limits of the family.
     """
 
     record: bytes = b""
-    rows: bytes = b""
     ended_ms: int = 0
     records_bytes: int = 0
     history_bytes: int = 0

@@ -26,9 +26,8 @@ COMMON: Final = (
 )  # fmt: skip
 # Scripts of purges; keys of ended jobs' records, and the command that removes them.
 PURGES: Final = frozenset({"queue/claim_purge", "queue/drop_purged", "queue/put_back"})
-# Scripts of bulk acts; those that nothing else calls but the room.
-BULK_ALONE: Final = frozenset({"queue/requeue_many", "queue/discard_many", "queue/cancel_many"})
-BULK: Final = BULK_ALONE | {"queue/cancel", "queue/due_now", "job_cancel"}
+# Scripts of bulk acts.
+BULK: Final = frozenset({"queue/requeue", "queue/discard", "queue/cancel", "queue/due_now", "job_cancel"})
 RECORDED: Final = ("{*}:job:ended*", "unlink")
 RECORDS: Final = ("xread", "xrange", "xlen", "zadd", "zremrangebyscore", "hsetnx", "pexpire")
 
@@ -95,7 +94,7 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
         "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
         "lock_release", "generation_make",
     }  # fmt: skip
-    works = every_script() - BULK_ALONE - {"generation_accept"}
+    works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
     own = (("lock:*", "del"), ("{*}:refused", "del"))
     sent_to = tuple(f"~{queue.base.partition(':')[2]}*" for queue in queues)

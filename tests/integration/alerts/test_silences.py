@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from switchyard.alerts import sending, silences
+from switchyard.alerts import acts, sending, silences
 from switchyard.alerts.models import Alert, Delivery, Silence
+from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import Receiver, fact
@@ -18,6 +19,8 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
+ADA = Who("ada", "page")
+
 
 def configured(receiver: Receiver) -> Any:
     return with_alert_urls(receiver.url)
@@ -25,8 +28,8 @@ def configured(receiver: Receiver) -> Any:
 
 def silence(fingerprint: str = "", **changes: Any) -> Silence:
     until = timezone.now() + timedelta(hours=1)
-    values = {"until": until, "reason": "the provider is slow", "by": "ada"}
-    return silences.create(fingerprint=fingerprint, **values | changes)
+    values = {"until": until, "reason": "the provider is slow", "who": ADA}
+    return acts.silence(fingerprint, **values | changes)
 
 
 def test_silenced_cause_is_written_and_counted_but_not_sent(groups: AlertGroups, receiver: Receiver) -> None:
@@ -61,7 +64,7 @@ def test_digest_is_silenced_and_the_one_after_it_counts_on(groups: AlertGroups, 
         for _ in range(5):
             groups.raise_(fact())
         wait_for(lambda: sending.dispatch_due() == 0 and Delivery.objects.filter(state="silenced").exists())
-        silences.end(made.pk, by="ada")
+        acts.unsilence(made.pk, who=ADA)
         groups.raise_(fact())
         wait_for(lambda: sending.dispatch_due() == 1)
 
@@ -103,10 +106,10 @@ def test_silence_needs_a_reason() -> None:
 def test_silence_that_is_over_cannot_be_ended() -> None:
     made = silence(until=timezone.now() - timedelta(seconds=1))
 
-    assert silences.end(made.pk, by="ada") is None
+    assert acts.unsilence(made.pk, who=ADA) is None
 
 
 def test_reason_is_written_without_what_postgresql_cannot_store() -> None:
-    made = silences.create(fingerprint="f\0", until=timezone.now() + timedelta(hours=1), reason="why\0", by="a.lind")
+    made = silence("f\0", reason="why\0")
 
     assert (made.fingerprint, made.reason) == ("f\\x00", "why\\x00")

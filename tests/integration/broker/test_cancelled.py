@@ -23,7 +23,7 @@ def family(valkey: redis.Redis) -> QueueOperations:
 def test_the_unique_key_of_a_cancelled_message_is_free(family: QueueOperations) -> None:
     family.enqueue([Entry("first", b"1", "a-key")])
 
-    assert administration.cancel(family, "first") == "cancelled"
+    assert administration.cancel(family, {"first": b""})["first"] == "cancelled"
 
     assert family.enqueue([Entry("second", b"2", "a-key")]) == ["second"]
     assert [grant.lease.id for grant in family.fetch("worker/live", 5, request=1).grants] == [b"second"]
@@ -34,7 +34,7 @@ def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Qu
     ids = [f"message-{number}" for number in range(1_200)]
     family.enqueue([Entry(id_, b"") for id_ in ids])
     for id_ in ids:
-        administration.cancel(family, id_)
+        administration.cancel(family, {id_: b""})
     family.enqueue([Entry("last", b"")])
 
     answers = [family.fetch("worker/live", 1, request=request) for request in (1, 2, 3)]
@@ -49,11 +49,11 @@ def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: Qu
     target.join("worker/live")
     body = b'{"actor":"an_actor","sent_at":1}'
     family.enqueue([Entry("wanted", body), Entry("cancelled", body)])
-    administration.cancel(family, "cancelled")
+    administration.cancel(family, {"cancelled": b""})
 
     *_, told = relocate(family, target, actor="an_actor")
 
     assert (told.looked_at, told.moved) == (2, 1)
     assert [grant.lease.id for grant in target.fetch("worker/live", 5, request=1).grants] == [b"wanted"]
     assert family.fetch("worker/live", 5, request=1).grants == []
-    assert administration.cancel(family, "cancelled") == "cancelled"
+    assert administration.cancel(family, {"cancelled": b""})["cancelled"] == "was cancelled"

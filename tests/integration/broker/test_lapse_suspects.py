@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue import administration
+from switchyard.broker.queue import dead_moves
+from switchyard.broker.queue.dead_moves import StoredLetter
 from switchyard.broker.queue.operations import CRASH_WINDOW_MS, Entry, Grant, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
@@ -108,7 +109,7 @@ def test_an_end_clears_the_mark(family: QueueOperations, how: str) -> None:
     else:
         family.dead_letter(held.lease, b"{}")
     if how == "requeued":
-        administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
+        dead_moves.requeue(family, [StoredLetter("a", b"{}", None)], {"a": (b"{}", 2)}, nonce="n")
         assert lapses(family)["a"] is None
 
     assert family.calls.command("HGET", family.keys.notes, "crash:a") is None

@@ -182,6 +182,6 @@ def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable()
     broker = build_yard(small_yard(), connect("redis://127.0.0.1:1/0"), Keys("nowhere"))
 
     with pytest.raises(BrokerUnavailable) as refused:
-        facilities(broker).transport.requeue("work", "any")
+        facilities(broker).transport.requeue("work", {"any": 0}, nonce="n")
 
     assert refused.value.outcome == "refused", "nothing was moved, so a caller may release its claim"

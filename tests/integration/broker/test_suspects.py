@@ -99,7 +99,7 @@ def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: QueueOperati
     again = grant(family, "3/alone")
     family.move(again.lease, move="defer", lane="alone", body=b"A", delay_ms=60_000)
 
-    answer = administration.cancel(family, "a")
+    answer = administration.cancel(family, {"a": b""})["a"]
 
     assert answer == "cancelled"
     assert family.calls.command("ZCARD", family.keys.due("alone")) == 0

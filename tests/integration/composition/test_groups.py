@@ -20,6 +20,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.middleware.callbacks import DurableGroupCallbacks
 from tests.factories.brokers import the_global_broker
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -141,7 +142,7 @@ def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(
         drained(broker)
         before = list(actors.finished)
         actors.refused = set()
-        transport.requeue("work", dead)
+        requeue(transport, "work", dead)
         wait_for(lambda: actors.finished)
         drained(broker)
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from apps.billing.signatures import sign
 from switchyard.api.tokens import create_token, revoke_token
+from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from tests.factories.callers import api_user
 from tests.factories.shop import make_customer, make_invoice
@@ -258,7 +259,7 @@ def test_an_unusable_body_is_refused(
 @pytest.mark.parametrize("path", SUBMITS)
 def test_no_token_a_wrong_one_or_one_without_the_scope_is_refused(ada: User, facilities: Facilities, path: str) -> None:
     revoked, old = create_token(owner=ada, scopes=["submit"], name="old")
-    revoke_token(revoked.prefix)
+    revoke_token(revoked.prefix, who=Who("ada", "command"))
     _, reader = create_token(owner=ada, scopes=["read"], name="reader")
     client = Client()
 

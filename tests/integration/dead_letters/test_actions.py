@@ -14,8 +14,9 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import acts, projection, reconcile
+from switchyard.dead_letters import acts, projection, queries, reconcile
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.letters import discard, requeue
 
 pytestmark = pytest.mark.django_db
 
@@ -87,7 +88,7 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
 def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
     projection.project_or_log(made)
-    facilities.transport.discard("default", made.id)
+    discard(facilities.transport, "default", made.id)
 
     act = acts.act_on(made.id, "requeue", by="a.lind")
 
@@ -100,7 +101,7 @@ def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
     with pytest.raises(NotFound, match="'nope'"):
         acts.act_on("nope", "requeue", by="a.lind")
     with pytest.raises(NotFound, match="'nope'"):
-        acts.apply_to_group("requeue", "nope", who=OPERATOR)
+        acts.apply("requeue", [], who=OPERATOR, group="nope")
 
 
 def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
@@ -108,10 +109,10 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
     bury(fingerprint="another")
     reconcile.reconcile_all()
 
-    outcome = acts.apply_to_group("requeue", "f00dfacef00dface", who=OPERATOR, limit=3)
+    oldest = queries.ids_of("f00dfacef00dface", limit=3)
+    outcome = acts.apply("requeue", oldest, who=OPERATOR, group="f00dfacef00dface")
 
     assert outcome.done == tuple(letter.id for letter in made[:3])
-    assert outcome.left == 2
     assert waiting(facilities) == 3
 
 
@@ -175,7 +176,7 @@ def test_act_killed_after_the_letter_moved_is_finished(
 ) -> None:
     made = bury()
     projection.project_or_log(made)
-    getattr(facilities.transport, act)("default", made.id)
+    {"requeue": requeue, "discard": discard}[act](facilities.transport, "default", made.id)
     interrupt(made.id, act)
 
     reconcile.reconcile_all()

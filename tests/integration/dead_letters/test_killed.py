@@ -15,7 +15,7 @@ from django.utils import timezone
 from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import acts, reconcile
+from switchyard.dead_letters import acts, queries, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -50,4 +50,5 @@ def test_triage_killed_at_any_moment_loses_nothing(
     assert not DeadLetter.objects.exclude(claim_token="").exists()
     waiting = facilities.transport.stats("default").live.waiting
     assert LETTERS - len(listed) <= waiting <= LETTERS - len(listed) + KILLS, "at most one copy too many a kill"
-    assert acts.apply_to_group("requeue", "f00dfacef00dface", who=Who("a.lind", "page")).skipped == ()
+    left = queries.ids_of("f00dfacef00dface")
+    assert acts.apply("requeue", left, who=Who("a.lind", "page")).skipped == ()

@@ -16,7 +16,7 @@ from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
-from tests.factories.letters import keep
+from tests.factories.letters import discard, keep
 
 pytestmark = pytest.mark.django_db
 
@@ -77,7 +77,7 @@ def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> 
 def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facilities: Facilities) -> None:
     gone, there = bury(), bury()
     reconcile.reconcile_all()
-    facilities.transport.discard("default", gone.id)
+    discard(facilities.transport, "default", gone.id)
 
     with capture_logs() as lines:
         report = reconcile.reconcile_all()
@@ -131,7 +131,7 @@ def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], 
     only_listed, only_row, moved = bury(), bury(), bury()
     projection.project_or_log(only_row)
     projection.project_or_log(moved)
-    facilities.transport.discard("default", only_row.id)
+    discard(facilities.transport, "default", only_row.id)
     acts.act_on(moved.id, "requeue", by="a.lind")
     DeadLetter.objects.filter(message_id=moved.id).update(
         state="new", claim_token="x", claim_act="requeue", claim_at=timezone.now() - timedelta(minutes=5)

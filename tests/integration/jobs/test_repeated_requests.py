@@ -13,6 +13,7 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
+from tests.factories.letters import discard
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 
@@ -75,7 +76,7 @@ def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone
         wait_for(lambda: any(valkey.hexists(key, job_id) for key in valkey.scan_iter("*job:ended:*")))
         wait_for(lambda: facilities().transport.stats("default").live.running == 0)  # acknowledged
         if ends == "dead":
-            facilities().transport.discard("default", job_id)
+            discard(facilities().transport, "default", job_id)
         forget_ended(valkey, job_id)
 
         with request_jobs(once_more(repeated=True)):

@@ -9,10 +9,10 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -107,14 +107,13 @@ def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBrok
         wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
         wait_for(lambda: facilities(broker).records.read(job_id).state == "dead")
         mended.append(1)
-        assert facilities(broker).transport.requeue("work", job_id) == job_id
+        assert requeue(facilities(broker).transport, "work", job_id) == "moved"
         record = wait_for(lambda: _succeeded(broker, job_id))
 
     assert record.attempts == 1
     assert record.error is None
     assert facilities(broker).transport.stats("work").dead == 0
-    with pytest.raises(NotFound, match="not in work-dead"):
-        facilities(broker).transport.requeue("work", job_id)
+    assert requeue(facilities(broker).transport, "work", job_id) == "gone"
 
 
 def _succeeded(broker: RedisBroker, job_id: str) -> Any:

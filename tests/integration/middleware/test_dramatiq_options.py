@@ -15,6 +15,7 @@ from dramatiq.middleware import CurrentMessage, Shutdown
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.metrics import Metrics
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -64,7 +65,7 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(yard_broker: BuildB
         sent = mended.send()
         wait_for(lambda: transport.stats("work").dead == 1)
         wait_for(lambda: time.time() * 1_000 > sent.message_timestamp + 3_000)  # it is too old
-        transport.requeue("work", sent.message_id)
+        requeue(transport, "work", sent.message_id)
         wait_for(lambda: facilities(broker).records.read(sent.message_id).state == "succeeded")
 
 

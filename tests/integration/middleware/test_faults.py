@@ -22,6 +22,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.wiring import build_yard
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -280,7 +281,7 @@ def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
         broker.enqueue(sent)
         wait_for(lambda: _ended(broker, sent.message_id))
         wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-        facilities(broker).transport.requeue("work", sent.message_id)
+        requeue(facilities(broker).transport, "work", sent.message_id)
         wait_for(ended.is_set)
 
     assert len(runs) == 2

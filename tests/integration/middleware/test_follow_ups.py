@@ -15,6 +15,7 @@ from dramatiq.broker import Broker
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -133,7 +134,7 @@ def test_every_attempt_gets_the_arguments_that_were_sent(broker: RedisBroker, ru
     with run_worker("work", "work-retry", broker=broker):
         mutates.send([1], {"a": 1})
         letter = only_letter(broker)
-        facilities(broker).transport.requeue("work", letter.id)
+        requeue(facilities(broker).transport, "work", letter.id)
         wait_for(lambda: len(seen) == 6)
         wait_for(lambda: len(told) == 6)
 

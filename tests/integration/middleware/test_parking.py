@@ -15,6 +15,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -278,7 +279,7 @@ def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monke
             job_id = deploy.audit.send(1).message_id
             wait_for(lambda: deploy.transport.find_dead_letter("work", job_id))
     with run_worker(broker=deploy.old):
-        deploy.transport.requeue("work", job_id)
+        requeue(deploy.transport, "work", job_id)
         wait_for(lambda: deploy.is_parked(job_id))
         with run_worker(broker=deploy.new):
             wait_for(lambda: deploy.record(job_id).state == "succeeded")

@@ -17,6 +17,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.jobs.services import enqueue_on_commit, submit
 from switchyard.middleware.errors import ArgumentMismatch
+from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.unit.broker.queue.arguments.kinds import Colour, Line, Order, told
 from tests.waiting import wait_for
@@ -137,7 +138,7 @@ def test_a_message_that_cannot_be_converted_is_a_dead_letter_that_says_which_arg
     assert "argument due expects datetime.date; this str does not fit; requeue it with other arguments" in letter.error
     assert letter.message["args"] == ["tomorrow"]
     assert shop.got == []
-    facilities(shop.broker).transport.requeue("work", old.message_id, arguments=(["2026-05-01"], {}))
+    requeue(facilities(shop.broker).transport, "work", old.message_id, arguments=(["2026-05-01"], {}))
     with run_worker(broker=shop.broker):
         wait_for(lambda: shop.got)
     assert shop.got[0][0] == DAY

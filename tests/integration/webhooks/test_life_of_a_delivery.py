@@ -14,6 +14,7 @@ from apps.webhooks.actors import deliver_webhook
 from apps.webhooks.models import Delivery, DeliveryState, Endpoint
 from switchyard.broker.interface import facilities as facilities_of
 from switchyard.broker.topology import RetryPolicy
+from tests.factories.letters import requeue
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,7 +76,7 @@ def test_a_broken_endpoint_is_given_up_after_six_attempts_and_reached_after_a_re
         state = state_of(delivery)
         seen = len(receiver.log)
         Endpoint.objects.update(url=receiver.url + "healthy")
-        transport.requeue("webhook", message.message_id)
+        requeue(transport, "webhook", message.message_id)
         wait_for(lambda: state_of(delivery) == DeliveryState.SUCCEEDED)
 
     assert (letter.reason, letter.exception, letter.attempts) == ("exhausted", "DeliveryFailed", 6)

@@ -19,6 +19,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from switchyard.api.models import Token
 from switchyard.api.tokens import create_token, find_token, note_use, revoke_token
+from switchyard.audit.services import Who
 from tests.factories.callers import api_user
 from tests.unit.api import probe_urls
 from tests.unit.api.conftest import problem
@@ -65,7 +66,7 @@ def test_anything_else_is_no_token(make_token: MakeToken, change: Callable[[str]
 def test_a_revoked_token_is_no_token(make_token: MakeToken) -> None:
     token, plain = make_token()
 
-    revoke_token(token.prefix)
+    revoke_token(token.prefix, who=Who("ada", "command"))
 
     assert find_token(plain) is None
 

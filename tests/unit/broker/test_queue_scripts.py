@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from switchyard.broker.admin import purge
-from switchyard.broker.admin.cancel import cancel_many
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, dead_moves
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
@@ -114,10 +113,9 @@ ANSWERS: dict[str, Any] = {
     "forget": [],
     "adopt": [b"ok"],
     "reclaim": [-1, 0],
-    "cancel": b"unknown",
-    "requeue_many": [0, 1],
-    "discard_many": [0, 1],
-    "cancel_many": [b"unknown"],
+    "requeue": [0, 1],
+    "discard": [0, 1],
+    "cancel": [b"unknown"],
     "put_back": [0, 0],
     "resume_actor": [0, 0],
 }
@@ -172,16 +170,13 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.lapsed()
     wire.call(script("backlog"), *family.backlog_call())
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
-    administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
-    administration.discard(family, "a", nonce="n")
     administration.restore(family, "a", letter="{}")
     letter = dead_moves.StoredLetter("a", b"{}", None)
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
     dead_moves.discard(family, [letter], nonce="n")
-    administration.cancel(family, "a")
+    administration.cancel(family, {"a": b""})
     administration.due_now(family, "a", as_read=b"{}", body=b"{}")
     administration.amend(family, "a", as_read=b"{}", body=b"{}", due_at_ms=1)
-    cancel_many(family, {"a": b""}, nonce="n")
     administration.pause(family)
     administration.resume(family)
     administration.pause_actor(family, ActorPause(0, 0, 0, "a"))

@@ -30,6 +30,7 @@ from switchyard.testing import (
     run_enqueued,
 )
 from switchyard.testing import running as running_module
+from tests.factories.letters import requeue
 
 pytestmark = pytest.mark.usefixtures("switchyard_broker")
 
@@ -122,7 +123,7 @@ def test_a_dead_letter_is_requeued_and_runs() -> None:
     job_id = actor(max_retries=0).send("fail").message_id
     run_enqueued(raises=False)
 
-    facilities().transport.requeue("default", job_id, arguments=(["mended"], {}))
+    requeue(facilities().transport, "default", job_id, arguments=(["mended"], {}))
     run_enqueued()
 
     assert ran == ["fail", "mended"]

@@ -143,7 +143,7 @@ def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperati
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new"
     ids = family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1)
     assert ids == [b"n0", b"n2", b"n3", b"n4", b"n1", b"new"]
-    assert administration.cancel(family, "n2") == "cancelled"
+    assert administration.cancel(family, {"n2": b""})["n2"] == "cancelled"
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new", "the key of another is not freed"
     assert all_keys(family) == []
 
@@ -207,7 +207,7 @@ def test_jobs_that_are_set_aside_are_answered_as_where_they_were(family: QueueOp
     records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
     fill(family, 3)
     family.enqueue([Entry("stopped", BODY)])
-    assert administration.cancel(family, "stopped") == "cancelled"
+    assert administration.cancel(family, {"stopped": b""})["stopped"] == "cancelled"
     names = ["n1", "high", "later", "retry-later", "stopped", "nobody"]
     before = records.read_many(names)
 

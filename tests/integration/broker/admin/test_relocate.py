@@ -95,7 +95,7 @@ def test_a_request_to_cancel_moves_with_its_message(families: Families) -> None:
     source, target = families
     source.enqueue([Entry("asked", BODY)])
     [grant] = fetched(source)
-    assert administration.cancel(source, "asked") == "asked"
+    assert administration.cancel(source, {"asked": b""})["asked"] == "asked"
     source.release(WORKER, [grant.lease])
 
     assert move(source, target) == 1
@@ -112,7 +112,7 @@ def test_a_request_to_cancel_that_comes_meanwhile_moves_too(
     act, answers = getattr(administration, step), []
 
     def cancelled_first(*args: Any, **options: Any) -> Any:
-        answers.append(administration.cancel(source, "asked"))
+        answers.append(administration.cancel(source, {"asked": b""})["asked"])
         return act(*args, **options)
 
     monkeypatch.setattr(administration, step, cancelled_first)
@@ -172,7 +172,7 @@ def stock(source: QueueOperations) -> None:
     """Put a message with a unique key, and one whose cancellation was requested, into a queue."""
     source.enqueue([Entry("asked", BODY)])
     [grant] = fetched(source)
-    administration.cancel(source, "asked")
+    administration.cancel(source, {"asked": b""})
     source.release(WORKER, [grant.lease])
     source.enqueue([Entry("keyed", BODY, "a-key")])
 

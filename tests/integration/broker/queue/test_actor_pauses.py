@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from switchyard.broker.admin import actor_pauses
-from switchyard.broker.admin.cancel import STOPS, cancel_many, look
+from switchyard.broker.admin.cancel import STOPS, look
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import PUT_OFF_MS, is_put_off
 from switchyard.broker.keys import Keys
@@ -222,7 +222,7 @@ def test_put_off_messages_are_cancelled_exactly(family: Family) -> None:
     while True:
         page = look(family, STOPS[0], after, 100)
         found = [one.id for one in page.found]
-        answers = cancel_many(family, dict.fromkeys(found, b""), nonce="n")
+        answers = administration.cancel(family, dict.fromkeys(found, b""), nonce="n")
         seen += [id_ for id_, answer in answers.items() if answer == "cancelled"]
         if (after := page.after) is None:
             break

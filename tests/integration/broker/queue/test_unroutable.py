@@ -101,7 +101,7 @@ def test_what_the_owner_fetched_when_it_was_due_is_not_handed_out_again(
 
 def test_what_was_cancelled_is_only_taken_off_the_list(family: QueueOperations, lane: UnroutableLane) -> None:
     ids = park(family, lane, "a")
-    administration.cancel(family, "a")
+    administration.cancel(family, {"a": b""})
 
     assert lane.adopt(ME, CALL, ids).grants == []
     assert lane.calls() == []
