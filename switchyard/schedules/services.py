@@ -23,7 +23,7 @@ from switchyard.loggers import get_logger
 from switchyard.middleware.envelope import FixedSender, sent_by
 from switchyard.schedules import queries
 from switchyard.schedules.models import ScheduleState, ScheduleTick
-from switchyard.schedules.registry import MOST_AT_ONCE, Schedule
+from switchyard.schedules.registry import MOST_AT_ONCE, Schedule, schedules
 from switchyard.schedules.rows import all_schedules, from_json, save
 from switchyard.schedules.triggers import MINUTE, minute_of
 
@@ -43,8 +43,11 @@ def find(name: str) -> Schedule:
 
     Raises:
         NotFound: no periodic actor, and no row that can be used, has that name.
-        django.db.DatabaseError: the database did not answer.
+        django.db.DatabaseError: the database, asked for rows alone, did not answer.
     """
+    declared = next((schedule for schedule in schedules() if schedule.name == name), None)
+    if declared is not None:  # without the database: it can be run now while that is away
+        return declared
     known = {schedule.name: schedule for schedule in all_schedules()}
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1)
@@ -101,7 +104,7 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     Raises:
         BrokerUnavailable: the broker did not answer; call again.
     """
-    job_id = job_id_of(schedule, tick)
+    job_id = job_id_of(schedule.name, tick)
     outcome, is_new = _settle(schedule, tick, now, job_id)
     late_ms = max(int((now - tick).total_seconds() * 1000), 0) if is_new else None
     queries.note_tick(schedule.name, tick, outcome, job_id if outcome == Outcome.SENT else "", late_ms)
@@ -114,9 +117,9 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     return job_id if is_new and outcome == Outcome.SENT else None
 
 
-def job_id_of(schedule: Schedule, tick: datetime.datetime) -> str:
-    """Return the id of a tick's job."""
-    return str(uuid.uuid5(_TICKS, f"{schedule.name} {tick.isoformat()}"))
+def job_id_of(schedule: str, tick: datetime.datetime) -> str:
+    """Return the id of the job of a tick of the schedule of a name."""
+    return str(uuid.uuid5(_TICKS, f"{schedule} {tick.isoformat()}"))
 
 
 def _forget(schedule: Schedule, tick: datetime.datetime | None) -> None:
@@ -166,7 +169,7 @@ def _unfinished_jobs(schedule: Schedule, tick: datetime.datetime) -> list[str]:
     if state is None:
         return []
     unstored = itertools.islice(schedule.back(state.since, tick - MINUTE), MOST_AT_ONCE)
-    job_ids = [*([state.last_job_id] if state.last_job_id else []), *(job_id_of(schedule, at) for at in unstored)]
+    job_ids = [*([state.last_job_id] if state.last_job_id else []), *(job_id_of(schedule.name, at) for at in unstored)]
     records = facilities(schedule.actor.broker).records.read_many(job_ids)
     return [job_id for job_id, known in zip(job_ids, records, strict=True) if known is not None and not known.ended]
 
