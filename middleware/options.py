@@ -353,13 +353,16 @@ def fault_of(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]
 
 
 class Periodic(Middleware):
-    """Options ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, and ``catch_up`` for missed ticks.
+    """Options ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, its ``time_zone``, and ``catch_up``.
 
-    Their values are validated by system checks, see ``switchyard/schedules/checks.py``.
+    ``schedulable=True`` lets people make schedules of the actor in the room. System checks validate the values of
+    the others, see ``switchyard/schedules/checks.py``.
     """
 
     option_rules: ClassVar = (
-        OptionRule("periodic", any_value, words='write cron("0 2 * * *") of periodiq, in UTC'),
+        OptionRule("periodic", any_value, words='write cron("0 2 * * *") of periodiq'),
+        OptionRule("time_zone", any_value, words='write "Europe/Berlin" or another name of the IANA database'),
         OptionRule("catch_up", any_value, words='write "once", "skip" or "all"'),
+        OptionRule("schedulable", lambda value, actor: flag(value)),
     )
-    actor_options = {"periodic", "catch_up"}
+    actor_options = {"periodic", "time_zone", "catch_up", "schedulable"}

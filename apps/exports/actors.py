@@ -10,7 +10,7 @@ from apps.exports import services
 from switchyard.jobs.services import current_job_id
 
 
-@dramatiq.actor(queue_name="slow", store_results=True)
+@dramatiq.actor(queue_name="slow", store_results=True, schedulable=True)
 def export_dataset(dataset: str, format: str) -> dict[str, Any]:
     """Export ``invoices``, ``payments`` or ``customers`` as ``csv`` or ``xlsx``.
 

@@ -1,4 +1,4 @@
-"""Acts of people on the yard: alerts, silences, bulk acts, API tokens, the audit log."""
+"""Acts of people on the yard: alerts, silences, bulk acts, a stored schedule, API tokens, the audit log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.bulk.models import BulkAct
+from switchyard.schedules.models import StoredSchedule
 
 OPERATOR = Who("a.lind", "page")
 
@@ -21,6 +22,10 @@ def make() -> None:
     """Write the rows."""
     _alerts()
     _bulk_acts()
+    StoredSchedule.objects.create(
+        name="nightly export", actor="export_dataset", kwargs={"dataset": "invoices", "format": "csv"},
+        cron="0 2 * * *", time_zone="Europe/Berlin", overlap="skip", deadline_s=3_600,
+    )  # fmt: skip
     owner = User.objects.get(username="ada.byron")
     token, _ = create_token(owner=owner, scopes=["submit", "read"], name="the shop's backend")
     IdempotentRequest.objects.create(token=token, key="order-4711", fingerprint="9f86d081", status=202, body=b"{}")

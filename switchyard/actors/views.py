@@ -25,7 +25,7 @@ from switchyard.actors.figures import ActorHistory, ActorMetrics
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
@@ -34,13 +34,11 @@ from switchyard.console.room_view import RoomResponse
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs import pauses
-from switchyard.jobs.calls import WHOLE_CALL, ActorParameter, CallArguments, from_fields, parameters_of, signature_text
+from switchyard.jobs.argument_fields import bound_fields, call_of, fields_of
+from switchyard.jobs.calls import ActorParameter, CallArguments, parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
-
-PREFIX = "argument-"
-LONGEST_TEXT = 100_000
 
 
 class SendForm(forms.Form):
@@ -64,11 +62,11 @@ class SendForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.actor, self.call = actor, CallArguments((), {})
         self.parameters = parameters_of(actor)
-        self.fields = {PREFIX + each.name: _field(each) for each in self.parameters} | self.fields
+        self.fields = fields_of(self.parameters) | self.fields
 
     @property
     def argument_fields(self) -> list[tuple[ActorParameter, forms.BoundField]]:
-        return [(each, self[PREFIX + each.name]) for each in self.parameters]
+        return bound_fields(self, self.parameters)
 
     @property
     def option_fields(self) -> list[forms.BoundField]:
@@ -90,27 +88,8 @@ class SendForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Check the arguments against signature and annotations."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        texts = {each.name: data.get(PREFIX + each.name) or "" for each in self.parameters}
-        try:
-            self.call = from_fields(self.actor, texts)
-        except ArgumentsRefused as error:
-            for name, fault in error.faults.items():
-                self.add_error(None if name == WHOLE_CALL else PREFIX + name, fault)
+        self.call = call_of(self, self.actor, data) or self.call
         return data
-
-
-def _field(parameter: ActorParameter) -> forms.CharField:
-    css = {"class": "sy-input sy-code", "autocomplete": "off", "spellcheck": "false"}
-    widget: forms.Widget
-    if parameter.redacted:
-        widget = forms.PasswordInput(attrs=css | {"autocomplete": "new-password"}, render_value=False)
-    else:
-        widget = forms.TextInput(attrs=css)
-    # Not ``required``: the browser would refuse what clean() explains, and "" means the default.
-    return forms.CharField(
-        label=parameter.shown_name, required=False, initial=parameter.default, max_length=LONGEST_TEXT, strip=True,
-        widget=widget,
-    )  # fmt: skip
 
 
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"

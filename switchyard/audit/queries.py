@@ -49,6 +49,8 @@ ACTS: dict[str, str] = {
     "schedule.run": "Run a schedule now",
     "schedule.pause": "Pause a schedule",
     "schedule.resume": "Resume a schedule",
+    "schedule.save": "Make or change a schedule",
+    "schedule.delete": "Delete a schedule",
     "bulk.start": "Start a bulk act",
     "bulk.stop": "Stop a bulk act",
     "token.create": "Create an API token",

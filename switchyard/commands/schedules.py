@@ -1,25 +1,30 @@
-"""``manage.py switchyard schedules``: list, show, run, pause and resume."""
+"""``manage.py switchyard schedules``: list, show, run, pause, resume, export and import."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, NotFound
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, NotFound
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
-from switchyard.console.formatting import aligned, parse_until
+from switchyard.console.formatting import aligned, counted, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
+from switchyard.schedules.beat import periodic_tasks
 from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.rows import exported, stored_schedules
 
-HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
+HEADINGS = ("schedule", "when", "zone", "queue", "last (UTC)", "late", "next (UTC)", "state")
 
 
 EXAMPLES = """examples:
@@ -27,38 +32,57 @@ EXAMPLES = """examples:
   manage.py switchyard schedules show purge_delivery_attempts     with its last ticks
   manage.py switchyard schedules run purge_delivery_attempts      now, independent of its ticks; prints the job's id
   manage.py switchyard schedules pause purge_delivery_attempts --until 2h --reason "the table is being rebuilt"
-  manage.py switchyard schedules resume purge_delivery_attempts"""
+  manage.py switchyard schedules resume purge_delivery_attempts
+  manage.py switchyard schedules export                           the stored ones, as JSON
+  manage.py switchyard schedules import schedules.json            makes and changes; safe to repeat
+  manage.py switchyard schedules import --from celery-beat --actor news.tasks.fetch=fetch_feeds"""
 
 
 class Command(PrintingCommand):
-    """List the schedules, show one, run one now, pause or resume one."""
+    """List the schedules, show one, run one now, pause or resume one; export and import the stored ones."""
 
-    help = "List the schedules; show, run, pause or resume one."
+    help = "List the schedules; show, run, pause or resume one; export and import the stored ones."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
         forms = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
         show = forms.add_parser("show", help="one schedule with its last ticks")
-        run = forms.add_parser("run", help="enqueue a schedule's actor now, independent of its ticks")
+        run = forms.add_parser("run", help="enqueue a schedule's job now, independent of its ticks")
         pause = forms.add_parser("pause", help="send none of a schedule's ticks; they are missed")
         resume = forms.add_parser("resume", help="send its ticks again, from the next one on")
         for each in (show, run, pause, resume):
-            each.add_argument("name", metavar="NAME", help="name of the actor, see list")
+            each.add_argument("name", metavar="NAME", help="name of the schedule, see list")
         for each in (run, pause, resume):
             each.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
         pause.add_argument("--until", metavar="TIME", help="2h, 14:00 or ISO 8601 in UTC; without it until resumed")
-        for each in (listing, show, run, pause, resume):
+        export = forms.add_parser("export", help="print every stored schedule as JSON")
+        importing = forms.add_parser("import", help="make and change stored schedules; 1 if any of them was left out")
+        importing.add_argument("file", metavar="FILE", nargs="?", help="JSON of export; - for standard input")
+        importing.add_argument("--from", dest="source", choices=["celery-beat"], help="its tables in this database")
+        importing.add_argument(
+            "--actor", dest="actors", metavar="TASK=ACTOR", action="append", default=[],
+            help="actor that does the work of a Celery task; by default that of the same name",
+        )  # fmt: skip
+        importing.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
+        export.set_defaults(json=True)
+        for each in (listing, show, run, pause, resume, importing):
             each.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, action: str, **options: Any) -> None:
-        actions = {"run": self._run, "pause": self._pause, "resume": self._resume, "show": self._show}
+        actions: dict[str, Callable[..., tuple[Any, str]]] = {
+            "run": self._run, "pause": self._pause, "resume": self._resume, "show": self._show,
+            "export": self._export, "import": self._import,
+        }  # fmt: skip
         as_json = options["json"]
+        answer: Any
         with as_command_error("schedules"):
             try:
                 if action == "list":
                     rows = queries.overview(timezone.now())
                     answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
+                    for name, fault in stored_schedules()[1].items():
+                        self.stderr.write(f"{name} is not sent: {fault}")
                     if rows and not as_json:
                         self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
                 else:
@@ -66,6 +90,8 @@ class Command(PrintingCommand):
             except (NotFound, ActRefused) as error:
                 raise CommandError(str(error)) from error
         self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
+        if action == "import" and answer["left"]:
+            raise CommandError(f"{counted(len(answer['left']), 'schedule')} left out; the others are stored")
 
     def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
         job_id = services.run_now(name, who=Who.of_command(), reason=reason)
@@ -98,6 +124,43 @@ class Command(PrintingCommand):
             lines.append(f"{tick.due_at:%Y-%m-%d %H:%M}  {tick.outcome:8} {late:12} {tick.job_id} {tick.by}".rstrip())
         return answer, "\n".join(lines if ticks else [*lines, "no tick is kept yet"])
 
+    def _export(self, **options: Any) -> tuple[Any, str]:
+        return exported(), ""
+
+    def _import(
+        self, *, file: str | None, source: str | None, actors: list[str], reason: str, **options: Any
+    ) -> tuple[Any, str]:
+        if (file is None) == (source is None):
+            raise CommandError("schedules import: write FILE, or --from celery-beat")
+        items, left = periodic_tasks(dict(_pair(text) for text in actors)) if source else (_read(file or "-"), {})
+        stored: dict[str, bool] = {}
+        for number, item in enumerate(items):
+            name = str(item.get("name", number) if isinstance(item, dict) else number)
+            try:
+                stored[name] = services.import_row(item, who=Who.of_command(), reason=reason)
+            except ArgumentsRefused as error:
+                left[name] = str(error)
+        lines = [f"{name}: {'stored' if changed else 'unchanged'}" for name, changed in stored.items()]
+        answer = {"stored": [name for name, changed in stored.items() if changed], "left": left}
+        return answer, "\n".join([*lines, *(f"{name}: left out: {why}" for name, why in left.items())])
+
+
+def _read(file: str) -> list[Any]:
+    try:
+        items = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CommandError(f"schedules import: {file} cannot be read: {error}") from error
+    if not isinstance(items, list):
+        raise CommandError(f"schedules import: {file} has no JSON list; compare schedules export")
+    return items
+
+
+def _pair(text: str) -> tuple[str, str]:
+    task, _, actor = text.partition("=")
+    if not task or not actor:
+        raise CommandError(f"schedules import: --actor {text!r:.200} is no TASK=ACTOR")
+    return task, actor
+
 
 def _row(name: str) -> queries.ScheduleRow:
     state = ScheduleState.objects.filter(actor=name).first()
@@ -110,7 +173,7 @@ def _iso(moment: datetime.datetime) -> str:
 
 def _table(rows: list[queries.ScheduleRow]) -> str:
     if not rows:
-        return "no actor is periodic; declare one with periodic=cron(…)"
+        return "no schedules; declare one with periodic=cron(…), or make one in the room"
     return aligned([HEADINGS, *(_cells(row) for row in rows)])
 
 
@@ -118,7 +181,7 @@ def _cells(row: queries.ScheduleRow) -> tuple[str, ...]:
     last = f"{row.last_tick:%Y-%m-%d %H:%M}" if row.last_tick else "never yet"
     late = f"{row.lateness_ms / 1000:.1f} s" if row.lateness_ms is not None else ""
     due = f"{row.next_tick:%Y-%m-%d %H:%M}" if row.next_tick else "when resumed" if row.paused_at else "never"
-    return row.name, row.spec, row.queue, last, late, due, _state(row)
+    return row.name, row.spec, row.time_zone, row.queue, last, late, due, _state(row)
 
 
 def _state(row: queries.ScheduleRow) -> str:

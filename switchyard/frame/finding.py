@@ -32,7 +32,7 @@ from switchyard.jobs.listing.pages import find_jobs
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import is_job_id, is_message_id, written_id
 from switchyard.loggers import get_logger
-from switchyard.schedules.registry import schedules as declared_schedules
+from switchyard.schedules.rows import all_schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,13 @@ def actors() -> Iterator[Hit]:
 
 
 def schedules() -> Iterator[Hit]:
-    """Yield the schedules of this code."""
-    for schedule in declared_schedules():
-        yield Hit(schedule.name, schedule_url(schedule.name), schedule.text)
+    """Yield the schedules of this code, and those of rows.
+
+    Raises:
+        django.db.DatabaseError: the database did not answer.
+    """
+    for schedule in all_schedules():
+        yield Hit(schedule.name, schedule_url(schedule.name), schedule.trigger.text)
 
 
 def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[Hit]]:

@@ -5,7 +5,7 @@ The search itself finds more: what lies in the broker, and whatever has the text
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from django.urls import NoReverseMatch, reverse
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
 from switchyard.console.links import job_url, jobs_url
-from switchyard.frame.finding import OPERATIONS, User, actors, queues, schedules
+from switchyard.frame.finding import OPERATIONS, Hit, User, actors, queues, schedules
 from switchyard.frame.navigation import room_pages
 from switchyard.history.filters import TAG, searched_names
 from switchyard.history.models import JobRow, SearchValue
@@ -83,11 +83,20 @@ def _known(user: User, asked: str) -> Iterator[Suggestion]:
         for pool in declared_yard().pools:
             yield Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}")
     if _may(user, "switchyard_schedules.view_schedulestate"):
-        yield from (Suggestion("schedule", one.name, one.address) for one in schedules())
+        yield from (Suggestion("schedule", one.name, one.address) for one in _schedules())
     if _may(user, "switchyard_jobs.view_job"):
         yield from (Suggestion("jobs by state", state, jobs_url(state=state)) for state in STEPS)
         if _may(user, "switchyard_jobs.view_arguments"):
             yield from _arguments(asked)
+
+
+def _schedules() -> Sequence[Hit]:
+    """Return the schedules; none while the database, which has those of rows, does not answer."""
+    try:
+        return tuple(schedules())
+    except DatabaseError as error:
+        log.warning("suggestions lack schedules: the database does not answer", error=type(error).__name__)
+        return ()
 
 
 def _pages(user: User) -> Iterable[Suggestion]:

@@ -12,9 +12,9 @@ It keeps true:
 
 Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as
 it is shown), ``once``, ``results`` with ``storage`` (files), ``result_stores``, ``calls`` (arguments that a person
-writes), ``pauses`` (of actors), ``api`` with ``live`` (HTTP and live events), ``request_origin``. Pages:
-``listing`` (the list, unfinished and ended jobs in one order), ``passport`` (one job: its waits, attempts, acts
-and relatives), ``bulk`` (acts on all that match a filter).
+writes) with ``argument_fields`` (of a form), ``pauses`` (of actors), ``api`` with ``live`` (HTTP and live events),
+``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs in one order), ``passport`` (one job: its
+waits, attempts, acts and relatives), ``bulk`` (acts on all that match a filter).
 
 Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin`` for products and
 projects; ``passport.row_jobs`` for their admin; ``queries`` for the rooms above.

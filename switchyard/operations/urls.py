@@ -46,6 +46,7 @@ letter_acts = Views("switchyard.dead_letters.act_views")
 restores = require_POST(letter_acts.one)
 alerts = Views("switchyard.alerts.views")
 schedules = Views("switchyard.schedules.views")
+stored_schedules = Views("switchyard.schedules.row_views")
 actors = Views("switchyard.actors.views")
 audit = Views("switchyard.audit.views")
 bulk = Views("switchyard.bulk.views")
@@ -120,7 +121,10 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ALERTS}<int:pk>/change/", alerts.alert, "alert"),
         page(f"{ALERTS}<int:pk>/<str:verb>/do/", alerts.one, "alert-act"),
         page(f"{ROOM}schedules/", schedules.all_schedules, "schedules"),
+        page(f"{ROOM}new-schedule/", stored_schedules.new, "schedule-new"),
         page(SCHEDULE, schedules.schedule, "schedule"),
+        page(f"{SCHEDULE}edit/", stored_schedules.edit, "schedule-edit"),
+        page(f"{SCHEDULE}delete/", stored_schedules.delete, "schedule-delete"),
         page(f"{SCHEDULE}run/", schedules.run, "schedule-run"),
         page(f"{SCHEDULE}pause/", schedules.pause, "schedule-pause"),
         page(f"{SCHEDULE}resume/", schedules.resume, "schedule-resume"),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import datetime
 
 from django.db import models
+from django.utils import timezone
+
+from switchyard.schedules.registry import CATCH_UP, OVERLAP
+from switchyard.schedules.triggers import UTC
 
 
 class ScheduleState(models.Model):
-    """Progress of one periodic actor, which the scheduler writes, and its pause, which operators write.
+    """Progress of one schedule, which the scheduler writes, and its pause, which operators write.
 
+    ``actor`` is the schedule's name: that of its periodic actor, or of its row.
     ``missed`` counts the ticks that fell due during the present pause, or during the last one.
     """
 
@@ -27,7 +32,11 @@ class ScheduleState(models.Model):
 
     class Meta:
         ordering = ["actor"]
-        permissions = [("run_schedule", "Can run a schedule now"), ("pause_schedule", "Can pause a schedule")]
+        permissions = [
+            ("run_schedule", "Can run a schedule now"),
+            ("pause_schedule", "Can pause a schedule"),
+            ("edit_schedule", "Can make, change and delete stored schedules"),
+        ]
 
     def __str__(self) -> str:
         return self.actor
@@ -43,6 +52,8 @@ class ScheduleTick(models.Model):
     class Outcome(models.TextChoices):
         SENT = "sent", "Sent"
         MISSED = "missed", "Missed: paused"
+        SKIPPED = "skipped", "Skipped: the job before had not ended"
+        DROPPED = "dropped", "Dropped: later than its deadline"
         RUN_NOW = "run_now", "Run now"
 
     schedule = models.CharField(max_length=200)
@@ -58,3 +69,33 @@ class ScheduleTick(models.Model):
 
     def __str__(self) -> str:
         return f"{self.schedule} {self.due_at:%Y-%m-%d %H:%M}"
+
+
+class StoredSchedule(models.Model):
+    """A schedule that a person made, see :class:`~switchyard.schedules.registry.Schedule`; a pause is its state's.
+
+    It has a cron expression, or an interval ``every_s`` that counts from ``start``, else from when it was made.
+    """
+
+    name = models.CharField(max_length=100, unique=True)
+    actor = models.CharField(max_length=200)
+    args = models.JSONField(default=list, blank=True)
+    kwargs = models.JSONField(default=dict, blank=True)
+    cron = models.CharField(max_length=100, blank=True, default="")
+    every_s = models.PositiveIntegerField(null=True, blank=True)
+    time_zone = models.CharField(max_length=64, default=UTC)
+    start = models.DateTimeField(null=True, blank=True)
+    end = models.DateTimeField(null=True, blank=True)
+    overlap = models.CharField(max_length=8, choices=[(word, word) for word in OVERLAP], default="allow")
+    deadline_s = models.PositiveIntegerField(null=True, blank=True)
+    catch_up = models.CharField(max_length=8, choices=[(word, word) for word in CATCH_UP], default="once")
+    created_at = models.DateTimeField(default=timezone.now)
+    changed_at = models.DateTimeField(auto_now=True)
+    changed_by = models.CharField(max_length=150, blank=True, default="")
+
+    class Meta:
+        ordering = ("name",)
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name

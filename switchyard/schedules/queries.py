@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from switchyard.broker.interface import facilities
 from switchyard.console.formatting import ago, counted
 from switchyard.long_running import anyone_leads
 from switchyard.schedules.models import ScheduleState, ScheduleTick
-from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.registry import Schedule
+from switchyard.schedules.rows import all_schedules
 
 LATE_MS = 60_000
 STEP_PX, HIGH_PX, SHORT_PX = 8, 16, 7
@@ -38,31 +40,32 @@ class TickStrip:
 
 def draw(ticks: list[ScheduleTick]) -> TickStrip:
     """Return the strip of a schedule's last ticks."""
-    bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "run now": 0}
+    bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)
         counts[word] += 1
         short = word == "late"
-        kind = {"missed": "gone", "late": "late-bar"}.get(word, "busy")
+        kind = "gone" if word in ("missed", "skipped", "dropped") else "late-bar" if short else "busy"
         height = SHORT_PX if short else HIGH_PX
         bars.append(TickBar(number * STEP_PX + 1, HIGH_PX + 1 - height, height, kind))
     return TickStrip(tuple(bars), ", ".join(f"{count} {word}" for word, count in counts.items() if count))
 
 
 def word_of(tick: ScheduleTick) -> str:
-    """Return what became of a tick: ``on time``, ``late``, ``missed`` or ``run now``."""
+    """Return what became of a tick: ``on time``, ``late``, ``missed``, ``skipped``, ``dropped`` or ``run now``."""
     if tick.outcome == ScheduleTick.Outcome.SENT:
         return "late" if (tick.lateness_ms or 0) > LATE_MS else "on time"
-    return "missed" if tick.outcome == ScheduleTick.Outcome.MISSED else "run now"
+    return str(tick.outcome).replace("_", " ")
 
 
 KEPT = 50
 
 
-def note_sent(schedule: str, tick: datetime.datetime, job_id: str, lateness_ms: int | None) -> None:
-    """Keep a tick that was sent. Nothing changes when it is kept already."""
-    sent = ScheduleTick.Outcome.SENT
-    _keep(schedule, [ScheduleTick(due_at=tick, outcome=sent, job_id=job_id, lateness_ms=lateness_ms)])
+def note_tick(
+    schedule: str, tick: datetime.datetime, outcome: ScheduleTick.Outcome, job_id: str, lateness_ms: int | None
+) -> None:
+    """Keep a tick that was settled. Nothing changes when it is kept already."""
+    _keep(schedule, [ScheduleTick(due_at=tick, outcome=outcome, job_id=job_id, lateness_ms=lateness_ms)])
 
 
 def note_run(schedule: str, now: datetime.datetime, job_id: str, by: str) -> None:
@@ -106,9 +109,16 @@ class ScheduleRow:
     """
 
     name: str
+    actor: str
     spec: str
+    time_zone: str
     queue: str
     catch_up: str
+    overlap: str
+    deadline_s: int | None
+    start: datetime.datetime | None
+    end: datetime.datetime | None
+    is_stored: bool
     last_tick: datetime.datetime | None
     last_job_id: str | None
     lateness_ms: int | None
@@ -137,9 +147,9 @@ class ScheduleRow:
 
 
 def overview(now: datetime.datetime) -> list[ScheduleRow]:
-    """Return every declared schedule by name, including those that no scheduler has run yet."""
+    """Return every schedule of code and rows by name, including those that no scheduler has run yet."""
     states = {state.actor: state for state in ScheduleState.objects.all()}
-    return [row_of(schedule, states.get(schedule.name), now) for schedule in schedules()]
+    return [row_of(schedule, states.get(schedule.name), now) for schedule in all_schedules()]
 
 
 def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
@@ -147,9 +157,16 @@ def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.dateti
     known = state or ScheduleState()
     row = ScheduleRow(
         name=schedule.name,
-        spec=schedule.text,
+        actor=schedule.actor.actor_name,
+        spec=schedule.trigger.expression,
+        time_zone=schedule.trigger.zone,
         queue=schedule.actor.queue_name,
         catch_up=schedule.catch_up,
+        overlap=schedule.overlap,
+        deadline_s=schedule.deadline_s,
+        start=schedule.start,
+        end=schedule.end,
+        is_stored=schedule.is_stored,
         last_tick=known.last_tick,
         last_job_id=known.last_job_id or None,
         lateness_ms=known.lateness_ms,
@@ -163,6 +180,12 @@ def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.dateti
     }
     sent = None if until is None else schedule.next(until - datetime.timedelta(microseconds=1))
     return replace(row, next_tick=sent, **pause)
+
+
+def arguments_of(found: Schedule) -> str:
+    """Return a stored schedule's call as text, for users who may see arguments."""
+    named = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in found.kwargs.items()]
+    return ", ".join([*(json.dumps(value, ensure_ascii=False) for value in found.args), *named])
 
 
 def scheduler_leads() -> bool | None:
@@ -194,7 +217,7 @@ def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
 
 
 def paused(now: datetime.datetime) -> list[ScheduleRow]:
-    """Return the declared schedules that are paused."""
+    """Return the schedules that are paused."""
     return [row for row in overview(now) if row.paused_at is not None]
 
 
@@ -209,8 +232,8 @@ def recent_ticks() -> dict[str, list[ScheduleTick]]:
 
 
 def next_tick(name: str, now: datetime.datetime) -> datetime.datetime | None:
-    """Return a schedule's next tick, or ``None`` if there is none or the schedule is no longer declared."""
-    found = (schedule for schedule in schedules() if schedule.name == name)
+    """Return a schedule's next tick, or ``None`` if there is none or the schedule is gone."""
+    found = (schedule for schedule in all_schedules() if schedule.name == name)
     return next((schedule.next(now) for schedule in found), None)
 
 

@@ -1,92 +1,72 @@
-"""Registry of periodic actors: those declared with ``periodic=cron(…)``."""
+"""Registry of schedules: what a schedule is, and those that periodic actors declare with ``periodic=cron(…)``."""
 
 from __future__ import annotations
 
 import datetime
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import dramatiq
 import msgspec
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
+from dramatiq.message import Message
 
-if TYPE_CHECKING:
-    from periodiq import CronSpec
-
-# A 29 February is at most eight years away.
-HORIZON_DAYS = 8 * 366
-SUNDAY_AS_ZERO, SUNDAY_AS_SEVEN = 0, 7
-
-
-def normalised(spec: CronSpec) -> CronSpec:
-    """Return the expression with Sunday as both 0 and 7, so that ``0`` and ``sun`` match."""
-    if SUNDAY_AS_ZERO in spec.dow and SUNDAY_AS_SEVEN not in spec.dow:
-        return spec.replace(dow=[*spec.dow, SUNDAY_AS_SEVEN])
-    return spec
-
-
-def ticks_back(spec: CronSpec, after: datetime.datetime, until: datetime.datetime) -> Iterator[datetime.datetime]:
-    """Yield the due minutes after ``after`` up to and including ``until``, newest first."""
-    day = until.date()
-    while day >= after.date():
-        for tick in reversed(_ticks_of(spec, day)):
-            if after < tick <= until:
-                yield tick
-        day -= datetime.timedelta(days=1)
-
-
-def next_tick(spec: CronSpec, after: datetime.datetime) -> datetime.datetime | None:
-    """Return the first due minute after ``after``, or ``None`` if there is none within eight years."""
-    for days in range(HORIZON_DAYS):
-        for tick in _ticks_of(spec, after.date() + datetime.timedelta(days=days)):
-            if tick > after:
-                return tick
-    return None
-
-
-def minute_of(moment: datetime.datetime) -> datetime.datetime:
-    """Return the start of a moment's minute, in UTC."""
-    return moment.astimezone(datetime.UTC).replace(second=0, microsecond=0)
-
-
-def _ticks_of(spec: CronSpec, day: datetime.date) -> list[datetime.datetime]:
-    clocks = [datetime.time(h, m) for h in spec.hour if h < 24 for m in spec.minute if m < 60]
-    minutes = [datetime.datetime.combine(day, clock, tzinfo=datetime.UTC) for clock in clocks]
-    # The day matches or not, whatever the minute.
-    return minutes if minutes and spec.validate(minutes[0]) else []
-
+from switchyard.schedules.triggers import UTC, Cron, Trigger, zone_fault
 
 CatchUp = Literal["once", "skip", "all"]
 CATCH_UP: tuple[CatchUp, ...] = ("once", "skip", "all")
+Overlap = Literal["allow", "skip", "replace"]
+OVERLAP: tuple[Overlap, ...] = ("allow", "skip", "replace")
 MOST_AT_ONCE = 100
 # A new leader sends a tick that fell due during the change of leaders; with ``skip`` too.
 GRACE = datetime.timedelta(minutes=1)
+LEAST = datetime.timedelta(microseconds=1)
+LONGEST_TIMING = 200
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """Schedule of one periodic actor.
+    """A schedule, of a periodic actor or of a stored row.
 
     Args:
-        text: The cron expression as declared.
+        name: Name of the periodic actor, or of the row.
         catch_up: Ticks to send of those missed while no scheduler ran: ``once`` the last one, ``skip`` none, ``all``
-            each of the last 100. The actor's option ``catch_up``; ``once`` by default.
+            each of the last 100.
+        args, kwargs: Arguments of each job.
+        start, end: No tick is before or after; ``None`` for no bound.
+        overlap: Of a tick while the job of the last one has not ended: ``allow`` sends it, ``skip`` does not,
+            ``replace`` cancels that job and sends it.
+        deadline_s: A tick that a scheduler notices so many seconds late is dropped; ``None`` for no deadline.
+        is_stored: A row has it, and no code.
     """
 
+    name: str
     actor: Actor[Any, Any]
-    spec: CronSpec
-    text: str
-    catch_up: CatchUp
+    trigger: Trigger
+    catch_up: CatchUp = "once"
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    start: datetime.datetime | None = None
+    end: datetime.datetime | None = None
+    overlap: Overlap = "allow"
+    deadline_s: int | None = None
+    is_stored: bool = False
 
     @property
-    def name(self) -> str:
-        """Return the name of the actor, which is the schedule's name as well."""
-        return self.actor.actor_name
+    def timing(self) -> str:
+        """Return trigger and bounds as text: progress that was made under another one says nothing of this one."""
+        start = f" from {self.start:%Y-%m-%dT%H:%MZ}" if self.start else ""
+        end = f" until {self.end:%Y-%m-%dT%H:%MZ}" if self.end else ""
+        return f"{self.trigger.text}{start}{end}"[:LONGEST_TIMING]
+
+    def message(self, job_id: str) -> Message[Any]:
+        """Return the message of one tick."""
+        return self.actor.message_with_options(args=self.args, kwargs=self.kwargs).copy(message_id=job_id)
 
     def due(self, since: datetime.datetime, now: datetime.datetime) -> list[datetime.datetime]:
         """Return the ticks after ``since`` to send now, oldest first."""
-        missed = ticks_back(self.spec, since, now)
+        missed = self.back(since, now)
         if self.catch_up == "all":
             return list(itertools.islice(missed, MOST_AT_ONCE))[::-1]
         last = next(missed, None)
@@ -94,16 +74,34 @@ class Schedule(msgspec.Struct, frozen=True):
             return []
         return [last]
 
+    def back(self, after: datetime.datetime, until: datetime.datetime) -> Iterator[datetime.datetime]:
+        """Yield the ticks after ``after`` up to and including ``until``, newest first."""
+        if self.start is not None:
+            after = max(after, self.start - LEAST)
+        return self.trigger.back(after, until if self.end is None else min(until, self.end))
+
     def next(self, now: datetime.datetime) -> datetime.datetime | None:
-        """Return the next tick after ``now``, or ``None`` if there is none within eight years."""
-        return next_tick(self.spec, now)
+        """Return the next tick after ``now``, or ``None`` if there is none within eight years or before the end."""
+        tick = self.trigger.next(now if self.start is None else max(now, self.start - LEAST))
+        return None if tick is None or (self.end is not None and tick > self.end) else tick
 
 
 def schedules(broker: Broker | None = None) -> list[Schedule]:
-    """Return the schedules of a broker's periodic actors, sorted by name; by default of Dramatiq's global broker."""
-    actors = (broker or dramatiq.get_broker()).actors.values()
-    found = [_schedule(actor) for actor in actors if actor.options.get("periodic") is not None]
+    """Return the schedules of a broker's periodic actors, sorted by name; by default of Dramatiq's global broker.
+
+    The system check refuses an actor whose ``periodic`` or ``time_zone`` is unusable; here it is left out.
+    """
+    found = (_schedule(actor) for actor in periodic_actors(broker) if is_usable(actor))
     return sorted(found, key=lambda schedule: schedule.name)
+
+
+def periodic_actors(broker: Broker | None = None) -> list[Actor[Any, Any]]:
+    actors = (broker or dramatiq.get_broker()).actors.values()
+    return [actor for actor in actors if actor.options.get("periodic") is not None]
+
+
+def is_usable(actor: Actor[Any, Any]) -> bool:
+    return is_cron(actor.options["periodic"]) and not zone_fault(actor.options.get("time_zone", UTC))
 
 
 def is_cron(spec: object) -> bool:
@@ -115,7 +113,5 @@ def is_cron(spec: object) -> bool:
 
 
 def _schedule(actor: Actor[Any, Any]) -> Schedule:
-    spec = actor.options["periodic"]
-    # The system check refuses other types and names them.
-    minutes = normalised(spec) if is_cron(spec) else spec
-    return Schedule(actor, minutes, str(spec), actor.options.get("catch_up", "once"))
+    trigger = Cron.of(actor.options["periodic"], actor.options.get("time_zone", UTC))
+    return Schedule(actor.actor_name, actor, trigger, actor.options.get("catch_up", "once"))

@@ -23,8 +23,10 @@ from switchyard.broker.stores.job_records import sweep
 from switchyard.conf import declared_yard
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
-from switchyard.schedules import registry, services
+from switchyard.schedules import services
 from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.rows import stored_schedules
+from switchyard.schedules.triggers import minute_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,8 @@ class Scheduler:
         self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
         self._clock = facilities(broker).clock
         self._throttles: dict[str, LogThrottle] = {}
-        self._lease_throttle = LogThrottle("lease")
+        self._lease_throttle, self._rows_throttle = LogThrottle("lease"), LogThrottle("stored schedules")
+        self._faulty: dict[str, str] = {}
         self._was_leading = False
         self._sent_minute: datetime.datetime | None = None
 
@@ -203,13 +206,28 @@ class Scheduler:
 
     def _send_due(self) -> None:
         now = self._now()
-        minute = registry.minute_of(now)
+        minute = minute_of(now)
         if minute == self._sent_minute:
             return
         # A failed schedule delays no other; the minute is retried until all its ticks are sent.
         sent = [self._send(schedule, minute, now) for schedule in schedules(self._broker)]
-        if all(sent):
+        stored = self._stored()
+        sent += [self._send(schedule, minute, now) for schedule in stored or ()]
+        if all(sent) and stored is not None:
             self._sent_minute = minute
+
+    def _stored(self) -> list[Schedule] | None:
+        """Return the schedules of rows; ``None`` while the database does not answer."""
+        try:
+            found, faulty = stored_schedules(self._broker)
+        except Exception as error:  # noqa: BLE001  logged by the throttle; schedules of code go on
+            self._rows_throttle.failed(error)
+            return None
+        self._rows_throttle.succeeded()
+        if faulty != self._faulty:
+            log.warning("stored schedules that cannot be used are not sent", faults=faulty)
+            self._faulty = faulty
+        return found
 
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
         throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))

@@ -6,12 +6,14 @@ import datetime
 import difflib
 import itertools
 import uuid
+from typing import Any
 
 from django.db import DatabaseError
 from django.db.models import F
 
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
+from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecords
@@ -20,28 +22,37 @@ from switchyard.jobs.services import submit
 from switchyard.loggers import get_logger
 from switchyard.middleware.envelope import FixedSender, sent_by
 from switchyard.schedules import queries
-from switchyard.schedules.models import ScheduleState
-from switchyard.schedules.registry import Schedule, minute_of, schedules, ticks_back
+from switchyard.schedules.models import ScheduleState, ScheduleTick
+from switchyard.schedules.registry import MOST_AT_ONCE, Schedule, schedules
+from switchyard.schedules.rows import all_schedules, from_json, save
+from switchyard.schedules.triggers import MINUTE, minute_of
 
 log = get_logger("switchyard.scheduler")
 TICK_KEPT_S = 7 * 24 * 3600
 # Clocks of two schedulers may differ by so much.
 CLOCKS_DIFFER = datetime.timedelta(minutes=1)
-CLAIMED, SENT = b"claimed", b"sent"
+# Values of a tick's key: claimed by a scheduler, then what became of it.
+CLAIMED = b"claimed"
+Outcome = ScheduleTick.Outcome
+SENT, SKIPPED, DROPPED = (outcome.value.encode() for outcome in (Outcome.SENT, Outcome.SKIPPED, Outcome.DROPPED))
 _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
 
 
 def find(name: str) -> Schedule:
-    """Return the schedule of a periodic actor.
+    """Return the schedule of a periodic actor, or of a row.
 
     Raises:
-        NotFound: no periodic actor has that name.
+        NotFound: no periodic actor, and no row that can be used, has that name.
+        django.db.DatabaseError: the database, asked for rows alone, did not answer.
     """
-    known = {schedule.name: schedule for schedule in schedules()}
+    declared = next((schedule for schedule in schedules() if schedule.name == name), None)
+    if declared is not None:  # without the database: it can be run now while that is away
+        return declared
+    known = {schedule.name: schedule for schedule in all_schedules()}
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1)
         remedy = f"did you mean {near[0]}?" if near else "see manage.py switchyard schedules list"
-        raise NotFound(f"schedule {name}: no actor of that name is periodic; {remedy}")
+        raise NotFound(f"schedule {name}: no periodic actor and no usable row has that name; {remedy}")
     return known[name]
 
 
@@ -49,12 +60,13 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
     """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id.
 
     Raises:
-        NotFound: no periodic actor has that name.
+        NotFound: no schedule has that name.
         BrokerUnavailable: the broker did not answer.
     """
     with act("schedule.run", who=who, target=name, reason=reason, essential=False) as entry:
+        schedule = find(name)
         with sent_by(FixedSender(schedule=name, user=who.name)):
-            job_id = submit(find(name).actor, kwargs={})
+            job_id = submit(schedule.actor, *schedule.args, kwargs=schedule.kwargs)
         try:
             queries.note_run(name, clock.utc_now(), job_id, who.name)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
@@ -70,37 +82,44 @@ def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
     """
     before = minute - datetime.timedelta(minutes=1)
     state, created = ScheduleState.objects.get_or_create(
-        actor=schedule.name, defaults={"spec": schedule.text, "since": before}
+        actor=schedule.name, defaults={"spec": schedule.timing, "since": before}
     )
     is_ahead = state.since > minute + CLOCKS_DIFFER
     if is_ahead:
         log.warning("progress lies in the future, ticks go on from now", schedule=schedule.name, since=str(state.since))
         _forget(schedule, state.last_tick)
-    if not created and (is_ahead or state.spec != schedule.text):
-        state.spec, state.since = schedule.text, before
+    if not created and (is_ahead or state.spec != schedule.timing):
+        state.spec, state.since = schedule.timing, before
         state.save(update_fields=["spec", "since"])
     return state
 
 
 def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetime) -> str | None:
-    """Enqueue one tick and store it; return the job id, or ``None`` if another scheduler has sent it.
+    """Settle one tick and store what became of it; return the job id, or ``None`` if none was sent here and now.
 
-    Claims the tick with a key kept for 7 days, enqueues it, then marks the key as sent. If a scheduler dies in
-    between, the next one finds the claim and enqueues the tick only if its job, whose id is derived from actor and
-    minute, does not exist.
+    Claims the tick with a key kept for 7 days, enqueues it, skips it for an unfinished job or drops it by its
+    deadline, then marks the key. If a scheduler dies in between, the next one finds the claim and enqueues the tick
+    only if its job, whose id is derived from the schedule's name and the minute, does not exist.
 
     Raises:
         BrokerUnavailable: the broker did not answer; call again.
     """
-    job_id = str(uuid.uuid5(_TICKS, f"{schedule.name} {tick.isoformat()}"))
-    sent_now = _send_once(schedule, tick, job_id)
-    fields = {"since": tick, "last_tick": tick, "last_job_id": job_id}
-    late_ms = max(int((now - tick).total_seconds() * 1000), 0) if sent_now else None
-    if late_ms is not None:
-        fields["lateness_ms"] = late_ms
-    queries.note_sent(schedule.name, tick, job_id, late_ms)
+    job_id = job_id_of(schedule.name, tick)
+    outcome, is_new = _settle(schedule, tick, now, job_id)
+    late_ms = max(int((now - tick).total_seconds() * 1000), 0) if is_new else None
+    queries.note_tick(schedule.name, tick, outcome, job_id if outcome == Outcome.SENT else "", late_ms)
+    fields: dict[str, object] = {"since": tick}
+    if outcome == Outcome.SENT:
+        fields |= {"last_tick": tick, "last_job_id": job_id} | ({} if late_ms is None else {"lateness_ms": late_ms})
+    elif is_new:
+        log.info(f"tick {outcome}", schedule=schedule.name, tick=tick.isoformat(), late_ms=late_ms)
     ScheduleState.objects.filter(actor=schedule.name, since__lt=tick).update(**fields)
-    return job_id if sent_now else None
+    return job_id if is_new and outcome == Outcome.SENT else None
+
+
+def job_id_of(schedule: str, tick: datetime.datetime) -> str:
+    """Return the id of the job of a tick of the schedule of a name."""
+    return str(uuid.uuid5(_TICKS, f"{schedule} {tick.isoformat()}"))
 
 
 def _forget(schedule: Schedule, tick: datetime.datetime | None) -> None:
@@ -114,19 +133,45 @@ def _key(records: JobRecords, schedule: Schedule, tick: datetime.datetime) -> st
     return records.keys.tick(schedule.name, tick.strftime("%Y-%m-%dT%H:%MZ"))
 
 
-def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool:
+def _settle(
+    schedule: Schedule, tick: datetime.datetime, now: datetime.datetime, job_id: str
+) -> tuple[ScheduleTick.Outcome, bool]:
+    """Return what became of a tick, and whether it was settled here and now."""
     records = facilities(schedule.actor.broker).records
     key = _key(records, schedule, tick)
-    sent = False
+    was_sent = False
     if records.calls.command("SET", key, CLAIMED, "NX", "EX", TICK_KEPT_S) is None:
-        if records.calls.command("GET", key) == SENT:
-            return False
-        sent = records.read(job_id) is not None
-    if not sent:
+        if (known := records.calls.command("GET", key)) in (SENT, SKIPPED, DROPPED):
+            return Outcome(known.decode()), False
+        was_sent = records.read(job_id) is not None
+    outcome = Outcome.SENT if was_sent else _decided(schedule, tick, now)
+    if outcome == Outcome.SENT and not was_sent:
         with sent_by(FixedSender(schedule=schedule.name)):
-            schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
-    records.calls.command("SET", key, SENT, "EX", TICK_KEPT_S)
-    return not sent
+            schedule.actor.broker.enqueue(schedule.message(job_id))
+    records.calls.command("SET", key, outcome.value, "EX", TICK_KEPT_S)
+    return outcome, not was_sent
+
+
+def _decided(schedule: Schedule, tick: datetime.datetime, now: datetime.datetime) -> ScheduleTick.Outcome:
+    if schedule.deadline_s is not None and (now - tick).total_seconds() > schedule.deadline_s:
+        return Outcome.DROPPED
+    unfinished = [] if schedule.overlap == "allow" else _unfinished_jobs(schedule, tick)
+    if schedule.overlap == "skip" and unfinished:
+        return Outcome.SKIPPED
+    for job_id in unfinished:
+        cancel(facilities(schedule.actor.broker), job_id)
+    return Outcome.SENT
+
+
+def _unfinished_jobs(schedule: Schedule, tick: datetime.datetime) -> list[str]:
+    """Return the jobs before a tick that have not ended: the last, and any whose scheduler died before it stored it."""
+    state = ScheduleState.objects.filter(actor=schedule.name).first()
+    if state is None:
+        return []
+    unstored = itertools.islice(schedule.back(state.since, tick - MINUTE), MOST_AT_ONCE)
+    job_ids = [*([state.last_job_id] if state.last_job_id else []), *(job_id_of(schedule.name, at) for at in unstored)]
+    records = facilities(schedule.actor.broker).records.read_many(job_ids)
+    return [job_id for job_id, known in zip(job_ids, records, strict=True) if known is not None and not known.ended]
 
 
 # A schedule of every minute that was paused for two months; more are counted as so many.
@@ -139,7 +184,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     Its ticks are missed until it is resumed or ``until`` is over. Later they are not sent either.
 
     Raises:
-        NotFound: no periodic actor has that name.
+        NotFound: no schedule has that name.
         django.db.DatabaseError: the database did not answer; nothing is paused.
     """
     now = clock.utc_now()
@@ -164,7 +209,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
     Missed ticks are not sent; the next one is.
 
     Raises:
-        NotFound: no periodic actor has that name.
+        NotFound: no schedule has that name.
         django.db.DatabaseError: the database did not answer; nothing is resumed.
     """
     now = clock.utc_now()
@@ -178,6 +223,24 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
         _end(state)
         entry.count, entry.detail = 1, {"missed": state.missed}
         return state.missed
+
+
+def import_row(given: Any, *, who: Who, reason: str = "") -> bool:
+    """Store an item of an export as a new or changed row, and pause or resume it; return whether anything changed.
+
+    Raises:
+        ArgumentsRefused: the item or its row has faults; nothing is stored.
+        django.db.DatabaseError: the database did not answer.
+    """
+    row, paused = from_json(given)
+    changed = save(row, who=who, reason=reason)
+    state = ScheduleState.objects.filter(actor=row.name).first()
+    was_paused = state is not None and state.is_paused(clock.utc_now())
+    if paused and not was_paused:
+        pause(row.name, who=who, reason=reason or "it was paused where it was exported")
+    elif was_paused and not paused:
+        resume(row.name, who=who, reason=reason)
+    return changed or paused != was_paused
 
 
 def pass_pause(schedule: Schedule, state: ScheduleState, now: datetime.datetime) -> bool:
@@ -198,7 +261,7 @@ def _miss(schedule: Schedule, state: ScheduleState, until: datetime.datetime) ->
     """Mark a schedule's ticks up to a minute as done, without sending them."""
     if until <= state.since:
         return
-    back = ticks_back(schedule.spec, state.since, until)
+    back = schedule.back(state.since, until)
     newest = list(itertools.islice(back, queries.KEPT))
     count = len(newest) + sum(1 for _ in itertools.islice(back, MOST_COUNTED))
     # Compared and set: of two schedulers that both believe to lead, one counts.

@@ -29,10 +29,12 @@ from switchyard.schedules import queries, services
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.queries import ScheduleRow
 from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.rows import stored_schedules
 
 VIEW, RUN, PAUSE = (
     f"switchyard_schedules.{codename}" for codename in ("view_schedulestate", "run_schedule", "pause_schedule")
 )
+EDIT, ARGUMENTS = "switchyard_schedules.edit_schedule", "switchyard_jobs.view_arguments"
 LOST = "The database does not answer, so nothing was done; check /readyz, then try again."
 
 
@@ -68,13 +70,14 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
     """List every schedule."""
     require(request, VIEW)
     recent, now = queries.recent_ticks(), timezone.now()
-    found = queries.overview(now)
+    found, (stored, faulty) = queries.overview(now), stored_schedules()
     ticks = {row.name: recent.get(row.name, []) for row in found}
     sent = {name: next((tick for tick in reversed(kept) if tick.job_id), None) for name, kept in ticks.items()}
     rows = [(row, queries.draw(ticks[row.name]), sent[row.name]) for row in found]
     leads = queries.scheduler_leads()
     context = {
-        "title": "Schedules", "rows": rows, "leads": leads, "picture": draw(schedules(), found, now),
+        "title": "Schedules", "rows": rows, "leads": leads, "picture": draw([*schedules(), *stored], found, now),
+        "faulty": faulty,
         "headline": queries.headline(found, leads), "at": now, "drawn": any(strip.bars for _, strip, _ in rows),
         "paused": sum(row.paused_at is not None for row in found),
     }  # fmt: skip
@@ -149,6 +152,7 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
         "ticks": ticks,
         "kept": queries.KEPT,
         "form": form,
+        "arguments": queries.arguments_of(found) if request.user.has_perm(ARGUMENTS) else None,
         "leads": queries.scheduler_leads(),
     }
     return _render(request, "schedule.html", context, status=status)
@@ -167,6 +171,7 @@ def _back(name: str) -> HttpResponseRedirect:
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
     rights = {"may_run": request.user.has_perm(RUN), "may_pause": request.user.has_perm(PAUSE)}
+    rights["may_edit"] = request.user.has_perm(EDIT)
     return RoomResponse(request, f"switchyard_schedules/{template}", rights | context, status=status)
 
 

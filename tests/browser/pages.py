@@ -57,6 +57,7 @@ class Sample:
                 "bulk": 1,
                 "queue": "default",
                 "schedule": "purge_delivery_attempts",
+                "stored": "nightly export",
                 "member": "unknown",
                 "rows": rows,
             }

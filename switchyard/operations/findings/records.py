@@ -21,7 +21,9 @@ from switchyard.long_running import HISTORY_WRITER, LEASE_S, SCHEDULER, anyone_l
 from switchyard.operations.findings.facts import quick_client
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup
 from switchyard.schedules.models import ScheduleState
-from switchyard.schedules.registry import minute_of, schedules
+from switchyard.schedules.registry import schedules
+from switchyard.schedules.rows import stored_schedules
+from switchyard.schedules.triggers import minute_of
 
 ALERTS = FindingGroup("alerts")
 LATELY = datetime.timedelta(days=1)
@@ -192,8 +194,12 @@ def look_at_ticks() -> Iterator[Finding]:
     """
     now = timezone.now()
     states = {state.actor: state for state in ScheduleState.objects.all()}
-    late = paused = 0
-    for schedule in schedules():
+    stored, faulty = stored_schedules()
+    late, paused = len(faulty), 0
+    for name, fault in faulty.items():
+        step = "manage.py switchyard schedules list"
+        yield SCHEDULES.warning("late", f"{name} is not sent", fault, step, name, look_at_schedules())
+    for schedule in (*schedules(), *stored):
         state = states.get(schedule.name)
         if state is None:
             continue  # not seen by a scheduler yet

@@ -217,14 +217,15 @@ LEAST_SPAN_MS = 15 * 60_000
 
 
 def options_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
-    """W023: ``result_ttl`` without stored results, ``catch_up`` without a schedule, ``search`` for what is redacted."""
+    """W023: ``result_ttl`` without results, ``catch_up`` or ``time_zone`` without a schedule, a redacted ``search``."""
     options, id_ = each.actor.options, "switchyard.W023"
     if "result_ttl" in options and not options.get("store_results"):
         fact = "its result_ttl has no effect, because its results are not stored"
         yield each.warning(id_, fact, "Add store_results=True, or leave result_ttl out.")
-    if options.get("catch_up") is not None and options.get("periodic") is None:
-        fact = "its catch_up has no effect, because it is not periodic"
-        yield each.warning(id_, fact, "Add periodic=cron('0 2 * * *'), or leave catch_up out.")
+    for name in ("catch_up", "time_zone"):
+        if options.get(name) is not None and options.get("periodic") is None:
+            fact = f"its {name} has no effect, because it is not periodic"
+            yield each.warning(id_, fact, f"Add periodic=cron('0 2 * * *'), or leave {name} out.")
     redacted = options.get("redact") or ()
     if hidden := [name for name in options.get("search") or () if name in redacted]:
         fact = f"no job is found by {', '.join(hidden)}, because redacted arguments are not kept"

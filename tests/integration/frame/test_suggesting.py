@@ -100,8 +100,8 @@ def test_a_text_costs_few_queries_and_without_a_database_names_are_offered(
         assert addresses(admin_client, "billing")[0] == queue_url("billing")
     monkeypatch.setattr(suggesting, "owners", _broken)
 
-    # The session and its user, then one step along each index.
-    assert len(asked) <= 2 + 2 + min(len(names), suggesting.MOST_NAMES)
+    # The session and its user, the stored schedules, then one step along each index.
+    assert len(asked) <= 2 + 1 + 2 + min(len(names), suggesting.MOST_NAMES)
     assert addresses(admin_client, "billing")[0] == queue_url("billing")
 
 

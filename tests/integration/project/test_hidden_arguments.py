@@ -17,6 +17,7 @@ from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
 from switchyard.jobs.services import submit
+from switchyard.schedules.models import StoredSchedule
 from tests.factories.letters import keep, letter
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -54,6 +55,8 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
     assert isinstance(broker, RedisBroker)
     entry = Quarantine.entry("default", f'{{"args":["{SECRET}"]}}'.encode(), "no actor", message_id="odd")
     broker.client.lpush(broker.keys.queue("default").quarantine, entry)
+    kwargs = {"dataset": SECRET, "format": "csv"}
+    StoredSchedule.objects.create(name="nightly", actor="export_dataset", cron="0 2 * * *", kwargs=kwargs)
     chosen = {"argument": f"reason={SECRET}"}
     bulk = BulkAct.objects.create(kind="job.cancel", filter=chosen, total=1, created_at=now, touched_at=now)
     detail = {"changed": {"reason": [SECRET, "x"]}, "filter": chosen}
@@ -62,7 +65,12 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
     names: dict[str, Any] = dict.fromkeys(
         ("alert", "silence", "token", "user", "group", "worker", "quieted", "member"), "1"
     )
-    names |= {"queue": "default", "schedule": "purge_delivery_attempts", "fingerprint": "f00dfacef00dface"}
+    names |= {
+        "queue": "default",
+        "schedule": "purge_delivery_attempts",
+        "stored": "nightly",
+        "fingerprint": "f00dfacef00dface",
+    }
     rows = [row for found in (*model_rows().values(), *ROUTES.values()) for row in found if row.method == "GET"]
     names |= {"letter": find("letter").pk, "bulk": bulk.pk}
     paths = {row.path.format(**names, job=job) for row in rows for job in jobs if "events" not in row.path}

@@ -34,13 +34,15 @@ from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
 from switchyard.jobs.services import submit
+from switchyard.schedules.models import StoredSchedule
 from tests.factories.callers import api_user
 from tests.factories.letters import keep, letter
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
 pytestmark = pytest.mark.django_db
 
-SCHEDULE = "purge_delivery_attempts"
+SCHEDULE, STORED = "purge_delivery_attempts", "nightly export"
+EXPORT = {"dataset": "invoices", "format": "csv"}
 FINGERPRINT = "f00dfacef00dface"
 
 
@@ -94,6 +96,7 @@ class Sample:
     quieted: str
     queue: str = "default"
     schedule: str = SCHEDULE
+    stored: str = STORED
     fingerprint: str = FINGERPRINT
     member: str = "unknown"
 
@@ -139,6 +142,7 @@ def make_sample() -> Sample:
         fingerprint=FINGERPRINT, kind="dead_letter", title="mail gave up", severity="critical", sample="why",
         count=1, first_at=now, last_at=now,
     )  # fmt: skip
+    StoredSchedule.objects.create(name=STORED, actor="export_dataset", cron="0 2 * * *", kwargs=EXPORT)
     silence = Silence.objects.create(fingerprint="other", until=now + timedelta(hours=1), reason="x", created_by="x")
     return Sample(
         job=submit(actor, owner=token.owner_key, delay_ms=600_000, kwargs={}),

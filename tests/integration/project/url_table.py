@@ -55,11 +55,13 @@ SENT_ON = (302, 302, 302, 302, 302)
 ONLY_POST = (302, 405, 405, 405, 302)
 ONLY_POST_ALLOWED = (302, 403, 405, 405, 302)
 ACTS = (302, 403, 302, 302, 302)
+ADMIN_ACTS = (302, 403, 403, 302, 302)
 
 NO_ARGUMENTS = "{{}}"
 IN_AN_HOUR = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
+STORED = "/admin/operations/schedules/{stored}/"
 ACTOR = "/admin/operations/actors/{schedule}/"
 WORKER = "/admin/operations/workers/{member}/stacks/"
 BULK = "/admin/operations/bulk/"
@@ -143,7 +145,19 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     # Leads to the page of schedules.
     "admin/switchyard_schedules/schedulestate/": (get("/admin/switchyard_schedules/schedulestate/", *SENT_ON),),
     "admin/operations/schedules/": (get("/admin/operations/schedules/", *READERS),),
-    "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS),),
+    "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS), get(STORED, *READERS)),
+    "admin/operations/new-schedule/": (
+        get("/admin/operations/new-schedule/", *ADMINS),
+        get("/admin/operations/new-schedule/?actor=export_dataset", *ADMINS),
+    ),
+    "admin/operations/schedules/<str:name>/edit/": (
+        get(STORED + "edit/", *ADMINS),
+        get(SCHEDULE + "edit/", 302, 403, 403, 404, 302),
+    ),
+    "admin/operations/schedules/<str:name>/delete/": (
+        get(STORED + "delete/", *ADMINS),
+        post(STORED + "delete/", *ADMIN_ACTS, act="schedule.delete", by=("admin",)),
+    ),
     "admin/operations/schedules/<str:name>/run/": (
         get(SCHEDULE + "run/", *ONLY_POST),
         post(SCHEDULE + "run/", *ACTS, act="schedule.run"),

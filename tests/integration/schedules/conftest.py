@@ -7,7 +7,10 @@ import dramatiq
 import pytest
 from periodiq import cron
 
+from switchyard.audit.services import Who
 from switchyard.broker.interface import facilities as facilities_of
+from switchyard.schedules.models import StoredSchedule
+from switchyard.schedules.rows import save
 from switchyard.schedules.runner import Scheduler
 
 START = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)
@@ -40,6 +43,17 @@ class Yard:
         dramatiq.actor(
             function, broker=self.broker, actor_name=name, queue_name="default", periodic=cron(spec), **options
         )
+
+    def actor(self, name: str = "work", function: Callable = lambda customer=0: None, **options) -> None:
+        """Declare an actor that people may schedule."""
+        options = {"schedulable": True, "queue_name": "default"} | options
+        dramatiq.actor(function, broker=self.broker, actor_name=name, **options)
+
+    def store(self, name: str = "tick", **fields) -> StoredSchedule:
+        """Store a schedule of every minute."""
+        row = StoredSchedule(**{"name": name, "actor": "work", "cron": "* * * * *"} | fields)
+        save(row, who=Who("ada", "page"), broker=self.broker)
+        return row
 
     def scheduler(self, **options) -> Scheduler:
         return Scheduler(self.broker, now=self.clock, **options)

@@ -149,3 +149,10 @@ def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
 
     assert "\x1b" not in printed and r"(\x1b]0;evil\x07)" in printed
+
+
+def test_a_schedule_of_code_is_found_without_the_database(sweep, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        found = services.find(sweep)
+
+    assert found.name == sweep, "it can be run now while the database is away"

@@ -32,6 +32,8 @@ ACTORS_ONLY = {
     "redact": ["to"],
     "periodic": "0 2 * * *",
     "catch_up": "all",
+    "time_zone": "Europe/Berlin",
+    "schedulable": True,
 }
 
 
@@ -52,6 +54,7 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
+        ("schedulable", "yes"),
         ("max_retries", "5"),
         ("max_retries", -1),
         ("max_retries", True),

@@ -19,11 +19,14 @@ def declare(yard_broker):
     """Declare a periodic actor on a broker of its own and return its schedule."""
 
     def make(spec: object, function=lambda: None, **options) -> Schedule:
-        broker = yard_broker()
-        dramatiq.actor(function, broker=broker, actor_name="tick", queue_name="default", periodic=spec, **options)
-        return schedules(broker)[0]
+        [schedule] = schedules(actor_of(yard_broker(), spec, function, **options).broker)
+        return schedule
 
     return make
+
+
+def actor_of(broker: dramatiq.Broker, spec: object, function, **options) -> dramatiq.Actor:
+    return dramatiq.actor(function, broker=broker, actor_name="tick", queue_name="default", periodic=spec, **options)
 
 
 def minutes_ago(count: int) -> datetime.datetime:
@@ -73,14 +76,16 @@ def test_this_projects_schedules_pass_the_checks():
         (cron("0 0 2 * * *"), lambda: None, {}, "switchyard.E050", "minute, hour, day, month"),
         (cron("@daily"), lambda month: None, {}, "switchyard.E050", "give each parameter a default"),
         (cron("@daily"), lambda: None, {"catch_up": "twice"}, "switchyard.E050", "once, skip, all"),
+        (cron("@daily"), lambda: None, {"time_zone": "Europe/Atlantis"}, "switchyard.E050", "such as Europe/Berlin"),
+        (cron("@daily"), lambda: None, {"time_zone": "Europe"}, "switchyard.E050", "such as Europe/Berlin"),
     ],
 )
-def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, options, id, words, declare):
-    (error,) = errors_of(declare(spec, function, **options))
+def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, options, id, words, yard_broker):
+    (error,) = errors_of(actor_of(yard_broker(), spec, function, **options))
 
     assert error.id == id
     assert "actor tick" in error.obj and words in error.hint
 
 
 def test_parameters_with_defaults_are_fine(declare):
-    assert errors_of(declare(cron("@daily"), lambda month="", *rest, **more: None)) == []
+    assert errors_of(declare(cron("@daily"), lambda month="", *rest, **more: None).actor) == []

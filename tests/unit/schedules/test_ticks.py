@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from periodiq import cron
 
-from switchyard.schedules import registry
+from switchyard.schedules.triggers import Cron, minute_of
 
 MINUTE = datetime.timedelta(minutes=1)
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)
@@ -41,12 +41,12 @@ def at(text: str) -> datetime.datetime:
     ],
 )
 def test_the_next_tick(spec, after, expected):
-    assert registry.next_tick(registry.normalised(cron(spec)), at(after)) == at(expected)
+    assert Cron.of(cron(spec)).next(at(after)) == at(expected)
 
 
 @pytest.mark.parametrize("spec", ["0 0 30 2 *", "99 2 * * *", "0 25 * * *"])
 def test_a_schedule_that_is_never_due_has_no_next_tick(spec):
-    assert registry.next_tick(cron(spec), at("2026-11-20T00:00")) is None
+    assert Cron.of(cron(spec)).next(at("2026-11-20T00:00")) is None
 
 
 fields = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
@@ -61,23 +61,23 @@ moments = st.integers(0, 8 * 365 * 24 * 3600).map(lambda s: at("2024-01-01T00:00
 @REPEATABLE
 @given(spec=specs, moment=moments)
 def test_ticks_back_are_the_minutes_that_fit_newest_first(spec, moment):
-    parsed = registry.normalised(cron(spec))
-    until = registry.minute_of(moment)
+    trigger = Cron.of(cron(spec))
+    until = minute_of(moment)
     after = until - datetime.timedelta(days=2)
 
     minutes = (until - MINUTE * back for back in range(2 * 24 * 60))
-    assert list(registry.ticks_back(parsed, after, until)) == [minute for minute in minutes if parsed.validate(minute)]
+    assert list(trigger.back(after, until)) == [minute for minute in minutes if trigger.spec.validate(minute)]
 
 
 @REPEATABLE
 @given(spec=specs, moment=moments)
 def test_the_next_tick_is_later_and_no_minute_before_it_fits(spec, moment):
-    parsed = registry.normalised(cron(spec))
+    trigger = Cron.of(cron(spec))
 
-    found = registry.next_tick(parsed, moment)
+    found = trigger.next(moment)
 
     if found is not None:
-        assert found > moment and parsed.validate(found)
-        first = registry.minute_of(moment) + MINUTE
+        assert found > moment and trigger.spec.validate(found)
+        first = minute_of(moment) + MINUTE
         looked_at = range(min(int((found - first) / MINUTE), 1500))
-        assert not any(parsed.validate(first + MINUTE * step) for step in looked_at)
+        assert not any(trigger.spec.validate(first + MINUTE * step) for step in looked_at)
