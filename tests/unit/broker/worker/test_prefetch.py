@@ -116,9 +116,10 @@ def test_a_free_slot_goes_to_the_shortest_promise_that_waits() -> None:
         order.append(rank)
 
     waiting = {rank: threading.Thread(target=wait, args=(rank,)) for rank in (1, 0)}
-    for count, thread in enumerate(waiting.values(), start=1):
-        thread.start()
-        wait_for(lambda count=count: len(kept._waiting) == count)
+    waiting[1].start()
+    wait_for(lambda: len(kept._waiting) == 1)
+    waiting[0].start()
+    wait_for(lambda: len(kept._waiting) == 2)
     kept.release(1, 1)
     waiting[0].join(60)
     assert order == [0]
