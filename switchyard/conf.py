@@ -22,7 +22,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from switchyard.addon import Addon, addon_for, addons
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import InvalidDeclaration, SwitchyardError
 from switchyard.broker.redis.connections import Absence
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy, Yard
@@ -138,6 +138,18 @@ def on_cores(yard: Yard, name: str, value: Any) -> Yard:
     return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard
 
 
+def in_small(yard: Yard, name: str, value: Any) -> Yard:
+    """Return a yard with one pool of so many slots; the declared one for ""."""
+    if value == "":
+        return yard
+    slots = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    try:
+        return yard.small(slots)
+    except InvalidDeclaration as error:
+        fact, _, remedy = str(error).partition("; ")
+        raise InvalidSetting(name, fact, f"{remedy}; or leave it out for the pools of the topology") from error
+
+
 def _imported(name: str, path: str) -> Any:
     try:
         return import_string(path)
@@ -189,6 +201,7 @@ def _place(path: str, trace: TracebackType | None) -> str:
 KEYS: dict[str, str | None] = {
     "TOPOLOGY": None,
     "CORES": "SWITCHYARD_CORES",
+    "SMALL": "SWITCHYARD_SMALL",
     "BROKER_URL": "SWITCHYARD_BROKER_URL",
     "REDIS_URL": "SWITCHYARD_REDIS_URL",
     "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
@@ -224,7 +237,8 @@ class SwitchyardSettings:
     Values that are or may contain secrets are left out of ``repr``: debug pages and tracebacks show that.
 
     Args:
-        topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it.
+        topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it, and ``SMALL``
+            puts one pool of so many slots in the place of all.
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
         has_public_url: It was set, and is no default.
         record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
@@ -402,8 +416,9 @@ def read(
         lambda: broker_url_of(redis_name, redis_url, state_dir, debug=debug),
         lambda: public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
     )
+    yard = on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", ""))
     return SwitchyardSettings(
-        topology=on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
+        topology=in_small(yard, *given.value("SMALL", "")),
         broker_url=broker_url,
         public_url=public_url,
         alert_urls=given.listed("ALERT_URLS"),

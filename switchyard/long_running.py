@@ -105,10 +105,10 @@ EX_SOFTWARE: Final = 70
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-def run_until_signal(run: Callable[[threading.Event], None], *, name: str, logger: str, stop_within_s: float) -> None:
-    """Run ``run(stop)`` in a thread; set ``stop`` at SIGTERM, SIGINT or SIGQUIT and wait for its end.
+def run_until_signal(*runs: Callable[[threading.Event], None], name: str, logger: str, stop_within_s: float) -> None:
+    """Run each ``run(stop)`` in a thread; set ``stop`` at SIGTERM, SIGINT or SIGQUIT and wait for their end.
 
-    Leaves the loop behind after ``stop_within_s``. Exits with 70 when ``run`` raised.
+    Leaves the loops behind after ``stop_within_s``. Exits with 70 when a ``run`` raised.
     """
     log = get_logger(logger)
     # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
@@ -116,7 +116,7 @@ def run_until_signal(run: Callable[[threading.Event], None], *, name: str, logge
     stop = threading.Event()
     crash: list[BaseException] = []
 
-    def loop() -> None:
+    def loop(run: Callable[[threading.Event], None]) -> None:
         try:
             run(stop)
         except BaseException as error:
@@ -124,11 +124,14 @@ def run_until_signal(run: Callable[[threading.Event], None], *, name: str, logge
             crash.append(error)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=loop, name=name, daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=loop, args=(run,), name=name, daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
     received = signal.sigwait(STOP_SIGNALS)
     if crash:
         sys.exit(EX_SOFTWARE)
     log.info("stopping", signal=signal.Signals(received).name)
     stop.set()
-    thread.join(stop_within_s)
+    give_up_s = time.monotonic() + stop_within_s
+    for thread in threads:
+        thread.join(max(give_up_s - time.monotonic(), 0.0))

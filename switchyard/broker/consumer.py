@@ -24,7 +24,7 @@ from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.broker.worker.acks import Acks
-from switchyard.broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker.prefetch import Credit
 from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, CancellationPoll, Wakeup
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
@@ -42,8 +42,7 @@ class ConsumingBroker(Protocol):
     knows: Callable[[str], bool]
     cancellations: CancellationPoll
 
-    @property
-    def credit(self) -> PrefetchCredit: ...
+    def credit_of(self, lane_name: str) -> Credit: ...
 
     def acks_of(self, family: QueueOperations, owner: str) -> Acks: ...
 
@@ -83,7 +82,7 @@ class Consumer(DramatiqConsumer):
         self._lane_name = family.keys.lane_name(self._lane)
         self._timeout_s = timeout_ms / 1000
         self.closed = False
-        self._credit = broker.credit
+        self._credit = broker.credit_of(self._lane_name)
         self._credit.consumers += 1
         self._acks = broker.acks_of(family, owner)
         self._requests = itertools.count(time.time_ns())

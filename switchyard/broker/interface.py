@@ -194,6 +194,7 @@ class SupervisedBroker(Protocol):
         quiet: Returns whether nothing is to be fetched or started.
         runs_suspects: Messages that may have ended their pool run here.
         held_marks: Where a child marks what it holds, if the server gives that to others itself; its supervisor reads.
+        promises: Lanes by latency class, where slots are kept for the shorter ones; see ``Pool``.
         families: Queue -> its operations on the Redis server.
         make_leases: Makes a supervisor's leases from the arguments of
             :class:`switchyard.workers.supervisor.leases.ChildLeases`; ``None`` for that class.
@@ -204,6 +205,7 @@ class SupervisedBroker(Protocol):
     quiet: Callable[[], bool]
     runs_suspects: bool
     held_marks: HeldMarks | None
+    promises: Sequence[Sequence[str]]
     families: dict[str, QueueOperations]
     keys: Keys
     make_leases: Callable[..., Any] | None

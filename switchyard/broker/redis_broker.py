@@ -27,7 +27,7 @@ from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, Acks, record_enqueued, report_stale
 from switchyard.broker.worker.hooks import Hooks
-from switchyard.broker.worker.prefetch import HeldMarks, PrefetchCredit
+from switchyard.broker.worker.prefetch import Credit, HeldMarks, KeptSlots, LaneCredit, PrefetchCredit
 from switchyard.broker.worker.wakeup import CancellationPoll
 from switchyard.broker.worker.work_queue import WorkQueue, join
 
@@ -64,6 +64,7 @@ class RedisBroker(Broker):
         self.draining, self.runs_suspects = False, True
         # Not needed here: the server knows what is leased.
         self.held_marks: HeldMarks | None = None
+        self.promises: Sequence[Sequence[str]] = ()
         self.make_leases: Callable[..., Any] | None = None
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.quiet: Callable[[], bool] = bool
@@ -75,7 +76,7 @@ class RedisBroker(Broker):
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
-        self._credit: PrefetchCredit | None = None
+        self._credit: PrefetchCredit | KeptSlots | None = None
         self._lock = threading.RLock()
         self._child: str | None = None
         self._own_leases = SelfManagedLeases(client, lost=self.lost_lease)
@@ -92,12 +93,13 @@ class RedisBroker(Broker):
         self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
         self._own_leases = SelfManagedLeases(self.client, lost=self.lost_lease)
 
-    @property
-    def credit(self) -> PrefetchCredit:
-        """Prefetch credit of this process's worker. Exists once the process consumes."""
+    def credit_of(self, lane_name: str) -> Credit:
+        """Return the prefetch credit of a lane: of the worker, once it consumes; with promises, its share."""
         if self._credit is None:
             raise RuntimeError("this process does not consume; the prefetch credit comes with the first consumer")
-        return self._credit
+        if isinstance(self._credit, PrefetchCredit):
+            return self._credit
+        return LaneCredit(self._credit, next(rank for rank, lanes in enumerate(self.promises) if lane_name in lanes))
 
     def acks_of(self, family: QueueOperations, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
@@ -114,7 +116,10 @@ class RedisBroker(Broker):
         """
         family, lane = self.lane(queue_name)
         with self._lock:
-            self._credit = self._credit or PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
+            if self._credit is None:
+                slots = self.slots or max(1, prefetch // 2)
+                kept = KeptSlots(slots, len(self.promises)) if self.promises else None
+                self._credit = kept or PrefetchCredit(prefetch, slots)
             owner = f"{self._child}/{lane}" if self._child else self._own_leases.owner(family, lane)
             consumer = Consumer(self, family, owner, timeout_ms=timeout)
             others = [other for other in self._consumers if not other.closed]

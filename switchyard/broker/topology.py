@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, Final, Literal, get_args
 
 from switchyard.broker.cores import cores_here, memory_here
@@ -196,6 +197,8 @@ class Pool:
         memory_limit_bytes: Highest resident memory of a child. It starts no message that may exceed the limit, and is
             replaced instead. A child that a task takes over the limit is killed, and its messages are suspects; with a
             single slot the task gets a ``MemoryError`` first. ``None`` for no limit.
+        promises: The same lanes by latency class, the shortest first: of the child's slots, which are no fewer than
+            the classes, one is kept for each class above a message's own. :meth:`Yard.small` sets it.
     """
 
     name: str
@@ -213,6 +216,7 @@ class Pool:
     cpus: tuple[int, ...] = ()
     isolated: int | None = None
     cores: int | None = None
+    promises: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         usable = isinstance(self.name, str) and POOL_NAME.fullmatch(self.name) is not None
@@ -239,6 +243,8 @@ class Pool:
         )
         remedy = "write a tuple of CPU numbers, each once, such as (0, 1)"
         require(_are_cpus(self.cpus), subject, "cpus", self.cpus, remedy)
+        usable = not self.promises or (tuple(chain(*self.promises)) == self.queues and len(self.promises) <= self.slots)
+        require(usable, subject, "promises", self.promises, "leave it out: Yard.small(slots) sets it")
 
     @property
     def per_core(self) -> bool:
@@ -308,6 +314,11 @@ def _are_cpus(cpus: object) -> bool:
 RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"
 DEAD_SUFFIX = "-dead"
+
+# Name of the pool of a small yard.
+SMALL: Final = "small"
+# Objectives further apart than this factor are different latency classes.
+WIDEST_CLASS: Final = 4
 
 _SUFFIXES: dict[str, Lane] = {RETRY_SUFFIX: "retry", ALONE_SUFFIX: "alone"}
 QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
@@ -456,6 +467,55 @@ class Yard:
             twice = sorted({name for name in names if names.count(name) > 1})
             subject = f"{kind.__name__.lower()} {', '.join(twice)}"
             require(not twice, subject, "name", ", ".join(twice), "rename all but one: names are unique in a yard")
+
+    @property
+    def promises(self) -> tuple[tuple[str, ...], ...]:
+        """The lanes by latency class, the shortest objective first; last what has none, retry lanes among them."""
+        classes: list[list[str]] = []
+        shortest_ms = 0
+        promised = [(queue.objective_ms, queue.name) for queue in self.queues if queue.objective_ms is not None]
+        for objective_ms, name in sorted(promised, key=lambda each: each[0]):
+            if not classes or objective_ms > WIDEST_CLASS * shortest_ms:
+                classes.append([])
+                shortest_ms = objective_ms
+            classes[-1].append(name)
+        without = [queue.name for queue in self.queues if queue.objective_ms is None]
+        classes.append([*without, *(queue.retry_lane for queue in self.queues)])
+        return tuple(map(tuple, classes))
+
+    def small(self, slots: int) -> Yard:
+        """Return the yard for a small machine: one pool that serves its queues in the order of their promises.
+
+        A child of it has the highest memory limit of the declared pools, and their shortest life.
+
+        Args:
+            slots: Messages that run at once: at least one for each latency class, the retries' included.
+
+        Raises:
+            InvalidDeclaration: too few slots.
+        """
+        promises = self.promises
+        remedy = f"write {len(promises)} or more, one for each of {'; '.join(map(', '.join, promises))}"
+        require(is_whole(slots, least=len(promises)), "small yard", "slots", slots, remedy)
+        limits = [pool.memory_limit_bytes for pool in self.pools if pool.memory_limit_bytes is not None]
+        pool = Pool(
+            SMALL,
+            "threads",
+            tuple(chain(*promises)),
+            processes=1,
+            slots=slots,
+            prefetch=slots,
+            promises=promises,
+            isolated=1,
+            recycle_after=min((pool.recycle_after for pool in self.pools if pool.recycle_after), default=None),
+            memory_limit_bytes=max(limits) if limits and len(limits) == len(self.pools) else None,
+        )
+        return replace(self, pools=(pool,))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its only pool keeps slots for the shorter promises."""
+        return len(self.pools) == 1 and bool(self.pools[0].promises)
 
     @property
     def keys(self) -> Keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MODULES = {
+    "run": "switchyard.commands.run",
     "runpools": "switchyard.commands.runpools",
     "runpool": "switchyard.commands.runpool",
     "runscheduler": "switchyard.commands.runscheduler",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import Any
 
@@ -29,15 +30,20 @@ class Command(BaseCommand):
         refuse_if_wrong()
         if wrong := check_apprise(None):  # loaded here, before it leads: nothing else sends alerts by it
             refuse(*(f"{message.msg}; {message.hint}" for message in wrong))
-        findings = FindingAlerts()
-        tasks = (
-            *maintenance_tasks(),
-            MaintenanceTask("findings", 5.0, findings.check),
-            MaintenanceTask("heartbeat", HEARTBEAT_S, partial(beat, findings)),
-        )
         run_until_signal(
-            lambda stop: Scheduler(maintenance_tasks=tasks).run(stop),
+            run_scheduler,
             name="scheduler",
             logger="switchyard.scheduler",
             stop_within_s=STOP_WITHIN_S,
         )
+
+
+def run_scheduler(stop: threading.Event) -> None:
+    """Run a scheduler with all its maintenance tasks until ``stop`` is set."""
+    findings = FindingAlerts()
+    tasks = (
+        *maintenance_tasks(),
+        MaintenanceTask("findings", 5.0, findings.check),
+        MaintenanceTask("heartbeat", HEARTBEAT_S, partial(beat, findings)),
+    )
+    Scheduler(maintenance_tasks=tasks).run(stop)

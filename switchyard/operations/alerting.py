@@ -15,7 +15,8 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.loggers import get_logger
-from switchyard.operations.findings.examine import DEADLINE_S, KEPT
+from switchyard.operations.findings import configuration
+from switchyard.operations.findings.examine import DEADLINE_S, KeptFindings
 from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.overview import FACTS, diagnose
 
@@ -41,6 +42,8 @@ class FindingAlerts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lasting, self._clock = LastingAlerts("finding", clock), clock
+        # Nobody is called for the configuration, whose checks would load all of the web.
+        self._kept = KeptFindings(left_out=[configuration.GROUP.name])
         self._checked_s = -math.inf
 
     @property
@@ -55,7 +58,7 @@ class FindingAlerts:
             BrokerError, django.db.DatabaseError: the next check retries.
         """
         facts, away = FACTS.read()
-        examined = KEPT.findings(DEADLINE_S)
+        examined = self._kept.findings(DEADLINE_S)
         found = diagnose(facts, examined, 0, away).findings
         if facts is None or examined is None or any(each.rank.ends for each in found):
             return

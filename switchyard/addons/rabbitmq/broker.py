@@ -87,6 +87,7 @@ class RabbitBroker(RabbitmqBroker):
         self.in_flight: dict[str, RabbitMessage] = {}
         self.draining, self.runs_suspects = False, True
         self.held_marks: HeldMarks | None = None
+        self.promises: Sequence[Sequence[str]] = ()  # such a pool runs on a Redis server alone
         self.quiet: Callable[[], bool] = bool
         self.results: ResultBackend | None = None  # a project's own Results go before it
         self.slots: int | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 CELL_BYTES: Final = 8
 # Further messages that a child holds are not written: after a crash they run alone once.
@@ -46,6 +47,18 @@ WORTH_WAITING_S = 0.002
 STOCK_S = 0.010
 # Messages in stock wait behind one that takes long, so a slot has at most this many.
 STOCK_A_SLOT = 16
+
+
+class Credit(Protocol):
+    """Credit as a consumer uses it. ``consumers`` is the number of those that do."""
+
+    consumers: int
+
+    def acquire(self, who: object, *, timeout_s: float) -> int: ...
+
+    def release(self, count: int) -> None: ...
+
+    def release_finished(self) -> None: ...
 
 
 class PrefetchCredit:
@@ -124,3 +137,65 @@ class PrefetchCredit:
         self._free += change
         self._stock += change
         self._finished, self._since = 0, now
+
+
+class KeptSlots:
+    """Credit of a worker that serves several latency classes: a free slot for each class shorter than a message's own.
+
+    Messages of a rank and of all longer ones together hold at most ``slots - rank`` slots, so that rank 0 always finds
+    one that no longer promise can take. What waits is served by rank, and in turn within one. There is no stock.
+
+    Args:
+        ranks: Number of latency classes, no more than the slots.
+    """
+
+    def __init__(self, slots: int, ranks: int) -> None:
+        self._slots = slots
+        self._held = [0] * ranks
+        self._waiting: list[tuple[int, int]] = []  # rank and turn
+        self._turns = itertools.count()
+        self._changed = threading.Condition()
+
+    def acquire(self, rank: int, *, timeout_s: float) -> int:
+        """Return how many messages of a rank may be fetched; 0 when no slot is free for it in time."""
+        with self._changed:
+            mine = rank, next(self._turns)
+            self._waiting.append(mine)
+            try:
+                if not self._changed.wait_for(lambda: min(self._waiting) == mine and self._free(rank) > 0, timeout_s):
+                    return 0
+                count = max(1, self._free(rank) // sum(other == rank for other, _ in self._waiting))
+                self._held[rank] += count
+                return count
+            finally:
+                self._waiting.remove(mine)
+                self._changed.notify_all()
+
+    def release(self, rank: int, count: int) -> None:
+        """Return the slots of messages of a rank."""
+        if count:
+            with self._changed:
+                self._held[rank] -= count
+                self._changed.notify_all()
+
+    def _free(self, rank: int) -> int:
+        return min(self._slots - least - sum(self._held[least:]) for least in range(rank + 1))
+
+
+class LaneCredit:
+    """Credit of the lanes of one rank."""
+
+    # The wake-up of a lane reserves slots for the next fetch where there is one consumer: here it would keep others'.
+    consumers = 2
+
+    def __init__(self, kept: KeptSlots, rank: int) -> None:
+        self._kept, self._rank = kept, rank
+
+    def acquire(self, who: object, *, timeout_s: float) -> int:
+        return self._kept.acquire(self._rank, timeout_s=timeout_s)
+
+    def release(self, count: int) -> None:
+        self._kept.release(self._rank, count)
+
+    def release_finished(self) -> None:
+        self._kept.release(self._rank, 1)

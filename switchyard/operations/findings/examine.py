@@ -8,7 +8,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -346,10 +346,14 @@ def _look(look: Callable[[], Iterable[Finding]], answer: Future[list[Finding]]) 
 
 
 class KeptFindings:
-    """Findings of this process's last examination, each check repeated once it is older than it may be."""
+    """Findings of this process's last examination, each check repeated once it is older than it may be.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    Args:
+        left_out: Names of groups that are not examined.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, left_out: Collection[str] = ()) -> None:
+        self._clock, self._left_out = clock, left_out
         self._kept: dict[int, tuple[float, list[Finding]]] = {}
         self._checks: dict[int, KeptCheck] = {}
         self._call = TimedCall("examination", self._repeat)
@@ -370,10 +374,13 @@ class KeptFindings:
         self._kept.clear()
         self._checks.clear()
 
+    def _examined(self) -> list[Check]:
+        return [check for check in checks() if check.group.name not in self._left_out]
+
     def _known(self) -> list[Finding] | None:
         """Return the findings, unless one is missing or so old that nobody has looked since."""
         now_s, kept, found = self._clock(), dict(self._kept), list[Finding]()
-        for at, check in enumerate(checks()):
+        for at, check in enumerate(self._examined()):
             if at not in kept or now_s - kept[at][0] > check.every_s + FORGOTTEN_S:
                 return None
             found += kept[at][1]
@@ -381,8 +388,8 @@ class KeptFindings:
 
     def _due(self) -> list[int]:
         now_s = self._clock()
-        ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(checks()))}
-        return [at for at, check in enumerate(checks()) if ages[at] >= self._every_s(at, check)]
+        ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(self._examined()))}
+        return [at for at, check in enumerate(self._examined()) if ages[at] >= self._every_s(at, check)]
 
     def _every_s(self, at: int, check: Check) -> float:
         """Return the age from which a check is repeated: sooner for one that had no answer."""
@@ -393,7 +400,7 @@ class KeptFindings:
         due = set(self._due())
         examination = Examination()
         late: set[str] = set()
-        for at, check in enumerate(checks()):
+        for at, check in enumerate(self._examined()):
             # Checks that need a server without an answer wait with it, and are as they were.
             if at in due and (check.needs is None or check.needs.name not in late):
                 kept = self._checks.setdefault(at, KeptCheck(check, self._clock))

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from django.core.checks import CheckMessage, Error, Warning
 
-from switchyard.broker.topology import ALONE_SUFFIX, DEAD_SUFFIX, RETRY_SUFFIX, Yard
+from switchyard.broker.topology import ALONE_SUFFIX, DEAD_SUFFIX, RETRY_SUFFIX, WIDEST_CLASS, Yard
 
 TOPOLOGY = "the topology"
 
@@ -59,8 +59,6 @@ def consumed_dead_lists(yard: Yard) -> Iterator[CheckMessage]:
             yield Error(fact, hint, f"queue {name}", "switchyard.E011")
 
 
-WIDEST_CLASS = 4
-"""Objectives further apart than this factor are different latency classes."""
 IDLE_CHILD_BYTES = 120_000_000
 """Resident memory of an idle child with all products: 112 to 121 MB were measured."""
 
@@ -82,7 +80,10 @@ def undeclared_lanes(yard: Yard) -> Iterator[CheckMessage]:
 
 
 def pools_that_watch_everything(yard: Yard) -> Iterator[CheckMessage]:
-    """E008: a pool that serves every queue, or no lane at all, which Dramatiq treats as every queue."""
+    """E008: a pool that serves every queue, or no lane at all, which Dramatiq treats as every queue.
+
+    The pool of a small yard may: it keeps a slot for each shorter promise.
+    """
     live = {queue.name for queue in yard.queues}
     hint = f"Name only queues of one latency class in {TOPOLOGY}, or remove the pool."
     for pool in yard.pools:
@@ -90,20 +91,20 @@ def pools_that_watch_everything(yard: Yard) -> Iterator[CheckMessage]:
         if not served:
             fact = "serves no lane; Dramatiq takes an empty list for every queue there is"
             yield Error(fact, hint, f"pool {pool.name}", "switchyard.E008")
-        elif len(live) > 1 and live <= served:
+        elif len(live) > 1 and live <= served and not yard.is_small:
             fact = f"serves all {len(live)} queues, so one slow kind of work holds up all the others"
             yield Error(fact, hint, f"pool {pool.name}", "switchyard.E008")
 
 
 def mixed_latency_classes(yard: Yard) -> Iterator[CheckMessage]:
-    """E009: a pool in which urgent work waits behind slow work, or live work behind retries."""
+    """E009: a pool, but a small yard's, in which urgent work waits behind slow work, or live work behind retries."""
     objectives = {queue.name: queue.objective_ms for queue in yard.queues}
     retry_lanes = {queue.retry_lane for queue in yard.queues}
     hint = (
         f"Give each latency class a pool of its own in {TOPOLOGY}; "
         "retry lanes go to the pool with shared_retries=True or to one of their own."
     )
-    for pool in yard.pools:
+    for pool in () if yard.is_small else yard.pools:
         served = yard.served_by(pool)
         live = [name for name in served if name in objectives]
         retries = [name for name in served if name in retry_lanes and name not in objectives]

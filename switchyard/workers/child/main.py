@@ -88,6 +88,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
         broker.declare_queue(lane)
     supervised.quiet = lambda: row.quiet
     supervised.runs_suspects, supervised.held_marks = assignment.exclusive, row.held_marks
+    supervised.promises = () if assignment.isolated else assignment.pool.promises
     leaves_suspects = assignment.isolated and not assignment.exclusive
     slots = SlotTracking(supervised, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
     install(broker, slots)

@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import dramatiq
@@ -20,11 +21,19 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListener, claim, exposition
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import EX_CRASHED, HANDLED, SignalPipe, memory_bytes, prepare_to_fork
+from switchyard.workers.shared.fork import (
+    EX_CRASHED,
+    HANDLED,
+    SignalPipe,
+    describe_exit,
+    fork,
+    memory_bytes,
+    prepare_to_fork,
+)
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
-from switchyard.workers.supervisor.processes import ExitCause
+from switchyard.workers.supervisor.processes import ExitCause, ProcessSet
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, SilentChildren, StackRequests
 from switchyard.workers.supervisor.stand_in import StandIn
@@ -32,6 +41,7 @@ from switchyard.workers.supervisor.stand_in import StandIn
 GRACE_S = 25.0
 POLL_READY_S = 0.1
 LONGEST_SLEEP_S = 2.0
+BESIDE = "schedules and history"
 
 EX_OK = 0
 
@@ -46,6 +56,7 @@ class Supervisor:
         grace_s: Seconds that running tasks may take to end once the pool drains.
         own_row: Row in which the supervisor reports to a common parent whether the pool is ready. Without a parent, the
             supervisor handles Ctrl-C itself, and a second signal stops it at once.
+        beside: Runs in a further process until a signal stops it; the process is started again when it ends.
 
     Raises:
         OSError: the metrics port is taken.
@@ -59,6 +70,7 @@ class Supervisor:
         metrics_host: str = "127.0.0.1",
         grace_s: float = GRACE_S,
         own_row: ChildRow | None = None,
+        beside: Callable[[], int] | None = None,
     ) -> None:
         self.pool = pool
         self._grace_s = grace_s
@@ -83,13 +95,16 @@ class Supervisor:
         self._stacks = StackRequests(pool.name, send=os.kill, answer=self._reporter.answer_stacks)
         self._leases = connect_leases(pool, declared_yard(), dramatiq.get_broker(), switchyard_settings().broker_url)
         cancellations = CancellationWatch(self._leases.cancelled)
+        self._run_beside = beside
+        count = 0 if beside is None else 1
+        self._beside = ProcessSet(self._selector, count, start=self._start_beside, ended=self._beside_ended)
         self._children = ChildManager(
             self._selector,
             pool,
             self._leases,
             cancellations,
             grace_s=grace_s,
-            close_inherited=[self._close_inherited],
+            close_inherited=[self._close_inherited, self._beside.close_inherited],
             child_ended=self._ended_children.add,
         )
         self._limits = Limits(self._children, cancellations)
@@ -115,7 +130,9 @@ class Supervisor:
             self._enforce_drain()
             self._keep_leases()
             replace_stuck(self._children)
+            self._beside.work()
             next_s = min(
+                self._beside.seconds_to_next(),
                 self._children.work(),
                 self._quiet_periods.work(),
                 self._limits.enforce(),
@@ -125,7 +142,10 @@ class Supervisor:
             self._check_broker_health()
             self._folder_watch.look()
             if self._children.stopping and not self._children.running:
-                break
+                if not self._beside.running:
+                    break
+                if not self._beside.stopping:  # it writes down what ended during the drain
+                    self._beside.stop(signal.SIGTERM)
             self._check_ready()
             self._report()
             self._listener.expire()
@@ -183,7 +203,7 @@ class Supervisor:
         """
         if self._own_row is not None and os.getppid() != self._parent_pid and not self._killed:
             self._kill("the parent is gone")  # where the kernel does not kill orphans
-        if self._kill_at_s is None or not self._children.running:
+        if self._kill_at_s is None or not (self._children.running or self._beside.running):
             return
         if self._leases.keeper.silent and not self._children.runs_tasks:
             self._kill("the broker does not answer, they can neither release nor acknowledge their messages")
@@ -196,6 +216,16 @@ class Supervisor:
         self._kill_at_s = None
         self._killed = True
         self._children.stop(signal.SIGKILL)
+        self._beside.stop(signal.SIGKILL)
+
+    def _start_beside(self, index: int) -> int:
+        assert self._run_beside is not None  # noqa: S101  for the type checker: else no process is wanted
+        return fork(self._run_beside, title=BESIDE, close_inherited=self._children.close_inherited)
+
+    def _beside_ended(self, index: int, pid: int, status: int) -> bool:
+        if not self._beside.stopping:
+            logger.error("%s (pid %d) %s; it is started again", BESIDE, pid, describe_exit(status)[1])
+        return False  # with backoff: its database may be broken
 
     def _keep_leases(self) -> None:
         """Renew the leases; kill children that lost theirs, unless the broker lost all: then no worker has them."""
@@ -282,7 +312,8 @@ class Supervisor:
         return "" if self._state in ("draining", "paused") else self._health.unhealthy_reason()
 
     def _metrics(self) -> bytes:
-        return exposition(self._folder, self._build_report(), memory_bytes(self._children.process_set.pids))
+        pids = [*self._children.process_set.pids, *self._beside.pids]
+        return exposition(self._folder, self._build_report(), memory_bytes(pids))
 
     def _sleep_s(self, next_s: float) -> float:
         waits = [LONGEST_SLEEP_S, next_s, self._stacks.seconds_to_next(), self._leases.seconds_to_next()]

@@ -91,7 +91,7 @@ def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -
     first.close()
     first.close()
 
-    assert broker.credit.consumers == 1
+    assert broker.credit_of("work").consumers == 1
     second.close()
 
 
@@ -234,7 +234,7 @@ def test_a_report_that_fails_costs_no_room(
 ) -> None:
     broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=500)
-    free = broker.credit._free
+    free = broker.credit_of("work")._free
     if listens:
         listen(consumer)
     put(broker, "one")
@@ -251,4 +251,4 @@ def test_a_report_that_fails_costs_no_room(
     assert found.message_id == "one"
     again.requeue([found])
     again.close()
-    assert broker.credit._free == free
+    assert broker.credit_of("work")._free == free

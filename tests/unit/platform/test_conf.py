@@ -127,3 +127,21 @@ def test_cores_of_the_settings_replace_the_measured_ones(value: int | str) -> No
     )
 
     assert [pool.children for pool in found.topology.pools] == [3, 1, 1]
+
+
+@pytest.mark.parametrize("value", [4, "4"])
+def test_a_small_yard_has_one_pool_for_all_lanes_in_the_order_of_their_promise(value: int | str) -> None:
+    declared = {"TOPOLOGY": DEFAULT_YARD} if value == "4" else {"TOPOLOGY": DEFAULT_YARD, "SMALL": value}
+
+    [pool] = read(declared, {"SWITCHYARD_SMALL": "4"} if value == "4" else {}).topology.pools
+
+    assert pool.promises == (("urgent",), ("default",), ("urgent-retry", "default-retry"))
+    assert (pool.children, pool.slots, pool.prefetch) == (1, 4, 4)
+    assert pool.memory_limit_bytes == DEFAULT_YARD.pools[0].memory_limit_bytes
+
+
+def test_a_small_yard_has_a_slot_for_each_promise() -> None:
+    with pytest.raises(InvalidSetting, match="slots is 2") as refused:
+        read({"SMALL": 2})
+
+    assert "write 3 or more, one for each of urgent; default; urgent-retry, default-retry" in str(refused.value)

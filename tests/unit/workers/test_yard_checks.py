@@ -147,3 +147,12 @@ def test_a_memory_limit_that_an_idle_child_reaches_is_named() -> None:
 
     assert (message.id, message.obj) == ("switchyard.W009", f"pool {small.name}")
     assert message.msg.startswith("memory_limit_bytes is 64 MB, and an idle child takes about 120 MB")
+
+
+def test_the_pool_of_a_small_yard_may_watch_everything_and_no_other() -> None:
+    small = SOUND.small(slots=4)
+
+    assert check_yard(small) == []
+    watching = replace(small, pools=(replace(small.pools[0], promises=()),))
+    assert found(watching) == ["switchyard.E008", "switchyard.E009"]
+    assert "switchyard.E009" in found(replace(small, pools=(*small.pools, LONG_POOL)))

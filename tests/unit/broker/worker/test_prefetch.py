@@ -8,7 +8,8 @@ import time
 import pytest
 
 from switchyard.broker.worker import prefetch as module
-from switchyard.broker.worker.prefetch import PrefetchCredit
+from switchyard.broker.worker.prefetch import KeptSlots, PrefetchCredit
+from tests.waiting import wait_for
 
 
 def take_all(credit: PrefetchCredit) -> int:
@@ -87,3 +88,42 @@ def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
 
     assert sum(shares.values()) <= 8
     assert min(shares.values()) >= 1
+
+
+def test_a_slot_is_kept_for_each_shorter_promise_whatever_the_longer_ones_hold_together() -> None:
+    kept = KeptSlots(5, ranks=3)
+
+    assert kept.acquire(2, timeout_s=0) == 3
+    assert kept.acquire(2, timeout_s=0) == 0
+    assert kept.acquire(1, timeout_s=0) == 1
+    assert kept.acquire(1, timeout_s=0) == 0
+    assert kept.acquire(0, timeout_s=0) == 1
+    assert kept.acquire(0, timeout_s=0) == 0
+    kept.release(0, 1)
+    assert kept.acquire(1, timeout_s=0) == 0
+    assert kept.acquire(0, timeout_s=0) == 1
+    kept.release(2, 3)
+    assert kept.acquire(1, timeout_s=0) == 3
+
+
+def test_a_free_slot_goes_to_the_shortest_promise_that_waits() -> None:
+    kept = KeptSlots(2, ranks=2)
+    assert (kept.acquire(1, timeout_s=0), kept.acquire(0, timeout_s=0)) == (1, 1)
+    order: list[int] = []
+
+    def wait(rank: int) -> None:
+        kept.acquire(rank, timeout_s=60)
+        order.append(rank)
+
+    waiting = {rank: threading.Thread(target=wait, args=(rank,)) for rank in (1, 0)}
+    waiting[1].start()
+    wait_for(lambda: len(kept._waiting) == 1)
+    waiting[0].start()
+    wait_for(lambda: len(kept._waiting) == 2)
+    kept.release(1, 1)
+    waiting[0].join(60)
+    assert order == [0]
+    kept.release(0, 1)
+    waiting[1].join(60)
+
+    assert order == [0, 1]

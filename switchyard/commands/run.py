@@ -1,0 +1,76 @@
+"""``manage.py switchyard run``: run a small yard: one pool for every queue, schedules and history in one tree."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandParser
+
+from switchyard.broker.cores import memory_here
+from switchyard.broker.topology import SMALL
+from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.console.commands import refuse, seconds, show_examples
+from switchyard.long_running import run_until_signal
+from switchyard.workers.preflight import (
+    log_to_standard_error,
+    refuse_if_unwritable,
+    refuse_if_wrong,
+    warn_about_threads,
+    warn_if_too_small,
+)
+from switchyard.workers.shared.fork import name_process, run_or_crash
+from switchyard.workers.supervisor.supervisor import BESIDE, GRACE_S, Supervisor
+
+EXAMPLES = """examples:
+  manage.py switchyard run                   SWITCHYARD_SMALL is the number of jobs that run at once, in the web as well
+  manage.py switchyard run --grace 60        a minute for running jobs to end"""
+
+# Longer than the scheduler and the history writer take to end their rounds.
+STOP_WITHIN_S = 10.0
+
+
+class Command(BaseCommand):
+    """One supervisor, its child, and a process for schedules and history. Exits 0 drained, 70 crashed, 78 refused."""
+
+    help = "Run a small yard: all queues in one pool, schedules and history, until SIGTERM or SIGINT drains them."
+    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
+        help_of_grace = f"seconds for running tasks to end, default {GRACE_S:g}"
+        parser.add_argument("--grace", type=seconds, default=GRACE_S, help=help_of_grace)
+
+    def handle(self, **options: Any) -> None:
+        yard = declared_yard()
+        if not yard.is_small:
+            least = len(yard.promises)
+            refuse(
+                f"SWITCHYARD_SMALL: is not set, and run serves a yard of one pool; set it to the jobs to run at once, "
+                f"{least} or more, in every process, the web too; or run the topology's pools with runpools"
+            )
+        if switchyard_settings().place is not None:
+            refuse("SWITCHYARD_BROKER_URL: a small yard keeps its queues on Redis or Valkey; name such a server")
+        [pool] = yard.pools
+        log_to_standard_error()
+        refuse_if_wrong()
+        refuse_if_unwritable([pool])
+        warn_if_too_small([pool], memory_here())
+        warn_about_threads()
+        name_process(f"pool {SMALL}")
+        supervisor = Supervisor(pool, grace_s=options["grace"], beside=run_beside)
+        sys.exit(run_or_crash(supervisor.run))
+
+
+def run_beside() -> int:
+    """Run scheduler and history writer until a signal stops them; return 0."""
+    from switchyard.commands.runscheduler import run_scheduler
+
+    runs = [run_scheduler]
+    if apps.is_installed("switchyard.history"):  # a project may be without it
+        from switchyard.history.writer import HistoryWriter
+
+        runs.append(lambda stop: HistoryWriter().run(stop))
+    run_until_signal(*runs, name=BESIDE, logger="switchyard.scheduler", stop_within_s=STOP_WITHIN_S)
+    return 0

@@ -1,0 +1,52 @@
+"""``run``: one pool for all queues in the order of their promise, schedules and history in one tree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+from switchyard.broker.keys import Keys
+from switchyard.long_running import HISTORY_WRITER, SCHEDULER
+from tests.integration.workers.conftest import Bench
+from tests.processes import is_alive, titles_below
+from tests.waiting import wait_for
+
+HELD_MS = 10_000
+
+
+def start(bench: Bench, log: str) -> subprocess.Popen[bytes]:
+    process = bench.start("switchyard", "run", settings="small_settings", log=log)
+    bench.wait_for_log("pool small: ready (1 × 4 threads)", log=log)
+    return process
+
+
+def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_killed(bench: Bench) -> None:
+    run = start(bench, "first")
+    wait_for(lambda: set(titles_below(run.pid)) == {"small child 1", "schedules and history"})
+    wait_for(lambda: all(bench.client.exists(Keys().lock(name)) for name in (SCHEDULER, HISTORY_WRITER)))
+
+    held = [bench.send("slow", ms=HELD_MS) for _ in range(3)]
+    wait_for(lambda: all(bench.started(token) for token in held))
+    waiting = [bench.send(queue, ms=10) for queue in ("webhook", "slow")]
+    urgent = [bench.send("urgent", ms=10) for _ in range(3)]
+    wait_for(lambda: all(bench.ended(token) for token in urgent))
+    assert not any(bench.ended(token) for token in held)
+    assert not any(bench.started(token) for token in waiting)
+
+    below = titles_below(run.pid)
+    os.kill(run.pid, signal.SIGKILL)
+    wait_for(lambda: not any(map(is_alive, below.values())))
+    second = start(bench, "second")
+    wait_for(lambda: all(bench.ended(token) for token in (*held, *waiting)))
+
+    second.terminate()
+    assert second.wait(60) == 0
+    assert not bench.client.exists(Keys().lock(SCHEDULER))
+
+
+def test_run_refuses_a_yard_of_pools_and_names_the_setting(bench: Bench) -> None:
+    assert bench.start("switchyard", "run").wait(60) == 78
+
+    assert "SWITCHYARD_SMALL: is not set" in bench.log()
+    assert "3 or more, in every process, the web too" in bench.log()
