@@ -500,6 +500,8 @@ def run_until_stopped() -> None:
 
 
 NICE: Final = 19
+# SQLite has one lock for all that write: on a busy machine a holder at the lowest priority would stop them for minutes.
+NICE_WITH_THE_LOCK: Final = 5
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
@@ -509,7 +511,8 @@ def yield_to_other_work() -> None:
     Where the kernel groups processes by session (``kernel.sched_autogroup_enabled``), a process is nice only to those
     of its own session, and sessions have a priority of their own.
     """
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    nice = NICE_WITH_THE_LOCK if connection.vendor == "sqlite" else NICE
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):  # a kernel without such groups, or a read-only /proc
-            AUTOGROUP.write_text(str(NICE))
+            AUTOGROUP.write_text(str(nice))

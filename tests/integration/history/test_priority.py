@@ -25,10 +25,17 @@ print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.s
 """
 
 
-@pytest.mark.parametrize("leads", [True, False])
-def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(leads: bool) -> None:
+@pytest.mark.parametrize(
+    ("database_url", "leads", "nice"),
+    [("postgres://ada@127.0.0.1/yard", True, "19"), ("postgres://ada@127.0.0.1/yard", False, "19"), ("", True, "5")],
+    ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others"],
+)
+def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(
+    database_url: str, leads: bool, nice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
     of_a_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PROGRAM!r}], check=True)"
     command = [sys.executable, "-c", PROGRAM if leads else of_a_child]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, start_new_session=True, check=True)
 
-    assert ran.stdout.split() == ["19", "19" if leads and AUTOGROUP.exists() else "same"]
+    assert ran.stdout.split() == [nice, nice if leads and AUTOGROUP.exists() else "same"]

@@ -1,0 +1,162 @@
+"""A running yard is upgraded from each kept release to this tree and taken back, without a loss."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+from django.conf import settings
+
+from tests.integration.wheel.environments import Environment, Index
+from tests.integration.wheel.hosts import running_pools, write_host
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.exact]  # installs and starts processes, beside other tests
+
+RELEASES = sorted(Path(settings.BASE_DIR, "tests/upgrade").glob("switchyard-*.whl"))
+ACTORS = """
+import time
+from pathlib import Path
+
+import dramatiq
+
+HERE = Path(__file__).parent.parent
+
+
+@dramatiq.actor(max_retries=0)
+def note(name):
+    with (HERE / "ended").open("a") as file:
+        print(name, file=file)
+
+
+@dramatiq.actor(max_retries=0)
+def hold(name):
+    (HERE / f"started-{name}").touch()
+    while not (HERE / "released").exists():
+        time.sleep(0.05)
+    note.fn(name)
+
+
+@dramatiq.actor(max_retries=0)
+def mend(name):
+    if not (HERE / "mended").exists():
+        raise ValueError(name)
+    note.fn(name)
+"""
+LEAVES = """
+from django.db.migrations.loader import MigrationLoader
+found = MigrationLoader(None).graph.leaf_nodes()
+print([f"{app} {name}" for app, name in found if app.startswith("switchyard")])
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A project with an installed release.
+
+    Args:
+        environment: Has the release.
+        folder: Of the project, which both releases run in turn.
+        broker_url: Of both.
+    """
+
+    environment: Environment
+    folder: Path
+    broker_url: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The settings of its processes."""
+        return {"SWITCHYARD_BROKER_URL": self.broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+
+    def manage(self, *arguments: str) -> str:
+        """Run a command of Django or Switchyard, and return what it printed."""
+        path = str(self.folder)
+        return self.environment.run("-m", "django", *arguments, cwd=self.folder, PYTHONPATH=path, **self.variables)
+
+    def migrations(self) -> list[str]:
+        """Return each app of the release with its last migration."""
+        shown = self.manage("shell", "-v0", "-c", LEAVES).splitlines()[-1]
+        return list(json.loads(shown.replace("'", '"')))
+
+    def letters(self) -> list[str]:
+        """Return the ids of its dead letters."""
+        found = json.loads(self.manage("switchyard", "deadletters", "list", "--json"))
+        return [letter["id"] for letter in found]
+
+    def ended(self) -> list[str]:
+        """Return the names of what has ended, one for each run."""
+        file = self.folder / "ended"
+        return file.read_text().split() if file.exists() else []
+
+    def leave_work(self, tag: str) -> None:
+        """Leave a dead letter, a job of a pool that is killed, one that waits and one that is scheduled."""
+        for name in ("mended", "released"):
+            (self.folder / name).unlink(missing_ok=True)
+        with running_pools(self.environment, self.folder, self.variables) as pools:
+            sends = f"from yard.actors import hold, mend; mend.send('dead-{tag}'); hold.send('ran-{tag}')"
+            self.manage("shell", "-v0", "-c", sends)
+            wait_for(lambda: (self.folder / f"started-ran-{tag}").exists() and self.letters(), timeout_s=120)
+            for process in [*psutil.Process(pools.pid).children(recursive=True), psutil.Process(pools.pid)]:
+                process.kill()
+            pools.wait(60)
+        sends = (
+            "from yard.actors import note; "
+            f"note.send('waited-{tag}'); note.send_with_options(args=('scheduled-{tag}',), delay=5_000)"
+        )
+        self.manage("shell", "-v0", "-c", sends)
+
+    def end_work(self, tag: str) -> None:
+        """Run what another release left, and requeue its dead letter."""
+        for name in ("mended", "released"):
+            (self.folder / name).touch()
+        with running_pools(self.environment, self.folder, self.variables):
+            [letter] = self.letters()
+            self.manage("switchyard", "deadletters", "requeue", letter)
+            names = {f"{what}-{tag}" for what in ("dead", "ran", "waited", "scheduled")}
+            wait_for(lambda: names <= set(self.ended()), timeout_s=120)
+            wait_for(lambda: not self.letters(), timeout_s=60)
+
+
+@pytest.fixture
+def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Host]:
+    """A project with this tree's wheel; what a failed test left running is ended."""
+    folder = write_host(tmp_path, last='INSTALLED_APPS += ["yard"]')
+    (folder / "yard").mkdir()
+    (folder / "yard/__init__.py").touch()
+    (folder / "yard/actors.py").write_text(ACTORS)
+    yield Host(least, folder, f"{broker_url}?db=2")
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(folder):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.split("-")[1])
+def test_a_yard_is_upgraded_and_taken_back_without_a_loss(
+    release: Path, host: Host, index: Index, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = replace(index, wheel=release).make(tmp_path_factory.mktemp("before") / "venv", "embedded")
+    old = replace(host, environment=before)
+
+    old.manage("migrate")
+    old.leave_work("forth")
+    host.manage("migrate")
+    host.end_work("forth")
+
+    host.leave_work("back")
+    for target in set(old.migrations()) - set(host.migrations()):
+        host.manage("migrate", *target.split())
+    old.end_work("back")
+
+    ran = host.ended()
+    assert {name for name in ran if ran.count(name) > 1} == set()
+
+
+def test_a_release_is_kept() -> None:
+    assert RELEASES
