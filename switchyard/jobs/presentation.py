@@ -42,6 +42,8 @@ def written(value: Any) -> str:
 
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[ -~]+)?", re.ASCII)
 TIMES: Final = ("enqueued_at", "started_at", "finished_at", "next_attempt_at", "failed_at")
+# Texts that are "" where they are not known: of a message that something else wrote.
+NEVER_NULL: Final = frozenset({"id", "actor", "queue", "state"})
 INTERNAL: Final = ("args", "kwargs", "arguments", "due_at", "options", "body", "kept_in", "logs", "silent_ms", "at")
 # Fields of an attempt; the others are those of its job.
 RUN: Final = (
@@ -60,7 +62,7 @@ def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None
         result_url: URL of the job's file, if it has one (see ``result_file``).
     """
     shown = {each.name: getattr(job, each.name) for each in fields(job) if each.name not in INTERNAL}
-    shown = {name: None if value == "" else value for name, value in shown.items()}
+    shown = {name: None if value == "" and name not in NEVER_NULL else value for name, value in shown.items()}
     return shown | {
         **{name: iso_time(shown[name]) for name in TIMES},
         "result": public_result(job.result),

@@ -142,7 +142,10 @@ def said(server: Any, words: list[Any]) -> list[Any]:
 def page(client: Client, path: str) -> str:
     """Return how a page failed; "" for one that was answered."""
     answer = client.get(path)
-    return "" if answer.status_code != 500 else "".join(traceback.format_exception(*answer.exc_info)[-8:])
+    if answer.status_code != 500:
+        return ""
+    # The API answers an exception itself.
+    return "".join(traceback.format_exception(*answer.exc_info)[-8:]) if answer.exc_info else answer.content.decode()
 
 
 def command(line: str) -> str:

@@ -96,4 +96,4 @@ def test_the_job_is_scheduled_and_runs_to_its_end(
     with run_worker("default"):
         wait_for(lambda: KindState.objects.filter(done=True, ended_at__isnull=False).count() == 6)
 
-    assert str(find("apply_retention").spec)
+    assert str(find("apply_retention").trigger)

@@ -127,3 +127,9 @@ def test_a_job_on_its_first_attempt_has_waited_since_it_was_ready(known: dict[st
     job = job_of_ended(EndedJob("j-1", "succeeded", finished_at=5_000, body=message, **ran), "default")
 
     assert (job.wait_ms, job.run_ms) == (waited_ms, None if ran["started_at"] is None else 3_000)
+
+
+def test_what_is_not_known_of_a_message_of_something_else_is_no_error_of_the_api() -> None:
+    shown = JobBody.model_validate(job_json(Job("j-1", state="queued")))
+
+    assert (shown.actor, shown.queue, shown.owner) == ("", "", None)
