@@ -42,7 +42,7 @@ class FindingAlerts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lasting, self._clock = LastingAlerts("finding", clock), clock
-        # Nobody is called for the configuration, whose checks would load all of the web.
+        # Without the configuration: it calls no person, and its checks would load all of the web.
         self._kept = KeptFindings(left_out=[configuration.GROUP.name])
         self._checked_s = -math.inf
 
