@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+__version__ = "0.10.0"
+
 BROKER_APP = "dramatiq_app.DramatiqConfig"
 
 # In the order of INSTALLED_APPS: the broker is built before all that has actors, because they are declared with it.

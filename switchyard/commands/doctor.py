@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from switchyard import __version__
 from switchyard.console.commands import PrintingCommand, show_examples
 from switchyard.console.formatting import counted
 from switchyard.middleware.logs import printable
@@ -58,6 +59,7 @@ def as_json(findings: list[Finding], *, took_ms: int) -> dict[str, Any]:
     """Return the JSON shape documented in docs/reference/commands.md."""
     severity = worst(findings)
     return {
+        "version": __version__,
         "verdict": VERDICTS[severity],
         "exit_code": EXIT_CODES[severity],
         "took_ms": took_ms,
@@ -72,6 +74,8 @@ def lines(findings: list[Finding], paint: Callable[[str, str], str], *, took_ms:
     Args:
         paint: Function of severity and text that returns the text, coloured on a terminal.
     """
+    yield f"Switchyard {__version__}"
+    yield ""
     groups = list(dict.fromkeys(found.group for found in findings))
     for group in groups:
         yield group

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from switchyard import __version__
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
@@ -47,7 +48,8 @@ class BrokerMetrics:
 
 
 def _declared(yard: Yard) -> Iterator[Metric]:
-    """Yield what alert rules compare with: one rule serves every queue of every yard."""
+    """Yield the version, and what alert rules compare with: one rule serves every queue of every yard."""
+    yield _gauge("switchyard_info", "1, of Switchyard's version in the web process.", {__version__: 1}, label="version")
     starts = {queue.name: queue.objective_ms / 1_000 for queue in yard.queues if queue.objective_ms is not None}
     yield _gauge("switchyard_queue_objective_seconds", "Time within which messages start, as promised.", starts)
     ends = {queue.name: queue.done_objective_ms / 1_000 for queue in yard.queues if queue.done_objective_ms is not None}

@@ -22,7 +22,8 @@ WAIT_S = 120.0
 SIZES = {Keys: 14, Touch: 15, Mouse: 16}
 
 
-# The others with --long: `test_keys` has the keys, `test_without_scripts` the pages; Django's client sends the forms.
+# The other ways and every second task with --long: `test_keys` has the keys, `test_without_scripts` the pages, and
+# Django's client sends each form.
 @pytest.fixture(
     scope="module", params=["touch", *(pytest.param(way, marks=pytest.mark.long) for way in ("keys", "no scripts"))]
 )
@@ -80,6 +81,7 @@ def test_see_why_mails_are_late(hand: Hand) -> None:
     shown(hand, "rate limit")
 
 
+@pytest.mark.long
 def test_see_what_a_worker_runs(hand: Hand, yard: RoomYard) -> None:
     yard.make("running")
     hand.menu("Workers")
@@ -100,6 +102,7 @@ def test_cancel_a_running_job(hand: Hand, yard: RoomYard) -> None:
     wait_for(lambda: yard.make("job_state", job) == "cancelled", WAIT_S, what="the job to be cancelled")
 
 
+@pytest.mark.long
 def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
     job = yard.make("scheduled")
     hand.find(job)
@@ -124,6 +127,7 @@ def test_edit_a_scheduled_job(hand: Hand, yard: RoomYard) -> None:
     wait_for_more(yard, "job.edit", before)
 
 
+@pytest.mark.long
 def test_see_the_slowest_jobs(hand: Hand) -> None:
     hand.menu("Jobs")
 
@@ -132,6 +136,7 @@ def test_see_the_slowest_jobs(hand: Hand) -> None:
     shown(hand, "The longest run first")
 
 
+@pytest.mark.long
 def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
     made = yard.make("letters", 1)
     before = len(yard.make("acts", "letter.requeue"))
@@ -159,6 +164,7 @@ def test_requeue_a_group(hand: Hand, yard: RoomYard) -> None:
     assert newest(yard, "letter.requeue", reason_of(hand)) == ["done", count]
 
 
+@pytest.mark.long
 def test_discard_a_group_and_restore_it(hand: Hand, yard: RoomYard) -> None:
     count = SIZES[type(hand)] + 10
     yard.make("letters", count)
@@ -203,6 +209,7 @@ def test_pause_and_resume_a_queue(hand: Hand, yard: RoomYard) -> None:
     expect(hand.page.get_by_role("link", name=re.compile("^Pause slow"))).to_be_visible()
 
 
+@pytest.mark.long
 def test_pause_and_resume_several_queues(hand: Hand, yard: RoomYard) -> None:
     hand.menu("Queues")
     hand.tick("default")
@@ -223,6 +230,7 @@ def test_pause_and_resume_several_queues(hand: Hand, yard: RoomYard) -> None:
     shown(hand, "2 queues are resumed")
 
 
+@pytest.mark.long
 def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
     hand.menu("Jobs")
     hand.act("link", "^Last hour.s failures")
@@ -231,6 +239,7 @@ def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
     shown(hand, "KeyError")
 
 
+@pytest.mark.long
 def test_see_how_late_a_schedule_is(hand: Hand) -> None:
     hand.menu("Schedules")
 
@@ -238,6 +247,7 @@ def test_see_how_late_a_schedule_is(hand: Hand) -> None:
     expect(row).to_contain_text(re.compile("late|On time|no tick yet"))
 
 
+@pytest.mark.long
 def test_run_a_schedule_now(hand: Hand, yard: RoomYard) -> None:
     before = len(yard.make("acts", "schedule.run"))
     hand.menu("Schedules")
@@ -257,6 +267,7 @@ def test_acknowledge_an_alert(hand: Hand, yard: RoomYard) -> None:
     wait_for(lambda: yard.make("alert_state", alert) == "acknowledged", WAIT_S, what="the alert to be acknowledged")
 
 
+@pytest.mark.long
 def test_silence_an_alert(hand: Hand, yard: RoomYard) -> None:
     alert = yard.make("alert", f"Silenced by {type(hand).__name__}")
     hand.menu("Alerts")

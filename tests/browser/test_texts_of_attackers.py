@@ -41,7 +41,7 @@ LISTS = (
     "/admin/switchyard_alerts/alert/",
     "/admin/shop/customer/",
 )
-EACH = 20  # answers are read for each page that is opened
+EACH = 50  # answers are read for each page that is opened
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,10 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUn
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "defect",
-    [pytest.param(defect, id=defect.name, marks=[pytest.mark.long] if defect.rare else []) for defect in DEFECTS],
+    [
+        pytest.param(defect, id=defect.name, marks=[pytest.mark.long] if defect.rare or number % 3 else [])
+        for number, defect in enumerate(DEFECTS)
+    ],
 )
 def test_a_seeded_defect_is_found(valkey_server: ServerUnderTest, defect: Defect) -> None:
     bench = bench_on(valkey_server, Scripts(defect.changes), defect.family)

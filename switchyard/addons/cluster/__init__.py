@@ -6,7 +6,7 @@ queues alone; a master that loses its keys is noticed, also one without a queue.
 
 In reading order: ``hash_slots`` (the map), ``client`` and ``calls`` (the way of a call), ``pipeline`` (to several nodes
 at once), ``barrier`` (records of each queue before its acknowledgements), ``servers`` (what is away or half moved),
-``keyspaces`` (markers), ``findings`` (what doctor and pages say).
+``keyspaces`` (markers), ``standing`` (of a server by itself), ``findings`` (what doctor and pages say).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ADDON: Final = Addon(
     barrier="switchyard.addons.cluster.barrier:QueueBarrier",
     servers="switchyard.addons.cluster.servers:Masters",
     hosts="switchyard.addons.cluster.client:hosts_of",
-    judge="switchyard.addons.cluster.findings:judge",
+    judge="switchyard.addons.cluster.standing:judge",
     look_at="switchyard.addons.cluster.findings:look",
     explain="switchyard.addons.cluster.findings:explain",
     options="switchyard.addons.cluster.findings:options_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import redis
@@ -12,7 +12,6 @@ from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, NoSlots
 from switchyard.addons.cluster.keyspaces import unmarked_nodes
 from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.health.servers import judge_replicas
 from switchyard.operations.findings.finding import UNSAFE, Finding, FindingGroup, Rank, Words
 from switchyard.operations.findings.servers import CAUSES, GROUP
@@ -39,20 +38,6 @@ WORDS: Final = {
         check="switchyard.E017",
     ),
 }
-
-
-def judge(info: Mapping[str, str]) -> list[ServerFinding]:
-    """Return what is wrong with a server by itself, by its ``INFO``."""
-    if info.get("cluster_enabled") != "1":
-        return []
-    return [
-        ServerFinding(
-            "cluster",
-            "error",
-            "the server is a node of a cluster, and would refuse most of the keys",
-            "Write `redis+cluster://` in SWITCHYARD_BROKER_URL, or use a server that runs alone.",
-        )
-    ]
 
 
 def explain(group: FindingGroup, error: BaseException, program: str) -> Finding | None:

@@ -34,6 +34,9 @@ class WorkQueue:
         self._waiting: deque[threading.Lock] = deque()
         self._own = threading.local()
         self._lock = threading.Lock()
+        self._ended = False
+        # Whether threads wait until there is work or the end, however short their timeout: whoever sets it calls end().
+        self.patient = False
         self._finished = threading.Condition(self._lock)
 
     def put(self, item: Any) -> None:
@@ -47,12 +50,12 @@ class WorkQueue:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the item with the lowest priority number; ``queue.Empty`` when there was none in ``timeout`` seconds."""
-        until_s = None if timeout is None else time.monotonic() + timeout
+        until_s = None if timeout is None or self.patient else time.monotonic() + timeout
         while True:
             with self._lock:
                 if self._heap:
                     return heapq.heappop(self._heap)[2]
-                if not block:
+                if not block or self._ended:
                     raise Empty
                 turn = self._turn()
                 self._waiting.append(turn)
@@ -65,6 +68,13 @@ class WorkQueue:
                         self._waiting.remove(turn)
                     else:
                         turn.acquire()  # it was this one's turn in this very moment
+
+    def end(self) -> None:
+        """Wake the threads that wait, now and later: their worker stops."""
+        with self._lock:
+            self._ended = True
+            while self._waiting:
+                self._waiting.popleft().release()
 
     def _turn(self) -> threading.Lock:
         """Return this thread's lock, taken: whoever releases it wakes the thread."""

@@ -10,6 +10,8 @@ import msgspec
 from django import template
 from django.utils import timezone
 
+from switchyard import __version__
+
 if TYPE_CHECKING:
     from switchyard.frame.navigation import KeptVerdict, MenuEntry, MenuGroup
 
@@ -31,6 +33,11 @@ class Frame(msgspec.Struct, frozen=True):
     keys: bool
     where: str
     at: datetime
+
+    @property
+    def version(self) -> str:
+        """Switchyard's."""
+        return __version__
 
     @property
     def switched_off(self) -> str:

@@ -38,12 +38,12 @@ from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal
 
 # Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
-BEAT_S = 0.5
+BEAT_S = 1.0
 EX_LEFT_WORK = 3
 # Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
 ISOLATED_IDLE_S = 10.0
 
-# How soon an idle thread notices that it should stop.
+# How soon an idle consumer notices that it should stop.
 POLL_STOP_MS = 500
 POLL_LEASES_S = 0.02
 # A call rides out 2 s and a failover takes longer: Dramatiq's pause of 3 s would outlast the new master's start.
@@ -110,6 +110,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     if received := wait_until(lambda: row.leased and not row.quiet, signals, row, parent_pid):
         return 0
     worker.start()
+    worker.work_queue.patient = True  # type: ignore[attr-defined]  # a WorkQueue, put there by the broker; drain() ends it
     if guard is not None and assignment.slots == 1:
         guard.limit_allocations()
     row.progressed()
@@ -267,6 +268,7 @@ def drain(
     worker.broker.drain()  # type: ignore[attr-defined]
     for thread in worker.workers:
         thread.stop()
+    worker.work_queue.end()  # type: ignore[attr-defined]
     for thread in worker.workers:
         while thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
             release_unstarted(worker)

@@ -10,9 +10,11 @@ one call that fills it, and one cell with its state.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
+import signal
 import struct
 import tempfile
 from collections import deque
@@ -81,7 +83,7 @@ class Finished:
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
 READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED, ILL = range(14)
-GREW = ILL + 1
+GREW, DOZES = ILL + 1, ILL + 2
 # Values of FULL.
 HOLDS_TOO_MUCH, LACKS_MEMORY = 1, 2
 
@@ -169,6 +171,7 @@ class ChildRow:
     def set_full(self, *, memory: bool = False) -> None:
         """Mark the child as full: it starts no more messages, because of the memory or whatever else it holds."""
         self._cells[FULL] = LACKS_MEMORY if memory else HOLDS_TOO_MUCH
+        self._wake()
 
     @property
     def full(self) -> bool:
@@ -192,6 +195,7 @@ class ChildRow:
     def set_stuck(self) -> None:
         """Mark the child as one that holds a message which nothing runs, or waits for a lock that nobody releases."""
         self._cells[STUCK] = 1
+        self._wake()
 
     @property
     def stuck(self) -> bool:
@@ -219,11 +223,27 @@ class ChildRow:
     def set_ill(self) -> None:
         """Mark the child as one whose process has no file descriptor left."""
         self._cells[ILL] = 1
+        self._wake()
 
     @property
     def ill(self) -> bool:
         """Whether the child must be replaced because its process has no file descriptor left."""
         return bool(self._cells[ILL])
+
+    def doze(self, dozes: bool = True) -> None:
+        """Have the child signal its next start or mark to this process, its supervisor, which does not look before."""
+        self._cells[DOZES] = os.getpid() if dozes else 0
+
+    @property
+    def dozes(self) -> bool:
+        """Whether the child has started nothing, nor marked itself, since :meth:`doze`."""
+        return bool(self._cells[DOZES])
+
+    def _wake(self) -> None:
+        if supervisor := self._cells[DOZES]:
+            self._cells[DOZES] = 0
+            with contextlib.suppress(OSError):  # it is gone
+                os.kill(supervisor, signal.SIGCHLD)
 
     def set_drained(self) -> None:
         """Note that the child has drained: nothing but its exit follows."""
@@ -265,6 +285,8 @@ class ChildRow:
         slot = self._free.popleft()
         state, at = next(self._events) + RUNS, (slot - STATE) * CELL_BYTES
         _ENTRY.pack_into(self._memory, at, now_ns, limit_ns, token, lane, len(id_), id_, 0, state)
+        if self._cells[DOZES]:
+            self._wake()
         return slot
 
     def end(self, slot: int, *, worked_off: bool) -> None:

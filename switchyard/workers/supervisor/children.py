@@ -379,6 +379,8 @@ class ChildManager:
 # The next measurement is due before a child could reach its limit at a growth of 2 GB/s, about the write rate of one
 # processor. A measurement takes 20 microseconds.
 MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S = 0.1, 0.01
+# Children that run nothing grow by what tasks have left behind, if at all.
+MEASURE_IDLE_EVERY_S = 1.0
 GROWTH_BYTES_S = 2e9
 POLL_SUCCESSOR_S = 0.02
 
@@ -389,6 +391,7 @@ class Recycling:
     def __init__(self, children: ChildManager) -> None:
         self._children = children
         self._measure_at_s = 0.0
+        self._dozing = False  # no child runs anything, and the next one to start something says so
         self._replacement: tuple[Process, Process, str] | None = None  # the old one, its successor, and why
 
     def enforce(self) -> float:
@@ -414,14 +417,25 @@ class Recycling:
 
     def _measure(self) -> dict[int, int]:
         """Kill children over the memory limit; return resident bytes by index, none until a measurement is due."""
-        pool = self._children.pool
-        if not (pool.recycle_above_bytes or pool.memory_limit_bytes) or time.monotonic() < self._measure_at_s:
+        pool, rows = self._children.pool, [self._children.rows[process.index] for process in self._children.running]
+        if not (pool.recycle_above_bytes or pool.memory_limit_bytes):
             return {}
+        if time.monotonic() < self._measure_at_s and not (self._dozing and any(not row.dozes for row in rows)):
+            return {}
+        for row in rows:
+            row.doze()  # before a look whether it runs anything: what starts after that wakes the supervisor
+        self._dozing = not any(row.read().busy for row in rows)
         resident = {process.index: resident_bytes(process.pid) for process in self._children.running}
         if pool.memory_limit_bytes:
             self._kill_over_memory(resident, pool.memory_limit_bytes)
         soon_s = ((pool.memory_limit_bytes or math.inf) - max(resident.values(), default=0)) / GROWTH_BYTES_S
-        self._measure_at_s = time.monotonic() + max(min(soon_s, MEASURE_EVERY_S), MEASURE_AT_MOST_EVERY_S)
+        wait_s = max(min(soon_s, MEASURE_EVERY_S), MEASURE_AT_MOST_EVERY_S)
+        if self._dozing:
+            wait_s = MEASURE_IDLE_EVERY_S
+        else:
+            for row in rows:
+                row.doze(False)
+        self._measure_at_s = time.monotonic() + wait_s
         return resident
 
     def _kill_over_memory(self, resident: Mapping[int, int], limit_bytes: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+import switchyard
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis import acl
 from switchyard.operations.findings import examine
@@ -63,6 +64,7 @@ def test_it_exits_as_the_worst_finding_says(
 
     told = json.loads(printed)
     assert (exit_code, told["exit_code"], told["verdict"]) == (code, code, verdict)
+    assert told["version"] == switchyard.__version__
     assert sum(told["counts"].values()) == len(findings)
 
 
@@ -72,6 +74,8 @@ def test_people_read_what_was_seen_why_and_what_is_next(monkeypatch: pytest.Monk
     _, printed = run()
 
     assert printed.splitlines() == [
+        f"Switchyard {switchyard.__version__}",
+        "",
         "disk",
         "  ok       70 GB free",
         "",
@@ -112,7 +116,7 @@ def test_what_a_message_says_drives_no_terminal(monkeypatch: pytest.MonkeyPatch)
     _, printed = run()
 
     assert "\x1b" not in printed
-    assert len(printed.splitlines()) == 6
+    assert len(printed.splitlines()) == 8
 
 
 def test_a_yard_without_pools_is_told_of_each_group(facilities: Facilities, configure: Configure) -> None:

@@ -142,8 +142,11 @@ def storage_hangs(storage: None, own_s3_server: S3Server) -> Fault:
 @pytest.mark.parametrize(
     "name",
     [
-        "database_locked", "database_ended", "database_stands_still", "s3_refuses", "s3_hangs",
-        "storage_refuses", "storage_hangs",
+        "database_ended", "database_stands_still", "s3_hangs", "storage_refuses",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("database_locked", "s3_refuses", "storage_hangs")
+        ),
     ],
 )  # fmt: skip
 def test_a_store_that_stops_costs_no_job_and_no_result(

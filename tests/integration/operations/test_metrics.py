@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings
 from django.test import Client, override_settings
 
+import switchyard
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from tests.factories.letters import keep, letter
@@ -76,6 +77,7 @@ def test_task_side_of_all_pools_is_added_up(facilities: Facilities, metrics_dir:
 def test_yard_says_what_it_promises_and_who_serves_it(broker_away: None, metrics_dir: Path) -> None:
     lines = scrape().splitlines()
 
+    assert f'switchyard_info{{version="{switchyard.__version__}"}} 1.0' in lines
     assert 'switchyard_queue_objective_seconds{queue="urgent"} 0.08' in lines
     assert 'switchyard_queue_done_objective_seconds{queue="urgent"} 5.0' in lines
     assert not any(line.startswith('switchyard_queue_done_objective_seconds{queue="slow"}') for line in lines)

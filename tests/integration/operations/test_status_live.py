@@ -81,7 +81,12 @@ def test_the_broker_goes_away_and_comes_back(yard: WatchedYard, watch: Open) -> 
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP), (signal.SIGINT, 0)]
+    ("sent", "code"),
+    [
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        pytest.param(signal.SIGHUP, 128 + signal.SIGHUP, marks=pytest.mark.long),
+        (signal.SIGINT, 0),
+    ],
 )
 def test_a_signal_restores_the_terminal(yard: WatchedYard, watch: Open, sent: signal.Signals, code: int) -> None:
     with watch() as terminal:

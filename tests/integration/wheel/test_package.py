@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import switchyard
 from project.config import BASE_DIR as REPOSITORY
 from tests.integration.wheel.environments import clean_environment, run
 
@@ -17,9 +17,7 @@ FOLDERS = {"middleware": "switchyard/middleware", "switchyard": "switchyard"}
 
 
 def test_command_prints_the_path_of_the_wheel(clone: Path, wheel: Path) -> None:
-    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
-
-    assert wheel == clone / f"dist/switchyard-{version}-py3-none-any.whl"
+    assert wheel == clone / f"dist/switchyard-{switchyard.__version__}-py3-none-any.whl"
     assert "bin/package [FOLDER]" in run(clone / "bin/package", "--help", cwd=clone, environment=clean_environment())
 
 

@@ -82,3 +82,23 @@ def stuck_takers(threads: int = 8, for_s: float = 0.3) -> int:
             taken.append(queue.get_nowait())
     assert len({id(found) for found in taken}) == len(taken) == put, "each item is taken once"
     return sum(taker.is_alive() for taker in takers)
+
+
+def test_the_end_wakes_threads_that_wait_for_work_and_those_that_come_later() -> None:
+    queue, woken = WorkQueue(), list[str]()
+    queue.patient = True
+
+    def wait() -> None:
+        with contextlib.suppress(Empty):
+            queue.get(timeout=0.001)
+        woken.append("up")
+
+    threads = [threading.Thread(target=wait, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    queue.end()
+    wait()
+    for thread in threads:
+        thread.join(60)
+
+    assert woken == ["up"] * 3

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -265,3 +267,19 @@ def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared()
     assert set("".join(table.rows[0].logged())) <= {"x"}
     table.rows[0].clear()
     assert table.rows[0].held_marks.read() == []
+
+
+@pytest.mark.parametrize("act", [start, ChildRow.set_full, ChildRow.set_stuck, ChildRow.set_ill])
+def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
+    row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: Callable[[ChildRow], object]
+) -> None:
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *which: signals.append(which))
+    start(row)
+    row.doze()
+    assert (row.dozes, signals) == (True, [])
+
+    act(row)
+    act(row)
+
+    assert (row.dozes, signals) == (False, [(os.getpid(), signal.SIGCHLD)])
