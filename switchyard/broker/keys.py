@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final, Literal
 
 import msgspec
@@ -137,9 +138,17 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
         ``since``, ``until`` (0: none; ms since the epoch by the server's clock), ``token`` (the last that was issued
         before it), ``by``, ``reason``, ``actor``, ``argument``, its ``position`` and its ``value``. One that has ended
-        stays until the messages that it had set aside are due again.
+        stays until the messages that it had set aside are due again. An open circuit is one with ``calls``, the
+        argument's position by actor; its ``until`` is the time of its next probe.
         """
         return f"{self.base}pauses"
+
+    def circuit(self, field: str) -> str:
+        """Hash: calls of a dependency by outcome, ``ok`` and ``failed``, while its circuit is closed.
+
+        Counted from a failure on; expires at the end of the dependency's window. Its name is a digest of the circuit's.
+        """
+        return f"{self.base}circuit:{sha256(field.encode()).hexdigest()[:16]}"
 
     @property
     def refused(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
+
+from switchyard.broker.topology import Dependency
 
 T = TypeVar("T")
 
@@ -94,6 +96,10 @@ class ActorPause:
         argument: Name of the argument; "" where all messages of the actor are paused.
         position: Its position in calls without names, from 1; ``None`` where it has none.
         value: Its JSON value.
+        calls: Of an open circuit the actors that it stops, each with the argument's position; ``actor`` is its name
+            then, which no actor has, and ``until`` the time of its next probe.
+        times: How often it opened without a success between; 0 when it is closed, and its messages become due.
+        probe: Id of the message that may start, "*" for the next one that comes.
     """
 
     since: Whole
@@ -105,6 +111,18 @@ class ActorPause:
     value: Any = None
     by: str = ""
     reason: str = ""
+    calls: Mapping[str, Whole] | None = None
+    times: Whole = 0
+    probe: str = ""
+
+    @property
+    def dependency(self) -> str:
+        """Name of the dependency of an open circuit; "" for the pause of an actor."""
+        return "" if self.calls is None else self.actor.removeprefix(CIRCUIT)
+
+    def stops(self, actor: str) -> bool:
+        """Return whether messages of an actor wait for its end."""
+        return actor == self.actor if self.calls is None else actor in self.calls
 
     @property
     def field(self) -> str:
@@ -115,6 +133,30 @@ class ActorPause:
     def named(self) -> str:
         """The actor, with the argument's value if only that is paused: ``sync_customer with customer_id=7``."""
         return f"{self.actor} with {self.argument}={shown_json(self.value)}" if self.argument else self.actor
+
+
+# Begins the name of a circuit, which is no actor's for its space.
+CIRCUIT: Final = "circuit "
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """The breaker of a dependency, or of one value of an argument, in a queue. ``calls`` as of :class:`ActorPause`.
+
+    Args:
+        lease_ms: Time after which a probe that has not ended is replaced.
+    """
+
+    dependency: Dependency
+    lease_ms: int
+    calls: Mapping[str, int]
+    argument: str = ""
+    value: Any = None
+
+    @property
+    def field(self) -> str:
+        """Name by which a queue family keeps it."""
+        return field_of(CIRCUIT + self.dependency.name, self.argument, self.value)
 
 
 def shown_json(value: Any) -> str:
