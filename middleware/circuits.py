@@ -134,9 +134,9 @@ class Circuits(Middleware):
         until_ms, per = now_ms() + int(exception.delay or 0), exception.per
         reason = text_of(exception)[:REASON_CHARACTERS]
         if circuit is not None and per in (circuit.argument, circuit.dependency.name):
-            state = self._transport.note_circuit(message, circuit, "other", until_ms=until_ms, reason=reason)
+            state = self._transport.note_circuit(message, circuit, "failed", until_ms=until_ms, reason=reason)
             self._tell(message, circuit, state)
-            return "circuit_open" if state != "closed" else ""
+            return "circuit_open" if state in ("opened", "open") else ""
         position = _position(broker.actors[message.actor_name], per)
         usable, value = _value(message, per, position)
         if not usable:

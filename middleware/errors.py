@@ -21,7 +21,7 @@ class RetryLater(SwitchyardError, Retry):
     Args:
         per: Let all jobs of the actor with the same value of this argument wait until then, in the job's queue; none
             spends an attempt. With the name of the actor's dependency, or its argument, all that call it wait, and one
-            probes it then. Where that cannot be, only this job waits, and spends a retry.
+            probes it then, which is an attempt. Where that cannot be, only this job waits, and spends a retry.
     """
 
     def __init__(self, delay_s: float, reason: str, *, per: str = "") -> None:

@@ -33,20 +33,21 @@ local function wait_ms(times) return math.min(tonumber(ARGV[7]) * 2 ^ math.min(t
 local text = redis.call("HGET", KEYS[1], field)
 local circuit = text and read_circuit(field, text)
 if circuit and circuit.times > 0 then
-  if asked_ms > 0 then
-    circuit.ends, circuit.probe = math.max(asked_ms, circuit.ends), ""
-    write_circuit(KEYS[1], circuit)
-    ring()
-    return "open"
+  if circuit.probe ~= id then
+    if asked_ms > circuit.ends then
+      circuit.ends, circuit.probe = asked_ms, ""
+      write_circuit(KEYS[1], circuit)
+      ring()
+    end
+    return outcome == "failed" and "open" or "closed"
   end
-  if circuit.probe ~= id then return outcome == "failed" and "open" or "closed" end
   circuit.probe, circuit.ends = "", now
   if outcome == "ok" then
     circuit.won = circuit.won + 1
     if circuit.won >= tonumber(ARGV[9]) then circuit.times = 0 end
   elseif outcome == "failed" then
     circuit.times, circuit.won = circuit.times + 1, 0
-    circuit.ends = now + wait_ms(circuit.times)
+    circuit.ends = math.max(now + wait_ms(circuit.times), asked_ms)
   end
   write_circuit(KEYS[1], circuit)
   ring()

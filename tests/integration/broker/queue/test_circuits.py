@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import Keys
@@ -205,10 +206,12 @@ def test_circuits_leave_room_for_pauses_by_people(family: Family) -> None:
 def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family: Family) -> None:
     family.send("p1", actor="pay")
 
-    assert note(family, "other", until_ms=now_ms(family) + 3_600_000) == "opened"
+    assert note(family, until_ms=now_ms(family) + 3_600_000) == "opened"
     assert family.next() == []
-    assert note(family, "other", until_ms=now_ms(family) + 7_200_000) == "open"
-    assert family.next() == []
+    later = now_ms(family) + 7_200_000
+    assert note(family, until_ms=later) == "open"
+    assert note(family, until_ms=later - 1_000) == "open"
+    assert [each.until for each in actor_pauses.pauses([family])] == [later]
 
 
 def test_a_purge_that_is_undone_makes_what_a_circuit_has_put_off_due(family: Family) -> None:
