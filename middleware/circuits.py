@@ -22,7 +22,7 @@ from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import missing_arguments, signature_of
 from switchyard.middleware.errors import RetryLater
 from switchyard.middleware.options import OptionRule
-from switchyard.middleware.outcomes import Outcome, decide, text_of
+from switchyard.middleware.outcomes import Outcome, decide
 
 log = get_logger(__name__)
 
@@ -31,7 +31,6 @@ SPEC: Final = re.compile(r"([a-z0-9_.-]{1,64})(?: per ([A-Za-z_][A-Za-z0-9_]*))?
 LEASE_MORE_MS: Final = 5_000
 # Errors of files are ``OSError`` too.
 OF_FILES: Final = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-REASON_CHARACTERS: Final = 200
 LARGEST: Final = 2**53
 
 
@@ -124,7 +123,7 @@ class Circuits(Middleware):
             outcome = "failed"
         if outcome == "other" and not probed:
             return ""
-        reason = "" if exception is None else text_of(exception)[:REASON_CHARACTERS]
+        reason = type(exception).__name__  # its text may hold arguments
         state = self._transport.note_circuit(message, circuit, outcome, reason=reason)
         self._tell(message, circuit, state)
         return "circuit_open" if state == "open" else ""
@@ -132,7 +131,7 @@ class Circuits(Middleware):
     def _pause(self, broker: Broker, message: MessageProxy, circuit: Circuit | None, exception: RetryLater) -> str:
         """Stop all that the failed call speaks for, until the time that it named."""
         until_ms, per = now_ms() + int(exception.delay or 0), exception.per
-        reason = text_of(exception)[:REASON_CHARACTERS]
+        reason = type(exception).__name__
         if circuit is not None and per in (circuit.argument, circuit.dependency.name):
             state = self._transport.note_circuit(message, circuit, "failed", until_ms=until_ms, reason=reason)
             self._tell(message, circuit, state)

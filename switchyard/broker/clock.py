@@ -24,6 +24,7 @@ LAST_PUT_OFF_MS: Final = PUT_OFF_MS + 10_000_000_000_000
 
 # What an open circuit has put off is scheduled later still.
 CIRCUITS_MS: Final = PUT_OFF_MS + 3_000_000_000_000
+CIRCUIT_SPAN_MS: Final = 10_000_000_000
 
 
 def put_off_reason(due_at: int | None) -> str:

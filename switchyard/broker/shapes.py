@@ -100,6 +100,7 @@ class ActorPause:
             then, which no actor has, and ``until`` the time of its next probe.
         times: How often it opened without a success between; 0 when it is closed, and its messages become due.
         probe: Id of the message that may start, "*" for the next one that comes.
+        slot: Place of a circuit's messages among those that are put off.
     """
 
     since: Whole
@@ -114,6 +115,12 @@ class ActorPause:
     calls: Mapping[str, Whole] | None = None
     times: Whole = 0
     probe: str = ""
+    slot: Whole = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it is a circuit that is open."""
+        return self.calls is not None and self.times > 0
 
     @property
     def dependency(self) -> str:
@@ -170,6 +177,14 @@ def field_of(actor: str, argument: str, value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenCircuit:
+    """An open circuit of a queue, and how many messages it has put off."""
+
+    pause: ActorPause
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """Figures of a queue family.
 
@@ -192,6 +207,7 @@ class QueueStats:
     oldest_held_age_ms: int | None = None
     issued: int | None = None
     yields: Mapping[str, int] = field(default_factory=dict)
+    circuits: tuple[OpenCircuit, ...] = ()
 
     @property
     def oldest_unfinished_age_ms(self) -> int | None:
