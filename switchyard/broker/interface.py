@@ -15,9 +15,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.queue.circuits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
 from switchyard.broker.redis.server_clock import ServerClock
-from switchyard.broker.shapes import ActorPause, Circuit, DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
@@ -86,7 +87,7 @@ class Transport(Protocol):
         until_ms: int = 0,
         reason: str = "",
     ) -> str:
-        """Count a call of a dependency; see :func:`switchyard.broker.queue.administration.note_circuit`."""
+        """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
 
     def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
         """Pause an actor in a held message's queue; ``False`` where that cannot be."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Final, Literal
 
 import msgspec
@@ -143,12 +142,12 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """
         return f"{self.base}pauses"
 
-    def circuit(self, field: str) -> str:
+    def circuit(self, digest: str) -> str:
         """Hash: calls of a dependency by outcome, ``ok`` and ``failed``, while its circuit is closed.
 
-        Counted from a failure on; expires at the end of the dependency's window. Its name is a digest of the circuit's.
+        Counted from a failure on; expires at the end of the dependency's window.
         """
-        return f"{self.base}circuit:{sha256(field.encode()).hexdigest()[:16]}"
+        return f"{self.base}circuit:{digest}"
 
     @property
     def refused(self) -> str:

@@ -16,8 +16,9 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.broker.errors import QueueFull, not_quarantined
 from switchyard.broker.held_message import moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
+from switchyard.broker.queue.circuits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
-from switchyard.broker.shapes import ActorPause, Circuit, DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard

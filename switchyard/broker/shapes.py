@@ -8,8 +8,6 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
-from switchyard.broker.topology import Dependency
-
 T = TypeVar("T")
 
 # Whole number that Lua and JavaScript keep exactly: a count, a size in bytes, a time in ms.
@@ -144,26 +142,6 @@ class ActorPause:
 
 # Begins the name of a circuit, which is no actor's for its space.
 CIRCUIT: Final = "circuit "
-
-
-@dataclass(frozen=True, slots=True)
-class Circuit:
-    """The breaker of a dependency, or of one value of an argument, in a queue. ``calls`` as of :class:`ActorPause`.
-
-    Args:
-        lease_ms: Time after which a probe that has not ended is replaced.
-    """
-
-    dependency: Dependency
-    lease_ms: int
-    calls: Mapping[str, int]
-    argument: str = ""
-    value: Any = None
-
-    @property
-    def field(self) -> str:
-        """Name by which a queue family keeps it."""
-        return field_of(CIRCUIT + self.dependency.name, self.argument, self.value)
 
 
 def shown_json(value: Any) -> str:

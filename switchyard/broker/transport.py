@@ -18,6 +18,7 @@ from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_cop
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import administration, codec, dead_moves
+from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.dead_moves import encode_letter
 from switchyard.broker.queue.operations import (
     ACTOR_PAUSE,
@@ -31,7 +32,7 @@ from switchyard.broker.queue.operations import (
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.shapes import ActorPause, Circuit, DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.topology import Yard
 
@@ -118,7 +119,7 @@ class RedisTransport:
         reason: str = "",
     ) -> str:
         family = _held(held).family
-        return administration.note_circuit(family, circuit, held.message_id, outcome, until_ms=until_ms, reason=reason)
+        return note_circuit(family, circuit, held.message_id, outcome, until_ms=until_ms, reason=reason)
 
     def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
         try:

@@ -25,7 +25,7 @@ from switchyard.broker.queue.operations import (
 )
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.shapes import CIRCUIT, ActorPause, Circuit
+from switchyard.broker.shapes import ActorPause
 
 _lifted: ContextVar[bool] = ContextVar("switchyard_limits_lifted", default=False)
 
@@ -127,34 +127,6 @@ def resume_actor(family: QueueOperations, field: str = "") -> bool:
     while more:
         _, more = family.calls.call(script("resume_actor"), keys, ["", AT_ONCE])
     return bool(ended)
-
-
-# Some are left for people's pauses.
-MOST_OPEN_CIRCUITS: Final = 80
-
-
-def note_circuit(
-    family: QueueOperations, circuit: Circuit, message_id: str, outcome: str, *, until_ms: int = 0, reason: str = ""
-) -> str:
-    """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that says nothing.
-
-    Args:
-        until_ms: Open the circuit until then, ms since the epoch, whatever was counted; 0 for no.
-
-    Returns:
-        ``closed``; ``opened`` by this call; ``probed``: the message was the probe, and failed; ``open``: it was not the
-        probe, and failed. With 80 open circuits in the queue no other one opens.
-    """
-    k, declared = family.keys, circuit.dependency
-    stored: dict[str, Any] = {"actor": CIRCUIT + declared.name, "calls": circuit.calls, "lease_ms": circuit.lease_ms}
-    if circuit.argument:
-        stored |= {"argument": circuit.argument, "value": circuit.value}
-    rest = msgspec.json.encode(stored | {"reason": reason})
-    keys = [k.actor_pauses, k.circuit(circuit.field), k.token, *map(k.wakeup, ALL_LANES)]
-    numbers: list[Word] = [str(declared.failures), declared.least, declared.window_ms, declared.open_ms]
-    numbers += [declared.longest_open_ms, declared.probes, until_ms, MOST_OPEN_CIRCUITS]
-    answer = family.calls.call(script("circuit_note"), keys, [circuit.field, message_id, outcome, *numbers, rest])
-    return str(answer, "ascii")
 
 
 CANCELLED_AT_ONCE: Final = 100

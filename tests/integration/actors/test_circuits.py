@@ -14,8 +14,7 @@ from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue import administration
-from switchyard.broker.shapes import Circuit
+from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.conf import declared_yard
 from switchyard.operations.findings import facts, queues
 from switchyard.operations.findings.facts import facts_of_snapshot
@@ -32,7 +31,7 @@ def waiting(facilities: Facilities, run_worker: Any) -> str:
     circuit = Circuit(declared_yard().dependency("webhook"), 60_000, {"deliver_webhook": 2}, "endpoint_id", ENDPOINT)
     family = family_of("webhook")
     for number in range(10):
-        administration.note_circuit(family, circuit, f"x{number}", "failed", reason="no answer")
+        note_circuit(family, circuit, f"x{number}", "failed", reason="no answer")
     job_id = dramatiq.get_broker().actors["deliver_webhook"].send("gone", ENDPOINT).message_id
     with run_worker("webhook"):
         wait_for(lambda: facilities.transport.stats("webhook").live.scheduled == 1)
@@ -70,7 +69,8 @@ def test_a_person_closes_it_where_pauses_are_resumed(
 
     assert answer.status_code == 302
     assert facilities.transport.stats("webhook").circuits == ()
-    assert facilities.records.read(waiting).reason != "circuit_open"
+    assert (job := facilities.records.read(waiting)) is not None
+    assert job.reason != "circuit_open"
     [entry] = AuditEntry.objects.all()
     assert (entry.act, entry.target, entry.count) == (
         "actor.resume",

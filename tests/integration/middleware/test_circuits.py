@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -18,46 +17,17 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Dependency, Yard
 from switchyard.middleware.errors import InvalidOption, RetryLater
 from switchyard.middleware.metrics import Metrics
+from tests.factories.endpoints import Endpoint, listening_endpoint
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
 
 
-class Endpoint(ThreadingHTTPServer):
-    """An endpoint that answers 503 while it is ``down``, and counts what reaches it."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.down = threading.Event()
-        self.asked: list[str] = []
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{path}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Endpoint
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        self.send_response(503 if self.server.down.is_set() and "broken" in self.path else 200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None: ...
-
-
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with listening_endpoint() as made:
+        yield made
 
 
 def yard_with(**options: Any) -> Yard:
@@ -126,8 +96,9 @@ def test_what_fails_because_its_circuit_is_open_spends_no_attempt(yard_broker: B
         quick = [call.send("quick").message_id for _ in range(5)]
         wait_for(lambda: records.states(quick) == ["dead"] * 5)
         go.set()
-        waits = wait_for(lambda: (found := records.read(held)) and found.reason == "circuit_open" and found)
+        wait_for(lambda: (found := records.read(held)) is not None and found.reason == "circuit_open")
 
+    assert (waits := records.read(held)) is not None
     assert (waits.state, waits.attempts, waits.next_attempt_at) == ("scheduled", 0, None)
 
 
@@ -174,11 +145,13 @@ def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(yard_broker
     first = sync.send(7).message_id
     with run_worker("work", broker=broker, threads=1):
         wait_for(lambda: (found := records.read(first)) is not None and found.reason == "actor_paused")
-        assert records.read(first).attempts == 0
+        assert (waits := records.read(first)) is not None
+        assert waits.attempts == 0
         same, other = sync.send(7, 1).message_id, sync.send(8).message_id
         wait_for(lambda: records.states([first, same, other]) == ["succeeded"] * 3)
 
-    assert (ran[1], sorted(ran[2:]), records.read(first).attempts) == (8, [7, 7], 1)
+    assert (done := records.read(first)) is not None
+    assert (ran[1], sorted(ran[2:]), done.attempts) == (8, [7, 7], 1)
 
 
 def test_retry_later_for_a_dependency_opens_its_circuit_until_then(yard_broker: BuildBroker, run_worker: Any) -> None:

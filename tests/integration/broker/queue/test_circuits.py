@@ -13,9 +13,9 @@ from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
+from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.shapes import Circuit
 from switchyard.broker.topology import Dependency
 from tests.integration.broker.queue.test_actor_pauses import ME, Family, now_ms, pause
 from tests.waiting import wait_for
@@ -32,7 +32,7 @@ def family(valkey: redis.Redis) -> Family:
 
 
 def note(family: Family, outcome: str = "failed", id_: str = "x", circuit: Circuit = CIRCUIT, **more: Any) -> str:
-    return administration.note_circuit(family, circuit, id_, outcome, **more)
+    return note_circuit(family, circuit, id_, outcome, **more)
 
 
 def open_it(family: Family, circuit: Circuit = CIRCUIT) -> None:
@@ -75,7 +75,7 @@ def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
 def test_it_opens_at_the_share_of_failures_since_the_first(family: Family) -> None:
     for _ in range(9):
         assert note(family, "ok") == "closed"
-    assert not family.calls.command("EXISTS", family.keys.circuit(CIRCUIT.field))
+    assert not family.calls.command("EXISTS", family.keys.circuit(CIRCUIT.digest))
 
     assert [note(family, outcome) for outcome in ("failed", "ok", "ok", "ok", "failed", "failed")][-1] == "opened"
 
@@ -83,7 +83,7 @@ def test_it_opens_at_the_share_of_failures_since_the_first(family: Family) -> No
 def test_failures_of_an_older_window_do_not_count(family: Family) -> None:
     brief = Circuit(Dependency("payments", least=2, window_ms=30), 60_000, {"pay": 0})
     assert note(family, circuit=brief) == "closed"
-    wait_for(lambda: not family.calls.command("EXISTS", family.keys.circuit(brief.field)))
+    wait_for(lambda: not family.calls.command("EXISTS", family.keys.circuit(brief.digest)))
 
     assert note(family, circuit=brief) == "closed"
 
