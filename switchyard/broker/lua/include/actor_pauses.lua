@@ -42,7 +42,7 @@ local function actor_pauses(key, now)
       local until_ms = tonumber(pause["until"]) or 0
       local circuit = type(pause.calls) == "table" and read_circuit(fields[i], fields[i + 1])
       if circuit then
-        circuit.key, circuit.lease_ms = key, tonumber(pause.lease_ms) or 60000
+        circuit.lease_ms = tonumber(pause.lease_ms) or 60000
         if circuit.times == 0 or (until_ms > 0 and until_ms <= now) then table.insert(found.circuits, circuit) end
         if circuit.times > 0 then
           for actor, position in pairs(pause.calls) do
@@ -60,15 +60,15 @@ local function actor_pauses(key, now)
   return found
 end
 
-local function may_probe(circuit, id, now)
+local function may_probe(circuit, id, now, key)
   if circuit.probe == "*" then
     circuit.probe, circuit.ends = id, now + circuit.lease_ms
-    write_circuit(circuit.key, circuit)
+    write_circuit(key, circuit)
   end
   return circuit.probe == id
 end
 
-local function find_pause(by_actor, body, id, now)
+local function find_pause(by_actor, body, id, now, key)
   -- As our senders write it. Another body, such as one with an escaped name, is decoded.
   local actor, fields = string.match(body, '^{"actor":"([^"\\]*)"'), nil
   if not actor then
@@ -85,16 +85,16 @@ local function find_pause(by_actor, body, id, now)
       same = value == pause.value
     end
     if same and not pause.circuit then return PUT_OFF + now end
-    if same and not may_probe(pause.circuit, id, now) then
+    if same and not may_probe(pause.circuit, id, now, key) then
       return first_of(pause.circuit) + math.min(math.max(now - pause.circuit.since, 0), SPAN - 1)
     end
   end
   return false
 end
 
--- When a message is scheduled because a pause in force keeps it from starting, or false. A body that cannot be read is its
+-- When a message is scheduled because a pause of `key` in force keeps it from starting, or false. A body that cannot be read is its
 -- consumer's to set aside: an error here would leave the message in no place.
-local function put_off_to(by_actor, body, id, now)
-  local read, found = pcall(find_pause, by_actor, body or "", id, now)
+local function put_off_to(by_actor, body, id, now, key)
+  local read, found = pcall(function() return find_pause(by_actor, body or "", id, now, key) end)
   return read and found
 end

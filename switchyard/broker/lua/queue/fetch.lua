@@ -134,7 +134,7 @@ for _, list in ipairs(rare and levels or { levels[2] }) do
         cancelled[#cancelled + 1], words[#words + 1] = id, "cancel"
       else
         now = now or by_actor and now_ms()
-        local due_at = by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now)
+        local due_at = by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now, KEYS[15])
         if due_at then
           dropped = dropped + 1
           redis.call("ZADD", KEYS[5], due_at, id)
