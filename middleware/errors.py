@@ -16,9 +16,16 @@ from switchyard.middleware.places import place_of
 
 
 class RetryLater(SwitchyardError, Retry):
-    """Retry this job after at least the seconds that another server asked for (``Retry-After``). Spends a retry."""
+    """Retry this job after at least the seconds that another server asked for (``Retry-After``). Spends a retry.
 
-    def __init__(self, delay_s: float, reason: str) -> None:
+    Args:
+        per: Let all jobs of the actor with the same value of this argument wait until then, in the job's queue; none
+            spends an attempt. With the name of the actor's dependency, or its argument, all that call it wait, and one
+            probes it then, which is an attempt. Where that cannot be, only this job waits, and spends a retry.
+    """
+
+    def __init__(self, delay_s: float, reason: str, *, per: str = "") -> None:
+        self.per = per
         super().__init__(reason, delay=max(int(delay_s * 1000), 0))
 
 

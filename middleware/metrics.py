@@ -76,6 +76,12 @@ class Metrics(Middleware):
             ("queue",),
             registry=registry,
         )
+        self.openings = Counter(
+            "switchyard_circuit_openings",
+            "Circuits of a dependency that opened because calls of it failed.",
+            ("queue", "dependency"),
+            registry=registry,
+        )
         self._wait_of = Children(self.wait)
         self._duration_of = Children(self.duration)
         self._messages = Children(self.messages)
@@ -105,6 +111,9 @@ class Metrics(Middleware):
         self._fold_soon()
         if outcome.kind == "retried" and outcome.exception is not None:
             self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
+
+        if opened := getattr(message, "circuit_opened", ""):
+            self.openings.labels(self._labels(message)[0], opened).inc()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         self._messages[*self._labels(message), outcome_of(message).kind].inc()

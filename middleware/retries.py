@@ -26,6 +26,7 @@ from switchyard.broker.topology import (
 )
 from switchyard.loggers import get_logger
 from switchyard.middleware.callbacks import fields_of, follow_up_of
+from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.crashes import Poison, SuspectedPoison
 from switchyard.middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure, RetryLater
 from switchyard.middleware.options import OptionRule, actor_name, rule_of_both
@@ -252,7 +253,8 @@ class Retries(Middleware):
     and ``throws`` (exception classes that are never retried; those of ``throws`` are not logged as errors). Options
     that are left out come from the queue's policy. A function that fails is logged, and the policy decides.
 
-    A task that was interrupted because its worker stops is always retried, at once.
+    A task that was interrupted because its worker stops is always retried, at once. One that fails because what it
+    calls is down (:mod:`switchyard.middleware.circuits`) waits for that instead, its attempt not spent.
 
     Listed after the middleware that read the outcome (:mod:`switchyard.middleware.outcomes`): after-hooks run from last
     to first. While the broker is unavailable the move is retried and the worker's slot waits: an acknowledgement would
@@ -262,8 +264,9 @@ class Retries(Middleware):
     option_rules: ClassVar = retry_rules()
     actor_options = {rule.name for rule in option_rules}
 
-    def __init__(self, *, yard: Yard, transport: Transport) -> None:
+    def __init__(self, *, yard: Yard, transport: Transport, circuits: Circuits | None = None) -> None:
         self._yard = yard
+        self._circuits = circuits
         self._transport = transport
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
@@ -292,8 +295,13 @@ class Retries(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        outcome = decide(message, self._judge(broker, message, exception))
-        if outcome.kind != "retried":
+        outcome = self._judge(broker, message, exception)
+        if self._circuits is not None and (exception is not None or hasattr(message, "circuit")):
+            waits = self._circuits.defers(broker, message, exception)
+            if waits and (outcome.kind == "retried" or outcome.reason in ("exhausted", "time_limit")):
+                outcome = Outcome("deferred", waits, delay_ms=0, exception=exception)
+        decide(message, outcome)
+        if outcome.kind not in ("retried", "deferred"):
             # A dead message may still be lost until it is in its dead list.
             message.open = outcome.kind == "dead"  # type: ignore[attr-defined]
             if outcome.kind == "dead" and outcome.reason in ("exhausted", "time_limit"):
@@ -302,7 +310,10 @@ class Retries(Middleware):
         if outcome.exception is not None:
             text_of(outcome.exception)  # by the actor's code, which has a limit now
         try:
-            self._divert(message, outcome.delay_ms or 0)
+            if outcome.kind == "deferred":
+                self._defer(message, outcome.reason)
+            else:
+                self._divert(message, outcome.delay_ms or 0)
             message.open = False  # type: ignore[attr-defined]
         except Exception as refusal:  # noqa: BLE001  any hook may refuse; the message must end somewhere
             log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
@@ -349,6 +360,11 @@ class Retries(Middleware):
         info = {"retries": retries, "max_retries": None if most == math.inf else int(most)}
         follows = follow_up_of(broker, message, target, "on_retry_exhausted", (data, info))
         retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="on_retry_exhausted")
+
+    def _defer(self, message: MessageProxy, reason: str) -> None:
+        """Return it to its lane as it was, no attempt spent: its next fetch puts it off."""
+        defer = partial(self._transport.defer, message, delay_ms=0, options={"deferred_by": reason})
+        retry_until_available(defer, job_id=message.message_id, what=reason)
 
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
         lane = self._yard.queue_of(message.queue_name).retry_lane

@@ -361,6 +361,8 @@ class Status(Middleware):
 
     def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
         kept = self._kept.of(broker, message.actor_name)
+        if outcome.kind == "deferred":
+            return
         if outcome.kind == "retried":
             self._add_retried(message, kept, outcome.exception, outcome.delay_ms or 0)
             return

@@ -12,7 +12,7 @@ own.
 
 from __future__ import annotations
 
-from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import Dependency, Pool, Queue, RetryPolicy, Yard
 
 SECOND = 1_000
 MINUTE = 60 * SECOND
@@ -61,4 +61,6 @@ YARD = Yard(
         Pool("retries", "threads", (), processes=1, slots=8, shared_retries=True, isolated=2,
              recycle_after=100_000, memory_limit_bytes=400 * MB),
     ),
+    # Customers' endpoints, each by itself: one that is down costs an attempt each 2 to 10 s, however much waits for it.
+    dependencies=(Dependency("webhook"),),
 )  # fmt: skip

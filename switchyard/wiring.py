@@ -42,6 +42,7 @@ from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors
 from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallbacks, DurablePipelines
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
+from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.clock_comparison import compare_clocks
 from switchyard.middleware.crashes import Crashes, LostLeases
 from switchyard.middleware.dead_letters import Alerts, DeadLetters
@@ -183,6 +184,7 @@ def in_order(
     decide it; the time limit is last, so that its clock runs for the task alone and never fires in a hook.
     """
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
+    circuits = Circuits(yard=yard, transport=transport)
     # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
     metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
     name_files()
@@ -195,6 +197,7 @@ def in_order(
         UniqueKeys(),
         Cancellation(transport=transport, interrupts=interrupts),
         ActorPauses(transport=transport),
+        circuits,
         AgeLimits(),
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
@@ -210,7 +213,7 @@ def in_order(
         ),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
-        Retries(yard=yard, transport=transport),
+        Retries(yard=yard, transport=transport, circuits=circuits),
         ShutdownNotices(interrupts=interrupts),
         DurableCallbacks(),
         DurablePipelines(),

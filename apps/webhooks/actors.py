@@ -14,9 +14,17 @@ from switchyard.middleware.retries import max_retries_of
 QUEUE = "webhook"
 
 
-@dramatiq.actor(queue_name=QUEUE, search=("delivery_id",))
-def deliver_webhook(delivery_id: str) -> None:
-    """Deliver one event to one endpoint. Safe to repeat: receivers recognise a repetition by its ``webhook-id``."""
+@dramatiq.actor(
+    queue_name=QUEUE,
+    search=("delivery_id",),
+    depends_on="webhook per endpoint_id",
+    outage=(delivering.DeliveryFailed,),
+)
+def deliver_webhook(delivery_id: str, endpoint_id: str = "") -> None:
+    """Deliver one event to one endpoint. Safe to repeat: receivers recognise a repetition by its ``webhook-id``.
+
+    Deliveries to an endpoint that is down wait for it; those sent by releases without ``endpoint_id`` do not.
+    """
     delivering.deliver(delivery_id, is_last=_is_last())
 
 

@@ -25,6 +25,7 @@ DEADLINE_S = 10.0
 MAX_RESPONSE_BYTES = 64 * 1024
 GONE = 410
 ASKS_TO_WAIT = (429, 503)
+SERVER_FAILURE = 500
 # Longest wait that an endpoint may ask for.
 MAX_WAIT_S = 3_600.0
 _SECONDS = re.compile(r"[0-9]{1,10}")
@@ -33,7 +34,14 @@ log = structlog.get_logger(__name__)
 
 
 class DeliveryFailed(SwitchyardError):
-    """An attempt got no answer, or one other than 2xx."""
+    """An attempt got no answer in time, or a failure of the endpoint itself (5xx)."""
+
+    def __init__(self, host: str, fact: str) -> None:
+        super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")
+
+
+class DeliveryRefused(SwitchyardError):
+    """An attempt got another answer that is not 2xx: the endpoint works."""
 
     def __init__(self, host: str, fact: str) -> None:
         super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")
@@ -46,7 +54,8 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
         is_last: No retry follows; affects only the recorded state.
 
     Raises:
-        DeliveryFailed: no answer in time, or one that is not 2xx.
+        DeliveryFailed: no answer in time, or 5xx.
+        DeliveryRefused: another answer that is not 2xx.
         RetryLater: the endpoint asks to wait.
         PermanentFailure: the endpoint is gone, its address is forbidden, or there is no such delivery.
     """
@@ -113,9 +122,10 @@ def _judge(delivery: Delivery, response: Response, failed: DeliveryState) -> tup
     if status in ASKS_TO_WAIT:
         wait_s = seconds_of(response.headers.get("retry-after", ""), clock.utc_now())
         if wait_s is not None:
-            later = RetryLater(wait_s, f"{host}: answered {status} and asks for {wait_s:g} s; it is tried again then")
+            told = f"{host}: answered {status} and asks for {wait_s:g} s; it is tried again then"
+            later = RetryLater(wait_s, told, per="endpoint_id")
             return outcome(failed, str(later)), later
-    refused = DeliveryFailed(host, f"answered {status}")
+    refused = (DeliveryFailed if status >= SERVER_FAILURE else DeliveryRefused)(host, f"answered {status}")
     return outcome(failed, str(refused)), refused
 
 

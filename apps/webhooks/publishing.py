@@ -29,13 +29,13 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
     event_id = row_id_of_request("event")
     if event_id is not None and is_repeated_request() and Event.objects.filter(pk=event_id).exists():
         recorded = Delivery.objects.filter(event_id=event_id).order_by("endpoint__created_at", "endpoint_id")
-        return [_enqueue(delivery.pk, owner_key, job_id=delivery.job_id) for delivery in recorded]
+        return [_enqueue(delivery, owner_key, job_id=delivery.job_id) for delivery in recorded]
     event = Event.objects.create(
         pk=event_id or uuid.uuid4(), owner_key=owner_key, type=event_type, payload=canonical(payload)
     )
     deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in _subscribed(owner_key, event_type)]
     for delivery in deliveries:
-        delivery.job_id = _enqueue(delivery.pk, owner_key)
+        delivery.job_id = _enqueue(delivery, owner_key)
     Delivery.objects.bulk_create(deliveries, batch_size=100)
     return [delivery.job_id for delivery in deliveries]
 
@@ -51,7 +51,7 @@ def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
     chosen = Delivery.objects.select_related("event").select_for_update(of=("self",)).filter(pk__in=list(delivery_ids))
     for delivery in chosen.order_by("created_at"):
         transaction.on_commit(partial(request_cancel, delivery.job_id))
-        delivery.job_id = _enqueue(delivery.pk, delivery.event.owner_key)
+        delivery.job_id = _enqueue(delivery, delivery.event.owner_key)
         delivery.state = DeliveryState.PENDING
         delivery.finished_at = None
         delivery.save(update_fields=["job_id", "state", "finished_at"])
@@ -65,5 +65,6 @@ def _subscribed(owner_key: str, event_type: str) -> list[Endpoint]:
     return [endpoint for endpoint in endpoints if event_type in endpoint.events]
 
 
-def _enqueue(delivery_id: uuid.UUID, owner_key: str, *, job_id: str | None = None) -> str:
-    return enqueue_on_commit(deliver_webhook, owner=owner_key, job_id=job_id, kwargs={"delivery_id": str(delivery_id)})
+def _enqueue(delivery: Delivery, owner_key: str, *, job_id: str | None = None) -> str:
+    kwargs = {"delivery_id": str(delivery.pk), "endpoint_id": str(delivery.endpoint_id)}
+    return enqueue_on_commit(deliver_webhook, owner=owner_key, job_id=job_id, kwargs=kwargs)

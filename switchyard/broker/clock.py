@@ -22,6 +22,18 @@ PUT_OFF_MS: Final = 200_000_000_000_000
 LAST_PUT_OFF_MS: Final = PUT_OFF_MS + 10_000_000_000_000
 
 
+# What an open circuit has put off is scheduled later still.
+CIRCUITS_MS: Final = PUT_OFF_MS + 3_000_000_000_000
+CIRCUIT_SPAN_MS: Final = 10_000_000_000
+
+
+def put_off_reason(due_at: int | None) -> str:
+    """Return why a message with a due time is put off, ``actor_paused`` or ``circuit_open``; "" when it is not."""
+    if due_at is None or not is_put_off(due_at):
+        return ""
+    return "actor_paused" if due_at < CIRCUITS_MS else "circuit_open"
+
+
 def is_put_off(due_at: int | None) -> bool:
     """Return whether a due time is that of a message whose actor is paused."""
     return due_at is not None and PUT_OFF_MS <= due_at <= LAST_PUT_OFF_MS

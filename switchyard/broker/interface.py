@@ -15,9 +15,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.queue.circuits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
 from switchyard.broker.redis.server_clock import ServerClock
-from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
@@ -69,6 +70,27 @@ class Transport(Protocol):
 
     def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
         """Return a held message whose actor was paused after it was fetched, unstarted; whether that was so."""
+
+    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
+        """Return a held message, unstarted, whose circuit is open.
+
+        Returns:
+            ``stopped`` when that was so, ``probe`` when it is the message that may start, "" when it is closed.
+        """
+
+    def note_circuit(
+        self,
+        held: Message[Any] | MessageProxy,
+        circuit: Circuit,
+        outcome: str,
+        *,
+        until_ms: int = 0,
+        reason: str = "",
+    ) -> str:
+        """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
+
+    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
+        """Pause an actor in a held message's queue; ``False`` where that cannot be."""
 
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""

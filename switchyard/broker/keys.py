@@ -137,9 +137,17 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
         ``since``, ``until`` (0: none; ms since the epoch by the server's clock), ``token`` (the last that was issued
         before it), ``by``, ``reason``, ``actor``, ``argument``, its ``position`` and its ``value``. One that has ended
-        stays until the messages that it had set aside are due again.
+        stays until the messages that it had set aside are due again. An open circuit is one with ``calls``, the
+        argument's position by actor; its ``until`` is the time of its next probe.
         """
         return f"{self.base}pauses"
+
+    def circuit(self, digest: str) -> str:
+        """Hash: calls of a dependency by outcome, ``ok`` and ``failed``, while its circuit is closed.
+
+        Counted from a failure on; expires at the end of the dependency's window.
+        """
+        return f"{self.base}circuit:{digest}"
 
     @property
     def refused(self) -> str:

@@ -16,8 +16,9 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.broker.errors import QueueFull, not_quarantined
 from switchyard.broker.held_message import moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Keep
+from switchyard.broker.queue.circuits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
-from switchyard.broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard
@@ -79,6 +80,26 @@ class PortableTransport:
         return False
 
     def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+        """Return ``False``: this broker pauses no actors."""
+        return False
+
+    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
+        """Return "": this broker has no circuits."""
+        return ""
+
+    def note_circuit(
+        self,
+        held: Message[Any] | MessageProxy,
+        circuit: Circuit,
+        outcome: str,
+        *,
+        until_ms: int = 0,
+        reason: str = "",
+    ) -> str:
+        """Return ``closed``: this broker has no circuits."""
+        return "closed"
+
+    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
         """Return ``False``: this broker pauses no actors."""
         return False
 

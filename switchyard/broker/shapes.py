@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -94,6 +94,11 @@ class ActorPause:
         argument: Name of the argument; "" where all messages of the actor are paused.
         position: Its position in calls without names, from 1; ``None`` where it has none.
         value: Its JSON value.
+        calls: Of an open circuit the actors that it stops, each with the argument's position; ``actor`` is its name
+            then, which no actor has, and ``until`` the time of its next probe.
+        times: How often it opened without a success between; 0 when it is closed, and its messages become due.
+        probe: Id of the message that may start, "*" for the next one that comes.
+        slot: Place of a circuit's messages among those that are put off.
     """
 
     since: Whole
@@ -105,6 +110,24 @@ class ActorPause:
     value: Any = None
     by: str = ""
     reason: str = ""
+    calls: Mapping[str, Whole] | None = None
+    times: Whole = 0
+    probe: str = ""
+    slot: Whole = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it is a circuit that is open."""
+        return self.calls is not None and self.times > 0
+
+    @property
+    def dependency(self) -> str:
+        """Name of the dependency of an open circuit; "" for the pause of an actor."""
+        return "" if self.calls is None else self.actor.removeprefix(CIRCUIT)
+
+    def stops(self, actor: str) -> bool:
+        """Return whether messages of an actor wait for its end."""
+        return actor == self.actor if self.calls is None else actor in self.calls
 
     @property
     def field(self) -> str:
@@ -117,6 +140,10 @@ class ActorPause:
         return f"{self.actor} with {self.argument}={shown_json(self.value)}" if self.argument else self.actor
 
 
+# Begins the name of a circuit, which is no actor's for its space.
+CIRCUIT: Final = "circuit "
+
+
 def shown_json(value: Any) -> str:
     """Return a JSON value as text on one line."""
     return str(msgspec.json.encode(value), "utf-8", "replace")
@@ -125,6 +152,14 @@ def shown_json(value: Any) -> str:
 def field_of(actor: str, argument: str, value: Any) -> str:
     """Return the name by which a queue family keeps a pause of an actor."""
     return f"{actor}\n{argument}={shown_json(value)}" if argument else actor
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCircuit:
+    """An open circuit of a queue, and how many messages it has put off."""
+
+    pause: ActorPause
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +185,7 @@ class QueueStats:
     oldest_held_age_ms: int | None = None
     issued: int | None = None
     yields: Mapping[str, int] = field(default_factory=dict)
+    circuits: tuple[OpenCircuit, ...] = ()
 
     @property
     def oldest_unfinished_age_ms(self) -> int | None:

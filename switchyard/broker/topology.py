@@ -435,13 +435,56 @@ class AlertRule:
 CLOCK_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
+DEPENDENCY_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """Something that actors call and that may be down, with when its circuit opens. Actors name it in ``depends_on``.
+
+    Counted by queue: each learns by itself. ``InvalidDeclaration`` for an option that cannot be used.
+
+    Args:
+        name: 1 to 64 of a-z, 0-9, ``_``, ``.`` and ``-``.
+        failures: Share of the calls at which it opens, above 0 to 1.
+        least: Calls from which on it may open.
+        window_ms: Calls count for so long from the first failure on; then counting begins anew.
+        open_ms: Time until the first probe. It doubles with each probe that fails.
+        longest_open_ms: Longest time until a probe, ``open_ms`` or more.
+        probes: Probes that must succeed, one after the other, before it closes.
+    """
+
+    name: str
+    failures: float = 0.5
+    least: int = 10
+    window_ms: int = 30_000
+    open_ms: int = 2_000
+    longest_open_ms: int = 10_000
+    probes: int = 1
+
+    def __post_init__(self) -> None:
+        usable = isinstance(self.name, str) and DEPENDENCY_NAME.fullmatch(self.name) is not None
+        require(usable, "dependency", "name", self.name, "write 1 to 64 of a-z, 0-9, '_', '.' and '-'")
+        subject, failures, longest_ms = f"dependency {self.name}", self.failures, self.longest_open_ms
+        usable = is_duration(failures) and failures <= 1
+        require(usable, subject, "failures", failures, "write a share above 0, up to 1, such as 0.5")
+        for option in ("least", "probes", "window_ms", "open_ms"):
+            value = getattr(self, option)
+            unit = "milliseconds" if option.endswith("_ms") else "a number"
+            usable = is_whole(value, least=1, most=LONGEST_DELAY_MS)
+            require(usable, subject, option, value, f"write {unit}, 1 or more")
+        remedy = f"write milliseconds, from open_ms ({self.open_ms}) to {LONGEST_DELAY_MS}"
+        usable = is_whole(longest_ms, least=self.open_ms, most=LONGEST_DELAY_MS)
+        require(usable, subject, "longest_open_ms", longest_ms, remedy)
+
+
 @dataclass(frozen=True, slots=True)
 class Yard:
     """All queues and pools of a deployment. ``InvalidDeclaration`` when two have one name.
 
     ``retry_speed`` divides the delays of policies, so that a demo or a test shows hours in seconds; only 1 is accepted
     in production. Of ``alerts`` the first rule that matches a finding counts. From the first to the second of
-    ``quiet_hours``, in Django's time zone, alerts that are not critical wait.
+    ``quiet_hours``, in Django's time zone, alerts that are not critical wait. ``dependencies`` have circuits.
     """
 
     queues: tuple[Queue, ...]
@@ -449,6 +492,7 @@ class Yard:
     retry_speed: int = 1
     alerts: tuple[AlertRule, ...] = ()
     quiet_hours: tuple[str, str] | None = None
+    dependencies: tuple[Dependency, ...] = ()
 
     def __post_init__(self) -> None:
         usable = is_whole(self.retry_speed, least=1)
@@ -457,7 +501,7 @@ class Yard:
         usable = hours is None or (isinstance(hours, tuple) and len({*map(str, hours)}) == len(hours) == 2)
         usable = usable and all(CLOCK_TIME.fullmatch(str(time)) for time in hours or ())
         require(usable, "yard", "quiet_hours", hours, remedy)
-        for option, kind in (("alerts", AlertRule), ("queues", Queue), ("pools", Pool)):
+        for option, kind in DECLARED:
             entries = getattr(self, option)
             usable = isinstance(entries, tuple) and all(isinstance(entry, kind) for entry in entries)
             require(usable, "yard", option, entries, f"write a tuple of {kind.__name__}(...)")
@@ -546,6 +590,14 @@ class Yard:
                 return queue
         raise UnknownQueue(lane, tuple(queue.name for queue in self.queues))
 
+    def dependency(self, name: str) -> Dependency:
+        """Return the dependency of that name. Raises ``NotFound``."""
+        for dependency in self.dependencies:
+            if dependency.name == name:
+                return dependency
+        declared = ", ".join(dependency.name for dependency in self.dependencies) or "none"
+        raise NotFound(f"dependency {name!r} is not declared; the yard has {declared}; see the topology")
+
     def pool(self, name: str) -> Pool:
         """Return the pool of that name. Raises ``NotFound``."""
         for pool in self.pools:
@@ -565,6 +617,9 @@ class Yard:
     def pools_of(self, lane: str) -> tuple[Pool, ...]:
         """Return the pools that consume a lane; empty for a dead list."""
         return tuple(pool for pool in self.pools if lane in self.served_by(pool))
+
+
+DECLARED: Final = (("alerts", AlertRule), ("queues", Queue), ("pools", Pool), ("dependencies", Dependency))
 
 
 def lane_of_name(name: str) -> tuple[str, Lane]:

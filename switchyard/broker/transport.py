@@ -18,11 +18,21 @@ from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_cop
 from switchyard.broker.interface import Arguments, Keep
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import administration, codec, dead_moves
+from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.dead_moves import encode_letter
-from switchyard.broker.queue.operations import NO_RECORD, NORMAL, CancelRecord, Move, QueueOperations, lane_of
+from switchyard.broker.queue.operations import (
+    ACTOR_PAUSE,
+    NO_RECORD,
+    NORMAL,
+    CancelRecord,
+    Move,
+    QueueOperations,
+    lane_of,
+)
 from switchyard.broker.queue.unroutable import UnroutableLane
+from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.topology import Yard
 
@@ -84,6 +94,38 @@ class RedisTransport:
             return False
         message.family.release(message.lease.owner, [message.lease])
         message.moved = True
+        return True
+
+    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
+        """Return it to the head of its lane: the next fetch puts it off."""
+        message, key = _held(held), _held(held).family.keys.actor_pauses
+        text = message.family.calls.command("HGET", key, circuit.field)
+        found = None if text is None else read(ACTOR_PAUSE, text, key)
+        if found is None or not found.times:
+            return ""
+        if found.probe == message.message_id:
+            return "probe"
+        message.family.release(message.lease.owner, [message.lease])
+        message.moved = True
+        return "stopped"
+
+    def note_circuit(
+        self,
+        held: Message[Any] | MessageProxy,
+        circuit: Circuit,
+        outcome: str,
+        *,
+        until_ms: int = 0,
+        reason: str = "",
+    ) -> str:
+        family = _held(held).family
+        return note_circuit(family, circuit, held.message_id, outcome, until_ms=until_ms, reason=reason)
+
+    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
+        try:
+            administration.pause_actor(_held(held).family, pause)
+        except ValueError:  # there are too many
+            return False
         return True
 
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:

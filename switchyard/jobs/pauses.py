@@ -21,7 +21,7 @@ from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause, field_of
 from switchyard.console.formatting import unusable_end
-from switchyard.console.pauses import PauseFacts, pause_facts
+from switchyard.console.pauses import PauseFacts, circuit_facts, pause_facts
 from switchyard.jobs.calls import parameters_of, read_json
 from switchyard.jobs.queries import families
 
@@ -104,11 +104,18 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
 
 
 def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
-    """Make what a pause has put off due, in its order; ``False`` when there was no such pause."""
+    """Make what a pause has put off due, in its order; ``False`` when there was no such pause.
+
+    The actor's open circuit, or that of the argument's value, is closed as well.
+    """
     named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, wanted.position, wanted.value).named
     asked = _families()
+    of = (wanted.argument, wanted.value)
+    open_ = [each.pause for each in paused_actors(wanted.actor) if each.pause.is_open]
+    circuits = [each.field for each in open_ if (each.argument, each.value) == of]
     with act("actor.resume", who=who, target=named, reason=reason, essential=False) as entry:
-        changed = actor_pauses.resume(asked, wanted.field)
+        ended = [actor_pauses.resume(asked, field) for field in (wanted.field, *circuits)]
+        changed = any(ended)
         entry.count = int(changed)
         return changed
 
@@ -122,7 +129,7 @@ def _families() -> Sequence[QueueOperations]:
 
 @dataclass(frozen=True, slots=True)
 class PausedActor:
-    """A pause in force, as pages and commands show it."""
+    """A pause in force or an open circuit, as pages and commands show it."""
 
     pause: ActorPause
 
@@ -139,13 +146,15 @@ class PausedActor:
     @property
     def facts(self) -> PauseFacts:
         """Who paused it, since when, why, and until when."""
+        if self.pause.is_open:
+            return circuit_facts(self.pause)
         return pause_facts(self.pause.since, self.pause.until, self.pause.by, self.pause.reason)
 
 
 def paused_actors(actor: str = "") -> list[PausedActor]:
-    """Return the pauses in force, of one actor or of all."""
+    """Return the pauses in force and open circuits, of one actor or of all."""
     found = actor_pauses.pauses(families())
-    return [PausedActor(each) for each in found if actor in ("", each.actor)]
+    return [PausedActor(each) for each in found if not actor or each.stops(actor)]
 
 
 def pause_of(actor: str, arguments: Mapping[str, Any] | None) -> PausedActor | None:

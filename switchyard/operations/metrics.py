@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -90,6 +91,13 @@ def _queues(state: YardState) -> Iterator[Metric]:
         ("switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", "parked"),
     ):
         yield _gauge(family, text, {stats.queue: int(getattr(stats, figure)) for stats in state.queues})
+    text = "Open circuits of a dependency in a queue."
+    open_circuits = GaugeMetricFamily("switchyard_circuits_open", text, labels=("queue", "dependency"))
+    for stats in state.queues:
+        opened = Counter(each.pause.dependency for each in stats.circuits)
+        for dependency in declared_yard().dependencies:
+            open_circuits.add_metric((stats.queue, dependency.name), opened[dependency.name])
+    yield open_circuits
     text = "Sends that met a unique key which another unfinished message held."
     yields = CounterMetricFamily("switchyard_unique_yields", text, labels=("queue", "actor"))
     for stats in state.queues:

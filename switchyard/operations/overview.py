@@ -90,7 +90,7 @@ JUDGED_NOW = (
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",
     "broker.replica", "pools.down", "pools.returning", "pools.host_gone", "pools.child_silent", "queues.all_failing",
     "queues.late", "queues.just_late", "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying",
-    "scheduler.down", "dead letters.*",
+    "queues.circuit_open", "scheduler.down", "dead letters.*",
     # The broker answers at this moment.
     *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip

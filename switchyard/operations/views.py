@@ -56,7 +56,7 @@ _TABLE = "switchyard_dead_letters_deadletter"
 
 
 @dataclass(frozen=True, slots=True)
-class Dependency:
+class ReadinessCheck:
     """State of one dependency; ``fact`` is a description without address or secret."""
 
     name: str
@@ -98,12 +98,12 @@ BROKER = TimedCall("broker", _ask_broker)
 DATABASE = TimedCall("database", _ask_database)
 
 
-def dependencies() -> tuple[Dependency, ...]:
+def dependencies() -> tuple[ReadinessCheck, ...]:
     """Check the broker and the database; takes at most 2 s each."""
     return _checked("broker", BROKER), _checked("database", DATABASE)
 
 
-def _checked(name: str, call: TimedCall[str]) -> Dependency:
+def _checked(name: str, call: TimedCall[str]) -> ReadinessCheck:
     try:
         wrong = call.result(TIMEOUT_S)
     except NoAnswer:
@@ -112,7 +112,7 @@ def _checked(name: str, call: TimedCall[str]) -> Dependency:
         wrong = error.kind
     except DatabaseError as error:  # its text may contain addresses and users
         wrong = type(error).__name__
-    return Dependency(name, not wrong, wrong or "answers")
+    return ReadinessCheck(name, not wrong, wrong or "answers")
 
 
 BROKER_SIDE_NAMES = frozenset(

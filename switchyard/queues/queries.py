@@ -139,7 +139,8 @@ def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGro
     actors = dramatiq.get_broker().actors
     here = {name for name, actor in actors.items() if actor.queue_name == queue.name}
     here |= {group.actor for group in held if group.due is None}
-    return tuple(PausedActor(each) for each in actor_pauses.pauses([family]) if each.actor in here)
+    found = actor_pauses.pauses([family])
+    return tuple(PausedActor(each) for each in found if each.is_open or each.actor in here)
 
 
 def _purge_facts(purge: Purge) -> PurgeFacts:

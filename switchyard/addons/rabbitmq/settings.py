@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
 
 from switchyard.broker.redis.addresses import is_loopback
 from switchyard.setting_values import InvalidSetting, choice_of, number_of, with_valid_port
@@ -55,9 +55,21 @@ def _check(name: str, url: str, *, debug: bool) -> None:
 
 
 def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:
-    """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest."""
+    """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest.
+
+    W027: dependencies, whose circuits need pauses of actors.
+    """
     most_s = own.place_options["consumer_timeout_s"] / 2
-    return [
+    found: list[CheckMessage] = [
+        Warning(
+            "it has no circuit on RabbitMQ, which pauses no actors: its jobs fail and are retried as all others",
+            hint="Move to Redis or Valkey, or leave it out.",
+            obj=f"dependency {dependency.name}",
+            id="switchyard.W027",
+        )
+        for dependency in own.topology.dependencies
+    ]
+    return found + [
         Error(
             f"its hard limit of {queue.hard_limit_ms / 1000:g} s is over {most_s:g} s, half of RabbitMQ's "
             "consumer_timeout: the server would give a task that still runs to another worker, again and again",

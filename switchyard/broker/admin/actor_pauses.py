@@ -31,13 +31,13 @@ def resume(families: Sequence[QueueOperations], field: str) -> bool:
 
 
 def pauses(families: Sequence[QueueOperations]) -> list[ActorPause]:
-    """Return the pauses in force in any of the families, by actor; one round trip to each server."""
+    """Return the pauses in force in any of the families, by actor, and open circuits; a round trip to each server."""
     found: dict[str, ActorPause] = {}
     reads = [("HVALS", family.keys.actor_pauses) for family in families]
     answers = families[0].calls.look(reads) if families else []
     for family, texts in zip(families, answers, strict=True):
         for text in texts:
             one = read(ACTOR_PAUSE, text, family.keys.actor_pauses)
-            if one is not None and not 0 < one.until <= now_ms():
+            if one is not None and (one.is_open or (one.calls is None and not 0 < one.until <= now_ms())):
                 found.setdefault(one.field, one)
     return [found[field] for field in sorted(found)]

@@ -215,8 +215,8 @@ def pull_forward(family: QueueOperations) -> int:
 SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
 
 # Put off for a reason that lasts: a worker would put it off again.
-PAUSED: Final = "actor_paused"
-HELD: Final = ("rate_limit", "parked", PAUSED)
+PUT_OFF: Final = ("actor_paused", "circuit_open")
+HELD: Final = ("rate_limit", "parked", *PUT_OFF)
 
 
 def run_now(facilities: Facilities, job_id: str) -> str:
@@ -224,13 +224,13 @@ def run_now(facilities: Facilities, job_id: str) -> str:
 
     Returns:
         ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
-        holds it, no worker knows its actor, or its actor is paused; ``ended``; ``unknown``: no job has the id, or it
-        cannot be found.
+        holds it, no worker knows its actor, its actor is paused, or the circuit of what it calls is open; ``ended``;
+        ``unknown``: no job has the id, or it cannot be found.
     """
     record = facilities.records.read(job_id)
     if record is not None and (record.ended or record.end_recorded):
         return "ended"
-    held = HELD if record is not None and record.state == "scheduled" else (PAUSED,)
+    held = HELD if record is not None and record.state == "scheduled" else PUT_OFF
     if record is not None and record.reason in held:
         return "held"
     first = record.queue if record is not None else ""

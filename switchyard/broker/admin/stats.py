@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, now_ms
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import lane_of, leases_in, owners_of
+from switchyard.broker.queue.operations import ACTOR_PAUSE, lane_of, leases_in, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.own_keys import number, read
-from switchyard.broker.shapes import LaneStats, QueuePause, QueueStats
+from switchyard.broker.shapes import LaneStats, OpenCircuit, QueuePause, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
@@ -31,13 +31,14 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         ("GET", keys.paused),
         ("GET", keys.token),
         ("HGETALL", keys.yields),
+        ("HVALS", keys.actor_pauses),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
     for lane in ALL_LANES:
         reads.append(("ZCARD", keys.due(lane)))
         for waiting in keys.waiting(lane):
             reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
-    owners, dead, quarantined, paused, issued, yields, *of_lanes = calls.look(reads)
+    owners, dead, quarantined, paused, issued, yields, pauses, *of_lanes = calls.look(reads)
     parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
     width = len(of_lanes) // len(ALL_LANES)
     by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
@@ -46,7 +47,14 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
     for _, hold in holds:
         reads += [("HLEN", hold), ("HEXISTS", hold, "#")]
     reads += [("HMGET", keys.bodies, *filter(None, by_lane[lane][2::2]), "") for lane in ALL_LANES]
-    *held, live_bodies, retry_bodies, alone_bodies = calls.look(reads)
+    found = [read(ACTOR_PAUSE, text, keys.actor_pauses) for text in pauses]
+    circuits = [one for one in found if one is not None and one.is_open]
+    for one in circuits:
+        first = CIRCUITS_MS + one.slot * CIRCUIT_SPAN_MS
+        reads += [("ZCOUNT", keys.due(lane), first, first + CIRCUIT_SPAN_MS - 1) for lane in ALL_LANES]
+    answers = calls.look(reads)
+    put_off = answers[len(answers) - len(ALL_LANES) * len(circuits) :]
+    *held, live_bodies, retry_bodies, alone_bodies = answers[: len(answers) - len(put_off)]
     running: dict[str, int] = dict.fromkeys(ALL_LANES, 0)
     for (lane, _), count, numbered in zip(holds, held[::2], held[1::2], strict=True):
         running[lane] += count - bool(numbered)
@@ -76,6 +84,10 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
             str(actor, "utf-8", "replace"): number(count, keys.yields)
             for actor, count in zip(yields[::2], yields[1::2], strict=True)
         },
+        circuits=tuple(
+            OpenCircuit(one, sum(put_off[len(ALL_LANES) * at : len(ALL_LANES) * (at + 1)]))
+            for at, one in enumerate(circuits)
+        ),
     )
 
 

@@ -122,6 +122,7 @@ def resume_actor(family: QueueOperations, field: str = "") -> bool:
     """
     k = family.keys
     keys = [k.actor_pauses, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
+    keys += [k.waiting(lane)[1] for lane in ALL_LANES]
     ended, more = family.calls.call(script("resume_actor"), keys, [field, AT_ONCE])
     while more:
         _, more = family.calls.call(script("resume_actor"), keys, ["", AT_ONCE])

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from switchyard.broker.clock import is_put_off, now_ms
+from switchyard.broker.clock import is_put_off, now_ms, put_off_reason
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
 from switchyard.broker.redis.own_keys import UNREADABLE, read
@@ -362,8 +362,8 @@ def job_of_message(job_id: str, queue: str, body: bytes, *, due_at: int | None) 
     state, reason = "retrying" if attempts else "queued", ""
     if due_at is not None:
         state = "retrying" if attempts and not parked else "scheduled"
-    if is_put_off(due_at):
-        reason = "actor_paused"
+    if put_off := put_off_reason(due_at):
+        reason = put_off
     elif state == "scheduled":
         reason = "parked" if parked else text_or_empty(options.get("deferred_by")) or "delay"
     return job_of(
@@ -383,13 +383,17 @@ def job_of_message(job_id: str, queue: str, body: bytes, *, due_at: int | None) 
 def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
     """Return a job that was started and has not ended."""
     message = fields_of(found.body) or fields_of(live.message.encode())
+    put_off = put_off_reason(found.due_at)
+    # Its last attempt met an open circuit, and was not spent.
+    unspent = bool(put_off) and live.state == "running"
+    state = ("retrying" if live.attempt > 1 else "scheduled") if unspent else known_state(live.state)
     return job_of(
         live.id,
         found.queue,
         message,
-        state=known_state(live.state),
-        reason="actor_paused" if is_put_off(found.due_at) else live.reason or None,
-        attempts=live.attempt,
+        state=state,
+        reason=put_off or live.reason or None,
+        attempts=live.attempt - int(unspent),
         generation=live.generation,
         started_at=live.started_at,
         next_attempt_at=_next_attempt_of(live, found, message),

@@ -18,9 +18,9 @@ from django.db import DatabaseError
 from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import BrowsedMessage, compared_fields_of, look
-from switchyard.broker.admin.scheduled import PAUSED
+from switchyard.broker.admin.scheduled import PUT_OFF
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.clock import datetime_of, is_put_off
+from switchyard.broker.clock import datetime_of, put_off_reason
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
 from switchyard.broker.keys import ALL_LANES, QueueKeys
@@ -360,7 +360,7 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
     groups: dict[tuple[str, str], list[datetime]] = {}
     for one in seen:
         if one.message is not None and one.due_at is not None:
-            reason = PAUSED if is_put_off(one.due_at) else str(one.message.options.get("deferred_by") or AS_SENT)
+            reason = put_off_reason(one.due_at) or str(one.message.options.get("deferred_by") or AS_SENT)
             key = one.message.actor_name, reason
             groups.setdefault(key, []).append(datetime_of(one.due_at))
     counts = Counter({key: len(dues) for key, dues in groups.items()})
@@ -369,7 +369,7 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
             actor,
             _words(reason, actor),
             count,
-            due=None if reason == PAUSED else min(groups[actor, reason]),
+            due=None if reason in PUT_OFF else min(groups[actor, reason]),
             last=max(groups[actor, reason]),
             by_limit=reason.endswith("_limit"),
             more=cut,

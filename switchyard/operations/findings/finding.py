@@ -211,6 +211,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
+    Rank("queues.circuit_open", "Circuit open", explains=("queues.retrying",), same=True),
     Rank("queues.retrying", "Retrying"),
     # Held back on purpose.
     Rank("queues.paused", "Paused"),

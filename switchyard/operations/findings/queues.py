@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.broker.shapes import QueuePause
+from switchyard.broker.shapes import OpenCircuit, QueuePause
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration
@@ -36,6 +36,11 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
             if is_long(row.queue, group):
                 yield _limited(row.queue, group)
     for stats in facts.state.queues:
+        by_dependency: dict[str, list[OpenCircuit]] = {}
+        for each in stats.circuits:
+            by_dependency.setdefault(each.pause.dependency, []).append(each)
+        for dependency, circuits in by_dependency.items():
+            yield circuit_open(stats.queue, dependency, circuits)
         if (count := stats.retry.total) >= MANY_RETRIES:
             yield _retrying(stats.queue, count)
 
@@ -108,6 +113,21 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     step, factor = f"manage.py switchyard queues resume {row.name}", float(waiting)
     return GROUP.finding("warning", "paused", seen, cause, step, row.queue, then=then, act=act, factor=factor)
+
+
+def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -> Finding:
+    """Say what is down and what waits for it; never the values of arguments."""
+    waiting, pause = sum(each.waiting for each in circuits), circuits[0].pause
+    since = duration(max(now_ms() - min(each.pause.since for each in circuits), 0))
+    values = f" for {counted(len(circuits), 'value')} of {pause.argument}" if pause.argument else ""
+    waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits yet"
+    seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"
+    then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."
+    actor = min(pause.calls or (queue,))
+    step = f"manage.py switchyard actors show {actor}"
+    act = Act(f"Show {actor}", "switchyard-actor", actor)
+    cause = "Calls of it failed" + (f", first with: {pause.reason}" if pause.reason and not pause.argument else "")
+    return GROUP.finding("warning", "circuit_open", seen, cause, step, queue, then=then, act=act, factor=float(waiting))
 
 
 def _retrying(queue: str, count: int) -> Finding:

@@ -43,6 +43,7 @@ KNOWN = {
     "GROUP": "a-group",
     "KEY": "a-key",
     "TAG": "3560",
+    "DIGEST": "a-digest",
 }
 # Written by parts of the platform that have tests of their own: named here so that no other key goes unwritten.
 BY_HAND = {"String": ("SET",), "Hash": ("HSET", "field"), "Set": ("SADD",), "Sorted set": ("ZADD", 1)}
@@ -51,7 +52,7 @@ BY_HAND = {"String": ("SET",), "Hash": ("HSET", "field"), "Set": ("SADD",), "Sor
 def filled(line: str) -> str:
     """Return a command of the page with real names in place of its capitals."""
     return re.sub(
-        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE|GROUP|KEY|TAG)\b",
+        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE|GROUP|KEY|TAG|DIGEST)\b",
         lambda found: KNOWN[found[0]],
         line,
     )
@@ -119,6 +120,7 @@ NOT_MADE_HERE = {
     "abort:{held}",
     "limit:{a-name}:answer:a-request",  # its last part is drawn
     "{webhook}:refused",
+    "{webhook}:circuit:a-digest",
     "generation",
     "generation:missed",
     "headline",

@@ -7,7 +7,7 @@ from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
 
 from apps.webhooks import delivering, services
-from apps.webhooks.delivering import DeliveryFailed, deliver
+from apps.webhooks.delivering import DeliveryFailed, DeliveryRefused, deliver
 from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.integration.outbound.listener import answering, flooding, listening
@@ -100,7 +100,7 @@ def test_a_wrong_secret_is_noticed_by_the_receiver(receiver, make_delivery):
     delivery = make_delivery(receiver.url + "healthy")
     receiver.secrets_file.write_text("whsec_d3Jvbmcgc2VjcmV0IGZvciBzdXJl")
 
-    with pytest.raises(DeliveryFailed, match="answered 401"):
+    with pytest.raises(DeliveryRefused, match="answered 401"):
         run(delivery)
 
     assert receiver.log[0]["signature_ok"] is False
@@ -118,7 +118,8 @@ def test_every_2xx_is_success(status: int, make_delivery, allow):
 def test_anything_else_fails_and_is_tried_again(status: int, make_delivery, allow):
     with listening(answer_with(status)) as listener:
         delivery = make_delivery(allow(listener))
-        with pytest.raises(DeliveryFailed, match=f"127.0.0.1: answered {status}"):
+        failure = DeliveryFailed if status >= 500 else DeliveryRefused
+        with pytest.raises(failure, match=f"127.0.0.1: answered {status}"):
             run(delivery)
         delivery.refresh_from_db()
 

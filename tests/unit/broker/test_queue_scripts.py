@@ -13,11 +13,13 @@ import pytest
 from switchyard.broker.admin import purge
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, dead_moves
+from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
 from switchyard.broker.shapes import ActorPause
+from switchyard.broker.topology import Dependency
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}
@@ -103,6 +105,7 @@ class TestHeader:
 
 
 ANSWERS: dict[str, Any] = {
+    "circuit_note": b"opened",
     "enqueue": [],
     "fetch": [b"ok", [], -1, 0],
     "ack": [],
@@ -181,6 +184,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     administration.resume(family)
     administration.pause_actor(family, ActorPause(0, 0, 0, "a"))
     administration.resume_actor(family, "a")
+    note_circuit(family, Circuit(Dependency("payments"), 60_000, {"a": 0}), "x", "failed")
     family.notify("retry")
     purge.set_aside(family, "p", by="an_operator")
     purge.undo(family, "p")

@@ -18,7 +18,7 @@ from django.core.management import get_commands
 
 from project.urls import PRODUCT_ROUTERS
 from switchyard.api.application import PLATFORM_ROUTERS
-from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy
+from switchyard.broker.topology import AlertRule, Dependency, Pool, Queue, RetryPolicy
 from switchyard.commands.modules import MODULES
 from switchyard.conf import KEYS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
@@ -28,6 +28,7 @@ OWN_SOURCES = [
     for folder in ("apps", "demo", "devtools", "middleware", "project", "switchyard")
     for path in (ROOT / folder).rglob("*.py")
 ]
+DECLARED = (AlertRule, Dependency, Queue, RetryPolicy, Pool)
 RULES = yaml.safe_load(read("ops/prometheus/rules.yml"))
 # Set by Dramatiq's pipelines only.
 INTERNAL_OPTIONS = {"pipe_target"}
@@ -104,16 +105,14 @@ def test_every_option_of_an_actor_is_described() -> None:
 
 
 def test_every_option_of_the_topology_is_described_and_no_other() -> None:
-    options = {option.name for kind in (AlertRule, Queue, RetryPolicy, Pool) for option in fields(kind)}
+    options = {option.name for kind in DECLARED for option in fields(kind)}
 
     assert first_column("docs/reference/topology.md") == options
 
 
 def test_defaults_of_the_topology_are_described_as_they_are() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)`", read("docs/reference/topology.md"), flags=re.MULTILINE)
-    defaults = {
-        option.name: option.default for kind in (AlertRule, Queue, RetryPolicy, Pool) for option in fields(kind)
-    }
+    defaults = {option.name: option.default for kind in DECLARED for option in fields(kind)}
 
     assert len(rows) > 10
     assert {name: ast.literal_eval(default) for name, default in rows} == {name: defaults[name] for name, _ in rows}

@@ -36,7 +36,7 @@ for i = 4, #ARGV do
   local listed = redis.call("ZREM", KEYS[8], ARGV[2] .. "\n" .. id) == 1
   if token then
     if listed then token = nil end
-  elseif by_actor and is_paused(by_actor, redis.call("HGET", KEYS[1], id)) then
+  elseif by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now_ms(), KEYS[10]) then
     redis.call("ZADD", KEYS[2], "XX", now_ms(), id)
   elseif redis.call("ZSCORE", KEYS[2], id) then
     token = string.format("%d", redis.call("INCR", KEYS[5]))

@@ -19,7 +19,8 @@
 -- ARGV[5...] id, token: acknowledged, at most 500 pairs
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}, with " asked" behind the
 -- crashes of a message whose cancellation was requested while it was leased, ": <cause>" with the cause of its last crash,
--- and with state "ok", "paused", "over" when the pause of an actor has ended and unpause is to be called, or "gone" when the
+-- and with state "ok", "paused", "over" when the pause of an actor has ended, or an open circuit is to get its next probe,
+-- and resume_actor is to be called, or "gone" when the
 -- owner has no lease: its name cannot be used again. A family that is paused until a time, or has an actor that is, answers
 -- with next_due_in_ms when that ends, if nothing is due before: the consumer fetches then.
 -- A message of a paused actor is put off when it would be leased, as many as are cancelled.
@@ -102,7 +103,7 @@ if rare and redis.call("EXISTS", KEYS[10]) == 1 then
 end
 
 local pauses = rare and redis.call("EXISTS", KEYS[15]) == 1 and actor_pauses(KEYS[15], now_ms())
-if pauses and pauses.over then
+if pauses and (pauses.over or #pauses.circuits > 0) then
   answer[1], answer[3], answer[4] = "over", 0, 1
   return answer
 end
@@ -131,11 +132,15 @@ for _, list in ipairs(rare and levels or { levels[2] }) do
     for _, id in ipairs(popped) do
       if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
         cancelled[#cancelled + 1], words[#words + 1] = id, "cancel"
-      elseif by_actor and is_paused(by_actor, redis.call("HGET", KEYS[1], id)) then
-        now, dropped = now or now_ms(), dropped + 1
-        redis.call("ZADD", KEYS[5], PUT_OFF + now, id)
       else
-        ids[#ids + 1] = id
+        now = now or by_actor and now_ms()
+        local due_at = by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now, KEYS[15])
+        if due_at then
+          dropped = dropped + 1
+          redis.call("ZADD", KEYS[5], due_at, id)
+        else
+          ids[#ids + 1] = id
+        end
       end
     end
     dropped = dropped + #cancelled

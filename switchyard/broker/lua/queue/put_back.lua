@@ -91,7 +91,8 @@ for place = 13, 15 do
   if #ids > 0 then
     for _, id in ipairs(moved(ids)) do
       local due_at = tonumber(score[id])
-      redis.call("ZADD", KEYS[place], due_at > PUT_OFF and due_at < LAST_PUT_OFF and due_at - PUT_OFF or due_at, id)
+      if due_at > PUT_OFF and due_at < LAST_PUT_OFF then due_at = due_at < CIRCUITS and due_at - PUT_OFF or 1 end
+      redis.call("ZADD", KEYS[place], due_at, id)
     end
     redis.call("ZREM", KEYS[place + 23], unpack(ids))
     notify(KEYS[place + 3])

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from switchyard.addons.rabbitmq.settings import limits_over_the_consumer_timeout
+from switchyard.broker.topology import Dependency
 from switchyard.conf import SwitchyardSettings, switchyard_settings
 from switchyard.workers.checks import TAG
 from tests.addons.rabbitmq.yards import settings_of
@@ -28,6 +29,14 @@ def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
     assert (found.id, found.obj) == ("switchyard.E026", "queue work")
     assert "60 s is over 59.5 s" in found.msg
     assert limits_over_the_consumer_timeout(with_timeout(own, 120)) == []
+
+
+def test_a_dependency_has_no_circuit_there() -> None:
+    own = replace(switchyard_settings(), topology=replace(small_yard(), dependencies=(Dependency("payments"),)))
+
+    [found] = limits_over_the_consumer_timeout(with_timeout(own, 120))
+
+    assert (found.id, found.obj) == ("switchyard.W027", "dependency payments")
 
 
 def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:

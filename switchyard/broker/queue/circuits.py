@@ -1,0 +1,74 @@
+"""Circuits of dependencies in a queue family: counted, opened, probed and closed by one Lua script.
+
+An open circuit is a pause of its actors. Every function may raise what
+:meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from switchyard.broker.keys import ALL_LANES
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import CIRCUIT, field_of
+from switchyard.broker.topology import Dependency
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """The breaker of a dependency, or of one value of an argument, in a queue. ``calls`` as of :class:`ActorPause`.
+
+    Args:
+        lease_ms: Time after which a probe that has not ended is replaced.
+    """
+
+    dependency: Dependency
+    lease_ms: int
+    calls: Mapping[str, int]
+    argument: str = ""
+    value: Any = None
+
+    @property
+    def field(self) -> str:
+        """Name by which a queue family keeps it."""
+        return field_of(CIRCUIT + self.dependency.name, self.argument, self.value)
+
+    @property
+    def digest(self) -> str:
+        """Name of its key: a value may be long."""
+        return sha256(self.field.encode()).hexdigest()[:16]
+
+
+# Some are left for people's pauses.
+MOST_OPEN_CIRCUITS: Final = 80
+
+
+def note_circuit(
+    family: QueueOperations, circuit: Circuit, message_id: str, outcome: str, *, until_ms: int = 0, reason: str = ""
+) -> str:
+    """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that says nothing.
+
+    Args:
+        until_ms: Open the circuit until then, ms since the epoch, whatever was counted; 0 for no.
+
+    Returns:
+        ``closed``; ``opened`` by this call; ``probed``: the message was the probe, and failed; ``open``: it was not the
+        probe, and failed. With 80 open circuits in the queue no other one opens.
+    """
+    k, declared = family.keys, circuit.dependency
+    stored: dict[str, Any] = {"actor": CIRCUIT + declared.name, "calls": circuit.calls, "lease_ms": circuit.lease_ms}
+    if circuit.argument:
+        stored |= {"argument": circuit.argument, "value": circuit.value}
+    rest = msgspec.json.encode(stored | {"reason": reason})
+    keys = [k.actor_pauses, k.circuit(circuit.digest), k.token, *map(k.wakeup, ALL_LANES)]
+    numbers: list[Word] = [str(declared.failures), declared.least, declared.window_ms, declared.open_ms]
+    numbers += [declared.longest_open_ms, declared.probes, until_ms, MOST_OPEN_CIRCUITS]
+    answer = family.calls.call(script("circuit_note"), keys, [circuit.field, message_id, outcome, *numbers, rest])
+    return str(answer, "ascii")

@@ -1,0 +1,198 @@
+"""Circuits with real workers and a real endpoint that goes down and returns."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import dramatiq
+import pytest
+
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Dependency, Yard
+from switchyard.middleware.errors import InvalidOption, RetryLater
+from switchyard.middleware.metrics import Metrics
+from tests.factories.endpoints import Endpoint, listening_endpoint
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with listening_endpoint() as made:
+        yield made
+
+
+def yard_with(**options: Any) -> Yard:
+    return replace(small_yard(), dependencies=(Dependency("web", least=5, **options),))
+
+
+def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
+    yard_broker: BuildBroker, run_worker: Any, endpoint: Endpoint
+) -> None:
+    broker = yard_broker(yard_with(open_ms=100, longest_open_ms=200))
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", depends_on="web per host", max_retries=3)
+    def call(host: str, number: int) -> None:
+        try:
+            urlopen(endpoint.url(f"{host}/{number}"), timeout=10).close()
+        except HTTPError as error:
+            error.close()
+            raise
+
+    endpoint.down.set()
+    sent = [call.send("broken", number).message_id for number in range(300)]
+    others = [call.send("fine", number).message_id for number in range(50)]
+    with run_worker("work", "work-retry", broker=broker, threads=8):
+        wait_for(lambda: records.states(others) == ["succeeded"] * 50)
+        wait_for(lambda: facilities(broker).transport.stats("work").live.waiting == 0)
+        reached_down = [path for path in endpoint.asked if path.startswith("/broken")]
+        [waits] = [found for found in map(records.read, sent[200:201]) if found is not None]
+        assert (waits.state, waits.reason, waits.attempts) == ("scheduled", "circuit_open", 0)
+        assert len(reached_down) <= 30
+        endpoint.down.clear()
+        wait_for(lambda: records.states(sent) == ["succeeded"] * 300)
+
+    assert {f"/broken/{number}" for number in range(300)} <= set(endpoint.asked)
+    asked = len([path for path in endpoint.asked if path.startswith("/broken")])
+    spent = sum(record.attempts for record in map(records.read, sent) if record is not None)
+    assert asked - deferred(broker) <= spent <= asked
+    [metrics] = [entry for entry in broker.middleware if isinstance(entry, Metrics)]
+    assert metrics.registry.get_sample_value(
+        "switchyard_circuit_openings_total", {"queue": "work", "dependency": "web"}
+    )
+
+
+def deferred(broker: RedisBroker) -> float:
+    """Return how many calls failed while the circuit was open, or did not start because it was."""
+    [metrics] = [entry for entry in broker.middleware if isinstance(entry, Metrics)]
+    labels = {"queue": "work", "actor": "call", "outcome": "deferred"}
+    return metrics.registry.get_sample_value("switchyard_messages_total", labels) or 0
+
+
+def test_what_fails_because_its_circuit_is_open_spends_no_attempt(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(yard_with(open_ms=60_000, longest_open_ms=60_000))
+    records = facilities(broker).records
+    slow, go = threading.Event(), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work", depends_on="web", max_retries=0)
+    def call(name: str) -> None:
+        if name == "slow":
+            slow.set()
+            go.wait(60)
+        raise ConnectionRefusedError(name)
+
+    held = call.send("slow").message_id
+    with run_worker("work", "work-retry", broker=broker):
+        slow.wait(60)
+        quick = [call.send("quick").message_id for _ in range(5)]
+        wait_for(lambda: records.states(quick) == ["dead"] * 5)
+        go.set()
+        wait_for(lambda: (found := records.read(held)) is not None and found.reason == "circuit_open")
+
+    assert (waits := records.read(held)) is not None
+    assert (waits.state, waits.attempts, waits.next_attempt_at) == ("scheduled", 0, None)
+
+
+def test_errors_of_the_program_open_no_circuit(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(yard_with())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", depends_on="web", max_retries=0)
+    def call(number: int) -> None:
+        raise FileNotFoundError(number) if number % 2 else ValueError(number)
+
+    sent = [call.send(number).message_id for number in range(12)]
+    with run_worker("work", broker=broker):
+        wait_for(lambda: records.states(sent) == ["dead"] * 12)
+
+
+def test_an_actor_names_the_errors_that_count(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(yard_with(open_ms=60_000, longest_open_ms=60_000))
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", depends_on="web", outage=(LookupError,), max_retries=0)
+    def call(number: int) -> None:
+        raise KeyError(number) if number > 10 else ConnectionError(number)
+
+    sent = [call.send(number).message_id for number in range(10)]
+    with run_worker("work", broker=broker, threads=1):
+        wait_for(lambda: records.states(sent) == ["dead"] * 10)
+        counted = [call.send(number).message_id for number in range(20, 25)]
+        wait_for(lambda: records.states(counted) == ["dead"] * 5)
+        stopped = call.send(30).message_id
+        wait_for(lambda: (found := records.read(stopped)) is not None and found.reason == "circuit_open")
+
+
+def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records, ran = facilities(broker).records, []
+
+    @dramatiq.actor(broker=broker, queue_name="work", max_retries=0)
+    def sync(customer_id: int, number: int = 0) -> None:
+        ran.append(customer_id)
+        if len(ran) == 1:
+            raise RetryLater(1, "asks for a second", per="customer_id")
+
+    first = sync.send(7).message_id
+    with run_worker("work", broker=broker, threads=1):
+        wait_for(lambda: (found := records.read(first)) is not None and found.reason == "actor_paused")
+        assert (waits := records.read(first)) is not None
+        assert waits.attempts == 0
+        same, other = sync.send(7, 1).message_id, sync.send(8).message_id
+        wait_for(lambda: records.states([first, same, other]) == ["succeeded"] * 3)
+
+    assert (done := records.read(first)) is not None
+    assert (ran[1], sorted(ran[2:]), done.attempts) == (8, [7, 7], 1)
+
+
+def test_retry_later_for_a_dependency_opens_its_circuit_until_then(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(yard_with())
+    records, ran = facilities(broker).records, []
+
+    @dramatiq.actor(broker=broker, queue_name="work", depends_on="web", max_retries=0)
+    def call(number: int) -> None:
+        ran.append(number)
+        if len(ran) == 1:
+            raise RetryLater(1, "asks for a second", per="web")
+
+    @dramatiq.actor(broker=broker, queue_name="work", depends_on="web")
+    def other(x: int, number: int) -> None:
+        call.fn(number)
+
+    sent = [call.send(1).message_id, *(other.send(0, number).message_id for number in range(4))]
+    with run_worker("work", broker=broker, threads=1):
+        wait_for(lambda: [found.reason for found in map(records.read, sent) if found] == ["circuit_open"] * 5)
+        wait_for(lambda: records.states(sent) == ["succeeded"] * 5)
+
+    assert len(ran) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"depends_on": "wbe"}, "the yard has web"),
+        ({"depends_on": "web for host"}, "write the name of a dependency"),
+        ({"depends_on": "web per hots"}, "did you mean 'host'"),
+        ({"depends_on": "web per host", "redact": ("host",)}, "is in redact"),
+        ({"depends_on": "web", "outage": ConnectionError}, "write a tuple"),
+        ({"outage": (ConnectionError,)}, "write depends_on"),
+    ],
+)
+def test_what_cannot_be_declared_is_refused_with_a_remedy(
+    yard_broker: BuildBroker, options: dict[str, Any], remedy: str
+) -> None:
+    broker = yard_broker(yard_with())
+
+    with pytest.raises(InvalidOption, match=remedy):
+
+        @dramatiq.actor(broker=broker, queue_name="work", **options)
+        def call(host: str) -> None: ...
