@@ -30,7 +30,7 @@ from switchyard.jobs.queries import is_job_id
 from switchyard.middleware.arguments import require_named, signature_of
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
 from switchyard.middleware.options import usable_delay
-from switchyard.outbox.rows import waiting_job
+from switchyard.outbox.rows import cancel_waiting, waiting_job
 from switchyard.outbox.sends import CommitSends, sends_of
 
 logger = logging.getLogger(__name__)
@@ -181,13 +181,23 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
         BrokerUnavailable: the broker did not answer.
     """
     if who is None:
-        return cancel(facilities(), job_id)
+        return _cancel(job_id)
     # Without a row rather than not at all: it is asked for when things go wrong.
     with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
-        answer = cancel(facilities(), job_id)
+        answer = _cancel(job_id)
         entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
         entry.error = "" if entry.count else answer
     return answer
+
+
+def _cancel(job_id: str) -> str:
+    """Cancel a job in the broker, or in the outbox if it is not sent yet; and again if it was sent meanwhile."""
+    answer = cancel(facilities(), job_id)
+    if answer != "unknown":
+        return answer
+    was_waiting = cancel_waiting(job_id)
+    answer = cancel(facilities(), job_id)
+    return "cancelled" if was_waiting and answer == "unknown" else answer
 
 
 def message_of(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from django.db import connections, router
 from django.db.models import Max, Min
@@ -14,9 +14,6 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.queue import codec
 from switchyard.outbox.models import OutboxRow
-
-if TYPE_CHECKING:
-    from switchyard.outbox.sends import Waiting
 
 # A row takes about 1 KB of the database. More means that nothing is relayed: new work is refused, and says so.
 MOST_ROWS: Final = 100_000
@@ -71,14 +68,17 @@ def order_key(message: Message[Any]) -> str:
     return f"{message.queue_name} {key}"[:300] if key else ""
 
 
-def behind_others(alias: str, waiting: Sequence[Waiting]) -> set[int | None]:
-    """Return the rows that may not be sent yet: an earlier row of their key is still in the table."""
-    keys = {each.row: key for each in waiting if (key := order_key(each.message))}
+def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:
+    """Return those of some rows that may not be sent yet: an earlier row of their key, not among them, is there.
+
+    Args:
+        order_keys: Of the rows, by id; rows without a key wait for none.
+    """
+    keys = {row: key for row, key in order_keys.items() if key}
     if not keys:
         return set()
-    own = [row for row in keys if row is not None]
-    earlier = OutboxRow.objects.using(alias).filter(order_key__in=set(keys.values()), pk__lt=max(own))
-    held = set(earlier.exclude(pk__in=own).values_list("order_key", flat=True))
+    earlier = OutboxRow.objects.using(alias).filter(order_key__in=set(keys.values()), pk__lt=max(keys))
+    held = set(earlier.exclude(pk__in=list(order_keys)).values_list("order_key", flat=True))
     return {row for row, key in keys.items() if key in held}
 
 
@@ -161,7 +161,7 @@ def _require_room(alias: str) -> None:
         return
     ends = OutboxRow.objects.using(alias).aggregate(first=Min("id"), last=Max("id"))
     # Ids are given in order: so near to each other there cannot be too many.
-    if ends["first"] is not None and ends["last"] - ends["first"] >= MOST_ROWS:
+    if ends["first"] is not None and ends["last"] - ends["first"] >= MOST_ROWS - 1:
         count = depth(alias)
         if count >= MOST_ROWS:
             raise QueueFull("outbox", count, MOST_ROWS)

@@ -94,8 +94,11 @@ class CommitSends:
         self._left_until_s = time.monotonic() + LEFT_TO_RELAY_S
 
     def _wish(self, message: Message[Any]) -> bool | str:
-        """Return whether a message waits for a commit, or for that of which database."""
-        wish = message.options.get("on_commit")
+        """Return whether a message waits for a commit, or for that of which database. One that is moved never does."""
+        options = message.options
+        if "attempts" in options or "generation" in options:
+            return False
+        wish = options.get("on_commit")
         if wish is None:
             actor = self._broker.actors.get(message.actor_name)
             wish = None if actor is None else actor.options.get("on_commit")
@@ -164,7 +167,7 @@ class CommitSends:
         """Send messages that have rows; return the rows to delete. What the broker does not take stays."""
         from switchyard.outbox import rows
 
-        held = rows.behind_others(alias, waiting)
+        held = rows.behind_others(alias, {each.row: rows.order_key(each.message) for each in waiting if each.row})
         ready = [each for each in waiting if each.row not in held]
         if time.monotonic() >= self._left_until_s and ready:
             try:
