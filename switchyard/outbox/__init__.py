@@ -5,7 +5,8 @@ the message is a row of the transaction, which is deleted after the broker has t
 is sent twice, by its process and by the relay, is one job: the broker knows its id for 10 minutes, the history longer.
 
 Files in reading order: ``sends`` (keeps what is sent, and the batch that a commit sends), ``models`` and ``rows`` (the
-table), ``relay`` (a thread of the history process that sends what is left).
+table), ``relay`` (a thread of the history process that sends what is left),
+``metrics``.
 
 Public: ``rows.waiting_job`` and ``rows.cancel_waiting`` for pages and API, ``rows.figures`` for metrics and findings.
 """

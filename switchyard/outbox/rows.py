@@ -164,5 +164,6 @@ def _require_room(alias: str) -> None:
     if ends["first"] is not None and ends["last"] - ends["first"] >= MOST_ROWS - 1:
         count = depth(alias)
         if count >= MOST_ROWS:
-            raise QueueFull("outbox", count, MOST_ROWS)
+            remedy = "and see why the broker takes none: manage.py switchyard doctor"
+            raise QueueFull("outbox", count, MOST_ROWS, remedy=remedy)
     _counted_s[alias] = time.monotonic()
