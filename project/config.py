@@ -74,7 +74,7 @@ def load(environ: Mapping[str, str]) -> Config:
     debug = _flag(environ, "DJANGO_DEBUG", default=True)
     secret_key = _secret(environ, "DJANGO_SECRET_KEY", debug=debug)
     hosts = _allowed_hosts(environ, debug=debug)
-    declared = {"TOPOLOGY": TOPOLOGY, "CONFIGURE_LOGGING": True, "VARIABLES": VARIABLES}
+    declared = {"TOPOLOGY": TOPOLOGY, "CONFIGURE_LOGGING": True, "VARIABLES": VARIABLES, "SENDS": "outbox"}
     bounced = _flag(environ, "DATABASE_BOUNCED", default=False)
     library = conf.read(declared, environ, debug=debug, base_dir=BASE_DIR, hosts=hosts)
     storage_url = environ.get("SWITCHYARD_STORAGE_URL") or (library.state_dir / "media").as_uri()

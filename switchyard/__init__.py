@@ -6,6 +6,7 @@ Rooms, from below; each begins with a page like this, and imports only what stan
   Django.
 - ``conf``: the settings. ``console``, ``audit``, ``api``: what every room above needs of commands, acts and HTTP.
 - ``bulk``, ``workers``: acts in steps; the processes.
+- ``outbox``: sends that wait for a commit.
 - ``history``, ``dead_letters``, ``alerts``, ``jobs``, ``schedules``: records of the work, and people's acts on it.
 - ``operations``, ``tasks``, ``queues``, ``actors``: the yard as a whole, and by its parts.
 - ``frame``, ``doctor``, ``deployment``, ``serving``: around all pages; commands for the whole. ``compat``: other
@@ -33,6 +34,7 @@ APPS = (
     "api",
     "api.swagger",
     "history",
+    "outbox",
     "bulk",
     "jobs",
     "workers",

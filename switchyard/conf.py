@@ -211,6 +211,7 @@ KEYS: dict[str, str | None] = {
     "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
     "RELEASE": "SWITCHYARD_RELEASE",
+    "SENDS": None,
     "RESULTS_URL": "SWITCHYARD_RESULTS_URL",
     "RECORDS_BYTES": "SWITCHYARD_RECORDS_BYTES",
     "HISTORY_BYTES": "SWITCHYARD_HISTORY_BYTES",
@@ -225,6 +226,8 @@ KEYS: dict[str, str | None] = {
     "DEBUG": None,
 }
 
+# A send inside of a transaction: at once, at its commit, or with a row of it.
+SENDS = ("now", "on_commit", "outbox")
 HISTORY_DAYS = 30
 DEFAULT_LIMITS = RecordLimits()
 LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40  # less holds the records of a few seconds
@@ -246,6 +249,8 @@ class SwitchyardSettings:
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
+        sends: A send inside of a transaction goes ``now``, waits for the commit (``on_commit``), or is a row of the
+            transaction as well (``outbox``), so that no crash between the two loses it.
         admin_site: Dotted path of the ``AdminSite`` that the project mounts; "" for Django's default one.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
@@ -282,6 +287,7 @@ class SwitchyardSettings:
     record_limits: RecordLimits = field(default_factory=RecordLimits)
     alert_heartbeat_url: str = field(default="", repr=False)
     admin_site: str = ""
+    sends: str = SENDS[0]
 
     @property
     def place(self) -> Addon | None:
@@ -441,6 +447,7 @@ def read(
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
         results=results_of(*given.text("RESULTS_URL")),
         admin_site=given.text("ADMIN_SITE")[1],
+        sends=choice_of(*given.text("SENDS"), SENDS, default=SENDS[0]),
         record_limits=RecordLimits(
             number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
             number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),

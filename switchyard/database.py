@@ -121,6 +121,19 @@ class _Thread(threading.local):
     connected = False
 
 
+def in_transaction(connection: Any) -> bool:
+    """Return whether code under way has opened a transaction. That of a ``TestCase`` around it counts for none."""
+    return connection.in_atomic_block and not all(block._from_testcase for block in connection.atomic_blocks)
+
+
+def open_transaction() -> str:
+    """Return the alias of the first of ``DATABASES`` with an open transaction of this thread, "" for none."""
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block and in_transaction(connection):
+            return connection.alias
+    return ""
+
+
 AT_ONCE, MOST_BATCHES = 1_000, 100
 
 

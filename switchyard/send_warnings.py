@@ -14,12 +14,12 @@ from typing import Any
 
 import dramatiq
 from django.conf import settings
-from django.db import connections
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from switchyard.broker import errors
+from switchyard.database import open_transaction
 from switchyard.middleware import places
 
 logger = logging.getLogger("switchyard.jobs")
@@ -50,7 +50,8 @@ class TransactionWarnings(Middleware):
 
     A worker may start the job before the commit.
 
-    Listed in development only. Test runners turn ``DEBUG`` off and keep a transaction open: they are not warned.
+    Listed in development only, where sends wait for no commit by themselves. Test runners turn ``DEBUG`` off and keep a
+    transaction open: they are not warned.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,9 @@ class TransactionWarnings(Middleware):
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Warn if a transaction of this thread is open."""
-        if not settings.DEBUG or not any(each.in_atomic_block for each in connections.all(initialized_only=True)):
+        actor = broker.actors.get(message.actor_name)
+        chosen = "on_commit" in message.options or (actor is not None and "on_commit" in actor.options)
+        if chosen or not settings.DEBUG or not open_transaction():
             return
         where = calling_place()
         if where in self._reported:
@@ -66,11 +69,9 @@ class TransactionWarnings(Middleware):
         self._reported.add(where)
         logger.warning(
             "actor %s: sent inside a transaction at %s; a worker may start the job before the commit, and it runs "
-            "after a rollback too; write enqueue_on_commit(%s, ...) of %s.jobs.services",
+            "after a rollback too; write SWITCHYARD = {'SENDS': 'on_commit'}, or on_commit=True in the actor's options",
             message.actor_name,
             where,
-            message.actor_name,
-            __package__,
         )
 
 

@@ -44,6 +44,7 @@ from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallba
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.clock_comparison import compare_clocks
+from switchyard.middleware.commits import OnCommit
 from switchyard.middleware.crashes import Crashes, LostLeases
 from switchyard.middleware.dead_letters import Alerts, DeadLetters
 from switchyard.middleware.envelope import Envelope, Origin
@@ -59,6 +60,7 @@ from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
 from switchyard.middleware.time_limits import AgeLimits, TimeLimits
 from switchyard.middleware.unique_keys import UniqueKeys
+from switchyard.outbox.sends import CommitSends
 from switchyard.send_warnings import warnings_of_sends
 from switchyard.setting_values import refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
@@ -84,9 +86,10 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         logs.configure(own.log_format)
     else:
         once_imported("structlog", logs.use_standard_logging)
-    extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug)]
+    extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug and own.sends == "now")]
     options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
+    options |= {"sends": own.sends}
     if (place := own.place) is not None:
         options |= {"place": place.load("place"), "url": own.place_url, **own.place_options}
     try:
@@ -109,6 +112,7 @@ def build_yard(
     release: str = "",
     limits: RecordLimits | None = None,
     results: ResultStores | None = None,
+    sends: str = "now",
     **options: Any,
 ) -> Any:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -118,6 +122,7 @@ def build_yard(
         on_dead: Called with each dead letter after it is in its list.
         development: Log the traceback of a job's first failure.
         release: Name of this code in records of jobs.
+        sends: See the setting ``SENDS``.
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
         options: For ``place``.
     """
@@ -142,6 +147,7 @@ def build_yard(
         groups=GroupBarriers(calls, keys),
     )
     attach(broker, facilities)
+    broker.postpone = CommitSends(broker, waits=sends != "now", keeps_rows=sends == "outbox")  # type: ignore[attr-defined]
     for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
     # Sentry and its like put theirs first when a broker is made, and would pass for the sender with their options.
@@ -221,6 +227,7 @@ def in_order(
         CurrentMessage(),
         Redaction(),
         Periodic(),
+        OnCommit(),
         Origin(),
         Envelope(),
         *extra,

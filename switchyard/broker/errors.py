@@ -139,11 +139,13 @@ class BrokerUnsafe(BrokerUnavailable):
 class QueueFull(SwitchyardError):
     """A queue has as many messages waiting or scheduled as its ``max_depth``, or more."""
 
-    def __init__(self, queue_name: str, depth: int, limit: int) -> None:
+    def __init__(
+        self, queue_name: str, depth: int, limit: int, *, remedy: str = "or raise max_depth in the topology"
+    ) -> None:
         self.queue_name, self.depth, self.limit = queue_name, depth, limit
         super().__init__(
             f"queue {queue_name!r} holds {depth} messages of at most {limit}, nothing was added; "
-            "send again later, or raise max_depth in the topology"
+            f"send again later, {remedy}"
         )
 
 

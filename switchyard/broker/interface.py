@@ -30,6 +30,8 @@ from switchyard.broker.worker.prefetch import HeldMarks
 
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]
+# Keeps messages (with their delay in ms) until a commit; returns those that are to be sent now.
+Postpone = Callable[[Sequence[Message[Any]], int | None], Sequence[Message[Any]]]
 
 
 class Transport(Protocol):

@@ -15,14 +15,16 @@ from dramatiq.middleware import Middleware
 from dramatiq.results import ResultBackend, Results
 
 from switchyard.broker.consumer import Consumer
+from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.interface import Postpone
 from switchyard.broker.keys import Keys, Lane
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.leases import SelfManagedLeases
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations, level_of
-from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, calls_on
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, Acks, record_enqueued, report_stale
@@ -69,6 +71,8 @@ class RedisBroker(Broker):
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.quiet: Callable[[], bool] = bool
         self.results: ResultBackend | None = None  # a project's own Results go before it
+        # Keeps messages until a commit and returns those to send now; called after their hooks.
+        self.postpone: Postpone | None = None
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
         self.barrier, self._stores = barrier, stores
@@ -225,6 +229,8 @@ class RedisBroker(Broker):
                 record_enqueued(self.barrier, 1, family.keys.queue)
             return message
         self.emit_before("enqueue", message, delay)
+        if self.postpone is not None and not self.postpone((message,), delay):
+            return message
         entry, limit = codec.entry_of(message, self.actors), self.limits.of(message.queue_name)
         level = self.level(message)
         id_ = family.enqueue_one(entry, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
@@ -241,11 +247,27 @@ class RedisBroker(Broker):
         After an error earlier messages may be there: enqueue all again, none is there twice.
         """
         messages, delay = list(messages), delay and whole_delay(delay)
-        by_lane: dict[tuple[str, int], list[int]] = {}
-        has_before, has_after = (self.hooks.named(f"{when}_enqueue", self.middleware) for when in ("before", "after"))
-        for position, message in enumerate(messages):
-            if has_before:
+        if self.hooks.named("before_enqueue", self.middleware):
+            for message in messages:
                 self.emit_before("enqueue", message, delay)
+        now = messages if self.postpone is None else self.postpone(messages, delay)
+        if len(now) == len(messages):
+            return self.put(messages, delay=delay)
+        standing = dict(zip((each.message_id for each in now), self.put(now, delay=delay), strict=True))
+        return [standing.get(message.message_id, message) for message in messages]
+
+    def put(
+        self, messages: Sequence[Message[Any]], *, delay: int | None = None, budget_s: float = BUDGET_S
+    ) -> list[Message[Any]]:
+        """Enqueue messages whose hooks before that have run, as :meth:`enqueue_many` does.
+
+        Args:
+            delay: Milliseconds, a whole number.
+            budget_s: Seconds for each call to the server.
+        """
+        messages = list(messages)
+        by_lane: dict[tuple[str, int], list[int]] = {}
+        for position, message in enumerate(messages):
             by_lane.setdefault((message.queue_name, self.level(message)), []).append(position)
         standing = [message.message_id for message in messages]
         queues: set[str] = set()
@@ -253,10 +275,11 @@ class RedisBroker(Broker):
             family, lane = self.lane(queue_name)
             queues.add(family.keys.queue)
             entries = (codec.entry_of(messages[position], self.actors) for position in positions)
-            limit = self.limits.of(queue_name)
-            ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+            how: dict[str, Any] = {"limit": self.limits.of(queue_name), "budget_s": budget_s}
+            ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, **how)
             for position, id_ in zip(positions, ids, strict=True):
                 standing[position] = id_
+        has_after = self.hooks.named("after_enqueue", self.middleware)
         for position, message in enumerate(messages):
             if standing[position] != message.message_id:
                 self.emit_after("yield_to_holder", message)
@@ -265,6 +288,16 @@ class RedisBroker(Broker):
                 self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, len(messages), *queues)
         return messages
+
+    def require_room(self, queue_name: str) -> None:
+        """Raise ``QueueFull`` for a queue at its limit, ``BrokerUnavailable`` when the server does not tell."""
+        family, lane = self.lane(queue_name)
+        if not (limit := self.limits.of(queue_name)):
+            return
+        keys = family.keys
+        commands = [("ZCARD", keys.due(lane)), *(("LLEN", key) for key in keys.waiting(lane))]
+        if (depth := sum(family.calls.pipeline(commands))) >= limit:
+            raise QueueFull(queue_name, depth, limit)
 
     def level(self, message: Message[Any]) -> int:
         """Return the level of a message: of its own priority, else of its actor's."""

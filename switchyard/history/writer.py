@@ -35,6 +35,7 @@ from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.loggers import get_logger
 from switchyard.long_running import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership, LogThrottle, run_until_signal
 from switchyard.middleware.redaction import HIDDEN
+from switchyard.outbox.relay import Relay
 from switchyard.payload import readable
 
 LARGEST_ARGUMENTS_BYTES: Final = 1_024
@@ -488,15 +489,30 @@ STOP_WITHIN_S = 10.0
 
 
 def run_until_stopped() -> None:
-    """Run the writer until a signal stops it.
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
 
     Raises:
         SystemExit: with 70, when it crashed.
     """
     yield_to_other_work()
     run_until_signal(
-        lambda stop: HistoryWriter().run(stop), name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S
+        lambda stop: HistoryWriter().run(stop),
+        lambda stop: Relay(were_enqueued).run(stop),
+        name="history writer",
+        logger=LOGGER,
+        stop_within_s=STOP_WITHIN_S,
     )
+
+
+def were_enqueued(job_ids: Sequence[str]) -> set[str]:
+    """Return those of some jobs that the broker or the history knows.
+
+    Raises:
+        BrokerError: the broker does not answer. django.db.DatabaseError: the database does not.
+    """
+    states = facilities().records.states(job_ids)
+    known = {job_id for job_id, state in zip(job_ids, states, strict=True) if state is not None}
+    return known | set(JobRow.objects.filter(job_id__in=job_ids).values_list("job_id", flat=True))
 
 
 NICE: Final = 19

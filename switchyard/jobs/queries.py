@@ -16,6 +16,7 @@ from switchyard.broker.admin.cancel import find_unrecorded
 from switchyard.broker.errors import BrokerError, UnknownQueue
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities
+from switchyard.broker.queue import codec
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
@@ -24,6 +25,7 @@ from switchyard.broker.stores.job_records import ENDED
 from switchyard.broker.stores.pool_reports import SilentChild
 from switchyard.conf import declared_yard
 from switchyard.history.queries import ended_job, find
+from switchyard.outbox.rows import waiting_job
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -66,7 +68,7 @@ def with_result(record: Job | None) -> Job | None:
 
 
 def find_known(job_id: str) -> Job | None:
-    """Return a job's record, or, once it has left the broker, what the history keeps of it; ``None`` if both know none.
+    """Return a job's record, or what the outbox has of it before it is in the broker, or the history after that.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -76,6 +78,9 @@ def find_known(job_id: str) -> Job | None:
     found = with_result(find_job(job_id))
     if found is not None or not is_message_id(job_id):
         return found
+    if (waiting := waiting_job(job_id)) is not None:
+        job = job_of_message(job_id, waiting.queue_name, codec.encode(waiting, grown=True), due_at=None)
+        return replace(job, state="scheduled", reason="outbox")
     row = find(job_id)
     # One that is to be retried has not ended: the broker would know it.
     return None if row is None or row.state not in ENDED else with_result(ended_job(row))

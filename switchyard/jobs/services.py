@@ -10,7 +10,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
@@ -21,15 +21,17 @@ from switchyard.audit.services import Who, act
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.admin.scheduled import run_now
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.codec import entry_of
 from switchyard.broker.stores.job_record import progress_of
+from switchyard.database import in_transaction
 from switchyard.history.queries import find
 from switchyard.jobs.queries import is_job_id
-from switchyard.middleware.arguments import require_named, require_signature, require_types, signature_of
+from switchyard.middleware.arguments import require_named, signature_of
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
 from switchyard.middleware.options import usable_delay
+from switchyard.outbox.rows import cancel_waiting, waiting_job
+from switchyard.outbox.sends import CommitSends, sends_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,9 @@ def submit(
     kwargs: dict[str, Any] | None = None,
     **named: Any,
 ) -> str:
-    """Enqueue a job now and return its id, or the id of the unfinished job that holds the same unique key.
+    """Enqueue a job and return its id, or the id of the unfinished job that holds the same unique key.
 
-    Inside a transaction use ``enqueue_on_commit``: a worker could start the job before the commit.
+    Inside a transaction it waits for the commit where the setting ``SENDS`` says so, like every send.
 
     Args:
         owner: ``Token.owner_key`` of the API user who may see the job; empty: operators only.
@@ -77,18 +79,18 @@ def enqueue_on_commit(
     kwargs: dict[str, Any] | None = None,
     **named: Any,
 ) -> str:
-    """Enqueue a job when the current transaction commits, not if it rolls back; return the job id at once.
+    """Enqueue a job when the current transaction commits, whatever the setting ``SENDS`` says; return its id at once.
 
-    Outside a transaction the job is enqueued now. If the broker is down at the commit, the commit stands, the job is
-    not enqueued, and the transaction's block raises ``BrokerUnavailable``; the same holds for ``QueueFull``. If an
-    unfinished job holds the same unique key, nothing is enqueued and the id returned here stays unknown. Other reasons
-    for which the broker refuses a job are refused here, while the transaction can roll back.
+    Outside a transaction the job is enqueued now. What the broker refuses it refuses here, while the transaction can
+    roll back. With the outbox nothing can be lost after that. Without it, if the broker is down or the queue full at
+    the commit, the commit stands, the job is not enqueued, and the transaction's block raises the error. If an
+    unfinished job holds the same unique key at the commit, nothing is enqueued and the id returned here stays unknown.
 
     Args:
         owner: As for ``submit``.
         using: Alias of the transaction's database.
-        delay_ms: Milliseconds from the commit until the job may start. An actor's own argument of that name is passed
-            in ``kwargs``.
+        delay_ms: Milliseconds from now until the job may start. An actor's own argument of that name is passed in
+            ``kwargs``.
         job_id: As for ``submit``.
         args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
         kwargs: More of them by name, such as those that are called ``owner``.
@@ -100,14 +102,10 @@ def enqueue_on_commit(
         ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
     """
-    message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
+    message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args, on_commit=using)
     if delay_ms is not None:
         _require_delay(actor, message, delay_ms)
-    require_signature(actor, len(args), message.kwargs.keys())
-    require_types(actor, message.args, message.kwargs)
-    entry_of(message, actor.broker.actors)  # refuses what cannot be sent; encoded again at the commit
-    transaction.on_commit(lambda: enqueue_message(actor.broker, message, delay_ms, look_up=look_up), using=using)
-    return message.message_id
+    return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
 
 
 def current_job_id() -> str | None:
@@ -183,13 +181,23 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
         BrokerUnavailable: the broker did not answer.
     """
     if who is None:
-        return cancel(facilities(), job_id)
+        return _cancel(job_id)
     # Without a row rather than not at all: it is asked for when things go wrong.
     with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
-        answer = cancel(facilities(), job_id)
+        answer = _cancel(job_id)
         entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
         entry.error = "" if entry.count else answer
     return answer
+
+
+def _cancel(job_id: str) -> str:
+    """Cancel a job in the broker, or in the outbox if it is not sent yet; and again if it was sent meanwhile."""
+    answer = cancel(facilities(), job_id)
+    if answer != "unknown":
+        return answer
+    was_waiting = cancel_waiting(job_id)
+    answer = cancel(facilities(), job_id)
+    return "cancelled" if was_waiting and answer == "unknown" else answer
 
 
 def message_of(
@@ -265,11 +273,24 @@ def start_now(job_id: str, *, who: Who, reason: str = "") -> str:
 
 
 def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:
-    """Enqueue a message of :func:`message_of` and return its job id, for the request that sends it as well."""
-    request = current_request()
+    """Enqueue a message of :func:`message_of` and return its job id, for the request that sends it as well.
+
+    Inside a transaction it may wait for the commit, which notes it for the request. With the outbox a request's job is
+    a row in any case, in a transaction of its own if need be: a broker that is away costs the request no job.
+    """
+    request, sends = current_request(), sends_of(broker)
     job_id = message.message_id
     try:
-        if not look_up or not _was_enqueued(job_id):
+        if not look_up or not _was_enqueued(job_id, sends):
+            if sends is None:
+                return _sent_elsewhere(broker, message, delay_ms)
+            if sends.transaction_of(message):
+                broker.enqueue(message, delay=delay_ms)
+                return job_id
+            if request is not None and (alias := sends.own_transaction_of(message)):
+                with transaction.atomic(using=alias):
+                    broker.enqueue(message, delay=delay_ms)
+                return request.job_ids[-1]
             job_id = broker.enqueue(message, delay=delay_ms).message_id
     except BrokerError as error:
         if request is not None:
@@ -280,15 +301,33 @@ def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None,
     return job_id
 
 
-def _was_enqueued(job_id: str) -> bool:
-    """Return whether a job has a record or the mark of its end in the broker, or a row in the history.
+def _sent_elsewhere(broker: Broker, message: Message[Any], delay_ms: int | None) -> str:
+    """Enqueue on a broker of another library, such as a test's, which keeps nothing until a commit itself."""
+    alias = message.options.pop("on_commit", "")
+    if alias and in_transaction(connections[alias]):
+        transaction.on_commit(lambda: broker.enqueue(message, delay=delay_ms), using=alias)
+        return message.message_id
+    return broker.enqueue(message, delay=delay_ms).message_id
 
-    The history knows jobs that a broker has lost, and those that ended on a release that left no marks.
+
+def _was_enqueued(job_id: str, sends: CommitSends | None) -> bool:
+    """Return whether a job has a record or the mark of its end in the broker, or a row in the history or the outbox.
+
+    The history knows jobs that a broker has lost, and those that ended on a release that left no marks. With the outbox
+    no broker need answer: the relay looks again before it sends.
     """
+    keeps_rows = sends is not None and sends.keeps_rows
     records = facilities().records
-    if records.states([job_id]) != [None] or records.is_marked(job_id):
-        return True
     try:
+        if keeps_rows and waiting_job(job_id) is not None:
+            return True
+        if records.states([job_id]) != [None] or records.is_marked(job_id):
+            return True
         return find(job_id) is not None
     except DatabaseError as error:
         raise HistoryUnavailable(job_id, type(error).__name__) from error
+    except BrokerUnavailable:
+        if sends is None or not keeps_rows:
+            raise
+        sends.leave_to_relay()
+        return False

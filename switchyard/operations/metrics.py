@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from django.db import DatabaseError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -15,23 +16,28 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from switchyard import __version__
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.topology import Yard
-from switchyard.conf import declared_yard
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.history.metrics import history_metrics
 from switchyard.loggers import get_logger
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.timeouts import NoAnswer, TimedCall
+from switchyard.outbox.metrics import outbox_metrics
 from switchyard.workers.metrics import undisturbed
 
 TIMEOUT_S = 3.0
 YARD_STATE = TimedCall("broker", yard_state)
+OUTBOX = TimedCall("database", outbox_metrics)
 
 
 class BrokerMetrics:
-    """Collector of the broker's metrics; of them, while it is unavailable, only ``switchyard_broker_up 0``."""
+    """Collector of the broker's metrics; while it is unavailable only ``switchyard_broker_up 0`` and the outbox's."""
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families."""
         yield from _declared(declared_yard())
+        if switchyard_settings().sends == "outbox":
+            with suppress(NoAnswer, DatabaseError):
+                yield from OUTBOX.result(TIMEOUT_S)
         try:
             state = YARD_STATE.result(TIMEOUT_S)
         except (NoAnswer, BrokerError):

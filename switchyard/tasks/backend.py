@@ -13,6 +13,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.job_records import ENDED
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.conf import declared_yard
+from switchyard.database import in_transaction
 from switchyard.middleware.arguments import misfit
 from switchyard.middleware.errors import ArgumentMismatch
 from switchyard.tasks.results import make_result, milliseconds, moment, result_of_record
@@ -87,7 +88,7 @@ class SwitchyardBackend(BaseTaskBackend):
             InvalidTask: see :meth:`validate_task`; or no worker imports the task's module.
             TypeError, ValueError: an argument is no JSON.
             ArgumentMismatch: the arguments do not fit the task's function.
-            BrokerUnavailable, QueueFull: it was not enqueued; at the commit, the commit stands.
+            BrokerUnavailable, QueueFull: it was not enqueued; at the commit, the commit stands. Not with the outbox.
         """
         from switchyard.jobs.services import enqueue_message, message_of  # models are not loaded when tasks are
 
@@ -102,8 +103,16 @@ class SwitchyardBackend(BaseTaskBackend):
             sent["run_after"] = milliseconds(task.run_after)
             if sent["run_after"] - now_ms() > LONGEST_DELAY_MS:
                 raise InvalidTask(f"run_after is {task.run_after}, more than a year away.")
+        on_commit = self.database if self.enqueue_on_commit else False
         message, look_up = message_of(
-            actor, "", given["kwargs"], None, tuple(given["args"]), task=sent, priority=-task.priority
+            actor,
+            "",
+            given["kwargs"],
+            None,
+            tuple(given["args"]),
+            task=sent,
+            priority=-task.priority,
+            on_commit=on_commit,
         )
         message = message.copy(queue_name=task.queue_name)
         result = make_result(
@@ -116,16 +125,17 @@ class SwitchyardBackend(BaseTaskBackend):
             kwargs=given["kwargs"],
         )
 
-        def send() -> None:
-            delay_ms = max(sent["run_after"] - now_ms(), 0) or None if "run_after" in sent else None
-            enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
+        def note_sent() -> None:
             object.__setattr__(result, "enqueued_at", moment(message.options.get("enqueued_at", now_ms())))
             task_enqueued.send(type(self), task_result=result)
 
-        if self.enqueue_on_commit and connections[self.database].in_atomic_block:
-            transaction.on_commit(send, using=self.database)
+        waits = self.enqueue_on_commit and in_transaction(connections[self.database])
+        delay_ms = max(sent["run_after"] - now_ms(), 0) or None if "run_after" in sent else None
+        enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
+        if waits:
+            transaction.on_commit(note_sent, using=self.database)
         else:
-            send()
+            note_sent()
         return result
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:

@@ -17,6 +17,7 @@ from dramatiq.results import ResultBackend, Results
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.interface import Postpone
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.operations import Lease, QueueOperations, level_of
@@ -169,6 +170,7 @@ class MemoryBroker(Broker):
         self.barrier = barrier
         self.on_enqueue: Callable[[], object] = lambda: None
         self.results: ResultBackend | None = None
+        self.postpone: Postpone | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()
 
@@ -233,16 +235,9 @@ class MemoryBroker(Broker):
             held.moved = True
         else:
             self.emit_before("enqueue", message, delay)
-            entry = codec.entry_of(message, self.actors)
-            with self._changed:
-                standing = self._standing(entry.id, entry.unique_key, message.queue_name)
-                if standing is None:
-                    self._require_room(message.queue_name)
-                    self._put(message, entry.body, delay)
-                    self.sent.append(SentMessage(self.waiting[entry.id].message(), self.in_task, delay))
-            if standing not in (None, entry.id):
-                self.emit_after("yield_to_holder", message)
-                return message.copy(message_id=standing)
+            if self.postpone is None or self.postpone((message,), delay):
+                return self.put((message,), delay=delay)[0]
+            return message
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1, message.queue_name)
         self.on_enqueue()
@@ -251,6 +246,28 @@ class MemoryBroker(Broker):
     def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
         """Enqueue messages one by one."""
         return [self.enqueue(message, delay=delay) for message in messages]
+
+    def put(
+        self, messages: Sequence[Message[Any]], *, delay: int | None = None, budget_s: float = 0.0
+    ) -> list[Message[Any]]:
+        """Enqueue messages whose hooks before that have run."""
+        return [self._put_new(message, delay) for message in messages]
+
+    def _put_new(self, message: Message[Any], delay: int | None) -> Message[Any]:
+        entry = codec.entry_of(message, self.actors)
+        with self._changed:
+            standing = self._standing(entry.id, entry.unique_key, message.queue_name)
+            if standing is None:
+                self.require_room(message.queue_name)
+                self._put(message, entry.body, delay)
+                self.sent.append(SentMessage(self.waiting[entry.id].message(), self.in_task, delay))
+        if standing not in (None, entry.id):
+            self.emit_after("yield_to_holder", message)
+            return message.copy(message_id=standing)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1, message.queue_name)
+        self.on_enqueue()
+        return message
 
     def now_ms(self) -> int:
         """Return the time that delays are counted from."""
@@ -266,7 +283,8 @@ class MemoryBroker(Broker):
             return message_id
         return self.unique.get((lane_of_name(lane)[0], unique_key)) if unique_key else None
 
-    def _require_room(self, lane: str) -> None:
+    def require_room(self, lane: str) -> None:
+        """Raise ``QueueFull`` for a queue at its limit."""
         limit = self.limits.of(lane)
         depth = sum(stored.lane == lane for stored in self.waiting.values()) if limit else 0
         if limit and depth >= limit:

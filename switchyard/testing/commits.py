@@ -14,6 +14,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic
 
+from switchyard.database import in_transaction
 from switchyard.middleware.envelope import FixedSender, sent_by
 from switchyard.schedules.registry import schedules
 
@@ -199,5 +200,4 @@ def _pending(connection: BaseDatabaseWrapper) -> list[tuple[_Callback, bool]]:
 
 def _is_in_test(connection: BaseDatabaseWrapper) -> bool:
     """Return whether a connection is in the transaction of a ``TestCase``, and in no other."""
-    blocks: list[Any] = connection.atomic_blocks
-    return connection.in_atomic_block and all(block._from_testcase for block in blocks)
+    return connection.in_atomic_block and not in_transaction(connection)

@@ -26,9 +26,10 @@ from switchyard.broker.stores.kept_results import RecordResults
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.topology import Yard, lane_of_name
 from switchyard.broker.worker.acks import AckBarrier
-from switchyard.conf import declared_yard
+from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware.clock_comparison import ClockComparison
 from switchyard.middleware.options import refuse_unknown
+from switchyard.outbox.sends import CommitSends
 from switchyard.send_warnings import SendsInTesting
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
 from switchyard.testing.commits import Clock, forget_callbacks, watched_commits
@@ -309,6 +310,9 @@ def _yard_of(real: Broker) -> MemoryYard:
     is_same = built is not None and built.real is real and built.listed == listed
     if built is None or not is_same or built.memory.yard != declared_yard():
         built = _Built(real, listed, build(real), frozenset())
+    broker = built.memory.broker
+    # Without rows: a test that commits nothing has no use for them.
+    broker.postpone = CommitSends(broker, waits=switchyard_settings().sends != "now", keeps_rows=False)
     built.memory.clear()
     built.memory.adopt(real.actors, known=built.known)
     _built[id(real)] = replace(built, known=frozenset(real.actors))

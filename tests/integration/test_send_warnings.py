@@ -48,7 +48,7 @@ def test_a_send_inside_a_transaction_is_reported_once_for_each_place(
     line = hello.fn.__code__.co_firstlineno
     assert first.startswith(f"actor hello: sent inside a transaction at {HERE}:")
     assert int(first.partition(f"{HERE}:")[2].partition(";")[0]) > line
-    assert "write enqueue_on_commit(hello, ...) of switchyard.jobs.services" in first
+    assert "write SWITCHYARD = {'SENDS': 'on_commit'}" in first
     assert first.partition(HERE)[2].partition(";")[0] != second.partition(HERE)[2].partition(";")[0]
 
 

@@ -29,6 +29,7 @@ from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.addons.rabbitmq.waiting_messages import start
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
+from switchyard.broker.interface import Postpone
 from switchyard.broker.keys import Keys, Lane
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.administration import DepthLimits
@@ -90,6 +91,7 @@ class RabbitBroker(RabbitmqBroker):
         self.promises: Sequence[Sequence[str]] = ()  # such a pool runs on a Redis server alone
         self.quiet: Callable[[], bool] = bool
         self.results: ResultBackend | None = None  # a project's own Results go before it
+        self.postpone: Postpone | None = None
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
         self.barrier, self.claims, self._stores = barrier, claims, stores
@@ -214,21 +216,34 @@ class RabbitBroker(RabbitmqBroker):
         """
         codec.require_message(message)
         lane = message.queue_name
-        family, _ = self.lane(lane)
+        self.lane(lane)
         delay = delay and whole_delay(delay)
-        self._refuse_if_full(lane)
-        is_long = bool(delay and delay > self.longest_held_ms)
-        if delay and not is_long:
-            message = message.copy(queue_name=dq_name(lane))
-        self.emit_before("enqueue", message, delay)
-        if delay and not is_long:  # after the hook that compares this process's clock with the server's
-            message.options["eta"] = now_ms() + delay
+        self.require_room(lane)
+        sent = self._as_held(message, delay)
+        self.emit_before("enqueue", sent, delay)
+        if sent is not message:
+            message = sent.copy(queue_name=lane)
+        if self.postpone is not None and not self.postpone((message,), delay):
+            return message
+        return self._put(message, delay)
+
+    def _as_held(self, message: Message[Any], delay: int | None) -> Message[Any]:
+        """Return a message as it lies in the queue of delayed ones, if the server is to hold it."""
+        is_held = delay and delay <= self.longest_held_ms
+        return message.copy(queue_name=dq_name(message.queue_name)) if is_held else message
+
+    def _put(self, message: Message[Any], delay: int | None) -> Message[Any]:
+        lane = message.queue_name
+        family, _ = self.lane(lane)
+        message = self._as_held(message, delay)
+        if message.queue_name != lane:  # after the hook that compares this process's clock with the server's
+            message.options["eta"] = now_ms() + (delay or 0)
         holder = self.claims.holder_of(message, lane) if self.claims else message.message_id
         if holder != message.message_id:
             self.emit_after("yield_to_holder", message)
             return message.copy(queue_name=lane, message_id=holder)
-        if is_long:
-            self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay or 0)
+        if delay and message.queue_name == lane:
+            self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay)
         else:
             self.publish(message, lane)
         self.emit_after("enqueue", message, delay)
@@ -237,6 +252,16 @@ class RabbitBroker(RabbitmqBroker):
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
         return [self.enqueue(message, delay=delay) for message in messages]
+
+    def put(
+        self, messages: Iterable[Message[Any]], *, delay: int | None = None, budget_s: float = 0.0
+    ) -> list[Message[Any]]:
+        """Enqueue messages whose hooks before that have run. The server's answers are awaited as long as ever."""
+        found = []
+        for message in messages:
+            self.require_room(message.queue_name)
+            found.append(self._put(message, delay))
+        return found
 
     def publish(self, message: Message[Any], lane: str) -> None:
         """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
@@ -258,7 +283,8 @@ class RabbitBroker(RabbitmqBroker):
             priority = getattr(self.actors.get(message.actor_name), "priority", 0)
         return level_of(priority)
 
-    def _refuse_if_full(self, lane: str) -> None:
+    def require_room(self, lane: str) -> None:
+        """Raise ``QueueFull`` for a queue at its limit."""
         limit = self.limits.of(lane)
         if not limit:
             return

@@ -440,6 +440,7 @@ def checks() -> tuple[Check, ...]:
         Check(database.GROUP, database.look_at_migrations, RARELY_S, needs=database.GROUP),
         Check(records.SCHEDULES, records.look_at_ticks, SELDOM_S, needs=database.GROUP),
         Check(actors.GROUP, actors.look, SOON_S, needs=database.GROUP),
+        Check(records.OUTBOX, records.look_at_outbox, SOON_S, needs=database.GROUP),
         Check(records.DEAD_LETTERS, records.look_at_dead_letters, SELDOM_S, needs=database.GROUP),
         Check(records.ALERTS, records.look_at_alerts, SOON_S, needs=database.GROUP),
         Check(BROKER, look_at_own_keys, SELDOM_S),

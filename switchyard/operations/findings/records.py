@@ -20,6 +20,7 @@ from switchyard.dead_letters.queries import groups
 from switchyard.long_running import HISTORY_WRITER, LEASE_S, SCHEDULER, anyone_leads
 from switchyard.operations.findings.facts import quick_client
 from switchyard.operations.findings.finding import Act, Finding, FindingGroup
+from switchyard.outbox.rows import MOST_ROWS, figures
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.registry import schedules
 from switchyard.schedules.rows import stored_schedules
@@ -143,6 +144,30 @@ def look_at_history() -> Iterator[Finding]:
         seen = f"{rows} could not be read or stored, and {were} skipped"
         cause = "Another program, or a release that writes another form, added them; the log of runhistory names each"
         yield HISTORY.warning("skipped", seen, cause, f"Once read: valkey-cli HDEL {keys.history_counts()} skipped")
+
+
+OUTBOX = FindingGroup("outbox")
+UNSENT_MS = 30_000
+
+
+def look_at_outbox() -> Iterator[Finding]:
+    """Check the rows that wait in the outbox.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    found = figures()
+    waits = f"{counted(found.waiting, 'message')} {'waits' if found.waiting == 1 else 'wait'} in the outbox"
+    if found.oldest_ms <= UNSENT_MS:
+        yield OUTBOX.ok(waits if found.waiting else "nothing waits in the outbox")
+        return
+    seen = f"{waits}, the oldest for {duration(found.oldest_ms)}"
+    cause = "The broker does not answer, a queue is full, no history process runs, or a message fails each time"
+    step = "Read the other findings, then the log of manage.py switchyard runhistory"
+    if found.waiting >= MOST_ROWS:
+        yield OUTBOX.error("behind", f"{seen}: new work is refused", cause, step)
+    else:
+        yield OUTBOX.warning("behind", seen, cause, step)
 
 
 SCHEDULES = FindingGroup("scheduler")

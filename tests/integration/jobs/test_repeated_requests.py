@@ -18,6 +18,12 @@ from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 
 
+@pytest.fixture(autouse=True)
+def no_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the database out: a repetition finds its jobs by what the broker and the history know."""
+    monkeypatch.setattr(dramatiq.get_broker().postpone, "keeps_rows", False)
+
+
 def state(job_id: str) -> str:
     job = find_job(job_id)
     return "" if job is None else job.state

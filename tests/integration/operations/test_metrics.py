@@ -17,6 +17,8 @@ from switchyard.broker.stores.pool_reports import PoolReport
 from tests.factories.letters import keep, letter
 from tests.unit.operations.test_metrics_workers import child_of
 
+pytestmark = pytest.mark.django_db
+
 
 @pytest.fixture
 def metrics_dir(tmp_path: Path) -> Iterator[Path]:

@@ -1,0 +1,202 @@
+"""The relay: sends rows of the outbox that their own process did not, in a thread of the history process.
+
+On PostgreSQL every history process relays: each locks the rows that it sends, and the others skip them. On SQLite one
+leads. A row is deleted after the broker has its message, so that a kill at any moment leaves it in one of the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import dramatiq
+from django.db import close_old_connections, connections, transaction
+from dramatiq.errors import QueueNotFound
+from dramatiq.message import Message
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError, QueueFull, SwitchyardError
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue import codec
+from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.topology import lane_of_name
+from switchyard.loggers import get_logger
+from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
+from switchyard.middleware.outcomes import fingerprint
+from switchyard.outbox import rows
+from switchyard.outbox.models import OutboxRow
+from switchyard.outbox.sends import sends_of
+from switchyard.workers.discovery import declare_actors
+
+LOGGER: Final = "switchyard.outbox"
+log = get_logger(LOGGER)
+
+RELAY: Final = "outbox"
+AT_ONCE: Final = 500
+# The process that committed sends first; its rows are younger than this while it does.
+LEFT_TO_SENDER_MS: Final = 500
+POLL_S: Final = 0.5
+# Without the outbox there may be rows of the time before.
+RARELY_S: Final = 10.0
+PAUSE_S: Final = 1.0
+
+# Returns those of some job ids that the broker or the history knows.
+WereEnqueued = Callable[[Sequence[str]], Collection[str]]
+
+
+class Relay:
+    """Sender of what is left in the outbox.
+
+    Args:
+        were_enqueued: Finds rows whose job is known: their process died after it had sent them.
+    """
+
+    def __init__(self, were_enqueued: WereEnqueued) -> None:
+        records = facilities().records
+        self._broker: Any = dramatiq.get_broker()
+        self._leadership = Leadership(records.calls, records.keys, RELAY, lease_s=LEASE_S, renew_s=RENEW_S)
+        self._were_enqueued = were_enqueued
+        self._throttle = LogThrottle("relay of the outbox", LOGGER)
+        sends = sends_of(self._broker)
+        self._poll_s = POLL_S if sends is not None and sends.keeps_rows else RARELY_S
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until ``stop`` is set."""
+        declare_actors()
+        try:
+            while not stop.is_set():
+                stop.wait(self.step())
+        finally:
+            with contextlib.suppress(BrokerError):  # the lease expires by itself
+                self._leadership.release()
+            connections.close_all()
+
+    def step(self) -> float:
+        """Send what is left in every database; return the seconds to wait. Logs failures."""
+        close_old_connections()
+        try:
+            for alias in rows.aliases():
+                self._relay(alias)
+        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
+            self._throttle.failed(error)
+            connections.close_all()
+            return PAUSE_S
+        self._throttle.succeeded()
+        return self._poll_s
+
+    def _relay(self, alias: str) -> None:
+        """Send the rows of a database; those of a full queue stay.
+
+        Raises:
+            BrokerError: the broker takes nothing, and the rows that are left stay.
+            django.db.DatabaseError: the database does not answer.
+        """
+        locks = connections[alias].features.has_select_for_update_skip_locked
+        round_ = Round(self._broker, alias, self._were_enqueued, locks=locks)
+        while (locks or self._leadership.acquire_or_renew()) and round_.goes_on():
+            pass
+
+
+class Round:
+    """One passage through the rows of a database, oldest first.
+
+    Attributes:
+        full: Queues without room, or with a row that fails as nobody foresaw: their rows are left out from then on.
+    """
+
+    def __init__(self, broker: Any, alias: str, were_enqueued: WereEnqueued, *, locks: bool) -> None:
+        self._broker, self._alias, self._were_enqueued, self._locks = broker, alias, were_enqueued, locks
+        self.full: set[str] = set()
+        self._done: list[int] = []
+
+    def goes_on(self) -> bool:
+        """Send the next rows; return whether there may be more to send."""
+        before, self._done = len(self.full), []
+        away: BrokerError | None = None
+        with transaction.atomic(using=self._alias) if self._locks else contextlib.nullcontext():
+            found = self._next_rows()
+            try:
+                self._send(found)
+            except BrokerError as error:
+                away = error
+            if self._done:
+                rows.delete(self._alias, self._done)
+        if away is not None:
+            raise away
+        return len(self.full) > before or (len(found) == AT_ONCE and bool(self._done))
+
+    def _next_rows(self) -> list[OutboxRow]:
+        old_enough = OutboxRow.objects.using(self._alias).filter(created_ms__lte=now_ms() - LEFT_TO_SENDER_MS)
+        due = old_enough.exclude(queue__in=self.full).order_by("pk")
+        return list((due.select_for_update(skip_locked=True) if self._locks else due)[:AT_ONCE])
+
+    def _send(self, found: Sequence[OutboxRow]) -> None:
+        behind = rows.behind_others(self._alias, {row.pk: row.order_key for row in found})
+        known = self._were_enqueued([row.job_id for row in found]) if found else ()
+        self._done += [row.pk for row in found if row.job_id in known]
+        by_queue: dict[str, list[tuple[OutboxRow, Message[Any]]]] = {}
+        for row in found:
+            if row.job_id in known or row.pk in behind:
+                continue
+            try:
+                by_queue.setdefault(row.queue, []).append((row, rows.message_of(row)))
+            except codec.UnreadableMessage as error:
+                self._bury(row, Message(row.queue, "unknown", (), {}, {}, row.job_id, row.created_ms), error)
+        now = now_ms()
+        for queue, each in by_queue.items():
+            for delay_ms, together in groupby(each, key=lambda one: max((one[0].due_ms or 0) - now, 0)):
+                if queue not in self.full:
+                    self._put(list(together), delay_ms or None)
+
+    def _put(self, together: Sequence[tuple[OutboxRow, Message[Any]]], delay_ms: int | None) -> None:
+        """Send rows of one queue in order; where they are refused, halves of them, down to the one that is."""
+        try:
+            self._broker.put([message for _, message in together], delay=delay_ms)
+        except BrokerError:
+            raise
+        except Exception as error:
+            middle, queue = len(together) // 2, together[0][0].queue
+            if middle:
+                self._put(together[:middle], delay_ms)
+                if queue not in self.full:
+                    self._put(together[middle:], delay_ms)
+            elif isinstance(error, (SwitchyardError, QueueNotFound)) and not isinstance(error, QueueFull):
+                self._bury(*together[0], error)
+            else:
+                self.full.add(queue)
+                if not isinstance(error, QueueFull):
+                    log.error(
+                        "a row of the outbox cannot be sent, its queue waits", row=together[0][0].pk, exc_info=error
+                    )
+        else:
+            self._done += [row.pk for row, _ in together]
+
+    def _bury(self, row: OutboxRow, message: Message[Any], error: Exception) -> None:
+        """Put a message that the broker refuses for good into a dead list, that of the first queue if it has none."""
+        own = facilities(self._broker)
+        queue = lane_of_name(row.queue)[0]
+        declared = [known.name for known in own.yard.queues]
+        letter = DeadLetter(
+            id=row.job_id,
+            queue=queue if queue in declared else declared[0],
+            actor=message.actor_name,
+            message=dict(message.asdict()),
+            reason="permanent",
+            exception=type(error).__name__,
+            error=f"the outbox could not send it: {error}",
+            traceback="".join(traceback.format_exception(error)),
+            attempts=0,
+            enqueued_at=row.created_ms,
+            died_at=now_ms(),
+            duration_ms=0,
+            fingerprint=fingerprint(message.actor_name, error),
+        )
+        own.transport.restore(letter)
+        log.error(
+            "a message of the outbox is refused for good, it is a dead letter", job_id=row.job_id, error=str(error)
+        )
+        self._done.append(row.pk)

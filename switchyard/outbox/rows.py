@@ -1,0 +1,169 @@
+"""The table of the outbox: rows of a transaction that sends messages, deleted once the broker has them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from django.db import connections, router
+from django.db.models import Max, Min
+from dramatiq.message import Message
+
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import QueueFull
+from switchyard.broker.queue import codec
+from switchyard.outbox.models import OutboxRow
+
+# A row takes about 1 KB of the database. More means that nothing is relayed: new work is refused, and says so.
+MOST_ROWS: Final = 100_000
+# Rows are counted once in so many seconds by each process: the ceiling is passed by what is sent meanwhile.
+COUNT_EVERY_S: Final = 1.0
+
+_with_table: set[str] = set()
+_counted_s: dict[str, float] = {}
+
+
+def has_table(alias: str) -> bool:
+    """Return whether a database has the table: the default one after ``migrate``, others if they are migrated too."""
+    if alias not in _with_table:
+        if not router.allow_migrate_model(alias, OutboxRow):
+            return False
+        with connections[alias].cursor() as cursor:
+            if OutboxRow._meta.db_table not in connections[alias].introspection.table_names(cursor):
+                return False
+        _with_table.add(alias)
+    return True
+
+
+def add(alias: str, messages: Sequence[Message[Any]], bodies: Sequence[bytes], *, due_ms: int | None) -> list[int]:
+    """Write a row for each message into the open transaction; return their ids.
+
+    Raises:
+        QueueFull: the table has ``MOST_ROWS``.
+    """
+    _require_room(alias)
+    now = now_ms()
+    made = [
+        OutboxRow(
+            job_id=message.message_id,
+            queue=message.queue_name,
+            order_key=order_key(message),
+            body=body,
+            due_ms=due_ms,
+            created_ms=now,
+        )
+        for message, body in zip(messages, bodies, strict=True)
+    ]
+    if len(made) == 1:
+        made[0].save(using=alias, force_insert=True)
+    else:
+        OutboxRow.objects.using(alias).bulk_create(made)
+    return [row.pk for row in made]
+
+
+def order_key(message: Message[Any]) -> str:
+    """Return the key within which a message keeps its place, with its queue; "" for none."""
+    key = message.options.get("order_key")
+    return f"{message.queue_name} {key}"[:300] if key else ""
+
+
+def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:
+    """Return those of some rows that may not be sent yet: an earlier row of their key, not among them, is there.
+
+    Args:
+        order_keys: Of the rows, by id; rows without a key wait for none.
+    """
+    keys = {row: key for row, key in order_keys.items() if key}
+    if not keys:
+        return set()
+    earlier = OutboxRow.objects.using(alias).filter(order_key__in=set(keys.values()), pk__lt=max(keys))
+    held = set(earlier.exclude(pk__in=list(order_keys)).values_list("order_key", flat=True))
+    return {row for row, key in keys.items() if key in held}
+
+
+def delete(alias: str, rows: Sequence[int]) -> None:
+    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: a row that returns is no harm.
+
+    Raises:
+        django.db.DatabaseError: the rows are there still.
+    """
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        OutboxRow.objects.using(alias).filter(pk__in=rows).delete()
+        return
+    table = connection.ops.quote_name(OutboxRow._meta.db_table)
+    at_ease = "(SELECT set_config('synchronous_commit', 'off', true) AS set) AS eased"
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {table} USING {at_ease} WHERE id = ANY(%s) AND eased.set = 'off'", [list(rows)])  # noqa: S608
+
+
+class Figures(NamedTuple):
+    """Rows of the outbox that wait, and the age of the oldest in ms; 0 when none does."""
+
+    waiting: int
+    oldest_ms: int
+
+
+def figures() -> Figures:
+    """Return the figures over all databases.
+
+    Raises:
+        django.db.DatabaseError: a database does not answer.
+    """
+    count, oldest = 0, None
+    for alias in aliases():
+        rows = OutboxRow.objects.using(alias)
+        count += depth(alias)
+        if (first := rows.order_by("id").values_list("created_ms", flat=True).first()) is not None:
+            oldest = min(first, oldest or first)
+    return Figures(count, 0 if oldest is None else max(now_ms() - oldest, 0))
+
+
+def aliases() -> list[str]:
+    """Return the databases that have the table."""
+    return [alias for alias in connections if has_table(alias)]
+
+
+def depth(alias: str) -> int:
+    """Return the number of rows, up to ``MOST_ROWS`` and one."""
+    return OutboxRow.objects.using(alias).order_by()[: MOST_ROWS + 1].count()
+
+
+def waiting_job(job_id: str) -> Message[Any] | None:
+    """Return the message of a job that waits in the outbox, or ``None``.
+
+    Raises:
+        django.db.DatabaseError: a database does not answer.
+    """
+    for alias in aliases():
+        if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
+            return message_of(row)
+    return None
+
+
+def cancel_waiting(job_id: str) -> bool:
+    """Delete a job's row; whether there was one."""
+    return any(OutboxRow.objects.using(alias).filter(job_id=job_id).delete()[0] for alias in aliases())
+
+
+def message_of(row: OutboxRow) -> Message[Any]:
+    """Return the message of a row.
+
+    Raises:
+        UnreadableMessage: another program wrote it.
+    """
+    return codec.decode(bytes(row.body), message_id=row.job_id, lane=row.queue)
+
+
+def _require_room(alias: str) -> None:
+    if time.monotonic() < _counted_s.get(alias, 0.0) + COUNT_EVERY_S:
+        return
+    ends = OutboxRow.objects.using(alias).aggregate(first=Min("id"), last=Max("id"))
+    # Ids are given in order: so near to each other there cannot be too many.
+    if ends["first"] is not None and ends["last"] - ends["first"] >= MOST_ROWS - 1:
+        count = depth(alias)
+        if count >= MOST_ROWS:
+            remedy = "and see why the broker takes none: manage.py switchyard doctor"
+            raise QueueFull("outbox", count, MOST_ROWS, remedy=remedy)
+    _counted_s[alias] = time.monotonic()

@@ -1,0 +1,282 @@
+"""What a process could not send at its commit, the relay sends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dramatiq
+import pytest
+from django.db import transaction
+
+from switchyard.broker.errors import BrokerUnavailable, QueueFull
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.history.writer import were_enqueued
+from switchyard.outbox import rows
+from switchyard.outbox.models import OutboxRow
+from switchyard.outbox.relay import Relay
+from tests.factories.brokers import the_global_broker
+from tests.integration.outbox.conftest import MakeBroker, actor_on, waiting
+from tests.waiting import wait_for
+
+
+def nobody(job_ids: Any) -> set[str]:
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relay rows of any age."""
+    monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", -1_000)
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker) -> Iterator[RedisBroker]:
+    broker = make_broker("outbox")
+    with the_global_broker(broker):
+        yield broker
+
+
+@pytest.fixture
+def relay(broker: RedisBroker) -> Relay:
+    return Relay(nobody)
+
+
+@contextmanager
+def nothing_sent(broker: RedisBroker) -> Iterator[None]:
+    """Commit as if the process died before it sent anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("switchyard.outbox.sends.CommitSends.flush", lambda self, alias, waiting: None)
+        yield
+
+
+def send_and_die(broker: RedisBroker, *sends: tuple[Any, str]) -> None:
+    with nothing_sent(broker), transaction.atomic():
+        for actor, name in sends:
+            actor.send(name)
+
+
+def left() -> list[str]:
+    return [rows.message_of(row).args[0] for row in OutboxRow.objects.all()]
+
+
+def test_a_row_is_gone_once_the_broker_has_its_message(broker: RedisBroker) -> None:
+    greet = actor_on(broker)
+
+    with transaction.atomic():
+        greet.send("Ada")
+        before = left()
+
+    assert (before, left(), waiting(broker)) == (["Ada"], [], ["Ada"])
+
+
+def test_what_was_left_is_sent_in_order(broker: RedisBroker, relay: Relay) -> None:
+    greet = actor_on(broker)
+    send_and_die(broker, *((greet, str(number)) for number in range(7)))
+    before = left(), waiting(broker)
+
+    relay.step()
+
+    names = [str(number) for number in range(7)]
+    assert before == (names, [])
+    assert (left(), waiting(broker)) == ([], names)
+
+
+def test_a_broker_that_is_away_at_the_commit_costs_nothing(
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greet, asked = actor_on(broker), list[float]()
+
+    def away(messages: Any, *, delay: Any, budget_s: float = 2.0) -> Any:
+        asked.append(budget_s)
+        raise BrokerUnavailable("enqueue", "timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "put", away)
+        for name in ("Ada", "Grace"):
+            with transaction.atomic():
+                greet.send(name)
+        relay.step()
+        during = left()
+    relay.step()
+
+    assert asked[0] < 1.0
+    assert len(asked) == 2  # one by the first commit, one by the relay: the second commit left it to that
+    assert (during, left(), waiting(broker)) == (["Ada", "Grace"], [], ["Ada", "Grace"])
+
+
+def test_a_row_that_was_sent_already_is_one_job(broker: RedisBroker, relay: Relay) -> None:
+    greet = actor_on(broker)
+    send_and_die(broker, (greet, "Ada"))
+    [row] = OutboxRow.objects.all()
+    broker.put([rows.message_of(row)])
+
+    relay.step()
+
+    assert (left(), waiting(broker)) == ([], ["Ada"])
+
+
+def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker: RedisBroker) -> None:
+    greet = actor_on(broker)
+    send_and_die(broker, (greet, "ended long ago"), (greet, "new"))
+    first, _ = OutboxRow.objects.values_list("job_id", flat=True)
+
+    Relay(lambda job_ids: {first} & set(job_ids)).step()
+
+    assert (left(), waiting(broker)) == ([], ["new"])
+
+
+def test_the_history_and_the_broker_tell_which_jobs_are_known(broker: RedisBroker) -> None:
+    greet = actor_on(broker)
+    sent = greet.send("Ada")
+
+    assert were_enqueued([sent.message_id, "2d4b4c35-9d5c-4f0e-9b5c-3a8f0a3b9c11"]) == {sent.message_id}
+
+
+def test_a_full_queue_keeps_its_rows_and_others_go_on(broker: RedisBroker, relay: Relay) -> None:
+    greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
+    for number in range(8):
+        greet.send(f"there {number}")
+    send_and_die(broker, *((greet, str(number)) for number in range(4)), (hurry, "urgent"))
+
+    relay.step()
+
+    assert (left(), waiting(broker, "urgent")) == (["2", "3"], ["urgent"])
+    broker.flush("default")
+    relay.step()
+    assert (left(), waiting(broker)) == ([], ["2", "3"])
+
+
+def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker: RedisBroker, relay: Relay) -> None:
+    greet = actor_on(broker)
+    send_and_die(broker, (greet, "gone"), (greet, "Ada"), (greet, "broken"))
+    gone, _, broken = OutboxRow.objects.all()
+    OutboxRow.objects.filter(pk=gone.pk).update(queue="of-last-week")
+    OutboxRow.objects.filter(pk=broken.pk).update(body=b"no message")
+
+    relay.step()
+
+    letters = {letter.id: letter for letter in facilities(broker).transport.dead_letters("default").items}
+    assert (left(), waiting(broker)) == ([], ["Ada"])
+    assert letters.keys() == {gone.job_id, broken.job_id}
+    assert (letters[gone.job_id].exception, letters[gone.job_id].reason) == ("QueueNotFound", "permanent")
+    assert letters[gone.job_id].message["args"] == ("gone",) or letters[gone.job_id].message["args"] == ["gone"]
+
+
+def test_a_row_that_fails_as_nobody_foresaw_stays(
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
+    send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
+    put = broker.put
+
+    def fail(messages: Any, **how: Any) -> Any:
+        if messages[0].queue_name == "default":
+            raise ZeroDivisionError
+        return put(messages, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "put", fail)
+        relay.step()
+    during = left(), waiting(broker, "urgent")
+    relay.step()
+
+    assert during == (["Ada", "Grace"], ["urgent"])
+    assert (left(), waiting(broker)) == ([], ["Ada", "Grace"])
+
+
+def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "order_key", lambda message: message.args[0][0])
+    greet = actor_on(broker)
+    send_and_die(broker, (greet, "a1"), (greet, "b1"))
+    OutboxRow.objects.filter(order_key="a").update(created_ms=2**60)  # another process has it in hand
+
+    with transaction.atomic():
+        for name in ("a2", "c1"):
+            greet.send(name)
+    relay.step()
+    before = waiting(broker)
+    OutboxRow.objects.update(created_ms=0)
+    relay.step()
+
+    assert before == ["c1", "b1"]
+    assert (left(), waiting(broker)) == ([], ["c1", "b1", "a1", "a2"])
+
+
+def test_a_delay_that_is_over_is_none(broker: RedisBroker, relay: Relay) -> None:
+    greet = actor_on(broker)
+    with nothing_sent(broker), transaction.atomic():
+        greet.send_with_options(args=("over",), delay=60_000)
+        later = greet.send_with_options(args=("later",), delay=600_000)
+    OutboxRow.objects.exclude(job_id=later.message_id).update(due_ms=1)
+
+    relay.step()
+
+    family, _ = broker.lane("default")
+    due = family.calls.command("ZSCORE", family.keys.due("live"), later.message_id)
+    assert waiting(broker) == ["over"]
+    assert float(due) == pytest.approx(later.options["due_at"], abs=5_000)
+
+
+def test_a_full_outbox_refuses(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_ROWS", 3)
+    monkeypatch.setattr(rows, "COUNT_EVERY_S", -1.0)
+    greet = actor_on(broker)
+    send_and_die(broker, *((greet, str(number)) for number in range(3)))
+
+    with pytest.raises(QueueFull, match="holds 3 messages of at most 3"), transaction.atomic():
+        greet.send("one more")
+
+    assert (left(), rows.figures().waiting) == (["0", "1", "2"], 3)
+
+
+def test_a_relay_runs_beside_the_history_and_stops(broker: RedisBroker) -> None:
+    greet, stop = actor_on(broker), threading.Event()
+    thread = threading.Thread(target=Relay(nobody).run, args=(stop,))
+    thread.start()
+    try:
+        send_and_die(broker, (greet, "Ada"))
+        wait_for(lambda: waiting(broker) == ["Ada"])
+    finally:
+        stop.set()
+        thread.join(10)
+
+    assert not thread.is_alive()
+
+
+@pytest.mark.database
+def test_two_relays_send_each_row_once(broker: RedisBroker) -> None:
+    names = [str(number) for number in range(9)]
+    hurry = actor_on(broker, "hurry", "urgent")
+    send_and_die(broker, *((hurry, name) for name in names))
+    stops = [threading.Event(), threading.Event()]
+    threads = [threading.Thread(target=Relay(nobody).run, args=(stop,)) for stop in stops]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: left() == [])
+    finally:
+        for stop, thread in zip(stops, threads, strict=True):
+            stop.set()
+            thread.join(10)
+
+    assert sorted(waiting(broker, "urgent")) == names
+
+
+def test_groups_and_pipelines_are_relayed_with_their_steps(broker: RedisBroker, relay: Relay) -> None:
+    greet = actor_on(broker)
+    with nothing_sent(broker), transaction.atomic():
+        dramatiq.pipeline([greet.message("first"), greet.message("second")], broker=broker).run()
+
+    relay.step()
+
+    family, _ = broker.lane("default")
+    [id_] = family.calls.command("LRANGE", family.keys.waiting("live")[1], 0, -1)
+    message = facilities(broker).transport.find_message("default", id_.decode())
+    assert message is not None
+    assert message.options["pipe_target"]["args"] == ["second"]
