@@ -44,8 +44,8 @@ QUEUE = 'Queue("mail", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_00
         ),
         ("YARD = Yard(())", r"a Yard lacks pools; write pools=\.\.\. \(wrong_yard\.py:3\)$"),
         (
-            "YARD = Yard((), (), 1, (), None, 2)",
-            r"Yard\(\.\.\.\) takes from 3 to 6 .*; a Yard has queues, .*wrong_yard\.py:3\)$",
+            "YARD = Yard((), (), 1, (), None, (), 2)",
+            r"Yard\(\.\.\.\) takes from 3 to 7 .*; a Yard has queues, .*wrong_yard\.py:3\)$",
         ),
         ("yard = Yard((), ())", r'"YARD" attribute/class; name a Yard, for example "mysite.topology.YARD"$'),
         ("YARD = 5", r"is a int, not a Yard; declare one with Yard\("),
