@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -34,10 +35,22 @@ def yard_with(**options: Any) -> Yard:
     return replace(small_yard(), dependencies=(Dependency("web", least=5, **options),))
 
 
+# The long one has the defaults of a dependency, and prints what a person wants to know.
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("count", "down_s", "least_ms", "most_ms"),
+    [(300, 0, 100, 200), pytest.param(5_000, 60, 2_000, 10_000, marks=pytest.mark.long)],
+)
 def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
-    yard_broker: BuildBroker, run_worker: Any, endpoint: Endpoint
+    yard_broker: BuildBroker,
+    run_worker: Any,
+    endpoint: Endpoint,
+    count: int,
+    down_s: int,
+    least_ms: int,
+    most_ms: int,
 ) -> None:
-    broker = yard_broker(yard_with(open_ms=100, longest_open_ms=200))
+    broker = yard_broker(yard_with(open_ms=least_ms, longest_open_ms=most_ms))
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", depends_on="web per host", max_retries=3)
@@ -49,7 +62,8 @@ def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
             raise
 
     endpoint.down.set()
-    sent = [call.send("broken", number).message_id for number in range(300)]
+    began_s = time.monotonic()
+    sent = [call.send("broken", number).message_id for number in range(count)]
     others = [call.send("fine", number).message_id for number in range(50)]
     with run_worker("work", "work-retry", broker=broker, threads=8):
         wait_for(lambda: records.states(others) == ["succeeded"] * 50)
@@ -58,10 +72,20 @@ def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
         [waits] = [found for found in map(records.read, sent[200:201]) if found is not None]
         assert (waits.state, waits.reason, waits.attempts) == ("scheduled", "circuit_open", 0)
         assert len(reached_down) <= 30
+        wait_for(lambda: time.monotonic() - began_s >= down_s, 90)
+        reached_down = [path for path in endpoint.asked if path.startswith("/broken")]
         endpoint.down.clear()
-        wait_for(lambda: records.states(sent) == ["succeeded"] * 300)
+        back_s = time.monotonic()
+        wait_for(lambda: records.states(sent) == ["succeeded"] * count, 120)
+        took_s, began_s = time.monotonic() - back_s, time.monotonic()
+        undisturbed = [call.send("fine", number).message_id for number in range(count if down_s else 0)]
+        wait_for(lambda: records.states(undisturbed) == ["succeeded"] * len(undisturbed), 120)
+        print(
+            f"{count} calls: {len(reached_down)} while down, all {took_s:.1f} s after its return; "
+            f"undisturbed they take {time.monotonic() - began_s:.1f} s"
+        )
 
-    assert {f"/broken/{number}" for number in range(300)} <= set(endpoint.asked)
+    assert {f"/broken/{number}" for number in range(count)} <= set(endpoint.asked)
     asked = len([path for path in endpoint.asked if path.startswith("/broken")])
     spent = sum(record.attempts for record in map(records.read, sent) if record is not None)
     assert asked - deferred(broker) <= spent <= asked
