@@ -20,6 +20,11 @@ MOST_ROWS: Final = 100_000
 # Rows are counted once in so many seconds by each process: the ceiling is passed by what is sent meanwhile.
 COUNT_EVERY_S: Final = 1.0
 
+DELETED_AT_ONCE: Final = 500
+
+TABLE: Final = OutboxRow._meta.db_table
+COLUMNS: Final = ("job_id", "queue", "order_key", "body", "due_ms", "created_ms")
+
 _with_table: set[str] = set()
 _counted_s: dict[str, float] = {}
 
@@ -30,7 +35,7 @@ def has_table(alias: str) -> bool:
         if not router.allow_migrate_model(alias, OutboxRow):
             return False
         with connections[alias].cursor() as cursor:
-            if OutboxRow._meta.db_table not in connections[alias].introspection.table_names(cursor):
+            if TABLE not in connections[alias].introspection.table_names(cursor):
                 return False
         _with_table.add(alias)
     return True
@@ -45,21 +50,17 @@ def add(alias: str, messages: Sequence[Message[Any]], bodies: Sequence[bytes], *
     _require_room(alias)
     now = now_ms()
     made = [
-        OutboxRow(
-            job_id=message.message_id,
-            queue=message.queue_name,
-            order_key=order_key(message),
-            body=body,
-            due_ms=due_ms,
-            created_ms=now,
-        )
+        (message.message_id, message.queue_name, order_key(message), body, due_ms, now)
         for message, body in zip(messages, bodies, strict=True)
     ]
-    if len(made) == 1:
-        made[0].save(using=alias, force_insert=True)
-    else:
-        OutboxRow.objects.using(alias).bulk_create(made)
-    return [row.pk for row in made]
+    if len(made) > 1:
+        named = [OutboxRow(**dict(zip(COLUMNS, values, strict=True))) for values in made]
+        return [row.pk for row in OutboxRow.objects.using(alias).bulk_create(named)]
+    # By hand, as the deletion below: what a request pays for, at half of the price.
+    with connections[alias].cursor() as cursor:
+        places = ", ".join(["%s"] * len(COLUMNS))
+        cursor.execute(f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) VALUES ({places}) RETURNING id", made[0])  # noqa: S608
+        return [row[0] for row in cursor.fetchall()]
 
 
 def order_key(message: Message[Any]) -> str:
@@ -88,14 +89,13 @@ def delete(alias: str, rows: Sequence[int]) -> None:
     Raises:
         django.db.DatabaseError: the rows are there still.
     """
-    connection = connections[alias]
-    if connection.vendor != "postgresql":
-        OutboxRow.objects.using(alias).filter(pk__in=rows).delete()
-        return
-    table = connection.ops.quote_name(OutboxRow._meta.db_table)
-    at_ease = "(SELECT set_config('synchronous_commit', 'off', true) AS set) AS eased"
-    with connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {table} USING {at_ease} WHERE id = ANY(%s) AND eased.set = 'off'", [list(rows)])  # noqa: S608
+    eased = " AND set_config('synchronous_commit', 'off', true) = 'off'"
+    more = eased if connections[alias].vendor == "postgresql" else ""
+    with connections[alias].cursor() as cursor:
+        for start in range(0, len(rows), DELETED_AT_ONCE):
+            ids = rows[start : start + DELETED_AT_ONCE]
+            places = ", ".join(["%s"] * len(ids))
+            cursor.execute(f"DELETE FROM {TABLE} WHERE id IN ({places}){more}", ids)  # noqa: S608
 
 
 class Figures(NamedTuple):
