@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import dramatiq
+from dramatiq.middleware import CurrentMessage
 
 from switchyard.audit.services import Who, act
 from switchyard.broker.admin.purge import Purge, PutBack, Relocated, purges, relocate, set_aside, undo
@@ -67,6 +68,17 @@ def pause(queue: str, *, who: Who, reason: str = "", until: datetime | None = No
             raise unusable_end(until.isoformat() if until else "", str(error)) from error
         entry.count = int(changed)
         return changed
+
+
+def pause_queue(until: datetime, reason: str) -> bool:
+    """Pause the queue of the job that calls this, retries included, until a time; see :func:`pause`.
+
+    The job itself runs on. Raises ``LookupError`` outside of a worker.
+    """
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        raise LookupError("pause_queue: no job runs here; call it in an actor, or pause(queue, who=...)")
+    return pause(message.queue_name, who=Who(f"job {message.message_id}", "command"), reason=reason, until=until)
 
 
 def resume(queue: str, *, who: Who, reason: str = "") -> bool:

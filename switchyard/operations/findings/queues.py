@@ -37,7 +37,7 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
                 yield _limited(row.queue, group)
     for stats in facts.state.queues:
         by_dependency: dict[str, list[OpenCircuit]] = {}
-        for each in stats.circuits:
+        for each in filter(lambda circuit: circuit.waiting, stats.circuits):
             by_dependency.setdefault(each.pause.dependency, []).append(each)
         for dependency, circuits in by_dependency.items():
             yield circuit_open(stats.queue, dependency, circuits)
@@ -120,7 +120,7 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
     waiting, pause = sum(each.waiting for each in circuits), circuits[0].pause
     since = duration(max(now_ms() - min(each.pause.since for each in circuits), 0))
     values = f" for {counted(len(circuits), 'value')} of {pause.argument}" if pause.argument else ""
-    waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits yet"
+    waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
     seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"
     then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."
     actor = min(pause.calls or (queue,))

@@ -6,7 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
@@ -19,6 +19,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
+from switchyard.queues.services import pause_queue
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -98,3 +99,22 @@ def test_an_end_that_is_over_or_no_time_is_refused(facilities: Facilities, text:
         run("pause", "default", "--until", text)
 
     assert pause_of_default()["paused"] is False
+
+
+def test_a_job_pauses_its_queue_until_a_time(facilities: Facilities, run_worker: Any) -> None:
+    @dramatiq.actor(actor_name="asked", queue_name="default")
+    def asked() -> None:
+        pause_queue(datetime.now(UTC) + timedelta(hours=1), "the server asks to wait")
+
+    with pytest.raises(LookupError, match="no job runs here"):
+        asked.fn()
+    try:
+        job_id = asked.send().message_id
+        with run_worker("default"):
+            wait_for(lambda: facilities.records.states([job_id]) == ["succeeded"])
+    finally:
+        del dramatiq.get_broker().actors["asked"]
+
+    assert (found := facilities.transport.stats("default").pause) is not None
+    assert (found.by, found.reason) == (f"job {job_id}", "the server asks to wait")
+    assert AuditEntry.objects.filter(act="queue.pause", who=f"job {job_id}").exists()

@@ -13,7 +13,7 @@
 -- ARGV[7..8] open_ms, longest_open_ms: until the first probe; doubled with each that fails
 -- ARGV[9] probes that must succeed, one after the other
 -- ARGV[10] until_ms: open it until then whatever was counted; 0 for no
--- ARGV[11] most: circuits that a family has open at most
+-- ARGV[11] most: circuits that a family has open at most; one for which nothing waits gives its place to another
 -- ARGV[12] the rest of its pause as a JSON object
 -- Calls count from a failure on: those of a dependency that works cost one look. A repeated call counts again.
 -- Returns "closed" (also for the first time), "opened" by this call, "probed" when the message was the probe and failed, or
@@ -65,13 +65,20 @@ if asked_ms == 0 then
   end
 end
 
-local slot, taken, count = circuit and circuit.slot, {}, 0
+local slot, taken, count, idle = circuit and circuit.slot, {}, 0, nil
 local fields = redis.call("HGETALL", KEYS[1])
 for i = 1, #fields, 2 do
   local other = read_circuit(fields[i], fields[i + 1])
-  if other then taken[other.slot], count = true, count + 1 end
+  if other then
+    taken[other.slot], count = true, count + 1
+    if other.probe == "*" then idle = other end
+  end
 end
-if not slot and count >= tonumber(ARGV[11]) then return "closed" end
+if not slot and count >= tonumber(ARGV[11]) then
+  if not idle then return "closed" end
+  redis.call("HDEL", KEYS[1], idle.field)
+  slot = idle.slot
+end
 if not slot then
   slot = 0
   while taken[slot] do slot = slot + 1 end

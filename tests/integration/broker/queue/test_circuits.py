@@ -204,6 +204,23 @@ def test_circuits_leave_room_for_pauses_by_people(family: Family) -> None:
     pause(family)
 
 
+def test_a_circuit_for_which_nothing_waits_gives_its_place_to_another(family: Family) -> None:
+    brief = Dependency("web", least=1, open_ms=30, longest_open_ms=30)
+    hosts = [Circuit(brief, 60_000, {"pay": 1}, "host", f"h{number}") for number in range(81)]
+    family.send("waits", actor="pay", args=["h0"])
+    assert [note(family, circuit=host) for host in hosts[:80]] == ["opened"] * 80
+    key = family.keys.actor_pauses
+    wait_for(
+        lambda: family.next() is not None and sum(b'"*"' in text for text in family.calls.command("HVALS", key)) == 79
+    )
+
+    assert note(family, circuit=hosts[80]) == "opened"
+
+    left = {each.value for each in actor_pauses.pauses([family])}
+    assert len(left) == 80
+    assert {"h0", "h80"} <= left
+
+
 def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family: Family) -> None:
     family.send("p1", actor="pay")
 
