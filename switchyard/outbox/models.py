@@ -8,8 +8,8 @@ from django.db import models
 class OutboxRow(models.Model):
     """A message that its transaction sends. Times are milliseconds since the epoch.
 
-    ``due_ms`` is the time of a delayed message. ``order_key`` is the key within which messages keep their order, with
-    the queue before it; "" for none.
+    ``due_ms`` is the time of a delayed message. ``order_key`` is the key within which messages keep their order, see
+    ``rows.order_key``; "" for none.
     """
 
     job_id = models.CharField("job", max_length=200, db_index=True)

@@ -8,11 +8,13 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connections, router
 from django.db.models import Max, Min
+from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.queue import codec
+from switchyard.middleware.arguments import signature_of
 from switchyard.outbox.models import OutboxRow
 
 # A row takes about 1 KB of the database. More means that nothing is relayed: new work is refused, and says so.
@@ -41,7 +43,14 @@ def has_table(alias: str) -> bool:
     return True
 
 
-def add(alias: str, messages: Sequence[Message[Any]], bodies: Sequence[bytes], *, due_ms: int | None) -> list[int]:
+def add(
+    alias: str,
+    messages: Sequence[Message[Any]],
+    bodies: Sequence[bytes],
+    *,
+    due_ms: int | None,
+    actors: Mapping[str, Actor[Any, Any]],
+) -> list[int]:
     """Write a row for each message into the open transaction; return their ids.
 
     Raises:
@@ -50,7 +59,7 @@ def add(alias: str, messages: Sequence[Message[Any]], bodies: Sequence[bytes], *
     _require_room(alias)
     now = now_ms()
     made = [
-        (message.message_id, message.queue_name, order_key(message), body, due_ms, now)
+        (message.message_id, message.queue_name, order_key(message, actors.get(message.actor_name)), body, due_ms, now)
         for message, body in zip(messages, bodies, strict=True)
     ]
     if len(made) > 1:
@@ -63,10 +72,14 @@ def add(alias: str, messages: Sequence[Message[Any]], bodies: Sequence[bytes], *
         return [row[0] for row in cursor.fetchall()]
 
 
-def order_key(message: Message[Any]) -> str:
-    """Return the key within which a message keeps its place, with its queue; "" for none."""
-    key = message.options.get("order_key")
-    return f"{message.queue_name} {key}"[:300] if key else ""
+def order_key(message: Message[Any], actor: Actor[..., Any] | None) -> str:
+    """Return the key within which a message keeps its place: its actor's ``ordered_by`` and the value; "" for none."""
+    name = None if actor is None else actor.options.get("ordered_by")
+    if actor is None or name is None:
+        return ""
+    bound = signature_of(actor.fn).bind(*message.args, **message.kwargs)
+    bound.apply_defaults()
+    return f"{message.actor_name} {name}={bound.arguments.get(name)}"[:300]
 
 
 def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:

@@ -119,7 +119,7 @@ class CommitSends:
         bodies = [codec.entry_of(message, self._broker.actors).body for message in messages]
         ids: Sequence[int | None] = [None] * len(messages)
         if self.keeps_rows and rows.has_table(alias):
-            ids = rows.add(alias, messages, bodies, due_ms=due_ms)
+            ids = rows.add(alias, messages, bodies, due_ms=due_ms, actors=self._broker.actors)
         else:
             for queue_name in {message.queue_name for message in messages}:
                 self._broker.require_room(queue_name)
@@ -167,7 +167,11 @@ class CommitSends:
         """Send messages that have rows; return the rows to delete. What the broker does not take stays."""
         from switchyard.outbox import rows
 
-        held = rows.behind_others(alias, {each.row: rows.order_key(each.message) for each in waiting if each.row})
+        actors = self._broker.actors
+        keys = {
+            each.row: rows.order_key(each.message, actors.get(each.message.actor_name)) for each in waiting if each.row
+        }
+        held = rows.behind_others(alias, keys)
         ready = [each for each in waiting if each.row not in held]
         if time.monotonic() >= self._left_until_s and ready:
             try:

@@ -191,7 +191,7 @@ def test_a_row_that_fails_as_nobody_foresaw_stays(
 def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
     broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "order_key", lambda message: message.args[0][0])
+    monkeypatch.setattr(rows, "order_key", lambda message, actor: message.args[0][0])
     greet = actor_on(broker)
     send_and_die(broker, (greet, "a1"), (greet, "b1"))
     OutboxRow.objects.filter(order_key="a").update(created_ms=2**60)  # another process has it in hand
@@ -206,6 +206,15 @@ def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
 
     assert before == ["c1", "b1"]
     assert (left(), waiting(broker)) == ([], ["c1", "b1", "a1", "a2"])
+
+
+def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker: RedisBroker) -> None:
+    greet = actor_on(broker)
+    greet.options["ordered_by"] = "name"
+
+    assert rows.order_key(greet.message("Ada"), greet) == rows.order_key(greet.message(name="Ada"), greet)
+    assert rows.order_key(greet.message("Ada"), greet) != rows.order_key(greet.message("Grace"), greet)
+    assert rows.order_key(greet.message("Ada"), None) == ""
 
 
 def test_a_delay_that_is_over_is_none(broker: RedisBroker, relay: Relay) -> None:
