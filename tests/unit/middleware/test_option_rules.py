@@ -34,6 +34,7 @@ ACTORS_ONLY = {
     "catch_up": "all",
     "time_zone": "Europe/Berlin",
     "schedulable": True,
+    "public": True,
 }
 
 
@@ -55,6 +56,7 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
     ("option", "value"),
     [
         ("schedulable", "yes"),
+        ("public", "yes"),
         ("max_retries", "5"),
         ("max_retries", -1),
         ("max_retries", True),
