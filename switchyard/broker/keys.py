@@ -112,8 +112,12 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def unique(self) -> str:
-        """Hash: unique key -> id of the message that holds it."""
+        """Hash: unique key -> id of the message that holds it. Byte 1 begins a key that is held until the start."""
         return f"{self.base}unique"
+
+    def unique_window(self, unique_key: str) -> str:
+        """String: id of the last message of a unique key with a window. Expires with the window."""
+        return f"{self.base}window:{unique_key}"
 
     @property
     def yields(self) -> str:

@@ -10,11 +10,15 @@
 -- KEYS[11] notes: hash
 -- KEYS[12] refused: string
 -- KEYS[13] yields: hash
+-- KEYS[14...] windows of the unique keys that have one, in their order: strings
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
 -- ARGV[4] "1" when a unique key follows each body
 -- ARGV[5...] id, body (and unique key, "" for none), at most 500 of them
+-- A unique key is held until its message ends. One that begins with byte 1 is held until the message is leased; the byte
+-- after it says what another send does to the message that holds it: "k" nothing, "r" replaces its body, "d" also makes it
+-- due no earlier than delay_ms from now, if it is scheduled. Byte 2, ms and ":" before a key hold it for so many ms.
 -- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; {} when
 -- each stands for itself; or {"full", depth} with the depth as a number, when the lane has no room for all that are new:
 -- then none is added. The error UNSAFE, with the reason, while nothing may be enqueued.
@@ -47,18 +51,37 @@ local function note_yield(body)
 end
 
 local new, standing, taken, for_others = {}, {}, {}, false
+local windows, window_of, again_of, key_of, changed = 13, {}, {}, {}, {}
+local function read_key(i, key)
+  local policy = string.byte(key)
+  if policy == 1 then
+    again_of[i], key = string.sub(key, 2, 2), "\1" .. string.sub(key, 3)
+  elseif policy == 2 then
+    windows = windows + 1
+    window_of[i], key = windows, "\2" .. string.match(key, "^\2%d+:(.*)$")
+  end
+  key_of[i] = key
+  return key
+end
+
 for i = 5, #ARGV, step do
   local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
+  if key ~= "" then key = read_key(i, key) end
   local own = taken[id] or id
   standing[#standing + 1] = own
   for_others = for_others or own ~= id
   if not taken[id] and not known(id) then
-    local holder = key ~= "" and (taken["key " .. key] or redis.call("HGET", KEYS[10], key))
+    local window = window_of[i]
+    local holder = key ~= "" and (taken["key " .. key] or window and redis.call("GET", KEYS[window])
+      or not window and redis.call("HGET", KEYS[10], key))
     taken[id] = holder or id
     if holder then
       standing[#standing] = holder
       for_others = for_others or holder ~= id
-      if holder ~= id then note_yield(ARGV[i + 1]) end
+      if holder ~= id then
+        note_yield(ARGV[i + 1])
+        if again_of[i] then changed[#changed + 1] = { holder, again_of[i], ARGV[i + 1] } end
+      end
     else
       if key ~= "" then taken["key " .. key] = id end
       new[#new + 1] = i
@@ -76,12 +99,24 @@ local bodies, ids = {}, {}
 for n, i in ipairs(new) do
   local id = ARGV[i]
   ids[n], bodies[2 * n - 1], bodies[2 * n] = id, id, ARGV[i + 1]
-  if keyed and ARGV[i + 2] ~= "" then
-    redis.call("HSET", KEYS[10], ARGV[i + 2], id)
-    redis.call("HSET", KEYS[11], "key:" .. id, ARGV[i + 2])
+  local window = window_of[i]
+  if window then
+    redis.call("SET", KEYS[window], id, "PX", string.match(ARGV[i + 2], "^\2(%d+)"))
+  elseif key_of[i] then
+    redis.call("HSET", KEYS[10], key_of[i], id)
+    redis.call("HSET", KEYS[11], "key:" .. id, key_of[i])
   end
   if level ~= 2 then redis.call("HSET", KEYS[11], "level:" .. id, level) end
 end
 if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
 put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
+-- Last: the message that holds a key may be one of this call. None is leased: it would not hold its key.
+for _, one in ipairs(changed) do
+  local holder, again, body = unpack(one)
+  if again ~= "k" and redis.call("HEXISTS", KEYS[1], holder) == 1 then
+    redis.call("HSET", KEYS[1], holder, body)
+    local due_at = again == "d" and redis.call("ZSCORE", KEYS[5], holder)
+    if due_at then redis.call("ZADD", KEYS[5], "XX", math.max(now_ms() + delay_ms, tonumber(due_at)), holder) end
+  end
+end
 return for_others and standing or {}
