@@ -120,6 +120,14 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.base}window:{unique_key}"
 
     @property
+    def stand_ins(self) -> str:
+        """Hash: id of a message that was not enqueued -> id of the one that held its unique key.
+
+        ``for <id>`` -> the last five that this one stands for. At most 2,000 fields; expires an hour after the first.
+        """
+        return f"{self.base}stand_ins"
+
+    @property
     def yields(self) -> str:
         """Hash: actor -> sends of it that met a unique key which another unfinished message held.
 
@@ -259,7 +267,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
-        hashes += [self.actor_pauses, self.yields]
+        hashes += [self.actor_pauses, self.yields, self.stand_ins]
         hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]

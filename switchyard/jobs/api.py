@@ -30,7 +30,7 @@ from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.presentation import job_json, result_file
 from switchyard.jobs.public_actors import body_of_calls, find_public
-from switchyard.jobs.queries import visible_job, visible_untracked
+from switchyard.jobs.queries import holder_of_key, stands_for, visible_job, visible_untracked
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel, send_for
 
@@ -55,6 +55,7 @@ class JobFailure(BaseModel):
 class JobBody(BaseModel):
     """A job. Times are ISO 8601 in UTC with microseconds; null for what is not known or has not happened.
 
+    `stands_for` are the last jobs that were not enqueued because this one held their unique key; in a list, none are.
     `arguments` are null for tokens that may not view them. In a list `result` is null for one that a store keeps.
     """
 
@@ -87,6 +88,7 @@ class JobBody(BaseModel):
     result_url: str | None
     run_ms: int | None
     arguments: dict[str, Any] | None
+    stands_for: list[str]
 
 
 class JobRequest(StrictSchema):
@@ -268,7 +270,9 @@ send_job.describe_body = body_of_calls  # type: ignore[attr-defined]
 def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     """Return the state of a job."""
     _, operator = _caller(request)
-    return _shown(request, _visible(request, job_id), arguments=operator and _may_view_arguments(request))
+    job = _visible(request, job_id)
+    shown = _shown(request, job, arguments=operator and _may_view_arguments(request))
+    return shown | {"stands_for": stands_for(job)}
 
 
 @router.delete(
@@ -337,6 +341,9 @@ def _visible(request: HttpRequest, job_id: str) -> Job:
     owner, operator = _caller(request)
     job = visible_job(job_id, owner=owner, operator=operator)
     if job is None:
+        held = holder_of_key(job_id)
+        if held and visible_job(held, owner=owner, operator=operator) is not None:
+            raise not_found(f"nothing was enqueued under this id: job {held} held its unique key and stands for it")
         raise not_found("no job has this id, or it has expired")
     return job
 

@@ -10,7 +10,8 @@
 -- KEYS[11] notes: hash
 -- KEYS[12] refused: string
 -- KEYS[13] yields: hash
--- KEYS[14...] windows of the unique keys that have one, in their order: strings
+-- KEYS[14] stand_ins: hash
+-- KEYS[15...] windows of the unique keys that have one, in their order: strings
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
@@ -50,8 +51,20 @@ local function note_yield(body)
   redis.call("HINCRBY", KEYS[13], actor, 1)
 end
 
+-- Keep, for an hour from the first one of at most 2,000, which message stands for another, and the last five of each.
+local function note_stand_in(id, holder)
+  local fields = redis.call("HLEN", KEYS[14])
+  if fields >= 2000 or redis.call("HGET", KEYS[14], id) == holder then return end
+  local ids = { id }
+  for each in string.gmatch(redis.call("HGET", KEYS[14], "for " .. holder) or "", "%S+") do
+    if #ids < 5 then ids[#ids + 1] = each end
+  end
+  redis.call("HSET", KEYS[14], id, holder, "for " .. holder, table.concat(ids, " "))
+  if fields == 0 then redis.call("PEXPIRE", KEYS[14], 3600000) end
+end
+
 local new, standing, taken, for_others = {}, {}, {}, false
-local windows, window_of, again_of, key_of, changed = 13, {}, {}, {}, {}
+local windows, window_of, again_of, key_of, changed = 14, {}, {}, {}, {}
 local function read_key(i, key)
   local policy = string.byte(key)
   if policy == 1 then
@@ -80,6 +93,7 @@ for i = 5, #ARGV, step do
       for_others = for_others or holder ~= id
       if holder ~= id then
         note_yield(ARGV[i + 1])
+        note_stand_in(id, holder)
         if again_of[i] then changed[#changed + 1] = { holder, again_of[i], ARGV[i + 1] } end
       end
     else
