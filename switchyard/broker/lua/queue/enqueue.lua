@@ -44,15 +44,12 @@ local function known(id)
     or buried and redis.call("HEXISTS", KEYS[9], id) == 1
 end
 
--- Count a send that its key's holder stands for. A repeated call counts it again.
-local function note_yield(body)
+-- Count a send that its key's holder stands for; a repeated call counts it again. Keep, for an hour from the first one of at
+-- most 2,000, which message stands for it, and the last five that each stands for.
+local function note_yield(id, holder, body)
   local actor = string.match(body, '^{"actor":"([^"\\]+)"') or "other"
   if redis.call("HEXISTS", KEYS[13], actor) == 0 and redis.call("HLEN", KEYS[13]) >= 500 then actor = "other" end
   redis.call("HINCRBY", KEYS[13], actor, 1)
-end
-
--- Keep, for an hour from the first one of at most 2,000, which message stands for another, and the last five of each.
-local function note_stand_in(id, holder)
   local fields = redis.call("HLEN", KEYS[14])
   if fields >= 2000 or redis.call("HGET", KEYS[14], id) == holder then return end
   local ids = { id }
@@ -64,27 +61,25 @@ local function note_stand_in(id, holder)
 end
 
 local new, standing, taken, for_others = {}, {}, {}, false
-local windows, window_of, again_of, key_of, changed = 14, {}, {}, {}, {}
-local function read_key(i, key)
-  local policy = string.byte(key)
-  if policy == 1 then
-    again_of[i], key = string.sub(key, 2, 2), "\1" .. string.sub(key, 3)
-  elseif policy == 2 then
-    windows = windows + 1
-    window_of[i], key = windows, "\2" .. string.match(key, "^\2%d+:(.*)$")
-  end
-  key_of[i] = key
-  return key
-end
-
+-- Of each argument with a unique key: the key without what another send does, that, and the number of its window.
+local key_of, again_of, window_of, windows, changed
+if keyed then key_of, again_of, window_of, windows, changed = {}, {}, {}, 14, {} end
 for i = 5, #ARGV, step do
-  local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
-  if key ~= "" then key = read_key(i, key) end
+  local id, key, window = ARGV[i], keyed and ARGV[i + 2] or "", nil
+  if key ~= "" then
+    local policy = string.byte(key)
+    if policy == 1 then
+      again_of[i], key = string.sub(key, 2, 2), "\1" .. string.sub(key, 3)
+    elseif policy == 2 then
+      windows = windows + 1
+      window, key = windows, "\2" .. string.match(key, "^\2%d+:(.*)$")
+    end
+    key_of[i], window_of[i] = key, window
+  end
   local own = taken[id] or id
   standing[#standing + 1] = own
   for_others = for_others or own ~= id
   if not taken[id] and not known(id) then
-    local window = window_of[i]
     local holder = key ~= "" and (taken["key " .. key] or window and redis.call("GET", KEYS[window])
       or not window and redis.call("HGET", KEYS[10], key))
     taken[id] = holder or id
@@ -92,8 +87,7 @@ for i = 5, #ARGV, step do
       standing[#standing] = holder
       for_others = for_others or holder ~= id
       if holder ~= id then
-        note_yield(ARGV[i + 1])
-        note_stand_in(id, holder)
+        note_yield(id, holder, ARGV[i + 1])
         if again_of[i] then changed[#changed + 1] = { holder, again_of[i], ARGV[i + 1] } end
       end
     else
@@ -113,10 +107,10 @@ local bodies, ids = {}, {}
 for n, i in ipairs(new) do
   local id = ARGV[i]
   ids[n], bodies[2 * n - 1], bodies[2 * n] = id, id, ARGV[i + 1]
-  local window = window_of[i]
+  local window = keyed and window_of[i]
   if window then
     redis.call("SET", KEYS[window], id, "PX", string.match(ARGV[i + 2], "^\2(%d+)"))
-  elseif key_of[i] then
+  elseif keyed and key_of[i] then
     redis.call("HSET", KEYS[10], key_of[i], id)
     redis.call("HSET", KEYS[11], "key:" .. id, key_of[i])
   end
@@ -125,8 +119,8 @@ end
 if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
 put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
 -- Last: the message that holds a key may be one of this call. None is leased: it would not hold its key.
-for _, one in ipairs(changed) do
-  local holder, again, body = unpack(one)
+for n = 1, changed and #changed or 0 do
+  local holder, again, body = unpack(changed[n])
   if again ~= "k" and redis.call("HEXISTS", KEYS[1], holder) == 1 then
     redis.call("HSET", KEYS[1], holder, body)
     local due_at = again == "d" and redis.call("ZSCORE", KEYS[5], holder)
