@@ -178,7 +178,7 @@ class Options(Middleware):
     goes to the quarantine. On brokers without one, unusable options are logged and removed, so that no retry is lost.
 
     Options of a message: ``priority``, an integer, instead of its actor's; ``delay``, see ``dramatiq.pipeline``;
-    ``eta``, its due time.
+    ``eta``, its due time. Option of an actor: ``public=True`` lets tokens send it through the HTTP API.
 
     Raises:
         UnknownOption: no middleware knows the option, or only actors can have it.
@@ -188,8 +188,9 @@ class Options(Middleware):
     option_rules: ClassVar = (
         OptionRule("priority", any_value, lambda value, queue: _of_priority(value)),
         OptionRule("delay", None, lambda value, queue: usable_delay(value)),
+        OptionRule("public", lambda value, actor: flag(value)),
     )
-    actor_options = {"priority"}
+    actor_options = {"priority", "public"}
 
     def __init__(self) -> None:
         self._rules: dict[str, OptionRule] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from inspect import Parameter
 from typing import Any, ClassVar
@@ -13,7 +13,8 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from switchyard.broker.queue.administration import follows_a_job
-from switchyard.broker.queue.arguments import argument_types
+from switchyard.broker.queue.arguments import argument_types, has_steps
+from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.errors import InvalidOption
@@ -24,6 +25,7 @@ log = get_logger(__name__)
 
 LONGEST = 200
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+POLICIES = ("unique_until", "unique_for", "on_duplicate")
 REMEDY = f'write 1 to {LONGEST} characters of text, for example "report:42"'
 
 
@@ -32,13 +34,20 @@ class UniqueKeys(Middleware):
 
     Option of an actor: ``unique_key``, a text, or a function from the arguments to one. Option of a message: the text.
     Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker supports them.
+    How long a key is held is the actor's: ``unique_until="started"`` frees it when a worker leases the message, and
+    ``unique_for``, in milliseconds, when so many have passed since it was sent, whatever has become of it. With
+    ``on_duplicate="replace"`` another send replaces the arguments of the message that waits, with ``"delay"`` it also
+    makes a scheduled one due no earlier than itself would be; both hold the key until the start.
     ``send`` raises ``InvalidOption`` where a key is no text, or too long, or the actor's function failed.
     """
 
     option_rules: ClassVar = (
         OptionRule("unique_key", lambda key, actor: _of_actor(key, actor), lambda key, queue: _of_key(key)),
+        OptionRule("unique_until", lambda value, actor: _of_until(value, actor.options)),
+        OptionRule("unique_for", lambda value, actor: _of_window(value, actor.options)),
+        OptionRule("on_duplicate", lambda value, actor: _of_duplicate(value)),
     )
-    actor_options = {"unique_key"}
+    actor_options = {"unique_key", *POLICIES}
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write the actor's key on a message that is sent for the first time. A message's own key stays.
@@ -47,24 +56,24 @@ class UniqueKeys(Middleware):
         """
         if "enqueued_at" in message.options:
             return
-        key = message.options.get("unique_key")
-        if key is None:
-            actor = broker.actors.get(message.actor_name)
-            option = actor.options.get("unique_key") if actor else None
-            if actor is None or option is None:
-                return
-            try:
+        actor, key = broker.actors.get(message.actor_name), message.options.get("unique_key")
+        option = actor.options.get("unique_key") if actor else None
+        if actor is None or (key is None and option is None):
+            return
+        try:
+            if key is None:
                 key = _made(option, actor, message) if callable(option) else option
-                remedy = _of_key(key)
-            except Exception as error:  # noqa: BLE001  the project's own function
-                key, remedy = option, f"it raised {type(error).__name__}, mend the function"
-            if remedy and follows_a_job():
-                log.error("sent without a unique key", job_id=message.message_id, actor=message.actor_name, fact=remedy)
-                return
-            if remedy:
-                place = place_of(option) if callable(option) else ""
-                raise InvalidOption(message.actor_name, "unique_key", key, remedy, place=place)
-            message.options["unique_key"] = key
+            remedy = _of_key(key) or _of_steps(message, actor)
+        except Exception as error:  # noqa: BLE001  the project's own function
+            key, remedy = option, f"it raised {type(error).__name__}, mend the function"
+        if remedy and follows_a_job():
+            log.error("sent without a unique key", job_id=message.message_id, actor=message.actor_name, fact=remedy)
+            message.options.pop("unique_key", None)
+            return
+        if remedy:
+            place = place_of(option) if callable(option) else ""
+            raise InvalidOption(message.actor_name, "unique_key", key, remedy, place=place)
+        message.options["unique_key"] = key
 
 
 def _made(function: Callable[..., Any], actor: Actor[..., Any], message: Message[Any]) -> Any:
@@ -114,5 +123,33 @@ def _of_function(function: Callable[..., Any], parameters: list[Parameter]) -> s
     return f"it takes {taken} and gets the actor's arguments; write unique_key=lambda {every}: ..."
 
 
+def _of_steps(message: Message[Any], actor: Actor[Any, Any]) -> str:
+    """Return what to do about a message that carries others, which another send would replace with it."""
+    again = actor.options.get("on_duplicate", "keep")
+    if again == "keep" or not has_steps(message.options):
+        return ""
+    return f"on_duplicate={again!r} replaces the whole message, with its further steps or its group; leave one out"
+
+
 def _of_key(key: Any) -> str:
-    return "" if isinstance(key, str) and 1 <= len(key) <= LONGEST else REMEDY
+    # The bytes 1 and 2 begin keys with a policy.
+    return "" if isinstance(key, str) and 1 <= len(key) <= LONGEST and key[0] >= " " else REMEDY
+
+
+def _of_until(value: Any, options: Mapping[str, Any]) -> str:
+    if value not in ("done", "started"):
+        return 'write "done" or "started"'
+    if value == "done" and options.get("on_duplicate", "keep") != "keep":
+        return 'write "started": a message that runs cannot be changed by on_duplicate'
+    return ""
+
+
+def _of_window(value: Any, options: Mapping[str, Any]) -> str:
+    if not is_whole(value, least=1, most=LONGEST_DELAY_MS):
+        return f"write milliseconds, from 1 to {LONGEST_DELAY_MS}"
+    others = [name for name in ("unique_until", "on_duplicate") if options.get(name) is not None]
+    return f"write it without {' and '.join(others)}: a window is all that it says" if others else ""
+
+
+def _of_duplicate(value: Any) -> str:
+    return "" if value in ("keep", "replace", "delay") else 'write "keep", "replace" or "delay"'

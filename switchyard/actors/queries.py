@@ -5,22 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
 from dramatiq.actor import Actor
 
-from switchyard.audit.services import Who, act
 from switchyard.broker.errors import NotFound, UnknownQueue
-from switchyard.broker.interface import facilities
 from switchyard.broker.redis.own_keys import number
-from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.conf import declared_yard
-from switchyard.jobs.calls import CallArguments
-from switchyard.jobs.queries import families, is_job_id
-from switchyard.middleware.errors import InvalidOption
+from switchyard.jobs.queries import families
 from switchyard.middleware.options import rules_of
 from switchyard.middleware.places import place_of
 
@@ -127,47 +121,6 @@ def yields_of(actor: str) -> int:
     asked = families()
     found = asked[0].calls.look([("HGET", family.keys.yields, actor) for family in asked]) if asked else []
     return sum(number(count, family.keys.yields) for family, count in zip(asked, found, strict=True))
-
-
-def send(
-    actor: Actor[..., Any],
-    call: CallArguments,
-    *,
-    who: Who,
-    delay_ms: int | None = None,
-    tags: Sequence[str] = (),
-    job_id: str = "",
-) -> str:
-    """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
-
-    Args:
-        call: Arguments that :mod:`switchyard.jobs.calls` has checked.
-        job_id: Id to give the job, so that a form that is sent twice enqueues one; by default a new one.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
-        QueueFull: the queue has reached its depth limit.
-        InvalidOption: a tag or the delay cannot be used.
-        django.db.DatabaseError: the audit log cannot be written; nothing was sent.
-    """
-    with act("job.send", who=who, target=actor.actor_name) as entry:
-        sent = _send(actor, call, delay_ms, tags, job_id)
-        entry.count, entry.detail = 1, {"job": sent, "queue": actor.queue_name}
-    return sent
-
-
-def _send(actor: Actor[..., Any], call: CallArguments, delay_ms: int | None, tags: Sequence[str], job_id: str) -> str:
-    if delay_ms is not None and not is_whole(delay_ms, most=LONGEST_DELAY_MS):  # a person means no negative delay
-        remedy = f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
-        raise InvalidOption(actor.actor_name, "delay", delay_ms, remedy)
-    options: dict[str, Any] = {"tags": list(tags)} if tags else {}
-    message = actor.message_with_options(args=call.args, kwargs=call.kwargs, **options)
-    if is_job_id(job_id):
-        if facilities(actor.broker).records.states([job_id]) != [None]:
-            return job_id
-        message = message.copy(message_id=job_id)
-    sent: str = actor.broker.enqueue(message, delay=delay_ms).message_id
-    return sent
 
 
 def new_job_id() -> str:

@@ -37,6 +37,7 @@ from switchyard.jobs import pauses
 from switchyard.jobs.argument_fields import bound_fields, call_of, fields_of
 from switchyard.jobs.calls import ActorParameter, CallArguments, parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id
+from switchyard.jobs.services import send_for
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
 
@@ -133,9 +134,9 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
         return _page(request, found, form, status=422)
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
-        job_id = queries.send(
+        job_id = send_for(
             found, form.call, who=Who.of_request(request), delay_ms=round(delay_s * 1_000) if delay_s else None,
-            tags=data["tags"], job_id=data["job_id"],
+            tags=data["tags"], job_id=data["job_id"] if is_job_id(data["job_id"]) else None,
         )  # fmt: skip
     except (BrokerError, MiddlewareError, SwitchyardError) as error:
         form.add_error(None, str(error))

@@ -60,7 +60,11 @@ IDEMPOTENCY_KEY = {
 
 
 class ApiDocument(OpenAPISchema):
-    """django-ninja's OpenAPI document with every refusal, the scopes, and the header that makes a POST repeatable."""
+    """django-ninja's OpenAPI document with every refusal, the scopes, and the header that makes a POST repeatable.
+
+    An operation whose body depends on what is declared has an attribute ``describe_body``: a function that returns the
+    body's schema, which may be empty, and the schemas that it names.
+    """
 
     def operation_details(self, operation: Operation) -> dict[str, Any]:
         details: dict[str, Any] = super().operation_details(operation)
@@ -68,6 +72,13 @@ class ApiDocument(OpenAPISchema):
         refusals = _statuses(operation, details) | {status for status in responses if status >= 400}
         responses |= {status: _refusal(status, responses.get(status, {})) for status in refusals}
         details["responses"] = dict(sorted(responses.items()))
+        if describe := getattr(operation.view_func, "describe_body", None):
+            schema, named = describe()
+            if schema:
+                content = details["requestBody"]["content"]["application/json"]
+                self.schemas.pop(content["schema"]["$ref"].rpartition("/")[2])
+                content["schema"] = schema
+                self.add_schema_definitions(named)
         if "POST" in operation.methods and operation.auth_callbacks:
             details["parameters"] = [*details["parameters"], IDEMPOTENCY_KEY]
         return details

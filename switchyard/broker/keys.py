@@ -112,8 +112,20 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def unique(self) -> str:
-        """Hash: unique key -> id of the message that holds it."""
+        """Hash: unique key -> id of the message that holds it. Byte 1 begins a key that is held until the start."""
         return f"{self.base}unique"
+
+    def unique_window(self, unique_key: str) -> str:
+        """String: id of the last message of a unique key with a window. Expires with the window."""
+        return f"{self.base}window:{unique_key}"
+
+    @property
+    def stand_ins(self) -> str:
+        """Hash: id of a message that was not enqueued -> id of the one that held its unique key.
+
+        ``for <id>`` -> the last five that this one stands for. At most 2,000 fields; expires an hour after the first.
+        """
+        return f"{self.base}stand_ins"
 
     @property
     def yields(self) -> str:
@@ -263,7 +275,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
-        hashes += [self.actor_pauses, self.yields]
+        hashes += [self.actor_pauses, self.yields, self.stand_ins]
         hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]

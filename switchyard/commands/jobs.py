@@ -36,7 +36,7 @@ from switchyard.jobs.passport.reading import Passport, passport_json, passport_o
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
 from switchyard.jobs.pauses import pause_of
 from switchyard.jobs.presentation import arguments_of, error_line, excerpt, job_json
-from switchyard.jobs.queries import find_untracked, is_message_id
+from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.logs import printable
@@ -290,6 +290,8 @@ class Command(PrintingCommand):
                 f"job {job_id}: {printable(message.actor_name)} on {message.queue_name} keeps no record (track=False): "
                 f"its state is unknown; it has not ended, cancel it with `manage.py switchyard jobs cancel {job_id}`"
             )
+        if known is None and (held := holder_of_key(job_id)):
+            raise CommandError(f"job {job_id}: nothing was enqueued: job {held} held its unique key and stands for it")
         if known is None:
             raise _unknown(job_id)
         print_job(known, self.stdout, as_json=as_json)

@@ -20,6 +20,7 @@ from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingC
 from switchyard.console.formatting import aligned, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
+from switchyard.jobs.services import send_for
 from switchyard.middleware.clock_comparison import compared_now
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
@@ -117,7 +118,7 @@ class Command(PrintingCommand):
         with as_command_error(f"actor {name}"):
             try:
                 call = checked(actor, places, names)
-                return queries.send(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
+                return send_for(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
             except BrokerError:
                 raise
             except (SwitchyardError, MiddlewareError) as error:

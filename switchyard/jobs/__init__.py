@@ -2,7 +2,8 @@
 
 It keeps true:
 
-- One way of each act, for page, command and API: submit, cancel, edit, run now and run again are functions here.
+- One way of each act, for page, command and API: submit, send, cancel, edit, run now and run again are functions
+  here.
 - A job that is sent for a transaction is sent at its commit, or not at all; its id is known at once.
 - A repeated request finds the job of its first run, and ``once`` commits database effects at most once.
 - A job is found wherever it is: in its message while it waits, in its record, in its dead letter, then in the
@@ -12,9 +13,10 @@ It keeps true:
 
 Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as
 it is shown), ``once``, ``results`` with ``storage`` (files), ``result_stores``, ``calls`` (arguments that a person
-writes) with ``argument_fields`` (of a form), ``pauses`` (of actors), ``api`` with ``live`` (HTTP and live events),
-``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs in one order), ``passport`` (one job: its
-waits, attempts, acts and relatives), ``bulk`` (acts on all that match a filter).
+writes) with ``argument_fields`` (of a form) and ``public_actors`` (over HTTP), ``pauses`` (of actors), ``api``
+with ``live`` (HTTP and live events), ``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs
+in one order), ``passport`` (one job: its waits, attempts, acts and relatives), ``bulk`` (acts on all that match a
+filter).
 
 Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin`` for products and
 projects; ``passport.row_jobs`` for their admin; ``queries`` for the rooms above.

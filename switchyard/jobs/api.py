@@ -1,31 +1,38 @@
-"""HTTP API of jobs: state, live events, result file and cancellation."""
+"""HTTP API of jobs: sending public actors, state, live events, result file and cancellation."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from ninja import Router, Status
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from switchyard.api.auth import cancel_scope, plain_token, read_scope, token_of
-from switchyard.api.problems import Problem, not_found
+from switchyard.api.auth import cancel_scope, plain_token, read_scope, submit_scope, token_of
+from switchyard.api.parsing import invalid
+from switchyard.api.problems import FieldError, Problem, not_found
 from switchyard.api.responses import accepted, job_url
-from switchyard.api.schemas import Accepted
+from switchyard.api.schemas import Accepted, StrictSchema
 from switchyard.api.tokens import find_token
 from switchyard.audit.services import Who
+from switchyard.broker.errors import ArgumentsRefused, NotFound
+from switchyard.broker.queue.codec import LONGEST_NAME
 from switchyard.broker.stores.job_records import Job
+from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.history.filters import Filter
 from switchyard.history.queries import SORTS, sort_of
 from switchyard.jobs import live
+from switchyard.jobs.calls import from_values
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.presentation import job_json, result_file
-from switchyard.jobs.queries import visible_job, visible_untracked
+from switchyard.jobs.public_actors import body_of_calls, find_public
+from switchyard.jobs.queries import holder_of_key, stands_for, visible_job, visible_untracked
 from switchyard.jobs.results import open_download
-from switchyard.jobs.services import request_cancel
+from switchyard.jobs.services import request_cancel, send_for
 
 State = Literal["scheduled", "queued", "running", "retrying", "succeeded", "cancelled", "expired", "dead"]
 
@@ -48,6 +55,7 @@ class JobFailure(BaseModel):
 class JobBody(BaseModel):
     """A job. Times are ISO 8601 in UTC with microseconds; null for what is not known or has not happened.
 
+    `stands_for` are the last jobs that were not enqueued because this one held their unique key; in a list, none are.
     `arguments` are null for tokens that may not view them. In a list `result` is null for one that a store keeps.
     """
 
@@ -80,6 +88,15 @@ class JobBody(BaseModel):
     result_url: str | None
     run_ms: int | None
     arguments: dict[str, Any] | None
+    stands_for: list[str]
+
+
+class JobRequest(StrictSchema):
+    """A job of a public actor: its arguments by name, and the milliseconds until it may start."""
+
+    actor: Annotated[str, Field(max_length=LONGEST_NAME)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    delay_ms: Annotated[int, Field(ge=0, le=LONGEST_DELAY_MS)] = 0
 
 
 class JobList(BaseModel):
@@ -138,6 +155,12 @@ TEXT = {"type": "string"}
 SCHEMAS: dict[str, dict[str, Any]] = {
     "sort": TEXT | {"enum": list(SORTS)},
     "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT},
+}
+SEND_DOC: dict[str, Any] = {
+    "responses": {
+        202: {"headers": {"Location": {"description": "URL of the job's state.", "schema": {"type": "string"}}}},
+        404: {"description": "No public actor has this name."},
+    }
 }
 LIST_DOC: dict[str, Any] = {
     "parameters": [
@@ -214,11 +237,42 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
     }
 
 
+@router.post(
+    "", auth=submit_scope, response={202: Accepted}, url_name="jobs", operation_id="send_job", openapi_extra=SEND_DOC
+)
+def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> Status[dict[str, str]]:
+    """Send a job of a public actor. While another job holds its unique key, nothing is sent and that one is answered.
+
+    An actor is public by `public=True` where it is declared; its queue and its other options are its own.
+    """
+    try:
+        actor = find_public(body.actor)
+        call = from_values(actor, body.arguments)
+    except NotFound as error:
+        raise not_found(str(error)) from error
+    except ArgumentsRefused as error:
+        faults = error.faults.items()
+        raise invalid(
+            [FieldError(f"arguments.{name}" if name else "arguments", fault) for name, fault in faults]
+        ) from error
+    owner = request.auth.owner_key  # type: ignore[attr-defined]
+    answer = accepted(
+        request, send_for(actor, call, who=Who.of_request(request), owner=owner, delay_ms=body.delay_ms or None)
+    )
+    response["Location"] = answer["status_url"]
+    return Status(202, answer)
+
+
+send_job.describe_body = body_of_calls  # type: ignore[attr-defined]
+
+
 @router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")
 def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     """Return the state of a job."""
     _, operator = _caller(request)
-    return _shown(request, _visible(request, job_id), arguments=operator and _may_view_arguments(request))
+    job = _visible(request, job_id)
+    shown = _shown(request, job, arguments=operator and _may_view_arguments(request))
+    return shown | {"stands_for": stands_for(job)}
 
 
 @router.delete(
@@ -287,6 +341,9 @@ def _visible(request: HttpRequest, job_id: str) -> Job:
     owner, operator = _caller(request)
     job = visible_job(job_id, owner=owner, operator=operator)
     if job is None:
+        held = holder_of_key(job_id)
+        if held and visible_job(held, owner=owner, operator=operator) is not None:
+            raise not_found(f"nothing was enqueued under this id: job {held} held its unique key and stands for it")
         raise not_found("no job has this id, or it has expired")
     return job
 

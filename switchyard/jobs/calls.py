@@ -6,13 +6,14 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import msgspec
 from dramatiq.actor import Actor
 
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.broker.queue.arguments import annotations_of, from_json, takes_none, takes_text, to_json
+from switchyard.broker.queue.arguments import annotations_of, from_json, lost_key, takes_none, takes_text, to_json
 from switchyard.middleware.arguments import misfit, require_named, signature_of
 from switchyard.middleware.redaction import HIDDEN
 
@@ -38,6 +39,13 @@ class ActorParameter:
     default: str
     required: bool
     redacted: bool
+
+    @property
+    def value_type(self) -> Any:
+        """Type of the parameter's value in a call by names: ``*args`` is a list there, ``**kwargs`` an object."""
+        if self.kind is inspect.Parameter.VAR_POSITIONAL:
+            return list[self.type]  # type: ignore[name-defined]
+        return dict[str, self.type] if self.kind is inspect.Parameter.VAR_KEYWORD else self.type  # type: ignore[name-defined]
 
     @property
     def takes_text(self) -> bool:
@@ -164,16 +172,38 @@ def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArgume
     for parameter in parameters_of(actor):
         text = fields.get(parameter.name, "").strip()
         if not text or text == parameter.default:
-            if parameter.required:
-                faults[parameter.name] = "required: write a JSON value"
             continue
         try:
             values[parameter.name] = _value(parameter, text)
         except ValueError as error:
             faults[parameter.name] = str(error)
-            continue
-        if fault := _fault(parameter, values[parameter.name]):
-            faults[parameter.name] = fault
+    return from_values(actor, values, faults)
+
+
+def from_values(
+    actor: Actor[..., Any], values: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})
+) -> CallArguments:
+    """Return the arguments of a call by the names of parameters: of ``*args`` a list, of ``**kwargs`` an object.
+
+    Args:
+        known: Faults of parameters that have no value.
+
+    Raises:
+        ArgumentsRefused: with a fault for each name that is missing, unknown, or whose value does not fit.
+    """
+    faults: dict[str, str] = {}
+    parameters = parameters_of(actor)
+    for each in parameters:
+        fault = known.get(each.name, "")
+        if not fault and each.name in values:
+            fault = _fault(each, values[each.name])
+        elif not fault and each.required:
+            fault = "required: write a JSON value"
+        if fault:
+            faults[each.name] = fault
+    names = [each.name for each in parameters]
+    for name in values.keys() - set(names):
+        faults[name] = f"the actor has no such argument, it has {', '.join(names) or 'none'}"
     if faults:
         raise _refused(actor, faults)
     call = _placed(actor, values)
@@ -222,7 +252,7 @@ def _value(parameter: ActorParameter, text: str) -> Any:
         raise
 
 
-def _placed(actor: Actor[..., Any], values: dict[str, Any]) -> CallArguments:
+def _placed(actor: Actor[..., Any], values: Mapping[str, Any]) -> CallArguments:
     """Return the values as a call: by name wherever the signature lets it."""
     parameters = signature_of(actor.fn).parameters.values()
     more = next((values.get(each.name) for each in parameters if each.kind is each.VAR_POSITIONAL), None)
@@ -239,18 +269,14 @@ def _placed(actor: Actor[..., Any], values: dict[str, Any]) -> CallArguments:
 
 def _fault(parameter: ActorParameter, value: Any) -> str:
     """Return why a value does not fit its parameter, "" if it does; never with the value."""
-    expected = parameter.type
-    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-        expected = list[expected]  # type: ignore[valid-type]
-    elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-        expected = dict[str, expected]  # type: ignore[valid-type]
     try:
-        msgspec.convert(value, expected, str_keys=True, dec_hook=from_json)
+        read = msgspec.convert(value, parameter.value_type, str_keys=True, dec_hook=from_json)
     except msgspec.ValidationError as error:
         place = str(error).partition(" - at ")[2].strip("`").removeprefix("$")
         fact = f"at {place} it is another value" if place else f"this is {_json_kind(value)}"
         return f"expects {parameter.annotation}; {fact}"
-    return ""
+    key = lost_key(value, read)
+    return "" if key is None else f"expects {parameter.annotation}; it has no field {key!r:.60}"
 
 
 def _json_kind(value: Any) -> str:

@@ -52,7 +52,9 @@ RUN: Final = (
 )  # fmt: skip
 
 
-def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None) -> dict[str, Any]:
+def job_json(
+    job: Job, *, arguments: bool = False, result_url: str | None = None, stands_for: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the JSON form of a job: of the API, of events, pages and commands.
 
     Times are ISO 8601 in UTC, durations in ms; ``None`` stands for what is not known or has not happened.
@@ -60,6 +62,7 @@ def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None
     Args:
         arguments: Whether its reader may view arguments; hidden ones are ``None``, as are those too long to be kept.
         result_url: URL of the job's file, if it has one (see ``result_file``).
+        stands_for: Jobs that were not enqueued for it; asked for one job alone, not for those of a list.
     """
     shown = {each.name: getattr(job, each.name) for each in fields(job) if each.name not in INTERNAL}
     shown = {name: None if value == "" and name not in NEVER_NULL else value for name, value in shown.items()}
@@ -72,6 +75,7 @@ def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None
         "run_ms": job.run_ms,
         "worker": job.holder.name or None,
         "arguments": arguments_of(job) if arguments else None,
+        "stands_for": list(stands_for),
     }
 
 

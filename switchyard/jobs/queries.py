@@ -94,6 +94,31 @@ def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
     return job
 
 
+def holder_of_key(job_id: str) -> str:
+    """Return the id of the job that held the unique key of one that was not enqueued; "" when none is known.
+
+    It is known for an hour. One more read for each queue: ask when there is no such job.
+    """
+    asked = families() if is_message_id(job_id) else []
+    found = asked[0].calls.look([("HGET", family.keys.stand_ins, job_id) for family in asked]) if asked else []
+    return next((str(holder, "ascii", "replace") for holder in found if holder), "")
+
+
+def stands_for(job: Job) -> list[str]:
+    """Return the ids of the last jobs that were not enqueued because this one held their unique key, at most five.
+
+    They are known for an hour; none while the broker does not answer. Asked only of an actor with a unique key.
+    """
+    actor = dramatiq.get_broker().actors.get(job.actor)
+    if "unique_key" not in job.options and (actor is None or "unique_key" not in actor.options):
+        return []
+    with contextlib.suppress(BrokerError):
+        for family in families([job.queue]):
+            [found] = family.calls.look([("HGET", family.keys.stand_ins, f"for {job.id}")])
+            return str(found or b"", "ascii", "replace").split()
+    return []
+
+
 def find_untracked(job_id: str) -> Message[Any] | None:
     """Return the message of an unfinished job without a record, as after ``track=False``, or ``None``.
 

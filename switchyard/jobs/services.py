@@ -7,6 +7,7 @@ request looks for their records and marks first: the broker remembers a finished
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,8 +25,10 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import progress_of
+from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.database import in_transaction
 from switchyard.history.queries import find
+from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.queries import is_job_id
 from switchyard.middleware.arguments import require_named, signature_of
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
@@ -106,6 +109,40 @@ def enqueue_on_commit(
     if delay_ms is not None:
         _require_delay(actor, message, delay_ms)
     return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
+
+
+def send_for(
+    actor: Actor[..., Any],
+    call: CallArguments,
+    *,
+    who: Who,
+    owner: str = "",
+    delay_ms: int | None = None,
+    tags: Sequence[str] = (),
+    job_id: str | None = None,
+) -> str:
+    """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
+
+    Args:
+        call: Arguments that :mod:`switchyard.jobs.calls` has checked.
+        who: The person, for the audit log.
+        owner, job_id: As for ``submit``. The job is recorded even with ``track=False``.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
+        QueueFull: the queue has reached its depth limit.
+        InvalidOption: a tag or the delay cannot be used.
+        django.db.DatabaseError: the audit log cannot be written; nothing was sent.
+    """
+    with act("job.send", who=who, target=actor.actor_name) as entry:
+        if delay_ms is not None and not is_whole(delay_ms, most=LONGEST_DELAY_MS):  # a person means no negative delay
+            remedy = f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
+            raise InvalidOption(actor.actor_name, "delay", delay_ms, remedy)
+        options: dict[str, Any] = {"tags": list(tags)} if tags else {}
+        message, look_up = message_of(actor, owner, call.kwargs, job_id, call.args, **options)
+        sent = enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
+        entry.count, entry.detail = 1, {"job": sent, "queue": actor.queue_name}
+    return sent
 
 
 def current_job_id() -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
 from dramatiq.broker import Broker, MessageProxy
@@ -20,7 +20,14 @@ from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import Postpone
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.administration import DepthLimits
-from switchyard.broker.queue.operations import Lease, QueueOperations, level_of
+from switchyard.broker.queue.operations import (
+    FOR_A_WINDOW,
+    UNTIL_STARTED,
+    Entry,
+    Lease,
+    QueueOperations,
+    level_of,
+)
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.shapes import LaneStats
@@ -116,7 +123,6 @@ class StoredMessage:
     level: int
     ready_ms: int
     order: int
-    unique_key: str = ""
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -143,6 +149,16 @@ class SentMessage:
 
 
 OWNER = "test"
+
+
+def _key_of(entry: Entry, lane: str) -> tuple[str, str]:
+    """Return the queue and the unique key that a message is to hold, a key until its start with its mark."""
+    key = entry.unique_key
+    if key.startswith(UNTIL_STARTED):
+        key = UNTIL_STARTED + key[2:]
+    elif key.startswith(FOR_A_WINDOW):
+        key = FOR_A_WINDOW + key.partition(":")[2]
+    return lane_of_name(lane)[0], key
 
 
 class MemoryBroker(Broker):
@@ -182,6 +198,7 @@ class MemoryBroker(Broker):
         self.dead: set[str] = set()
         self.stopping: set[str] = set()
         self.unique: dict[tuple[str, str], str] = {}
+        self.windows: dict[tuple[str, str], tuple[str, int]] = {}
         self.sent: list[SentMessage] = []
         self.in_task = False
         self.moment_ms: int | None = None
@@ -256,11 +273,14 @@ class MemoryBroker(Broker):
     def _put_new(self, message: Message[Any], delay: int | None) -> Message[Any]:
         entry = codec.entry_of(message, self.actors)
         with self._changed:
-            standing = self._standing(entry.id, entry.unique_key, message.queue_name)
+            standing = self._standing(entry, message.queue_name)
             if standing is None:
                 self.require_room(message.queue_name)
+                self._hold_key(entry, message.queue_name)
                 self._put(message, entry.body, delay)
                 self.sent.append(SentMessage(self.waiting[entry.id].message(), self.in_task, delay))
+            elif standing != entry.id:
+                self._change(standing, entry, delay or 0)
         if standing not in (None, entry.id):
             self.emit_after("yield_to_holder", message)
             return message.copy(message_id=standing)
@@ -277,11 +297,34 @@ class MemoryBroker(Broker):
         """Whether a message waits, runs, ended or is dead."""
         return any(message_id in places for places in (self.waiting, self.held, self.finished, self.dead))
 
-    def _standing(self, message_id: str, unique_key: str, lane: str) -> str | None:
+    def _standing(self, entry: Entry, lane: str) -> str | None:
         """Return the id that stands for a message which is not enqueued, or ``None``."""
-        if self.knows(message_id):
-            return message_id
-        return self.unique.get((lane_of_name(lane)[0], unique_key)) if unique_key else None
+        if self.knows(entry.id):
+            return entry.id
+        return self.unique.get(_key_of(entry, lane)) or self._in_window(entry, lane) if entry.unique_key else None
+
+    def _in_window(self, entry: Entry, lane: str) -> str | None:
+        holder, until_ms = self.windows.get(_key_of(entry, lane), (None, 0))
+        return holder if until_ms > now_ms() else None
+
+    def _hold_key(self, entry: Entry, lane: str) -> None:
+        if entry.unique_key.startswith(FOR_A_WINDOW):
+            window_ms = int(entry.unique_key[1:].partition(":")[0])
+            self.windows[_key_of(entry, lane)] = entry.id, now_ms() + window_ms
+        elif entry.unique_key:
+            self.unique[_key_of(entry, lane)] = entry.id
+
+    def _change(self, holder: str, entry: Entry, delay_ms: int) -> None:
+        """Do to the message that holds a unique key what its actor's ``on_duplicate`` says, as ``enqueue.lua`` does."""
+        again = entry.unique_key[1:2] if entry.unique_key.startswith(UNTIL_STARTED) else ""
+        if again in ("r", "d") and (stored := self.waiting.get(holder)) is not None:
+            later = again == "d" and stored.ready_ms > now_ms()
+            ready_ms = max(stored.ready_ms, self.now_ms() + delay_ms) if later else stored.ready_ms
+            changed = self.waiting[holder] = replace(stored, body=entry.body, ready_ms=ready_ms)
+            self.sent = [
+                replace(one, message=changed.message()) if one.message.message_id == holder else one
+                for one in self.sent
+            ]
 
     def require_room(self, lane: str) -> None:
         """Raise ``QueueFull`` for a queue at its limit."""
@@ -291,17 +334,14 @@ class MemoryBroker(Broker):
             raise QueueFull(lane, depth, limit)
 
     def _put(self, message: Message[Any], body: bytes, delay: int | None) -> None:
-        key = str(message.options.get("unique_key", ""))
         priority = message.options.get("priority")
         if priority is None and message.actor_name in self.actors:
             priority = self.actors[message.actor_name].priority
         with self._changed:
             self._count += 1
             ready_ms = self.now_ms() + (delay or 0)
-            place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count, key)
+            place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count)
             self.waiting[message.message_id] = StoredMessage(*place)
-            if key:
-                self.unique[lane_of_name(message.queue_name)[0], key] = message.message_id
             self._changed.notify_all()
 
     # --- A worker's side ---
@@ -324,6 +364,8 @@ class MemoryBroker(Broker):
                 self._put(message, codec.encode(message, grown=True), int(eta) - self.now_ms())
                 return None
             self.waiting.pop(stored.id, None)
+            for key in [key for key, id_ in self.unique.items() if id_ == stored.id and key[1][0] == UNTIL_STARTED]:
+                del self.unique[key]
             self._count += 1
             lease = Lease(OWNER, stored.id.encode(), str(self._count).encode())
             held = HeldMessage(message, lease, cast(QueueOperations, None), body=stored.body)

@@ -179,9 +179,9 @@ class Keyspace:
 
 
 def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
-    """Return the family's keys, all of the same moment, but for the count of sends that met a held unique key.
+    """Return the family's keys, all of the same moment, but for sends that met a held unique key.
 
-    It is a figure for people: a send whose answer is lost counts twice.
+    They are for people: a send whose answer is lost counts twice.
     """
     raw: dict[str, Any] = {}
     expiries: dict[str, int] = {}
@@ -191,7 +191,7 @@ def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
             value = dict(zip(value[::2], value[1::2], strict=True))
         elif kind == b"set":
             value = frozenset(value)
-        if name != keys.yields:
+        if name not in (keys.yields, keys.stand_ins):
             raw[name] = value
         if name in keys.done:
             expiries[name] = expires_at_ms

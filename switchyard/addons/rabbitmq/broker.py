@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from dramatiq.actor import Actor
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
 from dramatiq.errors import QueueNotFound
@@ -44,6 +45,9 @@ from switchyard.broker.worker.hooks import Hooks
 from switchyard.broker.worker.prefetch import HeldMarks
 from switchyard.broker.worker.wakeup import CancellationPoll
 from switchyard.broker.worker.work_queue import WorkQueue, join, settle
+from switchyard.middleware.errors import InvalidOption
+from switchyard.middleware.places import place_of
+from switchyard.middleware.unique_keys import POLICIES
 
 # A purge declares the queues of a lane first, which takes a while each.
 PURGE_S: Final = 30.0
@@ -200,6 +204,14 @@ class RabbitBroker(RabbitmqBroker):
         from switchyard.addons.rabbitmq.leases import RabbitLeases  # of supervisors
 
         return RabbitLeases(*arguments, keys=self.keys, count=self.count)
+
+    def declare_actor(self, actor: Actor[Any, Any]) -> None:
+        """Declare an actor; ``InvalidOption`` for a policy of unique keys, which end with their job's record here."""
+        for name in POLICIES:
+            if (value := actor.options.get(name)) is not None:
+                remedy = "on RabbitMQ a unique key is held until the job has ended; leave it out"
+                raise InvalidOption(actor.actor_name, name, value, remedy, place=place_of(actor.fn))
+        super().declare_actor(actor)
 
     # --- Sending ---
 

@@ -17,7 +17,7 @@ from switchyard.broker.errors import InvalidMessageId, UnreadablePayload
 from switchyard.broker.queue import json_body
 from switchyard.broker.queue.arguments import in_json, in_message
 from switchyard.broker.queue.json_body import kind_of
-from switchyard.broker.queue.operations import Entry
+from switchyard.broker.queue.operations import Entry, policy_key
 
 NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
 # Keys and fields of our own end like this: `<id>:events`, `<id>:progress`. In the hash of an owner is a field `#`.
@@ -51,7 +51,10 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
     """
     id_ = message.message_id
     require_id(id_)
-    return Entry(id_, encode(in_json(message, actors)), str(message.options.get("unique_key", "")))
+    key = str(message.options.get("unique_key", ""))
+    if key and (actor := actors.get(message.actor_name)) is not None:
+        key = policy_key(key, actor.options)
+    return Entry(id_, encode(in_json(message, actors)), key)
 
 
 def require_message(message: Any) -> None:

@@ -30,7 +30,7 @@ AT_ONCE: Final = 500
 
 
 class Entry(NamedTuple):
-    """A message to enqueue: its id, its body, and the unique key that at most one unfinished message holds."""
+    """A message to enqueue: its id, its body, and its unique key, with what :func:`policy_key` puts before it."""
 
     id: str
     body: bytes
@@ -195,7 +195,20 @@ SOON_MS: Final = 1_000
 SHOWN_SUSPECTS: Final = 50
 UNSAFE: Final = "UNSAFE "
 
+UNTIL_STARTED: Final = "\1"
+FOR_A_WINDOW: Final = "\2"
+
 Move = Literal["divert", "defer"]
+
+
+def policy_key(key: str, options: Mapping[str, Any]) -> str:
+    """Return a message's unique key with the policy of its actor's options before it, as ``enqueue.lua`` reads it."""
+    if (window_ms := options.get("unique_for")) is not None:
+        return f"{FOR_A_WINDOW}{window_ms}:{key}"
+    again = options.get("on_duplicate", "keep")
+    if again == "keep" and options.get("unique_until") != "started":
+        return key
+    return f"{UNTIL_STARTED}{again[0]}{key}"
 
 
 class QueueOperations:
@@ -209,7 +222,7 @@ class QueueOperations:
         self.keys = keys
         k = keys
         self._work_keys = [k.leases, k.running]
-        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields]
+        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields, k.stand_ins]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
         }
@@ -244,7 +257,7 @@ class QueueOperations:
         def batches() -> Iterator[tuple[list[str], list[Word]]]:
             while chunk := list(islice(waiting, AT_ONCE)):
                 chunks.append(chunk)
-                yield keys, _enqueue_args(chunk, delay_ms, level, limit)
+                yield [*keys, *self._windows(chunk)], _enqueue_args(chunk, delay_ms, level, limit)
 
         standing: list[str] = []
         try:
@@ -259,13 +272,20 @@ class QueueOperations:
         self, entry: Entry, *, lane: Lane = "live", delay_ms: int = 0, level: int = NORMAL, limit: int = 0
     ) -> str:
         """Put one message into a lane as :meth:`enqueue` does, without a stream's cost; return the id that stands."""
-        args = _enqueue_args((entry,), delay_ms, level, limit)
+        keys, args = self._enqueue_keys[lane], _enqueue_args((entry,), delay_ms, level, limit)
+        if entry.unique_key:
+            keys = [*keys, *self._windows((entry,))]
         try:
-            answer = self.calls.call(script("enqueue"), self._enqueue_keys[lane], args, budget_s=BUDGET_S)
+            answer = self.calls.call(script("enqueue"), keys, args, budget_s=BUDGET_S)
         except BrokerRefused as error:
             _refuse_unsafe(error)
             raise
         return self._standing((entry,), answer, lane, limit)[0]
+
+    def _windows(self, entries: Iterable[Entry]) -> list[str]:
+        """Return the keys of the entries whose unique key has a window, in their order."""
+        keys = (entry.unique_key for entry in entries)
+        return [self.keys.unique_window(key.partition(":")[2]) for key in keys if key.startswith(FOR_A_WINDOW)]
 
     def _standing(self, entries: Sequence[Entry], answer: list[Any], lane: Lane, limit: int) -> list[str]:
         """Return for each message that was put into a lane the id that stands for it."""

@@ -47,6 +47,7 @@ from switchyard.jobs.queries import (
     answering_families,
     families,
     find_untracked,
+    holder_of_key,
     is_job_id,
     is_message_id,
     records_of,
@@ -198,6 +199,14 @@ def without_broker(request: HttpRequest) -> HttpResponse:
     return _list(request, status=503)
 
 
+def stand_in(job_id: str) -> str:
+    """Return the id of the job that held the unique key of one that was not enqueued; "" when none is known."""
+    try:
+        return holder_of_key(written_id(job_id)) if job_id else ""
+    except BrokerError:
+        return ""
+
+
 def untracked_job(job_id: str) -> Any:
     """Return the message of an unfinished job that keeps no record, or ``None``."""
     try:
@@ -250,6 +259,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "asked": asked_id,
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
+        "stand_in": stand_in(asked_id),
         "may_cancel": may(request, "cancel_job"),
         "may_run": may(request, "run_job"),
         "chosen_acts": _chosen_acts(request, page),

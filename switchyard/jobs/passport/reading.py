@@ -14,7 +14,7 @@ from switchyard.broker.stores.job_record import Job
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history import queries as history
 from switchyard.jobs.presentation import arguments_of, job_json, run_json
-from switchyard.jobs.queries import find_job, limit_of, with_result
+from switchyard.jobs.queries import find_job, limit_of, stands_for, with_result
 from switchyard.loggers import get_logger
 
 log = get_logger(__name__)
@@ -42,6 +42,7 @@ class Passport:
         arguments: By name, without redacted values; ``None`` when they were too long to be kept.
         attempts: The job as each attempt left it, the last one as it stands.
         limit_ms: Run time after which it is interrupted.
+        stands_for: Jobs that were not enqueued because this one held their unique key, the last five.
         history_away: The database did not answer: attempts and children are incomplete.
     """
 
@@ -51,6 +52,7 @@ class Passport:
     children: tuple[Job, ...]
     letter: DeadLetter | None
     limit_ms: int | None
+    stands_for: Sequence[str]
     history_away: bool
 
     @property
@@ -97,6 +99,7 @@ def passport_of(job_id: str) -> Passport | None:
         children=children,
         letter=letter,
         limit_ms=limit_of(job),
+        stands_for=stands_for(job),
         history_away=history_away,
     )
 
@@ -142,7 +145,7 @@ def passport_json(known: Passport, *, arguments: bool) -> dict[str, Any]:
         arguments: Whether its reader may view arguments; hidden ones are ``None``, as are those too long to be kept.
     """
     return {
-        **job_json(known.job),
+        **job_json(known.job, stands_for=known.stands_for),
         "arguments": known.arguments if arguments else None,
         "time_limit_ms": known.limit_ms,
         "dead_letter": known.letter.state if known.letter is not None else None,

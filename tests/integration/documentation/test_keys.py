@@ -14,7 +14,7 @@ from switchyard.broker.admin.purge import set_aside
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import Entry, QueueOperations
+from switchyard.broker.queue.operations import Entry, QueueOperations, policy_key
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import ActorPause
@@ -87,6 +87,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     administration.pause(family)
     family.enqueue([Entry("yields", b"{}", "purged-key"), Entry("yields-2", b"{}", "purged-key")])
+    family.enqueue([Entry("once", b"{}", policy_key("UNIQUE_KEY", {"unique_for": 60_000}))])
     administration.pause_actor(family, ActorPause(0, 0, 0, "an_actor"))
     HistoryStreams(RedisCalls(valkey), keys, ()).remove([], written=1, skipped=0)
     records, name = facilities.records, make_keys.QUEUE

@@ -53,7 +53,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
 @pytest.fixture
 def shown(account: Account) -> Iterator[Any]:
     """The guide's actor, and its question."""
-    actor, question = code_blocks(read("docs/how-to/do-something-once.md"), "python")
+    actor, _, question = code_blocks(read("docs/how-to/do-something-once.md"), "python")
     names: dict[str, Any] = {}
     exec(compile(actor, "do-something-once.md", "exec"), names)
     yield SimpleNamespace(credit_bonus=names["credit_bonus"], question=question)
@@ -77,3 +77,25 @@ def test_the_guides_bonus_is_credited_once(
     assert row.job_id in jobs
     exec(shown.question)
     assert f"'token': {row.token}" in capsys.readouterr().out
+
+
+def test_the_guides_unique_actors_keep_replace_and_delay(facilities: Facilities) -> None:
+    _, policies, _ = code_blocks(read("docs/how-to/do-something-once.md"), "python")
+    names: dict[str, Any] = {}
+    before = set(dramatiq.get_broker().actors)
+    try:
+        exec(compile(policies, "do-something-once.md", "exec"), names)
+        sent = [names["index"].send(7, text).message_id for text in ("old", "new")]
+        later = [names["offer_help"].send_with_options(args=(7, items), delay=600_000).message_id for items in (1, 2)]
+        names["sync"].send(7)
+        reminded = [names["remind"].send(7).message_id for _ in range(2)]
+    finally:
+        for name in set(dramatiq.get_broker().actors) - before:
+            del dramatiq.get_broker().actors[name]
+
+    assert sent[0] == sent[1] and later[0] == later[1] and reminded[0] == reminded[1]
+    replaced, scheduled = (facilities.transport.find_message("default", id_) for id_ in (sent[0], later[0]))
+    assert replaced is not None and tuple(replaced.args) == (7, "new")
+    assert scheduled is not None and tuple(scheduled.args) == (7, 2)
+    lane = facilities.transport.stats("default").live
+    assert (lane.waiting, lane.scheduled) == (3, 1)

@@ -34,6 +34,10 @@ ACTORS_ONLY = {
     "catch_up": "all",
     "time_zone": "Europe/Berlin",
     "schedulable": True,
+    "public": True,
+    "unique_until": "started",
+    "unique_for": 1,
+    "on_duplicate": "replace",
 }
 
 
@@ -55,6 +59,7 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
     ("option", "value"),
     [
         ("schedulable", "yes"),
+        ("public", "yes"),
         ("max_retries", "5"),
         ("max_retries", -1),
         ("max_retries", True),
@@ -86,6 +91,11 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
         ("redact", ("too",)),
         ("redact", (1,)),
         ("unique_key", 7),
+        ("unique_key", "\1k"),
+        ("unique_until", "ended"),
+        ("unique_for", 0),
+        ("unique_for", 1.5),
+        ("on_duplicate", "drop"),
         ("on_success", 5),
         ("on_failure", ""),
         ("pipe_ignore", "yes"),
@@ -310,3 +320,26 @@ def test_every_option_has_a_rule_and_the_reference_says_who_can_have_it(broker: 
     assert {name: (kind != "messages alone", kind != "actors alone") for name, kind in who.items()} == {
         name: (rule.of_actor is not None, rule.of_message is not None) for name, rule in rules.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unique_for": 1_000, "on_duplicate": "replace"}, "unique_for is 1000; write it without on_duplicate"),
+        ({"unique_for": 1_000, "unique_until": "started"}, "unique_for is 1000; write it without unique_until"),
+        ({"unique_until": "done", "on_duplicate": "delay"}, "unique_until is 'done'; write \"started\""),
+    ],
+)
+def test_policies_of_a_unique_key_that_contradict_each_other_are_refused(
+    broker: StubBroker, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidOption, match=words):
+        declare(broker, unique_key="k", **options)
+
+
+def test_a_message_with_further_steps_is_not_replaced(broker: StubBroker) -> None:
+    mail = declare(broker, unique_key="k", on_duplicate="replace")
+    broker.declare_queue("default")
+
+    with pytest.raises(InvalidOption, match="replaces the whole message, with its further steps or its group"):
+        broker.enqueue((mail.message("a") | mail.message("b")).messages[0])

@@ -165,3 +165,26 @@ def test_the_real_broker_and_its_actors_are_back_after_the_block() -> None:
     assert dramatiq.get_broker() is real
     assert real.actors == before
     assert all(actor.broker is real for actor in before.values())
+
+
+def test_policies_of_unique_keys_act_as_in_production(switchyard_broker: MemoryBroker) -> None:
+    seen: list[tuple[str, int]] = []
+
+    @dramatiq.actor(queue_name="default", unique_key="sync", on_duplicate="replace")
+    def sync(number: int) -> None:
+        seen.append(("sync", number))
+        if number == 2:
+            sync.send(3)
+
+    @dramatiq.actor(queue_name="default", unique_key="digest", unique_for=60_000)
+    def digest(number: int) -> None:
+        seen.append(("digest", number))
+
+    assert sync.send(1).message_id == sync.send(2).message_id
+    first = digest.send(1)
+    run_enqueued()
+
+    assert digest.send(2).message_id == first.message_id
+    assert sorted(seen) == [("digest", 1), ("sync", 2), ("sync", 3)]
+    assert_enqueued(sync, args=(2,), count=1)
+    assert_enqueued(sync, count=2)

@@ -49,3 +49,15 @@ local function crashes_of(id, notes)
   local lapses = found.lapses and " suspect=" .. (#found.lapses > 0 and table.concat(found.lapses, ",") or "+") or ""
   return #found.crashes .. lapses .. (asked and " asked" or "") .. (found.cause and ": " .. found.cause or "")
 end
+
+-- Free the unique keys of leased ids that are held until their message starts: those that begin with byte 1.
+local function free_started(ids, notes, unique)
+  local names = {}
+  for n, id in ipairs(ids) do names[n] = "key:" .. id end
+  for n, key in ipairs(redis.call("HMGET", notes, unpack(names))) do
+    if key and string.byte(key) == 1 then
+      if redis.call("HGET", unique, key) == ids[n] then redis.call("HDEL", unique, key) end
+      redis.call("HDEL", notes, names[n])
+    end
+  end
+end

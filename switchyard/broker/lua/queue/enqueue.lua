@@ -10,11 +10,16 @@
 -- KEYS[11] notes: hash
 -- KEYS[12] refused: string
 -- KEYS[13] yields: hash
+-- KEYS[14] stand_ins: hash
+-- KEYS[15...] windows of the unique keys that have one, in their order: strings
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
 -- ARGV[4] "1" when a unique key follows each body
 -- ARGV[5...] id, body (and unique key, "" for none), at most 500 of them
+-- A unique key is held until its message ends. One that begins with byte 1 is held until the message is leased; the byte
+-- after it says what another send does to the message that holds it: "k" nothing, "r" replaces its body, "d" also makes it
+-- due no earlier than delay_ms from now, if it is scheduled. Byte 2, ms and ":" before a key hold it for so many ms.
 -- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; {} when
 -- each stands for itself; or {"full", depth} with the depth as a number, when the lane has no room for all that are new:
 -- then none is added. The error UNSAFE, with the reason, while nothing may be enqueued.
@@ -39,26 +44,52 @@ local function known(id)
     or buried and redis.call("HEXISTS", KEYS[9], id) == 1
 end
 
--- Count a send that its key's holder stands for. A repeated call counts it again.
-local function note_yield(body)
+-- Count a send that its key's holder stands for; a repeated call counts it again. Keep, for an hour from the first one of at
+-- most 2,000, which message stands for it, and the last five that each stands for.
+local function note_yield(id, holder, body)
   local actor = string.match(body, '^{"actor":"([^"\\]+)"') or "other"
   if redis.call("HEXISTS", KEYS[13], actor) == 0 and redis.call("HLEN", KEYS[13]) >= 500 then actor = "other" end
   redis.call("HINCRBY", KEYS[13], actor, 1)
+  local fields = redis.call("HLEN", KEYS[14])
+  if fields >= 2000 or redis.call("HGET", KEYS[14], id) == holder then return end
+  local ids = { id }
+  for each in string.gmatch(redis.call("HGET", KEYS[14], "for " .. holder) or "", "%S+") do
+    if #ids < 5 then ids[#ids + 1] = each end
+  end
+  redis.call("HSET", KEYS[14], id, holder, "for " .. holder, table.concat(ids, " "))
+  if fields == 0 then redis.call("PEXPIRE", KEYS[14], 3600000) end
 end
 
 local new, standing, taken, for_others = {}, {}, {}, false
+-- Of each argument with a unique key: the key without what another send does, that, and the number of its window.
+local key_of, again_of, window_of, windows, changed
+if keyed then key_of, again_of, window_of, windows, changed = {}, {}, {}, 14, {} end
 for i = 5, #ARGV, step do
-  local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
+  local id, key, window = ARGV[i], keyed and ARGV[i + 2] or "", nil
+  if key ~= "" then
+    local policy = string.byte(key)
+    if policy == 1 then
+      again_of[i], key = string.sub(key, 2, 2), "\1" .. string.sub(key, 3)
+    elseif policy == 2 then
+      windows = windows + 1
+      window, key = windows, "\2" .. string.match(key, "^\2%d+:(.*)$")
+    end
+    key_of[i], window_of[i] = key, window
+  end
   local own = taken[id] or id
   standing[#standing + 1] = own
   for_others = for_others or own ~= id
   if not taken[id] and not known(id) then
-    local holder = key ~= "" and (taken["key " .. key] or redis.call("HGET", KEYS[10], key))
+    local holder = key ~= "" and (taken["key " .. key] or window and redis.call("GET", KEYS[window])
+      or not window and redis.call("HGET", KEYS[10], key))
     taken[id] = holder or id
     if holder then
       standing[#standing] = holder
       for_others = for_others or holder ~= id
-      if holder ~= id then note_yield(ARGV[i + 1]) end
+      if holder ~= id then
+        note_yield(id, holder, ARGV[i + 1])
+        if again_of[i] then changed[#changed + 1] = { holder, again_of[i], ARGV[i + 1] } end
+      end
     else
       if key ~= "" then taken["key " .. key] = id end
       new[#new + 1] = i
@@ -76,12 +107,24 @@ local bodies, ids = {}, {}
 for n, i in ipairs(new) do
   local id = ARGV[i]
   ids[n], bodies[2 * n - 1], bodies[2 * n] = id, id, ARGV[i + 1]
-  if keyed and ARGV[i + 2] ~= "" then
-    redis.call("HSET", KEYS[10], ARGV[i + 2], id)
-    redis.call("HSET", KEYS[11], "key:" .. id, ARGV[i + 2])
+  local window = keyed and window_of[i]
+  if window then
+    redis.call("SET", KEYS[window], id, "PX", string.match(ARGV[i + 2], "^\2(%d+)"))
+  elseif keyed and key_of[i] then
+    redis.call("HSET", KEYS[10], key_of[i], id)
+    redis.call("HSET", KEYS[11], "key:" .. id, key_of[i])
   end
   if level ~= 2 then redis.call("HSET", KEYS[11], "level:" .. id, level) end
 end
 if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
 put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
+-- Last: the message that holds a key may be one of this call. None is leased: it would not hold its key.
+for n = 1, changed and #changed or 0 do
+  local holder, again, body = unpack(changed[n])
+  if again ~= "k" and redis.call("HEXISTS", KEYS[1], holder) == 1 then
+    redis.call("HSET", KEYS[1], holder, body)
+    local due_at = again == "d" and redis.call("ZSCORE", KEYS[5], holder)
+    if due_at then redis.call("ZADD", KEYS[5], "XX", math.max(now_ms() + delay_ms, tonumber(due_at)), holder) end
+  end
+end
 return for_others and standing or {}

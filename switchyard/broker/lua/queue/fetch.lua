@@ -23,6 +23,7 @@
 -- and resume_actor is to be called, or "gone" when the
 -- owner has no lease: its name cannot be used again. A family that is paused until a time, or has an actor that is, answers
 -- with next_due_in_ms when that ends, if nothing is due before: the consumer fetches then.
+-- A unique key that its message holds until it starts is free once it is leased.
 -- A message of a paused actor is put off when it would be leased, as many as are cancelled.
 -- `left` is 1 when messages still wait. A body is nil when a foreign client put an id there without one; a finished id
 -- that was put there again is dropped, and a cancelled one when it would be leased, at most about 500 of them in one call.
@@ -170,6 +171,7 @@ if #ids > 0 then
     leased[#leased + 1], leased[#leased + 2] = id, tokens[n]
   end
   redis.call("HSET", hold, unpack(leased))
+  if noted then free_started(ids, KEYS[13], KEYS[14]) end
   grant(ids, tokens, bodies)
 end
 if full then say_left() end

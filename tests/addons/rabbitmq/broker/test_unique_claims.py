@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import pytest
 import redis
+from dramatiq.actor import Actor
 
+from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.stores.job_records import JobRecords
+from switchyard.middleware.errors import InvalidOption
 
 
 class Records(JobRecords):
@@ -59,3 +64,13 @@ def test_a_sender_that_repeats_its_claim_holds_it(valkey: redis.Redis) -> None:
     claims = UniqueClaims(calls_on(valkey), Keys("test-rabbit"), Records(set()))
 
     assert [claims.claim("work", "one", "first") for _ in range(2)] == ["first", "first"]
+
+
+@pytest.mark.parametrize("policy", [{"unique_until": "started"}, {"unique_for": 1_000}, {"on_duplicate": "delay"}])
+def test_an_actor_with_a_policy_of_its_unique_key_is_refused(valkey: redis.Redis, policy: dict[str, Any]) -> None:
+    broker: Any = RabbitBroker("amqp://guest:guest@127.0.0.1:1/", calls_on(valkey), Keys("test-rabbit"))
+
+    with pytest.raises(InvalidOption, match=r"actor job: .*; on RabbitMQ a unique key is held until the job has ended"):
+        Actor(lambda: None, broker=broker, actor_name="job", queue_name="work", priority=0, options=policy)
+
+    assert broker.actors == {}

@@ -89,7 +89,12 @@ def test_leased_messages_are_not_touched(family: QueueOperations) -> None:
     assert family.held(WORKER)[0].id == b"leased"
     assert family.enqueue([Entry("again", BODY, "leased-key")]) == ["leased"], "its unique key is held"
     assert family.ack(WORKER, family.held(WORKER)) == []
-    assert everything(family).keys() == {family.keys.leases, family.keys.purges, family.keys.yields}
+    assert everything(family).keys() == {
+        family.keys.leases,
+        family.keys.purges,
+        family.keys.yields,
+        family.keys.stand_ins,
+    }
 
 
 def test_dropped_messages_free_their_keys_and_notes(family: QueueOperations) -> None:
