@@ -31,7 +31,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         ("GET", keys.paused),
         ("GET", keys.token),
         ("HGETALL", keys.yields),
-        ("HVALS", keys.actor_pauses),
+        ("HGETALL", keys.actor_pauses),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
     for lane in ALL_LANES:
@@ -47,7 +47,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
     for _, hold in holds:
         reads += [("HLEN", hold), ("HEXISTS", hold, "#")]
     reads += [("HMGET", keys.bodies, *filter(None, by_lane[lane][2::2]), "") for lane in ALL_LANES]
-    found = [read(ACTOR_PAUSE, text, keys.actor_pauses) for text in pauses]
+    found = [read(ACTOR_PAUSE, text, keys.actor_pauses) for text in pauses[1::2]]
     circuits = [one for one in found if one is not None and one.is_open]
     for one in circuits:
         first = CIRCUITS_MS + one.slot * CIRCUIT_SPAN_MS

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.cookies import SimpleCookie
 from typing import Any
+from unittest.mock import patch
 
 import dramatiq
 import pytest
@@ -174,7 +175,16 @@ class Filled:
 
 
 @pytest.fixture(scope="module")
-def filled(django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey_url: str) -> Iterator[Filled]:
+def sent_at_once() -> Iterator[None]:
+    """Sends that wait for no commit: the transactions around the requests are the tests' own."""
+    with patch.object(dramatiq.get_broker(), "postpone", None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def filled(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey_url: str, sent_at_once: None
+) -> Iterator[Filled]:
     """The yard, in a transaction around those of the tests."""
     with django_db_blocker.unblock(), contextlib.closing(connect(valkey_url)) as valkey, transaction.atomic():
         valkey.flushdb()
