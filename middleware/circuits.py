@@ -109,7 +109,7 @@ class Circuits(Middleware):
 
         Called by :class:`switchyard.middleware.retries.Retries`, which decides the outcome.
         """
-        circuit, probed = getattr(message, "circuit", (None, False))
+        circuit, probed = getattr(message, "circuit", None) or (None, False)
         try:
             if isinstance(exception, RetryLater) and exception.per:
                 return self._pause(broker, message, circuit, exception)

@@ -296,7 +296,7 @@ class Retries(Middleware):
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         outcome = self._judge(broker, message, exception)
-        if self._circuits is not None and (exception is not None or hasattr(message, "circuit")):
+        if self._circuits is not None and (exception is not None or getattr(message, "circuit", None)):
             waits = self._circuits.defers(broker, message, exception)
             if waits and (outcome.kind == "retried" or outcome.reason in ("exhausted", "time_limit")):
                 outcome = Outcome("deferred", waits, delay_ms=0, exception=exception)

@@ -30,9 +30,12 @@ class HeldMessage(MessageProxy):
         moved: It is in another place already; the worker's acknowledgement is not sent.
         runs_in: Ident of the thread or greenlet that runs it.
         given_back: Its server has it again, before it started here.
+        circuit: Its dependency's, and whether it is the probe; set by a hook, as is ``circuit_opened``, what opened.
     """
 
     given_back = False
+    circuit: Any = None
+    circuit_opened = ""
 
     def __init__(
         self,

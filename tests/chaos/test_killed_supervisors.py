@@ -23,7 +23,7 @@ long = pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("yard", "most_twice", "slack_s"),
-    [("threads", 8, inf), pytest.param("threads", 2, 5, marks=long), pytest.param("greenlets", 2, 5, marks=long)],
+    [("threads", 16, inf), pytest.param("threads", 2, 5, marks=long), pytest.param("greenlets", 2, 5, marks=long)],
 )
 def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_twice: int, slack_s: float

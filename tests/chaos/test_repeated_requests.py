@@ -28,12 +28,14 @@ from django.utils import timezone
 
 from apps.images.models import Picture, Thumbnail
 from apps.webhooks.models import Delivery, Endpoint, Event
+from project.config import BASE_DIR
 from switchyard.api.models import IdempotentRequest
 from switchyard.api.tokens import create_token
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
+from switchyard.outbox.models import OutboxRow
 from switchyard.wiring import build_yard
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
@@ -62,6 +64,12 @@ class Web:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         wait_for(self._answers, what="the web to answer")
+
+    def relay(self) -> subprocess.Popen[bytes]:
+        """Start what sends the rows of the outbox that the web could not."""
+        command = [sys.executable, "manage.py", "switchyard", "runhistory"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, cwd=BASE_DIR, stdout=log, stderr=log)
 
     def kill(self) -> None:
         if self.process is not None and is_alive(self.process.pid):
@@ -165,11 +173,14 @@ def bench(tmp_path: Path, process_environment: dict[str, str]) -> Iterator[Bench
         environment = process_environment | {"SWITCHYARD_BROKER_URL": proxy.url, "SWITCHYARD_STATE_DIR": str(tmp_path)}
         web = Web(environment, tmp_path / "web.log")
         web.start()
+        relay = web.relay()
         try:
             headers = {"Authorization": f"Bearer {plain}", "Content-Type": "application/json"}
             yield Bench(web, server, proxy, headers)
         finally:
             web.kill()
+            relay.kill()
+            relay.wait(60)
 
 
 @contextlib.contextmanager
@@ -323,6 +334,7 @@ def test_a_request_repeated_with_its_key_does_its_work_once_whatever_was_lost(
 
 
 def drain(broker: RedisBroker) -> None:
+    wait_for(lambda: not OutboxRow.objects.exists(), 120, what="the outbox to be empty")
     for queue in ("images", "webhook", "slow"):
         broker.join(queue, timeout=120_000)
 

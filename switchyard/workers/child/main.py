@@ -38,7 +38,7 @@ from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal
 
 # Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
-BEAT_S = 1.0
+BEAT_S = 0.5
 EX_LEFT_WORK = 3
 # Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
 ISOLATED_IDLE_S = 10.0

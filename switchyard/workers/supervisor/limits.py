@@ -96,7 +96,7 @@ class Limits:
         return "cancelled" if cancelled else "hard_limit"
 
 
-# A child writes a heartbeat each second. A starting child loads everything before its first one.
+# A child writes a heartbeat twice a second. A starting child loads everything before its first one.
 HUNG_S, BOOT_S = 10.0, 60.0
 
 

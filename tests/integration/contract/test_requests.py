@@ -291,6 +291,7 @@ def test_the_description_names_every_request(client: Client) -> None:
     promised = {("post", path) for path in SUBMITS} | {
         ("post", "payments/events"),
         ("get", "jobs"),
+        ("post", "jobs"),
         ("get", "jobs/{job_id}"),
         ("delete", "jobs/{job_id}"),
         ("get", "jobs/{job_id}/events"),

@@ -18,6 +18,8 @@ from switchyard.middleware.metrics import Metrics
 from switchyard.operations.metrics import BrokerMetrics
 from switchyard.workers.metrics import PoolCollector
 
+pytestmark = pytest.mark.django_db
+
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 
