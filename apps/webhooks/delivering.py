@@ -33,18 +33,19 @@ _SECONDS = re.compile(r"[0-9]{1,10}")
 log = structlog.get_logger(__name__)
 
 
-class DeliveryFailed(SwitchyardError):
+class NotDelivered(SwitchyardError):
+    """An attempt was not answered with 2xx."""
+
+    def __init__(self, host: str, fact: str) -> None:
+        super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")
+
+
+class DeliveryFailed(NotDelivered):
     """An attempt got no answer in time, or a failure of the endpoint itself (5xx)."""
 
-    def __init__(self, host: str, fact: str) -> None:
-        super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")
 
-
-class DeliveryRefused(SwitchyardError):
+class DeliveryRefused(NotDelivered):
     """An attempt got another answer that is not 2xx: the endpoint works."""
-
-    def __init__(self, host: str, fact: str) -> None:
-        super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")
 
 
 def deliver(delivery_id: str, *, is_last: bool) -> None:

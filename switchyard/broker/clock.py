@@ -22,7 +22,7 @@ PUT_OFF_MS: Final = 200_000_000_000_000
 LAST_PUT_OFF_MS: Final = PUT_OFF_MS + 10_000_000_000_000
 
 
-# What an open circuit has put off is scheduled later still.
+# Messages that an open circuit has put off are scheduled later still.
 CIRCUITS_MS: Final = PUT_OFF_MS + 3_000_000_000_000
 CIRCUIT_SPAN_MS: Final = 10_000_000_000
 

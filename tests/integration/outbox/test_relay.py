@@ -1,4 +1,4 @@
-"""What a process could not send at its commit, the relay sends."""
+"""The relay sends rows that their own process could not send at its commit."""
 
 from __future__ import annotations
 

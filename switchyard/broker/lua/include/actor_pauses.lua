@@ -92,8 +92,8 @@ local function find_pause(by_actor, body, id, now, key)
   return false
 end
 
--- When a message is scheduled because a pause of `key` in force keeps it from starting, or false. A body that cannot be read is its
--- consumer's to set aside: an error here would leave the message in no place.
+-- When a message is scheduled because a pause of `key` in force keeps it from starting, or false. A body that cannot be read
+-- is its consumer's to set aside: an error here would leave the message in no place.
 local function put_off_to(by_actor, body, id, now, key)
   local read, found = pcall(function() return find_pause(by_actor, body or "", id, now, key) end)
   return read and found

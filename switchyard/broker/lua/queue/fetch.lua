@@ -20,9 +20,9 @@
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}, with " asked" behind the
 -- crashes of a message whose cancellation was requested while it was leased, ": <cause>" with the cause of its last crash,
 -- and with state "ok", "paused", "over" when the pause of an actor has ended, or an open circuit is to get its next probe,
--- and resume_actor is to be called, or "gone" when the
--- owner has no lease: its name cannot be used again. A family that is paused until a time, or has an actor that is, answers
--- with next_due_in_ms when that ends, if nothing is due before: the consumer fetches then.
+-- and resume_actor is to be called, or "gone" when the owner has no lease: its name cannot be used again. A family that is
+-- paused until a time, or has an actor that is, answers with next_due_in_ms when that ends, if nothing is due before: the
+-- consumer fetches then.
 -- A unique key that its message holds until it starts is free once it is leased.
 -- A message of a paused actor is put off when it would be leased, as many as are cancelled.
 -- `left` is 1 when messages still wait. A body is nil when a foreign client put an id there without one; a finished id

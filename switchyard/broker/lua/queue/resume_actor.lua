@@ -7,9 +7,10 @@
 -- KEYS[8..10] waiting in these lanes, of normal priority: lists
 -- ARGV[1] pause: its field; "" for those whose time is over
 -- ARGV[2] count: messages that are made due in one call, at most 500
--- A probe goes to the head of its lane. What a closed circuit had put off is due 2 ms apart, so that what has just come back
--- does not get all of it at once. A pause that has ended stays until a call finds no message left: one that is interrupted is completed by the next, also
--- by a consumer's. What other pauses had put off before the end is put off anew when it would be leased.
+-- A probe goes to the head of its lane. Messages that a closed circuit had put off are due 2 ms apart: the dependency that has
+-- just come back does not get all of them at once. A pause that has ended stays until a call finds no message left: one that
+-- is interrupted is completed by the next, also by a consumer's. What other pauses had put off before the end is put off anew
+-- when it would be leased.
 -- Returns {1 when it was in force, 1 when more calls are needed}. O(count · log scheduled).
 --@include now_ms
 --@include put
