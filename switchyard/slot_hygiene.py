@@ -150,11 +150,12 @@ class SlotHygiene(Middleware):
         for each in thread.connections:
             state = state_of(each)
             if (state != IDLE or each in thread.changed) and each not in thread.outer:
-                left += [each.alias] if state == OPEN else []
+                if state == OPEN:
+                    left.append(each.alias)
+                    if not thread.works:  # before it ends: an attempt that no longer sees it open must find it here
+                        self._lost.append(each.alias)
                 abandon(each)
         thread.changed = []
-        if not thread.works:
-            self._lost += left
         return left
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:

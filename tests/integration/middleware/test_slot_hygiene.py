@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any
 from unittest.mock import MagicMock, Mock
 
@@ -22,6 +23,7 @@ from switchyard import slot_hygiene
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.database import CONNECTION_AGE_S
+from switchyard.middleware.errors import OpenTransaction
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -183,6 +185,33 @@ def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(
         wait_for(lambda: transport.stats("work").dead == 3)
 
     assert {letter.exception for letter in transport.dead_letters("work").items} == {"OpenTransaction"}
+
+
+def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, rolled_back, go_on = SyncToAsync.single_thread_executor, threading.Event(), threading.Event()
+    executor.submit(connections.close_all).result()
+    hygiene, broker, message = slot_hygiene.SlotHygiene(), Mock(), Mock(actor_name="writes")
+    hygiene.before_declare_actor(broker, Mock(actor_name="writes", fn=enter_block_elsewhere))
+    hygiene.before_process_message(broker, message)
+    executor.submit(enter_block).result()
+    executor.submit(partial(Group.objects.create, name="row-lost")).result()
+    abandon = slot_hygiene.abandon
+
+    def abandon_and_wait(each: Any) -> None:
+        abandon(each)
+        rolled_back.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(slot_hygiene, "abandon", abandon_and_wait)
+    rolling = hygiene.roll_back_between_calls()
+    assert rolling is not None and rolled_back.wait(60)
+    try:
+        with pytest.raises(OpenTransaction):
+            hygiene.after_process_message(broker, message)
+    finally:
+        go_on.set()
+        rolling.result(60)
+    assert rows() == 0
 
 
 @pytest.mark.parametrize(
