@@ -40,7 +40,8 @@ def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:
 
 def test_passwords_of_a_command_line_are_not_told() -> None:
     words = ("postgres://ada:opensesame@db/x", "--password=opensesame", "--api-token", "opensesame", "file.sql")
-    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as process:
+    command = ["python", "-c", "input()", *words]  # without this clone's path: a long command line is cut
+    with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE) as process:
         # Until it has executed the command, the new process has this one's command line or none.
         shown = wait_for(lambda: (line := command_of(process.pid)).endswith("file.sql") and line)
         process.communicate(b"\n")
